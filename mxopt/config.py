@@ -1,0 +1,99 @@
+"""Optimizers and schedules as plain data: a registered name, and arguments that MessagePack can carry.
+
+This is how an optimizer is saved and how it reaches a server. What comes back is made by calling the class that is
+registered under the name in the receiving process; nothing received is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mxopt.errors import StatesError, nearest
+from mxopt.lr_scheduler import LRScheduler
+from mxopt.optimizer.base import Optimizer, arguments_of
+
+# Constructor arguments that are kept under another name.
+ATTRIBUTES = {"learning_rate": "lr", "param_idx2name": "idx2name", "pwr": "power"}
+PLAIN = (type(None), bool, int, float, str)
+
+
+def optimizer_config(optimizer: Optimizer) -> dict[str, Any]:
+    """Everything `make_optimizer` needs to make an equal optimizer, except its update counts.
+
+    Raises StatesError where an argument isn't plain data, or isn't kept under its own name.
+    """
+    klass = type(optimizer)
+    if Optimizer.opt_registry.get(klass.__name__.lower()) is not klass:
+        raise StatesError(f"{klass.__name__} is not registered: decorate it with @mxopt.register")
+    arguments = _arguments(optimizer, skip=("lr_scheduler", "sym", "param_dict", "param_idx2name"))
+    return {
+        "name": klass.__name__.lower(),
+        "arguments": arguments,
+        "idx2name": list(optimizer.idx2name.items()),
+        "lr_mult": list(optimizer.lr_mult.items()),
+        "wd_mult": list(optimizer.wd_mult.items()),
+        "scheduler": _scheduler_config(optimizer.lr_scheduler),
+    }
+
+
+def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
+    """The optimizer that a config describes. Raises StatesError where it can't be made."""
+    try:
+        name, arguments = config["name"], dict(config["arguments"])
+        klass = Optimizer.opt_registry.get(name)
+        if klass is None:
+            raise StatesError(f"the saved optimizer is {name!r}, which isn't registered here: {nearest(name, Optimizer.opt_registry)}")
+        rate = arguments.pop("learning_rate", None)
+        optimizer = klass(**arguments, param_idx2name=_pairs(config["idx2name"]), lr_scheduler=_make_scheduler(config["scheduler"]))
+        optimizer.lr = rate
+        optimizer.lr_mult, optimizer.wd_mult = _pairs(config["lr_mult"]), _pairs(config["wd_mult"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StatesError(f"the saved optimizer can't be made: {error}") from error
+    return optimizer
+
+
+def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
+    arguments = {}
+    for name in arguments_of(type(thing)):
+        if name in skip:
+            continue
+        try:
+            value = getattr(thing, ATTRIBUTES.get(name, name))
+        except AttributeError:
+            raise StatesError(
+                f"{type(thing).__name__} doesn't keep its argument {name!r} as an attribute of that name, so it can't be saved"
+            ) from None
+        value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+        if isinstance(value, list | tuple) and all(isinstance(x, PLAIN) for x in value):
+            value = list(value)
+        elif not isinstance(value, PLAIN):
+            raise StatesError(f"{type(thing).__name__}: {name} is {value!r}; only plain numbers, texts and lists can be saved")
+        arguments[name] = value
+    return arguments
+
+
+def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
+    if scheduler is None:
+        return None
+    name = type(scheduler).__name__
+    if LRScheduler.registry.get(name) is not type(scheduler):
+        raise StatesError(f"the schedule {name} is no subclass of LRScheduler, so it can't be saved")
+    arguments = _arguments(scheduler, skip=("base_lr",))
+    # The rate of construction is where a warm-up ends; base_lr may have been assigned since.
+    return {"name": name, "arguments": {**arguments, "base_lr": scheduler.warmup_final_lr}, "base_lr": scheduler.base_lr}
+
+
+def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
+    if config is None:
+        return None
+    klass = LRScheduler.registry.get(config["name"])
+    if klass is None:
+        raise StatesError(f"the saved schedule is {config['name']!r}: {nearest(config['name'], LRScheduler.registry)}")
+    scheduler = klass(**config["arguments"])
+    scheduler.base_lr = config["base_lr"]
+    return scheduler
+
+
+def _pairs(items: Any) -> dict[Any, Any]:
+    return {key: value for key, value in items}

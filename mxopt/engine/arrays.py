@@ -1,0 +1,116 @@
+"""Other people's arrays as NumPy arrays over the same memory, and what an update asks of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from mxopt.errors import ArrayError, ArrayTypeError
+from mxopt.sparse import RowSparse
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | {BFLOAT16: "bfloat16"}
+
+
+def as_array(x: Any, name: str) -> Any:
+    """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a buffer or
+    DLPack without a copy. `name` is what an error calls it."""
+    if isinstance(x, np.ndarray | RowSparse) or is_cupy(x):
+        return x
+    value = getattr(x, "value", None)
+    if value is not None and type(x).__module__.startswith("mxopt."):
+        return as_array(value, name)
+    try:
+        if hasattr(x, "__dlpack__"):
+            return _from_dlpack(x)
+        return np.asarray(memoryview(x))
+    except (TypeError, BufferError, RuntimeError, ValueError) as error:
+        raise ArrayTypeError(
+            f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}: {error}"
+        ) from error
+
+
+def is_cupy(x: Any) -> bool:
+    return type(x).__module__.startswith("cupy")
+
+
+def _from_dlpack(x: Any) -> np.ndarray:
+    if hasattr(x, "detach"):  # a torch.Tensor; one that requires grad doesn't lend its memory
+        x = x.detach()
+        torch: Any = sys.modules["torch"]
+        if x.dtype is torch.bfloat16:  # NumPy's DLPack doesn't know it
+            return np.from_dlpack(x.view(torch.int16)).view(BFLOAT16)
+    return np.from_dlpack(x)
+
+
+def check_weight(weight: Any, name: str) -> None:
+    """Raises where `weight` can't be updated in place."""
+    if not isinstance(weight, np.ndarray):
+        raise ArrayTypeError(f"{name}: the weight must be a dense array, got {type(weight).__name__}")
+    if weight.dtype not in DTYPES:
+        raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
+    if not weight.flags.writeable:
+        raise ArrayError(f"{name}: the weight is read-only, so it can't be updated in place")
+    if weight.size and 0 in weight.strides and any(n > 1 and s == 0 for n, s in zip(weight.shape, weight.strides, strict=True)):
+        raise ArrayError(f"{name}: the weight is a broadcast view, whose elements share memory")
+
+
+def check_grad(weight: np.ndarray, grad: Any, name: str) -> None:
+    """Raises where `grad` can't be the gradient of `weight`."""
+    if not isinstance(grad, np.ndarray | RowSparse):
+        raise ArrayTypeError(f"{name}: the weight is a NumPy array, the gradient {type(grad).__name__}")
+    if grad.shape != weight.shape:
+        raise ArrayError(f"{name}: the weight has shape {weight.shape}, the gradient {grad.shape}")
+    narrower = grad.dtype in DTYPES and grad.dtype.itemsize <= max(weight.dtype.itemsize, 4)
+    if not narrower:
+        raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't take a gradient of {grad.dtype}")
+    if overlap(weight, grad):
+        raise ArrayError(f"{name}: the gradient shares memory with the weight")
+    if isinstance(grad, RowSparse):
+        indices = grad.indices
+        if len(indices) and (indices[0] < 0 or indices[-1] >= weight.shape[0] or np.any(indices[1:] <= indices[:-1])):
+            raise ArrayError(f"{name}: the gradient's row indices must be ascending and within 0 to {weight.shape[0] - 1}")
+
+
+def check_state(state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
+    """Raises where `state` can't be a state of a weight, for which it needs `shape`."""
+    if not isinstance(state, np.ndarray) or state.dtype not in DTYPES:
+        raise ArrayTypeError(f"{name}: {what} must be a floating-point array, got {getattr(state, 'dtype', type(state))}")
+    if not state.flags.writeable:
+        raise ArrayError(f"{name}: {what} is read-only")
+    if state.shape != shape:
+        raise ArrayError(f"{name}: {what} has shape {state.shape}, needs {shape}")
+
+
+def overlap(a: np.ndarray, b: np.ndarray | RowSparse) -> bool:
+    """Whether two arrays share memory; views too entangled to be sure count as sharing."""
+    b = b.data if isinstance(b, RowSparse) else b
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def is_plain(array: np.ndarray) -> bool:
+    """Whether a kernel can walk the array's memory from start to end."""
+    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros on the device and of the dtype of `like`; their memory isn't touched before it is used."""
+    if is_cupy(like):
+        return sys.modules["cupy"].zeros(shape, like.dtype)
+    return np.zeros(shape, like.dtype)
+
+
+def to_device_of(array: Any, like: Any) -> Any:
+    """`array` on the device of `like`; as it is where it is there already."""
+    if is_cupy(array) == is_cupy(like):
+        return array
+    cupy = sys.modules["cupy"]
+    return cupy.asarray(array) if is_cupy(like) else cupy.asnumpy(array)

@@ -1,0 +1,187 @@
+"""LLVM assembly over vectors of 16 elements: loads, stores, conversions, and the operations of a tape.
+
+The vectors are spelt out, so that nothing depends on what an optimiser recognises; LLVM splits a vector
+of 16 into whatever the machine has.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from mxopt.engine.trace import Operand, Tape
+
+LANES = 16
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+STORED = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
+COMPARISONS = {
+    "greater": "ogt", "greater_equal": "oge", "less": "olt", "less_equal": "ole", "equal": "oeq", "not_equal": "une",
+}  # fmt: skip
+ARITHMETIC = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"}
+INTRINSICS = {"sqrt": "sqrt", "absolute": "fabs"}
+
+
+def arithmetic(dtypes: Sequence[str]) -> str:
+    """The dtype a rule computes in: its weight's, float32 at least."""
+    return "float64" if "float64" in dtypes else "float32"
+
+
+class Assembly:
+    """Lines of LLVM assembly with fresh names, over vectors of LANES elements of type `real`."""
+
+    def __init__(self, real: str) -> None:
+        self.lines: list[str] = []
+        self.declarations: set[str] = set()
+        self.real = STORED[real]
+        self.width = 8 * ITEMSIZE[real]
+        self._names = 0
+
+    def put(self, line: str) -> None:
+        self.lines.append("  " + line)
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
+
+    def let(self, expression: str) -> str:
+        self._names += 1
+        self.put(f"%v{self._names} = {expression}")
+        return f"%v{self._names}"
+
+    def call(self, result: str, name: str, *arguments: str) -> str:
+        types = ", ".join(a.rpartition(" ")[0].replace(" align 1", "") for a in arguments)
+        self.declarations.add(f"declare {result} @{name}({types})")
+        return self.let(f"call {result} @{name}({', '.join(arguments)})")
+
+    def at(self, scalar: str, pointer: str, index: str | int) -> str:
+        """The address of element `index` of an array of `scalar`."""
+        return self.let(f"getelementptr {scalar}, ptr {pointer}, i64 {index}")
+
+    def word(self, pointer: str, index: str | int) -> str:
+        return self.let(f"load i64, ptr {self.at('i64', pointer, index)}")
+
+    def pointer(self, base: str, index: int) -> str:
+        return self.let(f"load ptr, ptr {self.at('i64', base, index)}")
+
+    def vec(self, scalar: str) -> str:
+        return f"<{LANES} x {scalar}>"
+
+    def splat(self, scalar: str, value: str) -> str:
+        one = self.let(f"insertelement {self.vec(scalar)} poison, {scalar} {value}, i64 0")
+        return self.let(
+            f"shufflevector {self.vec(scalar)} {one}, {self.vec(scalar)} poison, {self.vec('i32')} zeroinitializer"
+        )
+
+    # One vector of an array, between memory and the arithmetic's type.
+
+    def load(self, dtype: str, address: str, mask: str | None) -> str:
+        stored, size = STORED[dtype], ITEMSIZE[dtype]
+        vec = self.vec(stored)
+        if mask is None:
+            value = self.let(f"load {vec}, ptr {address}, align {size}")
+        else:
+            name = f"llvm.masked.load.v{LANES}{_mangled(stored)}.p0"
+            self.declarations.add(f"declare {vec} @{name}(ptr, {self.vec('i1')}, {vec})")
+            value = self.let(
+                f"call {vec} @{name}(ptr align {size} {address}, {self.vec('i1')} {mask}, {vec} zeroinitializer)"
+            )
+        if dtype == "bfloat16":
+            wide = self.let(f"zext {vec} {value} to {self.vec('i32')}")
+            wide = self.let(f"shl {self.vec('i32')} {wide}, splat (i32 16)")
+            value, stored = self.let(f"bitcast {self.vec('i32')} {wide} to {self.vec('float')}"), "float"
+        if stored == self.real:
+            return value
+        return self.let(f"fpext {self.vec(stored)} {value} to {self.vec(self.real)}")
+
+    def store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
+        stored, size, real = STORED[dtype], ITEMSIZE[dtype], self.vec(self.real)
+        vec = self.vec(stored)
+        if dtype == "bfloat16":
+            value = self._to_bfloat16(value)
+        elif stored != self.real:
+            value = self.let(f"fptrunc {real} {value} to {vec}")
+        if mask is None:
+            self.put(f"store {vec} {value}, ptr {address}, align {size}")
+        else:
+            name = f"llvm.masked.store.v{LANES}{_mangled(stored)}.p0"
+            self.declarations.add(f"declare void @{name}({vec}, ptr, {self.vec('i1')})")
+            self.put(f"call void @{name}({vec} {value}, ptr align {size} {address}, {self.vec('i1')} {mask})")
+
+    def _to_bfloat16(self, value: str) -> str:
+        """The upper half of a float32, rounded to nearest, ties to even; a NaN stays a quiet NaN."""
+        ints = self.vec("i32")
+        bits = self.let(f"bitcast {self.vec('float')} {value} to {ints}")
+        upper = self.let(f"lshr {ints} {bits}, splat (i32 16)")
+        odd = self.let(f"and {ints} {upper}, splat (i32 1)")
+        rounding = self.let(f"add {ints} {odd}, splat (i32 32767)")
+        rounded = self.let(f"add {ints} {bits}, {rounding}")
+        rounded = self.let(f"lshr {ints} {rounded}, splat (i32 16)")
+        sign = self.let(f"and {ints} {upper}, splat (i32 32768)")
+        quiet = self.let(f"or {ints} {sign}, splat (i32 32704)")
+        is_nan = self.let(f"fcmp uno {self.vec('float')} {value}, {value}")
+        chosen = self.let(f"select {self.vec('i1')} {is_nan}, {ints} {quiet}, {ints} {rounded}")
+        return self.let(f"trunc {ints} {chosen} to {self.vec('i16')}")
+
+    def first(self, count: str) -> str:
+        """A mask of the first `count` lanes."""
+        lanes = ", ".join(f"i64 {i}" for i in range(LANES))
+        return self.let(f"icmp ult {self.vec('i64')} <{lanes}>, {self.splat('i64', count)}")
+
+    def square(self, value: str, mask: str | None) -> str:
+        """The squares in double; 0 where the mask is not set."""
+        double = self.vec("double")
+        if self.real != "double":
+            value = self.let(f"fpext {self.vec(self.real)} {value} to {double}")
+        value = self.let(f"fmul {double} {value}, {value}")
+        if mask is None:
+            return value
+        return self.let(f"select {self.vec('i1')} {mask}, {double} {value}, {double} zeroinitializer")
+
+    def halves(self, total: str) -> str:
+        """The sum of a vector of doubles: upper half onto lower half until one lane is left."""
+        lanes = LANES
+        while lanes > 1:
+            lanes //= 2
+            wide = f"<{2 * lanes} x double>"
+            low = ", ".join(f"i32 {i}" for i in range(lanes))
+            high = ", ".join(f"i32 {i}" for i in range(lanes, 2 * lanes))
+            a = self.let(f"shufflevector {wide} {total}, {wide} poison, <{lanes} x i32> <{low}>")
+            b = self.let(f"shufflevector {wide} {total}, {wide} poison, <{lanes} x i32> <{high}>")
+            total = self.let(f"fadd <{lanes} x double> {a}, {b}")
+        return self.let(f"extractelement <1 x double> {total}, i64 0")
+
+    def run(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
+        """The tape's operations on vectors; returns the names of its outputs."""
+        values, real = list(arguments), self.vec(self.real)
+        boolean = self.vec("i1")
+
+        def name(x: Operand) -> str:
+            return values[x] if isinstance(x, int) else f"splat ({self.real} {_literal(x, self.width)})"
+
+        for operation, operands in tape.operations:
+            x = [name(o) for o in operands]
+            if operation in ARITHMETIC:
+                result = self.let(f"{ARITHMETIC[operation]} {real} {x[0]}, {x[1]}")
+            elif operation in COMPARISONS:
+                result = self.let(f"fcmp {COMPARISONS[operation]} {real} {x[0]}, {x[1]}")
+            elif operation in INTRINSICS:
+                function = f"llvm.{INTRINSICS[operation]}.v{LANES}f{self.width}"
+                result = self.call(real, function, f"{real} {x[0]}")
+            elif operation == "where":
+                result = self.let(f"select {boolean} {x[0]}, {real} {x[1]}, {real} {x[2]}")
+            elif operation == "negative":
+                result = self.let(f"fneg {real} {x[0]}")
+            else:
+                result = self.let(f"{operation.removeprefix('logical_')} {boolean} {x[0]}, {x[1]}")
+            values.append(result)
+        return [name(o) for o in tape.outputs]
+
+
+def _mangled(stored: str) -> str:
+    return {"half": "f16", "i16": "i16", "float": "f32", "double": "f64"}[stored]
+
+
+def _literal(value: float, width: int) -> str:
+    """A constant as LLVM wants it: the bits of the double that holds the (rounded) value exactly."""
+    if width == 32:
+        value = struct.unpack("f", struct.pack("f", value))[0]
+    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"

@@ -1,0 +1,50 @@
+"""Compiles kernels for this machine, in this process.
+
+Assembling and compiling a kernel takes some 20 ms, so nothing is kept on disk: there is no cache to
+invalidate, to bound, to lock or to trust.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from mxopt.engine.kernel import Kernel, assemble
+
+# `release` lets other Python threads run meanwhile, which costs some 60 ns: for work that takes longer than that.
+Compiled = tuple[Callable[[int], Any], Callable[[int], Any]]
+_lock = threading.Lock()
+
+
+@cache
+def _machine() -> tuple[llvm.TargetMachine, llvm.ExecutionEngine]:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
+    )
+    return machine, llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def compile_assembly(assembly: str, name: str) -> int:
+    """The address of the function `name` of a module."""
+    with _lock:
+        machine, engine = _machine()
+        module = llvm.parse_assembly(assembly)
+        module.triple = machine.triple
+        module.data_layout = str(machine.target_data)
+        engine.add_module(module)
+        engine.finalize_object()
+        return engine.get_function_address(name)
+
+
+@cache
+def compiled(kernel: Kernel) -> Compiled:
+    """`kernel` as two callables of a job's address: one that keeps the GIL, one that releases it."""
+    address = compile_assembly(assemble(kernel), kernel.name)
+    return ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address), ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)

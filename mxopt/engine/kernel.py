@@ -1,0 +1,239 @@
+"""Writes a rule's kernel: LLVM assembly that updates arrays in place.
+
+A kernel takes one argument, the address of a *job* (the words below), and works through its pieces:
+
+    while a piece is left:                    # taken with one atomic add, by any thread
+        for 16 elements of the piece at a time:
+            load a vector of each array and widen it to the arithmetic's type
+            do what the rule's tape says
+            round what the rule writes to each array's own type, and store it
+
+The last, short vector is the same code under a mask. A row-sparse kernel does this for each touched row.
+
+Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8, 4, 2, 1),
+and each piece stores its sum in its own place. Which thread computed it, and when, can't be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mxopt.engine.assembly import LANES, STORED, Assembly, arithmetic
+from mxopt.engine.trace import trace
+from mxopt.rules.rule import Function, Rule, parameters
+
+PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
+
+# The words (8 bytes) of a job. Every thread writes NEXT, so it has a cache line of its own.
+PIECES, N_PIECES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROW = range(8)
+IDS, N_TENSORS, EXPECTED = 8, 9, 10  # for `binding.py`
+NEXT, JOB_WORDS = 16, 24
+PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-sparse: tensor, first row, rows
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What is compiled: one stage of a rule for arrays of given dtypes.
+
+    `dtypes` are those of weight, gradient and states, then of the master copy where there is one: the arithmetic
+    then reads the master in the weight's place and writes both. `rows` makes the row-wise form.
+    """
+
+    rule: Rule
+    stage: int
+    dtypes: tuple[str, ...]
+    rows: bool = False
+
+    @property
+    def master(self) -> bool:
+        return len(self.dtypes) > 2 + len(self.rule.states)
+
+    @property
+    def name(self) -> str:
+        return f"{self.rule.name}_{self.stage}_{'_'.join(self.dtypes)}{'_rows' * self.rows}"
+
+
+def assemble(kernel: Kernel) -> str:
+    """The assembly of a module with the function `void kernel.name(job)`."""
+    return _Writer(kernel).module()
+
+
+class _Writer:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel, self.rule = kernel, kernel.rule
+        self.stage = self.rule.stages[kernel.stage]
+        self.arrays = ("weight", "grad", *self.rule.states)
+        self.asm = Assembly(arithmetic(kernel.dtypes))
+
+    def module(self) -> str:
+        asm, kernel = self.asm, self.kernel
+        asm.label("entry")
+        words = (PIECES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES)
+        pieces, pointers, hypers, hyper_rows, self.sums, self.indices = (asm.pointer("%job", w) for w in words)
+        n_pieces, self.row = asm.word("%job", N_PIECES), asm.word("%job", ROW)
+        counter = asm.at("i64", "%job", NEXT)
+        asm.put("br label %take")
+
+        asm.label("take")
+        self.piece = asm.let(f"atomicrmw add ptr {counter}, i64 1 monotonic")
+        left = asm.let(f"icmp ult i64 {self.piece}, {n_pieces}")
+        asm.put(f"br i1 {left}, label %piece, label %done")
+
+        asm.label("piece")
+        record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
+        tensor, self.first, self.count = (asm.word(record, word) for word in range(PIECE_WORDS))
+        table = asm.at("ptr", pointers, asm.let(f"mul i64 {tensor}, {len(kernel.dtypes)}"))
+        self.base = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
+        hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
+        self.scalars = asm.at("double", hypers, hyper_row)
+        self.hypers = {
+            name: self._hyper(name)
+            for function in (self.stage.function, self.rule.row_value, self.rule.row_update)
+            if function is not None
+            for name in parameters(function)
+            if name in self.rule.hypers
+        }
+        if kernel.rows:
+            self._rows()
+        else:
+            self._flat()
+        asm.label("done")
+        asm.put("ret void")
+        return "\n".join([*sorted(asm.declarations), f"define void @{kernel.name}(ptr %job) {{", *asm.lines, "}", ""])
+
+    def _hyper(self, name: str) -> str:
+        """A hyper-parameter, rounded from double to the arithmetic's type, in every lane."""
+        asm = self.asm
+        value = asm.let(f"load double, ptr {asm.at('double', self.scalars, self.rule.hypers.index(name))}")
+        if asm.real != "double":
+            value = asm.let(f"fptrunc double {value} to {asm.real}")
+        return asm.splat(asm.real, value)
+
+    def _flat(self) -> None:
+        """One span from the piece's first element; its sums go to the piece's place."""
+        asm, stage = self.asm, self.stage
+        address = [asm.at(STORED[d], p, self.first) for d, p in zip(self.kernel.dtypes, self.base, strict=True)]
+        asm.put("br label %span")
+        totals = self._span("span", "piece", address, self.count, stage.function, stage.writes, stage.norms, {})
+        at = asm.let(f"mul i64 {self.piece}, {stage.norms}")
+        for k, total in enumerate(totals):
+            place = asm.at("double", self.sums, asm.let(f"add i64 {at}, {k}"))
+            asm.put(f"store double {asm.halves(total)}, ptr {place}")
+        asm.put("br label %take")
+
+    def _rows(self) -> None:
+        """A span for each row: row k of the gradient belongs to row `indices[k]` of all others (to k without indices)."""
+        asm, stage = self.asm, self.stage
+        end = asm.let(f"add i64 {self.first}, {self.count}")
+        all_rows = asm.let(f"icmp eq ptr {self.indices}, null")
+        asm.put("br label %row")
+        asm.label("row")
+        asm.put(f"%k = phi i64 [ {self.first}, %piece ], [ %next.k, %row.done ]")
+        more = asm.let(f"icmp ult i64 %k, {end}")
+        asm.put(f"br i1 {more}, label %row.which, label %take")
+        asm.label("row.which")
+        asm.put(f"br i1 {all_rows}, label %row.start, label %row.listed")
+        asm.label("row.listed")
+        listed = asm.word(self.indices, "%k")
+        asm.put("br label %row.start")
+        asm.label("row.start")
+        which = asm.let(f"phi i64 [ %k, %row.which ], [ {listed}, %row.listed ]")
+        own, grads = asm.let(f"mul i64 {which}, {self.row}"), asm.let(f"mul i64 %k, {self.row}")
+        offset = [own, grads, *[own] * (len(self.base) - 2)]
+        row_state = self.arrays.index(self.rule.row_state) if self.rule.row_state else None
+        if row_state is not None:
+            offset[row_state] = which
+        address = [
+            asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, offset, strict=True)
+        ]
+        fixed, before = {}, "row.start"
+        if row_state is not None:
+            fixed[self.arrays[row_state]] = self._row_state(address, row_state)
+            before = "square.end"
+        asm.put("br label %span")
+        self._span("span", before, address, self.row, stage.function, stage.writes, 0, fixed)
+        asm.put("br label %row.done")
+        asm.label("row.done")
+        asm.put("%next.k = add i64 %k, 1")
+        asm.put("br label %row")
+
+    def _row_state(self, address: list[str], k: int) -> str:
+        """Renews a row's state from the mean of the row's squares; returns it in every lane."""
+        asm, rule, dtype = self.asm, self.rule, self.kernel.dtypes[k]
+        assert rule.row_value is not None and rule.row_update is not None
+        asm.put("br label %square")
+        (total,) = self._span("square", "row.start", address, self.row, rule.row_value, (), 1, {})
+        length = asm.let(f"uitofp i64 {self.row} to double")
+        mean = asm.let(f"fdiv double {asm.halves(total)}, {length}")
+        if asm.real != "double":
+            mean = asm.let(f"fptrunc double {mean} to {asm.real}")
+        one = asm.first("1")
+        values = {rule.row_state: asm.load(dtype, address[k], one), "mean_square": asm.splat(asm.real, mean)}
+        names = parameters(rule.row_update)
+        (new,) = asm.run(trace(rule.row_update, len(names)), [(self.hypers | values)[n] for n in names])
+        asm.store(dtype, address[k], new, one)
+        scalar = asm.let(f"extractelement {asm.vec(asm.real)} {new}, i64 0")
+        return asm.splat(asm.real, scalar)
+
+    def _span(
+        self,
+        name: str,
+        before: str,
+        address: list[str],
+        elements: str,
+        function: Function,
+        writes: tuple[str, ...],
+        norms: int,
+        fixed: Mapping[str, str],
+    ) -> list[str]:
+        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value.
+
+        Control comes from block `before` into block `name` and leaves in block `name.end`. Returns the
+        vectors of summed squares.
+        """
+        asm, dtypes = self.asm, self.kernel.dtypes
+        names, doubles, i = parameters(function), asm.vec("double"), f"%{name}.i"
+        tape = trace(function, len(names))
+
+        def vectors(mask: str | None) -> list[str]:
+            at = [asm.at(STORED[d], p, i) for d, p in zip(dtypes, address, strict=True)]
+            values = self.hypers | fixed
+            for k, array in enumerate(self.arrays):
+                if array in names and array not in fixed:
+                    source = -1 if array == "weight" and self.kernel.master else k
+                    values[array] = asm.load(dtypes[source], at[source], mask)
+            results = asm.run(tape, [values[n] for n in names])
+            for array, value in zip(writes, results, strict=False):
+                k = self.arrays.index(array)
+                asm.store(dtypes[k], at[k], value, mask)
+                if array == "weight" and self.kernel.master:
+                    asm.store(dtypes[-1], at[-1], value, mask)
+            return [asm.square(x, mask) for x in results[len(writes) :]]
+
+        asm.label(name)
+        asm.put(f"{i} = phi i64 [ 0, %{before} ], [ %{name}.next, %{name}.body ]")
+        squares = [f"%{name}.sum{k}" for k in range(norms)]
+        for k, square in enumerate(squares):
+            asm.put(f"{square} = phi {doubles} [ zeroinitializer, %{before} ], [ %{name}.more{k}, %{name}.body ]")
+        asm.put(f"%{name}.next = add i64 {i}, {LANES}")
+        fits = asm.let(f"icmp ule i64 %{name}.next, {elements}")
+        asm.put(f"br i1 {fits}, label %{name}.body, label %{name}.rest")
+
+        asm.label(f"{name}.body")
+        for k, x in enumerate(vectors(None)):
+            asm.put(f"%{name}.more{k} = fadd {doubles} {squares[k]}, {x}")
+        asm.put(f"br label %{name}")
+
+        asm.label(f"{name}.rest")
+        rest = asm.let(f"sub i64 {elements}, {i}")
+        none = asm.let(f"icmp eq i64 {rest}, 0")
+        asm.put(f"br i1 {none}, label %{name}.end, label %{name}.tail")
+        asm.label(f"{name}.tail")
+        last = [asm.let(f"fadd {doubles} {squares[k]}, {x}") for k, x in enumerate(vectors(asm.first(rest)))]
+        asm.put(f"br label %{name}.end")
+
+        asm.label(f"{name}.end")
+        return [
+            asm.let(f"phi {doubles} [ {squares[k]}, %{name}.rest ], [ {last[k]}, %{name}.tail ]") for k in range(norms)
+        ]

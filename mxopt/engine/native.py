@@ -1,0 +1,272 @@
+"""Runs kernels: lays out jobs in memory and hands them to the threads.
+
+A job (`kernel.py` lists its words) says where the arrays of a list of tensors are, which hyper-parameters each
+takes, and how the work is cut into pieces. It is laid out once. At each step, `bind` puts in the addresses of the
+gradients, the hyper-parameters are packed in, and `run` starts the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mxopt.engine import binding, jit
+from mxopt.engine import kernel as k
+from mxopt.engine.noise import BLOCK
+from mxopt.engine.tensor import Tensor
+from mxopt.engine.threads import crew
+from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
+
+Scalars = Sequence[float]
+
+QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
+PARALLEL = 65_536  # elements from which waking a second thread pays
+SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
+
+
+def _address(words: np.ndarray) -> int:
+    return words.ctypes.data
+
+
+class NativePart:
+    """Tensors whose arrays a kernel can walk from start to end, all of the same dtypes.
+
+    Keeps the states alive, but no weight and no gradient.
+    """
+
+    lasting = True
+    rows = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        self.rule = rule
+        self.states = [(t.states, t.master) for t in tensors]
+        n, width = len(tensors), len(rule.hypers)
+        self._lay_out_pieces(tensors)
+        self.elements = sum(t.weight.size for t in tensors)
+        self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
+        self.hypers = np.zeros((n, max(width, 1)))
+        self.hyper_rows = np.arange(n) if rule.layerwise else np.zeros(n, np.int64)
+        self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
+        self.job = array("q", bytes(8 * k.JOB_WORDS))
+        self.address = self.job.buffer_info()[0]
+        self.job[k.PIECES], self.job[k.N_PIECES] = _address(self.pieces), len(self.pieces)
+        self.job[k.POINTERS], self.job[k.HYPERS] = _address(self.pointers), _address(self.hypers)
+        self.job[k.HYPER_ROWS], self.job[k.SUMS] = _address(self.hyper_rows), _address(self.sums)
+        dtypes = tensors[0].dtypes
+        self._kernels = [jit.compiled(k.Kernel(rule, s, dtypes, self.rows)) for s in range(len(rule.stages))]
+        self._pack = struct.Struct(f"{rule.given}d").pack_into
+        self._expect(tensors)
+
+    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
+        sizes = np.array([t.weight.size for t in tensors])
+        counts = -(-sizes // k.PIECE)
+        tensor = np.repeat(np.arange(len(sizes)), counts)
+        self.bounds = np.concatenate([[0], np.cumsum(counts)])  # tensor t has pieces bounds[t] to bounds[t + 1]
+        first = (np.arange(len(tensor)) - self.bounds[tensor]) * k.PIECE
+        self.pieces = np.stack([tensor, first, np.minimum(k.PIECE, sizes[tensor] - first)], axis=1)
+
+    # Binding: the arrays of one step.
+
+    def _expect(self, tensors: Sequence[Tensor]) -> None:
+        """Writes down what `binding.py` shall find."""
+        self.keep: list[np.ndarray] = []  # what addresses point into
+        rows = []
+        for t in tensors:
+            weight, grad = t.weight, t.grad
+            shape = np.array(weight.shape, np.int64)
+            sparse = isinstance(grad, RowSparse)
+            rows.append(
+                [id(weight.dtype), id(grad.dtype), weight.ndim, _address(shape), weight.nbytes]
+                + [0 if sparse else grad.nbytes, not sparse, len(t.all)]
+            )
+            self.keep.append(shape)
+        self.expected = np.array(rows, np.int64)
+        self.dtypes = [(t.weight.dtype, t.grad.dtype) for t in tensors]  # keeps the ids alive
+        self.ids = array("q", bytes(16 * len(tensors)))
+        self.job[k.IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], _address(self.expected)
+        self.job[k.N_TENSORS] = len(tensors)
+        self._bind = binding.binder()
+
+    def bind_one(self, weight: object, grad: object) -> bool:
+        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
+        self.ids[0], self.ids[1] = id(weight), id(grad)
+        return bool(self._bind(self.address))
+
+    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
+        """The same for lists."""
+        n = len(weights)
+        self.ids[:n], self.ids[n:] = array("q", map(id, weights)), array("q", map(id, grads))
+        return bool(self._bind(self.address))
+
+    # Running.
+
+    def run_one(self, hypers: Iterable[float]) -> None:
+        """Updates the only tensor."""
+        self._pack(self.hypers, 0, *hypers)
+        self._run()
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""
+        if self.rule.layerwise:  # these derive scalars of each tensor's own
+            self.hypers[:, : self.rule.given] = [rows[r] for r in which]
+        else:
+            self.hypers[: len(rows), : self.rule.given] = rows
+            self.hyper_rows[:] = which
+        self._run()
+
+    def _run(self) -> None:
+        for stage in range(len(self.rule.stages)):
+            self.launch(stage)
+            if stage < len(self.rule.derivations):
+                for t in range(len(self.states)):
+                    self.derive(t, stage, [self.norms(t, stage)])
+
+    def launch(self, stage: int) -> None:
+        """One pass over all arrays."""
+        self.job[k.NEXT] = 0
+        quick, long = self._kernels[stage]
+        if self.elements <= QUICK:
+            quick(self.address)
+        elif self.elements < PARALLEL:
+            long(self.address)
+        else:
+            crew().run(long, self.address)
+
+    def norms(self, t: int, stage: int) -> list[list[float]]:
+        """Tensor t's sums of squares after a stage, a list over pieces for each norm."""
+        count = self.rule.stages[stage].norms
+        flat = self.sums.reshape(-1)[: len(self.pieces) * count].reshape(-1, count)
+        return flat[self.bounds[t] : self.bounds[t + 1]].T.tolist()
+
+    def derive(self, t: int, stage: int, sums: Iterable[list[list[float]]]) -> None:
+        """Writes the scalars that follow from the sums of squares of a stage."""
+        pieces = [[x for part in parts for x in part] for parts in zip(*sums, strict=True)]
+        norms = [math.sqrt(math.fsum(p)) for p in pieces]
+        given = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
+        derived = self.rule.derive(stage, norms, self.hypers[t].tolist())
+        self.hypers[t, given : given + len(derived)] = derived
+
+
+class RowsPart(NativePart):
+    """One tensor row by row: the rows of a row-sparse gradient, or all of them under a rule with a state a row."""
+
+    rows = True
+
+    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
+        (t,) = tensors
+        self.shape = t.weight.shape
+        self.length = math.prod(self.shape[1:])
+        self.per_piece = max(1, k.PIECE // max(self.length, 1))
+        self.pieces = np.zeros((-(-self.shape[0] // self.per_piece), k.PIECE_WORDS), np.int64)
+        self.pieces[:, 1] = np.arange(len(self.pieces)) * self.per_piece
+
+    def _expect(self, tensors: Sequence[Tensor]) -> None:
+        super()._expect(tensors)
+        (t,) = tensors
+        self.job[k.ROW] = self.length
+        self.sparse = isinstance(t.grad, RowSparse)
+        self._take(t.grad)
+
+    def _take(self, grad: np.ndarray | RowSparse) -> None:
+        """Cuts this gradient's rows into pieces."""
+        rows = len(grad.indices) if isinstance(grad, RowSparse) else self.shape[0]
+        count = -(-rows // self.per_piece) if self.length else 0
+        self.pieces[:count, 2] = self.per_piece
+        if count:
+            self.pieces[count - 1, 2] = rows - self.pieces[count - 1, 1]
+        self.job[k.N_PIECES], self.elements = count, rows * self.length
+        if isinstance(grad, RowSparse):
+            self.job[k.INDICES] = _address(grad.indices)
+            self.pointers[0, 1] = _address(grad.data)
+
+    def bind_one(self, weight: object, grad: object) -> bool:
+        if not self.sparse or not isinstance(grad, RowSparse):
+            return not self.sparse and super().bind_one(weight, grad)
+        self.ids[0] = id(weight)
+        fits = (
+            bool(self._bind(self.address))
+            and grad.shape == self.shape
+            and grad.data.dtype == self.dtypes[0][1]
+            and grad.data.flags.c_contiguous
+            and ascending(grad.indices, self.shape[0])
+            and not np.may_share_memory(weight, grad.data)  # type: ignore[arg-type]
+        )
+        if fits:
+            self._take(grad)
+        return fits
+
+
+def ascending(indices: np.ndarray, rows: int) -> bool:
+    """Whether row indices are ascending and within 0 to `rows` - 1."""
+    if not len(indices):
+        return True
+    inside = indices[0] >= 0 and indices[-1] < rows
+    return bool(inside and (indices[1:] > indices[:-1]).all())
+
+
+class StagedPart:
+    """One tensor whose memory can't be walked directly: strided views, foreign byte orders, and row-sparse
+    gradients under rules that move every row. Works on copies of a segment at a time, in one thread."""
+
+    lasting = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        self.rule, (self.tensor,) = rule, tensors
+        native = [a.dtype.newbyteorder("=") for a in self.tensor.all]
+        self.scratch = [np.empty(min(SEGMENT, max(self.tensor.weight.size, 1)), d) for d in native]
+        self.parts: dict[int, NativePart] = {}
+
+    def bind_one(self, weight: object, grad: object) -> bool:
+        return False
+
+    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
+        return False
+
+    def run_one(self, hypers: Scalars) -> None:
+        self.run([hypers], [0])
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        size = self.tensor.weight.size
+        for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
+            part = self.parts[length] = NativePart(self.rule, [self._scratch_tensor(length)])
+            part.hypers[:, : self.rule.given] = rows[which[0]]
+        for stage in range(len(self.rule.stages)):
+            sums = []
+            for first in range(0, size, SEGMENT):
+                length = min(SEGMENT, size - first)
+                part = self.parts[length]
+                self._load(first, length)
+                part.launch(stage)
+                self._store(first, length, self.rule.stages[stage].writes)
+                if self.rule.stages[stage].norms:
+                    sums.append(part.norms(0, stage))
+            if stage < len(self.rule.derivations):
+                for part in self.parts.values():
+                    part.derive(0, stage, sums)
+
+    def _scratch_tensor(self, length: int) -> Tensor:
+        weight, grad, *rest = (s[:length] for s in self.scratch)
+        master = rest.pop() if self.tensor.master is not None else None
+        return Tensor(self.tensor.name, weight, grad, tuple(rest), master)
+
+    def _load(self, first: int, length: int) -> None:
+        for copy, original in zip(self.scratch, self.tensor.all, strict=True):
+            if original.shape == self.tensor.weight.shape:
+                copy[:length] = original.flat[first : first + length]
+        if isinstance(self.tensor.grad, RowSparse):
+            row = max(self.tensor.weight[:1].size, 1)
+            start, stop = first // row, -(-(first + length) // row)
+            rows = self.tensor.grad.rows(start, stop).reshape(-1)
+            self.scratch[1][:length] = rows[first - start * row :][:length]
+
+    def _store(self, first: int, length: int, writes: Sequence[str]) -> None:
+        names = ("weight", "grad", *self.rule.states, "weight")  # the last is the master copy
+        for name, copy, original in zip(names, self.scratch, self.tensor.all, strict=False):
+            if name in writes:
+                original.flat[first : first + length] = copy[:length]

@@ -1,0 +1,124 @@
+"""Plans: an update of certain tensors by a rule, prepared once and run at each step.
+
+A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes go together into one job,
+the rest one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mxopt.engine import arrays, binding
+from mxopt.engine.native import NativePart, RowsPart, StagedPart
+from mxopt.engine.reference import ReferencePart
+from mxopt.engine.tensor import Tensor
+from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
+
+Scalars = Sequence[float]
+
+
+class Part(Protocol):
+    """Some tensors of a plan that run together.
+
+    `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they are not like the ones
+    the part was made for; a part that is not `lasting` never does. `run` (`run_one`) updates: tensor t by the
+    hyper-parameters `rows[which[t]]`.
+    """
+
+    lasting: bool
+
+    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool: ...
+    def bind_one(self, weight: object, grad: object) -> bool: ...
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None: ...
+    def run_one(self, hypers: Scalars) -> None: ...
+
+
+class Plan:
+    """An update of `tensors` by `rule`, by the engine called `engine`.
+
+    `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows it.
+    Raises ArrayError where the arrays can't be updated.
+    """
+
+    def __init__(self, engine: str, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
+        for tensor in tensors:
+            tensor.check(rule)
+        self.rule, self.engine, self.lazy = rule, engine, lazy
+        self.parts = self._parts(tensors)
+        (_, self.only), *more = self.parts or [([], None)]
+        if more or not binding.can_read_arrays():
+            self.only = None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the plan may serve again; one that does holds on to no weight or gradient."""
+        return self.only is not None and self.only.lasting
+
+    def bind_one(self, weight: object, grad: object) -> bool:
+        """Whether the plan can be run with these arrays; it will then use them."""
+        return self.only is not None and self.only.bind_one(weight, grad)
+
+    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
+        """The same for lists."""
+        return self.only is not None and self.only.bind(weights, grads)
+
+    def run_one(self, hypers: Scalars) -> None:
+        """Updates the plan's only tensor with the rule's given hyper-parameters."""
+        self.parts[0][1].run_one(hypers)
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        """Updates tensor t with the hyper-parameters `rows[which[t]]`."""
+        if self.only is not None:
+            self.only.run(rows, which)
+            return
+        for positions, part in self.parts:
+            part.run(rows, [which[p] for p in positions])
+
+    def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], Part]]:
+        together: dict[tuple[str, ...], list[int]] = {}
+        alone: list[tuple[list[int], Part]] = []
+        apart = _apart(tensors)
+        for position, tensor in enumerate(tensors):
+            make = self._needs(tensor)
+            if make is NativePart and apart:
+                together.setdefault(tensor.dtypes, []).append(position)
+            else:
+                alone.append(([position], make(self.rule, [tensor])))
+        return [
+            (positions, NativePart(self.rule, [tensors[p] for p in positions])) for positions in together.values()
+        ] + alone
+
+    def _needs(self, tensor: Tensor) -> Callable[[Rule, Sequence[Tensor]], Part]:
+        """The kind of part that can run `tensor`."""
+
+        def reference(rule: Rule, tensors: Sequence[Tensor]) -> Part:
+            return ReferencePart(rule, tensors, self.lazy and rule.lazy)
+
+        if arrays.is_cupy(tensor.weight):
+            from mxopt.engine.cuda import CudaPart
+
+            return CudaPart
+        if self.engine == "numpy":
+            return reference
+        if self.rule.row_state is not None:
+            return RowsPart if tensor.plain else reference
+        if isinstance(tensor.grad, RowSparse):
+            return RowsPart if self.lazy and self.rule.lazy and tensor.plain else StagedPart
+        return NativePart if tensor.plain else StagedPart
+
+
+def _apart(tensors: Sequence[Tensor]) -> bool:
+    """Whether no two tensors write the same memory, so that they may be updated at the same time."""
+    if len(tensors) == 1:
+        return True
+    spans = []
+    for tensor in tensors:
+        for array in [tensor.weight, *tensor.states] + [tensor.master] * (tensor.master is not None):
+            if isinstance(array, np.ndarray) and array.size:
+                spans.append(np.lib.array_utils.byte_bounds(array))
+    spans.sort()
+    return all(stop <= start for (_, stop), (start, _) in zip(spans, spans[1:], strict=False))

@@ -1,0 +1,108 @@
+"""The reference engine: a rule called on whole NumPy arrays. Slow, and obviously right.
+
+The other engines are tested to give its very bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine.assembly import LANES
+from mxopt.engine.kernel import PIECE
+from mxopt.engine.tensor import Tensor
+from mxopt.rules.rule import Rule, Stage, parameters
+from mxopt.sparse import RowSparse
+
+Scalars = Sequence[float]
+
+
+class ReferencePart:
+    """Tensors of any memory layout. `lazy` leaves the rows alone for which a row-sparse gradient has none."""
+
+    lasting = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
+        self.rule, self.tensors, self.lazy = rule, tensors, lazy
+
+    def bind_one(self, weight: object, grad: object) -> bool:
+        return False
+
+    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
+        return False
+
+    def run_one(self, hypers: Scalars) -> None:
+        self.run([hypers], [0])
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        with np.errstate(all="ignore"):
+            for tensor, row in zip(self.tensors, which, strict=True):
+                self._update(tensor, [*rows[row]])
+
+    def _update(self, tensor: Tensor, hypers: list[float]) -> None:
+        real = np.float64 if tensor.weight.dtype == np.float64 else np.float32
+        grad, rows = tensor.grad, np.s_[...]
+        if isinstance(grad, RowSparse):
+            sparse = self.lazy or self.rule.row_state is not None
+            rows, grad = (grad.indices, grad.data) if sparse else (np.s_[...], grad.todense())
+        arrays = dict(zip(self.rule.states, tensor.states, strict=True))
+        arrays["weight"] = tensor.weight if tensor.master is None else tensor.master
+        values: dict[str, Any] = {name: a[rows].astype(real) for name, a in arrays.items()}
+        values["grad"] = grad.astype(real)
+
+        for step, stage in enumerate(self.rule.stages):
+            values |= {n: real(h) for n, h in zip(self.rule.hypers, hypers, strict=False)}
+            if self.rule.row_state is not None:
+                self._row_state(values, real)
+            results = _call(stage, values)
+            for name, new in zip(stage.writes, results, strict=False):
+                values[name] = new
+            if step < len(self.rule.derivations):
+                norms = [_norm(x) for x in results[len(stage.writes) :]]
+                hypers += self.rule.derive(step, norms, hypers)
+
+        written = {name for stage in self.rule.stages for name in stage.writes} | {self.rule.row_state}
+        for name in arrays.keys() & written:
+            arrays[name][rows] = values[name].astype(arrays[name].dtype)
+        if tensor.master is not None:
+            tensor.weight[rows] = values["weight"].astype(tensor.weight.dtype)
+
+    def _row_state(self, values: dict[str, Any], real: Any) -> None:
+        rule = self.rule
+        assert rule.row_state and rule.row_value and rule.row_update
+        if not values["grad"].size:
+            return
+        x = rule.row_value(*(values[n] for n in parameters(rule.row_value)))
+        x = x.reshape(len(x), -1)
+        values["mean_square"] = (_lane_sums(x) / x.shape[1]).astype(real).reshape(values[rule.row_state].shape)
+        values[rule.row_state] = rule.row_update(*(values[n] for n in parameters(rule.row_update)))
+
+
+def _call(stage: Stage, values: dict[str, Any]) -> tuple[Any, ...]:
+    results = stage.function(*(values[name] for name in parameters(stage.function)))
+    return results if isinstance(results, tuple) else (results,)
+
+
+def _norm(x: np.ndarray) -> float:
+    """The Euclidean norm, summed in the order every engine follows."""
+    x = x.reshape(-1)
+    whole = x.size // PIECE * PIECE
+    sums = [*_lane_sums(x[:whole].reshape(-1, PIECE)), *_lane_sums(x[whole:].reshape(1, -1))]
+    return math.sqrt(math.fsum(sums))
+
+
+def _lane_sums(x: np.ndarray) -> np.ndarray:
+    """The sum of the squares of each row of `x`, in double: element i goes to lane i % LANES, the lanes are
+    added in halves."""
+    padded = np.zeros((len(x), -(-x.shape[1] // LANES) * LANES))
+    padded[:, : x.shape[1]] = x.astype(np.float64) ** 2
+    lanes = np.zeros((len(x), LANES))
+    for start in range(0, padded.shape[1], LANES):
+        lanes += padded[:, start : start + LANES]
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]

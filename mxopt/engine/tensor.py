@@ -1,0 +1,67 @@
+"""One tensor of an update: its arrays under names, and what is asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.engine.noise import Noise
+from mxopt.errors import ArrayError, ArrayTypeError
+from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
+
+
+@dataclass(slots=True)
+class Tensor:
+    """The arrays of one weight. `master` is the float32 copy of a 16-bit weight, `name` what errors call it."""
+
+    name: str
+    weight: Any
+    grad: Any
+    states: tuple[Any, ...] = ()
+    master: Any = None
+
+    def check(self, rule: Rule) -> None:
+        """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
+        self.weight = arrays.as_array(self.weight, f"{self.name}, weight")
+        self.grad = arrays.as_array(self.grad, f"{self.name}, grad")
+        if arrays.is_cupy(self.weight):
+            return
+        arrays.check_weight(self.weight, self.name)
+        arrays.check_grad(self.weight, self.grad, self.name)
+        if len(self.states) != len(rule.states):
+            raise ArrayError(
+                f"{self.name}: {rule.name} keeps {len(rule.states)} states ({', '.join(rule.states) or 'none'}),"
+                f" got {len(self.states)}"
+            )
+        for what, state in zip(rule.states, self.states, strict=True):
+            if isinstance(state, Noise):
+                continue
+            shape = (self.weight.shape[0], 1) if what == rule.row_state else self.weight.shape
+            arrays.check_state(state, shape, self.name, what)
+        if self.master is not None:
+            arrays.check_state(self.master, self.weight.shape, self.name, "the master copy")
+            if self.master.dtype != np.float32:
+                raise ArrayTypeError(f"{self.name}: the master copy must be float32, got {self.master.dtype}")
+        written = [a for a in (self.weight, *self.states, self.master) if isinstance(a, np.ndarray)]
+        for k, a in enumerate(written):
+            if any(arrays.overlap(a, b) for b in written[:k]) or arrays.overlap(a, self.grad):
+                raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
+
+    @property
+    def all(self) -> list[Any]:
+        """The arrays in the order of a kernel's table; a row-sparse gradient's data in its place."""
+        grad = self.grad.data if isinstance(self.grad, RowSparse) else self.grad
+        return [self.weight, grad, *self.states] + [self.master] * (self.master is not None)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return tuple(arrays.DTYPES[a.dtype] for a in self.all)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a kernel can walk all arrays from start to end."""
+        return all(isinstance(a, np.ndarray) and arrays.is_plain(a) for a in self.all)

@@ -1,0 +1,124 @@
+"""The crew: a few threads that help with the pieces of a job.
+
+The calling thread always works itself, and takes all pieces no one else takes, so a helper that never gets a core
+only helps less. A helper is waited for only once it has started on the job. After `os.fork` the child
+starts a crew of its own; a second thread that calls while the crew is busy works alone.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mxopt import settings
+from mxopt.errors import ArgumentError
+
+Work = Callable[[int], Any]
+
+
+class _Job:
+    """One call that helpers may join until it is closed. `lock` also orders joining and closing."""
+
+    def __init__(self, work: Work, address: int) -> None:
+        self.work, self.address = work, address
+        self.lock = threading.Lock()
+        self.closed = False
+        self.joined = 0
+        self.finished = queue.SimpleQueue[None]()
+
+    def help(self) -> None:
+        with self.lock:
+            if self.closed:
+                return
+            self.joined += 1
+        self.work(self.address)
+        self.finished.put(None)
+
+    def close(self) -> None:
+        """Returns when no helper is at work any more, and none can come."""
+        with self.lock:
+            self.closed = True
+        for _ in range(self.joined):
+            self.finished.get()
+
+
+class Crew:
+    """`helpers` threads, started when first needed."""
+
+    def __init__(self, helpers: int) -> None:
+        self.helpers = helpers
+        self._busy = threading.Lock()
+        self._invitations: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._started = False
+
+    def run(self, work: Work, address: int) -> None:
+        """Calls `work(address)` here and in the helpers; returns when all of them have returned."""
+        if not self.helpers or not self._busy.acquire(blocking=False):
+            work(address)
+            return
+        try:
+            if not self._started:
+                self._start()
+            job = _Job(work, address)
+            for _ in range(self.helpers):
+                self._invitations.put(job)
+            try:
+                work(address)
+            finally:
+                job.close()
+        finally:
+            self._busy.release()
+
+    def dismiss(self) -> None:
+        """Lets the helpers end."""
+        if self._started:
+            for _ in range(self.helpers):
+                self._invitations.put(None)
+
+    def _start(self) -> None:
+        for k in range(self.helpers):
+            threading.Thread(target=self._serve, name=f"mxopt-{k + 1}", daemon=True).start()
+        self._started = True
+
+    def _serve(self) -> None:
+        while (job := self._invitations.get()) is not None:
+            job.help()
+            del job  # not kept alive while waiting
+
+
+_crew: Crew | None = None
+
+
+def crew() -> Crew:
+    global _crew
+    if _crew is None:
+        _crew = Crew(settings.default_threads() - 1)
+    return _crew
+
+
+def get_num_threads() -> int:
+    """The number of threads of a large update, the calling one included."""
+    return crew().helpers + 1
+
+
+def set_num_threads(n: int) -> None:
+    """Sets the number of threads of a large update, the calling one included. The result doesn't depend on it."""
+    global _crew
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ArgumentError(f"set_num_threads: needs a whole number of 1 or more, got {n!r}")
+    old, _crew = _crew, Crew(n - 1)
+    if old is not None:
+        old.dismiss()
+
+
+def _after_fork() -> None:
+    global _crew
+    if _crew is not None:
+        _crew = Crew(_crew.helpers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,50 @@
+"""What mxopt raises. Every error is also of the built-in type that a caller would expect.
+
+    MXOptError
+        ArgumentError (ValueError)        an argument's value can't be meant
+        UnknownArgumentError (TypeError)  an argument that doesn't exist
+        UnknownNameError (ValueError)     a name nothing is registered under
+        ArrayError (ValueError)           an array's shape, memory or values can't work
+            ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
+        StatesError (ValueError)          saved states that can't be read, or don't fit
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MXOptError(Exception):
+    """The base of all errors of mxopt's own."""
+
+
+class ArgumentError(MXOptError, ValueError):
+    """An argument has a value that can't be meant."""
+
+
+class UnknownArgumentError(MXOptError, TypeError):
+    """An argument that doesn't exist."""
+
+
+class UnknownNameError(MXOptError, ValueError):
+    """A name under which nothing is registered."""
+
+
+class ArrayError(MXOptError, ValueError):
+    """An array's shape, memory or values can't work."""
+
+
+class ArrayTypeError(ArrayError, TypeError):
+    """An array's dtype or device can't work, or it is no array."""
+
+
+class StatesError(MXOptError, ValueError):
+    """Saved states can't be read, or don't fit what they are loaded into."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A half-sentence that suggests the names like `name`; all of them where none is near."""
+    names = sorted(names)
+    found = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, found))}?" if found else f"there are {', '.join(names)}"

@@ -1,0 +1,264 @@
+"""Learning rates as functions of the number of updates: `mxnet.lr_scheduler`.
+
+A schedule is a pure function of `num_update`: it can be asked for any update, in any order, and resumed anywhere.
+For a count that only grows it gives MXNet's numbers. `base_lr` stays what it was set to (in MXNet it is
+overwritten by the current rate).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from mxopt.errors import ArgumentError
+
+__all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
+
+
+class LRScheduler:
+    """The base of schedules: a warm-up, then whatever `after_warmup` says.
+
+    Parameters
+    ----------
+    base_lr : float
+        The rate to start from after the warm-up.
+    warmup_steps : int
+        The number of updates of the warm-up; 0 for none.
+    warmup_begin_lr : float
+        The rate at the start of the warm-up.
+    warmup_mode : {'linear', 'constant'}
+        Rise in equal steps from `warmup_begin_lr` to the `base_lr` of construction, or stay at `warmup_begin_lr`.
+
+    Raises
+    ------
+    ValueError
+        `warmup_begin_lr` is above `base_lr`, `warmup_steps` is negative, or the mode is another.
+    """
+
+    registry: ClassVar[dict[str, type[LRScheduler]]] = {}  # all subclasses by name: saved schedules are made from it
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        LRScheduler.registry[cls.__name__] = cls
+
+    def __init__(
+        self,
+        base_lr: float = 0.01,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
+    ) -> None:
+        _whole("warmup_steps", warmup_steps, 0)
+        if not warmup_begin_lr <= base_lr:
+            raise ArgumentError(f"warmup_begin_lr {warmup_begin_lr} must not be above base_lr {base_lr}")
+        if warmup_mode not in ("linear", "constant"):
+            raise ArgumentError(f"warmup_mode must be 'linear' or 'constant', got {warmup_mode!r}")
+        self.base_lr = base_lr
+        self.warmup_steps = warmup_steps
+        self.warmup_final_lr = base_lr
+        self.warmup_begin_lr = warmup_begin_lr
+        self.warmup_mode = warmup_mode
+
+    def __call__(self, num_update: int) -> float:
+        """The rate of update `num_update` (the largest number of updates any one weight has had)."""
+        if num_update < self.warmup_steps:
+            return self.get_warmup_lr(num_update)
+        return self.after_warmup(num_update)
+
+    def get_warmup_lr(self, num_update: int) -> float:
+        """The rate of an update within the warm-up."""
+        if self.warmup_mode == "constant":
+            return self.warmup_begin_lr
+        rise = (self.warmup_final_lr - self.warmup_begin_lr) * num_update / self.warmup_steps
+        return self.warmup_begin_lr + rise
+
+    def after_warmup(self, num_update: int) -> float:
+        """The rate of an update after the warm-up. Subclasses define this (or, as in MXNet, `__call__`)."""
+        raise NotImplementedError(f"{type(self).__name__} must define after_warmup or __call__")
+
+
+class FactorScheduler(LRScheduler):
+    """Multiplies the rate by `factor` after every `step` updates, down to `stop_factor_lr`.
+
+    Parameters
+    ----------
+    step : int
+        Updates between two changes: the rate changes at updates `step` + 1, 2 `step` + 1, and so on.
+    factor : float
+        At most 1.
+    stop_factor_lr : float
+        From the first change on, the rate is at least this.
+    base_lr, warmup_steps, warmup_begin_lr, warmup_mode
+        As in `LRScheduler`.
+
+    >>> schedule = FactorScheduler(step=2, factor=0.5, base_lr=1.0)
+    >>> [schedule(n) for n in range(7)]
+    [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    def __init__(
+        self,
+        step: int,
+        factor: float = 1,
+        stop_factor_lr: float = 1e-8,
+        base_lr: float = 0.01,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
+    ) -> None:
+        super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        if step < 1:
+            raise ArgumentError(f"step must be 1 or more, got {step}")
+        _at_most_one(factor)
+        self.step = step
+        self.factor = factor
+        self.stop_factor_lr = stop_factor_lr
+        self._known = (0.0, 0, 0.0)  # base_lr, changes, rate after them: a memo, so that a long run isn't recounted
+
+    def after_warmup(self, num_update: int) -> float:
+        changes = max(0, math.ceil(num_update / self.step) - 1)
+        base, done, rate = self._known
+        if base != self.base_lr or done > changes:
+            done, rate = 0, self.base_lr
+        for _ in range(changes - done):
+            lower = max(rate * self.factor, self.stop_factor_lr)
+            if lower == rate:
+                break
+            rate = lower
+        self._known = (self.base_lr, changes, rate)
+        return rate
+
+
+class MultiFactorScheduler(LRScheduler):
+    """Multiplies the rate by `factor` after each of the updates in `step`.
+
+    Parameters
+    ----------
+    step : list of int
+        Ascending; the rate changes at the update after each of them.
+    factor : float
+        At most 1.
+    base_lr, warmup_steps, warmup_begin_lr, warmup_mode
+        As in `LRScheduler`.
+    """
+
+    def __init__(
+        self,
+        step: Sequence[int],
+        factor: float = 1,
+        base_lr: float = 0.01,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
+    ) -> None:
+        super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        step = list(step)
+        if not step or step[0] < 1 or any(b <= a for a, b in zip(step, step[1:], strict=False)):
+            raise ArgumentError(f"step must be an ascending list of whole numbers of 1 or more, got {step}")
+        _at_most_one(factor)
+        self.step = step
+        self.factor = factor
+
+    def after_warmup(self, num_update: int) -> float:
+        rate = self.base_lr
+        for _ in filter(lambda step: num_update > step, self.step):
+            rate *= self.factor
+        return rate
+
+
+class _Annealing(LRScheduler):
+    """From the `base_lr` of construction down to `final_lr` at `max_update`, warm-up included."""
+
+    def __init__(
+        self,
+        max_update: int,
+        base_lr: float,
+        final_lr: float,
+        warmup_steps: int,
+        warmup_begin_lr: float,
+        warmup_mode: str,
+    ) -> None:
+        super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        _whole("max_update", max_update, 1)
+        self.base_lr_orig = base_lr
+        self.max_update = max_update
+        self.final_lr = final_lr
+        self.max_steps = max_update - warmup_steps
+
+    def after_warmup(self, num_update: int) -> float:
+        if num_update > self.max_update or self.max_steps <= 0:
+            return self.final_lr
+        return self.final_lr + (self.base_lr_orig - self.final_lr) * self.share(num_update - self.warmup_steps)
+
+    def share(self, steps: int) -> float:
+        """How much of the way is left `steps` updates after the warm-up: 1 to 0."""
+        raise NotImplementedError
+
+
+class PolyScheduler(_Annealing):
+    """Falls to `final_lr` as a power of the part of the way that is left.
+
+    Parameters
+    ----------
+    max_update : int
+        The update at which `final_lr` is reached, the warm-up counted in.
+    pwr : float
+        The power.
+    base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode
+        As in `LRScheduler`; the rate falls from the `base_lr` of construction, whatever is assigned later.
+    """
+
+    def __init__(
+        self,
+        max_update: int,
+        base_lr: float = 0.01,
+        pwr: float = 2,
+        final_lr: float = 0,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
+    ) -> None:
+        super().__init__(max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        self.power = pwr
+
+    def share(self, steps: int) -> float:
+        return (1 - steps / self.max_steps) ** self.power
+
+
+class CosineScheduler(_Annealing):
+    """Falls to `final_lr` along half a cosine.
+
+    Parameters
+    ----------
+    max_update : int
+        The update at which `final_lr` is reached, the warm-up counted in.
+    base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode
+        As in `LRScheduler`; the rate falls from the `base_lr` of construction, whatever is assigned later.
+    """
+
+    def __init__(
+        self,
+        max_update: int,
+        base_lr: float = 0.01,
+        final_lr: float = 0,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
+    ) -> None:
+        super().__init__(max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+
+    def share(self, steps: int) -> float:
+        return (1 + math.cos(math.pi * steps / self.max_steps)) / 2
+
+
+def _whole(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ArgumentError(f"{name} must be {least} or more, got {value}")
+
+
+def _at_most_one(factor: float) -> None:
+    if not factor <= 1:
+        raise ArgumentError(f"factor must be at most 1, so that the rate falls, got {factor}")

@@ -1,0 +1,17 @@
+"""MXNet's optimizers on NumPy and CuPy arrays: `create('adam', learning_rate=1e-3)`, `get_updater`."""
+
+from mxopt.optimizer.adam import FTML, AdaBelief, Adam, Adamax, AdamW, Nadam
+from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, GroupAdaGrad, RMSProp
+from mxopt.optimizer.base import Optimizer, create, register
+from mxopt.optimizer.elementwise import NDabs
+from mxopt.optimizer.layerwise import LAMB, LANS, LARS, LBSGD
+from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.optimizer.sgd import DCASGD, NAG, SGD, SGLD, Signum, Test, ccSGD
+from mxopt.optimizer.updater import Updater, get_updater
+
+__all__ = [
+    "DCASGD", "FTML", "LAMB", "LANS", "LARS", "LBSGD", "NAG", "SGD", "SGLD",
+    "AdaBelief", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Ftrl", "GroupAdaGrad",
+    "NDabs", "Nadam", "Optimizer", "RMSProp", "RuleOptimizer", "Signum", "Test", "Updater", "ccSGD",
+    "create", "get_updater", "register",
+]  # fmt: skip

@@ -1,0 +1,242 @@
+"""Adam and its relatives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mxopt.errors import ArgumentError
+from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.rules import adam
+
+
+class _Moments(RuleOptimizer):
+    """What keeps running means of the gradient (by `beta1`) and of its square (by `beta2`)."""
+
+    def __init__(
+        self, learning_rate: float | None, beta1: float, beta2: float, lazy_update: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        for name, beta in (("beta1", beta1), ("beta2", beta2)):
+            if not 0 <= beta < 1:
+                raise ArgumentError(f"{type(self).__name__}: {name} must be in [0, 1), got {beta}")
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.lazy_update = lazy_update
+
+    def corrected(self, lr: float, t: int) -> float:
+        """The learning rate with both bias corrections in it."""
+        return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+
+
+@register
+class Adam(_Moments):
+    """Adam, arXiv:1412.6980, with `epsilon` beside the uncorrected root (end of the paper's section 2).
+
+    Parameters
+    ----------
+    learning_rate : float
+    beta1, beta2 : float
+        Decay of the running means of the gradient and of its square, in [0, 1).
+    epsilon : float
+        Keeps the division from 0.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+    """
+
+    rule = adam.adam
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        lazy_update: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
+        self.epsilon = epsilon
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return self.corrected(lr, t), self.beta1, self.beta2, self.epsilon
+
+
+class _BiasCorrected(_Moments):
+    """Adam's scalars, where the correction may be turned off."""
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
+        correct_bias: bool = True,
+        lazy_update: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
+        self.epsilon = epsilon
+        self.correct_bias = correct_bias
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return self.corrected(lr, t) if self.correct_bias else lr, self.beta1, self.beta2, self.epsilon
+
+
+@register
+class AdamW(_BiasCorrected):
+    """Adam with decoupled weight decay, arXiv:1711.05101, as in MXNet 2: `lr * wd * weight` with the corrected rate.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As in `Adam`.
+    correct_bias : bool
+        False leaves the bias corrections out.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    rule = adam.adamw
+    inner_first = True
+
+
+@register
+class AdaBelief(_BiasCorrected):
+    """AdaBelief, arXiv:2010.07468, as in MXNet 2: steps by the belief in the gradient.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As in `Adam`.
+    correct_bias : bool
+        False leaves the bias corrections out.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+    """
+
+    rule = adam.adabelief
+    inner_first = True
+
+
+@register
+class Adamax(_Moments):
+    """AdaMax, arXiv:1412.6980 section 7. An element whose gradients have all been 0 becomes NaN, as in MXNet.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2 : float
+        As in `Adam`.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+    """
+
+    rule = adam.adamax
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.002,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        lazy_update: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return lr / (1 - self.beta1**t), self.beta1, self.beta2
+
+
+@register
+class Nadam(_Moments):
+    """Adam with Nesterov's momentum, https://cs229.stanford.edu/proj2015/054_report.pdf.
+
+    The product of the momentum schedule is each parameter's own, as in the paper.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As in `Adam`.
+    schedule_decay : float
+        How fast the momentum warms up.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+    """
+
+    rule = adam.nadam
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        schedule_decay: float = 0.004,
+        lazy_update: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
+        self.epsilon = epsilon
+        self.schedule_decay = schedule_decay
+        self._product = (self.begin_num_update, 1.0)  # update, product of the schedule up to it: a memo
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        now, following, product = self._momentum(t), self._momentum(t + 1), self._schedule(t)
+        mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
+        return lr, self.beta1, self.beta2, self.epsilon, mean_share, grad_share, 1 - self.beta2**t
+
+    def _momentum(self, t: int) -> float:
+        return self.beta1 * (1 - 0.5 * 0.96 ** (t * self.schedule_decay))
+
+    def _schedule(self, t: int) -> float:
+        """The product of the momenta of all updates up to `t`."""
+        update, product = self._product
+        if update > t:
+            update, product = self.begin_num_update, 1.0
+        for u in range(update + 1, t + 1):
+            product *= self._momentum(u)
+        self._product = (t, product)
+        return product
+
+
+@register
+class FTML(_Moments):
+    """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html.
+
+    Parameters
+    ----------
+    beta1, beta2, epsilon : float
+        As in `Adam`.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`. A parameter whose learning rate is 0 is left alone.
+    """
+
+    rule = adam.ftml
+
+    def __init__(
+        self,
+        beta1: float = 0.6,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        lazy_update: bool = False,
+        learning_rate: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
+        self.epsilon = epsilon
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return lr, self.beta1, self.beta2, self.epsilon, 1 - self.beta1**t, 1 - self.beta2**t

@@ -1,0 +1,306 @@
+"""The optimizers' registry and base class: hyper-parameters, multipliers and update counts, as in `mxnet.optimizer`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import ArgumentError, StatesError, UnknownArgumentError, UnknownNameError, nearest
+from mxopt.lr_scheduler import LRScheduler
+
+Index = int | str
+O = TypeVar("O", bound=type)  # noqa: E741
+
+
+class Optimizer:
+    """The base of all optimizers.
+
+    Parameters
+    ----------
+    rescale_grad : float
+        Gradients are multiplied by this first; often 1 / batch size.
+    param_idx2name : dict of int to str, optional
+        Names of the parameters, for `set_lr_mult` and `set_wd_mult`.
+    wd : float
+        Weight decay.
+    clip_gradient : float, optional
+        Gradients are limited to [-clip_gradient, clip_gradient]; None, 0 and less mean no limit.
+    learning_rate : float, optional
+        Without it, 0.01, or the scheduler's rate. With a scheduler it overwrites the scheduler's `base_lr`.
+    lr_scheduler : LRScheduler, optional
+        Gives the learning rate for the number of updates.
+    sym : object, optional
+        Anything with MXNet's `attr_dict()` and `list_arguments()`: multipliers are taken from its attributes.
+    begin_num_update : int
+        The update count every parameter starts from.
+    multi_precision : bool
+        Keep a float32 master copy of float16 and bfloat16 weights, and update that.
+    param_dict : dict of index to parameter, optional
+        Parameters whose `lr_mult` and `wd_mult` attributes count before all other multipliers.
+
+    Raises
+    ------
+    ValueError
+        A number is NaN or can't be meant.
+    TypeError
+        An argument doesn't exist; the message names those like it.
+    """
+
+    opt_registry: ClassVar[dict[str, type[Optimizer]]] = {}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
+        known = arguments_of(cls)
+        for name in kwargs:
+            if name not in known:
+                raise UnknownArgumentError(f"{cls.__name__} has no argument {name!r}: {nearest(name, known)}")
+        for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
+            _check_number(f"{cls.__name__}: {name}", value)
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        rescale_grad: float = 1.0,
+        param_idx2name: Mapping[int, str] | None = None,
+        wd: float = 0.0,
+        clip_gradient: float | None = None,
+        learning_rate: float | None = None,
+        lr_scheduler: LRScheduler | None = None,
+        sym: Any = None,
+        begin_num_update: int = 0,
+        multi_precision: bool = False,
+        param_dict: Mapping[Index, Any] | None = None,
+    ) -> None:
+        if lr_scheduler is None and learning_rate is None:
+            learning_rate = 0.01
+        if lr_scheduler is not None and learning_rate is not None and lr_scheduler.base_lr != learning_rate:
+            warnings.warn("the learning_rate of the optimizer overwrites base_lr of its lr_scheduler", stacklevel=3)
+            lr_scheduler.base_lr = learning_rate
+        if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
+            raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
+        self.rescale_grad = rescale_grad
+        self.lr_scheduler = lr_scheduler
+        self.lr: Any = learning_rate
+        self.wd = wd
+        self.clip_gradient = clip_gradient
+        self.multi_precision = multi_precision
+        self.begin_num_update = begin_num_update
+        self.num_update = begin_num_update
+        self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
+        self.idx2name = dict(param_idx2name or {})
+        self.sym_info = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
+        self.param_dict = param_dict or {}
+        self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}
+        self._index_update_count = self._all_index_update_counts[0]
+        self.set_lr_mult({})
+        self.set_wd_mult({})
+
+    # The registry.
+
+    @staticmethod
+    def register(klass: O) -> O:
+        """Registers an optimizer class under its name in lower case; usable as a decorator.
+
+        Warns where it takes another's name.
+        """
+        name = klass.__name__.lower()
+        other = Optimizer.opt_registry.get(name)
+        if other is not None:
+            warnings.warn(
+                f"the new optimizer {klass.__module__}.{klass.__name__} is overriding"
+                f" {other.__module__}.{other.__name__}",
+                stacklevel=2,
+            )
+        Optimizer.opt_registry[name] = klass
+        return klass
+
+    @staticmethod
+    def create_optimizer(name: str, **kwargs: Any) -> Optimizer:
+        """A new optimizer of the class registered under `name` (in any case), made with `kwargs`.
+
+        >>> Optimizer.create_optimizer('SGD', learning_rate=0.1).learning_rate
+        0.1
+
+        Raises ValueError for a name nothing is registered under, and what the class raises.
+        """
+        klass = Optimizer.opt_registry.get(name.lower()) if isinstance(name, str) else None
+        if klass is None:
+            raise UnknownNameError(f"there is no optimizer {name!r}: {nearest(str(name), Optimizer.opt_registry)}")
+        return klass(**kwargs)
+
+    # What subclasses define.
+
+    def create_state(self, index: Index, weight: Any) -> Any:
+        """The state of a new weight; called once for each. None in the base class."""
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Updates `weight` and `state` in place by `grad`. Subclasses define this."""
+        raise NotImplementedError(f"{type(self).__name__} must define update")
+
+    def create_state_multi_precision(self, index: Index, weight: Any) -> Any:
+        """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state of the master)."""
+        weight = arrays.as_array(weight, f"parameter {index!r}")
+        if self.uses_master(weight):
+            master = weight.astype(np.float32)
+            return self.join(self.create_state(index, master), master)
+        if weight.dtype.itemsize == 2:
+            warnings.warn(
+                f"{weight.dtype} weights without multi_precision=True lose accuracy: states and weights"
+                " are rounded to 16 bits at every update",
+                stacklevel=2,
+            )
+        return self.create_state(index, weight)
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Like `update`, with the state of `create_state_multi_precision`."""
+        weight = arrays.as_array(weight, f"parameter {index!r}")
+        if self.uses_master(weight):
+            inner, master = self.split(state)
+            self.update(index, master, arrays.as_array(grad, f"parameter {index!r}").astype(np.float32), inner)
+            weight[...] = master.astype(weight.dtype)
+        else:
+            self.update(index, weight, grad, state)
+
+    def uses_master(self, weight: Any) -> bool:
+        return self.multi_precision and weight.dtype.itemsize == 2
+
+    def join(self, inner: Any, master: Any) -> Any:
+        """A state with a master copy, in MXNet's order, which is not the same for all optimizers."""
+        return (master, inner)
+
+    def split(self, state: Any) -> tuple[Any, Any]:
+        """The two parts of `join`: inner state, master copy."""
+        master, inner = state
+        return inner, master
+
+    # Learning rate and multipliers.
+
+    @property
+    def learning_rate(self) -> float:
+        """The current learning rate, before multipliers."""
+        return self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Sets the learning rate. Raises UserWarning, as in MXNet, where a scheduler gives it."""
+        if self.lr_scheduler is not None:
+            raise UserWarning("set_learning_rate: the rate comes from lr_scheduler; set its base_lr, or detach it first")
+        _check_number("learning_rate", lr)
+        self.lr = lr
+
+    def set_lr_scale(self, args_lrscale: Any) -> None:
+        """Gone, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
+        raise DeprecationWarning("set_lr_scale is gone: use set_lr_mult")
+
+    def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
+        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1."""
+        self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
+
+    def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
+        """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for
+        names (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
+        names = self.idx2name.values()
+        undecayed = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
+        self.wd_mult = self._multipliers("wd_mult", undecayed, args_wd_mult)
+
+    decayed_endings: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
+
+    def _multipliers(self, what: str, default: dict[Any, float], given: Mapping[Index, float]) -> dict[Any, float]:
+        for key, value in given.items():
+            _check_number(f"{what} of {key!r}", value)
+        if self.sym_info:
+            attributes, names = self.sym_info
+            attribute = f"__{what}__"
+            default.update({n: float(attributes[n][attribute]) for n in names if attribute in attributes.get(n, {})})
+        return {**default, **given}
+
+    def _multiplier(self, what: str, index: Index) -> float:
+        """A parameter's own attribute counts first, then a multiplier by index, then one by name."""
+        if index in self.param_dict:
+            return float(getattr(self.param_dict[index], what))
+        given = getattr(self, what)
+        if index in given:
+            return float(given[index])
+        return float(given.get(self.idx2name.get(index), 1.0))  # type: ignore[call-overload]
+
+    def _get_lr(self, index: Index) -> float:
+        """The learning rate of a parameter."""
+        return self._get_lrs((index,))[0]
+
+    def _get_lrs(self, indices: Sequence[Index]) -> list[float]:
+        """The learning rates of parameters."""
+        lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+        if not self.lr_mult and not self.param_dict:
+            return [lr] * len(indices)
+        return [lr * self._multiplier("lr_mult", index) for index in indices]
+
+    def _get_wd(self, index: Index) -> float:
+        """The weight decay of a parameter."""
+        return self._get_wds((index,))[0]
+
+    def _get_wds(self, indices: Sequence[Index]) -> list[float]:
+        """The weight decays of parameters."""
+        if not self.wd_mult and not self.param_dict:
+            return [self.wd] * len(indices)
+        return [self.wd * self._multiplier("wd_mult", index) for index in indices]
+
+    # Update counts.
+
+    def _set_current_context(self, device_id: int) -> None:
+        """Counts updates of another device's copies from here on."""
+        self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
+
+    def _update_count(self, index: Index | Sequence[Index]) -> None:
+        """Counts an update of one parameter, or of several."""
+        counts = self._index_update_count
+        for i in index if isinstance(index, list | tuple) else (index,):
+            count = counts[i] = counts.get(i, self.begin_num_update) + 1
+            if count > self.num_update:
+                self.num_update = count
+
+    def get_counts(self) -> dict[str, Any]:
+        """The update counts, and whatever else a subclass counts, as plain data."""
+        return {"num_update": self.num_update, "devices": self._all_index_update_counts}
+
+    def set_counts(self, counts: Mapping[str, Any]) -> None:
+        """Counts on from what `get_counts` returned. Raises StatesError, and changes nothing, where that is no counts."""
+        try:
+            num_update = int(counts["num_update"])
+            devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StatesError(f"these are no update counts: {error}") from error
+        self.num_update = num_update
+        self._all_index_update_counts = devices or {0: {}}
+        self._index_update_count = self._all_index_update_counts.setdefault(0, {})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} learning_rate={self.learning_rate} num_update={self.num_update}>"
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, float) and math.isnan(value):
+        raise ArgumentError(f"{name} is NaN")
+
+
+@cache
+def arguments_of(cls: type) -> tuple[str, ...]:
+    """The names of a class's constructor arguments, those it hands on to its bases as **kwargs included."""
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base) or base is object:
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        names.update(dict.fromkeys(named))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return tuple(names)
+
+
+register = Optimizer.register
+create = Optimizer.create_optimizer

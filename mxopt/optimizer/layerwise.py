@@ -1,0 +1,304 @@
+"""LARS, LBSGD, LAMB and LANS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import Tensor, arrays
+from mxopt.errors import ArgumentError
+from mxopt.optimizer.adam import _Moments
+from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.rules import layerwise, sgd
+from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
+
+
+@register
+class LARS(RuleOptimizer):
+    """SGD whose rate is each tensor's own, by the ratio of its norms, arXiv:1708.03888.
+
+    Parameters whose names end in gamma, beta or bias take the plain rate; weight decay is off for names that don't
+    end in `_weight`.
+
+    Parameters
+    ----------
+    momentum : float
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    eta : float
+        The trust coefficient.
+    eps : float
+        Added to the denominator.
+    momentum_correction : bool
+        Multiply the momentum by the ratio of the learning rate to the one before, arXiv:1706.02677.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    inner_first = True
+    decayed_endings = ("_weight",)
+
+    def __init__(
+        self,
+        momentum: float = 0.0,
+        lazy_update: bool = True,
+        eta: float = 0.001,
+        eps: float = 0,
+        momentum_correction: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.lazy_update = lazy_update
+        self.eta = eta
+        self.eps = eps
+        self.momentum_correction = momentum_correction
+        self.previous_lr: dict[Index, float] = {}  # at each parameter's last update, before multipliers
+
+    @property
+    def rule(self) -> Rule:
+        return layerwise.lars_momentum if self.momentum else layerwise.lars
+
+    def group(self, index: Index) -> Any:
+        return self._exempt(index), self.previous_lr.get(index)
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        eta = math.nan if self._exempt(index) else self.eta
+        if not self.momentum:
+            return lr, eta, self.eps
+        return lr, eta, self.eps, self.momentum * self._correction(index)
+
+    def _exempt(self, index: Index) -> bool:
+        return self.idx2name.get(index, str(index)).endswith(("gamma", "beta", "bias"))  # type: ignore[call-overload]
+
+    def _correction(self, index: Index) -> float:
+        now = self.learning_rate
+        before = self.previous_lr.get(index, now)
+        return now / before if self.momentum_correction and before != 0 else 1.0
+
+    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+        super()._update(index, weight, grad, state, masters)
+        lr = self.learning_rate
+        self.previous_lr.update(dict.fromkeys(index if isinstance(index, list | tuple) else (index,), lr))
+
+
+    def get_counts(self) -> dict[str, Any]:
+        return {**super().get_counts(), "previous_lr": self.previous_lr}
+
+    def set_counts(self, counts: Mapping[str, Any]) -> None:
+        super().set_counts(counts)
+        self.previous_lr = dict(counts.get("previous_lr", {}))
+
+
+@register
+class LBSGD(RuleOptimizer):
+    """SGD for large batches: gradients of several calls averaged, the rate warmed up or set by norms.
+
+    Parameters
+    ----------
+    momentum : float
+    multi_precision : bool
+        See `Optimizer`.
+    warmup_strategy : {'linear', 'power2', 'sqrt', 'lars'}
+        How the rate grows to `batch_scale` times itself over the warm-up; 'lars' sets it by the norms instead. Any
+        other name means no growth.
+    warmup_epochs : int
+    batch_scale : int
+        Gradients are averaged over this many calls; the weight moves at every `batch_scale`-th.
+    updates_per_epoch, begin_epoch : int
+        Where the warm-up stands: the first call counts as `begin_epoch * updates_per_epoch + 1`.
+    num_epochs : int
+        Not used, as in MXNet.
+    **kwargs
+        See `Optimizer`. As in MXNet, a scheduler is asked before the update is counted.
+    """
+
+    inner_first = True
+    lazy_update = True
+
+    def __init__(
+        self,
+        momentum: float = 0.0,
+        multi_precision: bool = False,
+        warmup_strategy: str = "linear",
+        warmup_epochs: int = 5,
+        batch_scale: int = 1,
+        updates_per_epoch: int = 32,
+        begin_epoch: int = 0,
+        num_epochs: int = 60,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multi_precision=multi_precision, **kwargs)
+        if batch_scale < 1:
+            raise ArgumentError(f"LBSGD: batch_scale must be 1 or more, got {batch_scale}")
+        self.momentum = momentum
+        self.warmup_strategy = warmup_strategy
+        self.warmup_epochs = warmup_epochs
+        self.batch_scale = batch_scale
+        self.updates_per_epoch = updates_per_epoch
+        self.begin_epoch = begin_epoch
+        self.num_epochs = num_epochs
+        self.aggregate_num = 0
+        self._asked_at = self.num_update
+
+    @property
+    def rule(self) -> Rule:
+        if self.warmup_strategy == "lars":
+            return layerwise.lbsgd_momentum if self.momentum else layerwise.lbsgd
+        return sgd.sgd_momentum if self.momentum else sgd.sgd
+
+    def create_state(self, index: Index, weight: Any) -> Any:
+        """Velocity or None; with a batch scale a tuple of that and the sum of gradients."""
+        velocity = super().create_state(index, weight)
+        return velocity if self.batch_scale == 1 else (velocity, self.new_state("sum", weight))
+
+    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+        return super().state_arrays(state if self.batch_scale == 1 else state[0])
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        lr *= self._growth(self._calls(t))
+        return (lr, self.momentum) if self.momentum else (lr,)
+
+    def _calls(self, t: int) -> int:
+        return self.begin_epoch * self.updates_per_epoch + t - self.begin_num_update
+
+    def _growth(self, calls: int) -> float:
+        """What the rate is multiplied by at a call."""
+        warmup = self.warmup_epochs * self.updates_per_epoch
+        if self.warmup_strategy == "lars":
+            return 1.0
+        if calls >= warmup:
+            return float(self.batch_scale)
+        shares = {"linear": calls / warmup, "power2": (calls / warmup) ** 2, "sqrt": math.sqrt(calls / warmup)}
+        share = shares.get(self.warmup_strategy, 0.0) if warmup > 1 else 0.0
+        return 1.0 + (self.batch_scale - 1) * share
+
+    def _get_lrs(self, indices: Any) -> list[float]:
+        if self.lr_scheduler is None:
+            return super()._get_lrs(indices)
+        lr = self.lr_scheduler(self._asked_at)
+        return [lr * self._multiplier("lr_mult", index) for index in indices]
+
+    def _update_count(self, index: Any) -> None:
+        self._asked_at = self.num_update
+        super()._update_count(index)
+
+    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+        if isinstance(index, list | tuple):
+            for arguments in zip(index, weight, grad, state, strict=True):
+                self._update(*arguments, masters)
+        elif self.batch_scale == 1:
+            super()._update(index, weight, grad, state, masters)
+        else:
+            self._accumulate(index, weight, grad, state, masters)
+
+    def _accumulate(self, index: Index, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
+        grad = arrays.as_array(grad, f"parameter {index!r}, grad")
+        inner = self.split(state)[0] if masters and weight.dtype.itemsize == 2 else state
+        total = inner[1]
+        Tensor(f"parameter {index!r}", weight, grad, (total,)).check(sgd.test)
+        if isinstance(grad, RowSparse):
+            total[grad.indices] += grad.data.astype(total.dtype)
+        else:
+            np.add(total, grad, out=total, casting="same_kind")
+        count = self._index_update_count.get(index, self.begin_num_update) + 1
+        if self._calls(count) % self.batch_scale:
+            self._update_count(index)
+            return
+        total /= self.batch_scale
+        super()._update(index, weight, total, state, masters)
+        total[...] = 0
+
+
+class _Corrected(_Moments):
+    """The scalars of LAMB and LANS."""
+
+    inner_first = False
+
+    def __init__(
+        self,
+        learning_rate: float | None,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        lower_bound: float | None,
+        upper_bound: float | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, **kwargs)
+        self.epsilon = epsilon
+        self.lower_bound = lower_bound
+        self.upper_bound = upper_bound
+        self.bias_correction = True
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        correct = (1 - self.beta1**t, 1 - self.beta2**t) if self.bias_correction else (1.0, 1.0)
+        bounds = (self.lower_bound or 0.0, self.upper_bound or math.inf)
+        return lr, self.beta1, self.beta2, self.epsilon, *correct, *bounds
+
+
+@register
+class LAMB(_Corrected):
+    """Adam whose step is each tensor's own, by the ratio of its norms, arXiv:1904.00962.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As in `Adam`; `epsilon` joins the corrected root.
+    lower_bound, upper_bound : float, optional
+        Limits of the weight's norm; None and 0 mean none.
+    bias_correction : bool
+    **kwargs
+        See `Optimizer`.
+    """
+
+    rule = layerwise.lamb
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
+        lower_bound: float | None = None,
+        upper_bound: float | None = None,
+        bias_correction: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **kwargs)
+        self.bias_correction = bias_correction
+
+
+@register
+class LANS(_Corrected):
+    """LAMB with normalised gradients and Nesterov's momentum, arXiv:2006.13484, as in MXNet 2.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As in `LAMB`.
+    lower_bound, upper_bound : float, optional
+        Limits of the weight's norm; None and 0 mean none.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    rule = layerwise.lans
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
+        lower_bound: float | None = None,
+        upper_bound: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **kwargs)

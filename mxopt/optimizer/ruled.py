@@ -1,0 +1,178 @@
+"""Optimizers whose update is a rule: all of mxopt's own.
+
+A subclass says which rule (`rule`), and which scalars it takes at update t (`scalars`). Everything else is here:
+states, master copies, row-sparse gradients, lists, and the plans that make a second update fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from mxopt import settings
+from mxopt.engine import Plan, Plans, Tensor, arrays, engine_in_use
+from mxopt.errors import ArrayError
+from mxopt.optimizer.base import Index, Optimizer
+from mxopt.rules.rule import Rule
+
+LIST_PLANS = 8  # plans kept for lists of tensors; there is one for each single tensor
+
+
+_NO_PLAN = (None, None)
+
+
+class RuleOptimizer(Optimizer):
+    """An optimizer made of a rule."""
+
+    lazy_update: bool = False
+    inner_first: ClassVar[bool] = False  # MXNet's order of (inner state, master copy) in some optimizers
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.aggregate_num = settings.aggregation_size()
+        self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
+        self._list_plans = Plans(LIST_PLANS)
+
+    # What a subclass defines.
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, as the hyper-parameters ask for it."""
+        raise NotImplementedError
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in its order."""
+        raise NotImplementedError
+
+    # States.
+
+    def create_state(self, index: Index, weight: Any) -> Any:
+        """Zeros for each state of the rule: None, an array, or a tuple of arrays."""
+        weight = arrays.as_array(weight, f"parameter {index!r}")
+        states = tuple(self.new_state(name, weight) for name in self.rule.states)
+        return states if len(states) > 1 else states[0] if states else None
+
+    def new_state(self, name: str, weight: Any) -> Any:
+        """The state `name` of a new weight."""
+        shape = (weight.shape[0], 1) if name == self.rule.row_state else weight.shape
+        return arrays.zeros(shape, weight)
+
+    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+        """A state of `create_state` as the arrays of the rule, in its order."""
+        return () if state is None else tuple(state) if isinstance(state, tuple | list) else (state,)
+
+    def join(self, inner: Any, master: Any) -> Any:
+        return (inner, master) if self.inner_first else (master, inner)
+
+    def split(self, state: Any) -> tuple[Any, Any]:
+        first, second = state
+        return (first, second) if self.inner_first else (second, first)
+
+    # Updates.
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Updates one weight, or lists of them, in place.
+
+        Parameters
+        ----------
+        index : int or str, or a list of them
+            Which parameter it is: for its multipliers and its update count.
+        weight : array, or a list
+            float16, bfloat16, float32 or float64, of any shape; changed in place.
+        grad : array or RowSparse, or a list
+            Of the same shape.
+        state : as `create_state` returned it, or a list; changed in place.
+
+        Raises
+        ------
+        ArrayError
+            An array can't be updated; nothing has been changed then.
+        """
+        self._update(index, weight, grad, state, False)
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Like `update`, with states of `create_state_multi_precision`."""
+        self._update(index, weight, grad, state, self.multi_precision)
+
+    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+        if isinstance(index, list | tuple):
+            self._update_list(index, weight, grad, state, masters)
+            return
+        plan, before = self._plans.get(index, _NO_PLAN)
+        rule, lazy = self.rule, self.lazy_update
+        if not (
+            plan is not None
+            and state is before
+            and rule is plan.rule
+            and lazy == plan.lazy
+            and plan.engine == engine_in_use()
+            and plan.bind_one(weight, grad)
+        ):
+            plan = Plan(engine_in_use(), rule, self._tensors((index,), (weight,), (grad,), (state,), masters), lazy)
+            if plan.lasting:
+                self._plans[index] = (plan, state)
+        self._update_count(index)
+        lr, *own = self.scalars(index, self._get_lr(index), self._index_update_count[index])
+        clip = self.clip_gradient
+        plan.run_one(
+            (lr, self._get_wd(index), self.rescale_grad, clip if clip and clip > 0 else math.inf, *own)
+        )
+
+    def _update_list(
+        self, indices: Sequence[Index], weights: Sequence[Any], grads: Sequence[Any], states: Sequence[Any], masters: bool
+    ) -> None:
+        if not len(indices) == len(weights) == len(grads) == len(states):
+            raise ArrayError(
+                f"update: lists of {len(indices)} indices, {len(weights)} weights, {len(grads)} gradients and"
+                f" {len(states)} states"
+            )
+        if not indices:
+            return
+        key = tuple(indices)
+        rule, lazy = self.rule, self.lazy_update
+        plan = self._list_plans.find(key, rule, lazy, weights, grads, states)
+        if plan is None:
+            tensors = self._tensors(key, weights, grads, states, masters)
+            plan = self._list_plans.make(key, rule, lazy, tensors, states)
+        self._update_count(key)
+        plan.run(*self._hypers(key))
+
+    def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
+        """The distinct rows of hyper-parameters, and for each parameter which row is its own."""
+        clip = self.clip_gradient
+        bound = clip if clip and clip > 0 else math.inf
+        counts, rescale = self._index_update_count, self.rescale_grad
+        rows: dict[tuple[float, ...], int] = {}
+        which, known = [], {}
+        for index, lr, wd in zip(indices, self._get_lrs(indices), self._get_wds(indices), strict=True):
+            key = (lr, wd, counts[index], self.group(index))
+            row = known.get(key)
+            if row is None:
+                rate, *own = self.scalars(index, lr, key[2])
+                row = known[key] = rows.setdefault((rate, wd, rescale, bound, *own), len(rows))
+            which.append(row)
+        return list(rows), which
+
+    def group(self, index: Index) -> Any:
+        """What distinguishes parameters beside learning rate, weight decay and count, where something does."""
+
+    def _tensors(
+        self,
+        indices: Sequence[Index],
+        weights: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[Any],
+        masters: bool,
+    ) -> list[Tensor]:
+        tensors = []
+        for index, weight, grad, state in zip(indices, weights, grads, states, strict=True):
+            name = f"parameter {index!r}" + (f" ({self.idx2name[index]})" if index in self.idx2name else "")
+            weight, master = arrays.as_array(weight, f"{name}, weight"), None
+            if masters and weight.dtype.itemsize == 2:
+                try:
+                    state, master = self.split(state)
+                except (TypeError, ValueError):
+                    raise ArrayError(f"{name}: needs the state of create_state_multi_precision, got {state!r}") from None
+            tensors.append(Tensor(name, weight, grad, self.state_arrays(state), master))
+        return tensors

@@ -1,0 +1,221 @@
+"""SGD and its relatives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.engine.noise import Noise
+from mxopt.errors import ArgumentError
+from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.rules import sgd
+from mxopt.rules.rule import Rule
+
+
+@register
+class SGD(RuleOptimizer):
+    """Stochastic gradient descent, with momentum.
+
+    Parameters
+    ----------
+    momentum : float
+        0 for plain descent, which keeps no state.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    inner_first = True
+
+    def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.lazy_update = lazy_update
+
+    @property
+    def rule(self) -> Rule:
+        return sgd.sgd_momentum if self.momentum else sgd.sgd
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr, self.momentum) if self.momentum else (lr,)
+
+
+@register
+class ccSGD(SGD):  # noqa: N801
+    """An old name of `SGD`."""
+
+
+@register
+class NAG(RuleOptimizer):
+    """Nesterov's accelerated gradient.
+
+    Parameters
+    ----------
+    momentum : float
+        0 for plain descent.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none. As in MXNet this is always so without momentum.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    inner_first = True
+
+    def __init__(self, momentum: float = 0.0, lazy_update: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.lazy_update = lazy_update or not momentum
+
+    @property
+    def rule(self) -> Rule:
+        return sgd.nag if self.momentum else sgd.sgd
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr, self.momentum) if self.momentum else (lr,)
+
+
+@register
+class Signum(RuleOptimizer):
+    """Steps of one size in the direction of the sign of the momentum (or of the gradient), arXiv:1802.04434.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The size of the step.
+    momentum : float
+        0 for signSGD.
+    wd_lh : float
+        Decoupled weight decay, arXiv:1711.05101.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.01,
+        momentum: float = 0.9,
+        wd_lh: float = 0.0,
+        lazy_update: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.momentum = momentum
+        self.wd_lh = wd_lh or 0.0
+        self.lazy_update = lazy_update
+
+    @property
+    def rule(self) -> Rule:
+        return sgd.signum if self.momentum else sgd.signsgd
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr, self.momentum, self.wd_lh) if self.momentum else (lr, self.wd_lh)
+
+
+@register
+class DCASGD(RuleOptimizer):
+    """SGD that makes up for the delay of asynchronous gradients, arXiv:1609.08326.
+
+    Parameters
+    ----------
+    momentum : float
+        0 for none.
+    lamda : float
+        How much is made up for.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    def __init__(
+        self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.lamda = lamda
+        self.lazy_update = lazy_update
+
+    @property
+    def rule(self) -> Rule:
+        return sgd.dcasgd_momentum if self.momentum else sgd.dcasgd
+
+    def create_state(self, index: Index, weight: Any) -> Any:
+        """(velocity or None, previous weight)."""
+        velocity = self.new_state("velocity", weight) if self.momentum else None
+        return velocity, self.new_state("previous", weight)
+
+    def new_state(self, name: str, weight: Any) -> Any:
+        state = super().new_state(name, weight)
+        if name == "previous":
+            state[...] = weight
+        return state
+
+    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+        return tuple(array for array in state if array is not None)
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr, self.lamda, self.momentum) if self.momentum else (lr, self.lamda)
+
+
+@register
+class SGLD(RuleOptimizer):
+    """Stochastic gradient Langevin dynamics: descent with noise of variance `learning_rate`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        The noise is a function of the seed, the parameter's index, its update count and the place in the array: two
+        runs with one seed are the same, resumed or not. Without it a seed is drawn.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+
+    rule = sgd.sgld
+
+    def create_state(self, index: Index, weight: Any) -> None:
+        """None: the noise is not kept."""
+
+    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+        return (self._noise,)
+
+    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+        if isinstance(index, list | tuple):
+            for arguments in zip(index, weight, grad, state, strict=True):
+                self._update(*arguments, masters)
+            return
+        if self.learning_rate < 0:
+            raise ArgumentError(f"SGLD: the noise's variance is the learning rate, which can't be {self.learning_rate}")
+        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
+        dtype = np.float64 if weight.dtype == np.float64 else np.float32
+        update = self._index_update_count.get(index, self.begin_num_update) + 1
+        self._noise = Noise(weight.shape, dtype, self.seed, index, update)
+        super()._update(index, weight, grad, state, masters)
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr, math.sqrt(lr))
+
+
+@register
+class Test(RuleOptimizer):
+    """Adds the rescaled gradient to the weight, and keeps the new weight as its state. For tests."""
+
+    __test__ = False  # not a test of pytest's
+    rule = sgd.test
+
+    def create_state(self, index: Index, weight: Any) -> Any:
+        """A copy of the weight."""
+        return arrays.as_array(weight, f"parameter {index!r}").copy()
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr,)

@@ -1,0 +1,123 @@
+"""The updater: an optimizer together with the states of all weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mxopt import states as states_format
+from mxopt.engine import arrays
+from mxopt.optimizer.base import Index, Optimizer
+
+
+class Updater:
+    """Updates weights in place by gradients, as `mxnet.optimizer.Updater`: `updater(index, grad, weight)`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+    states : dict
+        The state of each index, made at its first update.
+    states_synced : dict
+        Whether a state is known to be on its weight's device.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.states: dict[Index, Any] = {}
+        self.states_synced: dict[Index, bool] = {}
+        self.aggregate_updates = optimizer.aggregate_num > 0
+
+    def __call__(self, index: Any, grad: Any, weight: Any) -> None:
+        """Updates one weight, or lists of them, in place.
+
+        Parameters
+        ----------
+        index : int or str, or a list of them
+        grad : array or RowSparse, or a list
+        weight : array, or a list; changed in place
+
+        Raises
+        ------
+        ArrayError
+            The arrays can't be updated; no weight and no count has been changed then.
+        """
+        if isinstance(index, list | tuple):
+            self._update_list([_text(i) for i in index], grad, weight)
+            return
+        index = _text(index)
+        if not self.states_synced.get(index):
+            self._prepare(index, weight)
+        self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
+
+    def _update_list(self, indices: list[Index], grads: Any, weights: Any) -> None:
+        for index, weight in zip(indices, weights, strict=True):
+            if not self.states_synced.get(index):
+                self._prepare(index, weight)
+        states = [self.states[index] for index in indices]
+        update, size = self.optimizer.update_multi_precision, self.optimizer.aggregate_num
+        if not self.aggregate_updates:
+            for arguments in zip(indices, weights, grads, states, strict=True):
+                update(*arguments)
+            return
+        for first in range(0, len(indices), size):
+            part = slice(first, first + size)
+            update(indices[part], weights[part], grads[part], states[part])
+
+    def _prepare(self, index: Index, weight: Any) -> None:
+        """Makes the state of an index, or brings a loaded one to its weight's device."""
+        if index not in self.states:
+            self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
+        else:
+            weight = arrays.as_array(weight, f"parameter {index!r}")
+            self.states[index] = self.sync_state_context(self.states[index], weight)
+        self.states_synced[index] = True
+
+    def sync_state_context(self, state: Any, context: Any) -> Any:
+        """`state` on the device of the array `context`, in the same nesting; arrays already there as they are."""
+        if isinstance(state, tuple | list):
+            return type(state)(self.sync_state_context(part, context) for part in state)
+        return state if state is None else arrays.to_device_of(state, context)
+
+    def get_states(self, dump_optimizer: bool = False) -> bytes:
+        """All states, with their update counts, as bytes (see the format's page in the docs).
+
+        Parameters
+        ----------
+        dump_optimizer : bool
+            Put in the optimizer too: its registered name and plain arguments, its scheduler, its multipliers.
+        """
+        return states_format.dump(self.states, self.optimizer, dump_optimizer)
+
+    def set_states(self, states: bytes) -> None:
+        """Takes over what `get_states` returned: states and counts, and the optimizer if it is in there.
+
+        Raises StatesError where the bytes are damaged or foreign; the updater is as before then.
+        """
+        loaded = states_format.load(states)
+        optimizer = loaded.make_optimizer() or self.optimizer
+        loaded.restore_counts(optimizer)
+        self.optimizer, self.states = optimizer, loaded.states
+        self.states_synced = dict.fromkeys(self.states, False)
+        self.aggregate_updates = optimizer.aggregate_num > 0
+
+
+def _text(index: Any) -> Any:
+    return index.decode() if isinstance(index, bytes) else index
+
+
+def get_updater(optimizer: Optimizer) -> Updater:
+    """A function `updater(index, grad, weight)` that keeps the states of all weights.
+
+    >>> import numpy as np
+    >>> from mxopt.optimizer import create
+    >>> weight = np.ones(2, np.float32)
+    >>> updater = get_updater(create('sgd', learning_rate=0.5))
+    >>> updater(0, np.array([1, 2], np.float32), weight)
+    >>> weight
+    array([0.5, 0. ], dtype=float32)
+    """
+    return Updater(optimizer)

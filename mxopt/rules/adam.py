@@ -1,0 +1,102 @@
+"""Adam and its relatives: running means of the gradient and of its square.
+
+Bias corrections are powers of scalars: the optimizers take them on the host, in double.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mxopt.rules.common import clip, larger
+from mxopt.rules.rule import rule
+
+
+@rule("mean", "var")
+def adam(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
+) -> Any:  # fmt: skip
+    """Adam, https://arxiv.org/abs/1412.6980, in the form at the end of its section 2 (`lr` holds the corrections)."""
+    grad = clip(rescale * grad + wd * weight, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    var = beta2 * var + (1 - beta2) * (grad * grad)
+    return weight - lr * mean / (np.sqrt(var) + epsilon), mean, var
+
+
+@rule("mean", "var")
+def adamw(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
+) -> Any:  # fmt: skip
+    """Adam with decoupled weight decay, https://arxiv.org/abs/1711.05101."""
+    grad = clip(rescale * grad, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    var = beta2 * var + (1 - beta2) * (grad * grad)
+    return weight - lr * (mean / (np.sqrt(var) + epsilon) + wd * weight), mean, var
+
+
+@rule("mean", "var")
+def adabelief(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
+) -> Any:  # fmt: skip
+    """AdaBelief, https://arxiv.org/abs/2010.07468: the variance around the running mean."""
+    grad = clip(rescale * grad + wd * weight, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    surprise = grad - mean
+    var = beta2 * var + (1 - beta2) * (surprise * surprise) + epsilon
+    return weight - lr * mean / (np.sqrt(var) + epsilon), mean, var
+
+
+@rule("mean", "largest")
+def adamax(
+    weight: Any, grad: Any, mean: Any, largest: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any,
+) -> Any:  # fmt: skip
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction)."""
+    grad = clip(rescale * grad + wd * weight, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    largest = larger(beta2 * largest, np.abs(grad))
+    return weight - lr * mean / largest, mean, largest
+
+
+@rule("mean", "var")
+def nadam(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
+    mean_share: Any, grad_share: Any, correction: Any,
+) -> Any:  # fmt: skip
+    """Nadam, https://cs229.stanford.edu/proj2015/054_report.pdf.
+
+    `mean_share` and `grad_share` are the momentum schedule's, `correction` is 1 - beta2^t.
+    """
+    grad = clip(rescale * grad + wd * weight, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    var = beta2 * var + (1 - beta2) * (grad * grad)
+    ahead = mean_share * mean + grad_share * grad
+    return weight - lr * ahead / (np.sqrt(var / correction) + epsilon), mean, var
+
+
+@rule("d", "v", "z")
+def ftml(
+    weight: Any, grad: Any, d: Any, v: Any, z: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
+    correction1: Any, correction2: Any,
+) -> Any:  # fmt: skip
+    """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html.
+
+    `correction1` is 1 - beta1^t, `correction2` 1 - beta2^t.
+    """
+    grad = clip(rescale * grad + wd * weight, bound)
+    v_new = beta2 * v + (1 - beta2) * (grad * grad)
+    d_new = correction1 / lr * (np.sqrt(v_new / correction2) + epsilon)
+    z_new = beta1 * z + (1 - beta1) * grad - (d_new - beta1 * d) * weight
+    frozen = lr == 0  # the formula divides by the rate
+    return (
+        np.where(frozen, weight, -z_new / d_new),
+        np.where(frozen, d, d_new),
+        np.where(frozen, v, v_new),
+        np.where(frozen, z, z_new),
+    )

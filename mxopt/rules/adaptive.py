@@ -1,0 +1,93 @@
+"""Rates adapted to each element by the size of its gradients: AdaGrad, AdaDelta, RMSProp, FTRL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mxopt.rules.common import clip, sign
+from mxopt.rules.rule import Rule, Stage, rule
+
+
+@rule("history")
+def adagrad(
+    weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, bound: Any, epsilon: Any
+) -> Any:
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with decoupled weight decay as in MXNet."""
+    grad = clip(rescale * grad, bound)
+    history = history + grad * grad
+    return weight - lr * (grad / np.sqrt(history + epsilon) + wd * weight), history
+
+
+@rule("mean_square", "mean_square_step")
+def adadelta(
+    weight: Any, grad: Any, mean_square: Any, mean_square_step: Any,
+    wd: Any, rescale: Any, bound: Any, rho: Any, epsilon: Any,
+) -> Any:  # fmt: skip
+    """AdaDelta, https://arxiv.org/abs/1212.5701; weight decay is not scaled by any rate, as in MXNet."""
+    grad = clip(rescale * grad, bound)
+    mean_square = rho * mean_square + (1 - rho) * (grad * grad)
+    step = np.sqrt((mean_square_step + epsilon) / (mean_square + epsilon)) * grad
+    mean_square_step = rho * mean_square_step + (1 - rho) * (step * step)
+    return weight - (step + wd * weight), mean_square, mean_square_step
+
+
+@rule("mean_square")
+def rmsprop(
+    weight: Any, grad: Any, mean_square: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, gamma1: Any, epsilon: Any, weight_bound: Any,
+) -> Any:  # fmt: skip
+    """RMSProp of Tieleman and Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf."""
+    grad = clip(rescale * grad + wd * weight, bound)
+    mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
+    return clip(weight - lr * grad / np.sqrt(mean_square + epsilon), weight_bound), mean_square
+
+
+@rule("mean_square", "mean", "velocity")
+def rmsprop_centered(
+    weight: Any, grad: Any, mean_square: Any, mean: Any, velocity: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, gamma1: Any, gamma2: Any, epsilon: Any, weight_bound: Any,
+) -> Any:  # fmt: skip
+    """RMSProp of Graves, https://arxiv.org/abs/1308.0850 equations 38 to 45: by the variance, with momentum."""
+    grad = clip(rescale * grad + wd * weight, bound)
+    mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
+    mean = gamma1 * mean + (1 - gamma1) * grad
+    velocity = gamma2 * velocity - lr * grad / np.sqrt(mean_square - mean * mean + epsilon)
+    return clip(weight + velocity, weight_bound), mean_square, mean, velocity
+
+
+@rule("z", "n")
+def ftrl(
+    weight: Any, grad: Any, z: Any, n: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, lamda1: Any, beta: Any,
+) -> Any:  # fmt: skip
+    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/."""
+    grad = clip(rescale * grad, bound)
+    root = np.sqrt(n + grad * grad)
+    z_new = z + grad - (root - np.sqrt(n)) / lr * weight
+    step = (sign(z_new, lamda1) - z_new) / ((beta + root) / lr + wd)
+    frozen = lr == 0  # the formula divides by the rate
+    return (
+        np.where(frozen, weight, np.where(np.abs(z_new) > lamda1, step, 0)),
+        np.where(frozen, z, z_new),
+        np.where(frozen, n, n + grad * grad),
+    )
+
+
+def _group_adagrad(
+    weight: Any, grad: Any, history: Any, lr: Any, rescale: Any, bound: Any, epsilon: Any
+) -> Any:
+    """AdaGrad with one history for each row, the mean of its squares."""
+    grad = clip(rescale * grad, bound)
+    return weight - lr * grad / np.sqrt(history + epsilon)
+
+
+group_adagrad = Rule(
+    "group_adagrad",
+    ("history",),
+    (Stage(_group_adagrad, ("weight",)),),
+    row_state="history",
+    row_value=lambda grad, rescale, bound: clip(rescale * grad, bound),
+    row_update=lambda history, mean_square: history + mean_square,
+)

@@ -1,0 +1,21 @@
+"""Pieces that several rules use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def clip(x: Any, bound: Any) -> Any:
+    """`x` limited to [-bound, bound]. NaN stays NaN, and an infinite bound changes nothing."""
+    return np.where(x > bound, bound, np.where(x < -bound, -bound, x))
+
+
+def larger(a: Any, b: Any) -> Any:
+    return np.where(a > b, a, b)
+
+
+def sign(x: Any, size: Any) -> Any:
+    """`size` with the sign of `x`; 0 where `x` is 0 or NaN."""
+    return np.where(x > 0, size, np.where(x < 0, -size, 0 * size))

@@ -1,0 +1,144 @@
+"""Rates adapted to each tensor by the norms of its weight and of its update: LARS, LBSGD, LAMB, LANS."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mxopt.rules.common import clip
+from mxopt.rules.rule import derives, layerwise, stage
+
+
+@stage(norms=2)
+def _weight_and_grad(weight: Any, grad: Any, rescale: Any) -> Any:
+    return weight, rescale * grad
+
+
+@stage("weight")
+def _sgd(weight: Any, grad: Any, rate: Any, wd: Any, rescale: Any, bound: Any) -> Any:
+    grad = clip(rescale * grad, bound)
+    return weight - rate * (grad + wd * weight)
+
+
+@stage("weight", "velocity")
+def _momentum(
+    weight: Any, grad: Any, velocity: Any, rate: Any, wd: Any, rescale: Any, bound: Any, momentum: Any
+) -> Any:
+    grad = clip(rescale * grad, bound)
+    velocity = momentum * velocity - rate * (grad + wd * weight)
+    return weight + velocity, velocity
+
+
+@derives("rate")
+def _lars_rate(weight: float, grad: float, lr: float, wd: float, eta: float, epsilon: float) -> tuple[float]:
+    """LARS, https://arxiv.org/abs/1708.03888; an `eta` of NaN leaves the rate alone (biases, norms)."""
+    if math.isnan(eta) or not (weight > 0 and grad > 0):
+        return (lr,)
+    return (lr * (eta * weight / (grad + wd * weight + epsilon)),)
+
+
+lars = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd)
+lars_momentum = layerwise("lars_momentum", ("velocity",), _weight_and_grad, _lars_rate, _momentum)
+
+
+@stage(norms=2)
+def _weight_and_raw_grad(weight: Any, grad: Any) -> Any:
+    return weight, grad
+
+
+@derives("rate")
+def _lbsgd_rate(weight: float, grad: float, lr: float, wd: float) -> tuple[float]:
+    """MXNet's own ratio, of squared norms, kept within [0.01, 100]."""
+    ratio = math.sqrt(weight**2 / (grad**2 + wd * weight**2 + 1e-18))
+    return (lr * min(max(ratio, 0.01), 100.0),)
+
+
+lbsgd = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd)
+lbsgd_momentum = layerwise("lbsgd_momentum", ("velocity",), _weight_and_raw_grad, _lbsgd_rate, _momentum)
+
+
+def _direction(mean: Any, var: Any, weight: Any, wd: Any, correction1: Any, correction2: Any, epsilon: Any) -> Any:
+    return mean / correction1 / (np.sqrt(var / correction2) + epsilon) + wd * weight
+
+
+@stage("mean", "var", norms=2)
+def _lamb_moments(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, correction1: Any, correction2: Any,
+) -> Any:  # fmt: skip
+    grad = clip(rescale * grad, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    var = beta2 * var + (1 - beta2) * (grad * grad)
+    return mean, var, weight, _direction(mean, var, weight, wd, correction1, correction2, epsilon)
+
+
+@derives("rate")
+def _lamb_rate(weight: float, update: float, lr: float, lower: float, upper: float) -> tuple[float]:
+    return (lr * _trust(weight, update, lower, upper),)
+
+
+def _trust(weight: float, update: float, lower: float, upper: float) -> float:
+    """The trust ratio of LAMB and LANS; NaN passes through."""
+    weight = min(max(weight, lower), upper) if not math.isnan(weight) else weight
+    return 1.0 if weight == 0 or update == 0 else weight / update
+
+
+@stage("weight")
+def _lamb_step(
+    weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: Any, correction1: Any, correction2: Any
+) -> Any:
+    return weight - rate * _direction(mean, var, weight, wd, correction1, correction2, epsilon)
+
+
+# LAMB, https://arxiv.org/abs/1904.00962; the corrections are 1 - beta^t, or 1 without bias correction.
+lamb = layerwise("lamb", ("mean", "var"), _lamb_moments, _lamb_rate, _lamb_step)
+
+
+@stage(norms=1)
+def _grad(grad: Any, rescale: Any) -> Any:
+    return rescale * grad
+
+
+@derives("unit")
+def _unit(grad: float, rescale: float) -> tuple[float]:
+    return (rescale / grad if grad != 0 else 0.0,)
+
+
+@stage("mean", "var", norms=3)
+def _lans_moments(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    unit: Any, wd: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, correction1: Any, correction2: Any,
+) -> Any:  # fmt: skip
+    grad = clip(unit * grad, bound)
+    mean = beta1 * mean + (1 - beta1) * grad
+    var = beta2 * var + (1 - beta2) * (grad * grad)
+    return (
+        mean, var, weight,
+        _direction(mean, var, weight, wd, correction1, correction2, epsilon),
+        _direction(grad, var, weight, wd, 1, correction2, epsilon),
+    )  # fmt: skip
+
+
+@derives("mean_rate", "grad_rate")
+def _lans_rates(
+    weight: float, mean: float, grad: float, lr: float, beta1: float, lower: float, upper: float
+) -> tuple[float, float]:
+    by_mean, by_grad = _trust(weight, mean, lower, upper), _trust(weight, grad, lower, upper)
+    return lr * beta1 * by_mean, lr * (1 - beta1) * by_grad
+
+
+@stage("weight")
+def _lans_step(
+    weight: Any, grad: Any, mean: Any, var: Any,
+    mean_rate: Any, grad_rate: Any, unit: Any, wd: Any, bound: Any, epsilon: Any, correction1: Any, correction2: Any,
+) -> Any:  # fmt: skip
+    grad = clip(unit * grad, bound)
+    by_mean = _direction(mean, var, weight, wd, correction1, correction2, epsilon)
+    by_grad = _direction(grad, var, weight, wd, 1, correction2, epsilon)
+    return weight - mean_rate * by_mean - grad_rate * by_grad
+
+
+# LANS, https://arxiv.org/abs/2006.13484.
+lans = layerwise("lans", ("mean", "var"), _grad, _unit, _lans_moments, _lans_rates, _lans_step)

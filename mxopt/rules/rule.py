@@ -1,0 +1,120 @@
+"""What a rule is: elementwise mathematics, and names.
+
+A rule's function is written with NumPy and is good for one element as for a whole array. Its signature is its contract:
+`weight`, `grad` and the names of the states are arrays, every other parameter is a hyper-parameter. It returns the
+new weight and the new states, in that order.
+
+A rule that needs norms of the whole tensor (LARS, LAMB, LANS) is a chain: a *stage* that also returns the values
+whose norms are wanted, a function that derives scalars from these norms, the next stage.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import zip_longest
+from typing import Any
+
+Function = Callable[..., Any]
+
+# The hyper-parameters every optimizer has. They stand first in every rule, used or not.
+COMMON = ("lr", "wd", "rescale", "bound")
+
+
+@cache
+def parameters(function: Function) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass over the arrays.
+
+    `function` returns the new values of `writes`, then `norms` values whose Euclidean norms over the whole
+    tensor are taken.
+    """
+
+    function: Function
+    writes: tuple[str, ...]
+    norms: int = 0
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Scalars made from norms: `function(*norms, **hypers)` returns one value for each of `names`."""
+
+    function: Function
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer's mathematics.
+
+    `states` are the arrays kept for each weight. `hypers` are the scalars: `COMMON` first, then the rule's own in the
+    order in which its functions name them, `given` in all; then the derived ones. `lazy` says that rows without a gradient may be left alone. A `row_state` has
+    one value for each row of the weight; `row_update(state, mean_square, **hypers)` renews it from the mean over the
+    row of the square of what `row_value(grad, **hypers)` returns, before the stage sees it.
+    """
+
+    name: str
+    states: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    derivations: tuple[Derivation, ...] = ()
+    lazy: bool = True
+    row_state: str | None = None
+    row_value: Function | None = None
+    row_update: Function | None = None
+    hypers: tuple[str, ...] = field(init=False)
+    given: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        arrays = {"weight", "grad", *self.states}
+        derived = [name for derivation in self.derivations for name in derivation.names]
+        given = dict.fromkeys(COMMON)
+        for stage, derivation in zip_longest(self.stages, self.derivations):
+            given.update(dict.fromkeys(p for p in parameters(stage.function) if p not in arrays))
+            if derivation is not None:
+                given.update(dict.fromkeys(parameters(derivation.function)[stage.norms :]))
+        names = (*(name for name in given if name not in derived), *derived)
+        object.__setattr__(self, "hypers", names)
+        object.__setattr__(self, "given", len(names) - len(derived))
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether an update needs the whole tensor at once."""
+        return bool(self.derivations)
+
+    def derive(self, step: int, norms: Sequence[float], hypers: Sequence[float]) -> tuple[float, ...]:
+        """The scalars that follow stage `step`."""
+        function = self.derivations[step].function
+        wanted = parameters(function)[len(norms) :]
+        return tuple(function(*norms, *(hypers[self.hypers.index(name)] for name in wanted)))
+
+
+def rule(*states: str, lazy: bool = True) -> Callable[[Function], Rule]:
+    """Decorator: a function is a rule of one stage."""
+
+    def make(function: Function) -> Rule:
+        return Rule(function.__name__, states, (Stage(function, ("weight", *states)),), lazy=lazy)
+
+    return make
+
+
+def stage(*writes: str, norms: int = 0) -> Callable[[Function], Stage]:
+    """Decorator: a function is a stage that renews `writes` and returns `norms` values more."""
+    return lambda function: Stage(function, writes, norms)
+
+
+def derives(*names: str) -> Callable[[Function], Derivation]:
+    """Decorator: a function makes the scalars `names` from norms."""
+    return lambda function: Derivation(function, names)
+
+
+def layerwise(name: str, states: tuple[str, ...], *steps: Stage | Derivation) -> Rule:
+    """A rule of several stages with derivations in between."""
+    stages = tuple(s for s in steps if isinstance(s, Stage))
+    derivations = tuple(s for s in steps if isinstance(s, Derivation))
+    return Rule(name, states, stages, derivations, lazy=False)

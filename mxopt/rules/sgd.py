@@ -1,0 +1,92 @@
+"""Gradient descent: plain, with momentum, by sign, with delay compensation, with noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mxopt.rules.common import clip, sign
+from mxopt.rules.rule import Rule, rule, stage
+
+
+@rule()
+def sgd(weight: Any, grad: Any, lr: Any, wd: Any, rescale: Any, bound: Any) -> Any:
+    grad = clip(rescale * grad, bound)
+    return weight - lr * (grad + wd * weight)
+
+
+@rule("velocity")
+def sgd_momentum(
+    weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, bound: Any, momentum: Any
+) -> Any:
+    """Polyak's momentum; the velocity holds the learning rate and points downhill, as in MXNet."""
+    grad = clip(rescale * grad, bound)
+    velocity = momentum * velocity - lr * (grad + wd * weight)
+    return weight + velocity, velocity
+
+
+@rule("velocity")
+def nag(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, bound: Any, momentum: Any) -> Any:
+    """Nesterov's momentum as MXNet has it: the velocity's weight decay is taken at the new weight."""
+    grad = clip(rescale * grad, bound)
+    coasting = momentum * velocity
+    weight = weight - coasting + (momentum + 1) * (coasting - lr * (grad + wd * weight))
+    return weight, coasting - lr * (grad + wd * weight)
+
+
+@rule()
+def signsgd(weight: Any, grad: Any, lr: Any, wd: Any, wd_lh: Any) -> Any:
+    """signSGD, https://arxiv.org/abs/1802.04434."""
+    return (1 - lr * (wd + wd_lh)) * weight - sign(grad, lr)
+
+
+@rule("velocity")
+def signum(
+    weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, bound: Any, momentum: Any, wd_lh: Any
+) -> Any:
+    """signSGD with momentum, https://arxiv.org/abs/1802.04434; the velocity points downhill."""
+    grad = clip(rescale * grad, bound)
+    velocity = momentum * velocity - (1 - momentum) * (grad + wd * weight)
+    return (1 - lr * wd_lh) * weight + sign(velocity, lr), velocity
+
+
+@rule("previous")
+def dcasgd(weight: Any, grad: Any, previous: Any, lr: Any, wd: Any, rescale: Any, bound: Any, lamda: Any) -> Any:
+    """Delay-compensated asynchronous SGD, https://arxiv.org/abs/1609.08326."""
+    grad = clip(rescale * grad, bound)
+    step = lr * (grad + wd * weight + lamda * grad * grad * (weight - previous))
+    return weight - step, weight
+
+
+@rule("velocity", "previous")
+def dcasgd_momentum(
+    weight: Any,
+    grad: Any,
+    velocity: Any,
+    previous: Any,
+    lr: Any,
+    wd: Any,
+    rescale: Any,
+    bound: Any,
+    lamda: Any,
+    momentum: Any,
+) -> Any:
+    grad = clip(rescale * grad, bound)
+    step = lr * (grad + wd * weight + lamda * grad * grad * (weight - previous))
+    velocity = momentum * velocity - step
+    return weight + velocity, velocity, weight
+
+
+@stage("weight")
+def _sgld(weight: Any, grad: Any, noise: Any, lr: Any, wd: Any, rescale: Any, bound: Any, deviation: Any) -> Any:
+    grad = clip(rescale * grad, bound)
+    return weight - lr / 2 * (grad + wd * weight) + deviation * noise
+
+
+# Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883; `noise` is standard normal.
+sgld = Rule("sgld", ("noise",), (_sgld,), lazy=False)
+
+
+@rule("copy", lazy=False)
+def test(weight: Any, grad: Any, rescale: Any) -> Any:
+    weight = weight + rescale * grad
+    return weight, weight

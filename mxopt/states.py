@@ -1,0 +1,189 @@
+"""The format of saved states. Its specification is `docs/state-format.md`; nothing in it can be executed.
+
+    8 bytes    b"mxopt\\r\\n\\x1a"
+    4 bytes    version (1), little-endian, as all numbers
+    8 bytes    H, the length of the header
+    32 bytes   SHA-256 of everything after it and of H
+    H bytes    header: one MessagePack map
+    the rest   the arrays' bytes, in the order and of the sizes the header gives
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import struct
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from mxopt import config
+from mxopt.engine import arrays
+from mxopt.errors import StatesError
+from mxopt.optimizer.base import Index, Optimizer
+
+MAGIC = b"mxopt\r\n\x1a"
+VERSION = 1
+PREFIX = struct.Struct("<8sIQ32s")
+DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()} | {"int64": np.dtype("<i8")}
+NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
+
+
+def dump_document(content: dict[str, Any]) -> bytes:
+    """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested) as bytes."""
+    found: list[np.ndarray] = []
+    tree = _encode(content, found)
+    header = msgpack.packb({"content": tree, "arrays": [[NAMES[a.dtype], list(a.shape)] for a in found]})
+    data = [a.astype(DTYPES[NAMES[a.dtype]], copy=False).tobytes() for a in found]
+    return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
+
+
+def load_document(document: bytes) -> dict[str, Any]:
+    """The content of a document. Raises StatesError where it is damaged, foreign or of another version."""
+    view = memoryview(document).cast("B")
+    if len(view) < PREFIX.size:
+        raise StatesError(f"these are no mxopt states: {len(view)} bytes, fewer than the {PREFIX.size} of the prefix")
+    magic, version, length, digest = PREFIX.unpack_from(view)
+    if magic != MAGIC:
+        hint = "; it looks like a pickle, which mxopt never reads" if magic[:1] == b"\x80" else ""
+        raise StatesError(f"these are no mxopt states: they begin with {magic!r}{hint}")
+    if version != VERSION:
+        raise StatesError(f"the states are of format version {version}, this mxopt reads version {VERSION}")
+    if length > len(view) - PREFIX.size:
+        raise StatesError(f"the states are cut off: a header of {length} bytes, {len(view) - PREFIX.size} are there")
+    header, data = view[PREFIX.size : PREFIX.size + length], view[PREFIX.size + length :]
+    if _digest(header, [data]) != digest:
+        raise StatesError("the states are damaged: their checksum is wrong")
+    try:
+        header = msgpack.unpackb(header, strict_map_key=False)
+        loaded = list(_arrays(header["arrays"], data))
+        content = _decode(header["content"], loaded)
+    except StatesError:
+        raise
+    except Exception as error:  # msgpack raises many kinds; with a right checksum it is a writer's mistake
+        raise StatesError(f"the states' header can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise StatesError("the states' header holds no map")
+    return content
+
+
+def _digest(header: Any, data: Iterable[Any]) -> bytes:
+    digest = hashlib.sha256(struct.pack("<Q", len(header)))
+    for part in (header, *data):
+        digest.update(part)
+    return digest.digest()
+
+
+def _arrays(described: Any, data: memoryview) -> Iterable[np.ndarray]:
+    at = 0
+    for name, shape in described:
+        if name not in DTYPES or any(not isinstance(n, int) or n < 0 for n in shape):
+            raise StatesError(f"the states hold an array of dtype {name!r} and shape {shape}")
+        size = math.prod(shape) * DTYPES[name].itemsize
+        if size > len(data) - at:
+            raise StatesError(f"the states are cut off: an array needs {size} bytes, {len(data) - at} are there")
+        array = np.frombuffer(data[at : at + size], DTYPES[name]).reshape(shape)
+        yield array.astype(DTYPES[name].newbyteorder("="))
+        at += size
+    if at != len(data):
+        raise StatesError(f"the states have {len(data) - at} bytes too many")
+
+
+# A tree as MessagePack: plain values as they are, everything else a list that begins with its kind.
+
+
+def _encode(x: Any, found: list[np.ndarray]) -> Any:
+    if x is None or isinstance(x, bool | int | float | str | bytes):
+        return x
+    if isinstance(x, dict):
+        return ["dict", [[_encode(k, found), _encode(v, found)] for k, v in x.items()]]
+    if isinstance(x, tuple | list):
+        return ["tuple" if isinstance(x, tuple) else "list", [_encode(v, found) for v in x]]
+    if arrays.is_cupy(x):
+        x = x.get()
+    if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
+        return x.item()
+    if isinstance(x, np.ndarray) and x.dtype in NAMES:
+        found.append(x)
+        return ["array", len(found) - 1]
+    raise StatesError(f"states can hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
+
+
+def _decode(x: Any, loaded: list[np.ndarray]) -> Any:
+    if not isinstance(x, list):
+        if isinstance(x, dict):
+            raise StatesError("a map where none belongs")
+        return x
+    kind, content = x
+    if kind == "array":
+        return loaded[content]
+    if kind == "dict":
+        return {_decode(k, loaded): _decode(v, loaded) for k, v in content}
+    if kind not in ("tuple", "list"):
+        raise StatesError(f"an unknown kind {kind!r}")
+    return (tuple if kind == "tuple" else list)(_decode(v, loaded) for v in content)
+
+
+# An updater's states.
+
+
+@dataclass
+class Loaded:
+    """What `load` read."""
+
+    states: dict[Index, Any]
+    counts: dict[str, Any]
+    config: dict[str, Any] | None
+
+    def make_optimizer(self) -> Optimizer | None:
+        """The optimizer, where one was saved."""
+        return None if self.config is None else config.make_optimizer(self.config)
+
+    def restore_counts(self, optimizer: Optimizer) -> None:
+        """Makes `optimizer` count on from where the saved one was."""
+        optimizer.set_counts(self.counts)
+
+
+def dump(states: dict[Index, Any], optimizer: Optimizer, dump_optimizer: bool) -> bytes:
+    """The states of an updater, with the update counts, and the optimizer if asked for."""
+    content = {
+        "states": states,
+        "counts": optimizer.get_counts(),
+        "optimizer": config.optimizer_config(optimizer) if dump_optimizer else None,
+    }
+    return dump_document(content)
+
+
+def load(document: bytes) -> Loaded:
+    """Reads what `dump` wrote. Raises StatesError where it is anything else."""
+    content = load_document(document)
+    if content.keys() != {"states", "counts", "optimizer"} or not isinstance(content["states"], dict):
+        raise StatesError(f"this is no document of an updater's states; it holds {', '.join(map(str, content))}")
+    return Loaded(content["states"], content["counts"], content["optimizer"])
+
+
+def write_file(path: str | os.PathLike[str], document: bytes) -> None:
+    """Writes a file so that there is always either the old one or the new one: to a temporary name, synced, renamed."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(document)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

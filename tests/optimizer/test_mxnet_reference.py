@@ -1,0 +1,131 @@
+"""Every recorded run of the real MXNet 1.9.1, repeated: weights, states and rates after every step."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt.sparse import row_sparse_array
+
+DATA = Path(__file__).parent.parent / "data" / "mxnet"
+FILES = sorted(p.stem for p in DATA.glob("*.npz") if p.stem != "schedulers")
+
+
+def cases() -> list[Any]:
+    found = []
+    for name in FILES:
+        with np.load(DATA / f"{name}.npz") as file:
+            for k, case in enumerate(json.loads(str(file["json"]))["cases"]):
+                if case["departs"] is None and case["form"] != "operator":
+                    dtypes = "+".join(sorted({p["dtype"] for p in case["params"]}))
+                    found.append(pytest.param(name, k, id=f"{name}-{k}-{dtypes}-{case['form']}-{case['title']}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def load() -> Any:
+    files = {name: np.load(DATA / f"{name}.npz") for name in FILES}
+    documents = {name: json.loads(str(file["json"])) for name, file in files.items()}
+    return lambda name: (files[name], documents[name])
+
+
+def make(case: dict[str, Any]) -> mxopt.Optimizer:
+    kwargs = dict(case["kwargs"])
+    if "param_idx2name" in kwargs:
+        kwargs["param_idx2name"] = {int(k): v for k, v in kwargs["param_idx2name"].items()}
+    names = {p["index"]: p["name"] for p in case["params"] if p["name"] is not None}
+    if names:
+        kwargs["param_idx2name"] = names
+    if case["scheduler"]:
+        kwargs["lr_scheduler"] = getattr(mxopt.lr_scheduler, case["scheduler"]["name"])(**case["scheduler"]["kwargs"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = mxopt.create(case["optimizer"], **kwargs)
+    for what, setter in (("lr_mult", optimizer.set_lr_mult), ("wd_mult", optimizer.set_wd_mult)):
+        if case[what]:
+            setter(dict(map(tuple, case[what])))
+    return optimizer
+
+
+def gradients(file: Any, param: dict[str, Any], steps: int) -> list[Any]:
+    stacked = file[param["grad"]]
+    if param["grad_rows"] is None:
+        return [g.copy() for g in stacked]
+    result, at = [], 0
+    for rows in param["grad_rows"]:
+        data = stacked[at : at + len(rows)]
+        result.append(row_sparse_array((data, np.array(rows, np.int64)), shape=param["shape"]))
+        at += len(rows)
+    assert len(result) == steps
+    return result
+
+
+def flat(state: Any) -> list[np.ndarray]:
+    if state is None:
+        return []
+    if isinstance(state, tuple | list):
+        return [x for part in state for x in flat(part)]
+    return [state]
+
+
+def keys(state: Any) -> list[str]:
+    if state is None:
+        return []
+    return [x for part in state for x in keys(part)] if isinstance(state, list) else [state]
+
+
+# float16 without a master copy: MXNet rounds its scalars and intermediate values to half.
+TOLERANCE = {"float64": (2e-7, 1e-8), "float32": (3e-5, 2e-6), "float16": (2e-2, 1e-2)}
+
+
+def close(ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
+    relative, absolute = TOLERANCE[theirs.dtype.name]
+    np.testing.assert_allclose(
+        ours.astype(np.float64), theirs.astype(np.float64), rtol=relative, atol=absolute, equal_nan=True, err_msg=what
+    )
+
+
+@pytest.mark.parametrize("name, number", cases())
+@pytest.mark.filterwarnings("ignore:float16 weights without")
+def test_run_gives_mxnets_numbers(load: Any, name: str, number: int) -> None:
+    file, document = load(name)
+    case = document["cases"][number]
+    optimizer = make(case)
+    params, steps = case["params"], case["steps"]
+    weights = [file[p["weight"]][0].copy() for p in params]
+    grads = [gradients(file, p, steps) for p in params]
+    indices = [p["index"] for p in params]
+    updater = mxopt.get_updater(optimizer)
+    if case["form"] == "update":
+        states = [optimizer.create_state_multi_precision(i, w) for i, w in zip(indices, weights, strict=True)]
+    for step in range(steps):
+        now = [g[step] for g in grads]
+        if case["form"] == "list":
+            updater(indices, now, weights)
+        elif case["form"] == "updater":
+            for i, g, w in zip(indices, now, weights, strict=True):
+                updater(i, g, w)
+        else:
+            for i, g, w, s in zip(indices, now, weights, states, strict=True):
+                optimizer.update_multi_precision(i, w, g, s)
+        for k, param in enumerate(params):
+            where = f"{case['title']}, step {step + 1}, parameter {k}"
+            theirs = file[param["weight"]][step + 1]
+            if "noise" in param:
+                theirs = theirs - file[param["noise"]][: step + 1].sum(0)
+            close(weights[k], theirs, f"{where}, weight")
+            state = states[k] if case["form"] == "update" else updater.states[indices[k]]
+            ours = flat(state)
+            recorded = keys(param["state"])
+            if name != "lbsgd" or optimizer.batch_scale == 1:
+                assert len(ours) == len(recorded), where
+            for number_, (a, key) in enumerate(zip(ours, recorded, strict=False)):
+                close(a, file[key][step + 1], f"{where}, state {number_}")
+        if case["learning_rates"]:
+            assert optimizer.learning_rate == pytest.approx(case["learning_rates"][step], rel=1e-12)
