@@ -8,7 +8,8 @@ A kernel takes one argument, the address of a *job* (the words below), and works
             do what the rule's tape says
             round what the rule writes to each array's own type, and store it
 
-The last, short vector is the same code under a mask. A row-sparse kernel does this for each touched row.
+The last, short vector is the same code under a mask. A row-sparse kernel does this for each touched row (without norms, which
+are of whole tensors).
 
 Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8, 4, 2, 1),
 and each piece stores its sum in its own place. Which thread computed it, and when, can't be seen.
@@ -152,7 +153,7 @@ class _Writer:
             fixed[self.arrays[row_state]] = self._row_state(address, row_state)
             before = "square.end"
         asm.put("br label %span")
-        self._span("span", before, address, self.row, stage.function, stage.writes, 0, fixed)
+        self._span("span", before, address, self.row, stage.function, stage.writes, stage.norms, fixed)
         asm.put("br label %row.done")
         asm.label("row.done")
         asm.put("%next.k = add i64 %k, 1")

@@ -232,23 +232,32 @@ class StagedPart:
         self.run([hypers], [0])
 
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        size = self.tensor.weight.size
-        for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
-            part = self.parts[length] = NativePart(self.rule, [self._scratch_tensor(length)])
-            part.hypers[:, : self.rule.given] = rows[which[0]]
+        self.prepare(rows[which[0]])
         for stage in range(len(self.rule.stages)):
-            sums = []
-            for first in range(0, size, SEGMENT):
-                length = min(SEGMENT, size - first)
-                part = self.parts[length]
-                self._load(first, length)
-                part.launch(stage)
-                self._store(first, length, self.rule.stages[stage].writes)
-                if self.rule.stages[stage].norms:
-                    sums.append(part.norms(0, stage))
+            sums = self.launch(stage)
             if stage < len(self.rule.derivations):
                 for part in self.parts.values():
                     part.derive(0, stage, sums)
+
+    def prepare(self, hypers: Scalars) -> None:
+        """Lays out a job for each length of segment there is."""
+        size = self.tensor.weight.size
+        for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
+            part = self.parts[length] = NativePart(self.rule, [self._scratch_tensor(length)])
+            part.hypers[:, : self.rule.given] = hypers
+
+    def launch(self, stage: int) -> list[list[list[float]]]:
+        """One pass over all arrays; returns the sums of squares of each segment."""
+        size, sums = self.tensor.weight.size, []
+        for first in range(0, size, SEGMENT):
+            length = min(SEGMENT, size - first)
+            part = self.parts[length]
+            self._load(first, length)
+            part.launch(stage)
+            self._store(first, length, self.rule.stages[stage].writes)
+            if self.rule.stages[stage].norms:
+                sums.append(part.norms(0, stage))
+        return sums
 
     def _scratch_tensor(self, length: int) -> Tensor:
         weight, grad, *rest = (s[:length] for s in self.scratch)
@@ -270,3 +279,19 @@ class StagedPart:
         for name, copy, original in zip(names, self.scratch, self.tensor.all, strict=False):
             if name in writes:
                 original.flat[first : first + length] = copy[:length]
+
+
+class LazyLayerwisePart(RowsPart):
+    """One tensor with a row-sparse gradient under a rule of two stages: norms of all rows, then a step of the touched
+    ones."""
+
+    lasting = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        super().__init__(rule, tensors)
+        self.measured = StagedPart(rule, tensors)
+
+    def _run(self) -> None:
+        self.measured.prepare(self.hypers[0, : self.rule.given].tolist())
+        self.derive(0, 0, self.measured.launch(0))
+        self.launch(1)

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from mxopt.engine import arrays, binding
-from mxopt.engine.native import NativePart, RowsPart, StagedPart
+from mxopt.engine.native import LazyLayerwisePart, NativePart, RowsPart, StagedPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
@@ -76,7 +76,8 @@ class Plan:
             self.only.run(rows, which)
             return
         for positions, part in self.parts:
-            part.run(rows, [which[p] for p in positions])
+            mine = list(dict.fromkeys(which[p] for p in positions))
+            part.run([rows[r] for r in mine], [mine.index(which[p]) for p in positions])
 
     def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], Part]]:
         together: dict[tuple[str, ...], list[int]] = {}
@@ -107,7 +108,11 @@ class Plan:
         if self.rule.row_state is not None:
             return RowsPart if tensor.plain else reference
         if isinstance(tensor.grad, RowSparse):
-            return RowsPart if self.lazy and self.rule.lazy and tensor.plain else StagedPart
+            if not (self.lazy and self.rule.lazy):
+                return StagedPart
+            if not tensor.plain:
+                return reference
+            return LazyLayerwisePart if self.rule.layerwise else RowsPart
         return NativePart if tensor.plain else StagedPart
 
 

@@ -44,31 +44,34 @@ class ReferencePart:
 
     def _update(self, tensor: Tensor, hypers: list[float]) -> None:
         real = np.float64 if tensor.weight.dtype == np.float64 else np.float32
-        grad, rows = tensor.grad, np.s_[...]
-        if isinstance(grad, RowSparse):
-            sparse = self.lazy or self.rule.row_state is not None
-            rows, grad = (grad.indices, grad.data) if sparse else (np.s_[...], grad.todense())
         arrays = dict(zip(self.rule.states, tensor.states, strict=True))
         arrays["weight"] = tensor.weight if tensor.master is None else tensor.master
-        values: dict[str, Any] = {name: a[rows].astype(real) for name, a in arrays.items()}
-        values["grad"] = grad.astype(real)
-
         for step, stage in enumerate(self.rule.stages):
-            values |= {n: real(h) for n, h in zip(self.rule.hypers, hypers, strict=False)}
+            rows, grad = self._rows(tensor.grad, stage)
+            values: dict[str, Any] = {name: array[rows].astype(real) for name, array in arrays.items()}
+            values["grad"] = grad.astype(real)
+            values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=False)}
+            writes = stage.writes
             if self.rule.row_state is not None:
                 self._row_state(values, real)
+                writes = (*writes, self.rule.row_state)
             results = _call(stage, values)
-            for name, new in zip(stage.writes, results, strict=False):
-                values[name] = new
+            values |= zip(stage.writes, results, strict=False)
+            for name in writes:
+                arrays[name][rows] = values[name].astype(arrays[name].dtype)
+            if tensor.master is not None and "weight" in writes:
+                tensor.weight[rows] = values["weight"].astype(tensor.weight.dtype)
             if step < len(self.rule.derivations):
                 norms = [_norm(x) for x in results[len(stage.writes) :]]
                 hypers += self.rule.derive(step, norms, hypers)
 
-        written = {name for stage in self.rule.stages for name in stage.writes} | {self.rule.row_state}
-        for name in arrays.keys() & written:
-            arrays[name][rows] = values[name].astype(arrays[name].dtype)
-        if tensor.master is not None:
-            tensor.weight[rows] = values["weight"].astype(tensor.weight.dtype)
+    def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
+        """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""
+        if not isinstance(grad, RowSparse):
+            return ..., grad
+        if (self.lazy and stage.writes) or self.rule.row_state is not None:
+            return grad.indices, grad.data
+        return ..., grad.todense()
 
     def _row_state(self, values: dict[str, Any], real: Any) -> None:
         rule = self.rule

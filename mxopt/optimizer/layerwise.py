@@ -118,7 +118,6 @@ class LBSGD(RuleOptimizer):
         See `Optimizer`. As in MXNet, a scheduler is asked before the update is counted.
     """
 
-    inner_first = True
     lazy_update = True
 
     def __init__(
@@ -218,8 +217,6 @@ class LBSGD(RuleOptimizer):
 
 class _Corrected(_Moments):
     """The scalars of LAMB and LANS."""
-
-    inner_first = False
 
     def __init__(
         self,

@@ -208,7 +208,10 @@ class SGLD(RuleOptimizer):
 
 @register
 class Test(RuleOptimizer):
-    """Adds the rescaled gradient to the weight, and keeps the new weight as its state. For tests."""
+    """Adds the rescaled gradient to the weight, and keeps the new weight as its state. For tests.
+
+    As in MXNet its updates don't move `num_update`.
+    """
 
     __test__ = False  # not a test of pytest's
     rule = sgd.test
@@ -219,3 +222,8 @@ class Test(RuleOptimizer):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr,)
+
+    def _update_count(self, index: Any) -> None:
+        before = self.num_update
+        super()._update_count(index)
+        self.num_update = before

@@ -39,8 +39,8 @@ def _lars_rate(weight: float, grad: float, lr: float, wd: float, eta: float, eps
     return (lr * (eta * weight / (grad + wd * weight + epsilon)),)
 
 
-lars = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd)
-lars_momentum = layerwise("lars_momentum", ("velocity",), _weight_and_grad, _lars_rate, _momentum)
+lars = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd, lazy=True)
+lars_momentum = layerwise("lars_momentum", ("velocity",), _weight_and_grad, _lars_rate, _momentum, lazy=True)
 
 
 @stage(norms=2)
@@ -55,8 +55,8 @@ def _lbsgd_rate(weight: float, grad: float, lr: float, wd: float) -> tuple[float
     return (lr * min(max(ratio, 0.01), 100.0),)
 
 
-lbsgd = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd)
-lbsgd_momentum = layerwise("lbsgd_momentum", ("velocity",), _weight_and_raw_grad, _lbsgd_rate, _momentum)
+lbsgd = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd, lazy=True)
+lbsgd_momentum = layerwise("lbsgd_momentum", ("velocity",), _weight_and_raw_grad, _lbsgd_rate, _momentum, lazy=True)
 
 
 def _direction(mean: Any, var: Any, weight: Any, wd: Any, correction1: Any, correction2: Any, epsilon: Any) -> Any:

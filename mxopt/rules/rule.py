@@ -113,8 +113,8 @@ def derives(*names: str) -> Callable[[Function], Derivation]:
     return lambda function: Derivation(function, names)
 
 
-def layerwise(name: str, states: tuple[str, ...], *steps: Stage | Derivation) -> Rule:
-    """A rule of several stages with derivations in between."""
+def layerwise(name: str, states: tuple[str, ...], *steps: Stage | Derivation, lazy: bool = False) -> Rule:
+    """A rule of several stages with derivations in between. A lazy one has two, of which the first writes nothing."""
     stages = tuple(s for s in steps if isinstance(s, Stage))
     derivations = tuple(s for s in steps if isinstance(s, Derivation))
-    return Rule(name, states, stages, derivations, lazy=False)
+    return Rule(name, states, stages, derivations, lazy=lazy)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mxopt
+from mxopt.engine.noise import Noise
 from mxopt.sparse import row_sparse_array
 
 DATA = Path(__file__).parent.parent / "data" / "mxnet"
@@ -22,7 +23,9 @@ def cases() -> list[Any]:
     for name in FILES:
         with np.load(DATA / f"{name}.npz") as file:
             for k, case in enumerate(json.loads(str(file["json"]))["cases"]):
-                if case["departs"] is None and case["form"] != "operator":
+                # NAG reads the weight after writing it, but on a row-sparse weight MXNet works on a dense copy.
+                copied = case["optimizer"] == "nag" and case["weight_storage"] == "row_sparse"
+                if case["departs"] is None and case["form"] != "operator" and not copied:
                     dtypes = "+".join(sorted({p["dtype"] for p in case["params"]}))
                     found.append(pytest.param(name, k, id=f"{name}-{k}-{dtypes}-{case['form']}-{case['title']}"))
     return found
@@ -42,6 +45,8 @@ def make(case: dict[str, Any]) -> mxopt.Optimizer:
     names = {p["index"]: p["name"] for p in case["params"] if p["name"] is not None}
     if names:
         kwargs["param_idx2name"] = names
+    if case["optimizer"] == "ftrl" and case["weight_storage"] == "row_sparse":
+        kwargs["lazy_update"] = True  # MXNet's Ftrl is lazy exactly where weight and states are row-sparse too
     if case["scheduler"]:
         kwargs["lr_scheduler"] = getattr(mxopt.lr_scheduler, case["scheduler"]["name"])(**case["scheduler"]["kwargs"])
     with warnings.catch_warnings():
@@ -80,20 +85,23 @@ def keys(state: Any) -> list[str]:
     return [x for part in state for x in keys(part)] if isinstance(state, list) else [state]
 
 
-# float16 without a master copy: MXNet rounds its scalars and intermediate values to half.
-TOLERANCE = {"float64": (2e-7, 1e-8), "float32": (3e-5, 2e-6), "float16": (2e-2, 1e-2)}
-
-
-def close(ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
-    relative, absolute = TOLERANCE[theirs.dtype.name]
-    np.testing.assert_allclose(
-        ours.astype(np.float64), theirs.astype(np.float64), rtol=relative, atol=absolute, equal_nan=True, err_msg=what
-    )
+def tolerance(case: dict[str, Any], weight: str, array: str) -> tuple[float, float]:
+    """Relative and absolute: what MXNet's own rounding leaves. `array` is the dtype compared, `weight` its parameter's."""
+    if array == "float16" or (weight == "float16" and not case["kwargs"].get("multi_precision")):
+        return 2e-2, 1e-2  # MXNet rounds scalars and intermediate values to half
+    layerwise = case["optimizer"] in ("lars", "lamb") or case["kwargs"].get("warmup_strategy") == "lars"
+    if layerwise and weight == "float16":
+        return 1e-3, 5e-5  # MXNet takes the norm of the half-precision weight
+    if weight == "float64" and not layerwise and case["title"] != "defaults" and case["optimizer"] != "adam":
+        return 2e-7, 1e-8
+    if weight == "float64":
+        return 3e-5, 1e-6  # MXNet rounds hyper-parameters, norms and rates to float32
+    return 3e-5, 2e-6
 
 
 @pytest.mark.parametrize("name, number", cases())
 @pytest.mark.filterwarnings("ignore:float16 weights without")
-def test_run_gives_mxnets_numbers(load: Any, name: str, number: int) -> None:
+def test_run_gives_mxnets_numbers(load: Any, name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     file, document = load(name)
     case = document["cases"][number]
     optimizer = make(case)
@@ -106,6 +114,8 @@ def test_run_gives_mxnets_numbers(load: Any, name: str, number: int) -> None:
         states = [optimizer.create_state_multi_precision(i, w) for i, w in zip(indices, weights, strict=True)]
     for step in range(steps):
         now = [g[step] for g in grads]
+        if name == "sgld":
+            add_recorded_noise(monkeypatch, {p["index"]: file[p["noise"]][step] for p in params})
         if case["form"] == "list":
             updater(indices, now, weights)
         elif case["form"] == "updater":
@@ -116,16 +126,36 @@ def test_run_gives_mxnets_numbers(load: Any, name: str, number: int) -> None:
                 optimizer.update_multi_precision(i, w, g, s)
         for k, param in enumerate(params):
             where = f"{case['title']}, step {step + 1}, parameter {k}"
-            theirs = file[param["weight"]][step + 1]
-            if "noise" in param:
-                theirs = theirs - file[param["noise"]][: step + 1].sum(0)
-            close(weights[k], theirs, f"{where}, weight")
-            state = states[k] if case["form"] == "update" else updater.states[indices[k]]
-            ours = flat(state)
+            compare(case, param, weights[k], file[param["weight"]][step + 1], f"{where}, weight")
+            ours = flat(states[k] if case["form"] == "update" else updater.states[indices[k]])
             recorded = keys(param["state"])
-            if name != "lbsgd" or optimizer.batch_scale == 1:
-                assert len(ours) == len(recorded), where
-            for number_, (a, key) in enumerate(zip(ours, recorded, strict=False)):
-                close(a, file[key][step + 1], f"{where}, state {number_}")
+            if name == "lbsgd" and optimizer.batch_scale > 1:
+                ours.pop()  # the sum of gradients, which MXNet keeps elsewhere
+            assert len(ours) == len(recorded), where
+            for n, (state, key) in enumerate(zip(ours, recorded, strict=True)):
+                compare(case, param, state, file[key][step + 1], f"{where}, state {n}")
         if case["learning_rates"]:
             assert optimizer.learning_rate == pytest.approx(case["learning_rates"][step], rel=1e-12)
+
+
+def compare(case: Any, param: Any, ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
+    relative, absolute = tolerance(case, param["dtype"], theirs.dtype.name)
+    assert ours.dtype == theirs.dtype or case["optimizer"] == "test", what  # whose state MXNet keeps in float32
+    np.testing.assert_allclose(
+        ours.astype(np.float64), theirs.astype(np.float64), rtol=relative, atol=absolute, equal_nan=True, err_msg=what
+    )
+
+
+def add_recorded_noise(monkeypatch: pytest.MonkeyPatch, noise: dict[int, np.ndarray]) -> None:
+    """Lets SGLD draw what MXNet drew, already scaled by the root of the rate."""
+
+    class Recorded(Noise):
+        def __init__(self, shape: Any, dtype: Any, seed: int, index: Any, update: int) -> None:
+            super().__init__(shape, dtype, seed, index, update)
+            self.drawn = noise[index].astype(dtype)
+
+        def _block(self, number: int, length: int) -> np.ndarray:
+            return self.drawn.reshape(-1)[:length]
+
+    monkeypatch.setattr("mxopt.optimizer.sgd.Noise", Recorded)
+    monkeypatch.setattr(mxopt.optimizer.SGLD, "scalars", lambda self, index, lr, t: (lr, 1.0))
