@@ -1,0 +1,112 @@
+"""Parameters: arrays with a name, a gradient and multipliers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError
+
+
+class Parameter:
+    """An array that training changes, and what is known about it.
+
+    It holds no copy: `value` is the given array itself, or an array over its memory, so that whoever else has the
+    array sees every update. Wherever mxopt takes parameters it takes plain arrays as well.
+
+    Parameters
+    ----------
+    value : array
+        float16, bfloat16, float32 or float64, of any shape: NumPy, CuPy, or anything that lends its memory by DLPack or
+        the buffer protocol, as a `torch.Tensor` on the CPU does.
+    name : str, optional
+        States are saved under it, and errors mention it.
+    requires_grad : bool
+        Whether it is to be trained; optimizers leave one that isn't alone.
+    lr_mult, wd_mult : float
+        Its own multipliers of the learning rate and of the weight decay.
+
+    Attributes
+    ----------
+    grad : array, RowSparse or None
+        Its gradient, where somebody put one.
+
+    Raises
+    ------
+    ArrayTypeError
+        `value` doesn't lend its memory.
+    ArgumentError
+        The name is no text.
+
+    >>> weight = Parameter(np.ones(2, np.float32), name="weight")
+    >>> weight
+    Parameter 'weight' (2,) float32
+    """
+
+    def __init__(
+        self,
+        value: Any,
+        name: str | None = None,
+        requires_grad: bool = True,
+        *,
+        lr_mult: float = 1.0,
+        wd_mult: float = 1.0,
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise ArgumentError(f"a parameter's name must be a text, got {name!r}")
+        self._value = arrays.as_array(value, f"parameter {name!r}" if name else "parameter")
+        self.name = name
+        self.requires_grad = requires_grad
+        self.lr_mult = lr_mult
+        self.wd_mult = wd_mult
+        self.grad: Any = None
+
+    @property
+    def value(self) -> Any:
+        """The array that is updated; always the same one. `set_data` changes what is in it."""
+        return self._value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return tuple(self._value.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The array's dtype."""
+        return np.dtype(self._value.dtype)
+
+    def asnumpy(self) -> np.ndarray:
+        """The value as a NumPy array: the array itself, or a copy where it lies on another device."""
+        value: np.ndarray = self._value.get() if arrays.is_cupy(self._value) else self._value
+        return value
+
+    def set_data(self, data: Any) -> None:
+        """Copies `data` into the array, converted to its dtype.
+
+        Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array.
+        """
+        data = arrays.as_array(data, f"parameter {self.name!r}, data")
+        if data.shape != self._value.shape:
+            raise ArrayError(f"parameter {self.name!r} has shape {self.shape}, the data {data.shape}")
+        if data.dtype.kind == "c":
+            raise ArrayTypeError(f"parameter {self.name!r} of {self.dtype} can't hold {data.dtype}")
+        self._value[...] = data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.asnumpy(), dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"Parameter {self.name!r} {self.shape} {self.dtype}"
+
+
+def value_of(x: Any, name: str) -> Any:
+    """The array of a Parameter, or of a plain array, over the same memory. `name` is what an error calls it."""
+    return x.value if isinstance(x, Parameter) else arrays.as_array(x, name)
+
+
+def name_of(x: Any, otherwise: str) -> str:
+    """The name of a Parameter; `otherwise` for one without, and for a plain array."""
+    return x.name if isinstance(x, Parameter) and x.name else otherwise
