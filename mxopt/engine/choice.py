@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 
 from mxopt import settings
 from mxopt.errors import UnknownNameError
@@ -19,17 +18,10 @@ def _engine(name: str) -> str:
     return ENGINES[name]
 
 
-@cache
-def _default() -> str:
-    return _engine(settings.engine_name())
+_current: ContextVar[str] = ContextVar("engine", default=_engine(settings.engine_name()))
 
-
-_current: ContextVar[str] = ContextVar("engine", default="")
-
-
-def engine_in_use() -> str:
-    """The name of the engine that runs updates of NumPy arrays here and now."""
-    return _current.get() or _default()
+# The name of the engine that runs updates of NumPy arrays here and now.
+engine_in_use = _current.get
 
 
 @contextmanager

@@ -61,6 +61,7 @@ class NativePart:
         dtypes = tensors[0].dtypes
         self._kernels = [jit.compiled(k.Kernel(rule, s, dtypes, self.rows)) for s in range(len(rule.stages))]
         self._pack = struct.Struct(f"{rule.given}d").pack_into
+        self._first_row = memoryview(self.hypers).cast("B") if self.hypers.size else memoryview(bytearray())
         self._expect(tensors)
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
@@ -108,8 +109,14 @@ class NativePart:
 
     def run_one(self, hypers: Iterable[float]) -> None:
         """Updates the only tensor."""
-        self._pack(self.hypers, 0, *hypers)
-        self._run()
+        self._pack(self._first_row, 0, *hypers)
+        if len(self._kernels) > 1:
+            self._run()
+        elif self.elements <= QUICK:
+            self.job[k.NEXT] = 0
+            self._kernels[0][0](self.address)
+        else:
+            self.launch(0)
 
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""

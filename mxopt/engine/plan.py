@@ -52,23 +52,18 @@ class Plan:
         (_, self.only), *more = self.parts or [([], None)]
         if more or not binding.can_read_arrays():
             self.only = None
+        # For a plan of a single tensor: part of every update, so not wrapped.
+        self.bind_one = self.only.bind_one if self.only else _never
+        self.run_one = self.parts[0][1].run_one if self.parts else _nothing
 
     @property
     def lasting(self) -> bool:
         """Whether the plan may serve again; one that does holds on to no weight or gradient."""
         return self.only is not None and self.only.lasting
 
-    def bind_one(self, weight: object, grad: object) -> bool:
-        """Whether the plan can be run with these arrays; it will then use them."""
-        return self.only is not None and self.only.bind_one(weight, grad)
-
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        """The same for lists."""
+        """Whether the plan can be run with these arrays; it will then use them."""
         return self.only is not None and self.only.bind(weights, grads)
-
-    def run_one(self, hypers: Scalars) -> None:
-        """Updates the plan's only tensor with the rule's given hyper-parameters."""
-        self.parts[0][1].run_one(hypers)
 
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Updates tensor t with the hyper-parameters `rows[which[t]]`."""
@@ -127,3 +122,11 @@ def _apart(tensors: Sequence[Tensor]) -> bool:
                 spans.append(np.lib.array_utils.byte_bounds(array))
     spans.sort()
     return all(stop <= start for (_, stop), (start, _) in zip(spans, spans[1:], strict=False))
+
+
+def _never(weight: object, grad: object) -> bool:
+    return False
+
+
+def _nothing(hypers: Scalars) -> None:
+    pass

@@ -16,6 +16,7 @@ from mxopt.errors import ArgumentError, StatesError, UnknownArgumentError, Unkno
 from mxopt.lr_scheduler import LRScheduler
 
 Index = int | str
+LISTS = (list, tuple)
 O = TypeVar("O", bound=type)  # noqa: E741
 
 
@@ -230,24 +231,24 @@ class Optimizer:
 
     def _get_lr(self, index: Index) -> float:
         """The learning rate of a parameter."""
-        return self._get_lrs((index,))[0]
+        lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+        return lr * self._multiplier("lr_mult", index) if self.lr_mult or self.param_dict else lr
 
     def _get_lrs(self, indices: Sequence[Index]) -> list[float]:
         """The learning rates of parameters."""
-        lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
         if not self.lr_mult and not self.param_dict:
-            return [lr] * len(indices)
-        return [lr * self._multiplier("lr_mult", index) for index in indices]
+            return [self._get_lr(indices[0])] * len(indices)
+        return [self._get_lr(index) for index in indices]
 
     def _get_wd(self, index: Index) -> float:
         """The weight decay of a parameter."""
-        return self._get_wds((index,))[0]
+        return self.wd * self._multiplier("wd_mult", index) if self.wd_mult or self.param_dict else self.wd
 
     def _get_wds(self, indices: Sequence[Index]) -> list[float]:
         """The weight decays of parameters."""
         if not self.wd_mult and not self.param_dict:
             return [self.wd] * len(indices)
-        return [self.wd * self._multiplier("wd_mult", index) for index in indices]
+        return [self._get_wd(index) for index in indices]
 
     # Update counts.
 
@@ -258,7 +259,7 @@ class Optimizer:
     def _update_count(self, index: Index | Sequence[Index]) -> None:
         """Counts an update of one parameter, or of several."""
         counts = self._index_update_count
-        for i in index if isinstance(index, list | tuple) else (index,):
+        for i in index if isinstance(index, LISTS) else (index,):
             count = counts[i] = counts.get(i, self.begin_num_update) + 1
             if count > self.num_update:
                 self.num_update = count

@@ -11,7 +11,7 @@ import numpy as np
 from mxopt.engine import Tensor, arrays
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.adam import _Moments
-from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.base import LISTS, Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.rules import layerwise, sgd
 from mxopt.rules.rule import Rule
@@ -84,7 +84,7 @@ class LARS(RuleOptimizer):
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
         super()._update(index, weight, grad, state, masters)
         lr = self.learning_rate
-        self.previous_lr.update(dict.fromkeys(index if isinstance(index, list | tuple) else (index,), lr))
+        self.previous_lr.update(dict.fromkeys(index if isinstance(index, LISTS) else (index,), lr))
 
 
     def get_counts(self) -> dict[str, Any]:
@@ -177,18 +177,17 @@ class LBSGD(RuleOptimizer):
         share = shares.get(self.warmup_strategy, 0.0) if warmup > 1 else 0.0
         return 1.0 + (self.batch_scale - 1) * share
 
-    def _get_lrs(self, indices: Any) -> list[float]:
+    def _get_lr(self, index: Index) -> float:
         if self.lr_scheduler is None:
-            return super()._get_lrs(indices)
-        lr = self.lr_scheduler(self._asked_at)
-        return [lr * self._multiplier("lr_mult", index) for index in indices]
+            return super()._get_lr(index)
+        return self.lr_scheduler(self._asked_at) * self._multiplier("lr_mult", index)
 
     def _update_count(self, index: Any) -> None:
         self._asked_at = self.num_update
         super()._update_count(index)
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        if isinstance(index, list | tuple):
+        if isinstance(index, LISTS):
             for arguments in zip(index, weight, grad, state, strict=True):
                 self._update(*arguments, masters)
         elif self.batch_scale == 1:

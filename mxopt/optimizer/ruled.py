@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from mxopt import settings
 from mxopt.engine import Plan, Plans, Tensor, arrays, engine_in_use
 from mxopt.errors import ArrayError
-from mxopt.optimizer.base import Index, Optimizer
+from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.rules.rule import Rule
 
 LIST_PLANS = 8  # plans kept for lists of tensors; there is one for each single tensor
@@ -96,7 +96,7 @@ class RuleOptimizer(Optimizer):
         self._update(index, weight, grad, state, self.multi_precision)
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        if isinstance(index, list | tuple):
+        if isinstance(index, LISTS):
             self._update_list(index, weight, grad, state, masters)
             return
         plan, before = self._plans.get(index, _NO_PLAN)
@@ -115,9 +115,8 @@ class RuleOptimizer(Optimizer):
         self._update_count(index)
         lr, *own = self.scalars(index, self._get_lr(index), self._index_update_count[index])
         clip = self.clip_gradient
-        plan.run_one(
-            (lr, self._get_wd(index), self.rescale_grad, clip if clip and clip > 0 else math.inf, *own)
-        )
+        bound = clip if clip and clip > 0 else math.inf
+        plan.run_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
 
     def _update_list(
         self, indices: Sequence[Index], weights: Sequence[Any], grads: Sequence[Any], states: Sequence[Any], masters: bool

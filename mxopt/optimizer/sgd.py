@@ -10,7 +10,7 @@ import numpy as np
 from mxopt.engine import arrays
 from mxopt.engine.noise import Noise
 from mxopt.errors import ArgumentError
-from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.base import LISTS, Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
@@ -190,7 +190,7 @@ class SGLD(RuleOptimizer):
         return (self._noise,)
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        if isinstance(index, list | tuple):
+        if isinstance(index, LISTS):
             for arguments in zip(index, weight, grad, state, strict=True):
                 self._update(*arguments, masters)
             return

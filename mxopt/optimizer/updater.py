@@ -6,7 +6,7 @@ from typing import Any
 
 from mxopt import states as states_format
 from mxopt.engine import arrays
-from mxopt.optimizer.base import Index, Optimizer
+from mxopt.optimizer.base import LISTS, Index, Optimizer
 
 
 class Updater:
@@ -45,10 +45,11 @@ class Updater:
         ArrayError
             The arrays can't be updated; no weight and no count has been changed then.
         """
-        if isinstance(index, list | tuple):
+        if isinstance(index, LISTS):
             self._update_list([_text(i) for i in index], grad, weight)
             return
-        index = _text(index)
+        if type(index) is bytes:  # as MXNet's kvstore hands over a string
+            index = index.decode()
         if not self.states_synced.get(index):
             self._prepare(index, weight)
         self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
