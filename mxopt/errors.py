@@ -2,6 +2,8 @@
 
     MXOptError
         ArgumentError (ValueError)        an argument's value can't be meant
+            ArgumentTypeError (TypeError)   its type is wrong
+            ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
         UnknownArgumentError (TypeError)  an argument that doesn't exist
         UnknownNameError (ValueError)     a name nothing is registered under
         ArrayError (ValueError)           an array's shape, memory or values can't work
@@ -21,6 +23,16 @@ class MXOptError(Exception):
 
 class ArgumentError(MXOptError, ValueError):
     """An argument has a value that can't be meant."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument is of a type that can't be meant."""
+
+
+class ArgumentKeyError(ArgumentError, KeyError):
+    """An argument is a dict with a key that nobody knows, or without one that it needs."""
+
+    __str__ = Exception.__str__  # KeyError's shows the message in quotes
 
 
 class UnknownArgumentError(MXOptError, TypeError):

@@ -208,6 +208,9 @@ class RowsPart(NativePart):
             self._take(grad)
         return fits
 
+    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
+        return self.bind_one(*weights, *grads)
+
 
 def ascending(indices: np.ndarray, rows: int) -> bool:
     """Whether row indices are ascending and within 0 to `rows` - 1."""
