@@ -43,11 +43,13 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
         name, arguments = config["name"], dict(config["arguments"])
         klass = Optimizer.opt_registry.get(name)
         if klass is None:
-            raise StatesError(f"the saved optimizer is {name!r}, which isn't registered here: {nearest(name, Optimizer.opt_registry)}")
+            hint = nearest(name, Optimizer.opt_registry)
+            raise StatesError(f"the saved optimizer is {name!r}, which isn't registered here: {hint}")
         rate = arguments.pop("learning_rate", None)
-        optimizer = klass(**arguments, param_idx2name=_pairs(config["idx2name"]), lr_scheduler=_make_scheduler(config["scheduler"]))
+        scheduler = _make_scheduler(config["scheduler"])
+        optimizer = klass(**arguments, param_idx2name=dict(config["idx2name"]), lr_scheduler=scheduler)
         optimizer.lr = rate
-        optimizer.lr_mult, optimizer.wd_mult = _pairs(config["lr_mult"]), _pairs(config["wd_mult"])
+        optimizer.lr_mult, optimizer.wd_mult = dict(config["lr_mult"]), dict(config["wd_mult"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StatesError(f"the saved optimizer can't be made: {error}") from error
     return optimizer
@@ -62,13 +64,13 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
             value = getattr(thing, ATTRIBUTES.get(name, name))
         except AttributeError:
             raise StatesError(
-                f"{type(thing).__name__} doesn't keep its argument {name!r} as an attribute of that name, so it can't be saved"
+                f"{type(thing).__name__} can't be saved: it doesn't keep its argument {name!r} under that name"
             ) from None
         value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
         if isinstance(value, list | tuple) and all(isinstance(x, PLAIN) for x in value):
             value = list(value)
         elif not isinstance(value, PLAIN):
-            raise StatesError(f"{type(thing).__name__}: {name} is {value!r}; only plain numbers, texts and lists can be saved")
+            raise StatesError(f"{type(thing).__name__} can't be saved: {name} is {value!r}, no number, text or list")
         arguments[name] = value
     return arguments
 
@@ -80,8 +82,8 @@ def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
     if LRScheduler.registry.get(name) is not type(scheduler):
         raise StatesError(f"the schedule {name} is no subclass of LRScheduler, so it can't be saved")
     arguments = _arguments(scheduler, skip=("base_lr",))
-    # The rate of construction is where a warm-up ends; base_lr may have been assigned since.
-    return {"name": name, "arguments": {**arguments, "base_lr": scheduler.warmup_final_lr}, "base_lr": scheduler.base_lr}
+    arguments["base_lr"] = scheduler.warmup_final_lr  # that of construction; base_lr may have been assigned since
+    return {"name": name, "arguments": arguments, "base_lr": scheduler.base_lr}
 
 
 def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
@@ -93,7 +95,3 @@ def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
     scheduler = klass(**config["arguments"])
     scheduler.base_lr = config["base_lr"]
     return scheduler
-
-
-def _pairs(items: Any) -> dict[Any, Any]:
-    return {key: value for key, value in items}

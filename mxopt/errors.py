@@ -1,14 +1,14 @@
 """What mxopt raises. Every error is also of the built-in type that a caller would expect.
 
-    MXOptError
-        ArgumentError (ValueError)        an argument's value can't be meant
-            ArgumentTypeError (TypeError)   its type is wrong
-            ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
-        UnknownArgumentError (TypeError)  an argument that doesn't exist
-        UnknownNameError (ValueError)     a name nothing is registered under
-        ArrayError (ValueError)           an array's shape, memory or values can't work
-            ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
-        StatesError (ValueError)          saved states that can't be read, or don't fit
+MXOptError
+    ArgumentError (ValueError)        an argument's value can't be meant
+        ArgumentTypeError (TypeError)   its type is wrong
+        ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
+    UnknownArgumentError (TypeError)  an argument that doesn't exist
+    UnknownNameError (ValueError)     a name nothing is registered under
+    ArrayError (ValueError)           an array's shape, memory or values can't work
+        ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
+    StatesError (ValueError)          saved states that can't be read, or don't fit
 """
 
 from __future__ import annotations

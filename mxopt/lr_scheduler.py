@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from mxopt.errors import ArgumentError
@@ -154,7 +155,7 @@ class MultiFactorScheduler(LRScheduler):
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         step = list(step)
-        if not step or step[0] < 1 or any(b <= a for a, b in zip(step, step[1:], strict=False)):
+        if not step or step[0] < 1 or any(b <= a for a, b in pairwise(step)):
             raise ArgumentError(f"step must be an ascending list of whole numbers of 1 or more, got {step}")
         _at_most_one(factor)
         self.step = step
@@ -223,7 +224,7 @@ class PolyScheduler(_Annealing):
         self.power = pwr
 
     def share(self, steps: int) -> float:
-        return (1 - steps / self.max_steps) ** self.power
+        return math.pow(1 - steps / self.max_steps, self.power)
 
 
 class CosineScheduler(_Annealing):

@@ -3,7 +3,7 @@
 | variable | meaning | default |
 |---|---|---|
 | `MXOPT_ENGINE` | the engine for NumPy arrays: `llvm`, or `numpy`, the reference | `llvm` |
-| `MXOPT_NUM_THREADS` | threads of an update, the calling one included | `OMP_NUM_THREADS`, else the cores this process may use |
+| `MXOPT_NUM_THREADS` | threads of an update, the calling one included | `OMP_NUM_THREADS`, else the usable cores |
 | `MXNET_OPTIMIZER_AGGREGATION_SIZE` | tensors handed to `Optimizer.update` in one list | all |
 """
 

@@ -85,7 +85,7 @@ def row_sparse_array(
     shape = tuple(operator.index(n) for n in shape)
     if data.shape[1:] != shape[1:]:
         raise ArrayError(f"row_sparse_array: rows of shape {data.shape[1:]} don't fit an array of shape {shape}")
-    if len(indices) and not (0 <= indices.min() and indices.max() < shape[0]):
+    if len(indices) and not (indices.min() >= 0 and indices.max() < shape[0]):
         wrong = indices[(indices < 0) | (indices >= shape[0])][0]
         raise ArrayError(f"row_sparse_array: index {wrong} is out of range for {shape[0]} rows")
     data = np.ascontiguousarray(data, dtype=dtype)

@@ -1,11 +1,11 @@
 """The format of saved states. Its specification is `docs/state-format.md`; nothing in it can be executed.
 
-    8 bytes    b"mxopt\\r\\n\\x1a"
-    4 bytes    version (1), little-endian, as all numbers
-    8 bytes    H, the length of the header
-    32 bytes   SHA-256 of everything after it and of H
-    H bytes    header: one MessagePack map
-    the rest   the arrays' bytes, in the order and of the sizes the header gives
+8 bytes    b"mxopt\\r\\n\\x1a"
+4 bytes    version (1), little-endian, as all numbers
+8 bytes    H, the length of the header
+32 bytes   SHA-256 of everything after it and of H
+H bytes    header: one MessagePack map
+the rest   the arrays' bytes, in the order and of the sizes the header gives
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _encode(x: Any, found: list[np.ndarray]) -> Any:
     if isinstance(x, np.ndarray) and x.dtype in NAMES:
         found.append(x)
         return ["array", len(found) - 1]
-    raise StatesError(f"states can hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
+    raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
 
 
 def _decode(x: Any, loaded: list[np.ndarray]) -> Any:

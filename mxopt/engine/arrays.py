@@ -29,7 +29,8 @@ def as_array(x: Any, name: str) -> Any:
         return np.asarray(memoryview(x))
     except (TypeError, BufferError, RuntimeError, ValueError) as error:
         raise ArrayTypeError(
-            f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}: {error}"
+            f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}:"
+            f" {error}"
         ) from error
 
 
@@ -54,7 +55,7 @@ def check_weight(weight: Any, name: str) -> None:
         raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
     if not weight.flags.writeable:
         raise ArrayError(f"{name}: the weight is read-only, so it can't be updated in place")
-    if weight.size and 0 in weight.strides and any(n > 1 and s == 0 for n, s in zip(weight.shape, weight.strides, strict=True)):
+    if any(stride == 0 and n > 1 for n, stride in zip(weight.shape, weight.strides, strict=True)):
         raise ArrayError(f"{name}: the weight is a broadcast view, whose elements share memory")
 
 
@@ -72,13 +73,14 @@ def check_grad(weight: np.ndarray, grad: Any, name: str) -> None:
     if isinstance(grad, RowSparse):
         indices = grad.indices
         if len(indices) and (indices[0] < 0 or indices[-1] >= weight.shape[0] or np.any(indices[1:] <= indices[:-1])):
-            raise ArrayError(f"{name}: the gradient's row indices must be ascending and within 0 to {weight.shape[0] - 1}")
+            raise ArrayError(f"{name}: row indices must be ascending and within 0 to {weight.shape[0] - 1}")
 
 
 def check_state(state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
     """Raises where `state` can't be a state of a weight, for which it needs `shape`."""
     if not isinstance(state, np.ndarray) or state.dtype not in DTYPES:
-        raise ArrayTypeError(f"{name}: {what} must be a floating-point array, got {getattr(state, 'dtype', type(state))}")
+        got = getattr(state, "dtype", type(state))
+        raise ArrayTypeError(f"{name}: {what} must be a floating-point array, got {got}")
     if not state.flags.writeable:
         raise ArrayError(f"{name}: {what} is read-only")
     if state.shape != shape:
@@ -91,7 +93,7 @@ def overlap(a: np.ndarray, b: np.ndarray | RowSparse) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from mxopt.engine.jit import compile_assembly
-from mxopt.engine.kernel import EXPECTED, IDS, N_TENSORS, POINTERS
+from mxopt.engine.kernel import EXPECTED, GRAD_IDS, N_TENSORS, POINTERS, WEIGHT_IDS
 
 # Words of a tensor's expectations. ARRAYS is how many pointers a tensor's row in the job's table has.
 WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, WEIGHT_BYTES, GRAD_BYTES, GRADS, ARRAYS, EXPECTED_WORDS = range(9)
@@ -73,8 +73,10 @@ no:
 }}
 
 define i64 @bind(ptr %job) {{
-  %ids.at = getelementptr i64, ptr %job, i64 {IDS}
-  %ids = load ptr, ptr %ids.at
+  %w.ids.at = getelementptr i64, ptr %job, i64 {WEIGHT_IDS}
+  %w.ids = load ptr, ptr %w.ids.at
+  %g.ids.at = getelementptr i64, ptr %job, i64 {GRAD_IDS}
+  %g.ids = load ptr, ptr %g.ids.at
   %n.at = getelementptr i64, ptr %job, i64 {N_TENSORS}
   %n = load i64, ptr %n.at
   %expected.at = getelementptr i64, ptr %job, i64 {EXPECTED}
@@ -92,7 +94,7 @@ weight:
   {_words("e", WEIGHT_DTYPE, GRAD_DTYPE, NDIM, WEIGHT_BYTES, GRAD_BYTES, GRADS, ARRAYS)}
   %shape.at = getelementptr i64, ptr %e, i64 {SHAPE}
   %shape = load ptr, ptr %shape.at
-  %w.id = getelementptr i64, ptr %ids, i64 %t
+  %w.id = getelementptr ptr, ptr %w.ids, i64 %t
   %w = load ptr, ptr %w.id
   %w.fits = call i1 @fits(ptr %w, i64 %e{WEIGHT_DTYPE}, i64 %e{NDIM}, ptr %shape, i32 {writeable})
   br i1 %w.fits, label %place, label %no
@@ -108,8 +110,7 @@ has.grad:
   %grads = icmp ne i64 %e{GRADS}, 0
   br i1 %grads, label %grad, label %done
 grad:
-  %g.index = add i64 %n, %t
-  %g.id = getelementptr i64, ptr %ids, i64 %g.index
+  %g.id = getelementptr ptr, ptr %g.ids, i64 %t
   %g = load ptr, ptr %g.id
   %g.fits = call i1 @fits(ptr %g, i64 %e{GRAD_DTYPE}, i64 %e{NDIM}, ptr %shape, i32 {readable})
   br i1 %g.fits, label %apart, label %no

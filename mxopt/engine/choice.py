@@ -18,7 +18,8 @@ def _engine(name: str) -> str:
     return ENGINES[name]
 
 
-_current: ContextVar[str] = ContextVar("engine", default=_engine(settings.engine_name()))
+_default = _engine(settings.engine_name())
+_current: ContextVar[str] = ContextVar("engine", default=_default)
 
 # The name of the engine that runs updates of NumPy arrays here and now.
 engine_in_use = _current.get

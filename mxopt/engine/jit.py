@@ -7,22 +7,27 @@ invalidate, to bound, to lock or to trust.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Any
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING, Any
 
 from mxopt.engine.kernel import Kernel, assemble
 
 # `release` lets other Python threads run meanwhile, which costs some 60 ns: for work that takes longer than that.
 Compiled = tuple[Callable[[int], Any], Callable[[int], Any]]
 _lock = threading.Lock()
+_numbers = itertools.count()
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 
 @cache
 def _machine() -> tuple[llvm.TargetMachine, llvm.ExecutionEngine]:
+    import llvmlite.binding as llvm  # not before the first update: it takes longer than all else that mxopt imports
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -33,14 +38,18 @@ def _machine() -> tuple[llvm.TargetMachine, llvm.ExecutionEngine]:
 
 def compile_assembly(assembly: str, name: str) -> int:
     """The address of the function `name` of a module."""
+    import llvmlite.binding as llvm
+
     with _lock:
         machine, engine = _machine()
         module = llvm.parse_assembly(assembly)
+        # All modules share one space of names, and rules of different people may bear the same.
+        unique = module.get_function(name).name = f"{name}.{next(_numbers)}"
         module.triple = machine.triple
         module.data_layout = str(machine.target_data)
         engine.add_module(module)
         engine.finalize_object()
-        return engine.get_function_address(name)
+        return engine.get_function_address(unique)
 
 
 @cache

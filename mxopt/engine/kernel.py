@@ -2,14 +2,14 @@
 
 A kernel takes one argument, the address of a *job* (the words below), and works through its pieces:
 
-    while a piece is left:                    # taken with one atomic add, by any thread
+    while a batch is left:                    # taken with one atomic add, by any thread
+      for each piece of the batch:            # many small tensors make one batch
         for 16 elements of the piece at a time:
             load a vector of each array and widen it to the arithmetic's type
             do what the rule's tape says
             round what the rule writes to each array's own type, and store it
 
-The last, short vector is the same code under a mask. A row-sparse kernel does this for each touched row (without norms, which
-are of whole tensors).
+The last, short vector is the same code under a mask. A row-sparse kernel does this for each touched row.
 
 Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8, 4, 2, 1),
 and each piece stores its sum in its own place. Which thread computed it, and when, can't be seen.
@@ -17,7 +17,6 @@ and each piece stores its sum in its own place. Which thread computed it, and wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mxopt.engine.assembly import LANES, STORED, Assembly, arithmetic
@@ -26,10 +25,11 @@ from mxopt.rules.rule import Function, Rule, parameters
 
 PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
 
-# The words (8 bytes) of a job. Every thread writes NEXT, so it has a cache line of its own.
-PIECES, N_PIECES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROW = range(8)
-IDS, N_TENSORS, EXPECTED = 8, 9, 10  # for `binding.py`
-NEXT, JOB_WORDS = 16, 24
+# The words (8 bytes) of a job. Every thread writes NEXT (the next batch) and LEFT (how many threads have returned),
+# so these have cache lines of their own.
+PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROW = range(9)
+WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED = 9, 10, 11, 12  # for `binding.py`
+NEXT, LEFT, JOB_WORDS = 16, 24, 32
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-sparse: tensor, first row, rows
 
 
@@ -70,16 +70,26 @@ class _Writer:
     def module(self) -> str:
         asm, kernel = self.asm, self.kernel
         asm.label("entry")
-        words = (PIECES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES)
-        pieces, pointers, hypers, hyper_rows, self.sums, self.indices = (asm.pointer("%job", w) for w in words)
-        n_pieces, self.row = asm.word("%job", N_PIECES), asm.word("%job", ROW)
+        words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES)
+        pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices = (asm.pointer("%job", w) for w in words)
+        n_batches, self.row = asm.word("%job", N_BATCHES), asm.word("%job", ROW)
         counter = asm.at("i64", "%job", NEXT)
         asm.put("br label %take")
 
         asm.label("take")
-        self.piece = asm.let(f"atomicrmw add ptr {counter}, i64 1 monotonic")
-        left = asm.let(f"icmp ult i64 {self.piece}, {n_pieces}")
-        asm.put(f"br i1 {left}, label %piece, label %done")
+        batch = asm.let(f"atomicrmw add ptr {counter}, i64 1 monotonic")
+        left = asm.let(f"icmp ult i64 {batch}, {n_batches}")
+        asm.put(f"br i1 {left}, label %batch, label %done")
+
+        asm.label("batch")
+        bounds = asm.at("i64", batches, batch)
+        first_piece, end_piece = asm.word(bounds, 0), asm.word(bounds, 1)
+        asm.put("br label %pieces")
+        asm.label("pieces")
+        self.piece = "%piece.number"
+        asm.put(f"{self.piece} = phi i64 [ {first_piece}, %batch ], [ %piece.next, %piece.end ]")
+        more = asm.let(f"icmp ult i64 {self.piece}, {end_piece}")
+        asm.put(f"br i1 {more}, label %piece, label %take")
 
         asm.label("piece")
         record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
@@ -99,7 +109,12 @@ class _Writer:
             self._rows()
         else:
             self._flat()
+        asm.label("piece.end")
+        asm.put(f"%piece.next = add i64 {self.piece}, 1")
+        asm.put("br label %pieces")
         asm.label("done")
+        left = asm.at("i64", "%job", LEFT)
+        asm.put(f"atomicrmw add ptr {left}, i64 1 release")
         asm.put("ret void")
         return "\n".join([*sorted(asm.declarations), f"define void @{kernel.name}(ptr %job) {{", *asm.lines, "}", ""])
 
@@ -121,10 +136,10 @@ class _Writer:
         for k, total in enumerate(totals):
             place = asm.at("double", self.sums, asm.let(f"add i64 {at}, {k}"))
             asm.put(f"store double {asm.halves(total)}, ptr {place}")
-        asm.put("br label %take")
+        asm.put("br label %piece.end")
 
     def _rows(self) -> None:
-        """A span for each row: row k of the gradient belongs to row `indices[k]` of all others (to k without indices)."""
+        """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without indices, to k."""
         asm, stage = self.asm, self.stage
         end = asm.let(f"add i64 {self.first}, {self.count}")
         all_rows = asm.let(f"icmp eq ptr {self.indices}, null")
@@ -132,7 +147,7 @@ class _Writer:
         asm.label("row")
         asm.put(f"%k = phi i64 [ {self.first}, %piece ], [ %next.k, %row.done ]")
         more = asm.let(f"icmp ult i64 %k, {end}")
-        asm.put(f"br i1 {more}, label %row.which, label %take")
+        asm.put(f"br i1 {more}, label %row.which, label %piece.end")
         asm.label("row.which")
         asm.put(f"br i1 {all_rows}, label %row.start, label %row.listed")
         asm.label("row.listed")
@@ -145,9 +160,7 @@ class _Writer:
         row_state = self.arrays.index(self.rule.row_state) if self.rule.row_state else None
         if row_state is not None:
             offset[row_state] = which
-        address = [
-            asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, offset, strict=True)
-        ]
+        address = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, offset, strict=True)]
         fixed, before = {}, "row.start"
         if row_state is not None:
             fixed[self.arrays[row_state]] = self._row_state(address, row_state)
@@ -162,7 +175,8 @@ class _Writer:
     def _row_state(self, address: list[str], k: int) -> str:
         """Renews a row's state from the mean of the row's squares; returns it in every lane."""
         asm, rule, dtype = self.asm, self.rule, self.kernel.dtypes[k]
-        assert rule.row_value is not None and rule.row_update is not None
+        assert rule.row_value is not None
+        assert rule.row_update is not None
         asm.put("br label %square")
         (total,) = self._span("square", "row.start", address, self.row, rule.row_value, (), 1, {})
         length = asm.let(f"uitofp i64 {self.row} to double")
@@ -186,7 +200,7 @@ class _Writer:
         function: Function,
         writes: tuple[str, ...],
         norms: int,
-        fixed: Mapping[str, str],
+        fixed: dict[str, str],
     ) -> list[str]:
         """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value.
 

@@ -7,11 +7,12 @@ gradients, the hyper-parameters are packed in, and `run` starts the kernel.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from mxopt.sparse import RowSparse
 Scalars = Sequence[float]
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
-PARALLEL = 65_536  # elements from which waking a second thread pays
+PARALLEL = 1_000_000  # elements, of all arrays together, from which waking a second thread pays (some 50 µs)
 SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
 
 
@@ -55,22 +56,27 @@ class NativePart:
         self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
         self.job = array("q", bytes(8 * k.JOB_WORDS))
         self.address = self.job.buffer_info()[0]
-        self.job[k.PIECES], self.job[k.N_PIECES] = _address(self.pieces), len(self.pieces)
+        self.job[k.PIECES], self.job[k.BATCHES] = _address(self.pieces), _address(self.batches)
+        self.job[k.N_BATCHES] = len(self.batches) - 1
         self.job[k.POINTERS], self.job[k.HYPERS] = _address(self.pointers), _address(self.hypers)
         self.job[k.HYPER_ROWS], self.job[k.SUMS] = _address(self.hyper_rows), _address(self.sums)
         dtypes = tensors[0].dtypes
         self._kernels = [jit.compiled(k.Kernel(rule, s, dtypes, self.rows)) for s in range(len(rule.stages))]
         self._pack = struct.Struct(f"{rule.given}d").pack_into
-        self._first_row = memoryview(self.hypers).cast("B") if self.hypers.size else memoryview(bytearray())
+        self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         sizes = np.array([t.weight.size for t in tensors])
         counts = -(-sizes // k.PIECE)
         tensor = np.repeat(np.arange(len(sizes)), counts)
-        self.bounds = np.concatenate([[0], np.cumsum(counts)])  # tensor t has pieces bounds[t] to bounds[t + 1]
-        first = (np.arange(len(tensor)) - self.bounds[tensor]) * k.PIECE
-        self.pieces = np.stack([tensor, first, np.minimum(k.PIECE, sizes[tensor] - first)], axis=1)
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        self.bounds = bounds.tolist()  # tensor t has pieces bounds[t] to bounds[t + 1]
+        first = (np.arange(len(tensor)) - bounds[tensor]) * k.PIECE
+        elements = np.minimum(k.PIECE, sizes[tensor] - first)
+        self.pieces = np.stack([tensor, first, elements], axis=1)
+        batch = np.cumsum(elements) // k.PIECE  # small tensors that make up a piece's worth go together
+        self.batches = np.concatenate([np.flatnonzero(np.diff(batch, prepend=-1)), [len(batch)]])
 
     # Binding: the arrays of one step.
 
@@ -83,14 +89,15 @@ class NativePart:
             shape = np.array(weight.shape, np.int64)
             sparse = isinstance(grad, RowSparse)
             rows.append(
-                [id(weight.dtype), id(grad.dtype), weight.ndim, _address(shape), weight.nbytes]
-                + [0 if sparse else grad.nbytes, not sparse, len(t.all)]
+                (id(weight.dtype), id(grad.dtype), weight.ndim, _address(shape), weight.nbytes)
+                + (0 if sparse else grad.nbytes, not sparse, len(t.all))
             )
             self.keep.append(shape)
         self.expected = np.array(rows, np.int64)
         self.dtypes = [(t.weight.dtype, t.grad.dtype) for t in tensors]  # keeps the ids alive
-        self.ids = array("q", bytes(16 * len(tensors)))
-        self.job[k.IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], _address(self.expected)
+        self.ids = array("q", bytes(16))  # of a single weight and its gradient
+        self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], _address(self.expected)
+        self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
         self.job[k.N_TENSORS] = len(tensors)
         self._bind = binding.binder()
 
@@ -102,12 +109,14 @@ class NativePart:
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         """The same for lists."""
         n = len(weights)
-        self.ids[:n], self.ids[n:] = array("q", map(id, weights)), array("q", map(id, grads))
+        # An array of objects is an array of their addresses, and the fastest way to get them.
+        objects = [np.fromiter(arrays, object, n) for arrays in (weights, grads)]
+        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = map(_address, objects)
         return bool(self._bind(self.address))
 
     # Running.
 
-    def run_one(self, hypers: Iterable[float]) -> None:
+    def run_one(self, hypers: Scalars) -> None:
         """Updates the only tensor."""
         self._pack(self._first_row, 0, *hypers)
         if len(self._kernels) > 1:
@@ -121,18 +130,17 @@ class NativePart:
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""
         if self.rule.layerwise:  # these derive scalars of each tensor's own
-            self.hypers[:, : self.rule.given] = [rows[r] for r in which]
+            self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
         else:
             self.hypers[: len(rows), : self.rule.given] = rows
-            self.hyper_rows[:] = which
+            self.hyper_rows[:] = 0 if len(rows) == 1 else which
         self._run()
 
     def _run(self) -> None:
         for stage in range(len(self.rule.stages)):
             self.launch(stage)
             if stage < len(self.rule.derivations):
-                for t in range(len(self.states)):
-                    self.derive(t, stage, [self.norms(t, stage)])
+                self.derive(stage, self.norms(stage))
 
     def launch(self, stage: int) -> None:
         """One pass over all arrays."""
@@ -140,24 +148,38 @@ class NativePart:
         quick, long = self._kernels[stage]
         if self.elements <= QUICK:
             quick(self.address)
-        elif self.elements < PARALLEL:
+        elif self.elements * self.pointers.shape[1] < PARALLEL:
             long(self.address)
         else:
+            self.job[k.LEFT] = 0
             crew().run(long, self.address)
 
-    def norms(self, t: int, stage: int) -> list[list[float]]:
-        """Tensor t's sums of squares after a stage, a list over pieces for each norm."""
+    def squares(self, stage: int) -> list[list[float]]:
+        """The sums of squares of a stage: for each norm a list over pieces."""
         count = self.rule.stages[stage].norms
-        flat = self.sums.reshape(-1)[: len(self.pieces) * count].reshape(-1, count)
-        return flat[self.bounds[t] : self.bounds[t + 1]].T.tolist()
+        if not count:
+            return []
+        flat = self.sums.reshape(-1)[: len(self.pieces) * count]
+        return flat.reshape(-1, count).T.tolist()
 
-    def derive(self, t: int, stage: int, sums: Iterable[list[list[float]]]) -> None:
-        """Writes the scalars that follow from the sums of squares of a stage."""
-        pieces = [[x for part in parts for x in part] for parts in zip(*sums, strict=True)]
-        norms = [math.sqrt(math.fsum(p)) for p in pieces]
-        given = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
-        derived = self.rule.derive(stage, norms, self.hypers[t].tolist())
-        self.hypers[t, given : given + len(derived)] = derived
+    def norms(self, stage: int) -> list[list[float]]:
+        """The norms of each tensor after a stage."""
+        squares = self.squares(stage)
+        if len(self.pieces) == 1:
+            return [[math.sqrt(x) for (x,) in squares]]
+        bounds = self.bounds
+        return [[norm(x[a:b]) for x in squares] for a, b in pairwise(bounds)]
+
+    def derive(self, stage: int, norms: Sequence[Sequence[float]]) -> None:
+        """Writes the scalars that follow from the norms of each tensor after a stage."""
+        at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
+        derived = [self.rule.derive(stage, *x) for x in zip(norms, self.hypers.tolist(), strict=True)]
+        self.hypers[:, at : at + len(derived[0])] = derived
+
+
+def norm(squares: Iterable[float]) -> float:
+    """The Euclidean norm from the sums of squares of pieces; rounded once, so in whatever order they come."""
+    return math.sqrt(math.fsum(squares))
 
 
 class RowsPart(NativePart):
@@ -172,6 +194,7 @@ class RowsPart(NativePart):
         self.per_piece = max(1, k.PIECE // max(self.length, 1))
         self.pieces = np.zeros((-(-self.shape[0] // self.per_piece), k.PIECE_WORDS), np.int64)
         self.pieces[:, 1] = np.arange(len(self.pieces)) * self.per_piece
+        self.batches = np.arange(len(self.pieces) + 1)
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
@@ -187,12 +210,12 @@ class RowsPart(NativePart):
         self.pieces[:count, 2] = self.per_piece
         if count:
             self.pieces[count - 1, 2] = rows - self.pieces[count - 1, 1]
-        self.job[k.N_PIECES], self.elements = count, rows * self.length
+        self.job[k.N_BATCHES], self.elements = count, rows * self.length
         if isinstance(grad, RowSparse):
             self.job[k.INDICES] = _address(grad.indices)
             self.pointers[0, 1] = _address(grad.data)
 
-    def bind_one(self, weight: object, grad: object) -> bool:
+    def bind_one(self, weight: Any, grad: Any) -> bool:
         if not self.sparse or not isinstance(grad, RowSparse):
             return not self.sparse and super().bind_one(weight, grad)
         self.ids[0] = id(weight)
@@ -202,7 +225,7 @@ class RowsPart(NativePart):
             and grad.data.dtype == self.dtypes[0][1]
             and grad.data.flags.c_contiguous
             and ascending(grad.indices, self.shape[0])
-            and not np.may_share_memory(weight, grad.data)  # type: ignore[arg-type]
+            and not np.may_share_memory(weight, grad.data)
         )
         if fits:
             self._take(grad)
@@ -244,10 +267,10 @@ class StagedPart:
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         self.prepare(rows[which[0]])
         for stage in range(len(self.rule.stages)):
-            sums = self.launch(stage)
+            norms = self.launch(stage)
             if stage < len(self.rule.derivations):
                 for part in self.parts.values():
-                    part.derive(0, stage, sums)
+                    part.derive(stage, [norms])
 
     def prepare(self, hypers: Scalars) -> None:
         """Lays out a job for each length of segment there is."""
@@ -256,18 +279,17 @@ class StagedPart:
             part = self.parts[length] = NativePart(self.rule, [self._scratch_tensor(length)])
             part.hypers[:, : self.rule.given] = hypers
 
-    def launch(self, stage: int) -> list[list[list[float]]]:
-        """One pass over all arrays; returns the sums of squares of each segment."""
-        size, sums = self.tensor.weight.size, []
+    def launch(self, stage: int) -> list[float]:
+        """One pass over all arrays; returns the norms."""
+        size, squares = self.tensor.weight.size, []
         for first in range(0, size, SEGMENT):
             length = min(SEGMENT, size - first)
             part = self.parts[length]
             self._load(first, length)
             part.launch(stage)
             self._store(first, length, self.rule.stages[stage].writes)
-            if self.rule.stages[stage].norms:
-                sums.append(part.norms(0, stage))
-        return sums
+            squares.append(part.squares(stage))
+        return [norm(chain(*pieces)) for pieces in zip(*squares, strict=True)]
 
     def _scratch_tensor(self, length: int) -> Tensor:
         weight, grad, *rest = (s[:length] for s in self.scratch)
@@ -303,5 +325,5 @@ class LazyLayerwisePart(RowsPart):
 
     def _run(self) -> None:
         self.measured.prepare(self.hypers[0, : self.rule.given].tolist())
-        self.derive(0, 0, self.measured.launch(0))
+        self.derive(0, [self.measured.launch(0)])
         self.launch(1)

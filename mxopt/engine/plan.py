@@ -6,8 +6,9 @@ the rest one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,9 +25,9 @@ Scalars = Sequence[float]
 class Part(Protocol):
     """Some tensors of a plan that run together.
 
-    `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they are not like the ones
-    the part was made for; a part that is not `lasting` never does. `run` (`run_one`) updates: tensor t by the
-    hyper-parameters `rows[which[t]]`.
+    `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they are not like
+    the ones the part was made for; a part that is not `lasting` never takes them. `run` (`run_one`) updates, tensor
+    t by the hyper-parameters `rows[which[t]]`.
     """
 
     lasting: bool
@@ -49,9 +50,8 @@ class Plan:
             tensor.check(rule)
         self.rule, self.engine, self.lazy = rule, engine, lazy
         self.parts = self._parts(tensors)
-        (_, self.only), *more = self.parts or [([], None)]
-        if more or not binding.can_read_arrays():
-            self.only = None
+        readable = len(self.parts) == 1 and binding.can_read_arrays()
+        self.only = self.parts[0][1] if readable else None
         # For a plan of a single tensor: part of every update, so not wrapped.
         self.bind_one = self.only.bind_one if self.only else _never
         self.run_one = self.parts[0][1].run_one if self.parts else _nothing
@@ -88,8 +88,8 @@ class Plan:
             (positions, NativePart(self.rule, [tensors[p] for p in positions])) for positions in together.values()
         ] + alone
 
-    def _needs(self, tensor: Tensor) -> Callable[[Rule, Sequence[Tensor]], Part]:
-        """The kind of part that can run `tensor`."""
+    def _needs(self, tensor: Tensor) -> Any:
+        """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
 
         def reference(rule: Rule, tensors: Sequence[Tensor]) -> Part:
             return ReferencePart(rule, tensors, self.lazy and rule.lazy)
@@ -121,7 +121,7 @@ def _apart(tensors: Sequence[Tensor]) -> bool:
             if isinstance(array, np.ndarray) and array.size:
                 spans.append(np.lib.array_utils.byte_bounds(array))
     spans.sort()
-    return all(stop <= start for (_, stop), (start, _) in zip(spans, spans[1:], strict=False))
+    return all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 
 
 def _never(weight: object, grad: object) -> bool:

@@ -75,7 +75,9 @@ class ReferencePart:
 
     def _row_state(self, values: dict[str, Any], real: Any) -> None:
         rule = self.rule
-        assert rule.row_state and rule.row_value and rule.row_update
+        assert rule.row_state
+        assert rule.row_value
+        assert rule.row_update
         if not values["grad"].size:
             return
         x = rule.row_value(*(values[n] for n in parameters(rule.row_value)))

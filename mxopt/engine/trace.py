@@ -17,10 +17,10 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 # NumPy's names of what a rule may do to an element; everything here is exact to the last bit in IEEE
 # arithmetic, so that every engine can give the same result.
-OPERATIONS = frozenset(
-    "add subtract multiply divide negative sqrt absolute where "
-    "greater greater_equal less less_equal equal not_equal logical_and logical_or".split()
-)
+OPERATIONS = {
+    "add", "subtract", "multiply", "divide", "negative", "sqrt", "absolute", "where", "logical_and", "logical_or",
+    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
+}  # fmt: skip
 
 Operand = int | float  # the position of an earlier value on the tape, or a literal
 

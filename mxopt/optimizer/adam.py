@@ -197,7 +197,7 @@ class Nadam(_Moments):
         return lr, self.beta1, self.beta2, self.epsilon, mean_share, grad_share, 1 - self.beta2**t
 
     def _momentum(self, t: int) -> float:
-        return self.beta1 * (1 - 0.5 * 0.96 ** (t * self.schedule_decay))
+        return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
 
     def _schedule(self, t: int) -> float:
         """The product of the momenta of all updates up to `t`."""

@@ -6,7 +6,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -94,7 +93,7 @@ class Optimizer:
         self.begin_num_update = begin_num_update
         self.num_update = begin_num_update
         self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
-        self.idx2name = dict(param_idx2name or {})
+        self.idx2name: dict[Any, str] = dict(param_idx2name or {})
         self.sym_info = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
         self.param_dict = param_dict or {}
         self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}
@@ -190,7 +189,7 @@ class Optimizer:
     def set_learning_rate(self, lr: float) -> None:
         """Sets the learning rate. Raises UserWarning, as in MXNet, where a scheduler gives it."""
         if self.lr_scheduler is not None:
-            raise UserWarning("set_learning_rate: the rate comes from lr_scheduler; set its base_lr, or detach it first")
+            raise UserWarning("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
         _check_number("learning_rate", lr)
         self.lr = lr
 
@@ -227,7 +226,7 @@ class Optimizer:
         given = getattr(self, what)
         if index in given:
             return float(given[index])
-        return float(given.get(self.idx2name.get(index), 1.0))  # type: ignore[call-overload]
+        return float(given.get(self.idx2name.get(index), 1.0))
 
     def _get_lr(self, index: Index) -> float:
         """The learning rate of a parameter."""
@@ -269,7 +268,7 @@ class Optimizer:
         return {"num_update": self.num_update, "devices": self._all_index_update_counts}
 
     def set_counts(self, counts: Mapping[str, Any]) -> None:
-        """Counts on from what `get_counts` returned. Raises StatesError, and changes nothing, where that is no counts."""
+        """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it is no counts."""
         try:
             num_update = int(counts["num_update"])
             devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}
@@ -288,14 +287,13 @@ def _check_number(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} is NaN")
 
 
-@cache
 def arguments_of(cls: type) -> tuple[str, ...]:
     """The names of a class's constructor arguments, those it hands on to its bases as **kwargs included."""
     names: dict[str, None] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         names.update(dict.fromkeys(named))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,8 @@ class LARS(RuleOptimizer):
     def rule(self) -> Rule:
         return layerwise.lars_momentum if self.momentum else layerwise.lars
 
-    def group(self, index: Index) -> Any:
-        return self._exempt(index), self.previous_lr.get(index)
+    def groups(self, indices: Sequence[Index]) -> Iterable[Any]:
+        return [(self._exempt(index), self.previous_lr.get(index)) for index in indices]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         eta = math.nan if self._exempt(index) else self.eta
@@ -74,7 +74,7 @@ class LARS(RuleOptimizer):
         return lr, eta, self.eps, self.momentum * self._correction(index)
 
     def _exempt(self, index: Index) -> bool:
-        return self.idx2name.get(index, str(index)).endswith(("gamma", "beta", "bias"))  # type: ignore[call-overload]
+        return self.idx2name.get(index, str(index)).endswith(("gamma", "beta", "bias"))
 
     def _correction(self, index: Index) -> float:
         now = self.learning_rate
@@ -85,7 +85,6 @@ class LARS(RuleOptimizer):
         super()._update(index, weight, grad, state, masters)
         lr = self.learning_rate
         self.previous_lr.update(dict.fromkeys(index if isinstance(index, LISTS) else (index,), lr))
-
 
     def get_counts(self) -> dict[str, Any]:
         return {**super().get_counts(), "previous_lr": self.previous_lr}

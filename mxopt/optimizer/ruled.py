@@ -7,7 +7,8 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, ClassVar
 
 from mxopt import settings
@@ -119,7 +120,12 @@ class RuleOptimizer(Optimizer):
         plan.run_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
 
     def _update_list(
-        self, indices: Sequence[Index], weights: Sequence[Any], grads: Sequence[Any], states: Sequence[Any], masters: bool
+        self,
+        indices: Sequence[Index],
+        weights: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[Any],
+        masters: bool,
     ) -> None:
         if not len(indices) == len(weights) == len(grads) == len(states):
             raise ArrayError(
@@ -140,21 +146,24 @@ class RuleOptimizer(Optimizer):
     def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
         """The distinct rows of hyper-parameters, and for each parameter which row is its own."""
         clip = self.clip_gradient
-        bound = clip if clip and clip > 0 else math.inf
-        counts, rescale = self._index_update_count, self.rescale_grad
-        rows: dict[tuple[float, ...], int] = {}
-        which, known = [], {}
-        for index, lr, wd in zip(indices, self._get_lrs(indices), self._get_wds(indices), strict=True):
-            key = (lr, wd, counts[index], self.group(index))
-            row = known.get(key)
-            if row is None:
-                rate, *own = self.scalars(index, lr, key[2])
-                row = known[key] = rows.setdefault((rate, wd, rescale, bound, *own), len(rows))
-            which.append(row)
-        return list(rows), which
+        common = self.rescale_grad, clip if clip and clip > 0 else math.inf
+        counts = map(self._index_update_count.__getitem__, indices)
+        kinds = list(zip(self._get_lrs(indices), self._get_wds(indices), counts, self.groups(indices), strict=False))
+        if kinds.count(kinds[0]) == len(kinds):  # the usual case, and faster
+            firsts, which = {kinds[0]: 0}, []
+        else:
+            firsts = {}
+            which = [firsts.setdefault(kind, len(firsts)) for kind in kinds]
+        rows = []
+        for kind in firsts:
+            lr, wd, t, _ = kind
+            rate, *own = self.scalars(indices[kinds.index(kind)], lr, t)
+            rows.append((rate, wd, *common, *own))
+        return rows, which or [0] * len(kinds)
 
-    def group(self, index: Index) -> Any:
-        """What distinguishes parameters beside learning rate, weight decay and count, where something does."""
+    def groups(self, indices: Sequence[Index]) -> Iterable[Any]:
+        """For each parameter what distinguishes it beside learning rate, weight decay and count; nothing here."""
+        return repeat(None)
 
     def _tensors(
         self,
@@ -172,6 +181,6 @@ class RuleOptimizer(Optimizer):
                 try:
                     state, master = self.split(state)
                 except (TypeError, ValueError):
-                    raise ArrayError(f"{name}: needs the state of create_state_multi_precision, got {state!r}") from None
+                    raise ArrayError(f"{name}: needs a state of create_state_multi_precision, got {state!r}") from None
             tensors.append(Tensor(name, weight, grad, self.state_arrays(state), master))
         return tensors

@@ -134,9 +134,7 @@ class DCASGD(RuleOptimizer):
         See `Optimizer`.
     """
 
-    def __init__(
-        self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.lamda = lamda

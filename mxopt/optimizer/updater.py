@@ -46,7 +46,7 @@ class Updater:
             The arrays can't be updated; no weight and no count has been changed then.
         """
         if isinstance(index, LISTS):
-            self._update_list([_text(i) for i in index], grad, weight)
+            self._update_list(index, grad, weight)
             return
         if type(index) is bytes:  # as MXNet's kvstore hands over a string
             index = index.decode()
@@ -54,11 +54,14 @@ class Updater:
             self._prepare(index, weight)
         self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
 
-    def _update_list(self, indices: list[Index], grads: Any, weights: Any) -> None:
-        for index, weight in zip(indices, weights, strict=True):
-            if not self.states_synced.get(index):
-                self._prepare(index, weight)
-        states = [self.states[index] for index in indices]
+    def _update_list(self, indices: Any, grads: Any, weights: Any) -> None:
+        if bytes in set(map(type, indices)):
+            indices = [index.decode() if type(index) is bytes else index for index in indices]
+        if not all(map(self.states_synced.get, indices)):
+            for index, weight in zip(indices, weights, strict=True):
+                if not self.states_synced.get(index):
+                    self._prepare(index, weight)
+        states = list(map(self.states.__getitem__, indices))
         update, size = self.optimizer.update_multi_precision, self.optimizer.aggregate_num
         if not self.aggregate_updates:
             for arguments in zip(indices, weights, grads, states, strict=True):
@@ -104,10 +107,6 @@ class Updater:
         self.optimizer, self.states = optimizer, loaded.states
         self.states_synced = dict.fromkeys(self.states, False)
         self.aggregate_updates = optimizer.aggregate_num > 0
-
-
-def _text(index: Any) -> Any:
-    return index.decode() if isinstance(index, bytes) else index
 
 
 def get_updater(optimizer: Optimizer) -> Updater:

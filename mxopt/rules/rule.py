@@ -54,9 +54,10 @@ class Rule:
     """An optimizer's mathematics.
 
     `states` are the arrays kept for each weight. `hypers` are the scalars: `COMMON` first, then the rule's own in the
-    order in which its functions name them, `given` in all; then the derived ones. `lazy` says that rows without a gradient may be left alone. A `row_state` has
-    one value for each row of the weight; `row_update(state, mean_square, **hypers)` renews it from the mean over the
-    row of the square of what `row_value(grad, **hypers)` returns, before the stage sees it.
+    order in which its functions name them, `given` in all; then the derived ones. `lazy` says that rows without a
+    gradient may be left alone. A `row_state` has one value for each row of the weight; before the stage sees it,
+    `row_update(state, mean_square, **hypers)` renews it from the mean over the row of the square of what
+    `row_value(grad, **hypers)` returns.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Rule:
     row_update: Function | None = None
     hypers: tuple[str, ...] = field(init=False)
     given: int = field(init=False)
+    wanted: tuple[tuple[int, ...], ...] = field(init=False)  # for each derivation: which hypers it takes
 
     def __post_init__(self) -> None:
         arrays = {"weight", "grad", *self.states}
@@ -81,6 +83,11 @@ class Rule:
         names = (*(name for name in given if name not in derived), *derived)
         object.__setattr__(self, "hypers", names)
         object.__setattr__(self, "given", len(names) - len(derived))
+        wanted = tuple(
+            tuple(names.index(name) for name in parameters(derivation.function)[stage.norms :])
+            for stage, derivation in zip(self.stages, self.derivations, strict=False)
+        )
+        object.__setattr__(self, "wanted", wanted)
 
     @property
     def layerwise(self) -> bool:
@@ -88,10 +95,8 @@ class Rule:
         return bool(self.derivations)
 
     def derive(self, step: int, norms: Sequence[float], hypers: Sequence[float]) -> tuple[float, ...]:
-        """The scalars that follow stage `step`."""
-        function = self.derivations[step].function
-        wanted = parameters(function)[len(norms) :]
-        return tuple(function(*norms, *(hypers[self.hypers.index(name)] for name in wanted)))
+        """The scalars that follow stage `step`; `hypers` are those known so far, in order."""
+        return tuple(self.derivations[step].function(*norms, *[hypers[k] for k in self.wanted[step]]))
 
 
 def rule(*states: str, lazy: bool = True) -> Callable[[Function], Rule]:
