@@ -4,6 +4,7 @@ MXOptError
     ArgumentError (ValueError)        an argument's value can't be meant
         ArgumentTypeError (TypeError)   its type is wrong
         ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
+            RepeatedParameterError (RuntimeError)  the same parameter stands twice
     UnknownArgumentError (TypeError)  an argument that doesn't exist
     UnknownNameError (ValueError)     a name nothing is registered under
     ArrayError (ValueError)           an array's shape, memory or values can't work
@@ -35,6 +36,10 @@ class ArgumentKeyError(ArgumentError, KeyError):
     __str__ = Exception.__str__  # KeyError's shows the message in quotes
 
 
+class RepeatedParameterError(ArgumentError, RuntimeError):
+    """The same parameter stands twice among an optimizer's parameters."""
+
+
 class UnknownArgumentError(MXOptError, TypeError):
     """An argument that doesn't exist."""
 
@@ -49,6 +54,10 @@ class ArrayError(MXOptError, ValueError):
 
 class ArrayTypeError(ArrayError, TypeError):
     """An array's dtype or device can't work, or it is no array."""
+
+
+class ScheduleOverError(MXOptError, RuntimeError):
+    """A list of learning rates has no value for this step."""
 
 
 class StatesError(MXOptError, ValueError):
