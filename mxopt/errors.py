@@ -4,11 +4,12 @@ MXOptError
     ArgumentError (ValueError)        an argument's value can't be meant
         ArgumentTypeError (TypeError)   its type is wrong
         ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
-            RepeatedParameterError (RuntimeError)  the same parameter stands twice
+        RepeatedParameterError (RuntimeError)  the same parameter stands twice
     UnknownArgumentError (TypeError)  an argument that doesn't exist
     UnknownNameError (ValueError)     a name nothing is registered under
     ArrayError (ValueError)           an array's shape, memory or values can't work
         ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
+    ScheduleOverError (RuntimeError)  a list of learning rates has no value for this step
     StatesError (ValueError)          saved states that can't be read, or don't fit
 """
 
