@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mxopt.device import is_cupy, library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError
 
 
@@ -30,8 +31,9 @@ class RowSparse:
 
     def todense(self) -> np.ndarray:
         """A new dense array with the same values."""
-        dense = np.zeros(self.shape, self.dtype)
-        dense[self.indices] = self.data
+        with on_device_of(self.data):
+            dense: np.ndarray = library_of(self.data).zeros(self.shape, self.dtype)
+            dense[self.indices] = self.data
         return dense
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -53,9 +55,9 @@ def row_sparse_array(
     Parameters
     ----------
     arg : (data, indices)
-        `data` (k, ...) the rows, `indices` (k,) whole numbers: which rows they are. In any order; the rows of
-        an index that comes several times are added, in the order in which they stand. Sorted indices and
-        contiguous data are taken without a copy.
+        `data` (k, ...) the rows, a NumPy or CuPy array; `indices` (k,) whole numbers: which rows they are. In any
+        order; the rows of an index that comes several times are added, in the order in which they stand. Sorted
+        indices and contiguous data are taken without a copy.
     shape : sequence of int, optional
         The whole array's shape; without it just long enough for the largest index.
     dtype : dtype, optional
@@ -66,9 +68,13 @@ def row_sparse_array(
     ArrayError
         The shapes don't fit together, or an index is out of range.
     ArrayTypeError
-        The indices are no whole numbers.
+        The indices are no whole numbers, or on a GPU while the data is not.
     """
-    data, indices = (arg.data, arg.indices) if isinstance(arg, RowSparse) else map(np.asarray, arg)
+    data, indices = (arg.data, arg.indices) if isinstance(arg, RowSparse) else arg
+    if is_cupy(indices) and not is_cupy(data):
+        raise ArrayTypeError("row_sparse_array: the indices are on a GPU, the data is not")
+    library, place = library_of(data), data
+    data, indices = library.asarray(data), to_host(indices)
     if shape is None and isinstance(arg, RowSparse):
         shape = arg.shape
     if indices.size == 0:
@@ -88,11 +94,12 @@ def row_sparse_array(
     if len(indices) and not (indices.min() >= 0 and indices.max() < shape[0]):
         wrong = indices[(indices < 0) | (indices >= shape[0])][0]
         raise ArrayError(f"row_sparse_array: index {wrong} is out of range for {shape[0]} rows")
-    data = np.ascontiguousarray(data, dtype=dtype)
+    data = library.ascontiguousarray(data, dtype=dtype)
     indices = np.ascontiguousarray(indices, dtype=np.int64)
-    if np.any(indices[1:] <= indices[:-1]):
-        data, indices = _merged(data, indices)
-    return RowSparse(data, indices, shape)
+    if np.any(indices[1:] <= indices[:-1]):  # merged on the host even for CuPy, for the sake of the order
+        data, indices = _merged(to_host(data), indices)
+    with on_device_of(place):
+        return RowSparse(library.asarray(data), library.asarray(indices), shape)
 
 
 def _merged(data: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

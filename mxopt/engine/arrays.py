@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from mxopt.device import is_cupy as is_cupy
+from mxopt.device import library_of, on_device_of, place_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse
 
@@ -34,8 +37,9 @@ def as_array(x: Any, name: str) -> Any:
         ) from error
 
 
-def is_cupy(x: Any) -> bool:
-    return type(x).__module__.startswith("cupy")
+def is_array(x: Any) -> bool:
+    """Whether `x` is a NumPy or CuPy array."""
+    return isinstance(x, np.ndarray) or is_cupy(x)
 
 
 def _from_dlpack(x: Any) -> np.ndarray:
@@ -49,20 +53,23 @@ def _from_dlpack(x: Any) -> np.ndarray:
 
 def check_weight(weight: Any, name: str) -> None:
     """Raises where `weight` can't be updated in place."""
-    if not isinstance(weight, np.ndarray):
+    if not is_array(weight):
         raise ArrayTypeError(f"{name}: the weight must be a dense array, got {type(weight).__name__}")
     if weight.dtype not in DTYPES:
         raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
-    if not weight.flags.writeable:
+    if not _writeable(weight):
         raise ArrayError(f"{name}: the weight is read-only, so it can't be updated in place")
     if any(stride == 0 and n > 1 for n, stride in zip(weight.shape, weight.strides, strict=True)):
         raise ArrayError(f"{name}: the weight is a broadcast view, whose elements share memory")
 
 
-def check_grad(weight: np.ndarray, grad: Any, name: str) -> None:
+def check_grad(weight: Any, grad: Any, name: str) -> None:
     """Raises where `grad` can't be the gradient of `weight`."""
-    if not isinstance(grad, np.ndarray | RowSparse):
-        raise ArrayTypeError(f"{name}: the weight is a NumPy array, the gradient {type(grad).__name__}")
+    if isinstance(grad, RowSparse):
+        _check_place(grad.data, weight, name, "the gradient")
+        _check_place(grad.indices, weight, name, "its row indices")
+    else:
+        _check_place(grad, weight, name, "the gradient")
     if grad.shape != weight.shape:
         raise ArrayError(f"{name}: the weight has shape {weight.shape}, the gradient {grad.shape}")
     narrower = grad.dtype in DTYPES and grad.dtype.itemsize <= max(weight.dtype.itemsize, 4)
@@ -71,25 +78,36 @@ def check_grad(weight: np.ndarray, grad: Any, name: str) -> None:
     if overlap(weight, grad):
         raise ArrayError(f"{name}: the gradient shares memory with the weight")
     if isinstance(grad, RowSparse):
-        indices = grad.indices
+        indices = to_host(grad.indices)
         if len(indices) and (indices[0] < 0 or indices[-1] >= weight.shape[0] or np.any(indices[1:] <= indices[:-1])):
             raise ArrayError(f"{name}: row indices must be ascending and within 0 to {weight.shape[0] - 1}")
 
 
-def check_state(state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
-    """Raises where `state` can't be a state of a weight, for which it needs `shape`."""
-    if not isinstance(state, np.ndarray) or state.dtype not in DTYPES:
-        got = getattr(state, "dtype", type(state))
-        raise ArrayTypeError(f"{name}: {what} must be a floating-point array, got {got}")
-    if not state.flags.writeable:
+def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
+    """Raises where `state` can't be a state of `weight`, for which it needs `shape`."""
+    _check_place(state, weight, name, what)
+    if state.dtype not in DTYPES:
+        raise ArrayTypeError(f"{name}: {what} must be a floating-point array, got {state.dtype}")
+    if not _writeable(state):
         raise ArrayError(f"{name}: {what} is read-only")
     if state.shape != shape:
         raise ArrayError(f"{name}: {what} has shape {state.shape}, needs {shape}")
 
 
-def overlap(a: np.ndarray, b: np.ndarray | RowSparse) -> bool:
+def _check_place(array: Any, weight: Any, name: str, what: str) -> None:
+    if not is_array(array):
+        raise ArrayTypeError(f"{name}: {what} must be an array like the weight, got {type(array).__name__}")
+    if place_of(array) != place_of(weight):
+        raise ArrayTypeError(f"{name}: the weight is on {place_of(weight)}, {what} on {place_of(array)}")
+
+
+def _writeable(array: Any) -> bool:
+    return is_cupy(array) or bool(array.flags.writeable)
+
+
+def overlap(a: Any, b: Any) -> bool:
     """Whether two arrays share memory; views too entangled to be sure count as sharing."""
-    b = b.data if isinstance(b, RowSparse) else b
+    a, b = addresses(a), addresses(b.data if isinstance(b, RowSparse) else b)
     if not np.may_share_memory(a, b):
         return False
     try:
@@ -98,21 +116,30 @@ def overlap(a: np.ndarray, b: np.ndarray | RowSparse) -> bool:
         return True
 
 
-def is_plain(array: np.ndarray) -> bool:
+def addresses(x: Any) -> np.ndarray:
+    """An array that is where `x` is, for asking NumPy about memory. That of a CuPy array must never be read."""
+    if not is_cupy(x):
+        return np.asarray(x)
+    layout = {"shape": x.shape, "strides": x.strides, "typestr": f"|V{x.itemsize}", "data": (x.data.ptr, False)}
+    return np.asarray(SimpleNamespace(__array_interface__={**layout, "version": 3}))
+
+
+def is_plain(array: Any) -> bool:
     """Whether a kernel can walk the array's memory from start to end."""
-    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+    if is_cupy(array):
+        return bool(array.flags.c_contiguous)
+    return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
 
 
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
-    """Zeros on the device and of the dtype of `like`; their memory isn't touched before it is used."""
-    if is_cupy(like):
-        return sys.modules["cupy"].zeros(shape, like.dtype)
-    return np.zeros(shape, like.dtype)
+    """Zeros on the device and of the dtype of `like`; on the CPU their memory isn't touched before it is used."""
+    with on_device_of(like):
+        return library_of(like).zeros(shape, like.dtype)
 
 
 def to_device_of(array: Any, like: Any) -> Any:
     """`array` on the device of `like`; as it is where it is there already."""
-    if is_cupy(array) == is_cupy(like):
+    if place_of(array) == place_of(like):
         return array
-    cupy = sys.modules["cupy"]
-    return cupy.asarray(array) if is_cupy(like) else cupy.asnumpy(array)
+    with on_device_of(like):
+        return library_of(like).asarray(to_host(array))

@@ -68,7 +68,7 @@ __device__ inline void store(double *at, double x) {{ *at = x; }}
 // To nearest, ties to even; a NaN stays a quiet NaN.
 __device__ inline void store(bfloat16 *at, float x) {{
     const unsigned bits = __float_as_uint(x);
-    at->bits = x != x ? bits >> 16 & 0x8000 | 0x7fc0 : bits + 0x7fff + (bits >> 16 & 1) >> 16;
+    at->bits = x != x ? ((bits >> 16) & 0x8000) | 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }}
 
 // Adds the squares of a block's threads to the sums, of which thread LANES * norm + lane holds one.
@@ -125,7 +125,7 @@ class _Writer:
     def definition(self) -> str:
         kernel, rule, stage = self.kernel, self.rule, self.stage
         self.put(f'\nextern "C" __global__ void __launch_bounds__(THREADS) {kernel.name}(')
-        self.put("    " + ", ".join(PARAMETERS) + ") {")
+        self.put(f"    {', '.join(PARAMETERS)}) {{")
         if kernel.rows:
             self.put("const word tensor = 0, k = blockIdx.x, which = indices ? indices[k] : k, count = row;")
             places = {"grad": "k * row", rule.row_state: "which"}
@@ -140,9 +140,10 @@ class _Writer:
             address = f"table[{len(self.types)} * tensor + {k}]"
             if array in used or array in stage.writes or array == "master":
                 self.put(f"{type} *a_{array} = ({type} *){address} + {places[array]};")
+        self.put(f"const double *given = hypers + {len(rule.hypers)} * hyper_rows[tensor];")
         for k, name in enumerate(rule.hypers):
             if name in used:
-                self.put(f"const {self.real} h_{name} = ({self.real})hypers[{len(rule.hypers)} * hyper_rows[tensor] + {k}];")
+                self.put(f"const {self.real} h_{name} = ({self.real})given[{k}];")
         if rule.row_state is not None:
             self._renew_row_state(rule.row_state)
         if stage.norms:
@@ -190,17 +191,17 @@ class _Writer:
     def _renew_row_state(self, state: str) -> None:
         """Each thread computes the row's new state, as `x_<state>`; one stores it."""
         rule = self.rule
-        assert rule.row_value is not None and rule.row_update is not None
+        assert rule.row_value
+        assert rule.row_update
         self._sum(rule.row_value, (), 1)
         self.put("__shared__ double total;")
         self.put("if (threadIdx.x == 0) total = sum;")
-        self.put(f"const {self.real} old_state = load(a_{state});")
-        self.put("__syncthreads();")
+        self.put(f"{self.real} x_{state} = load(a_{state});")
+        self.put("__syncthreads();  // before the state is written, too")
         self.put(f"const {self.real} x_mean_square = ({self.real})(total / (double)row);")
-        self.put(f"{self.real} x_{state} = old_state;")
         (new,) = self._run(rule.row_update)
         self.put(f"x_{state} = {new};")
-        self.put(f"if (threadIdx.x == 0) store(a_{state}, x_{state});")
+        self.put(f"if (threadIdx.x == 0) store(a_{state}, {new});")
         self.fixed = frozenset([state])
 
     def _run(self, function: Function) -> list[str]:
@@ -210,7 +211,7 @@ class _Writer:
         values = [("h_" if name in self.rule.hypers else "x_") + name for name in names]
 
         def name(x: Operand) -> str:
-            return values[x] if isinstance(x, int) else f"({self.real}){x.hex()}"
+            return values[x] if isinstance(x, int) else f"({self.real}){x!r}"
 
         for operation, operands in tape.operations:
             x = [name(o) for o in operands]

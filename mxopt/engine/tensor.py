@@ -28,8 +28,6 @@ class Tensor:
         """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
         self.weight = arrays.as_array(self.weight, f"{self.name}, weight")
         self.grad = arrays.as_array(self.grad, f"{self.name}, grad")
-        if arrays.is_cupy(self.weight):
-            return
         arrays.check_weight(self.weight, self.name)
         arrays.check_grad(self.weight, self.grad, self.name)
         if len(self.states) != len(rule.states):
@@ -41,12 +39,12 @@ class Tensor:
             if isinstance(state, Noise):
                 continue
             shape = (self.weight.shape[0], 1) if what == rule.row_state else self.weight.shape
-            arrays.check_state(state, shape, self.name, what)
+            arrays.check_state(self.weight, state, shape, self.name, what)
         if self.master is not None:
-            arrays.check_state(self.master, self.weight.shape, self.name, "the master copy")
+            arrays.check_state(self.weight, self.master, self.weight.shape, self.name, "the master copy")
             if self.master.dtype != np.float32:
                 raise ArrayTypeError(f"{self.name}: the master copy must be float32, got {self.master.dtype}")
-        written = [a for a in (self.weight, *self.states, self.master) if isinstance(a, np.ndarray)]
+        written = [a for a in (self.weight, *self.states, self.master) if arrays.is_array(a)]
         for k, a in enumerate(written):
             if any(arrays.overlap(a, b) for b in written[:k]) or arrays.overlap(a, self.grad):
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
@@ -64,4 +62,4 @@ class Tensor:
     @property
     def plain(self) -> bool:
         """Whether a kernel can walk all arrays from start to end."""
-        return all(isinstance(a, np.ndarray) and arrays.is_plain(a) for a in self.all)
+        return all(arrays.is_array(a) and arrays.is_plain(a) for a in self.all)
