@@ -65,6 +65,26 @@ class StatesError(MXOptError, ValueError):
     """Saved states can't be read, or don't fit what they are loaded into."""
 
 
+class KVStoreError(MXOptError, RuntimeError):
+    """A key-value store can't do what is asked."""
+
+
+class NotInitializedError(KVStoreError, LookupError):
+    """A key was never initialised, or the server that held it has lost it."""
+
+
+class ProtocolError(KVStoreError, ValueError):
+    """Bytes that are no valid message."""
+
+
+class DeadlineError(KVStoreError, TimeoutError):
+    """No answer came in time."""
+
+
+class JobFailedError(KVStoreError, ConnectionError):
+    """Another process of the job failed, ended early or is gone."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A half-sentence that suggests the names like `name`; all of them where none is near."""
     names = sorted(names)

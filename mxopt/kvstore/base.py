@@ -1,0 +1,156 @@
+"""What a key-value store is, the registry of their kinds, and `create`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, TypeVar
+
+from mxopt.engine import arrays
+from mxopt.errors import KVStoreError, UnknownNameError, nearest
+
+K = TypeVar("K", bound=type)
+
+LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device")
+DISTRIBUTED = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device", "dist_async", "dist_device_async", "dist_ssp")
+
+
+class KVStoreBase:
+    """The interface of all stores. A store of one's own defines `broadcast`, `pushpull` and what else it can."""
+
+    OPTIMIZER: ClassVar[str] = "optimizer"
+    kv_registry: ClassVar[dict[str, type[KVStoreBase]]] = {}
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """Writes the value of rank 0 to `out` of all ranks."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't define broadcast")
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """Sums `value` over all ranks and writes what the store makes of it to `out`, or to `value` without it."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't define pushpull")
+
+    def set_optimizer(self, optimizer: Any) -> None:
+        """Makes the store update its values by what is pushed."""
+        raise NotImplementedError(f"{type(self).__name__} has no optimizer")
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        """Whether the store has a capability; there is one, 'optimizer'."""
+        raise NotImplementedError
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Writes the optimizer's states to a file."""
+        raise NotImplementedError(f"{type(self).__name__} has no optimizer")
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Takes the optimizer's states from a file."""
+        raise NotImplementedError(f"{type(self).__name__} has no optimizer")
+
+    @property
+    def type(self) -> str:
+        """The kind of store."""
+        raise NotImplementedError
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        raise NotImplementedError
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers share the store."""
+        raise NotImplementedError
+
+    @staticmethod
+    def register(klass: K) -> K:
+        """Registers a class of stores under its name in lower case; usable as a decorator. Warns where it takes another's."""
+        if not isinstance(klass, type):
+            raise AssertionError(f"register needs a class, got {klass!r}")
+        name = klass.__name__.lower()
+        other = KVStoreBase.kv_registry.get(name)
+        if other is not None:
+            warnings.warn(
+                f"the new kvstore {klass.__module__}.{klass.__name__} is overriding {other.__module__}.{other.__name__}",
+                stacklevel=2,
+            )
+        KVStoreBase.kv_registry[name] = klass
+        return klass
+
+
+@KVStoreBase.register
+class TestStore(KVStoreBase):
+    """A store of one worker that keeps nothing: `pushpull` sums a list of values. For tests of what uses stores."""
+
+    __test__ = False  # not a test of pytest's
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """Copies `value` to every `out`."""
+        for target in _list(out):
+            arrays.as_array(target, f"key {key!r}: out")[...] = value
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """Writes the sum of the list `value` to every `out`, or back to every value; a single value only to `out`."""
+        if not isinstance(value, list | tuple):
+            self.broadcast(key, value, out if out is not None else [])
+            return
+        total = sum(arrays.as_array(v, f"key {key!r}") for v in value)
+        self.broadcast(key, total, value if out is None else out)
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        """False for 'optimizer'; raises ValueError for anything else."""
+        if capability.lower() == KVStoreBase.OPTIMIZER:
+            return False
+        raise ValueError(f"unknown capability {capability!r}")
+
+    @property
+    def type(self) -> str:
+        return "teststore"
+
+    @property
+    def rank(self) -> int:
+        return 0
+
+    @property
+    def num_workers(self) -> int:
+        return 1
+
+
+def create(name: str = "local") -> Any:
+    """Makes a key-value store.
+
+    Parameters
+    ----------
+    name : str
+        In any case. `local` and `device` (and MXNet's old names of them) live in this process; `dist_sync`,
+        `dist_device_sync`, `dist_async` and `dist_ssp` are shared by the workers of a job and held by its servers, which the
+        environment says how to reach (`DMLC_PS_ROOT_URI` and so on); or the name of a registered class.
+
+    Raises
+    ------
+    TypeError
+        `name` is no text.
+    ValueError
+        There is no such store; the message names those like it.
+    DeadlineError
+        The job's other processes haven't come together in time.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a kvstore must be a text, got {name!r}")
+    name = name.lower()
+    if name in KVStoreBase.kv_registry:
+        return KVStoreBase.kv_registry[name]()
+    if name in LOCAL:
+        from mxopt.kvstore.local import KVStore
+
+        return KVStore(name)
+    if name in DISTRIBUTED:
+        from mxopt.kvstore.dist import DistKVStore
+
+        return DistKVStore(name)
+    if "nccl" in name or name in ("horovod", "byteps", "p3"):
+        raise KVStoreError(f"mxopt has no kvstore {name!r}: use 'device' in one process, 'dist_sync' in several")
+    raise UnknownNameError(f"there is no kvstore {name!r}: {nearest(name, (*LOCAL, *DISTRIBUTED, *KVStoreBase.kv_registry))}")
+
+
+def _list(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, list | tuple) else [x]

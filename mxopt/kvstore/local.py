@@ -1,0 +1,216 @@
+"""The stores that live in one process: `local` and `device`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mxopt import states
+from mxopt.engine import arrays
+from mxopt.errors import ArrayError
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.compression import GradientCompression
+from mxopt.kvstore.values import Key, Keys, Pairs, row_ids, total, write, write_rows
+from mxopt.optimizer import Optimizer, Updater, get_updater
+from mxopt.sparse import RowSparse
+
+
+class KVStore(KVStoreBase):
+    """Values by key in this process: pushed values are summed, and replace the value or update it.
+
+    The kinds differ in the order of the sums (`values.total`) and in compression, which only `device` has.
+    """
+
+    def __init__(self, name: str = "local") -> None:
+        self._type = name
+        self._keys = Keys()
+        self._values: dict[Key, Any] = {}
+        self._updater: Callable[[Any, Any, Any], None] | None = None
+        self._compression: GradientCompression | None = None
+
+    @property
+    def _on_device(self) -> bool:
+        return "device" in self._type
+
+    # Values.
+
+    def init(self, key: Any, value: Any) -> None:
+        """Gives keys their first values, which are copied.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+        value : array or RowSparse, or a list
+
+        Raises KVStoreError for a key that has a value already.
+        """
+        pairs = self._keys.pairs(key, value)
+        for name, (first, *_) in pairs:
+            self._keys.add(name)
+            self._values[name] = _stored(first)
+
+    def push(self, key: Any, value: Any, priority: int = 0) -> None:
+        """Sums the values of each key; the sum replaces the key's value, or updates it where an optimizer is set.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+            A key that comes twice counts as one with the values of both.
+        value : array or RowSparse, a list of them for the key, or a list of either for a list of keys
+            Not changed, and not kept.
+        priority : int
+            Has no effect here.
+        """
+        pairs = self._keys.pairs(key, value)
+        self._keys.need(pairs)
+        self._push(self._keys.in_order(pairs))
+
+    def _push(self, pairs: Pairs) -> None:
+        compression = self._compression
+        if compression is not None:
+            pairs = [(k, [compression.quantize((k, n), v) for n, v in enumerate(values)]) for k, values in pairs]
+        sums = [(key, total(values, blocks=not self._on_device)) for key, values in pairs]
+        if self._updater is None:
+            for key, value in sums:
+                self._values[key] = _stored(value)
+            return
+        for key, value in sums:
+            if value.shape != self._values[key].shape:
+                raise ArrayError(f"key {key!r}: the store holds shape {self._values[key].shape}, pushed was {value.shape}")
+        if isinstance(self._updater, Updater) and len(sums) > 1:
+            self._updater([k for k, _ in sums], [v for _, v in sums], [self._values[k] for k, _ in sums])
+        else:
+            for key, value in sums:
+                self._updater(key, value, self._values[key])
+
+    def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+        """Copies values into `out`, converted to its dtype.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+        out : array, a list of them for the key, or a list of either for a list of keys
+            Of exactly the value's shape. A RowSparse is left as it is, unless `ignore_sparse` is False.
+        priority : int
+            Has no effect here.
+        """
+        if out is None:
+            raise AssertionError("pull needs out")
+        pairs = self._keys.pairs(key, out, "out")
+        self._keys.need(pairs)
+        for name, outs in pairs:
+            value = self._values[name]
+            for target in outs:
+                if isinstance(target, RowSparse):
+                    if not ignore_sparse:
+                        write_rows(target, np.arange(len(value)), value, name)
+                else:
+                    write(value, target, name)
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`."""
+        self.push(key, value, priority)
+        self.pull(key, value if out is None else out, priority)
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """`init(key, value)`, then `pull(key, out)`."""
+        self.init(key, value)
+        self.pull(key, out, priority)
+
+    def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
+        """Copies some rows of values into row-sparse `out`.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+        out : RowSparse, or a list; gets new `data` and `indices`
+        row_ids : array of numbers, or a list of them for several outs
+            In any order and shape, repeated or not; those outside the value are left out.
+        """
+        if out is None or row_ids is None:
+            raise AssertionError("row_sparse_pull needs out and row_ids")
+        pairs = self._keys.pairs(key, out, "out")
+        self._keys.need(pairs)
+        for name, target, ids in with_ids(pairs, row_ids):
+            value = self._values[name]
+            ids = ids[(ids >= 0) & (ids < len(value))]
+            write_rows(target, ids, value[ids], name)
+
+    # Optimizer.
+
+    def set_optimizer(self, optimizer: Optimizer) -> None:
+        """From here on a push updates the value by `optimizer`; changes of it take effect. States start afresh."""
+        self._set_updater(get_updater(optimizer))
+
+    def _set_updater(self, updater: Callable[[Any, Any, Any], None]) -> None:
+        """From here on a push calls `updater(key, sum, value)`, which changes the value in place."""
+        self._updater = updater
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Writes the optimizer's states, with their update counts, to the file `fname`; with the optimizer if asked for."""
+        if not isinstance(self._updater, Updater):
+            raise AssertionError("there are no states to save: call set_optimizer first")
+        states.write_file(fname, self._updater.get_states(dump_optimizer))
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Takes the optimizer's states, and the optimizer if there, from the file `fname`."""
+        if not isinstance(self._updater, Updater):
+            raise AssertionError("there is nothing to load the states into: call set_optimizer first")
+        self._updater.set_states(Path(fname).read_bytes())
+
+    def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
+        """Compresses every value that is pushed, as `{'type': '2bit', 'threshold': 0.5}` says; see `compression`.
+
+        Raises an Exception on a `local` store, which has no gain from it.
+        """
+        if not self._on_device:
+            raise Exception(f"the {self._type!r} store has no gradient compression: use 'device' or a dist store")
+        self._compression = GradientCompression(compression_params)
+
+    # The rest of the interface.
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        """True for 'optimizer'; raises ValueError for anything else."""
+        if capability.lower() == KVStoreBase.OPTIMIZER:
+            return True
+        raise ValueError(f"unknown capability {capability!r}")
+
+    @property
+    def type(self) -> str:
+        return self._type
+
+    @property
+    def rank(self) -> int:
+        return 0
+
+    @property
+    def num_workers(self) -> int:
+        return 1
+
+    def barrier(self) -> None:
+        """Returns at once: there is one worker."""
+
+    _barrier = barrier
+
+
+def with_ids(pairs: Pairs, ids: Any) -> list[tuple[Key, Any, np.ndarray]]:
+    """(key, out, row numbers) for each out of a row-sparse pull: one array of ids for all, or one for each."""
+    targets = [(key, target) for key, outs in pairs for target in outs]
+    several = isinstance(ids, list | tuple) and bool(ids) and not np.isscalar(ids[0])
+    each = list(ids) if several else [ids] * len(targets)
+    if len(each) == 1:
+        each *= len(targets)
+    if len(each) != len(targets):
+        raise AssertionError(f"{len(targets)} outs need one array of row_ids, or {len(targets)}; got {len(each)}")
+    return [(key, target, row_ids(i, key)) for (key, target), i in zip(targets, each, strict=True)]
+
+
+def _stored(value: Any) -> Any:
+    """A copy of a value as the store keeps it: dense."""
+    if isinstance(value, RowSparse):
+        return value.todense()
+    return value.copy() if arrays.is_cupy(value) else np.array(value, order="C")

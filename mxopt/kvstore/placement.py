@@ -1,0 +1,73 @@
+"""Which server holds what: large arrays are striped over all servers, and travel in pieces; the rest is whole on one."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mxopt.kvstore.wire import PIECE, Key
+from mxopt.optimizer import SGLD, Optimizer, RuleOptimizer
+
+
+@dataclass(frozen=True, slots=True)
+class Stripe:
+    """The units `start` to `stop` of an array, on server `server`; a piece has `step` units.
+
+    A unit is a row where the array has several dimensions and its rows are no larger than a piece, else an element.
+    """
+
+    server: int
+    start: int
+    stop: int
+    step: int
+
+    @property
+    def pieces(self) -> int:
+        return max(1, -(-(self.stop - self.start) // self.step))
+
+    def bounds(self, piece: int) -> tuple[int, int]:
+        """The units of a piece, within the whole array."""
+        start = self.start + piece * self.step
+        return start, min(self.stop, start + self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where an array's elements are."""
+
+    unit: int  # elements of a unit
+    unit_shape: tuple[int, ...]
+    stripes: tuple[Stripe, ...]
+
+
+def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: int, whole: bool) -> Layout:
+    """The layout of an array: one stripe for each server if it has `bound` elements or more and needn't be `whole`."""
+    size = math.prod(shape)
+    row = math.prod(shape[1:])
+    by_row = len(shape) > 1 and 0 < row * itemsize <= PIECE
+    unit, unit_shape = (row, tuple(shape[1:])) if by_row else (1, ())
+    count = size // unit
+    step = max(1, PIECE // (unit * itemsize))
+    if servers == 1 or whole or size < bound or count < servers:
+        return Layout(unit, unit_shape, (Stripe(home(key, servers), 0, count, step),))
+    edges = [count * s // servers for s in range(servers + 1)]
+    return Layout(
+        unit, unit_shape, tuple(Stripe(s, a, b, step) for s, (a, b) in enumerate(zip(edges, edges[1:], strict=False)))
+    )
+
+
+def home(key: Key, servers: int) -> int:
+    """The server of a key that isn't striped: the same on every worker and in every run."""
+    return zlib.crc32(f"{type(key).__name__}:{key}".encode()) % servers
+
+
+def needs_whole(optimizer: Optimizer | None) -> bool:
+    """Whether an optimizer has to see whole arrays: norms, one state for each row, noise, or code of someone's own."""
+    if optimizer is None:
+        return False
+    if not isinstance(optimizer, RuleOptimizer) or isinstance(optimizer, SGLD):
+        return True
+    rule = optimizer.rule
+    return rule.layerwise or rule.row_state is not None

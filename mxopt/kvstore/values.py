@@ -1,0 +1,152 @@
+"""Keys and values as callers give them, brought into one form: a list of (key, values of that key)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
+from mxopt.sparse import RowSparse, row_sparse_array
+
+Key = int | str
+Pairs = list[tuple[Key, list[Any]]]
+
+
+class Keys:
+    """The keys of a store: all int or all str, in the order in which they were initialised."""
+
+    def __init__(self) -> None:
+        self.kind: type | None = None
+        self.order: dict[Key, int] = {}
+
+    def pairs(self, key: Any, values: Any, what: str = "value") -> Pairs:
+        """(key, its arrays) for each key of a call, in the order of the call; a key given twice stands once.
+
+        Raises AssertionError, as MXNet, for keys of other types, mixed keys and lists of different lengths; KVStoreError where
+        the store's keys are of the other type.
+        """
+        if not isinstance(key, list | tuple):
+            return [(self._key(key), self._arrays(key, values, what))]
+        kinds = {type(self._key(k, check=False)) for k in key}
+        if len(kinds) > 1:
+            raise AssertionError("the keys of one call must be all int or all str")
+        if not isinstance(values, list | tuple) or len(values) != len(key):
+            raise AssertionError(f"{len(key)} keys need a list of {len(key)} {what}s")
+        found: dict[Key, list[Any]] = {}
+        for k, v in zip(key, values, strict=True):
+            k = self._key(k)
+            if k in found:
+                found[k] += self._arrays(k, v, what)
+            else:
+                found[k] = self._arrays(k, v, what)
+        return list(found.items())
+
+    def in_order(self, pairs: Pairs) -> Pairs:
+        """`pairs` in the order in which MXNet's updater sees them: int keys ascending, str keys as initialised."""
+        if len(pairs) == 1:
+            return pairs
+        if self.kind is int:
+            return sorted(pairs, key=lambda pair: pair[0])
+        return sorted(pairs, key=lambda pair: self.order[pair[0]])
+
+    def add(self, key: Key) -> None:
+        """Notes a new key. Raises KVStoreError where it is initialised already."""
+        if key in self.order:
+            raise KVStoreError(f"key {key!r} is initialised already (duplicate init)")
+        self.kind = type(key)
+        self.order[key] = len(self.order)
+
+    def need(self, pairs: Iterable[tuple[Key, Any]]) -> None:
+        """Raises where a key was never initialised."""
+        from mxopt.errors import NotInitializedError
+
+        for key, _ in pairs:
+            if key not in self.order:
+                raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")
+
+    def _key(self, key: Any, check: bool = True) -> Key:
+        if isinstance(key, np.integer):
+            key = int(key)
+        if isinstance(key, bytes):
+            key = key.decode()
+        if not isinstance(key, int | str) or isinstance(key, bool):
+            raise AssertionError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")
+        if check and self.kind is not None and type(key) is not self.kind:
+            raise KVStoreError(f"key {key!r}: this store's keys are {self.kind.__name__}, int and str don't mix in one store")
+        return key
+
+    def _arrays(self, key: Any, values: Any, what: str) -> list[Any]:
+        if isinstance(values, np.ndarray):
+            return [values]
+        name = f"key {key!r}: {what}"
+        if isinstance(values, list | tuple):
+            if not values:
+                raise ArrayError(f"{name}: an empty list")
+            return [arrays.as_array(v, name) for v in values]
+        return [arrays.as_array(values, name)]
+
+
+def total(values: Sequence[Any], blocks: bool) -> Any:
+    """The sum of a key's values, a new array if there are several; the only value itself otherwise.
+
+    `blocks`: in the order of MXNet's `local` store, v0 + ((v1 + v2) + v3 + v4) and so on by four; else left to right, as
+    its `device` store. 16-bit values are rounded after every addition. Row-sparse values give a row-sparse sum.
+    """
+    first = values[0]
+    if len(values) == 1:
+        return first
+    if any(isinstance(v, RowSparse) for v in values):
+        return _sparse_total(values)
+    if any(v.shape != first.shape for v in values):
+        raise ArrayError(f"values of different shapes can't be summed: {', '.join(str(v.shape) for v in values)}")
+    if not blocks:
+        result = first + values[1]
+        for value in values[2:]:
+            result += value
+        return result
+    result = first.copy()
+    for k in range(1, len(values), 4):
+        block = values[k]
+        for value in values[k + 1 : k + 4]:
+            block = block + value
+        result += block
+    return result
+
+
+def _sparse_total(values: Sequence[Any]) -> RowSparse:
+    if not all(isinstance(v, RowSparse) for v in values) or any(v.shape != values[0].shape for v in values):
+        raise ArrayTypeError("row-sparse values can be summed with row-sparse values of one shape only")
+    data = np.concatenate([v.data for v in values])
+    indices = np.concatenate([v.indices for v in values])
+    return row_sparse_array((data, indices), shape=values[0].shape)
+
+
+def write(value: Any, out: Any, key: Key) -> None:
+    """Copies `value` into the array `out`, converted to its dtype. Raises ArrayError where the shapes differ."""
+    if not hasattr(out, "dtype") or isinstance(out, RowSparse):
+        raise ArrayTypeError(f"key {key!r}: out must be a dense array, got {type(out).__name__}")
+    if out.shape != value.shape:
+        raise ArrayError(f"key {key!r}: the store holds shape {value.shape}, out has {out.shape}")
+    if type(out) is np.ndarray and type(value) is np.ndarray:
+        np.copyto(out, value, casting="unsafe")
+    else:
+        out[...] = arrays.to_device_of(value, out)
+
+
+def row_ids(ids: Any, key: Key) -> np.ndarray:
+    """Row numbers of a pull: any shape, order and number type, as a sorted int64 array without repetition."""
+    found = np.unique(np.asarray(ids).astype(np.int64, copy=False))
+    if found.ndim != 1:
+        raise ArrayError(f"key {key!r}: row ids must be numbers")
+    return found
+
+
+def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, key: Key) -> None:
+    """Makes the RowSparse `out` hold the rows `data`."""
+    if not isinstance(out, RowSparse):
+        raise ArrayTypeError(f"key {key!r}: row_sparse_pull needs a row-sparse out, got {type(out).__name__}")
+    out.data = data.astype(out.dtype, copy=True)
+    out.indices = indices
