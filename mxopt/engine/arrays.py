@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from mxopt.device import is_cupy as is_cupy
-from mxopt.device import library_of, on_device_of, place_of, to_host
+from mxopt.device import library_of, on_device_of, to_host
+from mxopt.device import place_of as place_of
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse
 

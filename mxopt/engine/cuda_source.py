@@ -24,7 +24,7 @@ from mxopt.engine.kernel import PIECE_WORDS, Kernel
 from mxopt.engine.trace import Operand, trace
 from mxopt.rules.rule import Function, parameters
 
-OPTIONS = ("-fmad=false", "--std=c++17")
+OPTIONS = ("-fmad=false",)
 THREADS = 256  # of a block, at most; what is computed doesn't depend on it
 
 TYPES = {"float16": "__half", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}

@@ -42,6 +42,7 @@ class NativePart:
     """
 
     lasting = True
+    lists = True  # takes several tensors
     rows = False
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
@@ -185,6 +186,7 @@ def norm(squares: Iterable[float]) -> float:
 class RowsPart(NativePart):
     """One tensor row by row: the rows of a row-sparse gradient, or all of them under a rule with a state a row."""
 
+    lists = False
     rows = True
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:

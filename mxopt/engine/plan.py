@@ -1,7 +1,7 @@
 """Plans: an update of certain tensors by a rule, prepared once and run at each step.
 
-A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes go together into one job,
-the rest one by one.
+A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes and device go together into one
+job, the rest one by one.
 """
 
 from __future__ import annotations
@@ -75,18 +75,14 @@ class Plan:
             part.run([rows[r] for r in mine], [mine.index(which[p]) for p in positions])
 
     def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], Part]]:
-        together: dict[tuple[str, ...], list[int]] = {}
-        alone: list[tuple[list[int], Part]] = []
+        groups: dict[Any, tuple[Any, list[int]]] = {}
         apart = _apart(tensors)
         for position, tensor in enumerate(tensors):
             make = self._needs(tensor)
-            if make is NativePart and apart:
-                together.setdefault(tensor.dtypes, []).append(position)
-            else:
-                alone.append(([position], make(self.rule, [tensor])))
-        return [
-            (positions, NativePart(self.rule, [tensors[p] for p in positions])) for positions in together.values()
-        ] + alone
+            together = apart and getattr(make, "lists", False)
+            group = (make, arrays.place_of(tensor.weight), tensor.dtypes) if together else position
+            groups.setdefault(group, (make, []))[1].append(position)
+        return [(positions, make(self.rule, [tensors[p] for p in positions])) for make, positions in groups.values()]
 
     def _needs(self, tensor: Tensor) -> Any:
         """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
@@ -95,9 +91,9 @@ class Plan:
             return ReferencePart(rule, tensors, self.lazy and rule.lazy)
 
         if arrays.is_cupy(tensor.weight):
-            from mxopt.engine.cuda import CudaPart
+            from mxopt.engine import cuda
 
-            return CudaPart
+            return cuda.needs(self.rule, tensor, self.lazy)
         if self.engine == "numpy":
             return reference
         if self.rule.row_state is not None:
@@ -118,8 +114,8 @@ def _apart(tensors: Sequence[Tensor]) -> bool:
     spans = []
     for tensor in tensors:
         for array in [tensor.weight, *tensor.states] + [tensor.master] * (tensor.master is not None):
-            if isinstance(array, np.ndarray) and array.size:
-                spans.append(np.lib.array_utils.byte_bounds(array))
+            if arrays.is_array(array) and array.size:
+                spans.append(np.lib.array_utils.byte_bounds(arrays.addresses(array)))
     spans.sort()
     return all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 

@@ -1,0 +1,229 @@
+"""Runs kernels on a GPU: CuPy arrays, a list of tensors in one launch.
+
+What a launch needs beside the arrays (where they are, which hyper-parameters each tensor takes) lies in one block of
+words, which is copied to the GPU before it. After a stage with norms the sums of squares of all pieces come back
+to the host, which adds them and derives the scalars of the next stage as it does for NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import is_cupy
+from mxopt.engine.cuda_source import OPTIONS, THREADS, source
+from mxopt.engine.kernel import PIECE, Kernel
+from mxopt.engine.tensor import Tensor
+from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
+
+Scalars = Sequence[float]
+
+SHARE = 4 * THREADS  # elements of a block, in stages without norms: several blocks share a piece
+
+
+@cache
+def compiled(kernel: Kernel) -> Callable[..., None]:
+    """`kernel` as a function of its grid, its block and its arguments; CuPy compiles it at the first call."""
+    import cupy
+
+    launch: Callable[..., None] = cupy.RawKernel(source(kernel), kernel.name, OPTIONS)
+    return launch
+
+
+def needs(rule: Rule, tensor: Tensor, lazy: bool) -> Any:
+    """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
+    sparse = isinstance(tensor.grad, RowSparse)
+    if not tensor.plain or (sparse and not (lazy and rule.lazy) and rule.row_state is None):
+        return partial(CudaCopiesPart, lazy=lazy)
+    return CudaRowsPart if sparse or rule.row_state is not None else CudaPart
+
+
+class CudaPart:
+    """Contiguous tensors on one GPU, all of the same dtypes.
+
+    Keeps the states alive, but no weight and no gradient.
+    """
+
+    lasting = True
+    lists = True
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        self.rule, self.device, self.dtypes = rule, tensors[0].weight.device, tensors[0].dtypes
+        self.states = [(t.states, t.master) for t in tensors]
+        self.like = [(t.weight.shape, t.weight.dtype, t.grad.dtype) for t in tensors]
+        n, arrays = len(tensors), len(self.dtypes)
+        self.words = np.zeros(n * (arrays + 1 + len(rule.hypers)), np.int64)
+        self.places = (n * arrays, n * (arrays + 1))
+        table, self.hyper_rows, hypers = np.split(self.words, self.places)
+        self.table, self.hypers = table.reshape(n, arrays), hypers.view(np.float64).reshape(n, -1)
+        self.table[:] = [[a.data.ptr for a in t.all] for t in tensors]
+        self.hyper_rows[:] = np.arange(n) if rule.layerwise else 0
+        self._lay_out(tensors)
+
+    def _lay_out(self, tensors: Sequence[Tensor]) -> None:
+        """Cuts the tensors into pieces."""
+        import cupy
+
+        sizes = np.array([t.weight.size for t in tensors])
+        counts = -(-sizes // PIECE)
+        tensor = np.repeat(np.arange(len(sizes)), counts)
+        self.bounds = np.concatenate([[0], np.cumsum(counts)])  # tensor t has pieces bounds[t] to bounds[t + 1]
+        first = (np.arange(len(tensor)) - self.bounds[tensor]) * PIECE
+        pieces = np.stack([tensor, first, np.minimum(PIECE, sizes[tensor] - first)], axis=1)
+        self.longest = int(pieces[:, 2].max(initial=0))
+        with self.device:
+            self.pieces = cupy.asarray(pieces)
+
+    # Binding: the arrays of one step.
+
+    def bind_one(self, weight: Any, grad: Any) -> bool:
+        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
+        return self._bind(0, weight, grad)
+
+    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+        """The same for lists."""
+        return all(map(self._bind, range(len(self.like)), weights, grads))
+
+    def _bind(self, t: int, weight: Any, grad: Any) -> bool:
+        shape, weight_dtype, grad_dtype = self.like[t]
+        if not (is_cupy(weight) and is_cupy(grad)):
+            return False
+        at, grad_at = weight.data.ptr, grad.data.ptr
+        fits: bool = (
+            at == int(self.table[t, 0])
+            and weight.shape == shape == grad.shape
+            and (weight.dtype, grad.dtype) == (weight_dtype, grad_dtype)
+            and weight.flags.c_contiguous
+            and grad.flags.c_contiguous
+            and grad.device == self.device
+            and (grad_at + grad.nbytes <= at or at + weight.nbytes <= grad_at)
+        )
+        self.table[t, 1] = grad_at
+        return fits
+
+    # Running.
+
+    def run_one(self, hypers: Scalars) -> None:
+        """Updates the only tensor."""
+        self.run([hypers], [0])
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""
+        if self.rule.layerwise:  # these derive scalars of each tensor's own
+            self.hypers[:, : self.rule.given] = [rows[r] for r in which]
+        else:
+            self.hypers[: len(rows), : self.rule.given] = rows
+            self.hyper_rows[:] = which
+        with self.device:
+            for stage in range(len(self.rule.stages)):
+                sums = self._launch(stage)
+                if stage < len(self.rule.derivations):
+                    self._derive(stage, sums.get())
+
+    def _launch(self, stage: int) -> Any:
+        """One pass over all arrays; returns the sums of squares, for each piece and norm."""
+        import cupy
+
+        norms = self.rule.stages[stage].norms
+        sums = cupy.empty((len(self.pieces), norms))
+        shares = 1 if norms else -(-self.longest // SHARE)
+        self._start(stage, False, (len(self.pieces), shares), THREADS, sums.data.ptr, 0, 0)
+        return sums
+
+    def _start(self, stage: int, rows: bool, grid: tuple[int, int], threads: int, *arguments: int) -> None:
+        import cupy
+
+        if not all(grid):
+            return
+        words = cupy.asarray(self.words)
+        at = [words.data.ptr + words.itemsize * place for place in (0, *self.places)]
+        kernel = compiled(Kernel(self.rule, stage, self.dtypes, rows))
+        kernel(grid, (threads,), (self.pieces.data.ptr, *at, *arguments))
+
+    def _derive(self, stage: int, sums: np.ndarray) -> None:
+        """Writes the scalars that follow from the sums of squares of a stage."""
+        at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
+        for hypers, (start, stop) in zip(self.hypers, pairwise(self.bounds), strict=True):
+            norms = [math.sqrt(math.fsum(squares)) for squares in sums[start:stop].T.tolist()]
+            derived = self.rule.derive(stage, norms, hypers.tolist())
+            hypers[at : at + len(derived)] = derived
+
+
+class CudaRowsPart(CudaPart):
+    """One tensor row by row: the rows of a row-sparse gradient, or all of them under a rule with a state a row."""
+
+    lasting = False
+    lists = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        super().__init__(rule, tensors)
+        (tensor,) = tensors
+        self.grad, self.row = tensor.grad, math.prod(tensor.weight.shape[1:])
+        rows = len(self.grad.indices) if isinstance(self.grad, RowSparse) else tensor.weight.shape[0]
+        self.rows = rows if self.row else 0
+
+    def bind_one(self, weight: Any, grad: Any) -> bool:
+        return False
+
+    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+        return False
+
+    def _launch(self, stage: int) -> Any:
+        sparse = isinstance(self.grad, RowSparse)
+        if self.rule.stages[stage].norms:  # of all rows, and nothing is written
+            dense = self.grad.todense()
+            self.table[0, 1] = dense.data.ptr
+            return super()._launch(stage)
+        self.table[0, 1] = (self.grad.data if sparse else self.grad).data.ptr
+        shares = 1 if self.rule.row_state is not None else min(-(-self.row // SHARE), 65_535)  # the most CUDA takes
+        threads = min(THREADS, -(-self.row // 32) * 32)
+        indices = self.grad.indices.data.ptr if sparse else 0
+        self._start(stage, True, (self.rows, shares), threads, 0, indices, self.row)
+        return None
+
+
+class CudaCopiesPart:
+    """One tensor that no kernel can walk: strided views, and row-sparse gradients that move every row. Works on
+    contiguous copies."""
+
+    lasting = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
+        self.rule, (self.tensor,), self.lazy = rule, tensors, lazy
+
+    def bind_one(self, weight: Any, grad: Any) -> bool:
+        return False
+
+    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+        return False
+
+    def run_one(self, hypers: Scalars) -> None:
+        self.run([hypers], [0])
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        import cupy
+
+        def copied(array: Any) -> Any:
+            return cupy.ascontiguousarray(array if is_cupy(array) else cupy.asarray(array[...]))  # noise is no array
+
+        t, written = self.tensor, {name for stage in self.rule.stages for name in stage.writes}
+        with t.weight.device:
+            if not isinstance(t.grad, RowSparse):
+                grad = copied(t.grad)
+            elif (self.lazy and self.rule.lazy) or self.rule.row_state is not None:
+                grad = RowSparse(copied(t.grad.data), copied(t.grad.indices), t.grad.shape)
+            else:
+                grad = t.grad.todense()
+            master = None if t.master is None else copied(t.master)
+            copy = Tensor(t.name, copied(t.weight), grad, tuple(map(copied, t.states)), master)
+            needs(self.rule, copy, self.lazy)(self.rule, [copy]).run(rows, which)
+            names = ("weight", "grad", *self.rule.states, "weight")  # the last is the master copy
+            for name, original, new in zip(names, t.all, copy.all, strict=False):
+                if name in written | {self.rule.row_state} and new is not original:
+                    original[...] = new
