@@ -84,6 +84,34 @@ class Assembly:
             value = self.let(
                 f"call {vec} @{name}(ptr align {size} {address}, {self.vec('i1')} {mask}, {vec} zeroinitializer)"
             )
+        return self._widened(dtype, value)
+
+    def load_one(self, dtype: str, address: str) -> str:
+        """A single element, in lane 0. (LLVM 22 stores two elements for a 16-bit one under a constant mask.)"""
+        stored = STORED[dtype]
+        value = self.let(f"load {stored}, ptr {address}, align {ITEMSIZE[dtype]}")
+        value = self.let(f"insertelement {self.vec(stored)} zeroinitializer, {stored} {value}, i64 0")
+        return self._widened(dtype, value)
+
+    def store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
+        stored, size = STORED[dtype], ITEMSIZE[dtype]
+        vec, value = self.vec(stored), self._narrowed(dtype, value)
+        if mask is None:
+            self.put(f"store {vec} {value}, ptr {address}, align {size}")
+        else:
+            name = f"llvm.masked.store.v{LANES}{_mangled(stored)}.p0"
+            self.declarations.add(f"declare void @{name}({vec}, ptr, {self.vec('i1')})")
+            self.put(f"call void @{name}({vec} {value}, ptr align {size} {address}, {self.vec('i1')} {mask})")
+
+    def store_one(self, dtype: str, address: str, value: str) -> None:
+        """Lane 0 as a single element."""
+        stored = STORED[dtype]
+        value = self.let(f"extractelement {self.vec(stored)} {self._narrowed(dtype, value)}, i64 0")
+        self.put(f"store {stored} {value}, ptr {address}, align {ITEMSIZE[dtype]}")
+
+    def _widened(self, dtype: str, value: str) -> str:
+        stored = STORED[dtype]
+        vec = self.vec(stored)
         if dtype == "bfloat16":
             wide = self.let(f"zext {vec} {value} to {self.vec('i32')}")
             wide = self.let(f"shl {self.vec('i32')} {wide}, splat (i32 16)")
@@ -92,19 +120,12 @@ class Assembly:
             return value
         return self.let(f"fpext {self.vec(stored)} {value} to {self.vec(self.real)}")
 
-    def store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
-        stored, size, real = STORED[dtype], ITEMSIZE[dtype], self.vec(self.real)
-        vec = self.vec(stored)
+    def _narrowed(self, dtype: str, value: str) -> str:
         if dtype == "bfloat16":
-            value = self._to_bfloat16(value)
-        elif stored != self.real:
-            value = self.let(f"fptrunc {real} {value} to {vec}")
-        if mask is None:
-            self.put(f"store {vec} {value}, ptr {address}, align {size}")
-        else:
-            name = f"llvm.masked.store.v{LANES}{_mangled(stored)}.p0"
-            self.declarations.add(f"declare void @{name}({vec}, ptr, {self.vec('i1')})")
-            self.put(f"call void @{name}({vec} {value}, ptr align {size} {address}, {self.vec('i1')} {mask})")
+            return self._to_bfloat16(value)
+        if STORED[dtype] == self.real:
+            return value
+        return self.let(f"fptrunc {self.vec(self.real)} {value} to {self.vec(STORED[dtype])}")
 
     def _to_bfloat16(self, value: str) -> str:
         """The upper half of a float32, rounded to nearest, ties to even; a NaN stays a quiet NaN."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,8 @@ from mxopt.engine.kernel import Kernel, assemble
 Compiled = tuple[Callable[[int], Any], Callable[[int], Any]]
 _lock = threading.Lock()
 _numbers = itertools.count()
+if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in the middle of its work
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm

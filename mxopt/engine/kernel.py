@@ -183,11 +183,10 @@ class _Writer:
         mean = asm.let(f"fdiv double {asm.halves(total)}, {length}")
         if asm.real != "double":
             mean = asm.let(f"fptrunc double {mean} to {asm.real}")
-        one = asm.first("1")
-        values = {rule.row_state: asm.load(dtype, address[k], one), "mean_square": asm.splat(asm.real, mean)}
+        values = {rule.row_state: asm.load_one(dtype, address[k]), "mean_square": asm.splat(asm.real, mean)}
         names = parameters(rule.row_update)
         (new,) = asm.run(trace(rule.row_update, len(names)), [(self.hypers | values)[n] for n in names])
-        asm.store(dtype, address[k], new, one)
+        asm.store_one(dtype, address[k], new)
         scalar = asm.let(f"extractelement {asm.vec(asm.real)} {new}, i64 0")
         return asm.splat(asm.real, scalar)
 

@@ -30,6 +30,8 @@ class Tensor:
         self.grad = arrays.as_array(self.grad, f"{self.name}, grad")
         arrays.check_weight(self.weight, self.name)
         arrays.check_grad(self.weight, self.grad, self.name)
+        if rule.row_state is not None and not self.weight.ndim:
+            raise ArrayError(f"{self.name}: {rule.name} keeps a state for each row, and the weight has no rows")
         if len(self.states) != len(rule.states):
             raise ArrayError(
                 f"{self.name}: {rule.name} keeps {len(rule.states)} states ({', '.join(rule.states) or 'none'}),"
@@ -38,7 +40,7 @@ class Tensor:
         for what, state in zip(rule.states, self.states, strict=True):
             if isinstance(state, Noise):
                 continue
-            shape = (self.weight.shape[0], 1) if what == rule.row_state else self.weight.shape
+            shape = rule.state_shape(what, self.weight.shape)
             arrays.check_state(self.weight, state, shape, self.name, what)
         if self.master is not None:
             arrays.check_state(self.weight, self.master, self.weight.shape, self.name, "the master copy")

@@ -56,8 +56,7 @@ class RuleOptimizer(Optimizer):
 
     def new_state(self, name: str, weight: Any) -> Any:
         """The state `name` of a new weight."""
-        shape = (weight.shape[0], 1) if name == self.rule.row_state else weight.shape
-        return arrays.zeros(shape, weight)
+        return arrays.zeros(self.rule.state_shape(name, weight.shape), weight)
 
     def state_arrays(self, state: Any) -> tuple[Any, ...]:
         """A state of `create_state` as the arrays of the rule, in its order."""

@@ -94,6 +94,10 @@ class Rule:
         """Whether an update needs the whole tensor at once."""
         return bool(self.derivations)
 
+    def state_shape(self, name: str, weight: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the state `name` of a weight of shape `weight`; one value a row is (rows, 1, ...)."""
+        return weight[:1] + (1,) * len(weight[1:]) if name == self.row_state else weight
+
     def derive(self, step: int, norms: Sequence[float], hypers: Sequence[float]) -> tuple[float, ...]:
         """The scalars that follow stage `step`; `hypers` are those known so far, in order."""
         return tuple(self.derivations[step].function(*norms, *[hypers[k] for k in self.wanted[step]]))

@@ -1,0 +1,99 @@
+"""The llvm engine gives the very bits of the rule run on NumPy arrays: every optimizer, precision, form and layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from runs import Run, array, assert_runs_agree, assert_same, laid_out
+from table import CROSSED, ROWS, Row, crossed_id
+
+from mxopt.sparse import row_sparse_array
+
+pytestmark = pytest.mark.filterwarnings("ignore:b?float16 weights without")
+SIZES = [0, 1, 15, 16, 17, 16384, 16385, 40000, 70001]
+LAYOUTS = ["C", "F", "strided", "reversed", "unaligned"]
+
+
+@pytest.mark.parametrize("row, dtype, master", CROSSED, ids=crossed_id)
+def test_lists_of_odd_sizes(row: Row, dtype: str, master: bool) -> None:
+    rng = np.random.default_rng(1)
+    shapes = [(n,) for n in SIZES]
+    weights = [array(rng, shape, dtype) for shape in shapes]
+    runs = [
+        Run(row.make(multi_precision=master), [w.copy() for w in weights], engine, as_list)
+        for engine, as_list in (("numpy", False), ("llvm", True))
+    ]
+    assert_runs_agree(runs, lambda step: [array(rng, shape, dtype) for shape in shapes])
+
+
+@pytest.mark.parametrize("row, dtype, master", CROSSED, ids=crossed_id)
+def test_special_values(row: Row, dtype: str, master: bool) -> None:
+    rng = np.random.default_rng(2)
+    weights = [array(rng, (40, 7), dtype), array(rng, (3, 100), dtype, special=True)]
+    runs = [
+        Run(row.make(multi_precision=master), [w.copy() for w in weights], engine, as_list)
+        for engine in ("numpy", "llvm")
+        for as_list in (False, True)
+    ]
+    assert_runs_agree(runs, lambda step: [array(rng, w.shape, dtype, special=True) for w in weights], steps=4)
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "standard"])
+@pytest.mark.parametrize("row, dtype, master", CROSSED, ids=crossed_id)
+def test_row_sparse_gradients(row: Row, dtype: str, master: bool, lazy: bool) -> None:
+    if lazy and not row.takes_lazy_update and row.name not in ("lbsgd", "groupadagrad"):
+        pytest.skip("has no lazy form")
+    rng = np.random.default_rng(3)
+    shapes = [(4200, 17), (30, 2, 3)]
+    options = {"lazy_update": lazy} if row.takes_lazy_update else {}
+    weights = [array(rng, shape, dtype) for shape in shapes]
+    runs = [
+        Run(row.make(multi_precision=master, **options), [w.copy() for w in weights], engine, as_list)
+        for engine, as_list in (("numpy", False), ("llvm", False), ("llvm", True))
+    ]
+
+    def grads(step: int) -> list:
+        rows = [np.sort(rng.choice(n, k, replace=False)) for (n, *_), k in zip(shapes, (1500, 5 * step), strict=True)]
+        return [
+            row_sparse_array((array(rng, (len(r), *shape[1:]), dtype, special=step == 2), r), shape=shape)
+            for r, shape in zip(rows, shapes, strict=True)
+        ]
+
+    assert_runs_agree(runs, grads)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_memory_layouts(row: Row, dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    start = array(rng, (50, 33), dtype)
+    runs = [
+        Run(row.make(), [laid_out(start, layout) for layout in LAYOUTS], engine, as_list)
+        for engine, as_list in (("numpy", False), ("llvm", False), ("llvm", True))
+    ]
+    for turn in range(len(LAYOUTS)):  # a weight of one layout meets gradients of all
+        grad = array(rng, start.shape, dtype)
+        grads = [laid_out(grad, LAYOUTS[k - turn]) for k in range(len(LAYOUTS))]
+        assert_runs_agree(runs, lambda step, grads=grads: grads, steps=1)
+        if row.name != "sgld":  # whose noise is each parameter's own
+            assert_same(runs[0].weights, [runs[0].weights[0]] * len(LAYOUTS))
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.name != "groupadagrad"], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_arrays_without_dimensions(row: Row, dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    start = array(rng, (), dtype)
+    runs = [Run(row.make(multi_precision=True), [start.copy()], engine) for engine in ("numpy", "llvm")]
+    assert_runs_agree(runs, lambda step: [array(rng, (), dtype)], steps=5)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize(
+    "weight, grad", [("float64", "bfloat16"), ("float64", "float32"), ("bfloat16", "float32"), ("float16", "bfloat16")]
+)
+def test_gradients_of_another_dtype(row: Row, weight: str, grad: str) -> None:
+    rng = np.random.default_rng(6)
+    start = array(rng, (9, 5), weight)
+    runs = [Run(row.make(multi_precision=True), [start.copy()], engine) for engine in ("numpy", "llvm")]
+    assert_runs_agree(runs, lambda step: [array(rng, start.shape, grad)])
