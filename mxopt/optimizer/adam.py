@@ -8,6 +8,7 @@ from typing import Any
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import adam
 
 
@@ -211,7 +212,7 @@ class Nadam(_Moments):
 
 
 @register
-class FTML(_Moments):
+class FTML(_Moments, UnsignedRate):
     """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html.
 
     Parameters
@@ -221,7 +222,7 @@ class FTML(_Moments):
     lazy_update : bool
         Leave the rows alone for which a row-sparse gradient has none.
     **kwargs
-        See `Optimizer`. A parameter whose learning rate is 0 is left alone.
+        See `Optimizer`. A parameter whose learning rate is 0 is left alone; a negative one is refused.
     """
 
     rule = adam.ftml

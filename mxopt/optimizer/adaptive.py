@@ -8,6 +8,7 @@ from typing import Any
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import adaptive
 from mxopt.rules.rule import Rule
 
@@ -148,7 +149,7 @@ class RMSProp(RuleOptimizer):
 
 
 @register
-class Ftrl(RuleOptimizer):
+class Ftrl(UnsignedRate):
     """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/.
 
     Parameters
@@ -161,7 +162,7 @@ class Ftrl(RuleOptimizer):
     lazy_update : bool
         Leave the rows alone for which a row-sparse gradient has none.
     **kwargs
-        See `Optimizer`. A parameter whose learning rate is 0 is left alone.
+        See `Optimizer`. A parameter whose learning rate is 0 is left alone; a negative one is refused.
     """
 
     rule = adaptive.ftrl
@@ -176,7 +177,7 @@ class Ftrl(RuleOptimizer):
     ) -> None:
         super().__init__(**kwargs)
         if learning_rate is not None:
-            self.lr = learning_rate
+            self.lr = self._unsigned(learning_rate)
         self.lamda1 = lamda1
         self.beta = beta
         self.lazy_update = lazy_update

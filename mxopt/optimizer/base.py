@@ -263,6 +263,10 @@ class Optimizer:
             if count > self.num_update:
                 self.num_update = count
 
+    def has_updated(self, index: Index) -> bool:
+        """Whether an update of this parameter has been counted."""
+        return index in self._index_update_count
+
     def get_counts(self) -> dict[str, Any]:
         """The update counts, and whatever else a subclass counts, as plain data."""
         return {"num_update": self.num_update, "devices": self._all_index_update_counts}

@@ -141,7 +141,6 @@ class LBSGD(RuleOptimizer):
         self.updates_per_epoch = updates_per_epoch
         self.begin_epoch = begin_epoch
         self.num_epochs = num_epochs
-        self.aggregate_num = 0
         self._asked_at = self.num_update
 
     @property
@@ -187,6 +186,8 @@ class LBSGD(RuleOptimizer):
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
         if isinstance(index, LISTS):
+            for tensor in self._tensors(index, weight, grad, state, masters):  # all of them before the first changes
+                tensor.check(self.rule)
             for arguments in zip(index, weight, grad, state, strict=True):
                 self._update(*arguments, masters)
         elif self.batch_scale == 1:
@@ -200,10 +201,12 @@ class LBSGD(RuleOptimizer):
         inner = self.split(state)[0] if masters and weight.dtype.itemsize == 2 else state
         total = inner[1]
         Tensor(f"parameter {index!r}", weight, grad, (total,)).check(sgd.test)
-        if isinstance(grad, RowSparse):
-            total[grad.indices] += grad.data.astype(total.dtype)
-        else:
-            np.add(total, grad, out=total, casting="same_kind")
+        self._tensors((index,), (weight,), (grad,), (state,), masters)[0].check(self.rule)
+        with np.errstate(all="ignore"):
+            if isinstance(grad, RowSparse):
+                total[grad.indices] += grad.data.astype(total.dtype)
+            else:
+                np.add(total, grad, out=total, casting="same_kind")
         count = self._index_update_count.get(index, self.begin_num_update) + 1
         if self._calls(count) % self.batch_scale:
             self._update_count(index)

@@ -138,6 +138,12 @@ class RuleOptimizer(Optimizer):
         plan = self._list_plans.find(key, rule, lazy, weights, grads, states)
         if plan is None:
             tensors = self._tensors(key, weights, grads, states, masters)
+            if len(set(key)) < len(key):  # a parameter several times: one update after the other
+                for tensor in tensors:
+                    tensor.check(rule)
+                for arguments in zip(indices, weights, grads, states, strict=True):
+                    self._update(*arguments, masters)
+                return
             plan = self._list_plans.make(key, rule, lazy, tensors, states)
         self._update_count(key)
         plan.run(*self._hypers(key))
@@ -181,5 +187,9 @@ class RuleOptimizer(Optimizer):
                     state, master = self.split(state)
                 except (TypeError, ValueError):
                     raise ArrayError(f"{name}: needs a state of create_state_multi_precision, got {state!r}") from None
-            tensors.append(Tensor(name, weight, grad, self.state_arrays(state), master))
+            try:
+                state = self.state_arrays(state)
+            except (TypeError, IndexError):
+                raise ArrayError(f"{name}: needs the state of create_state, got {state!r}") from None
+            tensors.append(Tensor(name, weight, grad, state, master))
         return tensors

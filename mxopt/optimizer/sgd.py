@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mxopt.engine import arrays
+from mxopt.engine import Tensor, arrays
 from mxopt.engine.noise import Noise
-from mxopt.errors import ArgumentError
-from mxopt.optimizer.base import LISTS, Index, register
+from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
 
@@ -163,7 +164,7 @@ class DCASGD(RuleOptimizer):
 
 
 @register
-class SGLD(RuleOptimizer):
+class SGLD(UnsignedRate):
     """Stochastic gradient Langevin dynamics: descent with noise of variance `learning_rate`.
 
     Parameters
@@ -184,21 +185,13 @@ class SGLD(RuleOptimizer):
     def create_state(self, index: Index, weight: Any) -> None:
         """None: the noise is not kept."""
 
-    def state_arrays(self, state: Any) -> tuple[Any, ...]:
-        return (self._noise,)
-
-    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        if isinstance(index, LISTS):
-            for arguments in zip(index, weight, grad, state, strict=True):
-                self._update(*arguments, masters)
-            return
-        if self.learning_rate < 0:
-            raise ArgumentError(f"SGLD: the noise's variance is the learning rate, which can't be {self.learning_rate}")
-        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
-        dtype = np.float64 if weight.dtype == np.float64 else np.float32
-        update = self._index_update_count.get(index, self.begin_num_update) + 1
-        self._noise = Noise(weight.shape, dtype, self.seed, index, update)
-        super()._update(index, weight, grad, state, masters)
+    def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
+        tensors = super()._tensors(indices, *arguments)
+        for index, tensor in zip(indices, tensors, strict=True):
+            dtype = np.float64 if tensor.weight.dtype == np.float64 else np.float32
+            update = self._index_update_count.get(index, self.begin_num_update) + 1
+            tensor.states = (Noise(tensor.weight.shape, dtype, self.seed, index, update),)
+        return tensors
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr, math.sqrt(lr))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mxopt import states as states_format
 from mxopt.engine import arrays
+from mxopt.errors import ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 
 
@@ -50,35 +52,57 @@ class Updater:
             return
         if type(index) is bytes:  # as MXNet's kvstore hands over a string
             index = index.decode()
-        if not self.states_synced.get(index):
-            self._prepare(index, weight)
-        self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
+        new = () if self.states_synced.get(index) else self._prepare((index,), (weight,))
+        try:
+            self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
+        except BaseException:
+            self._forget(new)
+            raise
 
     def _update_list(self, indices: Any, grads: Any, weights: Any) -> None:
+        if not len(indices) == len(grads) == len(weights):
+            raise ArrayError(
+                f"update: lists of {len(indices)} indices, {len(grads)} gradients and {len(weights)} weights"
+            )
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
-        if not all(map(self.states_synced.get, indices)):
-            for index, weight in zip(indices, weights, strict=True):
-                if not self.states_synced.get(index):
-                    self._prepare(index, weight)
+        new = () if all(map(self.states_synced.get, indices)) else self._prepare(indices, weights)
         states = list(map(self.states.__getitem__, indices))
         update, size = self.optimizer.update_multi_precision, self.optimizer.aggregate_num
-        if not self.aggregate_updates:
-            for arguments in zip(indices, weights, grads, states, strict=True):
-                update(*arguments)
-            return
-        for first in range(0, len(indices), size):
-            part = slice(first, first + size)
-            update(indices[part], weights[part], grads[part], states[part])
+        try:
+            if not self.aggregate_updates:
+                for arguments in zip(indices, weights, grads, states, strict=True):
+                    update(*arguments)
+                return
+            for first in range(0, len(indices), size):
+                part = slice(first, first + size)
+                update(indices[part], weights[part], grads[part], states[part])
+        except BaseException:
+            self._forget(new)
+            raise
 
-    def _prepare(self, index: Index, weight: Any) -> None:
-        """Makes the state of an index, or brings a loaded one to its weight's device."""
-        if index not in self.states:
-            self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
-        else:
-            weight = arrays.as_array(weight, f"parameter {index!r}")
-            self.states[index] = self.sync_state_context(self.states[index], weight)
-        self.states_synced[index] = True
+    def _prepare(self, indices: Sequence[Index], weights: Sequence[Any]) -> list[Index]:
+        """Makes the states of new indices, and returns these; brings loaded states to their weights' devices."""
+        new: list[Index] = []
+        try:
+            for index, weight in zip(indices, weights, strict=True):
+                if index not in self.states:
+                    self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
+                    new.append(index)
+                elif not self.states_synced.get(index):
+                    weight = arrays.as_array(weight, f"parameter {index!r}")
+                    self.states[index] = self.sync_state_context(self.states[index], weight)
+                self.states_synced[index] = True
+        except BaseException:
+            self._forget(new)
+            raise
+        return new
+
+    def _forget(self, new: Iterable[Index]) -> None:
+        """Takes back states made for an update that was refused: they may be of weights that never can be updated."""
+        for index in new:
+            if not self.optimizer.has_updated(index):
+                del self.states[index], self.states_synced[index]
 
     def sync_state_context(self, state: Any, context: Any) -> Any:
         """`state` on the device of the array `context`, in the same nesting; arrays already there as they are."""
