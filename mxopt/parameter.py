@@ -76,7 +76,8 @@ class Parameter:
     @property
     def dtype(self) -> np.dtype:
         """The array's dtype."""
-        return np.dtype(self._value.dtype)
+        dtype: np.dtype = self._value.dtype
+        return dtype
 
     def asnumpy(self) -> np.ndarray:
         """The value as a NumPy array: the array itself, or a copy where it lies on another device."""

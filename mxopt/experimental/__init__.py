@@ -1,0 +1,5 @@
+"""`mindspore.experimental` on NumPy and CuPy arrays."""
+
+from mxopt.experimental import optim
+
+__all__ = ["optim"]

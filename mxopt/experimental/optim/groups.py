@@ -1,0 +1,147 @@
+"""Parameter groups: parameters that share options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError
+from mxopt.experimental.optim.options import CHECKS
+from mxopt.parameter import Parameter, name_of, value_of
+
+Options = dict[str, Any]
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One parameter of an optimizer, and what is kept for it.
+
+    `step` is the number of its updates. `arrays` are the states its rule names, and "master", the float32 copy of a
+    16-bit weight; they are made before the first update. `carry` is the one number that some optimizers hand on
+    from step to step.
+    """
+
+    name: str
+    place: str  # what errors call it
+    parameter: Parameter
+    weight: Any
+    carry: float
+    step: int = 0
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the scalars of one update of a parameter follow from.
+
+    `lr` and `wd` are the group's, times the parameter's own multipliers. `t` counts its updates, from 1. `carry` is the
+    number that the update before handed on. `real` is the type of the arithmetic, numpy.float32 or numpy.float64.
+    """
+
+    group: Options
+    lr: float
+    wd: float
+    t: int
+    carry: float
+    real: type[np.floating[Any]]
+
+
+class ParameterGroup(dict[str, Any]):
+    """The options of some parameters, which are its item "params". What is assigned is checked at once.
+
+    `checked` returns options as they are kept, or raises.
+    """
+
+    def __init__(self, options: Options, check: Callable[[Options], Options]) -> None:
+        super().__init__(check(options))
+        self.checked = check
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __ior__(self, other: Any) -> ParameterGroup:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The option `key`; set to `default` first where there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Changes options. Raises, and changes nothing, where one can't be used."""
+        new = self | dict(*args, **kwargs)
+        if new["params"] is not self["params"]:
+            raise ArgumentError("the parameters of a group can't be exchanged: use add_param_group")
+        super().update(self.checked(new))
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], whose: str) -> None:
+    """Raises ArgumentKeyError for an option of another optimizer, and for one that looks like a slip.
+
+    Other keys are the user's own.
+    """
+    known = {*known, "params", "initial_lr"}
+    for key in given:
+        near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.8)
+        if key not in known and (near or key in CHECKS):
+            hint = f": did you mean {near[0]!r}?" if near else f", only {', '.join(sorted(known))}"
+            raise ArgumentKeyError(f"{whose} has no option {key!r}{hint}")
+
+
+def as_groups(params: Any) -> list[Options]:
+    """The `params` argument of a constructor as a list of groups."""
+    if params is None:
+        raise ArgumentError("params is None: an optimizer needs parameters")
+    found = _listed(params, "params")
+    if not found:
+        raise ArgumentError("params is empty: an optimizer needs parameters")
+    if not any(isinstance(p, dict) for p in found):
+        return [{"params": found}]
+    for p in found:
+        if not isinstance(p, dict):
+            raise ArgumentTypeError(f"params mixes groups and parameters: {type(p).__name__} among dicts")
+    return found
+
+
+def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tuple[list[Any], list[Slot]]:
+    """The parameters of group number `group`, as given and as slots, which must differ from those `before`."""
+    given = [params] if hasattr(params, "shape") else _listed(params, f"group {group}: params")
+    slots: list[Slot] = []
+    for x in given:
+        name = name_of(x, str(len(before) + len(slots)))
+        place = f"group {group}, parameter {name!r}"
+        value = value_of(x, place)
+        if not arrays.is_cupy(value):
+            arrays.check_weight(value, place)
+        parameter = x if isinstance(x, Parameter) else Parameter(value, name)
+        slots.append(Slot(name, place, parameter, value, carry))
+    _check_distinct([*before, *slots])
+    return given, slots
+
+
+def _listed(params: Any, what: str) -> list[Any]:
+    unordered = isinstance(params, str | bytes | set | frozenset | Mapping) or hasattr(params, "shape")
+    if unordered or not isinstance(params, Iterable):
+        raise ArgumentTypeError(f"{what} must be an ordered collection of parameters, got {type(params).__name__}")
+    return list(params)
+
+
+def _check_distinct(slots: list[Slot]) -> None:
+    names: dict[str, Slot] = {}
+    memory: dict[Any, Slot] = {}
+    for slot in slots:
+        w = slot.weight
+        where = id(w) if arrays.is_cupy(w) or not w.size else (w.ctypes.data, w.shape, w.strides)
+        other = memory.setdefault(where, slot)
+        if other is not slot:
+            raise ArgumentError(f"{slot.place} is the same array as {other.place}")
+        other = names.setdefault(slot.name, slot)
+        if other is not slot:
+            raise ArgumentError(f"two parameters are called {slot.name!r}: {other.place} and {slot.place}")

@@ -1,0 +1,221 @@
+"""The base of all schedules of an optimizer's learning rates, and what they need of an optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, ClassVar
+
+from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, StatesError
+
+Group = MutableMapping[str, Any]
+
+
+class OneRate(MutableMapping[str, Any]):
+    """An optimizer with a single learning rate, seen as a parameter group."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+        self._more: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._optimizer.learning_rate if key == "lr" else self._more[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "lr":
+            self._optimizer.set_learning_rate(value)
+        else:
+            self._more[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._more[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["lr", *self._more])
+
+    def __len__(self) -> int:
+        return 1 + len(self._more)
+
+
+def groups_of(optimizer: Any) -> list[Group]:
+    """The groups whose rates a schedule sets.
+
+    Those of an optimizer with `param_groups`; of one made by `mxopt.create`, and of whatever else has
+    `learning_rate` and `set_learning_rate`, a single one that all its schedules share.
+    """
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is not None:
+        return groups  # type: ignore[no-any-return]
+    if not hasattr(optimizer, "set_learning_rate"):
+        raise ArgumentTypeError(
+            f"optimizer must have param_groups or set_learning_rate, got {type(optimizer).__name__}"
+        )
+    if getattr(optimizer, "lr_scheduler", None) is not None:
+        raise ArgumentError("the optimizer has an lr_scheduler of its own already")
+    if "_one_rate" not in vars(optimizer):
+        optimizer._one_rate = [OneRate(optimizer)]
+    return optimizer._one_rate  # type: ignore[no-any-return]
+
+
+class LRScheduler:
+    """The base of all schedules. Subclasses define `get_lr`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        One of `mxopt.experimental.optim`, or one made by `mxopt.create`, or anything else with `learning_rate`
+        and `set_learning_rate`. The schedule sets its rates, at once and then at each `step`.
+    last_epoch : int
+        The number of the step to go on from; -1 to begin. To go on, each group must have its "initial_lr".
+
+    Attributes
+    ----------
+    last_epoch : int
+        The number of steps taken.
+    base_lrs : list of float
+        The rate that each group started from.
+
+    Raises
+    ------
+    TypeError
+        `optimizer` is no optimizer; a wrong type of `last_epoch` is a ValueError too.
+    KeyError
+        Going on, and a group has no "initial_lr".
+    """
+
+    hidden: ClassVar[tuple[str, ...]] = ("optimizer", "groups")  # what is no state of its own
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        whole("last_epoch", last_epoch)
+        if last_epoch < -1:
+            raise ArgumentError(f"last_epoch must be -1 or more, got {last_epoch}")
+        self.optimizer = optimizer
+        self.groups = groups_of(optimizer)
+        for number, group in enumerate(self.groups):
+            if last_epoch == -1:
+                group.setdefault("initial_lr", group["lr"])
+            elif "initial_lr" not in group:
+                raise ArgumentKeyError(f"group {number} has no 'initial_lr', which last_epoch={last_epoch} needs")
+        self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
+        self.last_epoch: Any = last_epoch
+        self._last_lr = self._rates()
+        self.step()
+
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self.groups]
+
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`, coming from the step before with the rates that the groups
+        have now. Subclasses define this."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_lr")
+
+    def closed_form(self, epoch: Any) -> list[float] | None:
+        """The rate of each group at step `epoch`, whatever came before; None where there is no such formula."""
+        return None
+
+    def step(self, epoch: Any = None) -> None:
+        """Sets the rates of the next step, or those of step `epoch`."""
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        rates = None if epoch is None else self.closed_form(epoch)
+        self._set(self.get_lr() if rates is None else rates)
+
+    def _set(self, rates: list[float]) -> None:
+        for group, rate in zip(self.groups, rates, strict=True):
+            group["lr"] = rate
+        self._last_lr = self._rates()
+
+    def get_last_lr(self) -> list[float]:
+        """The rates that were set last, one for each group."""
+        return list(self._last_lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the schedule is made of, and the groups' rates, as plain data. Functions are left out."""
+        own = {k: _plain(v) for k, v in vars(self).items() if k not in self.hidden and not has_functions(v)}
+        return {"scheduler": type(self).__name__, "rates": self._rates(), **own}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` returned: the schedule goes on from there to the last bit.
+
+        The groups' rates are set too. Raises StatesError, which says what differs, where it was made by another kind of
+        schedule or for another number of groups; nothing has been changed then.
+        """
+        here = self.state_dict()
+        self._compare(here, state_dict)
+        for key in here.keys() - {"scheduler", "rates"}:
+            setattr(self, key, _plain(state_dict[key]))
+        for group, rate, base in zip(self.groups, state_dict["rates"], self.base_lrs, strict=True):
+            group["lr"], group["initial_lr"] = rate, base
+
+    def _compare(self, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+        """Raises StatesError where `there` can't be a state of this schedule."""
+        if not isinstance(there, Mapping) or "scheduler" not in there:
+            raise StatesError(f"this is no state of a schedule: {there!r:.80}")
+        if there["scheduler"] != here["scheduler"]:
+            raise StatesError(f"the state is that of {there['scheduler']}, this is {here['scheduler']}")
+        lacks, extra = here.keys() - there.keys(), there.keys() - here.keys()
+        wrong = [f"{type(self).__name__}: the state lacks {', '.join(sorted(lacks))}"] * bool(lacks)
+        wrong += [f"{type(self).__name__}: the state has {', '.join(sorted(extra))} too many"] * bool(extra)
+        for key in ("rates", "base_lrs"):
+            value = there.get(key, [])
+            if key in here and (not isinstance(value, list) or len(value) != len(self.groups)):
+                wrong.append(
+                    f"{type(self).__name__}: {key} is {value!r}, needs one for each of {len(self.groups)} groups"
+                )
+        if wrong:
+            raise StatesError("; ".join(wrong))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} step {self.last_epoch}, rates {self.get_last_lr()}>"
+
+
+def _plain(value: Any) -> Any:
+    """A copy of plain data."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def has_functions(value: Any) -> bool:
+    return callable(value) or (isinstance(value, list) and any(map(callable, value)))
+
+
+# Checks of arguments, each as strict as MindSpore's.
+
+
+def whole(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentTypeError(f"{name} must be an int, got {value!r}")
+    return value
+
+
+def real(name: str, value: Any) -> float:
+    if not isinstance(value, float):
+        raise ArgumentTypeError(f"{name} must be a float, got {value!r}")
+    return _not_nan(name, value)
+
+
+def number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
+    return _not_nan(name, float(value))
+
+
+def _not_nan(name: str, value: float) -> float:
+    if math.isnan(value):
+        raise ArgumentError(f"{name} is NaN")
+    return value
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    if whole(name, value) < least:
+        raise ArgumentError(f"{name} must be {least} or more, got {value}")
+    return value
+
+
+def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Any]:
+    """`value` as a list with one item for each group."""
+    if not isinstance(value, list | tuple):
+        return [value] * len(groups)
+    if len(value) != len(groups):
+        raise ArgumentError(f"{name} has {len(value)} items for {len(groups)} groups")
+    return list(value)

@@ -1,0 +1,154 @@
+"""Schedules that begin again and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, for_each_group, groups_of, number, whole
+
+
+class CyclicLR(LRScheduler):
+    """Up in equal steps from `base_lr` to `max_lr`, down again, and so on, https://arxiv.org/abs/1506.01186.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        See `LRScheduler`.
+    base_lr, max_lr : float, or a list with one for each group
+        The lowest and the highest rate.
+    step_size_up, step_size_down : int
+        Steps of the way up, and of the way down: the same where there is none given.
+    mode : {'triangular', 'triangular2', 'exp_range'}
+        All peaks alike; each half as high over `base_lr` as the one before; or times `gamma ** step`.
+    gamma : float
+        For 'exp_range'.
+    scale_fn : function, optional
+        Instead of a mode: takes the number of the cycle, from 1, or of the step, from 0.
+    scale_mode : {'cycle', 'iterations'}
+        Which of them it takes.
+
+    Raises
+    ------
+    ValueError
+        A mode is another, or there are more or fewer rates than groups.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        base_lr: float | list[float],
+        max_lr: float | list[float],
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[int], float] | None = None,
+        scale_mode: str = "cycle",
+        last_epoch: int = -1,
+    ) -> None:
+        groups = groups_of(optimizer)
+        lowest = [number("base_lr", x) for x in for_each_group("base_lr", base_lr, groups)]
+        self.max_lrs = [number("max_lr", x) for x in for_each_group("max_lr", max_lr, groups)]
+        self.step_size_up = at_least("step_size_up", step_size_up, 1)
+        self.step_size_down = at_least("step_size_down", step_size_up if step_size_down is None else step_size_down, 1)
+        if scale_fn is None and mode not in ("triangular", "triangular2", "exp_range"):
+            raise ArgumentError(f"mode must be 'triangular', 'triangular2' or 'exp_range', got {mode!r}")
+        if scale_fn is not None and not callable(scale_fn):
+            raise ArgumentTypeError(f"scale_fn must be a function, got {scale_fn!r}")
+        if scale_mode not in ("cycle", "iterations"):
+            raise ArgumentError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
+        self.mode = mode
+        self.gamma = number("gamma", gamma)
+        self.scale_mode = scale_mode
+        self.scale_fn = scale_fn
+        whole("last_epoch", last_epoch)
+        for group, rate in zip(groups, lowest, strict=True):
+            if last_epoch == -1:
+                group["lr"] = rate
+        self.lowest_lrs = lowest
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = lowest
+
+    def get_lr(self) -> list[float]:
+        length = self.step_size_up + self.step_size_down
+        cycle = math.floor(1 + self.last_epoch / length)
+        place = 1 + self.last_epoch / length - cycle
+        rise = self.step_size_up / length
+        height = place / rise if place <= rise else (place - 1) / (rise - 1)
+        height *= self._scale(cycle)
+        return [low + (high - low) * height for low, high in zip(self.lowest_lrs, self.max_lrs, strict=True)]
+
+    def _scale(self, cycle: int) -> float:
+        if self.scale_fn is not None:
+            return self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+        if self.mode == "triangular2":
+            return 0.5 ** (cycle - 1)
+        return float(self.gamma**self.last_epoch) if self.mode == "exp_range" else 1.0
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """Along half a cosine from the initial rates down to `eta_min`, again and again, https://arxiv.org/abs/1608.03983.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        See `LRScheduler`.
+    T_0 : int
+        Steps of the first cycle.
+    T_mult : int
+        Each cycle is so many times as long as the one before.
+    eta_min : float
+
+    Raises
+    ------
+    ValueError
+        `T_0` or `T_mult` is no int of 1 or more, or `eta_min` is no number.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        T_0: int,  # noqa: N803
+        T_mult: int = 1,  # noqa: N803
+        eta_min: float = 0,
+        last_epoch: int = -1,
+    ) -> None:
+        self.T_0 = self.T_i = at_least("T_0", T_0, 1)
+        self.T_mult = at_least("T_mult", T_mult, 1)
+        self.eta_min = number("eta_min", eta_min)
+        self.T_cur: float = whole("last_epoch", last_epoch)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        share = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
+        return [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]
+
+    def step(self, epoch: float | None = None) -> None:
+        """Sets the rates of the next step, or those of step `epoch`, which may be within an epoch: a fraction.
+
+        Raises ArgumentError for a negative `epoch`.
+        """
+        if epoch is None and self.last_epoch >= 0:
+            self.last_epoch += 1
+            self.T_cur += 1
+            if self.T_cur >= self.T_i:
+                self.T_cur -= self.T_i
+                self.T_i *= self.T_mult
+        else:
+            self._place(0 if epoch is None else epoch)
+        self._set(self.get_lr())
+
+    def _place(self, epoch: float) -> None:
+        """Finds the cycle that `epoch` is in."""
+        if number("epoch", epoch) < 0:
+            raise ArgumentError(f"epoch must not be negative, got {epoch}")
+        start, length = 0, self.T_0
+        if self.T_mult == 1:
+            start = math.floor(epoch / length) * length
+        while self.T_mult > 1 and epoch >= start + length:
+            start += length
+            length *= self.T_mult
+        self.T_cur, self.T_i, self.last_epoch = epoch - start, length, math.floor(epoch)

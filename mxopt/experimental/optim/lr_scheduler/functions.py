@@ -1,0 +1,73 @@
+"""Schedules given by functions of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mxopt.errors import ArgumentTypeError
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, for_each_group, groups_of
+
+Factor = Callable[[int], float]
+
+
+def _functions(lr_lambda: Any, optimizer: Any) -> list[Factor]:
+    functions = for_each_group("lr_lambda", lr_lambda, groups_of(optimizer))
+    for function in functions:
+        if not callable(function):
+            raise ArgumentTypeError(f"lr_lambda must be a function of the step, got {function!r}")
+    return functions
+
+
+class LambdaLR(LRScheduler):
+    """The initial rates times a function of the step. Whatever is set from outside lasts until the next step.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        See `LRScheduler`.
+    lr_lambda : function, or a list with one for each group
+        Takes the number of the step, from 0. Functions are no part of `state_dict`.
+
+    Raises
+    ------
+    ValueError
+        There are more or fewer functions than groups.
+    TypeError
+        One is no function.
+    """
+
+    def __init__(self, optimizer: Any, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
+        self.lr_lambdas = _functions(lr_lambda, optimizer)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+
+
+class MultiplicativeLR(LRScheduler):
+    """Multiplies the rates at each step by a function of the step.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        See `LRScheduler`.
+    lr_lambda : function, or a list with one for each group
+        Takes the number of the step, from 1. Functions are no part of `state_dict`.
+
+    Raises
+    ------
+    ValueError
+        There are more or fewer functions than groups.
+    TypeError
+        One is no function.
+    """
+
+    def __init__(self, optimizer: Any, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
+        self.lr_lambdas = _functions(lr_lambda, optimizer)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch <= 0:
+            return self._rates()
+        return [rate * f(self.last_epoch) for rate, f in zip(self._rates(), self.lr_lambdas, strict=True)]

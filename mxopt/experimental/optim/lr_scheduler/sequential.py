@@ -1,0 +1,92 @@
+"""Schedules one after another."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of, whole
+from mxopt.experimental.optim.lr_scheduler.plateau import ReduceLROnPlateau
+
+
+class SequentialLR(LRScheduler):
+    """Several schedules, each from a milestone on, where it begins with its step 0.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        See `LRScheduler`.
+    schedulers : list of LRScheduler
+        All of the same optimizer.
+    milestones : list of int
+        Ascending; one fewer than schedules.
+
+    Raises
+    ------
+    ValueError
+        No schedules, schedules of other optimizers, or another number of milestones.
+    """
+
+    hidden = (*LRScheduler.hidden, "schedulers")
+
+    def __init__(
+        self, optimizer: Any, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1
+    ) -> None:
+        schedulers, milestones = list(schedulers), list(milestones)
+        if not schedulers:
+            raise ArgumentError("schedulers is empty")
+        for k, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, SequentialLR | ReduceLROnPlateau):
+                raise ArgumentTypeError(f"schedulers[{k}] can't be part of a sequence: {type(scheduler).__name__}")
+            if scheduler.optimizer is not optimizer:
+                raise ArgumentError(f"schedulers[{k}] belongs to another optimizer")
+        if len(milestones) != len(schedulers) - 1:
+            raise ArgumentError(f"{len(schedulers)} schedules need {len(schedulers) - 1} milestones, got {milestones}")
+        if any(b <= a for a, b in pairwise(milestones)):
+            raise ArgumentError(f"milestones must be ascending, got {milestones}")
+        self.optimizer = optimizer
+        self.groups = groups_of(optimizer)
+        self.schedulers = schedulers
+        self.milestones = [whole("a milestone", m) for m in milestones]
+        self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
+        self.last_epoch = whole("last_epoch", last_epoch) + 1
+        for group, rate in zip(self.groups, self.base_lrs, strict=True):
+            group["lr"] = rate
+        for scheduler in schedulers:  # takes back the step that each took when it was made
+            scheduler.last_epoch -= 1
+        schedulers[0].step()
+        self._last_lr = schedulers[0].get_last_lr()
+
+    def step(self) -> None:  # type: ignore[override]
+        """Sets the rates of the next step."""
+        self.last_epoch += 1
+        which = bisect_right(self.milestones, self.last_epoch)
+        scheduler = self.schedulers[which]
+        if which and self.milestones[which - 1] == self.last_epoch:
+            scheduler.step(0)
+        else:
+            scheduler.step()
+        self._last_lr = scheduler.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all schedules, and its own, as plain data."""
+        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it doesn't fit."""
+        here = self.state_dict()
+        self._compare(here, state_dict)
+        parts = state_dict["schedulers"]
+        if not isinstance(parts, list) or len(parts) != len(self.schedulers):
+            raise StatesError(f"SequentialLR: the state isn't that of {len(self.schedulers)} schedules")
+        for scheduler, part in zip(self.schedulers, parts, strict=True):
+            scheduler._compare(scheduler.state_dict(), part)
+        for scheduler, part in zip(self.schedulers, parts, strict=True):
+            scheduler.load_state_dict(part)
+        self.last_epoch, self.milestones = state_dict["last_epoch"], list(state_dict["milestones"])
+        self.base_lrs, self._last_lr = list(state_dict["base_lrs"]), list(state_dict["_last_lr"])
+        for group, rate in zip(self.groups, state_dict["rates"], strict=True):
+            group["lr"] = rate

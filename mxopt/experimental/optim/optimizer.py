@@ -1,0 +1,298 @@
+"""The base of the experimental optimizers: groups, gradients, and one list call of a rule for all that go together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mxopt.engine import Plan, Plans, Tensor, arrays
+from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.experimental.optim import saving
+from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot, Step, as_groups, check_keys, make_slots
+from mxopt.experimental.optim.options import CHECKS, Check
+from mxopt.rules.rule import Rule
+
+PATTERNS = 8  # of parameters with a gradient; alternating between so many costs nothing extra
+
+_counted = attrgetter("step", "carry", "parameter.lr_mult", "parameter.wd_mult")
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Parameters that one list call can update: of one group, and of the same dtypes."""
+
+    group: ParameterGroup
+    positions: tuple[int, ...]
+    slots: list[Slot]
+    weights: list[Any]
+    states: list[dict[str, Any]]
+
+
+class Optimizer:
+    """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or `construct`.
+
+    Parameters
+    ----------
+    params : list of arrays or Parameters, or list of dict
+        What to train, changed in place: float16, bfloat16, float32 or float64 arrays of any shape, plain or as
+        `mxopt.Parameter`; whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a copy. Or groups:
+        dicts with "params" and their own options.
+    defaults : dict
+        The options, and their values for groups that don't say otherwise.
+    multi_precision : bool
+        Keep a float32 master copy of float16 and bfloat16 parameters, and update that.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Each with "params" and all options, which may be changed between steps.
+    parameters : list
+        All parameters as they were given, in the order in which gradients are to come.
+
+    Raises
+    ------
+    ValueError
+        No parameters, the same one twice, or a number that can't be meant.
+    TypeError
+        `params` is no list, or holds something that lends no memory. A wrong type of an option is both.
+    KeyError
+        A group has an option of another optimizer, or a misspelt one.
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = CHECKS
+    carried: ClassVar[str | None] = (
+        None  # the name of the number that is handed on from step to step, where there is one
+    )
+    first_carry: ClassVar[float] = 0.0
+
+    def __init__(self, params: Any, defaults: Options, *, multi_precision: bool = False) -> None:
+        self.defaults = self._checked({"lazy_update": False, "maximize": False, **defaults}, type(self).__name__)
+        self.multi_precision = multi_precision
+        self.param_groups: list[ParameterGroup] = []
+        self._members: list[list[Slot]] = []  # of each group
+        self._slots: list[Slot] = []
+        self._batches: dict[tuple[bool, ...], list[_Batch]] = {}
+        self._plans = Plans(0)
+        for group in as_groups(params):
+            self.add_param_group(group)
+
+    # What a subclass defines.
+
+    def rule(self, group: Options) -> Rule:
+        """The rule, as the options of `group` ask for it."""
+        raise NotImplementedError(f"{type(self).__name__} must define rule and scalars, or construct")
+
+    def scalars(self, at: Step) -> tuple[float, ...]:
+        """Learning rate and weight decay as the rule takes them, then the rule's own hyper-parameters in its order."""
+        raise NotImplementedError(f"{type(self).__name__} must define scalars")
+
+    def hand_on(self, at: Step) -> float:
+        """The number that an update hands on to the next one of its parameter, where `carried` has a name for it."""
+        return at.carry
+
+    def rests(self, group: Options) -> bool:
+        """Whether an element whose gradient is 0 stays as it is, so that only rows with a gradient need a visit."""
+        return False
+
+    def new_state(self, name: str, weight: Any, group: Options) -> Any:
+        """The state `name` of a new parameter."""
+        return arrays.zeros(weight.shape, weight)
+
+    def check_options(self, group: Options, whose: str) -> None:
+        """Raises ArgumentError where options that are right each for itself don't go together."""
+
+    # Groups.
+
+    @property
+    def parameters(self) -> list[Any]:
+        """All parameters as they were given, in the order of their gradients."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def add_param_group(self, param_group: Options) -> None:
+        """Adds parameters, at the end. `param_group` has "params" and may have options of its own.
+
+        Raises what the constructor raises; nothing has been changed then.
+        """
+        number = len(self.param_groups)
+        whose = f"{type(self).__name__}, group {number}"
+        if not isinstance(param_group, dict):
+            raise ArgumentTypeError(f"{whose} must be a dict, got {type(param_group).__name__}")
+        if "params" not in param_group:
+            raise ArgumentError(f"{whose} has no 'params'")
+        check_keys(param_group, self.defaults, whose)
+        params, slots = make_slots(param_group["params"], number, self._slots, self.first_carry)
+        options = {**self.defaults, **param_group, "params": params}
+        self.param_groups.append(ParameterGroup(options, lambda group: self._checked(group, whose)))
+        self._members.append(slots)
+        self._slots = self._slots + slots
+        self._batches.clear()
+        self._plans.limit = PATTERNS * (1 + number) + 2 * len(self._slots)
+
+    def _checked(self, options: Options, whose: str) -> Options:
+        checks = self.checks
+        checked = {k: checks[k](f"{whose}: {k}", v) if k in checks else v for k, v in options.items()}
+        self.check_options(checked, whose)
+        return checked
+
+    # Updates.
+
+    def __call__(self, gradients: Any) -> None:
+        """Updates all parameters in place by their gradients.
+
+        Parameters
+        ----------
+        gradients : tuple or list
+            One for each of `parameters`: an array of its shape, a `RowSparse`, anything that lends its memory, or None,
+            which leaves the parameter and its states alone.
+
+        Raises
+        ------
+        ArrayError
+            A gradient doesn't fit its parameter, which the message names. Nothing has been changed then.
+        ArgumentError
+            There are more or fewer gradients than parameters.
+        """
+        self.construct(gradients)
+
+    def construct(self, *hyper_params: Any) -> None:
+        """What a call does. A subclass without a rule defines this."""
+        (gradients,) = hyper_params
+        grads = self._gradients(gradients)
+        updates = [(plan, batch.slots, *self._rows(batch)) for batch, plan in self._planned(grads)]
+        for plan, slots, rows, which, carries in updates:
+            plan.run(rows, which)
+            for slot in slots:
+                slot.step += 1
+            if self.carried:
+                for slot, row in zip(slots, which, strict=True):
+                    slot.carry = carries[row]
+
+    def _gradients(self, gradients: Any) -> list[Any]:
+        """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
+        if not isinstance(gradients, tuple | list):
+            raise ArgumentTypeError(f"{type(self).__name__}: gradients must be a tuple, got {type(gradients).__name__}")
+        if len(gradients) != len(self._slots):
+            raise ArgumentError(
+                f"{type(self).__name__}: got {len(gradients)} gradients for {len(self._slots)} parameters"
+            )
+        ours, frozen = np.ndarray, [not slot.parameter.requires_grad for slot in self._slots]
+        found = [
+            g if g is None or type(g) is ours else arrays.as_array(g, f"{slot.place}, gradient")
+            for g, slot in zip(gradients, self._slots, strict=True)
+        ]
+        return [None if no else g for g, no in zip(found, frozen, strict=True)] if True in frozen else found
+
+    def _planned(self, grads: list[Any]) -> list[tuple[_Batch, Plan]]:
+        """The list calls that these gradients need. Where one can't be done, the error comes from here."""
+        pattern = tuple([g is None for g in grads])
+        batches = self._batches.get(pattern)
+        if batches is not None:
+            found = [self._find(batch, grads) for batch in batches]
+            if None not in found:
+                return list(zip(batches, found, strict=True))  # type: ignore[arg-type]
+        batches = self._sorted(grads)
+        plans = [self._find(batch, grads) or self._make(batch, grads) for batch in batches]
+        while len(self._batches) >= PATTERNS:
+            del self._batches[next(iter(self._batches))]
+        self._batches[pattern] = batches
+        return list(zip(batches, plans, strict=True))
+
+    def _sorted(self, grads: list[Any]) -> list[_Batch]:
+        """Parameters with a gradient, those together that one plan can keep: the same dtypes, memory without gaps."""
+        batches, position = [], 0
+        for group, slots in zip(self.param_groups, self._members, strict=True):
+            together: dict[Any, list[int]] = {}
+            for slot in slots:
+                w, g = slot.weight, grads[position]
+                if g is not None:
+                    plain = (
+                        isinstance(w, np.ndarray)
+                        and isinstance(g, np.ndarray)
+                        and arrays.is_plain(w)
+                        and arrays.is_plain(g)
+                    )
+                    together.setdefault((w.dtype, g.dtype) if plain else position, []).append(position)
+                position += 1
+            for positions in together.values():
+                members = [self._slots[i] for i in positions]
+                weights, states = [s.weight for s in members], [s.arrays for s in members]
+                batches.append(_Batch(group, tuple(positions), members, weights, states))
+        return batches
+
+    def _find(self, batch: _Batch, grads: list[Any]) -> Plan | None:
+        group = batch.group
+        mine = grads if len(batch.positions) == len(grads) else [grads[i] for i in batch.positions]
+        lazy = group["lazy_update"] or self.rests(group)
+        return self._plans.find(batch.positions, self.rule(group), lazy, batch.weights, mine, batch.states)
+
+    def _make(self, batch: _Batch, grads: list[Any]) -> Plan:
+        group = batch.group
+        rule, tensors = self.rule(group), []
+        for slot, position in zip(batch.slots, batch.positions, strict=True):
+            states, master = self._states(slot, rule, group)
+            tensors.append(Tensor(slot.place, slot.weight, grads[position], states, master))
+        batch.states = [slot.arrays for slot in batch.slots]
+        lazy = group["lazy_update"] or self.rests(group)
+        return self._plans.make(batch.positions, rule, lazy, tensors, batch.states)
+
+    def _states(self, slot: Slot, rule: Rule, group: Options) -> tuple[tuple[Any, ...], Any]:
+        """The arrays of a rule's states, and the master copy where there is one, made if they aren't there yet."""
+        if slot.step == 0:
+            slot.arrays = {}
+        kept, source = slot.arrays, slot.weight
+        if self.uses_master(slot):
+            if "master" not in kept:
+                kept["master"] = slot.weight.astype(np.float32)
+            source = kept["master"]
+        for name in rule.states:
+            if name not in kept:
+                kept[name] = self.new_state(name, source, group)
+        return tuple(kept[name] for name in rule.states), kept.get("master")
+
+    def uses_master(self, slot: Slot) -> bool:
+        """Whether a parameter is updated by way of a float32 copy."""
+        return bool(self.multi_precision and slot.weight.dtype.itemsize == 2)
+
+    def _rows(self, batch: _Batch) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
+        """The distinct rows of hyper-parameters, for each parameter which row is its own, and what each hands on."""
+        group, real = batch.group, np.float64 if batch.weights[0].dtype == np.float64 else np.float32
+        rate, decay, sign = group["lr"], group.get("weight_decay", 0.0), -1.0 if group["maximize"] else 1.0
+        counts = list(map(_counted, batch.slots))
+        number = {count: k for k, count in enumerate(dict.fromkeys(counts))}
+        which = [number[count] for count in counts] if len(number) > 1 else [0] * len(counts)
+        rows, carries = [], []
+        for step, carry, lr_mult, wd_mult in number:
+            at = Step(group, rate * lr_mult, decay * wd_mult, step + 1, carry, real)
+            lr, wd, *own = self.scalars(at)
+            rows.append((lr, wd, sign, math.inf, *own))
+            carries.append(self.hand_on(at))
+        return rows, which, carries
+
+    # Saving.
+
+    def state_dict(self) -> dict[str, Any]:
+        """All options and states, by parameter name, as plain data and copies of the arrays: what
+        `mxopt.states.dump_document` can carry. Training goes on from it to the last bit, given the same weights."""
+        return saving.state_dict(self, self._members)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` returned. The parameters' own values are not in there.
+
+        Raises StatesError, which lists what differs, where it was made by another optimizer or for other
+        parameters; nothing has been changed then.
+        """
+        saving.load_state_dict(self, self._members, state_dict)
+        self._batches.clear()
+
+    def __repr__(self) -> str:
+        groups = "\n".join(
+            f"  group {k}: {len(group['params'])} parameters, "
+            + ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params")
+            for k, group in enumerate(self.param_groups)
+        )
+        return f"{type(self).__name__}\n{groups}"

@@ -1,0 +1,115 @@
+"""An optimizer's options and states as plain data, and back, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import StatesError
+from mxopt.experimental.optim.groups import Slot
+
+if TYPE_CHECKING:
+    from mxopt.experimental.optim.optimizer import Optimizer
+
+
+def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> dict[str, Any]:
+    """The document that `load_state_dict` takes: {"optimizer", "param_groups", "state"}."""
+    groups, state = [], {}
+    for group, slots in zip(optimizer.param_groups, members, strict=True):
+        groups.append({**group, "params": [slot.name for slot in slots]})
+        for slot in slots:
+            if slot.step:
+                state[slot.name] = _kept(optimizer, group, slot)
+    return {"optimizer": type(optimizer).__name__, "param_groups": groups, "state": state}
+
+
+def _kept(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> dict[str, Any]:
+    carried = {optimizer.carried: slot.carry} if optimizer.carried else {}
+    return {"step": slot.step, **carried, **{name: slot.arrays[name].copy() for name in _names(optimizer, group, slot)}}
+
+
+def _names(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> list[str]:
+    """The arrays that are kept for a parameter."""
+    return [*optimizer.rule(group).states, *(["master"] if optimizer.uses_master(slot) else [])]
+
+
+def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: Mapping[str, Any]) -> None:
+    """Restores all of `document`, or raises StatesError and restores nothing."""
+    try:
+        name, groups, state = document["optimizer"], document["param_groups"], document["state"]
+        saved = [{**group, "params": list(group["params"])} for group in groups]
+        state = {key: dict(kept) for key, kept in state.items()}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise StatesError(f"this is no state of an optimizer: {error!r}") from error
+    if name != type(optimizer).__name__:
+        raise StatesError(f"the states are those of {name}, this is {type(optimizer).__name__}")
+    differences = _group_differences(saved, members)
+    options: list[dict[str, Any]] = []
+    if not differences:
+        for number, group in enumerate(optimizer.param_groups):
+            options.append(_options(optimizer, number, {**saved[number], "params": group["params"]}, differences))
+        every = {slot.name: slot for slots in members for slot in slots}
+        differences += [f"a state for {key!r}, which is no parameter" for key in state if key not in every]
+        for number, slots in enumerate(members):
+            for slot in slots:
+                if slot.name in state and len(options) > number:
+                    differences += _state_differences(optimizer, options[number], slot, state[slot.name])
+    if differences:
+        raise StatesError("the states don't fit: " + "; ".join(differences))
+    for group, new, slots in zip(optimizer.param_groups, options, members, strict=True):
+        group.update(new)
+        for slot in slots:
+            _restore(optimizer, slot, state.get(slot.name, {}))
+
+
+def _group_differences(saved: list[dict[str, Any]], members: list[list[Slot]]) -> list[str]:
+    if len(saved) != len(members):
+        return [f"they have {len(saved)} groups, the optimizer {len(members)}"]
+    found = []
+    for number, (group, slots) in enumerate(zip(saved, members, strict=True)):
+        there, here = group["params"], [slot.name for slot in slots]
+        missing = ", ".join(repr(name) for name in here if name not in there)
+        extra = ", ".join(repr(name) for name in there if name not in here)
+        found += [f"group {number} lacks {missing}"] * bool(missing)
+        found += [f"group {number} has {extra} too many"] * bool(extra)
+    return found
+
+
+def _options(optimizer: Optimizer, number: int, options: dict[str, Any], differences: list[str]) -> dict[str, Any]:
+    group = optimizer.param_groups[number]
+    missing = [key for key in optimizer.defaults if key not in options]
+    if missing:
+        differences.append(f"group {number} lacks the options {', '.join(missing)}")
+        return dict(group)
+    try:
+        return group.checked(options)
+    except (TypeError, ValueError) as error:
+        differences.append(str(error))
+        return dict(group)
+
+
+def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, kept: Mapping[str, Any]) -> list[str]:
+    dtype = np.dtype(np.float32) if optimizer.uses_master(slot) else slot.weight.dtype
+    names = _names(optimizer, group, slot)
+    numbers: dict[str, type] = {"step": int} | ({optimizer.carried: float} if optimizer.carried else {})
+    wrong = [f"{slot.place} lacks {name!r}" for name in [*numbers, *names] if name not in kept]
+    for name, value in kept.items():
+        if name in numbers:
+            if type(value) is not numbers[name] or (name == "step" and value < 1):
+                wrong.append(f"{slot.place}: {name!r} is {value!r}")
+        elif name not in names:
+            wrong.append(f"{slot.place} keeps no {name!r}")
+        elif not isinstance(value, np.ndarray) and not arrays.is_cupy(value):
+            wrong.append(f"{slot.place}: {name!r} is no array")
+        elif (value.shape, value.dtype) != (slot.weight.shape, dtype):
+            wrong.append(f"{slot.place}: {name!r} is {value.dtype} {value.shape}, not {dtype} {slot.weight.shape}")
+    return wrong
+
+
+def _restore(optimizer: Optimizer, slot: Slot, kept: dict[str, Any]) -> None:
+    slot.step = kept.pop("step", 0)
+    slot.carry = kept.pop(optimizer.carried, optimizer.first_carry) if optimizer.carried else optimizer.first_carry
+    slot.arrays = {name: arrays.to_device_of(array.copy(), slot.weight) for name, array in kept.items()}
