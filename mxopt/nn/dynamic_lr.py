@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.checks import check_floats, check_positive_ints
+from mxopt.nn.checks import check_bools, check_floats, check_positive_ints
 from mxopt.nn.learning_rate_schedule import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -125,6 +125,7 @@ def polynomial_decay_lr(
     check_positive_ints(
         "polynomial_decay_lr", total_step=total_step, step_per_epoch=step_per_epoch, decay_epoch=decay_epoch
     )
+    check_bools("polynomial_decay_lr", update_decay_epoch=update_decay_epoch)
     schedule = PolynomialDecayLR(learning_rate, end_learning_rate, decay_epoch, power, update_decay_epoch)
     return _by_epoch(schedule, total_step, step_per_epoch)
 

@@ -1,0 +1,143 @@
+"""AdaFactor: second moments of matrices as a row and a column."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.nn.checks import check_bools, check_floats, check_numbers, check_range
+from mxopt.nn.parameters import ParameterTuple, zeros
+from mxopt.nn.ruled import RuleOptimizer
+from mxopt.parameter import Parameter
+from mxopt.rules import mindspore
+from mxopt.sparse import RowSparse
+
+
+class AdaFactor(RuleOptimizer):
+    """AdaFactor, https://arxiv.org/abs/1804.04235.
+
+    Of a parameter with two axes or more the second moment is kept as its means over the last axis (`exp_avg_sq_row`)
+    and over the one before (`exp_avg_sq_col`); of others whole (`exp_avg_sq`). Weight decay is decoupled, and acts on
+    parameters of every name.
+
+    Parameters
+    ----------
+    params, learning_rate, weight_decay, loss_scale
+        See `Optimizer`; `learning_rate` only without `relative_step`, `weight_decay` below 1.
+    eps : (float, float)
+        0 or more; added to squared gradients; the least that a parameter's root mean square counts for.
+    clip_threshold : float
+        0 or more; updates are scaled down to this root mean square.
+    decay_rate : float
+        Between 0 and 1; step t keeps `1 - t ** -decay_rate` of the second moment.
+    beta1 : float
+        0 or more; how much of the running mean of updates stays; with 0 there is none.
+    scale_parameter : bool
+        Whether steps are relative to the parameter's root mean square.
+    relative_step : bool
+        Whether the learning rate is `min(0.01, 1 / sqrt(t))`.
+    warmup_init : bool
+        Whether that is `min(1e-6 * t, 1 / sqrt(t))` instead.
+    compression : bool
+        Without effect.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError, RuntimeError
+        See `Optimizer`; an option is of another type, or out of range, or doesn't go with the others.
+    """
+
+    decay = "the rule's own"
+    undecayed = ()
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = None,
+        eps: tuple[float, float] = (1e-30, 1e-3),
+        clip_threshold: float = 1.0,
+        decay_rate: float = 0.8,
+        beta1: float = 0.9,
+        weight_decay: Any = 0.0,
+        scale_parameter: bool = True,
+        relative_step: bool = True,
+        warmup_init: bool = False,
+        compression: bool = False,
+        loss_scale: float = 1.0,
+    ) -> None:
+        if relative_step and learning_rate is not None:
+            raise ArgumentError("AdaFactor: learning_rate goes with relative_step=False only")
+        if not relative_step and (warmup_init or learning_rate is None):
+            raise ArgumentError("AdaFactor: relative_step=False needs a learning_rate, and no warmup_init")
+        super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale)
+        if not isinstance(eps, list | tuple):
+            raise ArgumentTypeError(f"AdaFactor: eps must be a list or a tuple, got {eps!r}")
+        if len(eps) != 2:
+            raise ArgumentError(f"AdaFactor: eps must hold two floats, got {eps!r}")
+        check_floats("AdaFactor", "[0, inf)", **{"eps[0]": eps[0], "eps[1]": eps[1]})
+        check_floats("AdaFactor", "[0, inf)", clip_threshold=clip_threshold)
+        check_floats("AdaFactor", "(0, 1)", decay_rate=decay_rate)
+        check_numbers("AdaFactor", "[0, inf)", beta1=beta1)
+        check_bools("AdaFactor", scale_parameter=scale_parameter, relative_step=relative_step)
+        check_bools("AdaFactor", warmup_init=warmup_init, compression=compression)
+        if not callable(weight_decay):
+            check_range("AdaFactor", "[0, 1)", weight_decay=weight_decay)
+        self.eps, self.clip_threshold, self.decay_rate, self.beta1 = eps, clip_threshold, decay_rate, beta1
+        self.scale_parameter, self.relative_step, self.warmup_init = scale_parameter, relative_step, warmup_init
+        if beta1:
+            self.rule = mindspore.adafactor_mean
+            self.keep(exp_avg=0.0)
+        else:
+            self.rule = mindspore.adafactor
+            self.keep()
+        self.exp_avg_sq_row, self.exp_avg_sq_col, self.exp_avg_sq = map(
+            ParameterTuple, zip(*(_second_moments(p) for p in self.parameters), strict=True)
+        )
+        self._renewed: dict[int, list[Any]] = {}
+
+    def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
+        t = self.global_step + 1
+        if self.relative_step:
+            lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
+        smallest = self.eps[1] if self.scale_parameter else math.nan
+        row = (lr, wd, 1.0, math.inf, own, smallest, self.clip_threshold)
+        return (*row, self.beta1) if self.beta1 else row
+
+    def own(self, k: int) -> int:
+        return math.prod(self.parameters[k].shape) or 1
+
+    def _needs(self, k: int, grad: Any, decay: float) -> bool:
+        return True
+
+    def _prepared(self, k: int, grad: Any, decay: float) -> Any:
+        """The gradient over the root of its second moment, which `_before` stores."""
+        grad = super()._prepared(k, grad.todense() if isinstance(grad, RowSparse) else grad, decay)
+        kept = 1 - (self.global_step + 1) ** -self.decay_rate
+
+        def mean(state: ParameterTuple, values: Any) -> Any:
+            return kept * state[k].value + (1 - kept) * values
+
+        square = grad * grad + self.eps[0]
+        if grad.ndim < 2:
+            root = mean(self.exp_avg_sq, square)
+            self._renewed[k] = [(self.exp_avg_sq, root)]
+        else:
+            row = mean(self.exp_avg_sq_row, square.mean(-1))
+            column = mean(self.exp_avg_sq_col, square.mean(-2))
+            self._renewed[k] = [(self.exp_avg_sq_row, row), (self.exp_avg_sq_col, column)]
+            root = (row / row.mean(-1, keepdims=True))[..., None] * column[..., None, :]
+        return grad / root**0.5
+
+    def _before(self, positions: list[int], grads: list[Any]) -> None:
+        for k in positions:
+            for state, value in self._renewed.pop(k):
+                state[k].value[...] = value
+
+
+def _second_moments(parameter: Parameter) -> tuple[Parameter, Parameter, Parameter]:
+    """Row, column and whole; one element where it is not needed."""
+    shape = parameter.shape
+    shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
+    row, column, whole = (Parameter(zeros(s, parameter.value), parameter.name) for s in shapes)
+    return row, column, whole

@@ -1,0 +1,218 @@
+"""Adam and its relatives: Adam, LazyAdam, AdamOffload, AdamWeightDecay, AdaMax.
+
+`params`, `learning_rate`, `weight_decay` and `loss_scale` are `Optimizer`'s. All raise what it raises, and TypeError or
+ValueError for an option of another type or out of range.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mxopt.errors import ArgumentError, ArgumentKeyError
+from mxopt.nn.checks import check_bools, check_floats
+from mxopt.nn.ruled import RuleOptimizer
+from mxopt.rules import adam, mindspore, pytorch
+
+
+class _Moments(RuleOptimizer):
+    """What they have in common: two running means."""
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: Any,
+        loss_scale: float = 1.0,
+    ) -> None:
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        owner = type(self).__name__
+        check_floats(owner, "(0, 1)", beta1=beta1, beta2=beta2)
+        check_floats(owner, "(0, inf)", eps=eps)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def own(self, k: int) -> type[np.floating]:
+        """The type of parameter k's arithmetic."""
+        return np.float64 if self.parameters[k].dtype == np.float64 else np.float32
+
+    def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
+        """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5 off, and with
+        corrections that are off by as much, steps come out right."""
+        return 1 - float(real(self.beta1)) ** t, 1 - float(real(self.beta2)) ** t
+
+
+class Adam(_Moments):
+    """Adam, https://arxiv.org/abs/1412.6980: steps by a running mean over the root of a running mean square.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        Between 0 and 1: how much of the running means stays.
+    eps : float
+        Above 0; added to the root of the corrected mean square.
+    use_locking : bool
+        Without effect.
+    use_nesterov : bool
+        Step by the mean that the next step would have if its gradient were the same.
+    use_amsgrad : bool
+        Divide by the largest mean square so far, https://openreview.net/forum?id=ryQu7f-RZ. Goes before `use_nesterov`.
+    use_lazy, use_offload : bool
+        As keywords only: see `LazyAdam`; without effect.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        use_locking: bool = False,
+        use_nesterov: bool = False,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+        use_amsgrad: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
+        owner = type(self).__name__
+        unknown = kwargs.keys() - {"use_lazy", "use_offload"}
+        if unknown:
+            raise ArgumentKeyError(f"{owner} has no argument {min(unknown)!r}; it can have use_lazy and use_offload")
+        check_bools(owner, use_locking=use_locking, use_nesterov=use_nesterov, use_amsgrad=use_amsgrad, **kwargs)
+        lazy, offload = kwargs.get("use_lazy", False), kwargs.get("use_offload", False)
+        if lazy + offload + use_amsgrad > 1:
+            raise ArgumentError(f"{owner}: only one of use_lazy, use_offload and use_amsgrad can be True")
+        self.use_nesterov, self.use_amsgrad, self.lazy = use_nesterov, use_amsgrad, lazy
+        if use_amsgrad:
+            self.rule = pytorch.amsgrad
+            self.keep(moment1=0.0, moment2=0.0, vhat=0.0)
+        else:
+            self.rule = adam.nadam if use_nesterov else adam.adam
+            self.keep(moment1=0.0, moment2=0.0)
+
+    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+        correction1, correction2 = self.corrections(t, own)
+        root = math.sqrt(correction2)
+        if self.use_amsgrad:
+            return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root, 0.0
+        if self.use_nesterov:
+            betas = self.beta1, self.beta2
+            return lr / correction1, *betas, self._epsilon(root), self.beta1, 1 - self.beta1, correction2
+        return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root
+
+    def _epsilon(self, root: float) -> float:
+        """What is added to the root of the corrected mean square; `root` is that of the correction."""
+        return self.eps
+
+
+class LazyAdam(Adam):
+    """Adam that leaves the rows alone, and their running means, for which a row-sparse gradient has none.
+
+    Parameters as in `Adam`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        use_locking: bool = False,
+        use_nesterov: bool = False,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
+        super().__init__(params, learning_rate, *options, use_lazy=True)
+
+
+class AdamOffload(Adam):
+    """Adam whose `eps` is added to the root of the uncorrected mean square, as its documentation has it.
+
+    Parameters as in `Adam`. There is nothing to offload: arrays are updated where they are.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        use_locking: bool = False,
+        use_nesterov: bool = False,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
+        super().__init__(params, learning_rate, *options, use_offload=True)
+
+    def _epsilon(self, root: float) -> float:
+        return self.eps / root
+
+
+class AdamWeightDecay(_Moments):
+    """Adam with decoupled weight decay and no bias correction: `param -= lr * (m / (sqrt(v) + eps) + decay * param)`.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        Between 0 and 1.
+    eps : float
+        Above 0.
+    """
+
+    rule = adam.adamw
+    decay = "the rule's own"
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-6,
+        weight_decay: Any = 0.0,
+    ) -> None:
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay)
+        self.keep(moments1=0.0, moments2=0.0)
+
+    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+        return lr, self.beta1, self.beta2, self.eps
+
+
+class AdaMax(_Moments):
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which fades.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        Between 0 and 1.
+    eps : float
+        Above 0; added to the largest gradient.
+    """
+
+    rule = mindspore.adamax_apart
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
+        self.keep(moment1=0.0, moment2=0.0)
+
+    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+        return lr / self.corrections(t, own)[0], self.beta1, self.beta2, self.eps

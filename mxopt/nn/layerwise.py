@@ -1,0 +1,144 @@
+"""Rates adapted to each parameter by norms: Lamb, and LARS around another optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mxopt.engine import Plans, Tensor, arrays
+from mxopt.errors import ArgumentTypeError, StatesError
+from mxopt.nn.adam import _Moments
+from mxopt.nn.checks import check_bools, check_floats
+from mxopt.nn.optimizer import Optimizer
+from mxopt.parameter import Parameter, name_of
+from mxopt.rules import layerwise, mindspore
+from mxopt.sparse import RowSparse
+
+
+class Lamb(_Moments):
+    """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, each step as long as the parameter.
+
+    Parameters
+    ----------
+    params, learning_rate, weight_decay
+        See `Optimizer`.
+    beta1, beta2 : float
+        Between 0 and 1.
+    eps : float
+        Above 0.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError, RuntimeError
+        See `Optimizer`; an option is of another type, or out of range.
+    """
+
+    rule = layerwise.lamb
+    decay = "the rule's own"
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-6,
+        weight_decay: Any = 0.0,
+    ) -> None:
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay)
+        self.keep(moments1=0.0, moments2=0.0)
+
+    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+        return lr, self.beta1, self.beta2, self.eps, *self.corrections(t, own), 0.0, math.inf
+
+
+def lars_filter(parameter: Parameter) -> bool:
+    """Whether LARS adapts the rate of a parameter: not where 'LayerNorm' or 'bias' is in its name."""
+    name = name_of(parameter, "")
+    return "LayerNorm" not in name and "bias" not in name
+
+
+class LARS(Optimizer):
+    """Another optimizer, given gradients as long as suits each parameter, https://arxiv.org/abs/1708.03888.
+
+    It is handed `trust * (grad + decay * param)`, where `trust = coefficient * |param| / (|grad| + decay * |param| +
+    epsilon)`, or 1 where a norm is 0. From then on weight decay and loss scale are done here, and the other
+    optimizer is no longer to be called by itself.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Any of `mxopt.nn`, your own included.
+    epsilon, coefficient : float
+    use_clip : bool
+        Whether `trust` is divided by the learning rate and then limited to 1.
+    lars_filter : callable
+        Takes a Parameter; those for which it is false get their plain gradients, without weight decay.
+
+    Raises
+    ------
+    TypeError
+        An argument is of another type.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        epsilon: float = 1e-5,
+        coefficient: float = 1e-3,
+        use_clip: bool = False,
+        lars_filter: Callable[[Parameter], Any] = lars_filter,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentTypeError(f"LARS: optimizer must be one of mxopt.nn's, got {type(optimizer).__name__}")
+        check_floats("LARS", "(-inf, inf)", epsilon=epsilon, coefficient=coefficient)
+        check_bools("LARS", use_clip=use_clip)
+        inner = optimizer
+        self._set_up(inner._slots, inner._rate, inner._decay, inner.loss_scale, inner.is_group)
+        inner._slots = [replace(slot, decay=0.0) for slot in inner._slots]
+        inner._decay, inner.loss_scale, inner.dynamic_weight_decay = 0.0, 1.0, False
+        self.global_step = inner.global_step
+        self.opt, self.use_clip = inner, use_clip
+        self.epsilon, self.coefficient = epsilon, coefficient
+        self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
+        self._scaled = [(p.value,) for p in self.parameters.clone("scaled")]  # the gradients handed on
+        self._plans = Plans(8)
+
+    def construct(self, gradients: Any) -> Any:
+        """A step of the other optimizer; see `RuleOptimizer.construct`."""
+        grads = [
+            grad if grad is None else _dense(arrays.as_array(grad, f"{slot.where}, gradient"))
+            for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
+        ]
+        positions = [k for k in self._adapted if grads[k] is not None]
+        handed = list(self.scale_grad(grads))
+        if positions:
+            lists = [[x[k] for k in positions] for x in ([p.value for p in self.parameters], grads, self._scaled)]
+            rule, key = mindspore.lars_gradient, tuple(positions)
+            plan = self._plans.find(key, rule, False, *lists)
+            if plan is None:
+                tensors = [Tensor(self._slots[k].where, *x) for k, *x in zip(positions, *lists, strict=True)]
+                plan = self._plans.make(key, rule, False, tensors, lists[2])
+            rates, decays = self._rates(), self._decays()
+            own = math.inf, self.coefficient, self.epsilon, float(self.use_clip)
+            rows = [(rates[k], decays[k], 1 / self.loss_scale, *own) for k in positions]
+            plan.run(rows, range(len(rows)))
+            for k in positions:
+                handed[k] = self._scaled[k][0]
+        return self.opt(handed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The other optimizer's, and the step."""
+        return {**super().state_dict(), "optimizer": self.opt.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        if "optimizer" not in state_dict:
+            raise StatesError("LARS: the state_dict is not of a LARS")
+        self.opt.load_state_dict(state_dict["optimizer"])
+        super().load_state_dict(state_dict)
+
+
+def _dense(grad: Any) -> Any:
+    return grad.todense() if isinstance(grad, RowSparse) else grad

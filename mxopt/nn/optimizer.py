@@ -1,0 +1,298 @@
+"""The base class of `mxopt.nn`'s optimizers, as `mindspore.nn.Optimizer` documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, StatesError
+from mxopt.nn import gradients as g
+from mxopt.nn.checks import check_bools, check_numbers
+from mxopt.nn.learning_rate_schedule import LearningRateSchedule
+from mxopt.nn.parameters import Decay, ParameterTuple, Rate, Slot, as_decay, as_rate, decay_at, rate_at, read
+from mxopt.parameter import Parameter
+
+TARGETS = ("CPU", "GPU", "Ascend")
+
+
+class Optimizer:
+    """The base of all optimizers: learning rate, weight decay, loss scale and groups of parameters.
+
+    A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use `decay_weight`,
+    `gradients_centralization`, `scale_grad`, `get_lr` and the rest of the methods below to do so. It is called as
+    `optimizer(gradients)`, with one gradient for each parameter, in their order.
+
+    Parameters
+    ----------
+    learning_rate : float, int, array, iterable or LearningRateSchedule
+        One number, one for each step (a list, an array of one axis), or a schedule, which is called with `global_step`.
+    parameters : list of Parameter or array, or list of dict
+        float16, bfloat16, float32 or float64 arrays, updated in place. A dict is a group: `params`, and as it likes
+        `lr`, `weight_decay` and `grad_centralization`. A dict `{"order_params": [...]}` gives the order of all of them.
+    weight_decay : float, int or schedule
+        0 or more. Outside of groups, parameters with 'beta' or 'gamma' in their names are not decayed.
+    loss_scale : float
+        What the loss was multiplied by; gradients are divided by it.
+
+    Attributes
+    ----------
+    parameters : ParameterTuple
+        In the order in which gradients are expected; plain arrays as a `Parameter` over their memory.
+    learning_rate : Parameter or LearningRateSchedule, or a tuple of them where groups have their own
+        A fixed rate is a parameter without axes: `optimizer.learning_rate.set_data(np.array(0.01))` changes it.
+    global_step : int
+        How many steps have been taken.
+
+    Raises
+    ------
+    TypeError
+        The learning rate, an element of `parameters`, `weight_decay` or `loss_scale` is of no such type.
+    ValueError
+        The weight decay or the learning rate is below 0, the loss scale not above it, an array of learning rates has
+        several axes, or a parameter can't be updated in place.
+    KeyError
+        A group has an unknown key.
+    RuntimeError
+        A parameter stands twice.
+    """
+
+    undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        parameters: Any,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        owner = type(self).__name__
+        check_numbers(owner, "(0, inf)", loss_scale=loss_scale)
+        rate, decay = as_rate(learning_rate, owner), as_decay(weight_decay, owner)
+        slots, is_group = read(parameters, rate, decay, owner)
+        if not is_group:
+            slots = [replace(s, decay=0.0) if self._is_undecayed(s.parameter.name) else s for s in slots]
+        self._set_up(slots, rate, decay, float(loss_scale), is_group)
+
+    def _is_undecayed(self, name: str | None) -> bool:
+        return any(part in (name or "") for part in self.undecayed)
+
+    def _set_up(self, slots: list[Slot], rate: Rate, decay: Decay, loss_scale: float, is_group: bool) -> None:
+        self._slots, self._rate, self._decay = slots, rate, decay
+        self.parameters = ParameterTuple(s.parameter for s in slots)
+        self.loss_scale = loss_scale
+        self.is_group = is_group
+        self.is_group_lr = any(s.rate is not rate for s in slots)
+        self.dynamic_lr = any(isinstance(s.rate, LearningRateSchedule) for s in slots)
+        self.dynamic_weight_decay = any(callable(s.decay) for s in slots)
+        self.learning_rate = tuple(s.rate for s in slots) if self.is_group_lr else rate
+        self.global_step = 0
+        self._unique = True
+
+    # A step.
+
+    def __call__(self, gradients: Sequence[Any]) -> Any:
+        """Takes a step, and counts it. What is wrong with the gradients is raised before anything is changed."""
+        result = self.construct(gradients)
+        self.global_step += 1
+        return result
+
+    def construct(self, gradients: Any) -> Any:
+        """Updates the parameters. Subclasses define this."""
+        raise NotImplementedError(f"{type(self).__name__} must define construct(gradients)")
+
+    # Learning rate and weight decay.
+
+    def get_lr(self) -> float | tuple[float, ...]:
+        """The learning rate of this step; one for each parameter where groups or `lr_mult` make them differ."""
+        rates = self._rates()
+        alike = not self.is_group_lr and all(p.lr_mult == 1 for p in self.parameters)
+        return rates[0] if alike else tuple(rates)
+
+    def _rates(self) -> list[float]:
+        now = {id(s.rate): s.rate for s in self._slots}
+        values = {key: rate_at(rate, self.global_step) for key, rate in now.items()}
+        return [values[id(s.rate)] * s.parameter.lr_mult for s in self._slots]
+
+    def get_weight_decay(self) -> float | tuple[float, ...]:
+        """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`.
+
+        One for each parameter where there are groups or `wd_mult` makes them differ.
+        """
+        if not self.is_group and all(p.wd_mult == 1 for p in self.parameters):
+            return decay_at(self._decay, self.global_step) * self.loss_scale
+        return tuple(decay * self.loss_scale for decay in self._decays())
+
+    def _decays(self) -> list[float]:
+        return [decay_at(s.decay, self.global_step) * s.parameter.wd_mult for s in self._slots]
+
+    def get_lr_parameter(self, param: Any) -> Any:
+        """What gives the learning rate of a parameter: a Parameter without axes, or a LearningRateSchedule.
+
+        Raises TypeError for what is no parameter, ValueError for one that this optimizer doesn't have.
+
+        >>> w, b = Parameter(np.ones(2)), Parameter(np.zeros(2))
+        >>> optimizer = Optimizer(0.1, [{"params": [w], "lr": 0.05}, {"params": [b]}])
+        >>> [rate.asnumpy().item() for rate in optimizer.get_lr_parameter([w, b])]
+        [0.05, 0.1]
+        """
+        if isinstance(param, list):
+            return [self.get_lr_parameter(p) for p in param]
+        for slot in self._slots:
+            if param is slot.parameter or param is slot.given:
+                return slot.rate
+        if not isinstance(param, Parameter | np.ndarray) and not arrays.is_cupy(param):
+            raise ArgumentTypeError(
+                f"get_lr_parameter: needs a parameter or a list of them, got {type(param).__name__}"
+            )
+        raise ArgumentError(f"get_lr_parameter: this optimizer doesn't have {param!r:.80}")
+
+    # Gradients.
+
+    def decay_weight(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+        """The gradients plus weight decay times loss scale times the parameters; new arrays where that is not 0."""
+        return tuple(
+            grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay * self.loss_scale)
+            for grad, slot, decay in zip(self._checked(gradients), self._slots, self._decays(), strict=True)
+        )
+
+    def gradients_centralization(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+        """The gradients, those of groups with `grad_centralization` less their mean over all axes but the first."""
+        return tuple(
+            g.centralized(grad) if slot.centralized and grad is not None else grad
+            for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
+        )
+
+    def scale_grad(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+        """The gradients divided by the loss scale."""
+        if self.loss_scale == 1:
+            return tuple(gradients)
+        return tuple(None if grad is None else g.scaled(grad, 1 / self.loss_scale) for grad in gradients)
+
+    def flatten_gradients(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+        """One gradient for each of `flat_parameters`.
+
+        Where the parameters of each dtype lie one right behind another in memory, their gradients joined to one vector
+        for each dtype: over the same memory if they lie so too, else in new memory. Otherwise the gradients as they
+        are. Comes last, after `decay_weight` and the like, which want one gradient for each parameter.
+        """
+        gradients = self._checked(gradients)
+        positions = self._chunks()
+        if positions is None or not all(isinstance(grad, np.ndarray) for grad in gradients):
+            return gradients
+        parts = [[gradients[k] for k in chunk] for chunk in positions]
+        return tuple(
+            g.joined(part) if g.chunks(part) == [[*range(len(part))]] else np.concatenate([x.ravel() for x in part])
+            for part in parts
+        )
+
+    @property
+    def flat_parameters(self) -> ParameterTuple:
+        """The parameters as `flatten_gradients` joins their gradients: vectors over the parameters' own memory."""
+        positions = self._chunks()
+        if positions is None:
+            return self.parameters
+        values = [[self.parameters[k].value for k in chunk] for chunk in positions]
+        return ParameterTuple(Parameter(g.joined(part), f"flat.{part[0].dtype}") for part in values)
+
+    def _chunks(self) -> list[list[int]] | None:
+        return None if isinstance(self.get_lr(), tuple) else g.chunks([p.value for p in self.parameters])
+
+    def _checked(self, gradients: Any) -> tuple[Any, ...]:
+        owner = type(self).__name__
+        if not isinstance(gradients, tuple | list):
+            raise ArrayTypeError(f"{owner}: the gradients must be a tuple, got {type(gradients).__name__}")
+        if len(gradients) != len(self._slots):
+            raise ArrayError(f"{owner}: {len(gradients)} gradients for {len(self._slots)} parameters")
+        return tuple(gradients)
+
+    # Where and how MindSpore runs a step. Here the arrays say where, and one process has nobody to send to.
+
+    def broadcast_params(self, optim_result: Any) -> bool:
+        """Whether the update succeeded. The parameters of one process are one: there is nothing to send."""
+        return bool(optim_result)
+
+    @property
+    def target(self) -> str:
+        """'GPU' for CuPy's arrays, else 'CPU'. The base class doesn't let it be set (NotImplementedError)."""
+        return "GPU" if arrays.is_cupy(self.parameters[0].value) else "CPU"
+
+    @target.setter
+    def target(self, value: str) -> None:
+        raise NotImplementedError(f"{type(self).__name__}: the parameters' arrays say where they are updated")
+
+    @property
+    def unique(self) -> bool:
+        """Whether row-sparse gradients may name a row twice. Without effect: `row_sparse_array` has added them up."""
+        return self._unique
+
+    @unique.setter
+    def unique(self, value: bool) -> None:
+        check_bools(type(self).__name__, unique=value)
+        self._unique = value
+
+    # Saving.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to give the same bits: copies of the states, the step, the fixed rates.
+
+        States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them. The parameters
+        themselves and the hyper-parameters are not in it. `mxopt.states.dump_document` makes bytes of it.
+        """
+        return {
+            "global_step": self.global_step,
+            "learning_rates": [float(r.asnumpy()) for r in self._fixed_rates()],
+            "states": {
+                name: {key: p.asnumpy().copy() for key, p in zip(self._keys(), state, strict=True)}
+                for name, state in self._state_tuples().items()
+            },
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from where `state_dict` was taken, on an optimizer made with the same arguments.
+
+        Raises StatesError, and changes nothing, where it doesn't fit; the message says what differs.
+        """
+        owner, fixed, keys = type(self).__name__, self._fixed_rates(), self._keys()
+        try:
+            step, rates = int(state_dict["global_step"]), [float(x) for x in state_dict["learning_rates"]]
+            loaded = {name: dict(state) for name, state in state_dict["states"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StatesError(f"{owner}: this is no state_dict: {error!r}") from error
+        own = self._state_tuples()
+        if loaded.keys() != own.keys() or len(rates) != len(fixed):
+            raise StatesError(
+                f"{owner}: has the states {', '.join(own) or 'none'} and {len(fixed)} fixed learning rates, the"
+                f" state_dict {', '.join(loaded) or 'none'} and {len(rates)}"
+            )
+        for name, state in own.items():
+            if list(loaded[name]) != keys:
+                raise StatesError(
+                    f"{owner}: {name} is for {', '.join(keys)}, in the state_dict for {', '.join(loaded[name])}"
+                )
+            for key, parameter in zip(keys, state, strict=True):
+                new = loaded[name][key]
+                if not hasattr(new, "dtype") or (new.shape, new.dtype) != (parameter.shape, parameter.dtype):
+                    raise StatesError(f"{owner}: {name} of {key} must be {parameter!r}, got {new!r:.80}")
+        for name, state in own.items():
+            for key, parameter in zip(keys, state, strict=True):
+                parameter.value[...] = arrays.to_device_of(loaded[name][key], parameter.value)
+        for rate, value in zip(fixed, rates, strict=True):
+            rate.value[...] = value
+        self.global_step = step
+
+    def _state_tuples(self) -> dict[str, ParameterTuple]:
+        found = {name: value for name, value in vars(self).items() if isinstance(value, ParameterTuple)}
+        return {name: value for name, value in found.items() if name != "parameters"}
+
+    def _fixed_rates(self) -> list[Parameter]:
+        return [r for r in {id(s.rate): s.rate for s in self._slots}.values() if isinstance(r, Parameter)]
+
+    def _keys(self) -> list[str]:
+        """The parameters' names, or their positions where some have none, or the same."""
+        names = [p.name for p in self.parameters]
+        usable = all(names) and len(set(names)) == len(names)
+        return [str(n) for n in names] if usable else [str(k) for k in range(len(names))]

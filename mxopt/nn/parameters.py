@@ -1,0 +1,183 @@
+"""The parameters of an optimizer, and what its groups say of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, RepeatedParameterError, ScheduleOverError
+from mxopt.nn.checks import check_bools, check_range
+from mxopt.nn.learning_rate_schedule import LearningRateSchedule
+from mxopt.parameter import Parameter
+
+KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
+Rate = Parameter | LearningRateSchedule
+Decay = float | Callable[[int], Any]
+
+
+class ParameterTuple(tuple[Parameter, ...]):
+    """Parameters in order. An attribute of an optimizer that is one of these (other than its parameters) is a state."""
+
+    def clone(self, prefix: str, init: str | float = "zeros") -> ParameterTuple:
+        """New parameters of the same shapes, devices and dtypes, named `prefix.name`.
+
+        `init` is "same" for copies, "zeros", "ones", or a number. Clones of 16-bit parameters are float32.
+        """
+        if init == "same":
+            return ParameterTuple(self._clone(prefix, p, p.value) for p in self)
+        value = {"zeros": 0.0, "ones": 1.0}.get(init) if isinstance(init, str) else init
+        if value is None:
+            raise ArgumentError(f"clone: init must be 'same', 'zeros', 'ones' or a number, got {init!r}")
+        return ParameterTuple(self._clone(prefix, p, value) for p in self)
+
+    @staticmethod
+    def _clone(prefix: str, parameter: Parameter, values: Any) -> Parameter:
+        new = zeros(parameter.shape, parameter.value)
+        new[...] = values
+        return Parameter(new, f"{prefix}.{parameter.name}" if parameter.name else prefix)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has 16 bits."""
+    return arrays.zeros(shape, like.ravel()[:0].astype(np.float32) if like.dtype.itemsize == 2 else like)
+
+
+class Listed(LearningRateSchedule):
+    """One value for each step."""
+
+    def __init__(self, values: np.ndarray, where: str) -> None:
+        self.values, self.where = values.tolist(), where
+
+    def construct(self, global_step: int) -> float:
+        if global_step >= len(self.values):
+            raise ScheduleOverError(
+                f"{self.where}: learning_rate lists {len(self.values)} values, there is none for step {global_step}"
+            )
+        return float(self.values[global_step])
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter: `given` is what the caller handed over, `where` what errors call it."""
+
+    parameter: Parameter
+    given: Any
+    where: str
+    rate: Rate
+    decay: Decay
+    centralized: bool = False
+
+
+def as_rate(value: Any, where: str) -> Rate:
+    """A learning rate as something to ask at each step: a parameter without axes, or a schedule."""
+    if isinstance(value, LearningRateSchedule):
+        return value
+    if isinstance(value, Parameter) and value.shape == ():
+        return value
+    if isinstance(value, str) or not (isinstance(value, float | int | np.number | Iterable) or hasattr(value, "ndim")):
+        raise ArgumentTypeError(
+            f"{where}: learning_rate must be a float, an int, an array, an iterable or a LearningRateSchedule,"
+            f" got {value!r}"
+        )
+    if isinstance(value, Iterable) and not hasattr(value, "ndim"):
+        value = list(value)
+    try:
+        values = np.array(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"{where}: learning_rate must hold numbers, got {value!r}") from error
+    if values.ndim > 1 or not values.size:
+        raise ArgumentError(f"{where}: learning_rate must have at most one axis, and a value, got shape {values.shape}")
+    for x in values.ravel().tolist():
+        check_range(where, "[0, inf)", learning_rate=x)
+    return Listed(values, where) if values.ndim else Parameter(values, "learning_rate")
+
+
+def rate_at(rate: Rate, step: int) -> float:
+    return float(rate.asnumpy() if isinstance(rate, Parameter) else rate(step))
+
+
+def as_decay(value: Any, where: str) -> Decay:
+    """A weight decay: a number, or a function of the step."""
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, float | int | np.floating):
+        raise ArgumentTypeError(f"{where}: weight_decay must be a float, an int or a schedule, got {value!r}")
+    check_range(where, "[0, inf)", weight_decay=value)
+    return float(value)
+
+
+def decay_at(decay: Decay, step: int) -> float:
+    return float(decay(step)) if callable(decay) else decay
+
+
+def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Slot], bool]:
+    """The parameters of an optimizer in their order, and whether they came in groups."""
+    items = _listed(parameters, f"{owner}: parameters")
+    if not isinstance(items[0], dict):
+        return _unrepeated([_slot(p, f"{owner}: parameter {k}", rate, decay) for k, p in enumerate(items)]), False
+    slots: list[Slot] = []
+    order: list[Any] | None = None
+    for k, group in enumerate(items):
+        where = f"{owner}: group {k}"
+        if not isinstance(group, dict):
+            raise ArgumentTypeError(f"{where} must be a dict like those before it, got {type(group).__name__}")
+        unknown = [key for key in group if key not in KEYS]
+        if unknown:
+            raise ArgumentKeyError(f"{where} has the key {unknown[0]!r}; a group can have {', '.join(KEYS)}")
+        if "order_params" in group:
+            if len(group) > 1:
+                raise ArgumentError(f"{where}: 'order_params' must be a group's only key, got {', '.join(group)}")
+            order = _listed(group["order_params"], f"{where}: 'order_params'")
+            continue
+        if "params" not in group:
+            raise ArgumentKeyError(f"{where} has no 'params'")
+        members = _listed(group["params"], f"{where}: 'params'")
+        centralized = group.get("grad_centralization", False)
+        check_bools(where, grad_centralization=centralized)
+        own_rate = as_rate(group["lr"], where) if "lr" in group else rate
+        own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else decay
+        slots += [_slot(p, f"{where}, parameter {n}", own_rate, own_decay, centralized) for n, p in enumerate(members)]
+    slots = _unrepeated(slots)
+    return (slots if order is None else _ordered(slots, order, owner)), True
+
+
+def _listed(values: Any, what: str) -> list[Any]:
+    if values is None:
+        raise ArgumentError(f"{what} must be a list of parameters, got None")
+    if not isinstance(values, Iterable) or hasattr(values, "dtype") or isinstance(values, str | dict):
+        raise ArgumentTypeError(f"{what} must be a list of parameters, got {type(values).__name__}")
+    listed = list(values)
+    if not listed:
+        raise ArgumentError(f"{what} must not be empty")
+    return listed
+
+
+def _slot(given: Any, where: str, rate: Rate, decay: Decay, centralized: bool = False) -> Slot:
+    if isinstance(given, dict):
+        raise ArgumentTypeError(f"{where} must be a parameter like those before it, got a dict")
+    parameter = given if isinstance(given, Parameter) else Parameter(arrays.as_array(given, where))
+    if parameter.name:
+        where += f" ({parameter.name})"
+    if not arrays.is_cupy(parameter.value):
+        arrays.check_weight(parameter.value, where)
+    return Slot(parameter, given, where, rate, decay, centralized)
+
+
+def _unrepeated(slots: list[Slot]) -> list[Slot]:
+    seen: dict[int, Slot] = {}
+    for slot in slots:
+        other = seen.setdefault(id(slot.given), slot)
+        if other is not slot:
+            raise RepeatedParameterError(f"{slot.where} is {other.where.partition(': ')[2]} once more")
+    return slots
+
+
+def _ordered(slots: list[Slot], order: list[Any], owner: str) -> list[Slot]:
+    by_id = {id(slot.given): slot for slot in slots}
+    if len(order) != len(slots) or {id(p) for p in order} != by_id.keys():
+        raise ArgumentError(f"{owner}: 'order_params' must name each parameter of the groups once, and no other")
+    return [by_id[id(p)] for p in order]

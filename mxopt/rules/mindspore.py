@@ -1,0 +1,146 @@
+"""Rules in the form that `mindspore.nn` documents, where neither the core nor `pytorch.py` has it.
+
+Common to all but `lars_gradient` and `adafactor`: weight decay is added to the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mxopt.rules.common import larger, sign
+from mxopt.rules.layerwise import _weight_and_grad
+from mxopt.rules.rule import Rule, derives, layerwise, rule, stage
+
+
+@rule("mean", "largest")
+def adamax_apart(
+    weight: Any, grad: Any, mean: Any, largest: Any,
+    lr: Any, wd: Any, rescale: Any, beta1: Any, beta2: Any, epsilon: Any,
+) -> Any:  # fmt: skip
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction); epsilon apart from the maximum."""
+    grad = rescale * grad + wd * weight
+    mean = beta1 * mean + (1 - beta1) * grad
+    largest = larger(beta2 * largest, np.abs(grad))
+    return weight - lr * mean / (largest + epsilon), mean, largest
+
+
+@stage("weight")
+def _fixed(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, epsilon: Any) -> Any:
+    return weight - lr * (rescale * grad + wd * weight) / (np.sqrt(history) + epsilon)
+
+
+# AdaGrad whose history stays as it is.
+adagrad_fixed = Rule("adagrad_fixed", ("history",), (_fixed,))
+
+
+@rule("history")
+def proximal_adagrad(
+    weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, l1: Any, l2: Any, epsilon: Any
+) -> Any:
+    """AdaGrad by forward-backward splitting, https://papers.nips.cc/paper/3793."""
+    grad = rescale * grad + wd * weight
+    history = history + grad * grad
+    rate = lr / (np.sqrt(history) + epsilon)
+    forward = weight - rate * grad
+    left = np.abs(forward) - rate * l1
+    return sign(forward, np.where(left > 0, left, 0)) / (1 + rate * l2), history
+
+
+@rule("mean_square", "velocity")
+def rmsprop_momentum(
+    weight: Any, grad: Any, mean_square: Any, velocity: Any,
+    lr: Any, wd: Any, rescale: Any, gamma1: Any, gamma2: Any, epsilon: Any,
+) -> Any:  # fmt: skip
+    """RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf, with momentum."""
+    grad = rescale * grad + wd * weight
+    mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
+    velocity = gamma2 * velocity - lr * grad / np.sqrt(mean_square + epsilon)
+    return weight + velocity, mean_square, velocity
+
+
+def power(x: Any, exponent: Any) -> Any:
+    """`x` (0 or more) to an exponent within [0, 8), by products of its repeated squares and roots alone: operations
+    that every engine does to the same bits."""
+    result: Any = 1
+    factors = [(x * x) * (x * x), x * x, x]
+    for _ in range(40):  # 2**-40: more than float32 can hold, close to what float64 can
+        factors.append(np.sqrt(factors[-1]))
+    for k, factor in enumerate(factors):
+        share = 2.0 ** (2 - k)
+        taken = exponent >= share
+        result = np.where(taken, result * factor, result)
+        exponent = np.where(taken, exponent - share, exponent)
+    return result
+
+
+@rule("z", "n")
+def ftrl_power(
+    weight: Any, grad: Any, z: Any, n: Any, lr: Any, wd: Any, rescale: Any, lamda1: Any, exponent: Any
+) -> Any:
+    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/, whose rates fall with
+    n to `exponent` instead of its root; `wd` is twice the L2 strength, as in `ftrl`."""
+    grad = rescale * grad
+    n_new = n + grad * grad
+    grown = power(n_new, exponent)
+    z = z + grad - (grown - power(n, exponent)) / lr * weight
+    return np.where(np.abs(z) > lamda1, (sign(z, lamda1) - z) / (grown / lr + wd), 0), z, n_new
+
+
+@derives("trust")
+def _lars_trust(
+    weight: float, grad: float, lr: float, wd: float, coefficient: float, epsilon: float, clipped: float
+) -> tuple[float]:
+    """LARS, https://arxiv.org/abs/1708.03888; 1 where a norm is 0, so that weights can leave 0."""
+    if not (weight > 0 and grad > 0):
+        return (1.0,)
+    trust = coefficient * weight / (grad + wd * weight + epsilon)
+    if not clipped:
+        return (trust,)
+    return (min(trust / lr, 1.0) if lr > 0 else 1.0,)
+
+
+@stage("scaled")
+def _lars_scaled(weight: Any, grad: Any, trust: Any, wd: Any, rescale: Any) -> Any:
+    return trust * (rescale * grad + wd * weight)
+
+
+# The gradient as LARS hands it on to another optimizer, in the state `scaled`; the weight stays.
+lars_gradient = layerwise("lars_gradient", ("scaled",), _weight_and_grad, _lars_trust, _lars_scaled)
+
+
+# AdaFactor, https://arxiv.org/abs/1804.04235, from the gradient over the root of its second moment on: that is `grad`.
+# `size` is the number of elements, which makes root mean squares of norms; `smallest` the least that the weight's
+# counts for, NaN where the rate isn't relative to it.
+
+
+@stage(norms=2)
+def _weight_and_direction(weight: Any, grad: Any) -> Any:
+    return weight, grad
+
+
+@derives("weight_rate", "rate")
+def _adafactor_rates(
+    weight: float, grad: float, lr: float, size: float, smallest: float, threshold: float
+) -> tuple[float, float]:
+    if not math.isnan(smallest):
+        lr *= max(smallest, weight / math.sqrt(size))
+    excess = grad / math.sqrt(size) / threshold if threshold else math.inf
+    return lr, lr / max(1.0, excess)
+
+
+@stage("weight")
+def _adafactor(weight: Any, grad: Any, weight_rate: Any, rate: Any, wd: Any) -> Any:
+    return weight - wd * weight_rate * weight - rate * grad
+
+
+@stage("weight", "mean")
+def _adafactor_mean(weight: Any, grad: Any, mean: Any, weight_rate: Any, rate: Any, wd: Any, beta1: Any) -> Any:
+    mean = beta1 * mean + (1 - beta1) * (rate * grad)
+    return weight - wd * weight_rate * weight - mean, mean
+
+
+adafactor = layerwise("adafactor", (), _weight_and_direction, _adafactor_rates, _adafactor)
+adafactor_mean = layerwise("adafactor_mean", ("mean",), _weight_and_direction, _adafactor_rates, _adafactor_mean)

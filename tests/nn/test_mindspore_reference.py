@@ -1,0 +1,100 @@
+"""Every recorded run of MindSpore's optimizers, repeated: the parameters after every step."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt import nn
+from mxopt.parameter import Parameter
+from tests.nn.reference import arrays, decode, document, exceptions
+from tests.nn.runs import CASES, flat, run
+
+BAD = [case for case in document("errors")["cases"] if case["where"] == "nn"]
+SIGNATURES = document("signatures")["classes"] | {
+    name: {"constructor": parameters} for name, parameters in document("signatures")["functions"].items()
+}
+OURS = {name.rpartition(".")[2]: s for name, s in SIGNATURES.items() if name.startswith("mindspore.nn.")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_run_gives_the_expected_parameters_after_every_step(name: str) -> None:
+    for step, (_, parameters) in enumerate(run(CASES[name])):
+        for source, tolerance in CASES[name]["expected"].items():
+            expected = arrays("nn")[f"{name}/{source}"][step]
+            np.testing.assert_allclose(flat(parameters), expected, rtol=0, atol=tolerance, err_msg=f"{source}, {step}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_engines_give_the_same_bits(name: str) -> None:
+    compiled = [flat(parameters) for _, parameters in run(CASES[name])]
+    with mxopt.use_engine("numpy"):
+        reference = [flat(parameters) for _, parameters in run(CASES[name])]
+    np.testing.assert_array_equal(compiled, reference)
+
+
+def test_every_case_of_the_document_is_taken() -> None:
+    assert {case["class"] for case in CASES.values()} == set(OURS) & set(vars(nn)) - NOT_OPTIMIZERS
+
+
+NOT_OPTIMIZERS = {"Optimizer"} | {name for name in OURS if name.endswith(("LR", "_lr"))}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_signature_is_mindspores(name: str) -> None:
+    def described(function: Any) -> list[tuple[Any, ...]]:
+        return [
+            (p.name, p.kind.name) if p.default is p.empty else (p.name, p.kind.name, p.default)
+            for p in inspect.signature(function).parameters.values()
+            if p.name != "self"
+        ]
+
+    def wanted(parameters: list[list[Any]]) -> list[tuple[Any, ...]]:
+        return [tuple(p[:2]) if len(p) == 2 else (*p[:2], default(p[2])) for p in parameters]
+
+    def default(value: Any) -> Any:
+        if isinstance(value, dict) and "$function" in value:
+            return getattr(nn.layerwise, value["$function"])
+        return decode(value)
+
+    ours = getattr(nn, name)
+    assert described(ours) == wanted(OURS[name]["constructor"])
+    for method, parameters in OURS[name].get("methods", {}).items():
+        if method != "construct":
+            assert described(getattr(ours, method)) == [("self", "POSITIONAL_OR_KEYWORD"), *wanted(parameters)][1:]
+    for attribute in OURS[name].get("properties", ()):
+        assert isinstance(getattr(ours, attribute), property)
+
+
+def arguments_of(case: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    one = Parameter(np.ones(3, np.float32), "p0")
+    options = {key: decode(value) for key, value in case["options"].items() if key not in ("parameters", "optimizer")}
+    if case["name"] == "LARS":
+        return 3 if case["options"].get("optimizer") == "number" else nn.SGD([one], learning_rate=0.1), options
+    given: dict[str, Any] = {
+        "one": [one],
+        "none": None,
+        "empty": [],
+        "number": 3,
+        "numbers": [1, 2],
+        "twice": [{"params": [one]}, {"params": [one]}],
+        "unknown key": [{"params": [one], "momentums": 0.1}],
+        "order and more": [{"params": [one]}, {"order_params": [one], "lr": 0.1}],
+    }
+    return given[case["options"].get("parameters", "one")], options
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda c: f"{c['name']}-{c['options']}")
+def test_bad_arguments_raise_what_is_documented(case: dict[str, Any]) -> None:
+    first, options = arguments_of(case)
+    if not case["expected"]:
+        getattr(nn, case["name"])(first, **options)
+        return
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the types follow
+        getattr(nn, case["name"])(first, **options)
+    for kind in exceptions(case["expected"]):
+        assert isinstance(caught.value, kind)
