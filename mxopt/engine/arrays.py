@@ -60,7 +60,7 @@ def check_weight(weight: Any, name: str) -> None:
         raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
     if not _writeable(weight):
         raise ArrayError(f"{name}: the weight is read-only, so it can't be updated in place")
-    if any(stride == 0 and n > 1 for n, stride in zip(weight.shape, weight.strides, strict=True)):
+    if weight.size and any(n > 1 and step == 0 for n, step in zip(weight.shape, weight.strides, strict=True)):
         raise ArrayError(f"{name}: the weight is a broadcast view, whose elements share memory")
 
 

@@ -135,15 +135,16 @@ class _Writer:
             self.put("const word tensor = piece[0], first = piece[1], count = piece[2];")
             places = dict.fromkeys(self.arrays, "first")
         functions = [f for f in (stage.function, rule.row_value, rule.row_update) if f is not None]
-        used = {name for function in functions for name in parameters(function)}
+        names = {name for function in functions for name in parameters(function)}
+        touched = {*map(self._source, {*names, *stage.writes}), *stage.writes}
         for k, (array, type) in enumerate(self.types.items()):
-            address = f"table[{len(self.types)} * tensor + {k}]"
-            if array in used or array in stage.writes or array == "master":
+            if array in touched:
+                address = f"table[{len(self.types)} * tensor + {k}]"
                 self.put(f"{type} *a_{array} = ({type} *){address} + {places[array]};")
-        self.put(f"const double *given = hypers + {len(rule.hypers)} * hyper_rows[tensor];")
         for k, name in enumerate(rule.hypers):
-            if name in used:
-                self.put(f"const {self.real} h_{name} = ({self.real})given[{k}];")
+            if name in names:
+                given = f"hypers[{len(rule.hypers)} * hyper_rows[tensor] + {k}]"
+                self.put(f"const {self.real} h_{name} = ({self.real}){given};")
         if rule.row_state is not None:
             self._renew_row_state(rule.row_state)
         if stage.norms:
