@@ -91,7 +91,8 @@ ROWS = [
 
 # Weight dtype, and whether there is a float32 master copy.
 PRECISIONS = [
-    ("float32", False), ("float64", False), ("float16", False), ("bfloat16", False), ("float16", True), ("bfloat16", True),
+    ("float32", False), ("float64", False), ("float16", False), ("bfloat16", False),
+    ("float16", True), ("bfloat16", True),
 ]  # fmt: skip
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import Tensor, arrays
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, StatesError
 from mxopt.optimizer.adam import _Moments
 from mxopt.optimizer.base import LISTS, Index, register
-from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.optimizer.momentum import MomentumOptimizer
 from mxopt.rules import layerwise, sgd
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 
 @register
-class LARS(RuleOptimizer):
+class LARS(MomentumOptimizer):
     """SGD whose rate is each tensor's own, by the ratio of its norms, arXiv:1708.03888.
 
     Parameters whose names end in gamma, beta or bias take the plain rate; weight decay is off for names that don't
@@ -62,14 +62,14 @@ class LARS(RuleOptimizer):
 
     @property
     def rule(self) -> Rule:
-        return layerwise.lars_momentum if self.momentum else layerwise.lars
+        return layerwise.lars_momentum if self.has_velocity else layerwise.lars
 
     def groups(self, indices: Sequence[Index]) -> Iterable[Any]:
         return [(self._exempt(index), self.previous_lr.get(index)) for index in indices]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         eta = math.nan if self._exempt(index) else self.eta
-        if not self.momentum:
+        if not self.has_velocity:
             return lr, eta, self.eps
         return lr, eta, self.eps, self.momentum * self._correction(index)
 
@@ -90,12 +90,16 @@ class LARS(RuleOptimizer):
         return {**super().get_counts(), "previous_lr": self.previous_lr}
 
     def set_counts(self, counts: Mapping[str, Any]) -> None:
+        try:
+            previous_lr = {index: float(lr) for index, lr in counts.get("previous_lr", {}).items()}
+        except (TypeError, ValueError, AttributeError) as error:
+            raise StatesError(f"these are no update counts: {error}") from error
         super().set_counts(counts)
-        self.previous_lr = dict(counts.get("previous_lr", {}))
+        self.previous_lr = previous_lr
 
 
 @register
-class LBSGD(RuleOptimizer):
+class LBSGD(MomentumOptimizer):
     """SGD for large batches: gradients of several calls averaged, the rate warmed up or set by norms.
 
     Parameters
@@ -146,8 +150,8 @@ class LBSGD(RuleOptimizer):
     @property
     def rule(self) -> Rule:
         if self.warmup_strategy == "lars":
-            return layerwise.lbsgd_momentum if self.momentum else layerwise.lbsgd
-        return sgd.sgd_momentum if self.momentum else sgd.sgd
+            return layerwise.lbsgd_momentum if self.has_velocity else layerwise.lbsgd
+        return sgd.sgd_momentum if self.has_velocity else sgd.sgd
 
     def create_state(self, index: Index, weight: Any) -> Any:
         """Velocity or None; with a batch scale a tuple of that and the sum of gradients."""
@@ -159,7 +163,7 @@ class LBSGD(RuleOptimizer):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         lr *= self._growth(self._calls(t))
-        return (lr, self.momentum) if self.momentum else (lr,)
+        return (lr, self.momentum) if self.has_velocity else (lr,)
 
     def _calls(self, t: int) -> int:
         return self.begin_epoch * self.updates_per_epoch + t - self.begin_num_update

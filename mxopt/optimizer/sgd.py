@@ -11,6 +11,7 @@ import numpy as np
 from mxopt.engine import Tensor, arrays
 from mxopt.engine.noise import Noise
 from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.momentum import MomentumOptimizer
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import sgd
@@ -18,7 +19,7 @@ from mxopt.rules.rule import Rule
 
 
 @register
-class SGD(RuleOptimizer):
+class SGD(MomentumOptimizer):
     """Stochastic gradient descent, with momentum.
 
     Parameters
@@ -40,10 +41,10 @@ class SGD(RuleOptimizer):
 
     @property
     def rule(self) -> Rule:
-        return sgd.sgd_momentum if self.momentum else sgd.sgd
+        return sgd.sgd_momentum if self.has_velocity else sgd.sgd
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, self.momentum) if self.momentum else (lr,)
+        return (lr, self.momentum) if self.has_velocity else (lr,)
 
 
 @register
@@ -52,7 +53,7 @@ class ccSGD(SGD):  # noqa: N801
 
 
 @register
-class NAG(RuleOptimizer):
+class NAG(MomentumOptimizer):
     """Nesterov's accelerated gradient.
 
     Parameters
@@ -74,14 +75,14 @@ class NAG(RuleOptimizer):
 
     @property
     def rule(self) -> Rule:
-        return sgd.nag if self.momentum else sgd.sgd
+        return sgd.nag if self.has_velocity else sgd.sgd
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, self.momentum) if self.momentum else (lr,)
+        return (lr, self.momentum) if self.has_velocity else (lr,)
 
 
 @register
-class Signum(RuleOptimizer):
+class Signum(MomentumOptimizer):
     """Steps of one size in the direction of the sign of the momentum (or of the gradient), arXiv:1802.04434.
 
     Parameters
@@ -113,14 +114,14 @@ class Signum(RuleOptimizer):
 
     @property
     def rule(self) -> Rule:
-        return sgd.signum if self.momentum else sgd.signsgd
+        return sgd.signum if self.has_velocity else sgd.signsgd
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, self.momentum, self.wd_lh) if self.momentum else (lr, self.wd_lh)
+        return (lr, self.momentum, self.wd_lh) if self.has_velocity else (lr, self.wd_lh)
 
 
 @register
-class DCASGD(RuleOptimizer):
+class DCASGD(MomentumOptimizer):
     """SGD that makes up for the delay of asynchronous gradients, arXiv:1609.08326.
 
     Parameters
@@ -143,11 +144,11 @@ class DCASGD(RuleOptimizer):
 
     @property
     def rule(self) -> Rule:
-        return sgd.dcasgd_momentum if self.momentum else sgd.dcasgd
+        return sgd.dcasgd_momentum if self.has_velocity else sgd.dcasgd
 
     def create_state(self, index: Index, weight: Any) -> Any:
         """(velocity or None, previous weight)."""
-        velocity = self.new_state("velocity", weight) if self.momentum else None
+        velocity = self.new_state("velocity", weight) if self.has_velocity else None
         return velocity, self.new_state("previous", weight)
 
     def new_state(self, name: str, weight: Any) -> Any:
@@ -160,7 +161,7 @@ class DCASGD(RuleOptimizer):
         return tuple(array for array in state if array is not None)
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, self.lamda, self.momentum) if self.momentum else (lr, self.lamda)
+        return (lr, self.lamda, self.momentum) if self.has_velocity else (lr, self.lamda)
 
 
 @register

@@ -99,7 +99,7 @@ def tolerance(case: dict[str, Any], weight: str, array: str) -> tuple[float, flo
     return 3e-5, 2e-6
 
 
-@pytest.mark.parametrize("name, number", cases())
+@pytest.mark.parametrize(("name", "number"), cases())
 @pytest.mark.filterwarnings("ignore:float16 weights without")
 def test_run_gives_mxnets_numbers(load: Any, name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     file, document = load(name)

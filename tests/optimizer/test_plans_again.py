@@ -1,0 +1,72 @@
+"""A plan that is used again does what a new one would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import array, assert_same, laid_out
+from table import ROWS, Row
+
+import mxopt
+from mxopt.sparse import row_sparse_array
+
+MOMENTA = [r for r in ROWS if r.options.get("momentum")]
+OTHERS = [Row("adam"), Row("ftrl"), Row("lamb"), Row("rmsprop", centered=True), Row("groupadagrad")]
+
+
+@pytest.mark.parametrize("row", [*MOMENTA, *OTHERS], ids=str)
+def test_a_plan_used_again_is_like_a_new_one(row: Row, rng: np.random.Generator) -> None:
+    """The numpy engine keeps no plans; the llvm engine follows it through any sequence of arrays and settings."""
+    numpy, llvm = row.make(), row.make()
+    lazy = row.takes_lazy_update
+
+    def new(kind: int) -> list:
+        shape, dtype, layout = [
+            ((40,), "float32", "C"), ((40,), "float64", "C"), ((8, 5), "float32", "C"), ((8, 5), "float32", "F"),
+            ((8, 5), "float16", "C"), ((8, 5), "float32", "C"),
+        ][kind]  # fmt: skip
+        weight = laid_out(array(rng, shape, dtype), layout)
+        return [[w := laid_out(weight, layout), o.create_state(0, w)] for o in (numpy, llvm)]
+
+    tensors = [new(k % 6) for k in range(9)]
+    for step in range(120):
+        k = int(rng.integers(len(tensors)))
+        if rng.random() < 0.05:
+            tensors[k] = new(k % 6)
+        if rng.random() < 0.3:
+            name, value = [
+                ("lr", 0.5), ("lr", 0.01), ("wd", 0.25), ("rescale_grad", 0.5), ("clip_gradient", 0.1),
+                ("clip_gradient", None), ("momentum", 0.0), ("momentum", 0.75), ("epsilon", 1e-3),
+                ("lazy_update", True), ("lazy_update", False),
+            ][int(rng.integers(10))]  # fmt: skip
+            if hasattr(numpy, name) and (name != "lazy_update" or lazy):
+                for optimizer in (numpy, llvm):
+                    setattr(optimizer, name, value)
+        weight = tensors[k][0][0]
+        grad: Any = array(rng, weight.shape, "float16" if rng.random() < 0.2 else weight.dtype.name)
+        if rng.random() < 0.4:
+            rows = np.flatnonzero(rng.random(len(weight)) < 0.5)
+            grad = row_sparse_array((grad[rows], rows), shape=weight.shape)
+        for engine, optimizer, (weight, state) in zip(("numpy", "llvm"), (numpy, llvm), tensors[k], strict=True):
+            with mxopt.use_engine(engine):
+                if step % 3:
+                    optimizer.update(0, weight, grad, state)
+                else:
+                    optimizer.update([0], [weight], [grad], [state])
+        assert_same(*tensors[k], f"step {step}, tensor {k}")
+
+
+def test_a_momentum_set_to_zero_is_a_number_like_any_other() -> None:
+    for row in MOMENTA:
+        updater, tiny = mxopt.get_updater(row.make()), mxopt.get_updater(row.make())
+        weight, twin = np.ones(3, np.float32), np.ones(3, np.float32)
+        for u, w in ((updater, weight), (tiny, twin)):
+            u(0, np.ones(3, np.float32), w)
+            u.optimizer.momentum = 0.0 if u is updater else 1e-45
+            u(0, np.ones(3, np.float32), w)
+        assert_same([weight, updater.states[0]], [twin, tiny.states[0]], str(row))
+        other = mxopt.get_updater(mxopt.create("sgd"))
+        other.set_states(updater.get_states(dump_optimizer=True))
+        other(0, np.ones(3, np.float32), weight)
