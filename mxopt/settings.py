@@ -5,6 +5,25 @@
 | `MXOPT_ENGINE` | the engine for NumPy arrays: `llvm`, or `numpy`, the reference | `llvm` |
 | `MXOPT_NUM_THREADS` | threads of an update, the calling one included | `OMP_NUM_THREADS`, else the usable cores |
 | `MXNET_OPTIMIZER_AGGREGATION_SIZE` | tensors handed to `Optimizer.update` in one list | all |
+
+Of a distributed job (`Job`):
+
+| variable | meaning | default |
+|---|---|---|
+| `DMLC_ROLE` | `worker`, `server` or `scheduler` | `worker` |
+| `DMLC_PS_ROOT_URI`, `DMLC_PS_ROOT_PORT` | where the scheduler is | `127.0.0.1`, 9091 |
+| `DMLC_NUM_WORKER`, `DMLC_NUM_SERVER` | how many workers and servers the job has | what the scheduler says |
+| `DMLC_WORKER_ID`, `DMLC_SERVER_ID` | the rank this process wishes for | the order of joining |
+| `DMLC_NODE_HOST` | the address under which others reach this server | that it is bound to |
+| `MXOPT_JOB_ID` | the job's name, which all its processes must share | the scheduler's |
+| `MXNET_KVSTORE_BIGARRAY_BOUND` | elements from which an array is striped over all servers | 1000000 |
+| `MXNET_UPDATE_ON_KVSTORE` | whether a Trainer's store updates the weights | 1 |
+| `MXOPT_KVSTORE_TIMEOUT` | seconds a request may take | 600 |
+| `MXOPT_KVSTORE_JOIN_TIMEOUT` | seconds in which the job has to come together | 60 |
+| `MXOPT_KVSTORE_HEARTBEAT` | seconds between heartbeats | 1 |
+| `MXOPT_KVSTORE_DEAD_AFTER` | seconds of silence after which a process counts as dead | 10 |
+| `MXOPT_KVSTORE_STALENESS` | `dist_ssp`: how many pushes a worker may be ahead of the slowest | 4 |
+| `MXOPT_KVSTORE_KEYS` | the file with the job's keys (`mxopt-server keygen`) | no encryption |
 """
 
 from __future__ import annotations
@@ -12,6 +31,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from mxopt.errors import ArgumentError
@@ -48,6 +68,71 @@ def _cgroup_cores() -> float:
         return quota_us / int((folder / "cpu.cfs_period_us").read_text()) if quota_us > 0 else math.inf
     except (OSError, ValueError):
         return math.inf
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the environment says of the distributed job this process belongs to."""
+
+    role: str
+    host: str
+    port: int
+    workers: int  # 0: not said
+    servers: int
+    rank: int  # -1: not said
+    advertised: str
+    job: str
+    timeout: float
+    join_timeout: float
+    heartbeat: float
+    dead_after: float
+    staleness: int
+    keys: str
+    bound: int
+
+    @property
+    def scheduler(self) -> str:
+        return f"tcp://{self.host}:{self.port}"
+
+
+def job() -> Job:
+    """Reads the variables of a distributed job. Raises ValueError naming the one that can't be meant."""
+    role = os.environ.get("DMLC_ROLE", "worker")
+    if role not in ("worker", "server", "scheduler"):
+        raise ArgumentError(f"DMLC_ROLE={role!r}: needs worker, server or scheduler")
+    rank = os.environ.get("DMLC_SERVER_ID" if role == "server" else "DMLC_WORKER_ID", "").strip()
+    return Job(
+        role=role,
+        host=os.environ.get("DMLC_PS_ROOT_URI", "127.0.0.1"),
+        port=_whole("DMLC_PS_ROOT_PORT") or 9091,
+        workers=_whole("DMLC_NUM_WORKER") or 0,
+        servers=_whole("DMLC_NUM_SERVER") or 0,
+        rank=int(rank) if rank.isdecimal() else -1,
+        advertised=os.environ.get("DMLC_NODE_HOST", ""),
+        job=os.environ.get("MXOPT_JOB_ID", ""),
+        timeout=_seconds("MXOPT_KVSTORE_TIMEOUT", 600),
+        join_timeout=_seconds("MXOPT_KVSTORE_JOIN_TIMEOUT", 60),
+        heartbeat=_seconds("MXOPT_KVSTORE_HEARTBEAT", 1),
+        dead_after=_seconds("MXOPT_KVSTORE_DEAD_AFTER", 10),
+        staleness=_whole("MXOPT_KVSTORE_STALENESS") or 4,
+        keys=os.environ.get("MXOPT_KVSTORE_KEYS", ""),
+        bound=_whole("MXNET_KVSTORE_BIGARRAY_BOUND") or 1_000_000,
+    )
+
+
+def update_on_kvstore() -> bool:
+    return os.environ.get("MXNET_UPDATE_ON_KVSTORE", "1") != "0"
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise ArgumentError(f"{name}={text!r}: needs a number of seconds above 0")
+    return value
 
 
 def _whole(name: str) -> int | None:

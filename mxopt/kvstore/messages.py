@@ -139,6 +139,7 @@ class Hello(Message):
     workers: Whole
     mode: Text  # sync, async, ssp
     staleness: Whole
+    oldest: Whole  # the lowest sequence number the worker may still send
 
 
 @message(21)

@@ -1,0 +1,290 @@
+"""A worker's connections to the servers: numbered requests, answers in any order, repeats, deadlines.
+
+A request is kept until it is answered. After a silence, Hello asks the server which number it expects: what has not arrived is
+sent again, and what may have been answered is asked for again; the server applies a number once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from mxopt.errors import DeadlineError, JobFailedError, KVStoreError, ProtocolError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import sockets, wire
+from mxopt.kvstore.membership import SLICE_MS, Membership, error_of
+
+log = logging.getLogger("mxopt.kvstore")
+
+WINDOW = 32 << 20  # bytes on the way to or from one server at a time
+REQUESTS = 2048  # requests without an answer at one server
+RETRY = 3.0  # seconds of silence until a server is asked what has arrived
+COPY_BELOW = 1 << 15
+
+Sink = Callable[[Any], None]
+
+
+class Call:
+    """Requests that are waited for together."""
+
+    __slots__ = ("error", "missing")
+
+    def __init__(self) -> None:
+        self.missing = 0
+        self.error: Exception | None = None
+
+
+class Pending:
+    """A request without an answer."""
+
+    __slots__ = ("call", "frames", "message", "nbytes", "sink")
+
+    def __init__(self, message: Any, frames: list[Any], nbytes: int, call: Call | None, sink: Sink | None) -> None:
+        self.message, self.frames, self.nbytes, self.call, self.sink = message, frames, nbytes, call, sink
+
+
+class Channel:
+    """The connection to one server."""
+
+    def __init__(self, server: int, endpoint: str, socket: Any) -> None:
+        self.server, self.endpoint, self.socket = server, endpoint, socket
+        self.next = 1
+        self.pending: dict[int, Pending] = {}
+        self.outstanding = 0
+        self.incarnation = ""
+        self.heard = time.monotonic()
+        self.asked = 0.0
+        self.config_sent = 0  # the version of the optimizer's config that this server knows
+
+    def __str__(self) -> str:
+        return f"server {self.server} ({self.endpoint})"
+
+
+class Connections:
+    """The channels to all servers of the job that `member` belongs to."""
+
+    def __init__(self, context: Any, member: Membership, mode: str) -> None:
+        self._context, self.member, self.mode = context, member, mode
+        self.timeout = member.settings.timeout
+        self.deferred: Exception | None = None  # of a push that nobody waited for
+        self._poller = zmq.Poller()
+        self.channels = [self._open(s, endpoint) for s, endpoint in enumerate(member.welcome.endpoints)]
+        self._only = self.channels[0].socket if len(self.channels) == 1 else None
+        for channel in self.channels:
+            self._hello(channel)
+        self._until(lambda: all(c.incarnation for c in self.channels), member.settings.join_timeout, "the handshake")
+
+    def _open(self, server: int, endpoint: str) -> Channel:
+        identity = f"{self.member.job}/{self.member.rank}/{self.member.incarnation}".encode()[:255]
+        socket = sockets.connect(self._context, endpoint, self.member.keys, identity)
+        self._poller.register(socket, zmq.POLLIN)
+        return Channel(server, endpoint, socket)
+
+    def close(self) -> None:
+        """Closes the sockets."""
+        for channel in self.channels:
+            channel.socket.close(200)
+
+    def send(
+        self, server: int, message: Any, call: Call | None = None, sink: Sink | None = None, nbytes: int = 0
+    ) -> None:
+        """Sends a request, which gets its number here. `sink` is given the answer, `call` counts it.
+
+        Waits first while too much is on the way. `nbytes` is how much it and its answer bring on the way.
+        """
+        channel = self.channels[server]
+        while channel.outstanding > WINDOW or len(channel.pending) >= REQUESTS:
+            room = (channel.outstanding, len(channel.pending))
+            self._until(
+                lambda: channel.outstanding <= WINDOW and len(channel.pending) < REQUESTS,
+                self.timeout, f"{channel} to take {room[0]} bytes in {room[1]} requests",
+            )  # fmt: skip
+        message.seq = seq = channel.next
+        channel.next = seq + 1
+        frames = wire.encode(message)
+        if call is not None:
+            call.missing += 1
+        if not channel.pending:
+            channel.heard = time.monotonic()
+        channel.pending[seq] = Pending(message, frames, nbytes, call, sink)
+        channel.outstanding += nbytes
+        _send(channel.socket, frames)
+
+    def wait(self, call: Call, what: str) -> None:
+        """Returns when all requests of `call` are answered. Raises what went wrong with the first that was refused."""
+        try:
+            self._until(lambda: call.missing == 0 or call.error is not None, self.timeout, what)
+        except BaseException:
+            self._forget(call)
+            raise
+        if call.error is not None:
+            self._forget(call)
+            raise call.error
+
+    def flush(self, timeout: float) -> None:
+        """Returns when no request is without an answer."""
+        self._until(lambda: not any(c.pending for c in self.channels), timeout, "the last pushes to be taken")
+
+    def check(self) -> None:
+        """Raises what went wrong since the last call, with a push or with the job."""
+        self._receive(0)
+        self._raise()
+
+    # Inside.
+
+    def _raise(self) -> None:
+        if self.deferred is not None:
+            error, self.deferred = self.deferred, None
+            raise error
+        self.member.check()
+
+    def _forget(self, call: Call) -> None:
+        """What is still on its way for `call` is no longer written anywhere."""
+        for channel in self.channels:
+            for pending in channel.pending.values():
+                if pending.call is call:
+                    pending.sink = None
+
+    def _until(self, done: Callable[[], bool], timeout: float, what: str) -> None:
+        deadline = time.monotonic() + timeout
+        while not done():
+            if self._receive(SLICE_MS):
+                continue
+            if done():
+                return
+            self._raise()
+            self._look()
+            if time.monotonic() > deadline:
+                silent = [f"{c}: {_describe(c)}" for c in self.channels if c.pending or not c.incarnation]
+                raise DeadlineError(f"waited {timeout:g} s for {what}; no answer from {'; '.join(silent) or 'anyone'}")
+
+    def _receive(self, timeout: int) -> bool:
+        """Takes all answers that are there, waiting up to `timeout` milliseconds for the first. Whether there were any."""
+        if self._only is not None:
+            if not self._only.poll(timeout):
+                return False
+            ready = {self._only}
+        else:
+            ready = set(dict(self._poller.poll(timeout)))
+        for channel in self.channels:
+            if channel.socket in ready:
+                self._take_all(channel)
+        return bool(ready)
+
+    def _take_all(self, channel: Channel) -> None:
+        socket = channel.socket
+        while True:
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
+            try:
+                answer = wire.decode([frames[0].bytes, *frames[1:]])
+            except ProtocolError as error:
+                log.warning("%s sent no valid message: %s", channel, error)
+                continue
+            self._take(channel, answer)
+        channel.heard = time.monotonic()
+
+    def _take(self, channel: Channel, answer: Any) -> None:
+        if isinstance(answer, m.Ready):
+            self._ready(channel, answer)
+            return
+        seq = getattr(answer, "seq", 0)
+        if isinstance(answer, m.Refused) and seq == 0:
+            self.deferred = self.deferred or error_of(answer)
+            return
+        pending = channel.pending.pop(seq, None)
+        if pending is None:
+            return  # answered before
+        channel.outstanding -= pending.nbytes
+        call = pending.call
+        if isinstance(answer, m.Refused):
+            if call is not None:
+                call.error = call.error or error_of(answer)
+            else:
+                self.deferred = self.deferred or error_of(answer)
+        elif pending.sink is not None:
+            try:
+                pending.sink(answer)
+            except Exception as error:
+                if call is None:
+                    raise
+                call.error = call.error or error
+        if call is not None:
+            call.missing -= 1
+
+    # Silence.
+
+    def _hello(self, channel: Channel) -> None:
+        member = self.member
+        oldest = min(channel.pending, default=channel.next)
+        hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, member.welcome.workers,
+                        self.mode, member.settings.staleness, oldest)  # fmt: skip
+        channel.asked = time.monotonic()
+        _send(channel.socket, wire.encode(hello))
+
+    def _look(self) -> None:
+        """Asks the servers that have been silent, and follows those that have moved."""
+        now, pulse = time.monotonic(), self.member.pulse
+        for channel in self.channels:
+            if pulse is not None and len(pulse.endpoints) == len(self.channels):
+                endpoint = pulse.endpoints[channel.server]
+                if endpoint != channel.endpoint:
+                    self._move(channel, endpoint)
+            if (channel.pending or not channel.incarnation) and now - max(channel.heard, channel.asked) > RETRY:
+                self._hello(channel)
+
+    def _move(self, channel: Channel, endpoint: str) -> None:
+        log.warning("%s is now at %s", channel, endpoint)
+        self._poller.unregister(channel.socket)
+        channel.socket.close(0)
+        channel.socket, channel.endpoint = self._open(channel.server, endpoint).socket, endpoint
+        if self._only is not None:
+            self._only = channel.socket
+        self._hello(channel)
+
+    def _ready(self, channel: Channel, ready: m.Ready) -> None:
+        if channel.incarnation and ready.incarnation != channel.incarnation:
+            log.warning("%s was started again", channel)
+        first = not channel.incarnation
+        channel.incarnation = ready.incarnation
+        if ready.expects > channel.next:
+            raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
+        if first and not channel.pending:
+            return
+        for seq, pending in list(channel.pending.items()):
+            if seq >= ready.expects:
+                _send(channel.socket, pending.frames)
+            elif isinstance(pending.message, m.Push):
+                if pending.message.answer:
+                    again = m.Pull(seq, pending.message.keys, pending.message.piece)
+                    _send(channel.socket, wire.encode(again))
+                else:
+                    _send(channel.socket, wire.encode(m.Pull(seq, pending.message.keys[:1], pending.message.piece)))
+            elif not isinstance(pending.message, m.PushRows):
+                _send(channel.socket, pending.frames)
+
+
+def _send(socket: Any, frames: list[Any]) -> None:
+    last = len(frames) - 1
+    for k, frame in enumerate(frames):
+        size = len(frame)
+        socket.send(frame, zmq.SNDMORE if k < last else 0, copy=size < COPY_BELOW)
+
+
+def _describe(channel: Channel) -> str:
+    if not channel.pending:
+        return "no handshake"
+    message = next(iter(channel.pending.values())).message
+    key = getattr(message, "key", None)
+    keys = getattr(message, "keys", None)
+    name = f" of key {key!r}" if key is not None else f" of key {keys[0]!r}" if keys else ""
+    return f"{type(message).__name__}{name}" + (f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else "")
+
+
+__all__ = ["Call", "Connections", "KVStoreError"]

@@ -1,0 +1,516 @@
+"""The distributed stores, as a worker sees them."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import zmq
+
+from mxopt import settings
+from mxopt.config import ATTRIBUTES, optimizer_config
+from mxopt.engine import arrays
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.compression import GradientCompression
+from mxopt.kvstore.connection import Call, Connections
+from mxopt.kvstore.exchange import PLANS, Item, Meta, gather, plan, scatter
+from mxopt.kvstore.local import with_ids
+from mxopt.kvstore.membership import Membership
+from mxopt.kvstore.placement import layout, needs_whole
+from mxopt.kvstore.values import Key, Keys, Pairs, total, write_rows
+from mxopt.optimizer import Optimizer
+from mxopt.sparse import RowSparse
+
+ROWS_BYTES = 4 << 20  # of a row-sparse push in one message
+FLUSH_S = 30.0  # how long a worker that ends waits for its last pushes to be taken
+
+
+class DistKVStore(KVStoreBase):
+    """Values held by the servers of a job and shared by its workers.
+
+    `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an update. `dist_ssp`: the same,
+    but a worker that is too far ahead of the slowest waits. Joins the job that the environment names (`settings.Job`).
+
+    Raises DeadlineError where the job doesn't come together in time.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._type = name
+        self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
+        self._settings = settings.job()
+        self._keys = Keys()
+        self._metas: dict[Key, Meta] = {}
+        self._plans: dict[tuple[Key, ...], list[Item]] = {}
+        self._compression: GradientCompression | None = None
+        self._optimizer: Optimizer | None = None
+        self._watch: Callable[[Optimizer], Any] | None = None
+        self._hypers: Any = None
+        self._config: dict[str, Any] | None = None
+        self._config_version = 0
+        self._events = self._loads = 0
+        self._counts: dict[Key, int] = {}
+        self._num_update = 0
+        self._confirmed = self._mode == "sync"  # whether a push has been taken, so that servers have an optimizer
+        self._lock = threading.RLock()
+        self._open = False
+        if self._settings.role != "worker":
+            return  # KVStoreServer makes this process what it is
+        self._context = zmq.Context()
+        try:
+            self._member = Membership(self._context, self._settings, "worker")
+        except BaseException:
+            self._context.term()
+            raise
+        self._servers = self._member.welcome.servers
+        self._open = True
+        self._at_exit = weakref.WeakMethod(self._close_at_exit)
+        atexit.register(_at_exit, self._at_exit)
+        self._connections = Connections(self._context, self._member, self._mode)
+
+    # Values.
+
+    def init(self, key: Any, value: Any) -> None:
+        """Gives keys the first values of rank 0. All workers call it, and return when all have.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+        value : array or RowSparse, or a list
+            float16, bfloat16, float32 or float64; of the same shape and dtype on all workers.
+
+        Raises KVStoreError for a key that is initialised already, ArrayError or ArrayTypeError where the
+        workers' arrays differ or can't be held by servers.
+        """
+        with self._lock:
+            self._check()
+            pairs = [(k, _dense(v[0], k)) for k, v in self._keys.pairs(key, value)]
+            for name, _ in pairs:
+                if name in self._metas:
+                    raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
+            whole = needs_whole(self._optimizer)
+            mine = [[k, arrays.DTYPES[v.dtype], list(v.shape), whole] for k, v in pairs]
+            if self.rank == 0:
+                self._init_servers(pairs, whole)
+            roots = {k: rest for k, *rest in self._member.barrier(mine if self.rank == 0 else None)}
+            for name, array in pairs:
+                dtype, shape, whole = roots.get(name, [None, None, None])
+                if (dtype, shape) != (arrays.DTYPES[array.dtype], list(array.shape)):
+                    raise ArrayError(
+                        f"key {name!r}: rank 0 initialised {dtype} of shape {shape},"
+                        f" rank {self.rank} {array.dtype} of shape {list(array.shape)}"
+                    )
+                self._keys.add(name)
+                self._metas[name] = self._meta(name, array, whole)
+
+    def _meta(self, key: Key, array: np.ndarray, whole: bool) -> Meta:
+        shape, size = array.shape, array.itemsize
+        return Meta(
+            key, array.dtype, shape, math.prod(shape), layout(key, shape, size, self._servers, self._settings.bound, whole)
+        )
+
+    def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], whole: bool) -> None:
+        call = Call()
+        for key, array in pairs:
+            meta = self._meta(key, array, whole)
+            flat = np.ascontiguousarray(array).reshape(-1)
+            for stripe in meta.layout.stripes:
+                shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
+                for piece in range(stripe.pieces):
+                    a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
+                    message = m.Init(0, key, arrays.DTYPES[array.dtype], shape, list(array.shape), stripe.start, stripe.step,
+                                     piece, [wire.bytes_of(flat[a:b])])  # fmt: skip
+                    self._connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
+        self._connections.wait(call, f"init of {len(pairs)} keys")
+
+    def push(self, key: Any, value: Any, priority: int = 0) -> None:
+        """Sends gradients, and returns without waiting for the round; the arrays may be changed at once.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+            A key that comes twice counts as one with the values of both.
+        value : array or RowSparse, a list of them for the key, or a list of either for a list of keys
+            Of the key's shape and dtype. Several values are summed first, as a local store does.
+        priority : int
+            Has no effect on values.
+
+        Raises NotInitializedError, ArrayError or ArrayTypeError naming the key; and what went wrong
+        with an earlier push.
+        """
+        with self._lock:
+            self._check()
+            values = self._summed(self._keys.pairs(key, value))
+            call = None if self._confirmed else Call()
+            self._push(values, None, call)
+            if call is not None:
+                self._connections.wait(call, "the first push to be taken")
+                self._confirmed = True
+
+    def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+        """Copies values into `out`, converted to its dtype, once the rounds of the worker's own pushes are complete.
+
+        Parameters
+        ----------
+        key : int, str, or a list of them
+        out : array, a list of them for the key, or a list of either for a list of keys
+            Of exactly the value's shape. A RowSparse is left as it is.
+        """
+        if out is None:
+            raise AssertionError("pull needs out")
+        if not ignore_sparse:
+            raise KVStoreError("a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull")
+        with self._lock:
+            self._check()
+            outs = self._outs(self._keys.pairs(key, out, "out"))
+            call = Call()
+            for item in self._items(tuple(outs)):
+                message = m.Pull(0, item.keys, item.piece)
+                self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes)
+            self._connections.wait(call, f"pull of {_named(outs)}")
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """`push` and `pull` in one message each way. Without `out` the values are written into `value`."""
+        with self._lock:
+            self._check()
+            given = self._keys.pairs(key, value)
+            pairs = given if out is None else self._keys.pairs(key, out, "out")
+            values = self._summed(given)
+            outs = self._outs(pairs)
+            call = Call()
+            sparse = {k for k, v in values.items() if isinstance(v, RowSparse)}
+            if sparse or outs.keys() != values.keys():
+                self._push(values, None, None)
+                self.pull(list(outs), list(outs.values()))
+                return
+            self._push(values, outs, call)
+            self._connections.wait(call, f"pushpull of {_named(outs)}")
+            self._confirmed = True
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """`init(key, value)`, then `pull(key, out)`: all workers get rank 0's values."""
+        self.init(key, value)
+        self.pull(key, out, priority)
+
+    def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
+        """Copies some rows of values into row-sparse `out`, see `KVStore.row_sparse_pull`."""
+        if out is None or row_ids is None:
+            raise AssertionError("row_sparse_pull needs out and row_ids")
+        with self._lock:
+            self._check()
+            pairs = self._keys.pairs(key, out, "out")
+            self._keys.need(pairs)
+            for name, target, ids in with_ids(pairs, row_ids):
+                meta = self._metas[name]
+                ids = ids[(ids >= 0) & (ids < meta.shape[0])]
+                write_rows(target, ids, self._pull_rows(meta, ids), name)
+
+    def _pull_rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
+        row = math.prod(meta.shape[1:])
+        if row != meta.layout.unit:  # rows larger than a piece
+            whole = np.empty(meta.shape, meta.dtype)
+            self.pull(meta.key, whole)
+            return whole[ids]
+        data = np.empty((len(ids), row), meta.dtype)
+        call = Call()
+        for stripe in meta.layout.stripes:
+            a, b = np.searchsorted(ids, (stripe.start, stripe.stop))
+            for first in range(a, b, max(1, ROWS_BYTES // (row * meta.dtype.itemsize))):
+                last = min(b, first + max(1, ROWS_BYTES // (row * meta.dtype.itemsize)))
+                target = data[first:last]
+
+                def sink(answer: m.Values, target: np.ndarray = target) -> None:
+                    found = wire.array_of(answer.data[0], meta.dtype, target.size, f"key {meta.key!r}, rows")
+                    target[...] = found.reshape(target.shape)
+
+                message = m.PullRows(0, meta.key, [wire.bytes_of(ids[first:last] - stripe.start)])
+                self._connections.send(stripe.server, message, call, sink, target.nbytes)
+        self._connections.wait(call, f"row_sparse_pull of key {meta.key!r}")
+        return data.reshape(len(ids), *meta.shape[1:])
+
+    # What a push sends.
+
+    def _summed(self, pairs: Pairs) -> dict[Key, Any]:
+        self._keys.need(pairs)
+        found: dict[Key, Any] = {}
+        for key, values in self._keys.in_order(pairs):
+            value = values[0] if len(values) == 1 else total(values, blocks="device" not in self._type)
+            if arrays.is_cupy(value):
+                value = value.get()
+            meta = self._metas[key]
+            if value.shape != meta.shape:
+                raise ArrayError(f"key {key!r}: the servers hold shape {meta.shape}, pushed was {value.shape}")
+            if value.dtype != meta.dtype:
+                raise ArrayTypeError(f"key {key!r}: the servers hold {meta.dtype}, pushed was {value.dtype}")
+            found[key] = value
+        return found
+
+    def _outs(self, pairs: Pairs) -> dict[Key, list[Any]]:
+        self._keys.need(pairs)
+        found: dict[Key, list[Any]] = {}
+        for key, outs in pairs:
+            shape = self._metas[key].shape
+            for out in outs:
+                if not isinstance(out, RowSparse) and out.shape != shape:
+                    raise ArrayError(f"key {key!r}: the servers hold shape {shape}, out has {out.shape}")
+            dense = [_host(o) for o in outs if not isinstance(o, RowSparse)]
+            if dense:
+                found[key] = dense
+        return found
+
+    def _items(self, keys: tuple[Key, ...]) -> list[Item]:
+        items = self._plans.get(keys)
+        if items is None:
+            if len(self._plans) >= PLANS:
+                del self._plans[next(iter(self._plans))]
+            items = self._plans[keys] = plan([self._metas[k] for k in keys])
+        return items
+
+    def _push(self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None) -> None:
+        """Sends `values`; with `outs` their new values are asked for too, and `call` waits for them."""
+        self._note_changes()
+        update = self._count(values)
+        rows = [k for k, v in values.items() if isinstance(v, RowSparse)]
+        for key in rows:
+            value = values.pop(key)
+            if math.prod(value.shape[1:]) == self._metas[key].layout.unit:
+                self._push_rows(self._metas[key], value, update, call)
+            else:
+                values[key] = value.todense()
+        for item in self._items(tuple(values)) if values else ():
+            flat = gather(item, values)
+            if self._compression is not None:
+                codec, threshold = self._compression.codec, self._compression.threshold
+                frame = self._compressed(item, flat)
+            else:
+                codec, threshold = 0, 0.0
+                frame = wire.bytes_of(flat if outs is not None or len(item.keys) > 1 else flat.copy())
+            config = self._config_for(item.server)
+            message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
+            sink = _sink(item, outs) if outs is not None else None
+            self._connections.send(item.server, message, call, sink, item.nbytes)
+
+    def _compressed(self, item: Item, flat: np.ndarray) -> memoryview:
+        """The compressed bytes of an item. Each key has one residual."""
+        assert self._compression is not None
+        residuals = self._compression.residuals
+        for meta in item.metas:
+            if meta.key not in residuals:
+                residuals[meta.key] = np.zeros(meta.size, np.float32)
+        if len(item.metas) == 1:
+            sent = self._compression.encode(flat, residuals[item.keys[0]][item.start : item.stop])
+            return wire.bytes_of(sent)
+        joined = np.concatenate([residuals[key] for key in item.keys])
+        sent = self._compression.encode(flat, joined)
+        start = 0
+        for meta in item.metas:
+            residuals[meta.key][:] = joined[start : start + meta.size]
+            start += meta.size
+        return wire.bytes_of(sent)
+
+    def _push_rows(self, meta: Meta, value: RowSparse, update: int, call: Call | None) -> None:
+        step = max(1, ROWS_BYTES // max(1, meta.layout.unit * meta.dtype.itemsize))
+        for stripe in meta.layout.stripes:
+            a, b = (int(n) for n in np.searchsorted(value.indices, (stripe.start, stripe.stop)))
+            for first in range(a, max(b, a + 1), step):
+                last = min(b, first + step)
+                ids = value.indices[first:last] - stripe.start
+                data = np.array(value.data[first:last])
+                config = self._config_for(stripe.server) if last == b else None
+                message = m.PushRows(0, meta.key, last == b, update, config, [wire.bytes_of(ids), wire.bytes_of(data)])
+                self._connections.send(stripe.server, message, call, None, data.nbytes)
+
+    # The optimizer.
+
+    def set_optimizer(self, optimizer: Optimizer) -> None:
+        """Makes the servers update by `optimizer`, with no states. Waits for the servers only.
+
+        The n-th call of every worker is one event, whichever worker's comes first. Later changes of `optimizer` (rates,
+        multipliers and so on) reach the servers with the next push.
+
+        Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a server
+        doesn't know it (`mxopt-server --import`).
+        """
+        with self._lock:
+            self._check()
+            config = optimizer_config(optimizer)
+            self._events += 1
+            call = Call()
+            for server in range(self._servers):
+                self._connections.send(server, m.SetOptimizer(0, self._events, config), call)
+            self._connections.wait(call, "set_optimizer")
+            self._follow(optimizer, config)
+
+    def _follow(self, optimizer: Optimizer, config: dict[str, Any]) -> None:
+        """Watches `optimizer` for changes from what `config` says."""
+        self._optimizer, self._config = optimizer, config
+        self._watch = attrgetter(*(ATTRIBUTES.get(name, name) for name in config["arguments"]))
+        self._hypers = self._fingerprint(optimizer)
+        self._counts, self._num_update = {}, 0
+        for channel in self._connections.channels:
+            channel.config_sent = self._config_version
+
+    def _fingerprint(self, optimizer: Optimizer) -> Any:
+        assert self._watch is not None
+        scheduler = optimizer.lr_scheduler
+        return (
+            self._watch(optimizer), dict(optimizer.lr_mult), dict(optimizer.wd_mult), len(optimizer.idx2name),
+            {n: a for n, a in vars(optimizer.param_dict).items()} if hasattr(optimizer.param_dict, "__dict__") else None,
+            [(i, p.lr_mult, p.wd_mult) for i, p in optimizer.param_dict.items()],
+            None if scheduler is None else scheduler.base_lr,
+        )  # fmt: skip
+
+    def _note_changes(self) -> None:
+        if self._optimizer is None:
+            return
+        now = self._fingerprint(self._optimizer)
+        if now != self._hypers:
+            self._config = optimizer_config(self._optimizer)
+            self._config_version += 1
+            self._hypers = now
+
+    def _config_for(self, server: int) -> dict[str, Any] | None:
+        """The optimizer's config, if the server doesn't know it yet."""
+        channel = self._connections.channels[server]
+        if channel.config_sent == self._config_version:
+            return None
+        channel.config_sent = self._config_version
+        return self._config
+
+    def _count(self, values: Mapping[Key, Any]) -> int:
+        """The optimizer's `num_update` after this push, where no other worker counts: a server sees only its own keys."""
+        if self._member.welcome.workers > 1 or self._optimizer is None:
+            return 0
+        counts = self._counts
+        for key in values:
+            n = counts[key] = counts.get(key, 0) + 1
+            if n > self._num_update:
+                self._num_update = n
+        return self._num_update
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file `fname`.
+
+        The file is the one a local store writes: it can be loaded by either, with any number of servers.
+        """
+        from mxopt.kvstore.dist_states import save
+
+        with self._lock:
+            self._check()
+            save(self, fname, dump_optimizer)
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is one event."""
+        from mxopt.kvstore.dist_states import load
+
+        with self._lock:
+            self._check()
+            load(self, fname)
+
+    def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
+        """Compresses the dense gradients that this worker pushes; what is lost stays for its next push."""
+        self._compression = GradientCompression(compression_params)
+
+    # The rest of the interface.
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        """True for 'optimizer'; raises ValueError for anything else."""
+        if capability.lower() == KVStoreBase.OPTIMIZER:
+            return True
+        raise ValueError(f"unknown capability {capability!r}")
+
+    @property
+    def type(self) -> str:
+        return self._type
+
+    @property
+    def rank(self) -> int:
+        return self._member.rank
+
+    @property
+    def num_workers(self) -> int:
+        return self._member.welcome.workers
+
+    def barrier(self) -> None:
+        """Returns when all workers have called it. Raises JobFailedError where one can't come any more."""
+        with self._lock:
+            self._check()
+            self._member.barrier()
+
+    _barrier = barrier
+
+    def _set_updater(self, updater: Any) -> None:
+        """Has no effect, as in MXNet: servers take registered optimizers only, by `set_optimizer`."""
+
+    def close(self) -> None:
+        """Waits until all pushes are taken, and leaves the job. At the end of the process this is done anyway."""
+        self._close("")
+
+    def _close(self, error: str) -> None:
+        with self._lock:
+            if not self._open:
+                return
+            self._open = False
+            atexit.unregister(self._at_exit)
+            try:
+                if not error:
+                    self._connections.flush(FLUSH_S)
+            except Exception as failure:
+                error = f"{type(failure).__name__}: {failure}"
+                raise
+            finally:
+                if hasattr(self, "_connections"):
+                    self._connections.close()
+                self._member.leave(error)
+                self._context.term()
+
+    def _close_at_exit(self) -> None:
+        raised = getattr(sys, "last_value", None)
+        self._close("" if raised is None else f"{type(raised).__name__}: {raised}")
+
+    def _check(self) -> None:
+        if not self._open:
+            raise KVStoreError("this store is closed, or this process is no worker")
+        self._connections.check()
+
+
+def _at_exit(method: Any) -> None:
+    close = method()
+    if close is not None:
+        close()
+
+
+def _sink(item: Item, outs: dict[Key, list[Any]]) -> Callable[[Any], None]:
+    def sink(answer: m.Values) -> None:
+        scatter(item, answer.data[0], outs)
+
+    return sink
+
+
+def _dense(value: Any, key: Key) -> np.ndarray:
+    if isinstance(value, RowSparse):
+        value = value.todense()
+    array: np.ndarray = value.get() if arrays.is_cupy(value) else value
+    if array.dtype not in arrays.DTYPES:
+        names = ", ".join(arrays.DTYPES.values())
+        raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {array.dtype}")
+    return array
+
+
+def _host(out: Any) -> Any:
+    return out
+
+
+def _named(outs: Mapping[Key, Any]) -> str:
+    keys = list(outs)
+    return f"key {keys[0]!r}" if len(keys) == 1 else f"{len(keys)} keys"

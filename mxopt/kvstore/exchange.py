@@ -1,0 +1,109 @@
+"""Cuts calls of a distributed store into messages: pieces of large arrays, batches of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mxopt.kvstore import wire
+from mxopt.kvstore.placement import Layout
+from mxopt.kvstore.wire import PIECE, Key
+
+PLANS = 256  # plans kept; one for each list of keys that is used together
+
+
+@dataclass(slots=True)
+class Meta:
+    """What all workers know of a key."""
+
+    key: Key
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    size: int
+    layout: Layout
+
+
+@dataclass(slots=True)
+class Item:
+    """What one message carries: a piece of one key (elements `start` to `stop`), or several whole keys."""
+
+    server: int
+    keys: list[Key]
+    metas: list[Meta]
+    piece: int
+    start: int
+    stop: int
+    nbytes: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.metas[0].dtype
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+def plan(metas: Sequence[Meta]) -> list[Item]:
+    """The messages that carry these keys, those to different servers in turn."""
+    queues: dict[int, list[Item]] = {}
+    batches: dict[tuple[int, np.dtype[Any]], Item] = {}
+    for meta in metas:
+        stripes = meta.layout.stripes
+        itemsize = meta.dtype.itemsize
+        if len(stripes) == 1 and stripes[0].pieces == 1:
+            server = stripes[0].server
+            batch = batches.get((server, meta.dtype))
+            if batch is None or batch.nbytes + meta.size * itemsize > PIECE:
+                batch = batches[server, meta.dtype] = Item(server, [], [], 0, 0, 0, 0)
+                queues.setdefault(server, []).append(batch)
+            batch.keys.append(meta.key)
+            batch.metas.append(meta)
+            batch.stop += meta.size
+            batch.nbytes += meta.size * itemsize
+            continue
+        for stripe in stripes:
+            for piece in range(stripe.pieces):
+                a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
+                item = Item(stripe.server, [meta.key], [meta], piece, a, b, (b - a) * itemsize)
+                queues.setdefault(stripe.server, []).append(item)
+    return list(_in_turn(list(queues.values())))
+
+
+def _in_turn(queues: list[list[Item]]) -> Iterator[Item]:
+    for k in range(max(map(len, queues), default=0)):
+        for queue in queues:
+            if k < len(queue):
+                yield queue[k]
+
+
+def gather(item: Item, values: dict[Key, np.ndarray]) -> np.ndarray:
+    """The elements an item carries, flat; a view where it is of one key."""
+    if len(item.metas) == 1:
+        flat = values[item.keys[0]].reshape(-1)
+        return flat if item.size == flat.size else flat[item.start : item.stop]
+    return np.concatenate([values[key].reshape(-1) for key in item.keys])
+
+
+def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:
+    """Writes the elements of an item into every out of its keys. Raises ProtocolError where they are not as many."""
+    data = wire.array_of(frame, item.dtype, item.size, f"key {item.keys[0]!r}")
+    if len(item.metas) == 1:
+        whole = item.size == item.metas[0].size
+        for out in outs[item.keys[0]]:
+            if whole:
+                out[...] = data.reshape(out.shape)
+            elif out.flags.c_contiguous:
+                out.reshape(-1)[item.start : item.stop] = data
+            else:
+                out.flat[item.start : item.stop] = data
+        return
+    start = 0
+    for meta in item.metas:
+        stop = start + meta.size
+        for out in outs[meta.key]:
+            out[...] = data[start:stop].reshape(meta.shape)
+        start = stop

@@ -1,0 +1,112 @@
+"""`mxopt-server`: runs the scheduler or a server of a job, makes keys, shows how a job stands."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mxopt import set_num_threads, settings
+from mxopt.errors import MXOptError
+
+DESCRIPTION = """\
+Runs one process of a distributed job: its scheduler, or a server that holds values and updates them.
+What isn't given comes from the environment: DMLC_ROLE, DMLC_PS_ROOT_URI, DMLC_PS_ROOT_PORT, DMLC_NUM_WORKER,
+DMLC_NUM_SERVER and so on, as MXNet has them.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "mxopt-server", description=DESCRIPTION, epilog="also: mxopt-server keygen --help, mxopt-server status --help"
+    )
+    made.add_argument("--role", choices=["scheduler", "server"], help="what to run (DMLC_ROLE)")
+    made.add_argument("--scheduler", metavar="HOST:PORT", help="where the scheduler is (DMLC_PS_ROOT_URI and _PORT)")
+    made.add_argument("--workers", type=int, metavar="N", help="workers of the job (DMLC_NUM_WORKER)")
+    made.add_argument("--servers", type=int, metavar="N", help="servers of the job (DMLC_NUM_SERVER)")
+    made.add_argument("--rank", type=int, metavar="N", help="the rank this server wishes for (DMLC_SERVER_ID)")
+    made.add_argument("--job", help="the job's name, which all its processes must share (MXOPT_JOB_ID)")
+    made.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="the address to listen on (%(default)s)")
+    made.add_argument("--port", type=int, metavar="N", help="the port to listen on; 0, and a server's default: a free one")
+    made.add_argument("--advertise", metavar="HOST", help="the address others reach this server under (DMLC_NODE_HOST)")
+    made.add_argument("--keys", metavar="FILE", help="the job's keys, from `mxopt-server keygen` (MXOPT_KVSTORE_KEYS)")
+    made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
+    made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
+                      help="a module to import, which registers optimizers of one's own")  # fmt: skip
+    made.add_argument("--snapshot", metavar="FILE", help="where a server keeps snapshots, and carries on from at its start")
+    made.add_argument("--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)")
+    made.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics there")
+    made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of an update (%(default)s)")
+    made.add_argument("--log-level", default="INFO", metavar="LEVEL", help="how much to log (%(default)s)")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `mxopt-server`; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["keygen"]:
+            from mxopt_server.keygen import main as keygen
+
+            return keygen(given[1:])
+        if given[:1] == ["status"]:
+            from mxopt_server.status import main as status
+
+            return status(given[1:])
+        return _run(parser().parse_args(given))
+    except MXOptError as error:
+        print(f"mxopt-server: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mxopt_server import loop
+    from mxopt_server.attached import Attached
+
+    job = _job(options)
+    logging.basicConfig(
+        level=options.log_level.upper(), format=f"%(asctime)s {job.role} %(levelname)s %(message)s", stream=sys.stderr
+    )
+    if job.role == "worker":
+        print("mxopt-server: say --role scheduler or --role server", file=sys.stderr)
+        return 2
+    sys.path.insert(0, os.getcwd())
+    for name in options.imports:
+        importlib.import_module(name)
+    set_num_threads(options.threads)
+    if job.role == "scheduler":
+        port = job.port if options.port is None else options.port
+        return loop.run_scheduler(job, options.bind, port, options.insecure, _announce)
+    snapshot = Path(options.snapshot) if options.snapshot else None
+    return loop.run_server(
+        job, options.bind, options.port or 0, options.insecure, _announce,
+        lambda server: Attached(server, snapshot, options.snapshot_every, options.metrics_port),
+    )  # fmt: skip
+
+
+def _announce(endpoint: str) -> None:
+    """Tells whoever started the process where it listens."""
+    print(f"listening on {endpoint}", flush=True)
+
+
+def _job(options: argparse.Namespace) -> settings.Job:
+    """The environment's job, with what the command line says instead."""
+    changes: dict[str, object] = {}
+    if options.role:
+        os.environ["DMLC_ROLE"] = options.role
+    if options.scheduler:
+        host, _, port = options.scheduler.rpartition(":")
+        changes |= {"host": host or options.scheduler, "port": int(port)}
+    for name, field in (("workers", "workers"), ("servers", "servers"), ("rank", "rank"), ("job", "job"),
+                        ("advertise", "advertised"), ("keys", "keys")):  # fmt: skip
+        if getattr(options, name) is not None:
+            changes[field] = getattr(options, name)
+    return dataclasses.replace(settings.job(), **changes)  # type: ignore[arg-type]

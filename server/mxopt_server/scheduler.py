@@ -1,0 +1,275 @@
+"""The scheduler: brings the processes of a job together, gives them ranks, keeps barriers, notices deaths."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mxopt.errors import ProtocolError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+
+log = logging.getLogger("mxopt.scheduler")
+
+Send = Callable[[bytes, Any], None]  # (whom to, message)
+
+
+@dataclass
+class Node:
+    """A process of the job."""
+
+    role: str
+    rank: int
+    incarnation: str
+    name: str
+    endpoint: str
+    route: bytes
+    seen: float
+    state: str = "alive"  # alive, ended
+    heart: bytes = b""  # where its beats come from
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.rank} ({self.name})"
+
+
+@dataclass
+class Gathering:
+    """A barrier that some have come to."""
+
+    routes: dict[int, bytes] = field(default_factory=dict)
+    payload: Any = None
+
+
+class Scheduler:
+    """The state of one job, moved by messages (`handle`) and time (`tick`)."""
+
+    def __init__(
+        self, send: Send, workers: int, servers: int, job: str = "", heartbeat: float = 1, dead_after: float = 10
+    ) -> None:
+        self.wanted = {"worker": workers, "server": servers}
+        self.job = job or secrets.token_hex(8)
+        self.heartbeat, self.dead_after = heartbeat, dead_after
+        self.state, self.text = "gathering", ""
+        self.nodes: dict[tuple[str, int], Node] = {}
+        self.barriers: dict[int, Gathering] = {}
+        self.passed: dict[int, Any] = {}
+        self.since = time.monotonic()
+        self._send = send
+        self._handlers: dict[type, Callable[[bytes, Any], None]] = {
+            m.Join: self._join, m.Beat: self._beat, m.Barrier: self._barrier, m.Goodbye: self._goodbye,
+            m.Inquire: self._inquire,
+        }  # fmt: skip
+
+    def handle(self, route: bytes, frames: list[bytes]) -> None:
+        """Takes one message."""
+        try:
+            message = wire.decode(frames)
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                raise ProtocolError(f"a scheduler takes no {type(message).__name__}")
+        except ProtocolError as error:
+            log.warning("refused a message: %s", error)
+            self._refuse(route, "ProtocolError", str(error))
+            return
+        handler(route, message)
+
+    def tick(self) -> None:
+        """Looks who has been silent too long."""
+        now = time.monotonic()
+        for key, node in list(self.nodes.items()):
+            if node.state != "alive" or now - node.seen <= self.dead_after:
+                continue
+            if self.state == "gathering":
+                log.warning("%s went away before the job was complete", node)
+                del self.nodes[key]
+            else:
+                node.state = "ended"
+                self.fail(f"{node} has not been heard of for {self.dead_after:g} s")
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended, and all its processes know."""
+        if self.state not in ("failed", "finished"):
+            return False
+        return all(n.state == "ended" for n in self.nodes.values()) or time.monotonic() - self.since > self.dead_after
+
+    def fail(self, why: str) -> None:
+        """Ends the job: every process is told why."""
+        if self.state in ("failed", "finished"):
+            return
+        log.error("the job has failed: %s", why)
+        self.state, self.text, self.since = "failed", why[: wire.MAX_TEXT], time.monotonic()
+        for node in self.nodes.values():
+            if not node.heart:
+                self._refuse(node.route, "JobFailedError", why)
+        self._tell()
+
+    # Handlers.
+
+    def _join(self, route: bytes, join: m.Join) -> None:
+        if join.version != wire.VERSION:
+            self._refuse(
+                route, "ProtocolError", f"protocol version {join.version} came, the scheduler speaks {wire.VERSION}"
+            )
+            return
+        why = self._unfit(join)
+        if why:
+            log.warning("refused %s: %s", join.name, why)
+            self._refuse(route, "KVStoreError", why)
+            return
+        now = time.monotonic()
+        for node in self.nodes.values():
+            if node.incarnation == join.incarnation:
+                node.route, node.seen = route, now
+                break
+        else:
+            node = self._admit(route, join, now)
+        if self.state == "gathering" and len(self.nodes) == sum(self.wanted.values()):
+            self.state = "running"
+            log.info("job %s is complete: %d workers, %d servers", self.job, self.wanted["worker"], self.wanted["server"])
+            for each in self.nodes.values():
+                each.seen = now
+                self._welcome(each)
+        elif self.state == "gathering":
+            self._send(route, m.Waiting(self._missing()))
+        else:
+            self._welcome(node)
+
+    def _unfit(self, join: m.Join) -> str:
+        """Why a process can't join; "" where it can."""
+        if join.role not in self.wanted:
+            return f"there is no role {join.role!r}"
+        if join.job and join.job != self.job:
+            return f"this is job {self.job}, {join.name} belongs to job {join.job}"
+        if any(node.incarnation == join.incarnation for node in self.nodes.values()):
+            return ""
+        if self.state in ("failed", "finished"):
+            return f"the job has {self.state}" + (f": {self.text}" if self.text else "")
+        for role, said in (("worker", join.workers), ("server", join.servers)):
+            if said and said != self.wanted[role]:
+                return f"the job has {self.wanted[role]} {role}s, {join.name} was told {said}"
+        if join.rank >= self.wanted[join.role]:
+            return f"rank {join.rank} is too high: the job has {self.wanted[join.role]} {join.role}s"
+        taken = self.nodes.get((join.role, join.rank))
+        if taken is not None and self.state == "gathering":
+            return f"rank {join.rank} is taken by {taken}"
+        if self.state == "running" and (join.role != "server" or join.rank < 0):
+            return f"the job has all its {self.wanted[join.role]} {join.role}s"
+        return ""
+
+    def _admit(self, route: bytes, join: m.Join, now: float) -> Node:
+        rank = join.rank
+        if rank < 0:
+            rank = next(r for r in range(self.wanted[join.role]) if (join.role, r) not in self.nodes)
+        node = Node(join.role, rank, join.incarnation, join.name, join.endpoint, route, now)
+        log.info("%s has %s", node, "joined" if (join.role, rank) not in self.nodes else "come back")
+        self.nodes[join.role, rank] = node
+        if self.state == "running":
+            self._tell()
+        return node
+
+    def _welcome(self, node: Node) -> None:
+        endpoints = [self.nodes["server", r].endpoint for r in range(self.wanted["server"])]
+        self._send(
+            node.route,
+            m.Welcome(self.job, node.rank, self.wanted["worker"], self.wanted["server"], endpoints,
+                      float(self.heartbeat), float(self.dead_after)),
+        )  # fmt: skip
+
+    def _missing(self) -> str:
+        parts = []
+        for role, wanted in self.wanted.items():
+            have = sum(1 for r, _ in self.nodes if r == role)
+            parts.append(f"{have} of {wanted} {role}s")
+        return f"the scheduler has {' and '.join(parts)}"
+
+    def _known(self, route: bytes, message: Any) -> Node | None:
+        node = self.nodes.get((message.role, message.rank))
+        if message.job != self.job or node is None or node.incarnation != message.incarnation:
+            self._refuse(route, "JobFailedError", f"this scheduler's job {self.job} doesn't know the process (any more)")
+            return None
+        return node
+
+    def _beat(self, route: bytes, beat: m.Beat) -> None:
+        node = self._known(route, beat)
+        if node is not None:
+            node.seen, node.heart = time.monotonic(), route
+            self._send(route, self._pulse())
+
+    def _barrier(self, route: bytes, barrier: m.Barrier) -> None:
+        number = barrier.number
+        if barrier.job != self.job or not 0 <= barrier.rank < self.wanted["worker"]:
+            self._refuse(route, "KVStoreError", "a barrier of another job")
+            return
+        if number in self.passed:
+            self._send(route, m.Passed(number, self.passed[number]))
+            return
+        ended = self._ended()
+        if ended:
+            self._refuse(route, "JobFailedError", f"worker {ended[0]} has ended, and can't come to barrier {number}")
+            return
+        gathering = self.barriers.setdefault(number, Gathering())
+        gathering.routes[barrier.rank] = route
+        if barrier.rank == 0:
+            gathering.payload = barrier.payload
+        if len(gathering.routes) == self.wanted["worker"]:
+            del self.barriers[number]
+            self.passed[number] = gathering.payload
+            self.passed.pop(number - 2, None)
+            for each in gathering.routes.values():
+                self._send(each, m.Passed(number, gathering.payload))
+
+    def _goodbye(self, route: bytes, goodbye: m.Goodbye) -> None:
+        node = self._known(route, goodbye)
+        if node is None:
+            return
+        self._send(route, m.Farewell())
+        if node.state == "ended":
+            return
+        node.state = "ended"
+        if goodbye.error:
+            self.fail(f"{node} failed: {goodbye.error}")
+            return
+        log.info("%s has ended", node)
+        alive = [n for n in self.nodes.values() if n.state == "alive"]
+        if not any(n.role == "worker" for n in alive) and self.state == "running":
+            self.state, self.since = "finished", time.monotonic()
+        elif node.role == "server" and self.state == "running":
+            self.fail(f"{node} has ended before the workers")
+        for number, gathering in list(self.barriers.items()):
+            for each in gathering.routes.values():
+                self._refuse(each, "JobFailedError", f"{node} has ended, and can't come to barrier {number}")
+            del self.barriers[number]
+        self._tell()
+
+    def _inquire(self, route: bytes, inquire: m.Inquire) -> None:
+        now = time.monotonic()
+        nodes = [
+            {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint, "age": now - n.seen}
+            for n in self.nodes.values()
+        ]
+        content = {"role": "scheduler", "job": self.job, "state": self.state, "text": self.text, "nodes": nodes}
+        self._send(route, m.Report(content))
+
+    # Telling.
+
+    def _ended(self) -> list[int]:
+        return sorted(n.rank for n in self.nodes.values() if n.role == "worker" and n.state == "ended")
+
+    def _pulse(self) -> m.Pulse:
+        endpoints = [n.endpoint for _, n in sorted(self.nodes.items()) if n.role == "server"]
+        return m.Pulse(self.state, self.text, self._ended(), endpoints)
+
+    def _tell(self) -> None:
+        """Tells all processes at once how the job stands; they would ask at their next beat."""
+        pulse = self._pulse()
+        for node in self.nodes.values():
+            if node.heart and node.state == "alive":
+                self._send(node.heart, pulse)
+
+    def _refuse(self, route: bytes, code: str, text: str) -> None:
+        self._send(route, m.Refused(0, code, text[: wire.MAX_TEXT], None))
