@@ -2,5 +2,6 @@
 
 from mxopt.kvstore.base import KVStoreBase, TestStore, create
 from mxopt.kvstore.local import KVStore
+from mxopt.kvstore.server import KVStoreServer
 
-__all__ = ["KVStore", "KVStoreBase", "TestStore", "create"]
+__all__ = ["KVStore", "KVStoreBase", "KVStoreServer", "TestStore", "create"]

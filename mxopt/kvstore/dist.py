@@ -342,7 +342,7 @@ class DistKVStore(KVStoreBase):
         """
         with self._lock:
             self._check()
-            config = optimizer_config(optimizer)
+            config = _sendable(optimizer)
             self._events += 1
             call = Call()
             for server in range(self._servers):
@@ -364,7 +364,6 @@ class DistKVStore(KVStoreBase):
         scheduler = optimizer.lr_scheduler
         return (
             self._watch(optimizer), dict(optimizer.lr_mult), dict(optimizer.wd_mult), len(optimizer.idx2name),
-            {n: a for n, a in vars(optimizer.param_dict).items()} if hasattr(optimizer.param_dict, "__dict__") else None,
             [(i, p.lr_mult, p.wd_mult) for i, p in optimizer.param_dict.items()],
             None if scheduler is None else scheduler.base_lr,
         )  # fmt: skip
@@ -374,7 +373,7 @@ class DistKVStore(KVStoreBase):
             return
         now = self._fingerprint(self._optimizer)
         if now != self._hypers:
-            self._config = optimizer_config(self._optimizer)
+            self._config = _sendable(self._optimizer)
             self._config_version += 1
             self._hypers = now
 
@@ -488,6 +487,16 @@ def _at_exit(method: Any) -> None:
     close = method()
     if close is not None:
         close()
+
+
+def _sendable(optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer as plain data, with the multipliers of its `param_dict`, which stays here."""
+    config = optimizer_config(optimizer)
+    for what in ("lr_mult", "wd_mult"):
+        own = {index: float(getattr(param, what)) for index, param in optimizer.param_dict.items()}
+        config[what] = [list(pair) for pair in {**dict(config[what]), **own}.items()]
+    config["idx2name"] = [list(pair) for pair in config["idx2name"]]
+    return config
 
 
 def _sink(item: Item, outs: dict[Key, list[Any]]) -> Callable[[Any], None]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mxopt import states
-from mxopt.config import optimizer_config
 from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.connection import Call
@@ -49,6 +48,8 @@ def load(store: DistKVStore, fname: str) -> None:
     """Gives the servers the states of a file."""
     if store._optimizer is None:
         raise AssertionError("there is nothing to load the states into: call set_optimizer first")
+    from mxopt.kvstore.dist import _sendable as sendable
+
     loaded = states.load(Path(fname).read_bytes())
     optimizer = loaded.make_optimizer()
     unknown = [k for k in loaded.states if k not in store._metas]
@@ -71,7 +72,7 @@ def load(store: DistKVStore, fname: str) -> None:
     if optimizer is not None:
         loaded.restore_counts(optimizer)
         store._hypers = store._fingerprint(optimizer)
-        store._config = optimizer_config(optimizer)
+        store._config = sendable(optimizer)
 
 
 def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:

@@ -153,10 +153,13 @@ class _Heart:
         poller = zmq.Poller()
         poller.register(stop, zmq.POLLIN)
         poller.register(socket, zmq.POLLIN)
-        heard, next_beat = time.monotonic(), 0.0
+        heard, next_beat, before = time.monotonic(), 0.0, time.monotonic()
         try:
             while True:
                 now = time.monotonic()
+                if now - before > 2 * interval:  # this process itself has slept: its silence is no one else's
+                    heard += now - before
+                before = now
                 if now >= next_beat:
                     socket.send_multipart(beat)
                     next_beat = now + interval

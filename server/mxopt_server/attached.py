@@ -6,6 +6,7 @@ import logging
 import time
 from pathlib import Path
 
+from mxopt_server import snapshot
 from mxopt_server.server import Server
 
 log = logging.getLogger("mxopt.server")
@@ -17,9 +18,29 @@ class Attached:
     def __init__(self, server: Server, path: Path | None, every: float, metrics_port: int | None) -> None:
         self.server, self.path, self.every = server, path, every
         self.last = time.monotonic()
+        self.seen = -1  # messages at the last snapshot
+        if path is not None:
+            snapshot.restore(server, path)
+        if metrics_port is not None:
+            from mxopt_server.metrics import serve
+
+            serve(server, metrics_port)
 
     def tick(self) -> None:
-        """Called often by the loop."""
+        """Called often by the loop: writes a snapshot when it is time and something has changed."""
+        if self.path is not None and time.monotonic() - self.last >= self.every and self.server.messages != self.seen:
+            self.save()
 
     def close(self) -> None:
-        """Called once at the end."""
+        """Called once at the end: writes the last snapshot."""
+        if self.path is not None:
+            self.save()
+
+    def save(self) -> None:
+        """Writes a snapshot; where that fails (a full disk) the old one stays, and the server goes on."""
+        assert self.path is not None
+        self.seen, self.last = self.server.messages, time.monotonic()
+        try:
+            snapshot.save(self.server, self.path)
+        except OSError as error:
+            log.error("the snapshot %s couldn't be written, the last one stays: %s", self.path, error)

@@ -57,7 +57,7 @@ class Scheduler:
         self.nodes: dict[tuple[str, int], Node] = {}
         self.barriers: dict[int, Gathering] = {}
         self.passed: dict[int, Any] = {}
-        self.since = time.monotonic()
+        self.since = self._ticked = time.monotonic()
         self._send = send
         self._handlers: dict[type, Callable[[bytes, Any], None]] = {
             m.Join: self._join, m.Beat: self._beat, m.Barrier: self._barrier, m.Goodbye: self._goodbye,
@@ -80,7 +80,10 @@ class Scheduler:
     def tick(self) -> None:
         """Looks who has been silent too long."""
         now = time.monotonic()
+        asleep, self._ticked = now - self._ticked, now
         for key, node in list(self.nodes.items()):
+            if asleep > 2 * self.heartbeat:  # this process itself has slept: its silence is no one else's
+                node.seen += asleep
             if node.state != "alive" or now - node.seen <= self.dead_after:
                 continue
             if self.state == "gathering":

@@ -1,0 +1,25 @@
+"""`KVStoreServer`, by which a script that is started for every role becomes a server or the scheduler."""
+
+from __future__ import annotations
+
+import runpy
+from typing import Any
+
+
+class KVStoreServer:
+    """What `mxnet.kvstore_server.KVStoreServer` is: `run` makes this process the server (or scheduler) of its job.
+
+    Parameters
+    ----------
+    kvstore : the store `create` returned in this process; not used
+    """
+
+    def __init__(self, kvstore: Any = None) -> None:
+        self.kvstore = kvstore
+
+    def run(self) -> None:
+        """Runs `mxopt-server` in this process, by the environment (`DMLC_ROLE`), until the job is over; then exits."""
+        import sys
+
+        sys.argv = ["mxopt-server"]
+        runpy.run_module("mxopt_server", run_name="__main__")

@@ -1,0 +1,261 @@
+"""`Trainer`: an optimizer on a set of parameters, by itself or through a key-value store, as `mxnet.gluon.Trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mxopt import settings, states
+from mxopt.errors import ArgumentError
+from mxopt.kvstore.base import LOCAL, KVStoreBase, create
+from mxopt.optimizer import Optimizer, Updater, get_updater
+from mxopt.optimizer import create as create_optimizer
+from mxopt.parameter import Parameter
+from mxopt.sparse import RowSparse
+
+
+class Trainer:
+    """Updates parameters by their gradients.
+
+    Parameters
+    ----------
+    params : list or dict of Parameter
+        A dict is taken in the order of its sorted keys, which name parameters that have no name.
+    optimizer : str or Optimizer
+    optimizer_params : dict, optional
+        Arguments for an optimizer given by name.
+    kvstore : str, store or None
+        `local` and `device` need no store, as there is one copy of each parameter; the names of distributed stores join a
+        job; a store object is used as it is.
+    compression_params : dict, optional
+        For `set_gradient_compression` of the store.
+    update_on_kvstore : bool, optional
+        Whether the store updates the weights, or only sums the gradients and the Trainer updates. Without it the
+        store does (`MXNET_UPDATE_ON_KVSTORE=0` changes that); asynchronous ones must.
+
+    Raises
+    ------
+    ValueError
+        `params` are no parameters, or the store can't do what is asked.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Parameter] | Mapping[str, Parameter],
+        optimizer: str | Optimizer,
+        optimizer_params: Mapping[str, Any] | None = None,
+        kvstore: str | KVStoreBase | None = "device",
+        compression_params: Mapping[str, Any] | None = None,
+        update_on_kvstore: bool | None = None,
+    ) -> None:
+        self._params = _listed(params)
+        param_dict = dict(enumerate(self._params))
+        if isinstance(optimizer, Optimizer):
+            if optimizer_params:
+                raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
+            self._optimizer = optimizer
+            self._optimizer.param_dict = param_dict
+        else:
+            self._optimizer = create_optimizer(optimizer, param_dict=param_dict, **(optimizer_params or {}))
+        self._updater: Updater = get_updater(self._optimizer)
+        self._scale = self._optimizer.rescale_grad
+        self._asked = (kvstore, update_on_kvstore)
+        self._compression_params = compression_params
+        self._kvstore: Any = None
+        self._update_on_kvstore = False
+        self._ready = self._stepped = False
+
+    # Rates.
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer. Changes of it take effect, on servers too."""
+        return self._optimizer
+
+    @property
+    def learning_rate(self) -> float:
+        """The current learning rate."""
+        return self._optimizer.learning_rate
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Sets the learning rate; servers get it with the next step, and keep their states."""
+        self._optimizer.set_learning_rate(lr)
+
+    # Steps.
+
+    def step(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
+        """Updates all parameters by their gradients, which are divided by `batch_size`.
+
+        Parameters
+        ----------
+        batch_size : float
+        ignore_stale_grad : bool
+            Leave parameters without a gradient alone, instead of raising.
+
+        Raises
+        ------
+        UserWarning
+            A parameter has no gradient, or `batch_size` changes in a distributed job whose servers update. Nothing
+            has been updated then.
+        """
+        params = self._trained(ignore_stale_grad)
+        self._set_scale(self._scale / batch_size)
+        self._prepare()
+        self._stepped = True
+        self._reduce(params)
+        if not self._update_on_kvstore:
+            self._update(params)
+
+    def allreduce_grads(self) -> None:
+        """Sums the gradients over all workers, in place; for a Trainer that updates by itself."""
+        self._prepare()
+        self._updates_itself("allreduce_grads")
+        self._reduce(self._trained(True))
+
+    def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
+        """Updates all parameters by their gradients as they are; what `step` does after `allreduce_grads`."""
+        self._prepare()
+        self._updates_itself("update")
+        params = self._trained(ignore_stale_grad)
+        self._set_scale(self._scale / batch_size)
+        self._stepped = True
+        self._update(params)
+
+    def _trained(self, ignore_stale: bool) -> list[int]:
+        """The parameters that a step is about."""
+        found = []
+        for i, param in enumerate(self._params):
+            if not getattr(param, "requires_grad", True):
+                continue
+            if param.grad is not None:
+                found.append(i)
+            elif not ignore_stale:
+                raise UserWarning(
+                    f"parameter {param.name!r} has no gradient: give it one, or call step with ignore_stale_grad=True"
+                )
+        return found
+
+    def _set_scale(self, scale: float) -> None:
+        remote = self._stepped and self._update_on_kvstore and "dist" in self._kvstore.type
+        if remote and self._optimizer.rescale_grad != scale:
+            raise UserWarning(
+                "the batch_size has changed since the last step: the servers of a distributed kvstore keep dividing by the"
+                " first one; set trainer.optimizer.rescale_grad to change it"
+            )
+        self._optimizer.rescale_grad = scale
+
+    def _reduce(self, params: list[int]) -> None:
+        if self._kvstore is None or not params:
+            return
+        grads = {i: self._params[i].grad for i in params}
+        dense = [i for i in params if not isinstance(grads[i], RowSparse)]
+        for i in params:
+            if isinstance(grads[i], RowSparse):
+                if not self._update_on_kvstore:
+                    raise ValueError(f"parameter {self._params[i].name!r}: row-sparse gradients need update_on_kvstore=True")
+                self._kvstore.push(i, grads[i], priority=-i)
+                self._kvstore.pull(i, self._params[i].value, priority=-i)
+        if not dense:
+            return
+        given = [grads[i] for i in dense]
+        if self._update_on_kvstore:
+            self._pushpull(dense, given, [self._params[i].value for i in dense])
+        else:
+            self._pushpull(dense, given, None)
+
+    def _pushpull(self, keys: list[int], values: list[Any], outs: list[Any] | None) -> None:
+        if type(self._kvstore).__module__.startswith("mxopt.") and self._kvstore.is_capable("optimizer"):
+            self._kvstore.pushpull(keys, values, out=outs)
+            return
+        for k, (key, value) in enumerate(zip(keys, values, strict=True)):  # someone's own store: one key at a time
+            self._kvstore.pushpull(key, value, out=value if outs is None else outs[k], priority=-key)
+
+    def _update(self, params: list[int]) -> None:
+        if params:
+            values = [self._params[i].value for i in params]
+            self._updater(params, [self._params[i].grad for i in params], values)
+
+    # The store.
+
+    def _prepare(self) -> None:
+        """Makes the store when it is first needed, and gives it the parameters."""
+        if self._ready:
+            return
+        asked, update = self._asked
+        store: Any = asked
+        if isinstance(asked, str):
+            store = None if asked.lower() in LOCAL else create(asked)
+        elif asked is not None and not isinstance(asked, KVStoreBase):
+            raise TypeError(f"kvstore must be a name or a store, got {asked!r}")
+        self._kvstore = store
+        if store is not None:
+            self._update_on_kvstore = self._where(store, update)
+            if self._compression_params:
+                store.set_gradient_compression(self._compression_params)
+            if self._update_on_kvstore:
+                store.set_optimizer(self._optimizer)
+            self._broadcast(store)
+        self._ready = True
+
+    def _where(self, store: Any, update: bool | None) -> bool:
+        """Whether the store updates."""
+        if "async" in store.type or "ssp" in store.type:
+            if update is False:
+                raise ValueError(f"{store.type} updates on the servers: update_on_kvstore=False can't be")
+            return True
+        if not store.is_capable("optimizer"):
+            if update:
+                raise ValueError(f"{type(store).__name__} has no optimizer: update_on_kvstore=True can't be")
+            return False
+        return settings.update_on_kvstore() if update is None else update
+
+    def _broadcast(self, store: Any) -> None:
+        keys = list(range(len(self._params)))
+        values = [p.value for p in self._params]
+        if type(store).__module__.startswith("mxopt.") and store.is_capable("optimizer"):
+            if keys:
+                store.broadcast(keys, values, values)
+        else:
+            for key, value in zip(keys, values, strict=True):
+                store.broadcast(key, value, value)
+
+    def _updates_itself(self, what: str) -> None:
+        if self._update_on_kvstore:
+            raise AssertionError(f"{what}() needs a Trainer that updates by itself: make it with update_on_kvstore=False")
+
+    # States.
+
+    def save_states(self, fname: str) -> None:
+        """Writes optimizer, states and update counts to a file; from the servers, in a distributed job."""
+        self._prepare()
+        if self._update_on_kvstore:
+            self._kvstore.save_optimizer_states(fname, dump_optimizer=True)
+        else:
+            states.write_file(fname, self._updater.get_states(dump_optimizer=True))
+
+    def load_states(self, fname: str) -> None:
+        """Takes optimizer, states and update counts from a file. The parameters' own multipliers stay."""
+        self._prepare()
+        if self._update_on_kvstore:
+            self._kvstore.load_optimizer_states(fname)
+            updater = getattr(self._kvstore, "_updater", None)
+            self._optimizer = updater.optimizer if updater is not None else self._kvstore._optimizer
+        else:
+            self._updater.set_states(Path(fname).read_bytes())
+            self._optimizer = self._updater.optimizer
+        self._optimizer.param_dict = dict(enumerate(self._params))
+
+
+def _listed(params: Any) -> list[Parameter]:
+    if isinstance(params, Mapping):
+        for name, param in params.items():
+            if isinstance(param, Parameter) and param.name is None:
+                param.name = name
+        params = [params[name] for name in sorted(params)]
+    if not isinstance(params, list | tuple):
+        raise ArgumentError(f"params must be a list or dict of Parameter, got {type(params).__name__}")
+    for param in params:
+        if not isinstance(param, Parameter):
+            raise ArgumentError(f"params must be a list or dict of Parameter, got one of {type(param).__name__}")
+    return list(params)
