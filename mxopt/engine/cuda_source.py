@@ -153,6 +153,7 @@ class _Writer:
             self.put(f"    sums[{stage.norms} * (word)blockIdx.x + threadIdx.x / LANES] = sum;")
         else:
             self.put("const unsigned stride = blockDim.x * gridDim.y;")
+            self.put("#pragma unroll 1")
             self.put("for (word i = blockIdx.y * blockDim.x + threadIdx.x; i < count; i += stride) {")
             self._element(stage.function, stage.writes)
             self.put("}")
