@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.nn.batches import Batch
 from mxopt.nn.checks import check_bools, check_floats, check_numbers, check_range
 from mxopt.nn.parameters import ParameterTuple, zeros
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import Kind, RuleOptimizer
 from mxopt.parameter import Parameter
 from mxopt.rules import mindspore
 from mxopt.sparse import RowSparse
@@ -94,6 +96,7 @@ class AdaFactor(RuleOptimizer):
         self.exp_avg_sq_row, self.exp_avg_sq_col, self.exp_avg_sq = map(
             ParameterTuple, zip(*(_second_moments(p) for p in self.parameters), strict=True)
         )
+        self._sizes = [math.prod(p.shape) or 1 for p in self.parameters]
         self._renewed: dict[int, list[Any]] = {}
 
     def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
@@ -104,15 +107,16 @@ class AdaFactor(RuleOptimizer):
         row = (lr, wd, 1.0, math.inf, own, smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
 
-    def own(self, k: int) -> int:
-        return math.prod(self.parameters[k].shape) or 1
+    def own(self) -> Sequence[int]:
+        """The number of elements of each parameter."""
+        return self._sizes
 
-    def _needs(self, k: int, grad: Any, decay: float) -> bool:
+    def _needs(self, kind: Kind, decay: float, sparse: bool) -> bool:
         return True
 
-    def _prepared(self, k: int, grad: Any, decay: float) -> Any:
-        """The gradient over the root of its second moment, which `_before` stores."""
-        grad = super()._prepared(k, grad.todense() if isinstance(grad, RowSparse) else grad, decay)
+    def _prepared(self, k: int, grad: Any, kind: Kind, decay: float) -> Any:
+        """The gradient over the root of its second moment, which `_commit` stores."""
+        grad = super()._prepared(k, grad.todense() if isinstance(grad, RowSparse) else grad, kind, decay)
         kept = 1 - (self.global_step + 1) ** -self.decay_rate
 
         def mean(state: ParameterTuple, values: Any) -> Any:
@@ -129,7 +133,7 @@ class AdaFactor(RuleOptimizer):
             root = (row / row.mean(-1, keepdims=True))[..., None] * column[..., None, :]
         return grad / root**0.5
 
-    def _before(self, positions: list[int], grads: list[Any]) -> None:
+    def _commit(self, positions: Batch) -> None:
         for k in positions:
             for state, value in self._renewed.pop(k):
                 state[k].value[...] = value

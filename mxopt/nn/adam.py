@@ -7,6 +7,7 @@ ValueError for an option of another type or out of range.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,11 @@ class _Moments(RuleOptimizer):
         check_floats(owner, "(0, 1)", beta1=beta1, beta2=beta2)
         check_floats(owner, "(0, inf)", eps=eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self._reals = [np.float64 if p.dtype == np.float64 else np.float32 for p in self.parameters]
 
-    def own(self, k: int) -> type[np.floating]:
-        """The type of parameter k's arithmetic."""
-        return np.float64 if self.parameters[k].dtype == np.float64 else np.float32
+    def own(self) -> Sequence[type[np.floating]]:
+        """The type of each parameter's arithmetic."""
+        return self._reals
 
     def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
         """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5 off, and with

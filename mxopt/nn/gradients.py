@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mxopt.engine import arrays
 from mxopt.sparse import RowSparse
 
 
@@ -37,31 +35,3 @@ def widened(grad: Any) -> Any:
     if isinstance(grad, RowSparse):
         return RowSparse(widened(grad.data), grad.indices, grad.shape)
     return grad.astype(np.float32) if grad.dtype.itemsize == 2 else grad
-
-
-def chunks(values: list[Any]) -> list[list[int]] | None:
-    """The positions of arrays by dtype, if those of each dtype lie one right behind another in one allocation."""
-    by_dtype: dict[Any, list[int]] = {}
-    for k, value in enumerate(values):
-        if not isinstance(value, np.ndarray) or not arrays.is_plain(value):
-            return None
-        by_dtype.setdefault(value.dtype, []).append(k)
-    for positions in by_dtype.values():
-        for before, after in pairwise(positions):
-            a, b = values[before], values[after]
-            if _owner(a) is not _owner(b) or a.ctypes.data + a.nbytes != b.ctypes.data:
-                return None
-    return list(by_dtype.values())
-
-
-def joined(values: list[np.ndarray]) -> np.ndarray:
-    """Arrays that lie one right behind another as one vector over the same memory."""
-    first = values[0]
-    return np.lib.stride_tricks.as_strided(first, (sum(v.size for v in values),), (first.itemsize,))
-
-
-def _owner(array: Any) -> Any:
-    """The object whose memory an array looks at."""
-    while isinstance(array, np.ndarray) and array.base is not None:
-        array = array.base
-    return array

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mxopt.engine import Plans, Tensor, arrays
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn.adam import _Moments
+from mxopt.nn.batches import Batches
 from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.optimizer import Optimizer
 from mxopt.parameter import Parameter, name_of
@@ -96,36 +96,27 @@ class LARS(Optimizer):
         check_floats("LARS", "(-inf, inf)", epsilon=epsilon, coefficient=coefficient)
         check_bools("LARS", use_clip=use_clip)
         inner = optimizer
-        self._set_up(inner._slots, inner._rate, inner._decay, inner.loss_scale, inner.is_group)
-        inner._slots = [replace(slot, decay=0.0) for slot in inner._slots]
-        inner._decay, inner.loss_scale, inner.dynamic_weight_decay = 0.0, 1.0, False
+        self._set_up(inner._slots, inner._slots[0].rate, inner._decay, inner.loss_scale, inner.is_group)
+        inner._take([replace(slot, decay=0.0) for slot in inner._slots], 0.0)
+        inner.loss_scale = 1.0
         self.global_step = inner.global_step
         self.opt, self.use_clip = inner, use_clip
         self.epsilon, self.coefficient = epsilon, coefficient
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
         self._scaled = [(p.value,) for p in self.parameters.clone("scaled")]  # the gradients handed on
-        self._plans = Plans(8)
+        self._batches = Batches(self._slots, self._scaled)
 
     def construct(self, gradients: Any) -> Any:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
-        grads = [
-            grad if grad is None else _dense(arrays.as_array(grad, f"{slot.where}, gradient"))
-            for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
-        ]
-        positions = [k for k in self._adapted if grads[k] is not None]
+        grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in self._arrays(gradients)]
+        positions = tuple(k for k in self._adapted if grads[k] is not None)
+        plans = self._batches.plans(mindspore.lars_gradient, False, positions, grads)
+        own = math.inf, self.coefficient, self.epsilon, float(self.use_clip)
+        rates, decays = self._rates(), self._decays()
         handed = list(self.scale_grad(grads))
-        if positions:
-            lists = [[x[k] for k in positions] for x in ([p.value for p in self.parameters], grads, self._scaled)]
-            rule, key = mindspore.lars_gradient, tuple(positions)
-            plan = self._plans.find(key, rule, False, *lists)
-            if plan is None:
-                tensors = [Tensor(self._slots[k].where, *x) for k, *x in zip(positions, *lists, strict=True)]
-                plan = self._plans.make(key, rule, False, tensors, lists[2])
-            rates, decays = self._rates(), self._decays()
-            own = math.inf, self.coefficient, self.epsilon, float(self.use_clip)
-            rows = [(rates[k], decays[k], 1 / self.loss_scale, *own) for k in positions]
-            plan.run(rows, range(len(rows)))
-            for k in positions:
+        for batch, plan in plans:
+            plan.run([(rates[k], decays[k], 1 / self.loss_scale, *own) for k in batch], range(len(batch)))
+            for k in batch:
                 handed[k] = self._scaled[k][0]
         return self.opt(handed)
 
@@ -138,7 +129,3 @@ class LARS(Optimizer):
             raise StatesError("LARS: the state_dict is not of a LARS")
         self.opt.load_state_dict(state_dict["optimizer"])
         super().load_state_dict(state_dict)
-
-
-def _dense(grad: Any) -> Any:
-    return grad.todense() if isinstance(grad, RowSparse) else grad

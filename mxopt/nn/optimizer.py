@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, StatesError
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError
+from mxopt.nn import flat, saving
 from mxopt.nn import gradients as g
 from mxopt.nn.checks import check_bools, check_numbers
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
@@ -62,13 +63,7 @@ class Optimizer:
 
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
 
-    def __init__(
-        self,
-        learning_rate: Any,
-        parameters: Any,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
-    ) -> None:
+    def __init__(self, learning_rate: Any, parameters: Any, weight_decay: Any = 0.0, loss_scale: float = 1.0) -> None:
         owner = type(self).__name__
         check_numbers(owner, "(0, inf)", loss_scale=loss_scale)
         rate, decay = as_rate(learning_rate, owner), as_decay(weight_decay, owner)
@@ -81,16 +76,21 @@ class Optimizer:
         return any(part in (name or "") for part in self.undecayed)
 
     def _set_up(self, slots: list[Slot], rate: Rate, decay: Decay, loss_scale: float, is_group: bool) -> None:
-        self._slots, self._rate, self._decay = slots, rate, decay
+        self._take(slots, decay)
         self.parameters = ParameterTuple(s.parameter for s in slots)
         self.loss_scale = loss_scale
         self.is_group = is_group
         self.is_group_lr = any(s.rate is not rate for s in slots)
         self.dynamic_lr = any(isinstance(s.rate, LearningRateSchedule) for s in slots)
-        self.dynamic_weight_decay = any(callable(s.decay) for s in slots)
         self.learning_rate = tuple(s.rate for s in slots) if self.is_group_lr else rate
         self.global_step = 0
         self._unique = True
+
+    def _take(self, slots: list[Slot], decay: Decay) -> None:
+        self._slots, self._decay = slots, decay
+        self._all_rates = {id(s.rate): s.rate for s in slots}
+        self._all_decays = {id(s.decay): s.decay for s in slots}
+        self.dynamic_weight_decay = any(map(callable, self._all_decays.values()))
 
     # A step.
 
@@ -113,9 +113,11 @@ class Optimizer:
         return rates[0] if alike else tuple(rates)
 
     def _rates(self) -> list[float]:
-        now = {id(s.rate): s.rate for s in self._slots}
-        values = {key: rate_at(rate, self.global_step) for key, rate in now.items()}
-        return [values[id(s.rate)] * s.parameter.lr_mult for s in self._slots]
+        now = self._rates_now()
+        return [now[id(slot.rate)] * slot.parameter.lr_mult for slot in self._slots]
+
+    def _rates_now(self) -> dict[int, float]:
+        return {key: rate_at(rate, self.global_step) for key, rate in self._all_rates.items()}
 
     def get_weight_decay(self) -> float | tuple[float, ...]:
         """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`.
@@ -127,12 +129,16 @@ class Optimizer:
         return tuple(decay * self.loss_scale for decay in self._decays())
 
     def _decays(self) -> list[float]:
-        return [decay_at(s.decay, self.global_step) * s.parameter.wd_mult for s in self._slots]
+        now = self._decays_now()
+        return [now[id(slot.decay)] * slot.parameter.wd_mult for slot in self._slots]
+
+    def _decays_now(self) -> dict[int, float]:
+        return {key: decay_at(decay, self.global_step) for key, decay in self._all_decays.items()}
 
     def get_lr_parameter(self, param: Any) -> Any:
         """What gives the learning rate of a parameter: a Parameter without axes, or a LearningRateSchedule.
 
-        Raises TypeError for what is no parameter, ValueError for one that this optimizer doesn't have.
+        A list of them for a list. TypeError for what is no parameter, ValueError for a stranger's.
 
         >>> w, b = Parameter(np.ones(2)), Parameter(np.zeros(2))
         >>> optimizer = Optimizer(0.1, [{"params": [w], "lr": 0.05}, {"params": [b]}])
@@ -175,31 +181,36 @@ class Optimizer:
     def flatten_gradients(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """One gradient for each of `flat_parameters`.
 
-        Where the parameters of each dtype lie one right behind another in memory, their gradients joined to one vector
-        for each dtype: over the same memory if they lie so too, else in new memory. Otherwise the gradients as they
-        are. Comes last, after `decay_weight` and the like, which want one gradient for each parameter.
+        Where the parameters of each dtype lie one right behind another in memory, and all have the same learning rate,
+        their gradients as one vector for each dtype; otherwise the gradients as they are. To be called last, since
+        `decay_weight` and the like want one gradient for each parameter.
         """
-        gradients = self._checked(gradients)
-        positions = self._chunks()
-        if positions is None or not all(isinstance(grad, np.ndarray) for grad in gradients):
-            return gradients
-        parts = [[gradients[k] for k in chunk] for chunk in positions]
-        return tuple(
-            g.joined(part) if g.chunks(part) == [[*range(len(part))]] else np.concatenate([x.ravel() for x in part])
-            for part in parts
-        )
+        checked, positions = self._checked(gradients), self._chunks()
+        if positions is None:
+            return checked
+        return tuple(flat.flattened(list(checked), [p.value for p in self.parameters], positions))
 
     @property
     def flat_parameters(self) -> ParameterTuple:
-        """The parameters as `flatten_gradients` joins their gradients: vectors over the parameters' own memory."""
+        """The parameters as `flatten_gradients` arranges their gradients: vectors over the parameters' own memory."""
         positions = self._chunks()
         if positions is None:
             return self.parameters
-        values = [[self.parameters[k].value for k in chunk] for chunk in positions]
-        return ParameterTuple(Parameter(g.joined(part), f"flat.{part[0].dtype}") for part in values)
+        parts = [[self.parameters[k].value for k in chunk] for chunk in positions]
+        return ParameterTuple(Parameter(flat.joined(part), f"flat.{part[0].dtype}") for part in parts)
 
     def _chunks(self) -> list[list[int]] | None:
-        return None if isinstance(self.get_lr(), tuple) else g.chunks([p.value for p in self.parameters])
+        return None if isinstance(self.get_lr(), tuple) else flat.chunks([p.value for p in self.parameters])
+
+    def _arrays(self, gradients: Any) -> list[Any]:
+        """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that aren't there."""
+        checked = self._checked(gradients)
+        if set(map(type, checked)) == {np.ndarray}:
+            return list(checked)
+        return [
+            grad if grad is None else arrays.as_array(grad, f"{slot.where}, gradient")
+            for grad, slot in zip(checked, self._slots, strict=True)
+        ]
 
     def _checked(self, gradients: Any) -> tuple[Any, ...]:
         owner = type(self).__name__
@@ -242,57 +253,11 @@ class Optimizer:
         States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them. The parameters
         themselves and the hyper-parameters are not in it. `mxopt.states.dump_document` makes bytes of it.
         """
-        return {
-            "global_step": self.global_step,
-            "learning_rates": [float(r.asnumpy()) for r in self._fixed_rates()],
-            "states": {
-                name: {key: p.asnumpy().copy() for key, p in zip(self._keys(), state, strict=True)}
-                for name, state in self._state_tuples().items()
-            },
-        }
+        return saving.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from where `state_dict` was taken, on an optimizer made with the same arguments.
 
         Raises StatesError, and changes nothing, where it doesn't fit; the message says what differs.
         """
-        owner, fixed, keys = type(self).__name__, self._fixed_rates(), self._keys()
-        try:
-            step, rates = int(state_dict["global_step"]), [float(x) for x in state_dict["learning_rates"]]
-            loaded = {name: dict(state) for name, state in state_dict["states"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StatesError(f"{owner}: this is no state_dict: {error!r}") from error
-        own = self._state_tuples()
-        if loaded.keys() != own.keys() or len(rates) != len(fixed):
-            raise StatesError(
-                f"{owner}: has the states {', '.join(own) or 'none'} and {len(fixed)} fixed learning rates, the"
-                f" state_dict {', '.join(loaded) or 'none'} and {len(rates)}"
-            )
-        for name, state in own.items():
-            if list(loaded[name]) != keys:
-                raise StatesError(
-                    f"{owner}: {name} is for {', '.join(keys)}, in the state_dict for {', '.join(loaded[name])}"
-                )
-            for key, parameter in zip(keys, state, strict=True):
-                new = loaded[name][key]
-                if not hasattr(new, "dtype") or (new.shape, new.dtype) != (parameter.shape, parameter.dtype):
-                    raise StatesError(f"{owner}: {name} of {key} must be {parameter!r}, got {new!r:.80}")
-        for name, state in own.items():
-            for key, parameter in zip(keys, state, strict=True):
-                parameter.value[...] = arrays.to_device_of(loaded[name][key], parameter.value)
-        for rate, value in zip(fixed, rates, strict=True):
-            rate.value[...] = value
-        self.global_step = step
-
-    def _state_tuples(self) -> dict[str, ParameterTuple]:
-        found = {name: value for name, value in vars(self).items() if isinstance(value, ParameterTuple)}
-        return {name: value for name, value in found.items() if name != "parameters"}
-
-    def _fixed_rates(self) -> list[Parameter]:
-        return [r for r in {id(s.rate): s.rate for s in self._slots}.values() if isinstance(r, Parameter)]
-
-    def _keys(self) -> list[str]:
-        """The parameters' names, or their positions where some have none, or the same."""
-        names = [p.name for p in self.parameters]
-        usable = all(names) and len(set(names)) == len(names)
-        return [str(n) for n in names] if usable else [str(k) for k in range(len(names))]
+        saving.load_state_dict(self, state_dict)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
+from mxopt.nn.batches import Batch
 from mxopt.nn.checks import check_bools, check_floats, check_numbers
 from mxopt.nn.ruled import RuleOptimizer
 from mxopt.rules import pytorch, sgd
@@ -129,30 +131,33 @@ class ASGD(RuleOptimizer):
         super().__init__(learning_rate, params, weight_decay)
         check_floats("ASGD", "(-inf, inf)", lambd=lambd, alpha=alpha, t0=t0)
         self.lambd, self.alpha, self.t0 = lambd, alpha, t0
-        self.eta = self._rates()  # of the step to come, for each parameter
+        self.eta = self._rates()  # for each parameter: of the step to come
         self.keep(ax=0.0)
 
-    def _hypers(
-        self, positions: list[int], rates: list[float], decays: list[float], ready: dict[int, Any]
-    ) -> tuple[list[tuple[float, ...]], list[int]]:
+    def own(self) -> Sequence[float]:
+        """`eta` of this step."""
+        return self.eta if self.global_step else self._rates()
+
+    def _commit(self, positions: Batch) -> None:
         t = self.global_step + 1
-        etas = self.eta if t > 1 else rates
-        self.eta = [lr / (1 + self.lambd * lr * t) ** self.alpha for lr in rates]
-        return super()._hypers(positions, etas, decays, ready)
+        self.eta = [lr / (1 + self.lambd * lr * t) ** self.alpha for lr in self._rates()]
+
+    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+        return own, 1 / max(1.0, t - self.t0)
 
     def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
         rate, wd, *rest = super()._row(lr, wd, ready, own)
         return (rate, wd + self.lambd, *rest)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
-        return lr, 1 / max(1.0, t - self.t0)
-
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "eta": list(self.eta)}
 
-    def load_state_dict(self, state_dict: Any) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        eta = state_dict.get("eta", ())
+        if len(eta) != len(self.eta) or not all(isinstance(x, float) for x in eta):
+            raise StatesError(f"ASGD: eta must hold a float for each of {len(self.eta)} parameters, got {eta!r:.80}")
         super().load_state_dict(state_dict)
-        self.eta = [float(eta) for eta in state_dict["eta"]]
+        self.eta = list(eta)
 
 
 class Rprop(RuleOptimizer):

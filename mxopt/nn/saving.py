@@ -1,0 +1,78 @@
+"""An optimizer's states, step and fixed learning rates as plain data, and back, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mxopt.engine import arrays
+from mxopt.errors import StatesError
+from mxopt.nn.parameters import ParameterTuple
+from mxopt.parameter import Parameter
+
+if TYPE_CHECKING:
+    from mxopt.nn.optimizer import Optimizer
+
+
+def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """The document that `load_state_dict` takes."""
+    keys = _keys(optimizer)
+    return {
+        "optimizer": type(optimizer).__name__,
+        "global_step": optimizer.global_step,
+        "learning_rates": [float(rate.asnumpy()) for rate in _fixed_rates(optimizer)],
+        "states": {
+            name: {key: parameter.asnumpy().copy() for key, parameter in zip(keys, state, strict=True)}
+            for name, state in _states(optimizer).items()
+        },
+    }
+
+
+def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
+    """Restores all of `document`, or raises StatesError and restores nothing."""
+    own, keys, fixed = _states(optimizer), _keys(optimizer), _fixed_rates(optimizer)
+    try:
+        name, step = document["optimizer"], int(document["global_step"])
+        rates = [float(rate) for rate in document["learning_rates"]]
+        loaded = {name: dict(state) for name, state in document["states"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StatesError(f"this is no state_dict of an optimizer: {error!r}") from error
+    if name != type(optimizer).__name__:
+        raise StatesError(f"the state_dict is of {name}, this is {type(optimizer).__name__}")
+    if loaded.keys() != own.keys() or len(rates) != len(fixed):
+        raise StatesError(
+            f"{name} has the states {', '.join(own) or 'none'} and {len(fixed)} fixed learning rates,"
+            f" the state_dict {', '.join(loaded) or 'none'} and {len(rates)}"
+        )
+    for what, state in own.items():
+        if loaded[what].keys() != set(keys):
+            raise StatesError(f"{what} is kept for {', '.join(keys)}, in the state_dict for {', '.join(loaded[what])}")
+        for key, parameter in zip(keys, state, strict=True):
+            new = loaded[what][key]
+            if not hasattr(new, "dtype") or (new.shape, new.dtype) != (parameter.shape, parameter.dtype):
+                raise StatesError(
+                    f"{what} of {key} is an array {parameter.shape} of {parameter.dtype}, in the state_dict"
+                    f" {getattr(new, 'shape', new)} of {getattr(new, 'dtype', type(new).__name__)}"
+                )
+    for what, state in own.items():
+        for key, parameter in zip(keys, state, strict=True):
+            parameter.value[...] = arrays.to_device_of(loaded[what][key], parameter.value)
+    for rate, value in zip(fixed, rates, strict=True):
+        rate.value[...] = value
+    optimizer.global_step = step
+
+
+def _states(optimizer: Optimizer) -> dict[str, ParameterTuple]:
+    found = {name: value for name, value in vars(optimizer).items() if isinstance(value, ParameterTuple)}
+    return {name: value for name, value in found.items() if name != "parameters"}
+
+
+def _fixed_rates(optimizer: Optimizer) -> list[Parameter]:
+    return [rate for rate in optimizer._all_rates.values() if isinstance(rate, Parameter)]
+
+
+def _keys(optimizer: Optimizer) -> list[str]:
+    """The parameters' names, or their positions where some have none, or the same."""
+    names = [p.name for p in optimizer.parameters]
+    usable = all(names) and len(set(names)) == len(names)
+    return [str(name) for name in names] if usable else [str(k) for k in range(len(names))]
