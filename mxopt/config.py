@@ -45,12 +45,15 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
         if klass is None:
             hint = nearest(name, Optimizer.opt_registry)
             raise StatesError(f"the saved optimizer is {name!r}, which isn't registered here: {hint}")
-        rate = arguments.pop("learning_rate", None)
-        scheduler = _make_scheduler(config["scheduler"])
+        scheduler, rate = _make_scheduler(config["scheduler"]), arguments.get("learning_rate")
+        if scheduler is not None and "learning_rate" in arguments:
+            arguments["learning_rate"] = None  # a number would overwrite the schedule's base_lr
         optimizer = klass(**arguments, param_idx2name=dict(config["idx2name"]), lr_scheduler=scheduler)
         optimizer.lr = rate
         optimizer.lr_mult, optimizer.wd_mult = dict(config["lr_mult"]), dict(config["wd_mult"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except StatesError:
+        raise
+    except Exception as error:  # whatever the class raises for these arguments
         raise StatesError(f"the saved optimizer can't be made: {error}") from error
     return optimizer
 
@@ -82,7 +85,8 @@ def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
     if LRScheduler.registry.get(name) is not type(scheduler):
         raise StatesError(f"the schedule {name} is no subclass of LRScheduler, so it can't be saved")
     arguments = _arguments(scheduler, skip=("base_lr",))
-    arguments["base_lr"] = scheduler.warmup_final_lr  # that of construction; base_lr may have been assigned since
+    if "base_lr" in arguments_of(type(scheduler)):
+        arguments["base_lr"] = scheduler.warmup_final_lr  # that of construction; base_lr may have been assigned since
     return {"name": name, "arguments": arguments, "base_lr": scheduler.base_lr}
 
 

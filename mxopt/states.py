@@ -39,7 +39,10 @@ def dump_document(content: dict[str, Any]) -> bytes:
     """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested) as bytes."""
     found: list[np.ndarray] = []
     tree = _encode(content, found)
-    header = msgpack.packb({"content": tree, "arrays": [[NAMES[a.dtype], list(a.shape)] for a in found]})
+    try:
+        header = msgpack.packb({"content": tree, "arrays": [[NAMES[a.dtype], list(a.shape)] for a in found]})
+    except (OverflowError, ValueError) as error:  # a number of more than 64 bits, a text that is no Unicode
+        raise StatesError(f"this can't be saved: {error}") from error
     data = [a.astype(DTYPES[NAMES[a.dtype]], copy=False).tobytes() for a in found]
     return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
 

@@ -287,7 +287,7 @@ class Optimizer:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, float | np.floating) and math.isnan(value):
         raise ArgumentError(f"{name} is NaN")
 
 

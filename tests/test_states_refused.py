@@ -1,0 +1,185 @@
+"""What can't be saved states is refused, and the updater is as before."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mxopt
+from mxopt import states
+from mxopt.errors import StatesError
+
+
+def sealed(header: bytes, data: bytes = b"", version: int = 1) -> bytes:
+    """A document whose prefix and checksum are right, whatever is in it."""
+    digest = states._digest(header, [data])
+    return states.PREFIX.pack(states.MAGIC, version, len(header), digest) + header + data
+
+
+def assert_refused(document: bytes, match: str | None = None) -> None:
+    """`set_states` raises StatesError, and the updater is as before."""
+    updater = mxopt.get_updater(mxopt.create("adam"))
+    weight = np.ones(3, np.float32)
+    updater(0, weight.copy(), weight)
+    before = updater.get_states(dump_optimizer=True), updater.optimizer, updater.states[0], dict(updater.states_synced)
+    with pytest.raises(StatesError, match=match):
+        updater.set_states(document)
+    assert updater.get_states(dump_optimizer=True) == before[0]
+    assert updater.optimizer is before[1]
+    assert updater.states[0] is before[2]
+    assert updater.states_synced == before[3]
+
+
+def small_document(optimizer: bool = True) -> bytes:
+    updater = mxopt.get_updater(mxopt.create("sgd", momentum=0.5))
+    updater("w", np.ones(2, np.float32), np.ones(2, np.float32))
+    return updater.get_states(dump_optimizer=optimizer)
+
+
+def test_any_truncation() -> None:
+    document = small_document()
+    for length in range(len(document)):
+        assert_refused(document[:length])
+    assert_refused(document + b"\0", "damaged")
+
+
+def test_any_flipped_bit() -> None:
+    document = small_document()
+    for at in range(len(document)):
+        for bit in range(8):
+            with pytest.raises(StatesError):
+                states.load(document[:at] + bytes([document[at] ^ 1 << bit]) + document[at + 1 :])
+    assert_refused(document[:-1] + bytes([document[-1] ^ 1]), "checksum")
+
+
+def test_another_version() -> None:
+    assert_refused(sealed(b"\x80", version=2), "version 2")
+
+
+def test_a_pickle() -> None:
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert_refused(pickle.dumps({0: np.ones(100)}, protocol=protocol), "pickle")
+
+
+@pytest.mark.parametrize("length", [2**32, 2**63, 2**64 - 1])
+def test_a_huge_claimed_header(length: int) -> None:
+    assert_refused(states.PREFIX.pack(states.MAGIC, 1, length, bytes(32)) + b"\x80" * 1000, "cut off")
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        [["float32", [2**30]]],
+        [["float32", [2**40, 2**40]]],
+        [["float32", [0, 2**70]]],
+        [["float32", [-1]]],
+        [["float32", [1.5]]],
+        [["float32", [1] * 100]],
+        [["object", [1]]],
+        [["int32", [1]]],
+        [[["float32"], [1]]],
+        [["float32"]],
+        ["float32"],
+        [5],
+        5,
+        {},
+    ],
+)
+def test_impossible_arrays(described: Any) -> None:
+    try:
+        header = msgpack.packb({"content": ["dict", []], "arrays": described})
+    except OverflowError:
+        header = msgpack.packb({"content": ["dict", []], "arrays": [["float32", [0, 2**63]]]})
+    assert_refused(sealed(header, bytes(4)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, 5, "text", [], ["dict"], ["dict", 5], ["dict", [1]], ["dict", [[["list", []], 1]]], ["set", []],
+        ["array", 0], ["array", -1], ["array", 10**9], ["array", "x"], {"a": 1}, ["tuple", []],
+        ["dict", [["states", 1]]],
+        ["dict", [["states", ["dict", []]], ["counts", None], ["optimizer", None]]],
+        ["dict", [["states", ["dict", []]], ["counts", ["dict", [["num_update", 1]]]], ["optimizer", None]]],
+        ["dict", [["states", ["list", []]], ["counts", ["dict", []]], ["optimizer", None]]],
+    ],
+)  # fmt: skip
+def test_headers_that_mean_nothing(content: Any) -> None:
+    assert_refused(sealed(msgpack.packb({"content": content, "arrays": []})))
+
+
+def test_message_pack_bombs() -> None:
+    """Deep nests and claimed lengths, sealed by somebody who knows the format, take neither memory nor time."""
+    code = """
+import sys; sys.path[:0] = {path!r}
+import resource, time
+import test_states_refused as t
+from mxopt import states
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+begin = time.monotonic()
+for header in (
+    b"\\x91" * 100_000, b"\\x81\\xa1a" * 100_000, b"\\xdd\\xff\\xff\\xff\\xff", b"\\xdf\\xff\\xff\\xff\\xff\\xc0",
+    b"\\xdd\\x00\\x0f\\xff\\xff" * 200_000, b"\\xc6\\xff\\xff\\xff\\xff", b"\\xdb\\xff\\xff\\xff\\xff",
+):
+    try:
+        states.load(t.sealed(header))
+    except states.StatesError:
+        continue
+    raise SystemExit("not refused")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+assert peak < 700, peak
+assert time.monotonic() - begin < 10
+"""
+    path = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    subprocess.run([sys.executable, "-c", code.format(path=path)], check=True)
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.binary(max_size=300))
+def test_random_bytes(document: bytes) -> None:
+    with pytest.raises(StatesError):
+        states.load(document)
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.binary(max_size=100), st.binary(max_size=20))
+def test_random_bytes_under_a_right_checksum(header: bytes, data: bytes) -> None:
+    with pytest.raises(StatesError):
+        states.load(sealed(header, data))
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(st.sampled_from(["dict", "list", "tuple", "array"]), inner).map(list)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+)
+
+
+@settings(deadline=None, print_blob=True)
+@given(anything, anything)
+def test_random_counts_and_optimizers_under_a_right_checksum(counts: Any, optimizer: Any) -> None:
+    entries = [["states", ["dict", []]], ["counts", counts], ["optimizer", optimizer]]
+    document = sealed(msgpack.packb({"content": ["dict", entries], "arrays": []}))
+    updater = mxopt.get_updater(mxopt.create("lars", momentum=0.5))
+    before = updater.get_states(dump_optimizer=True)
+    try:
+        updater.set_states(document)
+    except StatesError:
+        assert updater.get_states(dump_optimizer=True) == before
