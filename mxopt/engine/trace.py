@@ -2,7 +2,7 @@
 
 A rule is an ordinary NumPy function of a few arrays. Called with arrays, it computes; called with
 `Symbol`s, it leaves a `Tape`: the straight list of its operations, which `kernel.py` turns into
-LLVM IR and `cuda.py` into CUDA C. Symbols enter through NumPy's own protocols (`__array_ufunc__`,
+LLVM IR and `cuda_source.py` into CUDA C. Symbols enter through NumPy's own protocols (`__array_ufunc__`,
 `__array_function__`), so a rule needs no other import than NumPy and no parsing of its source.
 """
 
