@@ -1,0 +1,131 @@
+"""Schedules: MXNet's numbers at every update, pure functions of it, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt import lr_scheduler
+from mxopt.lr_scheduler import CosineScheduler, FactorScheduler, LRScheduler, MultiFactorScheduler, PolyScheduler
+
+FILE = np.load(Path(__file__).parent / "data" / "mxnet" / "schedulers.npz", allow_pickle=False)
+RECORDED = json.loads(str(FILE["json"]))
+
+
+def make(case: dict[str, Any], kwargs: str = "kwargs") -> LRScheduler:
+    return getattr(lr_scheduler, case["scheduler"])(**case[kwargs])
+
+
+def named(case: dict[str, Any]) -> str:
+    return " ".join([case.get("optimizer", ""), case["scheduler"], *(f"{k}={v}" for k, v in case["kwargs"].items())])
+
+
+@pytest.mark.parametrize("case", RECORDED["cases"], ids=named)
+def test_recorded_schedules_to_the_last_bit(case: dict[str, Any]) -> None:
+    updates, values = FILE[case["num_updates"]].tolist(), FILE[case["values"]].tolist()
+    schedule = make(case)
+    end = len(updates) if case["departs"] is None else case["departs"][0]
+    assert [schedule(n) for n in updates[:end]] == values[:end]
+
+
+@pytest.mark.parametrize("case", [c for c in RECORDED["cases"] if c["departs"]], ids=named)
+def test_beyond_the_end_the_rate_is_the_final_one(case: dict[str, Any]) -> None:
+    schedule = make(case)
+    departs = FILE[case["num_updates"]].tolist()[case["departs"][0] :]
+    assert {schedule(n) for n in departs} == {schedule.final_lr}
+
+
+@pytest.mark.parametrize("case", RECORDED["cases"], ids=named)
+def test_any_order_of_questions_gives_the_same_answers(case: dict[str, Any], rng: np.random.Generator) -> None:
+    updates = list(range(70))
+    in_order = [make(case)(n) for n in updates]
+    schedule = make(case)
+    for n in rng.permutation(updates * 2).tolist():
+        assert schedule(n) == in_order[n]
+    schedule.base_lr = 0.25
+    fresh = make(case)
+    fresh.base_lr = 0.25
+    assert [schedule(n) for n in reversed(updates)] == [fresh(n) for n in updates][::-1]
+
+
+@pytest.mark.parametrize("case", RECORDED["attached"], ids=named)
+def test_recorded_schedules_of_optimizers(case: dict[str, Any]) -> None:
+    schedule = make(case, "scheduler_kwargs")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer = mxopt.create(case["optimizer"], lr_scheduler=schedule, **case["kwargs"])
+    assert [w for w in caught if "base_lr" in str(w.message)] or not case["printed"]
+    assert bool(caught) == case["printed"]
+    assert schedule.base_lr == case["base_lr"]
+    rates, weight = [optimizer.learning_rate], np.ones(2, np.float32)
+    updater = mxopt.get_updater(optimizer)
+    expected = FILE[case["learning_rates"]].tolist()
+    while len(rates) < len(expected):
+        updater(0, np.ones(2, np.float32), weight)
+        rates.append(optimizer.learning_rate)
+    assert rates == expected
+
+
+def test_the_rate_is_that_of_the_most_updated_parameter() -> None:
+    optimizer = mxopt.create("sgd", lr_scheduler=FactorScheduler(1, 0.5, base_lr=1.0))
+    updater = mxopt.get_updater(optimizer)
+    weights = [np.zeros(1, np.float32) for _ in range(2)]
+    for _ in range(3):
+        updater(0, np.ones(1, np.float32), weights[0])
+    updater(1, np.ones(1, np.float32), weights[1])
+    assert optimizer.num_update == 3
+    assert weights[1] == -0.25
+
+
+def test_a_huge_count_is_answered_at_once() -> None:
+    assert FactorScheduler(1, 0.5, base_lr=1.0)(10**15) == 1e-8
+    assert FactorScheduler(1, 1.0, base_lr=1.0)(10**15) == 1.0
+    assert PolyScheduler(100, final_lr=0.5)(10**15) == 0.5
+    assert MultiFactorScheduler([1, 10], 0.5, base_lr=1.0)(10**15) == 0.25
+
+
+def test_a_warm_up_as_long_as_the_schedule() -> None:
+    for schedule in (
+        PolyScheduler(5, 1.0, warmup_steps=5, final_lr=0.25),
+        CosineScheduler(5, 1.0, 0.25, warmup_steps=5),
+    ):
+        assert [schedule(n) for n in range(4, 7)] == [0.8, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: LRScheduler(warmup_steps=-1), "warmup_steps"),
+        (lambda: LRScheduler(warmup_steps=1.5), "warmup_steps"),
+        (lambda: LRScheduler(warmup_steps=True), "warmup_steps"),
+        (lambda: LRScheduler(0.1, warmup_begin_lr=0.2), "warmup_begin_lr"),
+        (lambda: LRScheduler(float("nan")), "base_lr"),
+        (lambda: LRScheduler(0.1, warmup_begin_lr=float("nan")), "warmup_begin_lr"),
+        (lambda: LRScheduler(warmup_mode="cosine"), "warmup_mode"),
+        (lambda: FactorScheduler(0), "step"),
+        (lambda: FactorScheduler(1, 1.5), "factor"),
+        (lambda: FactorScheduler(1, float("nan")), "factor"),
+        (lambda: MultiFactorScheduler([]), "step"),
+        (lambda: MultiFactorScheduler([3, 3]), "step"),
+        (lambda: MultiFactorScheduler([0, 3]), "step"),
+        (lambda: MultiFactorScheduler([5, 3]), "step"),
+        (lambda: MultiFactorScheduler([1], 2.0), "factor"),
+        (lambda: PolyScheduler(0), "max_update"),
+        (lambda: PolyScheduler(2.5), "max_update"),
+        (lambda: CosineScheduler(-3), "max_update"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(make: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_a_schedule_without_a_rule_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="after_warmup"):
+        LRScheduler()(1)
