@@ -58,6 +58,8 @@ COMMON = f"""
 typedef long long word;
 struct bfloat16 {{ unsigned short bits; }};  // the upper half of a float
 const int LANES = {LANES}, THREADS = {THREADS};
+#define inf (1.0 / 0.0)  // as Python writes these literals
+#define nan (0.0 / 0.0)
 
 __device__ inline float load(const float *at) {{ return *at; }}
 __device__ inline double load(const double *at) {{ return *at; }}
