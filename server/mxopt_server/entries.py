@@ -31,9 +31,7 @@ class Part:
 
     def __init__(self, entry: Entry, piece: int, start: int, stop: int) -> None:
         self.entry, self.piece, self.start, self.stop = entry, piece, start, stop
-        self.weight = entry.weight[start:stop]
-        if entry.pieces == 1:
-            self.weight = entry.weight
+        self.weight = entry.weight if entry.pieces == 1 else entry.weight[start:stop]
         self.shape, self.size, self.nbytes = self.weight.shape, self.weight.size, self.weight.nbytes
         self.index: Any = entry.key if entry.pieces == 1 else PartIndex(entry.key, piece)
         self.group: Any = None  # the Group of parts that are pushed together; set by the table

@@ -1,0 +1,82 @@
+"""The distributed stores in real jobs: the same values as in one process, whatever the number of servers."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import Job
+
+STRIPED = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (1, 3), (2, 2)])
+def test_every_elementwise_optimizer_gives_the_bits_of_a_local_updater(workers, servers):
+    with Job(workers, servers, **STRIPED) as job:
+        assert job.run("optimizers", {"whole": False}) == [[]] * workers
+        assert job.ended() == [0] * (1 + servers)
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(1, 2), (2, 2)])
+def test_every_optimizer_that_needs_whole_arrays_gives_the_bits_of_a_local_updater(workers, servers):
+    with Job(workers, servers, **STRIPED) as job:
+        assert job.run("optimizers", {"whole": True}) == [[]] * workers
+
+
+def test_asynchronous_with_one_worker_gives_the_bits_of_a_local_updater():
+    with Job(1, 2, **STRIPED) as job:
+        assert job.run("optimizers", {"whole": False, "mode": "dist_async"}) == [[]]
+
+
+def test_half_precision_is_summed_and_updated_in_float32():
+    with Job(2, 2, **STRIPED) as job:
+        assert job.run("half") == [[], []]
+
+
+def test_row_sparse_gradients_update_lazily_on_striped_tables():
+    with Job(2, 2, **STRIPED) as job:
+        assert job.run("sparse") == [[], []]
+
+
+@pytest.mark.parametrize("params", [{"type": "2bit", "threshold": 0.12345678}, {"type": "1bit"}], ids=lambda p: p["type"])
+def test_compressed_gradients_arrive_as_the_sender_quantized_them(params):
+    with Job(2, 2, **STRIPED) as job:
+        assert job.run("compressed", params) == [[], []]
+
+
+def test_a_store_without_optimizer_sums_rounds_and_refuses_what_cannot_be():
+    with Job(2, 2) as job:
+        for found in job.run("sums"):
+            assert found["first"] == [1, 1]
+            assert found["rounds"] == [[3, 3], [6, 6]]
+            assert found["twice"] == [[4, 4], [4, 4]]
+            assert found["errors"] == [
+                "NotInitializedError", "KVStoreError", "ArrayError", "ArrayTypeError", "KVStoreError", "ArrayError",
+                "ArrayTypeError",
+            ]  # fmt: skip
+            assert found["ahead"] == [102, 102]
+            assert found.get("between", [11, 11]) == [11, 11]
+            assert found["rows"] == [[1, 1], [2, 2], [0, 0], [3, 3]]
+            assert found["pulled"] == [[0, 3], [[1, 1], [3, 3]]]
+            assert found["none"] == [[], [0, 2]]
+
+
+def test_optimizer_states_are_saved_and_loaded_with_another_number_of_servers(tmp_path):
+    path = str(tmp_path / "states")
+    with Job(2, 2, **STRIPED) as job:
+        saved = job.run("states", {"path": path, "save": True, "load": False})
+    with Job(2, 3, **STRIPED) as job:
+        assert job.run("states", {"path": path, "save": False, "load": True}) == saved
+
+
+def test_asynchronous_pushes_need_an_optimizer_and_count_once_each():
+    with Job(2, 1) as job:
+        for found in job.run("asynchronous"):
+            assert found["refused"].startswith("KVStoreError: server 0: dist_async needs an optimizer")
+            assert found["weight"] == [-20, -20, -20]
+
+
+def test_stale_synchronous_workers_wait_for_the_slowest():
+    with Job(2, 1, MXOPT_KVSTORE_STALENESS=3) as job:
+        first, second = job.run("stale")
+    assert first["seen"][:3] == [-1, -2, -3]
+    assert first["seen"][3] < -4  # held back until the other had pushed
+    assert second["end"] == first["end"] == -12

@@ -1,0 +1,363 @@
+"""What the workers of test jobs run: `python workers.py FUNCTION ARGUMENT`, the result printed as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+import mxopt
+from mxopt import kvstore
+from mxopt.sparse import RowSparse, row_sparse_array
+
+ELEMENTWISE = [
+    ("sgd", {"learning_rate": 0.1, "wd": 0.01}),
+    ("sgd", {"learning_rate": 0.1, "momentum": 0.9, "clip_gradient": 0.5}),
+    ("nag", {"learning_rate": 0.1, "momentum": 0.9}),
+    ("signum", {"learning_rate": 0.01, "momentum": 0.9}),
+    ("dcasgd", {"learning_rate": 0.1, "momentum": 0.9}),
+    ("adam", {"learning_rate": 0.01}),
+    ("adamax", {"learning_rate": 0.01}),
+    ("adagrad", {"learning_rate": 0.1}),
+    ("adadelta", {}),
+    ("rmsprop", {"learning_rate": 0.01, "centered": True}),
+    ("ftrl", {"learning_rate": 0.1}),
+    ("ftml", {"learning_rate": 0.01}),
+    ("test", {"learning_rate": 0.1}),
+]
+WHOLE = [
+    ("lars", {"learning_rate": 0.1, "momentum": 0.9}),
+    ("lamb", {"learning_rate": 0.01}),
+    ("groupadagrad", {"learning_rate": 0.1}),
+    ("sgld", {"learning_rate": 0.01, "seed": 7}),
+]
+SHAPES = {"a": (30, 7), "b": (5,), "c": (700_001,), "d": (900, 800), "e": ()}
+
+
+def make(name: str, kwargs: dict[str, Any]) -> mxopt.Optimizer:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mxopt.create(name, **kwargs)
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def optimizers(arguments: dict[str, Any]) -> list[str]:
+    """Every optimizer on the servers beside a local updater of the sum of all workers' gradients; returns those that differ."""
+    store = kvstore.create(arguments.get("mode", "dist_sync"))
+    wrong = []
+    table = WHOLE if arguments["whole"] else ELEMENTWISE
+    for k, (name, kwargs) in enumerate(table):
+        optimizer, local = make(name, kwargs), mxopt.get_updater(make(name, kwargs))
+        store.set_optimizer(optimizer)
+        keys = [f"{n}{k}" for n in SHAPES]
+        rng = np.random.default_rng(k)
+        shapes = list(SHAPES.values())
+        dtypes = [np.float32] * len(shapes)
+        if name == "groupadagrad":
+            shapes = [s if len(s) == 2 else (3, 4) for s in shapes]
+        weights = [rng.normal(size=s).astype(d) for s, d in zip(shapes, dtypes, strict=True)]
+        expected = [w.copy() for w in weights]
+        store.broadcast(keys, weights, weights)
+        for step in range(4):
+            grads = [[rng.normal(size=w.shape).astype(w.dtype) for w in weights] for _ in range(store.num_workers)]
+            if step == 2 and name != "lars":
+                optimizer.lr *= 0.5
+                local.optimizer.lr *= 0.5
+            store.pushpull(keys, grads[store.rank], out=weights)
+            total = [g.copy() for g in grads[0]]
+            for more in grads[1:]:
+                for t, g in zip(total, more, strict=True):
+                    t += g
+            local(keys, total, expected)
+            for key, w, e in zip(keys, weights, expected, strict=True):
+                if not same(w, e):
+                    wrong.append(f"{name} {kwargs} key {key} step {step}: {np.abs(w - e).max()}")
+    return wrong
+
+
+def half(arguments: Any) -> list[str]:
+    """float16 weights with a float32 master, striped, beside a local updater of the float32 sum."""
+    store = kvstore.create("dist_sync")
+    kwargs = {"learning_rate": 0.1, "momentum": 0.9, "multi_precision": True}
+    store.set_optimizer(make("sgd", kwargs))
+    local = mxopt.get_updater(make("sgd", kwargs))
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(3000, 11)).astype(np.float16)
+    expected = weight.copy()
+    store.init("w", weight)
+    wrong = []
+    for step in range(3):
+        grads = [rng.normal(size=weight.shape).astype(np.float16) for _ in range(store.num_workers)]
+        store.pushpull("w", grads[store.rank], out=weight)
+        total = grads[0].astype(np.float32)
+        for g in grads[1:]:
+            total += g.astype(np.float32)
+        local("w", total, expected)
+        if not same(weight, expected):
+            wrong.append(f"step {step}")
+    return wrong
+
+
+def sums(arguments: Any) -> dict[str, Any]:
+    """What a store without an optimizer gives, and what it refuses."""
+    store = kvstore.create("dist_sync")
+    r, n = store.rank, store.num_workers
+    found: dict[str, Any] = {"rank": r}
+    store.init([3, 5], [np.ones(2, np.float32), np.zeros((4, 2), np.float32)])
+    out = np.zeros(2, np.float32)
+    store.pull(3, out)
+    found["first"] = out.tolist()
+    rounds = []
+    for scale in (1, 2):
+        mine = np.full(2, (r + 1) * scale, np.float32)
+        store.push(3, mine)
+        mine[:] = 77
+        store.pull(3, out)
+        rounds.append(out.tolist())
+    found["rounds"] = rounds
+    store.push([3, 3], [np.ones(2, np.float32), np.ones(2, np.float32)])
+    wide = [np.zeros(2), np.zeros(2, np.int32)]
+    store.pull(3, wide)
+    found["twice"] = [w.tolist() for w in wide]
+    found["errors"] = [type(e).__name__ for e in (
+        caught(store.push, 9, out), caught(store.push, "x", out), caught(store.push, 3, np.ones(3, np.float32)),
+        caught(store.push, 3, np.ones(2)), caught(store.init, 3, out), caught(store.pull, 3, np.ones(3)),
+        caught(store.init, 99, np.ones(2, np.int32)),
+    )]  # fmt: skip
+    # A second push of a key before the round is complete belongs to the next round.
+    if r == 0:
+        store.push(3, np.full(2, 10, np.float32))
+        store.push(3, np.full(2, 100, np.float32))
+        store.pull(3, out)
+    else:
+        store.push(3, np.full(2, 1, np.float32))
+        store.pull(3, out)
+        found["between"] = out.tolist()
+        store.push(3, np.full(2, 2, np.float32))
+        store.pull(3, out)
+    found["ahead"] = out.tolist()
+    # Row-sparse without an optimizer.
+    rows = row_sparse_array((np.full((2, 2), r + 1.0, np.float32), np.array([r, 3])), shape=(4, 2))
+    store.push(5, rows)
+    table = np.zeros((4, 2), np.float32)
+    store.pull(5, table)
+    found["rows"] = table.tolist()
+    part = row_sparse_array((np.zeros((1, 2), np.float32), np.array([0])), shape=(4, 2))
+    store.row_sparse_pull(5, part, row_ids=np.array([3, 0, 3, 9]))
+    found["pulled"] = [part.indices.tolist(), part.data.tolist()]
+    store.row_sparse_pull(5, part, row_ids=np.array([]))
+    found["none"] = [part.indices.tolist(), list(part.data.shape)]
+    store.barrier()
+    found["workers"] = n
+    return found
+
+
+def caught(function: Any, *arguments: Any) -> Exception | None:
+    try:
+        function(*arguments)
+    except Exception as error:
+        return error
+    return None
+
+
+def sparse(arguments: Any) -> list[str]:
+    """Lazy row-sparse updates mixed with dense ones on a striped table, beside a local updater."""
+    store = kvstore.create("dist_sync")
+    wrong = []
+    for k, (name, kwargs) in enumerate([("sgd", {"momentum": 0.9}), ("adam", {"lazy_update": True}), ("adagrad", {})]):
+        store.set_optimizer(make(name, {"learning_rate": 0.1, "wd": 0.01, **kwargs}))
+        local = mxopt.get_updater(make(name, {"learning_rate": 0.1, "wd": 0.01, **kwargs}))
+        rng = np.random.default_rng(k)
+        weight = rng.normal(size=(9000, 64)).astype(np.float32)
+        expected = weight.copy()
+        store.init(k, weight)
+        for step in range(5):
+            grads: list[Any] = []
+            for _ in range(store.num_workers):
+                if step == 2:
+                    grads.append(rng.normal(size=weight.shape).astype(np.float32))
+                else:
+                    ids = np.sort(rng.choice(9000, 300, replace=False))
+                    grads.append(row_sparse_array((rng.normal(size=(300, 64)).astype(np.float32), ids), shape=weight.shape))
+            store.push(k, grads[store.rank])
+            store.pull(k, weight)
+            local(k, summed(grads), expected)
+            if not same(weight, expected):
+                wrong.append(f"{name} step {step}: {np.abs(weight - expected).max()}")
+    return wrong
+
+
+def summed(grads: list[Any]) -> Any:
+    if isinstance(grads[0], RowSparse):
+        data, ids = np.concatenate([g.data for g in grads]), np.concatenate([g.indices for g in grads])
+        return row_sparse_array((data, ids), shape=grads[0].shape)
+    total = grads[0].copy()
+    for g in grads[1:]:
+        total += g
+    return total
+
+
+def compressed(arguments: Any) -> list[str]:
+    """Compression over the wire beside the same rule in this process."""
+    from mxopt.kvstore.compression import GradientCompression
+
+    store = kvstore.create("dist_sync")
+    params = arguments
+    store.set_gradient_compression(params)
+    references = [GradientCompression(params) for _ in range(store.num_workers)]
+    rng = np.random.default_rng(0)
+    shapes = {"s": (7,), "t": (3, 3), "u": (700, 1000)}
+    store.init(list(shapes), [np.zeros(s, np.float32) for s in shapes.values()])
+    wrong = []
+    for step in range(3):
+        grads = [{k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()} for _ in references]
+        outs = [np.zeros(s, np.float32) for s in shapes.values()]
+        store.pushpull(list(shapes), list(grads[store.rank].values()), out=outs)
+        for (key, _), out in zip(shapes.items(), outs, strict=True):
+            total = sum(ref.quantize(key, g[key]) for ref, g in zip(references, grads, strict=True))
+            if not same(out, total):
+                wrong.append(f"{key} step {step}")
+    return wrong
+
+
+def states(arguments: dict[str, Any]) -> list[Any]:
+    """Trains, saves or loads, trains; returns the weights' bytes as a digest."""
+    import hashlib
+
+    store = kvstore.create("dist_sync")
+    optimizer = make("adam", {"learning_rate": 0.01, "lr_scheduler": mxopt.lr_scheduler.FactorScheduler(2, 0.5)})
+    store.set_optimizer(optimizer)
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=s).astype(np.float32) for s in ((40, 5), (700_000,))]
+    if arguments["load"]:
+        weights = [np.load(f"{arguments['path']}.{k}.npy") for k in range(2)]
+    store.broadcast([0, 1], weights, weights)
+    if arguments["load"]:
+        store.load_optimizer_states(arguments["path"])
+    for step in range(3):
+        grads = [np.random.default_rng(100 * store.rank + step + 3 * arguments["load"]).normal(size=w.shape) for w in weights]
+        store.pushpull([0, 1], [g.astype(np.float32) for g in grads], out=weights)
+    if arguments["save"]:
+        if store.rank == 0:
+            store.save_optimizer_states(arguments["path"], dump_optimizer=True)
+            for k, w in enumerate(weights):
+                np.save(f"{arguments['path']}.{k}.npy", w)
+        store.barrier()
+        for step in range(3):
+            grads = [np.random.default_rng(100 * store.rank + step + 3).normal(size=w.shape) for w in weights]
+            store.pushpull([0, 1], [g.astype(np.float32) for g in grads], out=weights)
+    return [hashlib.sha256(w.tobytes()).hexdigest() for w in weights]
+
+
+def asynchronous(arguments: Any) -> dict[str, Any]:
+    """dist_async: refused without an optimizer; every push counts once; DCASGD sees each worker's previous weight."""
+    store = kvstore.create("dist_async")
+    store.init(0, np.zeros(3, np.float32))
+    refused = caught(store.push, 0, np.ones(3, np.float32))
+    store.barrier()
+    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
+    store.barrier()
+    out = np.zeros(3, np.float32)
+    for _ in range(10):
+        store.pushpull(0, np.ones(3, np.float32), out=out)
+    store.barrier()
+    store.pull(0, out)
+    store.barrier()
+    return {"refused": f"{type(refused).__name__}: {refused}", "weight": out.tolist()}
+
+
+def stale(arguments: Any) -> dict[str, Any]:
+    """dist_ssp: rank 0 is held back until rank 1 has pushed too."""
+    store = kvstore.create("dist_ssp")
+    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
+    out = np.zeros(1, np.float32)
+    store.init(0, out)
+    seen = []
+    if store.rank == 0:
+        for _ in range(6):
+            store.pushpull(0, np.ones(1, np.float32), out=out)
+            seen.append(float(out[0]))
+    else:
+        while out[0] > -3:  # rank 0 gets so far alone
+            store.pull(0, out)
+        for _ in range(6):
+            store.pushpull(0, np.ones(1, np.float32), out=out)
+    store.barrier()
+    store.pull(0, out)
+    return {"seen": seen, "end": float(out[0])}
+
+
+def forever(arguments: Any) -> None:
+    """Rounds until something fails; says when the first is done."""
+    store = kvstore.create(arguments["mode"])
+    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
+    out = np.zeros(1000, np.float32)
+    store.init("w", out)
+    for n in range(10**9):
+        store.pushpull("w", np.ones(1000, np.float32), out=out)
+        if n == 3:
+            print("RUNNING", flush=True)
+            if arguments.get("raise") == store.rank:
+                raise ValueError("this worker raises")
+            if arguments.get("end") == store.rank:
+                return
+
+
+def snapshots(arguments: dict[str, Any]) -> list[float]:
+    """Some rounds; what a server carries on from is the first value."""
+    store = kvstore.create("dist_sync")
+    store.set_optimizer(make("sgd", {"learning_rate": 1.0, "momentum": 0.5}))
+    out = np.zeros(4, np.float32)
+    store.broadcast("w", np.zeros(4, np.float32), out)
+    found = [float(out[0])]
+    for _ in range(3):
+        store.pushpull("w", np.ones(4, np.float32), out=out)
+        found.append(float(out[0]))
+    return found
+
+
+def restarted(arguments: Any) -> list[float]:
+    """Rounds with a server restarted in between; waits for a line on the standard input before it goes on."""
+    store = kvstore.create("dist_sync")
+    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
+    out = np.zeros(4, np.float32)
+    store.broadcast("w", out, out)
+    found = []
+    for n in range(4):
+        store.pushpull("w", np.ones(4, np.float32), out=out)
+        found.append(float(out[0]))
+        if n == 1:
+            print("HALFWAY", flush=True)
+            import pathlib
+
+            while not pathlib.Path(arguments["go"]).exists():
+                store._member.check()
+    return found
+
+
+def train(arguments: dict[str, Any]) -> list[Any]:
+    """A Trainer's steps, with a changed rate and saved states."""
+    from mxopt.parameter import Parameter
+    from mxopt.trainer import Trainer
+
+    params = {"w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0), "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5)}
+    trainer = Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments)
+    store_rank = 0
+    for step in range(3):
+        if step == 2:
+            trainer.set_learning_rate(0.5)
+        for p in params.values():
+            p.grad = np.full(p.shape, 1.0 + store_rank, np.float32)
+        trainer.step(2)
+    return [p.value.tolist() for p in params.values()]
+
+
+if __name__ == "__main__":
+    result = globals()[sys.argv[1]](json.loads(sys.argv[2]))
+    print("RESULT " + json.dumps(result), flush=True)
