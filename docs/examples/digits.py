@@ -146,7 +146,9 @@ def main() -> None:
     console.print(f"test accuracy [bold]{reached:.2%}[/], weights [cyan]{fingerprint(weights)}[/]")
     if options.resume:
         return
-    console.print(f"half-way weights and states: {path} ({path.stat().st_size:,} bytes); training on in a fresh process")
+    console.print(
+        f"half-way weights and states: {path} ({path.stat().st_size:,} bytes); training on in a fresh process"
+    )
     command = [sys.executable, __file__, "--optimizer", options.optimizer, "--resume", str(path)]
     again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if fingerprint(weights) not in again:
