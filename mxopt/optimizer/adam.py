@@ -15,24 +15,31 @@ from mxopt.rules import adam
 class _Moments(RuleOptimizer):
     """What keeps running means of the gradient (by `beta1`) and of its square (by `beta2`)."""
 
-    def __init__(
-        self, learning_rate: float | None, beta1: float, beta2: float, lazy_update: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Any) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
                 raise ArgumentError(f"{type(self).__name__}: {name} must be in [0, 1), got {beta}")
         self.beta1 = beta1
         self.beta2 = beta2
-        self.lazy_update = lazy_update
 
     def corrected(self, lr: float, t: int) -> float:
         """The learning rate with both bias corrections in it."""
         return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
 
 
+class _LazyMoments(_Moments):
+    """What may leave rows without a gradient alone."""
+
+    def __init__(
+        self, learning_rate: float | None, beta1: float, beta2: float, lazy_update: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, **kwargs)
+        self.lazy_update = lazy_update
+
+
 @register
-class Adam(_Moments):
+class Adam(_LazyMoments):
     """Adam, arXiv:1412.6980, with `epsilon` beside the uncorrected root (end of the paper's section 2).
 
     Parameters
@@ -66,7 +73,7 @@ class Adam(_Moments):
         return self.corrected(lr, t), self.beta1, self.beta2, self.epsilon
 
 
-class _BiasCorrected(_Moments):
+class _BiasCorrected(_LazyMoments):
     """Adam's scalars, where the correction may be turned off."""
 
     def __init__(
@@ -128,7 +135,7 @@ class AdaBelief(_BiasCorrected):
 
 
 @register
-class Adamax(_Moments):
+class Adamax(_LazyMoments):
     """AdaMax, arXiv:1412.6980 section 7. An element whose gradients have all been 0 becomes NaN, as in MXNet.
 
     Parameters
@@ -158,7 +165,7 @@ class Adamax(_Moments):
 
 
 @register
-class Nadam(_Moments):
+class Nadam(_LazyMoments):
     """Adam with Nesterov's momentum, https://cs229.stanford.edu/proj2015/054_report.pdf.
 
     The product of the momentum schedule is each parameter's own, as in the paper.
@@ -212,7 +219,7 @@ class Nadam(_Moments):
 
 
 @register
-class FTML(_Moments, UnsignedRate):
+class FTML(_LazyMoments, UnsignedRate):
     """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html.
 
     Parameters

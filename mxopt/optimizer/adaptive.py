@@ -40,7 +40,8 @@ class AdaGrad(RuleOptimizer):
 
 @register
 class GroupAdaGrad(RuleOptimizer):
-    """AdaGrad with one history for each row: the mean of the squares of its gradients. No weight decay.
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with one history for each row: the sum of the means of the
+    squares of its gradients. No weight decay.
 
     Parameters
     ----------

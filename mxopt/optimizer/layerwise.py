@@ -100,7 +100,8 @@ class LARS(MomentumOptimizer):
 
 @register
 class LBSGD(MomentumOptimizer):
-    """SGD for large batches: gradients of several calls averaged, the rate warmed up or set by norms.
+    """SGD for large batches: gradients of several calls averaged, the rate warmed up (arXiv:1706.02677) or set by
+    norms (arXiv:1708.03888).
 
     Parameters
     ----------

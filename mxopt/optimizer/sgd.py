@@ -20,7 +20,8 @@ from mxopt.rules.rule import Rule
 
 @register
 class SGD(MomentumOptimizer):
-    """Stochastic gradient descent, with momentum.
+    """Stochastic gradient descent, https://doi.org/10.1214/aoms/1177729586, with momentum,
+    https://doi.org/10.1016/0041-5553(64)90137-5.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class ccSGD(SGD):  # noqa: N801
 
 @register
 class NAG(MomentumOptimizer):
-    """Nesterov's accelerated gradient.
+    """Nesterov's accelerated gradient, https://proceedings.mlr.press/v28/sutskever13.html.
 
     Parameters
     ----------
@@ -166,7 +167,8 @@ class DCASGD(MomentumOptimizer):
 
 @register
 class SGLD(UnsignedRate):
-    """Stochastic gradient Langevin dynamics: descent with noise of variance `learning_rate`.
+    """Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883: descent with noise of variance
+    `learning_rate`.
 
     Parameters
     ----------
