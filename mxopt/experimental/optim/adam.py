@@ -14,8 +14,6 @@ from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.rules import adam, pytorch
 from mxopt.rules.rule import Rule
 
-Betas = tuple[float, float]
-
 
 def _corrections(at: Step) -> tuple[float, float]:
     """1 - beta1^t, and the root of 1 - beta2^t, of the betas as the arithmetic has them.
@@ -62,7 +60,7 @@ class Adam(Optimizer):
         self,
         params: Any,
         lr: float = 1e-3,
-        betas: Betas = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
@@ -101,7 +99,7 @@ class AdamW(Adam):
         self,
         params: Any,
         lr: float = 1e-3,
-        betas: Betas = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
@@ -140,7 +138,7 @@ class Adamax(Optimizer):
         self,
         params: Any,
         lr: float = 2e-3,
-        betas: Betas = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,
@@ -179,7 +177,7 @@ class NAdam(Optimizer):
         self,
         params: Any,
         lr: float = 2e-3,
-        betas: Betas = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         momentum_decay: float = 4e-3,
@@ -226,7 +224,7 @@ class RAdam(Optimizer):
         self,
         params: Any,
         lr: float = 1e-3,
-        betas: Betas = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mxopt.engine import Plan, Plans, Tensor, arrays
+from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim import saving
+from mxopt.experimental.optim.calls import ListCalls
 from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot, Step, as_groups, check_keys, make_slots
 from mxopt.experimental.optim.options import CHECKS, Check
 from mxopt.rules.rule import Rule
-
-PATTERNS = 8  # of parameters with a gradient; alternating between so many costs nothing extra
-
-_counted = attrgetter("step", "carry", "parameter.lr_mult", "parameter.wd_mult")
-
-
-@dataclass(eq=False)
-class _Batch:
-    """Parameters that one list call can update: of one group, and of the same dtypes."""
-
-    group: ParameterGroup
-    positions: tuple[int, ...]
-    slots: list[Slot]
-    weights: list[Any]
-    states: list[dict[str, Any]]
 
 
 class Optimizer:
@@ -76,8 +59,7 @@ class Optimizer:
         self.param_groups: list[ParameterGroup] = []
         self._members: list[list[Slot]] = []  # of each group
         self._slots: list[Slot] = []
-        self._batches: dict[tuple[bool, ...], list[_Batch]] = {}
-        self._plans = Plans(0)
+        self._calls = ListCalls(self)
         for group in as_groups(params):
             self.add_param_group(group)
 
@@ -102,6 +84,10 @@ class Optimizer:
     def new_state(self, name: str, weight: Any, group: Options) -> Any:
         """The state `name` of a new parameter."""
         return arrays.zeros(weight.shape, weight)
+
+    def uses_master(self, weight: Any) -> bool:
+        """Whether `weight` is updated by way of a float32 copy."""
+        return bool(self.multi_precision and weight.dtype.itemsize == 2)
 
     def check_options(self, group: Options, whose: str) -> None:
         """Raises ArgumentError where options that are right each for itself don't go together."""
@@ -130,8 +116,7 @@ class Optimizer:
         self.param_groups.append(ParameterGroup(options, lambda group: self._checked(group, whose)))
         self._members.append(slots)
         self._slots = self._slots + slots
-        self._batches.clear()
-        self._plans.limit = PATTERNS * (1 + number) + 2 * len(self._slots)
+        self._calls.take(self._members)
 
     def _checked(self, options: Options, whose: str) -> Options:
         checks = self.checks
@@ -162,15 +147,7 @@ class Optimizer:
     def construct(self, *hyper_params: Any) -> None:
         """What a call does. A subclass without a rule defines this."""
         (gradients,) = hyper_params
-        grads = self._gradients(gradients)
-        updates = [(plan, batch.slots, *self._rows(batch)) for batch, plan in self._planned(grads)]
-        for plan, slots, rows, which, carries in updates:
-            plan.run(rows, which)
-            for slot in slots:
-                slot.step += 1
-            if self.carried:
-                for slot, row in zip(slots, which, strict=True):
-                    slot.carry = carries[row]
+        self._calls.update(self._gradients(gradients))
 
     def _gradients(self, gradients: Any) -> list[Any]:
         """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
@@ -187,92 +164,6 @@ class Optimizer:
         ]
         return [None if no else g for g, no in zip(found, frozen, strict=True)] if True in frozen else found
 
-    def _planned(self, grads: list[Any]) -> list[tuple[_Batch, Plan]]:
-        """The list calls that these gradients need. Where one can't be done, the error comes from here."""
-        pattern = tuple([g is None for g in grads])
-        batches = self._batches.get(pattern)
-        if batches is not None:
-            found = [self._find(batch, grads) for batch in batches]
-            if None not in found:
-                return list(zip(batches, found, strict=True))  # type: ignore[arg-type]
-        batches = self._sorted(grads)
-        plans = [self._find(batch, grads) or self._make(batch, grads) for batch in batches]
-        while len(self._batches) >= PATTERNS:
-            del self._batches[next(iter(self._batches))]
-        self._batches[pattern] = batches
-        return list(zip(batches, plans, strict=True))
-
-    def _sorted(self, grads: list[Any]) -> list[_Batch]:
-        """Parameters with a gradient, those together that one plan can keep: the same dtypes, memory without gaps."""
-        batches, position = [], 0
-        for group, slots in zip(self.param_groups, self._members, strict=True):
-            together: dict[Any, list[int]] = {}
-            for slot in slots:
-                w, g = slot.weight, grads[position]
-                if g is not None:
-                    plain = (
-                        isinstance(w, np.ndarray)
-                        and isinstance(g, np.ndarray)
-                        and arrays.is_plain(w)
-                        and arrays.is_plain(g)
-                    )
-                    together.setdefault((w.dtype, g.dtype) if plain else position, []).append(position)
-                position += 1
-            for positions in together.values():
-                members = [self._slots[i] for i in positions]
-                weights, states = [s.weight for s in members], [s.arrays for s in members]
-                batches.append(_Batch(group, tuple(positions), members, weights, states))
-        return batches
-
-    def _find(self, batch: _Batch, grads: list[Any]) -> Plan | None:
-        group = batch.group
-        mine = grads if len(batch.positions) == len(grads) else [grads[i] for i in batch.positions]
-        lazy = group["lazy_update"] or self.rests(group)
-        return self._plans.find(batch.positions, self.rule(group), lazy, batch.weights, mine, batch.states)
-
-    def _make(self, batch: _Batch, grads: list[Any]) -> Plan:
-        group = batch.group
-        rule, tensors = self.rule(group), []
-        for slot, position in zip(batch.slots, batch.positions, strict=True):
-            states, master = self._states(slot, rule, group)
-            tensors.append(Tensor(slot.place, slot.weight, grads[position], states, master))
-        batch.states = [slot.arrays for slot in batch.slots]
-        lazy = group["lazy_update"] or self.rests(group)
-        return self._plans.make(batch.positions, rule, lazy, tensors, batch.states)
-
-    def _states(self, slot: Slot, rule: Rule, group: Options) -> tuple[tuple[Any, ...], Any]:
-        """The arrays of a rule's states, and the master copy where there is one, made if they aren't there yet."""
-        if slot.step == 0:
-            slot.arrays = {}
-        kept, source = slot.arrays, slot.weight
-        if self.uses_master(slot):
-            if "master" not in kept:
-                kept["master"] = slot.weight.astype(np.float32)
-            source = kept["master"]
-        for name in rule.states:
-            if name not in kept:
-                kept[name] = self.new_state(name, source, group)
-        return tuple(kept[name] for name in rule.states), kept.get("master")
-
-    def uses_master(self, slot: Slot) -> bool:
-        """Whether a parameter is updated by way of a float32 copy."""
-        return bool(self.multi_precision and slot.weight.dtype.itemsize == 2)
-
-    def _rows(self, batch: _Batch) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
-        """The distinct rows of hyper-parameters, for each parameter which row is its own, and what each hands on."""
-        group, real = batch.group, np.float64 if batch.weights[0].dtype == np.float64 else np.float32
-        rate, decay, sign = group["lr"], group.get("weight_decay", 0.0), -1.0 if group["maximize"] else 1.0
-        counts = list(map(_counted, batch.slots))
-        number = {count: k for k, count in enumerate(dict.fromkeys(counts))}
-        which = [number[count] for count in counts] if len(number) > 1 else [0] * len(counts)
-        rows, carries = [], []
-        for step, carry, lr_mult, wd_mult in number:
-            at = Step(group, rate * lr_mult, decay * wd_mult, step + 1, carry, real)
-            lr, wd, *own = self.scalars(at)
-            rows.append((lr, wd, sign, math.inf, *own))
-            carries.append(self.hand_on(at))
-        return rows, which, carries
-
     # Saving.
 
     def state_dict(self) -> dict[str, Any]:
@@ -287,7 +178,7 @@ class Optimizer:
         parameters; nothing has been changed then.
         """
         saving.load_state_dict(self, self._members, state_dict)
-        self._batches.clear()
+        self._calls.take(self._members)
 
     def __repr__(self) -> str:
         groups = "\n".join(

@@ -33,7 +33,7 @@ def _kept(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> dict[str, 
 
 def _names(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> list[str]:
     """The arrays that are kept for a parameter."""
-    return [*optimizer.rule(group).states, *(["master"] if optimizer.uses_master(slot) else [])]
+    return [*optimizer.rule(group).states, *(["master"] if optimizer.uses_master(slot.weight) else [])]
 
 
 def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: Mapping[str, Any]) -> None:
@@ -92,13 +92,13 @@ def _options(optimizer: Optimizer, number: int, options: dict[str, Any], differe
 
 
 def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, kept: Mapping[str, Any]) -> list[str]:
-    dtype = np.dtype(np.float32) if optimizer.uses_master(slot) else slot.weight.dtype
+    dtype = np.dtype(np.float32) if optimizer.uses_master(slot.weight) else slot.weight.dtype
     names = _names(optimizer, group, slot)
     numbers: dict[str, type] = {"step": int} | ({optimizer.carried: float} if optimizer.carried else {})
     wrong = [f"{slot.place} lacks {name!r}" for name in [*numbers, *names] if name not in kept]
     for name, value in kept.items():
         if name in numbers:
-            if type(value) is not numbers[name] or (name == "step" and value < 1):
+            if type(value) is not numbers[name] or (isinstance(value, int) and value < 1):
                 wrong.append(f"{slot.place}: {name!r} is {value!r}")
         elif name not in names:
             wrong.append(f"{slot.place} keeps no {name!r}")

@@ -97,7 +97,7 @@ class LRScheduler:
             elif "initial_lr" not in group:
                 raise ArgumentKeyError(f"group {number} has no 'initial_lr', which last_epoch={last_epoch} needs")
         self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
-        self.last_epoch: Any = last_epoch
+        self.last_epoch: float = last_epoch
         self._last_lr = self._rates()
         self.step()
 
@@ -109,11 +109,11 @@ class LRScheduler:
         have now. Subclasses define this."""
         raise NotImplementedError(f"{type(self).__name__} must define get_lr")
 
-    def closed_form(self, epoch: Any) -> list[float] | None:
+    def closed_form(self, epoch: float) -> list[float] | None:
         """The rate of each group at step `epoch`, whatever came before; None where there is no such formula."""
         return None
 
-    def step(self, epoch: Any = None) -> None:
+    def step(self, epoch: float | None = None) -> None:
         """Sets the rates of the next step, or those of step `epoch`."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         rates = None if epoch is None else self.closed_form(epoch)
@@ -198,6 +198,12 @@ def number(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
     return _not_nan(name, float(value))
+
+
+def share(name: str, value: Any) -> float:
+    if not 0 <= number(name, value) <= 1:
+        raise ArgumentError(f"{name} must be within [0, 1], got {value}")
+    return float(value)
 
 
 def _not_nan(name: str, value: float) -> float:

@@ -45,7 +45,7 @@ class CyclicLR(LRScheduler):
         step_size_down: int | None = None,
         mode: str = "triangular",
         gamma: float = 1.0,
-        scale_fn: Callable[[int], float] | None = None,
+        scale_fn: Callable[[Any], float] | None = None,
         scale_mode: str = "cycle",
         last_epoch: int = -1,
     ) -> None:

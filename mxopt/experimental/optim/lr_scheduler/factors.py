@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, number, real, whole
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, number, real, share, whole
 
 
 class FactorLR(LRScheduler):
@@ -19,11 +19,11 @@ class FactorLR(LRScheduler):
 
     floor: float = 0.0
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         """The factor at step `epoch`, from 0."""
         raise NotImplementedError(f"{type(self).__name__} must define factor")
 
-    def closed_form(self, epoch: Any) -> list[float]:
+    def closed_form(self, epoch: float) -> list[float]:
         return [self._at(base, self.factor(epoch)) for base in self.base_lrs]
 
     def get_lr(self) -> list[float]:
@@ -68,7 +68,7 @@ class StepLR(FactorLR):
         self.gamma = real("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         return float(self.gamma ** (epoch // self.step_size))
 
 
@@ -96,7 +96,7 @@ class MultiStepLR(FactorLR):
         self.gamma = number("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         return float(self.gamma ** bisect_right(self.milestones, epoch))
 
 
@@ -119,7 +119,7 @@ class ExponentialLR(FactorLR):
         self.gamma = real("gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         return float(self.gamma**epoch)
 
 
@@ -143,11 +143,11 @@ class ConstantLR(FactorLR):
     """
 
     def __init__(self, optimizer: Any, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
-        self.start_factor = _within("factor", factor, 0)
+        self.start_factor = share("factor", factor)
         self.total_iters = whole("total_iters", total_iters)
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         return self.start_factor if epoch < self.total_iters else 1.0
 
 
@@ -180,17 +180,17 @@ class LinearLR(FactorLR):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        self.start_factor = _within("start_factor", start_factor, 0)
+        self.start_factor = share("start_factor", start_factor)
         if self.start_factor == 0:
             raise ArgumentError("start_factor must be above 0: no factor would lead on from there")
-        self.end_factor = _within("end_factor", end_factor, 0)
+        self.end_factor = share("end_factor", end_factor)
         self.total_iters = at_least("total_iters", total_iters, 1)
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         if epoch >= self.total_iters:
             return self.end_factor
-        return self.start_factor + (self.end_factor - self.start_factor) * epoch / self.total_iters
+        return self.start_factor + (self.end_factor - self.start_factor) * (epoch / self.total_iters)
 
 
 class PolynomialLR(FactorLR):
@@ -219,7 +219,7 @@ class PolynomialLR(FactorLR):
             raise ArgumentError(f"power must not be negative, got {power}")
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         return float((1 - min(epoch, self.total_iters) / self.total_iters) ** self.power)
 
 
@@ -245,11 +245,5 @@ class CosineAnnealingLR(FactorLR):
         self.floor = self.eta_min = number("eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, epoch: Any) -> float:
+    def factor(self, epoch: float) -> float:
         return float(1 + math.cos(math.pi * epoch / self.T_max)) / 2
-
-
-def _within(name: str, value: Any, least: float) -> float:
-    if not least <= number(name, value) <= 1:
-        raise ArgumentError(f"{name} must be within [{least}, 1], got {value}")
-    return float(value)

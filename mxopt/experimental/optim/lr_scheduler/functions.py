@@ -8,7 +8,7 @@ from typing import Any
 from mxopt.errors import ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, for_each_group, groups_of
 
-Factor = Callable[[int], float]
+Factor = Callable[[Any], float]
 
 
 def _functions(lr_lambda: Any, optimizer: Any) -> list[Factor]:

@@ -68,7 +68,9 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown = whole("cooldown", cooldown)
         self.min_lrs = [number("min_lr", x) for x in for_each_group("min_lr", min_lr, self.groups)]
         self.eps = number("eps", eps)
-        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in self.groups]
+        for group in self.groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
         self.last_epoch = 0
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0

@@ -1,0 +1,143 @@
+"""What a schedule will do, drawn: in the terminal, or as a picture."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+
+from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.experimental.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def curve(schedule: LRScheduler | Callable[[int], float], steps: int, metrics: Sequence[float] | None = None) -> Curve:
+    """The rates of the next `steps` steps of a schedule, which goes on as if nothing had been asked.
+
+    Parameters
+    ----------
+    schedule : LRScheduler of `mxopt.experimental.optim`, or of `mxopt.lr_scheduler`, or any function of the step
+        The first from where it is now, the others from step 0.
+    steps : int
+        1 or more.
+    metrics : sequence of float, optional
+        What a `ReduceLROnPlateau` is to be told at each step: `steps` - 1 numbers.
+
+    Raises
+    ------
+    ArgumentError
+        `steps` is less than 1, or there are not enough metrics.
+
+    >>> from mxopt.lr_scheduler import FactorScheduler
+    >>> print(curve(FactorScheduler(step=10, factor=0.5, base_lr=0.4), 40).text(width=40, height=4))
+    FactorScheduler
+     0.4 ┤██████████
+         │██████████
+         │██████████████████
+       0 └██████████████████████████▄▄▄▄▄▄▄
+          0              20              39
+    """
+    if steps < 1:
+        raise ArgumentError(f"steps must be 1 or more, got {steps}")
+    name = getattr(schedule, "__name__", type(schedule).__name__)
+    if isinstance(schedule, LRScheduler):
+        return Curve(name, _run(schedule, steps, metrics))
+    if not callable(schedule):
+        raise ArgumentTypeError(f"a schedule is an LRScheduler or a function of the step, got {name}")
+    return Curve(name, np.array([[float(schedule(step))] for step in range(steps)]))
+
+
+def _run(schedule: LRScheduler, steps: int, metrics: Sequence[float] | None) -> np.ndarray:
+    """Steps a twin of the schedule on groups of its own."""
+    if isinstance(schedule, ReduceLROnPlateau) and (metrics is None or len(metrics) < steps - 1):
+        raise ArgumentError(f"{type(schedule).__name__} follows metrics: give {steps - 1} of them")
+    stand_in = SimpleNamespace(param_groups=[{k: group[k] for k in ("lr", "initial_lr")} for group in schedule.groups])
+    memo = {id(schedule.optimizer): stand_in, id(schedule.groups): stand_in.param_groups}
+    twin = copy.deepcopy(schedule, memo)
+    rates = [[group["lr"] for group in stand_in.param_groups]]
+    for step in range(steps - 1):
+        twin.step(*([metrics[step]] if metrics is not None else []))
+        rates.append([group["lr"] for group in stand_in.param_groups])
+    return np.array(rates, np.float64)
+
+
+class Curve:
+    """The rates of some steps. Printed, it is a drawing.
+
+    Attributes
+    ----------
+    title : str
+    rates : array of shape (steps, groups), float64
+    """
+
+    def __init__(self, title: str, rates: np.ndarray) -> None:
+        self.title = title
+        self.rates = rates
+
+    def text(self, width: int | None = None, height: int = 12) -> str:
+        """A drawing in block characters, one for each group, in so many columns and so many lines a group.
+
+        Without a `width` as wide as the terminal, up to 100.
+        """
+        width = min(_columns(), 100) if width is None else width
+        groups = self.rates.shape[1]
+        titles = [self.title] if groups == 1 else [f"{self.title}, group {k}" for k in range(groups)]
+        return "\n".join(f"{t}\n{_panel(self.rates[:, k], width, height)}" for k, t in enumerate(titles))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a picture of the kind that the name's ending says: .png, .svg, .pdf. Needs matplotlib."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError("Curve.save needs matplotlib: pip install matplotlib") from error
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        axes = figure.add_subplot()
+        for k, rates in enumerate(self.rates.T):
+            axes.plot(rates, drawstyle="steps-post", linewidth=2, label=f"group {k}")
+        axes.set(title=self.title, xlabel="step", ylabel="learning rate")
+        axes.set_xlim(0, max(1, len(self.rates) - 1))
+        axes.set_ylim(bottom=min(0.0, float(self.rates.min())))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if self.rates.shape[1] > 1:
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=150)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"<Curve of {self.title}, {len(self.rates)} steps>"
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return 80
+
+
+def _panel(rates: np.ndarray, width: int, height: int) -> str:
+    top = max(float(rates.max()), 0.0)
+    scale = [f"{top:.3g}", f"{top / 2:.3g}" if height >= 6 and height % 2 == 0 else "", "0"]
+    margin = max(map(len, scale)) + 1
+    columns = max(8, width - margin - 3)
+    at = np.arange(columns) * len(rates) // columns  # the first step of each column
+    shown = np.maximum.reduceat(rates, at) if len(rates) > columns else rates[at]
+    heights = np.clip(shown, 0, None) / (top or 1.0) * height * 8
+    lines = []
+    for line in range(height, 0, -1):
+        label = {height: scale[0], height // 2: scale[1]}.get(line, "") if line > 1 else scale[2]
+        axis = "└" if line == 1 else "┤" if label else "│"
+        cells = (BLOCKS[int(np.clip(round(h) - 8 * (line - 1), 0, 8))] for h in heights)
+        lines.append(f"{label:>{margin}} {axis}{''.join(cells)}".rstrip())
+    last = len(rates) - 1
+    middle, end = f"{len(rates) // 2}", f"{last}"
+    ruler = [" "] * columns
+    for start, label in ((0, "0"), ((columns - len(middle)) // 2, middle), (columns - len(end), end)):
+        ruler[start : start + len(label)] = label
+    return "\n".join([*lines, " " * (margin + 2) + "".join(ruler)])
