@@ -1,4 +1,4 @@
-"""What is done to gradients before a step. New arrays are made: nobody's gradient is changed."""
+"""What is done to gradients before a step. None changes the gradient it is given."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.engine import arrays
+from mxopt.nn.parameters import Slot
 from mxopt.sparse import RowSparse
+
+
+def as_arrays(gradients: tuple[Any, ...], slots: list[Slot]) -> list[Any]:
+    """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that aren't there."""
+    if set(map(type, gradients)) == {np.ndarray}:
+        return list(gradients)
+    return [
+        grad if grad is None else arrays.as_array(grad, f"{slot.where}, gradient")
+        for grad, slot in zip(gradients, slots, strict=True)
+    ]
 
 
 def decayed(grad: Any, weight: Any, decay: float) -> Any:

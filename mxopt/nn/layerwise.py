@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mxopt.errors import ArgumentTypeError, StatesError
+from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
 from mxopt.nn.batches import Batches
 from mxopt.nn.checks import check_bools, check_floats
@@ -108,7 +109,8 @@ class LARS(Optimizer):
 
     def construct(self, gradients: Any) -> Any:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
-        grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in self._arrays(gradients)]
+        given = g.as_arrays(self._checked(gradients), self._slots)
+        grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in given]
         positions = tuple(k for k in self._adapted if grads[k] is not None)
         plans = self._batches.plans(mindspore.lars_gradient, False, positions, grads)
         own = math.inf, self.coefficient, self.epsilon, float(self.use_clip)
@@ -121,11 +123,12 @@ class LARS(Optimizer):
         return self.opt(handed)
 
     def state_dict(self) -> dict[str, Any]:
-        """The other optimizer's, and the step."""
-        return {**super().state_dict(), "optimizer": self.opt.state_dict()}
+        """What the other optimizer keeps; LARS keeps nothing."""
+        return {"optimizer": "LARS", "inner": self.opt.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        if "optimizer" not in state_dict:
-            raise StatesError("LARS: the state_dict is not of a LARS")
-        self.opt.load_state_dict(state_dict["optimizer"])
-        super().load_state_dict(state_dict)
+        """See `Optimizer.load_state_dict`."""
+        if state_dict.get("optimizer") != "LARS" or "inner" not in state_dict:
+            raise StatesError(f"the state_dict is of {state_dict.get('optimizer')!r:.80}, this is LARS")
+        self.opt.load_state_dict(state_dict["inner"])
+        self.global_step = self.opt.global_step

@@ -78,8 +78,7 @@ class Optimizer:
     def _set_up(self, slots: list[Slot], rate: Rate, decay: Decay, loss_scale: float, is_group: bool) -> None:
         self._take(slots, decay)
         self.parameters = ParameterTuple(s.parameter for s in slots)
-        self.loss_scale = loss_scale
-        self.is_group = is_group
+        self.loss_scale, self.is_group = loss_scale, is_group
         self.is_group_lr = any(s.rate is not rate for s in slots)
         self.dynamic_lr = any(isinstance(s.rate, LearningRateSchedule) for s in slots)
         self.learning_rate = tuple(s.rate for s in slots) if self.is_group_lr else rate
@@ -108,9 +107,8 @@ class Optimizer:
 
     def get_lr(self) -> float | tuple[float, ...]:
         """The learning rate of this step; one for each parameter where groups or `lr_mult` make them differ."""
-        rates = self._rates()
-        alike = not self.is_group_lr and all(p.lr_mult == 1 for p in self.parameters)
-        return rates[0] if alike else tuple(rates)
+        rates = tuple(self._rates())
+        return rates if self.is_group_lr or any(p.lr_mult != 1 for p in self.parameters) else rates[0]
 
     def _rates(self) -> list[float]:
         now = self._rates_now()
@@ -120,10 +118,8 @@ class Optimizer:
         return {key: rate_at(rate, self.global_step) for key, rate in self._all_rates.items()}
 
     def get_weight_decay(self) -> float | tuple[float, ...]:
-        """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`.
-
-        One for each parameter where there are groups or `wd_mult` makes them differ.
-        """
+        """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`; one for
+        each parameter where there are groups or `wd_mult` makes them differ."""
         if not self.is_group and all(p.wd_mult == 1 for p in self.parameters):
             return decay_at(self._decay, self.global_step) * self.loss_scale
         return tuple(decay * self.loss_scale for decay in self._decays())
@@ -181,9 +177,9 @@ class Optimizer:
     def flatten_gradients(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """One gradient for each of `flat_parameters`.
 
-        Where the parameters of each dtype lie one right behind another in memory, and all have the same learning rate,
-        their gradients as one vector for each dtype; otherwise the gradients as they are. To be called last, since
-        `decay_weight` and the like want one gradient for each parameter.
+        Where the parameters of each dtype lie one right behind another in memory, and all have one learning rate, their
+        gradients as one vector for each dtype; otherwise as they are. Call it last: `decay_weight` and the like want
+        one gradient for each parameter.
         """
         checked, positions = self._checked(gradients), self._chunks()
         if positions is None:
@@ -202,16 +198,6 @@ class Optimizer:
     def _chunks(self) -> list[list[int]] | None:
         return None if isinstance(self.get_lr(), tuple) else flat.chunks([p.value for p in self.parameters])
 
-    def _arrays(self, gradients: Any) -> list[Any]:
-        """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that aren't there."""
-        checked = self._checked(gradients)
-        if set(map(type, checked)) == {np.ndarray}:
-            return list(checked)
-        return [
-            grad if grad is None else arrays.as_array(grad, f"{slot.where}, gradient")
-            for grad, slot in zip(checked, self._slots, strict=True)
-        ]
-
     def _checked(self, gradients: Any) -> tuple[Any, ...]:
         owner = type(self).__name__
         if not isinstance(gradients, tuple | list):
@@ -220,7 +206,7 @@ class Optimizer:
             raise ArrayError(f"{owner}: {len(gradients)} gradients for {len(self._slots)} parameters")
         return tuple(gradients)
 
-    # Where and how MindSpore runs a step. Here the arrays say where, and one process has nobody to send to.
+    # Where and how MindSpore runs a step.
 
     def broadcast_params(self, optim_result: Any) -> bool:
         """Whether the update succeeded. The parameters of one process are one: there is nothing to send."""

@@ -168,9 +168,11 @@ def _slot(given: Any, where: str, rate: Rate, decay: Decay, centralized: bool = 
 
 
 def _unrepeated(slots: list[Slot]) -> list[Slot]:
-    seen: dict[int, Slot] = {}
+    seen: dict[Any, Slot] = {}
     for slot in slots:
-        other = seen.setdefault(id(slot.given), slot)
+        value = slot.parameter.value
+        apart = arrays.is_cupy(value) or not value.size
+        other = seen.setdefault(id(value) if apart else (value.ctypes.data, value.shape, value.strides), slot)
         if other is not slot:
             raise RepeatedParameterError(f"{slot.where} is {other.where.partition(': ')[2]} once more")
     return slots

@@ -87,7 +87,7 @@ class RuleOptimizer(Optimizer):
         ArrayError
             A gradient doesn't fit its parameter. Nothing has been changed then, and the message names it.
         """
-        grads = self._arrays(gradients)
+        grads = g.as_arrays(self._checked(gradients), self._slots)
         self._sort()
         kinds, which, positions, ready = self._kinds, self._which, self._everything, set[int]()
         rates_now, decays_now = self._rates_now(), self._decays_now()
