@@ -6,7 +6,6 @@ import atexit
 import math
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
@@ -73,8 +72,7 @@ class DistKVStore(KVStoreBase):
             raise
         self._servers = self._member.welcome.servers
         self._open = True
-        self._at_exit = weakref.WeakMethod(self._close_at_exit)
-        atexit.register(_at_exit, self._at_exit)
+        atexit.register(self._close_at_exit)  # a process stays in its job until it ends, or closes the store
         self._connections = Connections(self._context, self._member, self._mode)
 
     # Values.
@@ -460,7 +458,7 @@ class DistKVStore(KVStoreBase):
             if not self._open:
                 return
             self._open = False
-            atexit.unregister(self._at_exit)
+            atexit.unregister(self._close_at_exit)
             try:
                 if not error:
                     self._connections.flush(FLUSH_S)
@@ -481,12 +479,6 @@ class DistKVStore(KVStoreBase):
         if not self._open:
             raise KVStoreError("this store is closed, or this process is no worker")
         self._connections.check()
-
-
-def _at_exit(method: Any) -> None:
-    close = method()
-    if close is not None:
-        close()
 
 
 def _sendable(optimizer: Optimizer) -> dict[str, Any]:
