@@ -99,7 +99,7 @@ class Momentum(RuleOptimizer):
 
 
 class ASGD(RuleOptimizer):
-    """Averaged descent: `param -= eta * (grad + lambd * param)`; `ax` is the parameter's average from step `t0` on.
+    """Averaged descent: `param -= eta * (grad + lambd * param)`; `ax` is the parameter's average after step `t0`.
 
     `eta` is the learning rate at first, and after step t `lr / (1 + lambd * lr * t) ** alpha`: a changed rate acts one
     step later, as in MindSpore and PyTorch. https://doi.org/10.1137/0330046
@@ -143,7 +143,7 @@ class ASGD(RuleOptimizer):
         self.eta = [lr / (1 + self.lambd * lr * t) ** self.alpha for lr in self._rates()]
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
-        return own, 1 / max(1.0, t - self.t0)
+        return own, 1 / max(1.0, t - 1 - self.t0)
 
     def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
         rate, wd, *rest = super()._row(lr, wd, ready, own)

@@ -57,8 +57,8 @@ def rmsprop_momentum(
     """RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf, with momentum."""
     grad = rescale * grad + wd * weight
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
-    velocity = gamma2 * velocity - lr * grad / np.sqrt(mean_square + epsilon)
-    return weight + velocity, mean_square, velocity
+    velocity = gamma2 * velocity + lr * grad / np.sqrt(mean_square + epsilon)
+    return weight - velocity, mean_square, velocity
 
 
 def power(x: Any, exponent: Any) -> Any:

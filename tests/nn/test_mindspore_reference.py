@@ -29,6 +29,24 @@ def test_run_gives_the_expected_parameters_after_every_step(name: str) -> None:
             np.testing.assert_allclose(flat(parameters), expected, rtol=0, atol=tolerance, err_msg=f"{source}, {step}")
 
 
+WITH_STATES = [name for name, case in CASES.items() if "states" in case and not case["departure"]]
+
+
+@pytest.mark.parametrize("name", WITH_STATES)
+def test_states_have_mindspores_names_and_values_after_every_step(name: str) -> None:
+    tolerance = 2e-3 if "float16" in name else 2e-6
+    for step, (optimizer, parameters) in enumerate(run(CASES[name])):
+        order = [[id(p) for p in optimizer.parameters].index(id(p)) for p in parameters]
+        for state in set(CASES[name]["states"]["mindspore"]) & set(vars(optimizer)):
+            ours, theirs = getattr(optimizer, state), arrays("nn")[f"{name}/mindspore/{state}"][step]
+            if (optimizer.__class__, state) == (nn.ASGD, "eta"):
+                np.testing.assert_allclose([ours[k] for k in order], theirs, rtol=1e-6)
+                continue
+            sign = -1 if name.startswith("RMSProp-centered") and state == "moment" else 1  # the core's has the other
+            bound = tolerance * max(1, np.abs(theirs).max())
+            np.testing.assert_allclose(sign * flat([ours[k] for k in order]), theirs, rtol=0, atol=bound, err_msg=state)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_engines_give_the_same_bits(name: str) -> None:
     compiled = [flat(parameters) for _, parameters in run(CASES[name])]
