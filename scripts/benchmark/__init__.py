@@ -1,0 +1,1 @@
+"""The project's benchmark of local updates; `scripts/bench` runs it."""

@@ -1,0 +1,196 @@
+"""The rows of the benchmark: a table of optimizers, a table of kinds of work, and the cases they make together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Shape = tuple[int, ...]
+TABLE_WIDTH = 64  # floats in a row of the sparse table
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A row's optimizer: `create(name, **options)`.
+
+    `passes` says what an update must touch, "read > written" for each pass over the memory: `w` the weight, `g` the
+    gradient, `a`, `b`, `c` its states. The limit does this and nothing else. `lazy`: it can leave rows alone for
+    which a row-sparse gradient has none. `layerwise`: it needs norms of the whole tensor. `noisy`: it draws random
+    numbers, so memory isn't what limits it.
+    """
+
+    name: str
+    passes: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    lazy: bool = True
+    layerwise: bool = False
+    noisy: bool = False
+
+
+MOMENTUM = {"momentum": 0.9}
+OPTIMIZERS = {
+    "sgd": Optimizer("sgd", ("wg > w",)),
+    "sgd-momentum": Optimizer("sgd", ("wga > wa",), MOMENTUM),
+    "nag": Optimizer("nag", ("wg > w",)),
+    "nag-momentum": Optimizer("nag", ("wga > wa",), MOMENTUM),
+    "signsgd": Optimizer("signum", ("wg > w",), {"momentum": 0.0}),
+    "signum": Optimizer("signum", ("wga > wa",)),
+    "dcasgd": Optimizer("dcasgd", ("wga > wa",)),
+    "dcasgd-momentum": Optimizer("dcasgd", ("wgab > wab",), MOMENTUM),
+    "sgld": Optimizer("sgld", ("wg > w",), lazy=False, noisy=True),
+    "test": Optimizer("test", ("wg > wa",), lazy=False),
+    "adam": Optimizer("adam", ("wgab > wab",)),
+    "adamw": Optimizer("adamw", ("wgab > wab",)),
+    "adabelief": Optimizer("adabelief", ("wgab > wab",)),
+    "adamax": Optimizer("adamax", ("wgab > wab",)),
+    "nadam": Optimizer("nadam", ("wgab > wab",)),
+    "ftml": Optimizer("ftml", ("wgabc > wabc",)),
+    "adagrad": Optimizer("adagrad", ("wga > wa",)),
+    "groupadagrad": Optimizer("groupadagrad", ("wg > w",)),  # and one number for each row
+    "adadelta": Optimizer("adadelta", ("wgab > wab",)),
+    "rmsprop": Optimizer("rmsprop", ("wga > wa",)),
+    "rmsprop-centered": Optimizer("rmsprop", ("wgabc > wabc",), {"centered": True}),
+    "ftrl": Optimizer("ftrl", ("wgab > wab",)),
+    "lbsgd": Optimizer("lbsgd", ("wga > wa",), MOMENTUM),
+    "lbsgd-lars": Optimizer("lbsgd", ("wg >", "wga > wa"), {**MOMENTUM, "warmup_strategy": "lars"}, layerwise=True),
+    "lars": Optimizer("lars", ("wg >", "wga > wa"), MOMENTUM, layerwise=True),
+    "lamb": Optimizer("lamb", ("wgab > ab", "wab > w"), lazy=False, layerwise=True),
+    "lans": Optimizer("lans", ("g >", "wgab > ab", "wgab > w"), lazy=False, layerwise=True),
+}
+ALIASES = ("ccsgd",)  # registered names that have no row, because they are another's
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of work: what is updated, and in which unit its time is told.
+
+    `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the gradient has these.
+    """
+
+    title: str
+    unit: str = "ms"
+    shapes: tuple[Shape, ...] = ()
+    dtype: str = "float32"
+    fresh: bool = False
+    rows: int = 0
+
+    @property
+    def master(self) -> bool:
+        return self.dtype != "float32"
+
+
+def resnet50() -> tuple[Shape, ...]:
+    """The shapes of ResNet-50's 161 parameters."""
+    shapes: list[Shape] = []
+
+    def convolution(out: int, channels: int, size: int) -> None:
+        shapes.extend([(out, channels, size, size), (out,), (out,)])  # with its batch norm
+
+    convolution(64, 3, 7)
+    channels = 64
+    for blocks, width in ((3, 64), (4, 128), (6, 256), (3, 512)):
+        for block in range(blocks):
+            convolution(width, channels, 1)
+            convolution(width, width, 3)
+            convolution(4 * width, width, 1)
+            if block == 0:
+                convolution(4 * width, channels, 1)
+            channels = 4 * width
+    return (*shapes, (1000, 2048), (1000,))
+
+
+BIG, TABLE = ((390_625, TABLE_WIDTH),), ((1_000_000, TABLE_WIDTH),)
+KINDS = {
+    "dense": Kind("one tensor of 25M float32", shapes=BIG),
+    "resnet50": Kind("ResNet-50's 161 tensors", shapes=resnet50()),
+    "small": Kind("1,000 tensors of 256 floats, fresh gradients", shapes=((256,),) * 1000, fresh=True),
+    "tiny": Kind("one tensor of 16 floats", "µs", ((16,),)),
+    "float16": Kind("25M float16 with float32 master", shapes=BIG, dtype="float16"),
+    "bfloat16": Kind("25M bfloat16 with float32 master", shapes=BIG, dtype="bfloat16"),
+    "sparse1k": Kind("1,000 rows of a 1M × 64 table", shapes=TABLE, rows=1_000),
+    "sparse50k": Kind("50,000 rows of a 1M × 64 table", shapes=TABLE, rows=50_000),
+    "startup": Kind("a fresh process", "s"),
+    "busy": Kind("25M float32, one core kept busy by another process", shapes=BIG),
+}
+UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
+QUICK = {
+    **dict.fromkeys(("resnet50", "small", "tiny", "sparse1k", "sparse50k"), ("sgd-momentum", "adam")),
+    **{"dense": ("sgd-momentum", "adam", "lamb"), "float16": ("adam",), "bfloat16": ("adam",), "busy": ("adam",)},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: an optimizer at one kind of work, in full, as plain data for a worker."""
+
+    kind: str
+    optimizer: str
+    shapes: tuple[Shape, ...]
+    dtype: str = "float32"
+    fresh: bool = False
+    rows: int = 0
+
+    @property
+    def row(self) -> Optimizer:
+        return OPTIMIZERS[self.optimizer]
+
+    @property
+    def master(self) -> bool:
+        return self.dtype != "float32"
+
+    @property
+    def passes(self) -> list[tuple[str, str]]:
+        """What each pass reads and writes. With a master copy (`m`) that is read in the weight's place."""
+        passes = [p.replace(" ", "").split(">") for p in self.row.passes]
+        if self.master:
+            return [(reads.replace("w", "m"), writes.replace("w", "wm")) for reads, writes in passes]
+        return [(reads, writes) for reads, writes in passes]
+
+    def itemsize(self, array: str) -> int:
+        return 2 if self.master and array in "wg" else 4
+
+    @property
+    def bytes(self) -> int:
+        """What all passes together read and write."""
+        elements = sum(math.prod(shape) for shape in self.shapes)
+        touched = elements if not self.rows else self.rows * TABLE_WIDTH
+        total = 0
+        for reads, writes in self.passes:
+            for array in reads:
+                whole = not writes and array == "w"  # a norm is of the whole weight, whatever the gradient's rows
+                total += self.itemsize(array) * (elements if whole else touched)
+            total += sum(self.itemsize(array) for array in writes) * touched
+        return total
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_case(data: dict[str, Any]) -> Case:
+    """The case that `Case.plain` gave, after a journey through JSON."""
+    return Case(**{**data, "shapes": tuple(map(tuple, data["shapes"]))})
+
+
+def has(kind: str, optimizer: Optimizer) -> bool:
+    """Whether there is such a row."""
+    return optimizer.lazy or not KINDS[kind].rows
+
+
+def cases(quick: bool, scale: float) -> list[Case]:
+    """All rows with arrays, kind by kind. `scale` below 1 makes the large arrays smaller."""
+    found = []
+    for kind, work in KINDS.items():
+        if not work.shapes:
+            continue
+        names = ("adam",) if kind == "busy" else tuple(OPTIMIZERS)
+        for name in QUICK.get(kind, ()) if quick else names:
+            if has(kind, OPTIMIZERS[name]):
+                shapes = tuple(_scaled(shape, scale) for shape in work.shapes)
+                rows = max(1, math.ceil(work.rows * scale)) if work.rows else 0
+                found.append(Case(kind, name, shapes, work.dtype, work.fresh, rows))
+    return found
+
+
+def _scaled(shape: Shape, scale: float) -> Shape:
+    return (max(1, math.ceil(shape[0] * scale)), *shape[1:]) if math.prod(shape) > 1000 else shape

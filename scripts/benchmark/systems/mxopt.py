@@ -1,0 +1,49 @@
+"""mxopt itself, called as a user calls it: through `get_updater`."""
+
+from __future__ import annotations
+
+import itertools
+
+import mxopt
+from benchmark import inputs
+from benchmark.cases import Case
+from benchmark.timing import Job
+
+
+def version() -> str:
+    return mxopt.__version__
+
+
+def ways(case: Case) -> list[str]:
+    return ["list" if len(case.shapes) > 1 else "call"]
+
+
+def build(case: Case, way: str) -> Job:
+    optimizer = mxopt.create(case.row.name, multi_precision=case.master, **case.row.options)
+    updater = mxopt.get_updater(optimizer)
+    weights, grads = inputs.dense(case)
+    if case.rows:
+        optimizer.lazy_update = True
+        return _sparse(case, updater, weights[0])
+    if way == "call":
+        (weight,), (grad,) = weights, grads
+        return Job(lambda: updater(0, grad, weight))
+    indices, now = list(range(len(weights))), grads
+
+    def renew() -> None:
+        nonlocal now
+        now = [grad.copy() for grad in grads]
+
+    return Job(lambda: updater(indices, now, weights), renew if case.fresh else None)
+
+
+def _sparse(case: Case, updater: mxopt.Updater, weight: object) -> Job:
+    shape = case.shapes[0]
+    grads = itertools.cycle([mxopt.sparse.row_sparse_array(pair, shape=shape) for pair in inputs.sparse(case)])
+    now = None
+
+    def renew() -> None:
+        nonlocal now
+        now = next(grads)
+
+    return Job(lambda: updater(0, now, weight), renew)

@@ -1,0 +1,116 @@
+"""The benchmark runs, its tables are complete, and its numbers mean what they say; the seconds don't matter."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("psutil")
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchmark import cases, driver, tables, targets  # noqa: E402
+
+import mxopt  # noqa: E402
+
+TINY = ["--systems", "mxopt,limit", "--scale", "0.0002", "--seconds", "0.002", "--quick"]
+ROWS = [f"{kind}/{optimizer}" for kind, names in cases.QUICK.items() for optimizer in names]
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT}"}
+    command = [sys.executable, "-m", "benchmark", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run of mxopt and the limit writes."""
+    file = tmp_path_factory.mktemp("bench") / "result.json"
+    only = [x for row in ROWS for x in ("--only", row)]
+    done = bench(*TINY, *only, "--json", file)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(file.read_text())
+    return {**found, "file": file}
+
+
+def test_every_registered_optimizer_has_a_row() -> None:
+    here = {row.name for row in cases.OPTIMIZERS.values()}
+    registered = {n for n, c in mxopt.Optimizer.opt_registry.items() if c.__module__.startswith("mxopt.optimizer.")}
+    assert registered - here == set(cases.ALIASES)
+
+
+def test_passes_touch_what_the_rules_touch() -> None:
+    for row in cases.OPTIMIZERS.values():
+        rule = mxopt.create(row.name, **row.options).rule
+        names = dict(zip(rule.states, "abc", strict=False)) | {"weight": "w", "grad": "g"}
+        if rule.row_state is not None:  # a number for each row, not worth counting
+            del names[rule.row_state]
+        written = {names[w] for stage in rule.stages for w in stage.writes if w in names}
+        assert set("".join(p.partition(">")[2] for p in row.passes).strip()) - {" "} == written, row
+        assert len(row.passes) == len(rule.stages), row
+        assert (row.lazy, row.layerwise) == (rule.lazy, rule.layerwise), row
+
+
+def test_resnet50_has_its_shapes() -> None:
+    shapes = cases.resnet50()
+    assert len(shapes) == 161
+    assert sum(map(math.prod, shapes)) == 25_557_032
+
+
+def test_every_row_is_measured_beside_its_limit(result: dict[str, Any]) -> None:
+    rows = [driver.make_row(row) for row in result["rows"]]
+    assert [f"{row.kind}/{row.optimizer}" for row in rows] == sorted(ROWS, key=_order)
+    for row in rows:
+        assert not row.failures, row
+        assert {"mxopt", row.reference} <= set(row.systems), row
+        assert (row.ratio("mxopt") or 0) > 0, row
+
+
+def _order(name: str) -> tuple[int, int]:
+    kind, optimizer = name.split("/")
+    return list(cases.KINDS).index(kind), cases.QUICK[kind].index(optimizer)
+
+
+def test_a_result_becomes_markdown_and_a_picture(result: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page, picture = tmp_path / "page.md", tmp_path / "picture.png"
+    done = bench("--from", result["file"], "--markdown", page, "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    assert "### One tensor of 25M float32 (ms)" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def row(kind: str, optimizer: str, remarks: tuple[str, ...] = (), **milliseconds: list[float]) -> driver.Row:
+    systems = {n: driver.Times({"only": [x / 1e3 for x in times]}) for n, times in milliseconds.items()}
+    return driver.Row(kind, optimizer, systems=systems, remarks=list(remarks))
+
+
+def test_ratios_compare_times_of_the_same_round() -> None:
+    slow_then_fast = row("dense", "adam", mxopt=[14, 14, 7, 7, 7], limit=[10, 10, 5, 5, 5])
+    assert slow_then_fast.ratio("mxopt") == pytest.approx(1.4)
+
+
+def test_the_best_way_counts() -> None:
+    times = driver.Times({"slow": [2.0, 2.0], "fast": [1.0, None]})
+    assert (times.way, times.median) == ("fast", 1.0)
+
+
+def test_a_target_is_missed_by_its_worst_row() -> None:
+    rows = [row("dense", "adam", mxopt=[5.2], limit=[5.0]), row("dense", "sgd", ("stolen",), mxopt=[3.0], limit=[2.0])]
+    verdict = targets.check(rows)[0]
+    assert [r.optimizer for _, r in verdict.missed] == ["sgd"]
+    assert tables.verdicts([verdict]).rows[0][2:] == ["sgd 1.50 ×", "missed by 1 of 2", "disturbed: sgd"]
+
+
+def test_a_target_nobody_measured_is_neither_met_nor_missed() -> None:
+    assert all(not verdict.missed and not verdict.values for verdict in targets.check([]))
