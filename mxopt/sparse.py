@@ -29,6 +29,17 @@ class RowSparse:
     def dtype(self) -> np.dtype:
         return self.data.dtype
 
+    def is_sound(self) -> bool:
+        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or written to."""
+        if getattr(self.indices, "dtype", None) != np.int64 or not self.indices.flags.c_contiguous:
+            return False
+        indices = to_host(self.indices)
+        if indices.ndim != 1 or getattr(self.data, "shape", None) != (len(indices), *self.shape[1:]):
+            return False
+        if not len(indices):
+            return True
+        return bool(indices[0] >= 0 and indices[-1] < self.shape[0] and (indices[1:] > indices[:-1]).all())
+
     def todense(self) -> np.ndarray:
         """A new dense array with the same values."""
         with on_device_of(self.data):

@@ -22,8 +22,10 @@ DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | 
 def as_array(x: Any, name: str) -> Any:
     """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a buffer or
     DLPack without a copy. `name` is what an error calls it."""
-    if isinstance(x, np.ndarray | RowSparse) or is_cupy(x):
+    if type(x) is np.ndarray or isinstance(x, RowSparse) or is_cupy(x):
         return x
+    if isinstance(x, np.ndarray):
+        return np.asarray(x)  # a subclass may compute differently
     value = getattr(x, "value", None)
     if value is not None and type(x).__module__.startswith("mxopt."):
         return as_array(value, name)
@@ -44,9 +46,9 @@ def is_array(x: Any) -> bool:
 
 
 def _from_dlpack(x: Any) -> np.ndarray:
-    if hasattr(x, "detach"):  # a torch.Tensor; one that requires grad doesn't lend its memory
-        x = x.detach()
-        torch: Any = sys.modules["torch"]
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        x = x.detach()  # one that requires grad doesn't lend its memory
         if x.dtype is torch.bfloat16:  # NumPy's DLPack doesn't know it
             return np.from_dlpack(x.view(torch.int16)).view(BFLOAT16)
     return np.from_dlpack(x)
@@ -73,26 +75,31 @@ def check_grad(weight: Any, grad: Any, name: str) -> None:
         _check_place(grad, weight, name, "the gradient")
     if grad.shape != weight.shape:
         raise ArrayError(f"{name}: the weight has shape {weight.shape}, the gradient {grad.shape}")
-    narrower = grad.dtype in DTYPES and grad.dtype.itemsize <= max(weight.dtype.itemsize, 4)
-    if not narrower:
+    if not _fits(weight, grad.dtype):
         raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't take a gradient of {grad.dtype}")
     if overlap(weight, grad):
         raise ArrayError(f"{name}: the gradient shares memory with the weight")
-    if isinstance(grad, RowSparse):
-        indices = to_host(grad.indices)
-        if len(indices) and (indices[0] < 0 or indices[-1] >= weight.shape[0] or np.any(indices[1:] <= indices[:-1])):
-            raise ArrayError(f"{name}: row indices must be ascending and within 0 to {weight.shape[0] - 1}")
+    if isinstance(grad, RowSparse) and not grad.is_sound():
+        raise ArrayError(
+            f"{name}: the gradient needs row indices (int64) that are ascending and within 0 to {weight.shape[0] - 1},"
+            " one for each row of its data"
+        )
 
 
 def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
     """Raises where `state` can't be a state of `weight`, for which it needs `shape`."""
     _check_place(state, weight, name, what)
-    if state.dtype not in DTYPES:
-        raise ArrayTypeError(f"{name}: {what} must be a floating-point array, got {state.dtype}")
+    if not _fits(weight, state.dtype):
+        raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't have {what} of {state.dtype}")
     if not _writeable(state):
         raise ArrayError(f"{name}: {what} is read-only")
     if state.shape != shape:
         raise ArrayError(f"{name}: {what} has shape {state.shape}, needs {shape}")
+
+
+def _fits(weight: Any, dtype: np.dtype) -> bool:
+    """Whether a value of `dtype` is exact in the arithmetic for `weight`: its own precision, float32 at least."""
+    return dtype in DTYPES and dtype.itemsize <= max(weight.dtype.itemsize, 4)
 
 
 def _check_place(array: Any, weight: Any, name: str, what: str) -> None:

@@ -52,7 +52,7 @@ def compile_assembly(assembly: str, name: str) -> int:
         module.data_layout = str(machine.target_data)
         engine.add_module(module)
         engine.finalize_object()
-        return engine.get_function_address(unique)
+        return int(engine.get_function_address(unique))
 
 
 @cache

@@ -224,9 +224,9 @@ class RowsPart(NativePart):
         fits = (
             bool(self._bind(self.address))
             and grad.shape == self.shape
+            and grad.is_sound()
             and grad.data.dtype == self.dtypes[0][1]
             and grad.data.flags.c_contiguous
-            and ascending(grad.indices, self.shape[0])
             and not np.may_share_memory(weight, grad.data)
         )
         if fits:
@@ -235,14 +235,6 @@ class RowsPart(NativePart):
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return self.bind_one(*weights, *grads)
-
-
-def ascending(indices: np.ndarray, rows: int) -> bool:
-    """Whether row indices are ascending and within 0 to `rows` - 1."""
-    if not len(indices):
-        return True
-    inside = indices[0] >= 0 and indices[-1] < rows
-    return bool(inside and (indices[1:] > indices[:-1]).all())
 
 
 class StagedPart:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.engine import Tensor, arrays
+from mxopt.engine import Tensor
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.optimizer.adam import _Moments
 from mxopt.optimizer.base import LISTS, Index, register
@@ -160,7 +160,10 @@ class LBSGD(MomentumOptimizer):
         return velocity if self.batch_scale == 1 else (velocity, self.new_state("sum", weight))
 
     def state_arrays(self, state: Any) -> tuple[Any, ...]:
-        return super().state_arrays(state if self.batch_scale == 1 else state[0])
+        if self.batch_scale == 1:
+            return super().state_arrays(state)
+        velocity, _ = state
+        return super().state_arrays(velocity)
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         lr *= self._growth(self._calls(t))
@@ -191,8 +194,8 @@ class LBSGD(MomentumOptimizer):
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
         if isinstance(index, LISTS):
-            for tensor in self._tensors(index, weight, grad, state, masters):  # all of them before the first changes
-                tensor.check(self.rule)
+            for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
+                self._checked(*arguments, masters)
             for arguments in zip(index, weight, grad, state, strict=True):
                 self._update(*arguments, masters)
         elif self.batch_scale == 1:
@@ -200,13 +203,19 @@ class LBSGD(MomentumOptimizer):
         else:
             self._accumulate(index, weight, grad, state, masters)
 
+    def _checked(self, index: Index, weight: Any, grad: Any, state: Any, masters: bool) -> tuple[Tensor, Any]:
+        """The arrays of an update, and the sum of gradients where there is one. Raises where they don't fit."""
+        (tensor,) = self._tensors((index,), (weight,), (grad,), (state,), masters)
+        tensor.check(self.rule)
+        if self.batch_scale == 1:
+            return tensor, None
+        total = (state if tensor.master is None else self.split(state)[0])[1]
+        Tensor(tensor.name, tensor.weight, tensor.grad, (total,)).check(sgd.test)
+        return tensor, total
+
     def _accumulate(self, index: Index, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
-        grad = arrays.as_array(grad, f"parameter {index!r}, grad")
-        inner = self.split(state)[0] if masters and weight.dtype.itemsize == 2 else state
-        total = inner[1]
-        Tensor(f"parameter {index!r}", weight, grad, (total,)).check(sgd.test)
-        self._tensors((index,), (weight,), (grad,), (state,), masters)[0].check(self.rule)
+        tensor, total = self._checked(index, weight, grad, state, masters)
+        grad = tensor.grad
         with np.errstate(all="ignore"):
             if isinstance(grad, RowSparse):
                 total[grad.indices] += grad.data.astype(total.dtype)

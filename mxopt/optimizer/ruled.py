@@ -182,14 +182,14 @@ class RuleOptimizer(Optimizer):
         for index, weight, grad, state in zip(indices, weights, grads, states, strict=True):
             name = f"parameter {index!r}" + (f" ({self.idx2name[index]})" if index in self.idx2name else "")
             weight, master = arrays.as_array(weight, f"{name}, weight"), None
-            if masters and weight.dtype.itemsize == 2:
-                try:
-                    state, master = self.split(state)
-                except (TypeError, ValueError):
-                    raise ArrayError(f"{name}: needs a state of create_state_multi_precision, got {state!r}") from None
             try:
+                if masters and weight.dtype.itemsize == 2:
+                    state, master = self.split(state)
+                    if not arrays.is_array(master):
+                        raise TypeError
                 state = self.state_arrays(state)
-            except (TypeError, IndexError):
-                raise ArrayError(f"{name}: needs the state of create_state, got {state!r}") from None
+            except (TypeError, ValueError):
+                made = "create_state_multi_precision" if masters else "create_state"
+                raise ArrayError(f"{name}: needs a state made by {made}, got {state!r:.200}") from None
             tensors.append(Tensor(name, weight, grad, state, master))
         return tensors
