@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options, Step
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.rules import adam, pytorch
@@ -21,6 +22,8 @@ def _corrections(at: Step) -> tuple[float, float]:
     In float32, 1 - 0.999 is 1.3e-5 off; with corrections that are off by as much, the steps come out right.
     """
     beta1, beta2 = (float(at.real(beta)) for beta in at.group["betas"])
+    if max(beta1, beta2) == 1:
+        raise ArgumentError(f"betas {at.group['betas']} can't be told from 1 in {at.real.__name__}")
     return 1 - beta1**at.t, math.sqrt(1 - beta2**at.t)
 
 
@@ -47,13 +50,6 @@ class Adam(Optimizer):
         Keep float32 master copies of float16 and bfloat16 parameters.
     lazy_update : bool
         Leave the rows alone for which a row-sparse gradient has none.
-
-    >>> import numpy as np
-    >>> weight = np.ones(2, np.float32)
-    >>> optimizer = Adam([weight], lr=0.1)
-    >>> optimizer((np.array([0.5, -0.5], np.float32),))
-    >>> weight
-    array([0.9, 1.1], dtype=float32)
     """
 
     def __init__(
