@@ -122,7 +122,8 @@ class AdaFactor(RuleOptimizer):
         def mean(state: ParameterTuple, values: Any) -> Any:
             return kept * state[k].value + (1 - kept) * values
 
-        square = grad * grad + self.eps[0]
+        square = grad * grad
+        square += self.eps[0]
         if grad.ndim < 2:
             root = mean(self.exp_avg_sq, square)
             self._renewed[k] = [(self.exp_avg_sq, root)]

@@ -135,7 +135,8 @@ class RMSProp(RuleOptimizer):
     use_locking : bool
         Without effect.
     centered : bool
-        Divide by the standard deviation instead, https://arxiv.org/abs/1308.0850.
+        Divide by the standard deviation instead, https://arxiv.org/abs/1308.0850. The state `moment` then points
+        downhill.
     """
 
     def __init__(

@@ -93,14 +93,14 @@ class Optimizer:
 
     # A step.
 
-    def __call__(self, gradients: Sequence[Any]) -> Any:
-        """Takes a step, and counts it. What is wrong with the gradients is raised before anything is changed."""
-        result = self.construct(gradients)
+    def __call__(self, *hyper_params: Any) -> Any:
+        """Takes a step with these gradients, and counts it once it is done."""
+        result = self.construct(*hyper_params)
         self.global_step += 1
         return result
 
-    def construct(self, gradients: Any) -> Any:
-        """Updates the parameters. Subclasses define this."""
+    def construct(self, *hyper_params: Any) -> Any:
+        """Updates the parameters by the gradients, the only argument here. Subclasses define this."""
         raise NotImplementedError(f"{type(self).__name__} must define construct(gradients)")
 
     # Learning rate and weight decay.

@@ -76,8 +76,10 @@ def as_rate(value: Any, where: str) -> Rate:
     """A learning rate as something to ask at each step: a parameter without axes, or a schedule."""
     if isinstance(value, LearningRateSchedule):
         return value
-    if isinstance(value, Parameter) and value.shape == ():
-        return value
+    if isinstance(value, Parameter):
+        if value.shape == ():
+            return value
+        value = value.asnumpy()
     if isinstance(value, str) or not (isinstance(value, float | int | np.number | Iterable) or hasattr(value, "ndim")):
         raise ArgumentTypeError(
             f"{where}: learning_rate must be a float, an int, an array, an iterable or a LearningRateSchedule,"

@@ -23,7 +23,7 @@ class Documented(nn.Optimizer):
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         self.momentum = momentum
 
-    def construct(self, gradients: Any) -> bool:
+    def construct(self, gradients: Any) -> bool:  # type: ignore[override]
         lr = self.get_lr()
         gradients = self.decay_weight(gradients)
         gradients = self.gradients_centralization(gradients)
@@ -100,6 +100,13 @@ def test_a_single_rate_is_fixed_and_can_be_set(rate: Any) -> None:
     optimizer.learning_rate.set_data(np.array(0.25))
     optimizer((ones(1),))
     assert (weight, optimizer.get_lr(), optimizer.dynamic_lr) == (0.75, 0.25, False)
+
+
+def test_rates_may_come_as_parameters() -> None:
+    rate = Parameter(np.array(0.5))
+    optimizer = nn.SGD([ones(1)], learning_rate=rate)
+    assert optimizer.learning_rate is rate
+    assert nn.SGD([ones(1)], learning_rate=Parameter(np.array([0.5, 0.25]))).get_lr() == 0.5
 
 
 def test_own_schedule_may_be_a_dataclass() -> None:
