@@ -27,6 +27,7 @@ class RowSparse:
 
     @property
     def dtype(self) -> np.dtype:
+        """Of the data."""
         return self.data.dtype
 
     def is_sound(self) -> bool:

@@ -130,6 +130,7 @@ _crew: Crew | None = None
 
 
 def crew() -> Crew:
+    """The crew of this process."""
     global _crew
     if _crew is None:
         _crew = Crew(settings.default_threads() - 1)

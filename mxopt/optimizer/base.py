@@ -168,6 +168,7 @@ class Optimizer:
             self.update(index, weight, grad, state)
 
     def uses_master(self, weight: Any) -> bool:
+        """Whether there is a float32 master copy of `weight`."""
         return self.multi_precision and weight.dtype.itemsize == 2
 
     def join(self, inner: Any, master: Any) -> Any:
