@@ -81,6 +81,7 @@ class Connections:
     def _open(self, server: int, endpoint: str) -> Channel:
         identity = f"{self.member.job}/{self.member.rank}/{self.member.incarnation}".encode()[:255]
         socket = sockets.connect(self._context, endpoint, self.member.keys, identity)
+        socket.setsockopt(zmq.RCVTIMEO, SLICE_MS)
         self._poller.register(socket, zmq.POLLIN)
         return Channel(server, endpoint, socket)
 
@@ -131,7 +132,8 @@ class Connections:
 
     def check(self) -> None:
         """Raises what went wrong since the last call, with a push or with the job."""
-        self._receive(0)
+        if any(c.pending for c in self.channels):
+            self._receive(0)
         self._raise()
 
     # Inside.
@@ -165,30 +167,35 @@ class Connections:
     def _receive(self, timeout: int) -> bool:
         """Takes all answers that are there, waiting up to `timeout` milliseconds for the first. Whether there were any."""
         if self._only is not None:
-            if not self._only.poll(timeout):
-                return False
-            ready = {self._only}
-        else:
-            ready = set(dict(self._poller.poll(timeout)))
+            return self._take_all(self.channels[0], 0 if timeout else zmq.DONTWAIT)
+        ready = set(dict(self._poller.poll(timeout)))
         for channel in self.channels:
             if channel.socket in ready:
-                self._take_all(channel)
+                self._take_all(channel, zmq.DONTWAIT)
         return bool(ready)
 
-    def _take_all(self, channel: Channel) -> None:
-        socket = channel.socket
+    def _take_all(self, channel: Channel, flags: int) -> bool:
+        """Takes the answers of one server; without DONTWAIT it waits a little for the first."""
+        recv, any_came = channel.socket.recv, False
         while True:
             try:
-                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+                frame = recv(flags, False)
             except zmq.Again:
                 break
+            frames = [frame.bytes]
+            while frame.more:
+                frame = recv(0, False)
+                frames.append(frame if len(frame) >= COPY_BELOW else frame.bytes)
+            any_came, flags = True, zmq.DONTWAIT
             try:
-                answer = wire.decode([frames[0].bytes, *frames[1:]])
+                self._take(channel, wire.decode(frames))
             except ProtocolError as error:
                 log.warning("%s sent no valid message: %s", channel, error)
-                continue
-            self._take(channel, answer)
-        channel.heard = time.monotonic()
+            if not channel.pending:
+                break
+        if any_came:
+            channel.heard = time.monotonic()
+        return any_came
 
     def _take(self, channel: Channel, answer: Any) -> None:
         if isinstance(answer, m.Ready):

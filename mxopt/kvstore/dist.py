@@ -26,7 +26,7 @@ from mxopt.kvstore.exchange import PLANS, Item, Meta, gather, plan, scatter
 from mxopt.kvstore.local import with_ids
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.placement import layout, needs_whole
-from mxopt.kvstore.values import Key, Keys, Pairs, total, write_rows
+from mxopt.kvstore.values import Key, Keys, total, write_rows
 from mxopt.optimizer import Optimizer
 from mxopt.sparse import RowSparse
 
@@ -64,6 +64,7 @@ class DistKVStore(KVStoreBase):
         self._open = False
         if self._settings.role != "worker":
             return  # KVStoreServer makes this process what it is
+        wire.tune_memory()
         self._context = zmq.Context()
         try:
             self._member = Membership(self._context, self._settings, "worker")
@@ -147,7 +148,7 @@ class DistKVStore(KVStoreBase):
         """
         with self._lock:
             self._check()
-            values = self._summed(self._keys.pairs(key, value))
+            values = self._summed(key, value)
             call = None if self._confirmed else Call()
             self._push(values, None, call)
             if call is not None:
@@ -169,7 +170,7 @@ class DistKVStore(KVStoreBase):
             raise KVStoreError("a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull")
         with self._lock:
             self._check()
-            outs = self._outs(self._keys.pairs(key, out, "out"))
+            outs = self._outs(key, out)
             call = Call()
             for item in self._items(tuple(outs)):
                 message = m.Pull(0, item.keys, item.piece)
@@ -180,13 +181,10 @@ class DistKVStore(KVStoreBase):
         """`push` and `pull` in one message each way. Without `out` the values are written into `value`."""
         with self._lock:
             self._check()
-            given = self._keys.pairs(key, value)
-            pairs = given if out is None else self._keys.pairs(key, out, "out")
-            values = self._summed(given)
-            outs = self._outs(pairs)
+            values = self._summed(key, value)
+            outs = self._outs(key, value if out is None else out)
             call = Call()
-            sparse = {k for k, v in values.items() if isinstance(v, RowSparse)}
-            if sparse or outs.keys() != values.keys():
+            if outs.keys() != values.keys() or any(type(v) is RowSparse for v in values.values()):
                 self._push(values, None, None)
                 self.pull(list(outs), list(outs.values()))
                 return
@@ -227,7 +225,7 @@ class DistKVStore(KVStoreBase):
                 target = data[first:last]
 
                 def sink(answer: m.Values, target: np.ndarray = target) -> None:
-                    found = wire.array_of(answer.data[0], meta.dtype, target.size, f"key {meta.key!r}, rows")
+                    found = wire.array_of(answer.data[0], meta.dtype, target.size, meta.key)
                     target[...] = found.reshape(target.shape)
 
                 message = m.PullRows(0, meta.key, [wire.bytes_of(ids[first:last] - stripe.start)])
@@ -237,7 +235,29 @@ class DistKVStore(KVStoreBase):
 
     # What a push sends.
 
-    def _summed(self, pairs: Pairs) -> dict[Key, Any]:
+    def _plain(self, key: Any, values: Any) -> dict[Key, Any] | None:
+        """Keys and arrays that are just what the servers hold, the usual case; None for everything else."""
+        if type(values) is np.ndarray:
+            meta = self._metas.get(key) if type(key) in (int, str) else None
+            return {key: values} if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype else None
+        if type(key) is not list or type(values) is not list or len(key) != len(values):
+            return None
+        try:
+            metas = [self._metas[k] for k in key]
+            for meta, v in zip(metas, values, strict=True):
+                if type(v) is not np.ndarray or v.shape != meta.shape or v.dtype != meta.dtype:
+                    return None
+        except (KeyError, TypeError):
+            return None
+        found = dict(zip(key, values, strict=True))
+        return found if len(found) == len(key) else None
+
+    def _summed(self, keys: Any, given: Any) -> dict[Key, Any]:
+        """The sum of each key's values."""
+        plain = self._plain(keys, given)
+        if plain is not None:
+            return plain
+        pairs = self._keys.pairs(keys, given)
         self._keys.need(pairs)
         found: dict[Key, Any] = {}
         for key, values in self._keys.in_order(pairs):
@@ -252,7 +272,12 @@ class DistKVStore(KVStoreBase):
             found[key] = value
         return found
 
-    def _outs(self, pairs: Pairs) -> dict[Key, list[Any]]:
+    def _outs(self, keys: Any, given: Any) -> dict[Key, list[Any]]:
+        """The dense outs of each key."""
+        plain = self._plain(keys, given)
+        if plain is not None:
+            return {key: [out] for key, out in plain.items()}
+        pairs = self._keys.pairs(keys, given, "out")
         self._keys.need(pairs)
         found: dict[Key, list[Any]] = {}
         for key, outs in pairs:
@@ -260,7 +285,7 @@ class DistKVStore(KVStoreBase):
             for out in outs:
                 if not isinstance(out, RowSparse) and out.shape != shape:
                     raise ArrayError(f"key {key!r}: the servers hold shape {shape}, out has {out.shape}")
-            dense = [_host(o) for o in outs if not isinstance(o, RowSparse)]
+            dense = [o for o in outs if not isinstance(o, RowSparse)]
             if dense:
                 found[key] = dense
         return found
@@ -506,10 +531,6 @@ def _dense(value: Any, key: Key) -> np.ndarray:
         names = ", ".join(arrays.DTYPES.values())
         raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {array.dtype}")
     return array
-
-
-def _host(out: Any) -> Any:
-    return out
 
 
 def _named(outs: Mapping[Key, Any]) -> str:

@@ -12,6 +12,7 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.placement import Layout
 from mxopt.kvstore.wire import PIECE, Key
 
+ALONE = 1 << 15  # bytes from which a key has a message of its own: joining it with others would cost a copy
 PLANS = 256  # plans kept; one for each list of keys that is used together
 
 
@@ -54,7 +55,7 @@ def plan(metas: Sequence[Meta]) -> list[Item]:
     for meta in metas:
         stripes = meta.layout.stripes
         itemsize = meta.dtype.itemsize
-        if len(stripes) == 1 and stripes[0].pieces == 1:
+        if len(stripes) == 1 and stripes[0].pieces == 1 and meta.size * itemsize < ALONE:
             server = stripes[0].server
             batch = batches.get((server, meta.dtype))
             if batch is None or batch.nbytes + meta.size * itemsize > PIECE:
@@ -90,12 +91,13 @@ def gather(item: Item, values: dict[Key, np.ndarray]) -> np.ndarray:
 
 def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:
     """Writes the elements of an item into every out of its keys. Raises ProtocolError where they are not as many."""
-    data = wire.array_of(frame, item.dtype, item.size, f"key {item.keys[0]!r}")
+    data = wire.array_of(frame, item.dtype, item.size, item.keys[0])
     if len(item.metas) == 1:
-        whole = item.size == item.metas[0].size
-        for out in outs[item.keys[0]]:
+        meta = item.metas[0]
+        whole = item.size == meta.size
+        for out in outs[meta.key]:
             if whole:
-                out[...] = data.reshape(out.shape)
+                out[...] = data.reshape(meta.shape)
             elif out.flags.c_contiguous:
                 out.reshape(-1)[item.start : item.stop] = data
             else:

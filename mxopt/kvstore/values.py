@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError
 from mxopt.sparse import RowSparse, row_sparse_array
 
 Key = int | str
@@ -61,8 +61,6 @@ class Keys:
 
     def need(self, pairs: Iterable[tuple[Key, Any]]) -> None:
         """Raises where a key was never initialised."""
-        from mxopt.errors import NotInitializedError
-
         for key, _ in pairs:
             if key not in self.order:
                 raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")

@@ -22,6 +22,7 @@ log = logging.getLogger("mxopt.server")
 
 TICK = 0.1  # seconds between looks at the clock
 COPY_BELOW = 1 << 15  # bytes up to which copying a frame is cheaper than not
+COPY_ANSWERS_BELOW = 1 << 16
 
 
 class Stopped(Exception):
@@ -44,11 +45,12 @@ def sender(socket: Any, count: Callable[[int], None] = lambda n: None) -> Callab
 
     def send(route: bytes, message: Any) -> None:
         frames = wire.encode(message)
+        last = frames[-1]
         try:
             socket.send(route, flags_more)
             for frame in frames[:-1]:
                 socket.send(frame, flags_more)
-            socket.send(frames[-1], flags)
+            socket.send(last, flags, copy=len(last) < COPY_ANSWERS_BELOW)
         except zmq.ZMQError as error:
             log.info("an answer couldn't be sent: %s", error)
             return
@@ -59,11 +61,13 @@ def sender(socket: Any, count: Callable[[int], None] = lambda n: None) -> Callab
 
 def run_scheduler(settings: Job, host: str, port: int, insecure: bool, ready: Callable[[str], None]) -> int:
     """Runs a scheduler until its job is over. Returns the exit code: 0 where the job finished."""
+    wire.tune_memory()
     context = zmq.Context()
     keys = sockets.load_keys(settings.keys)
     sockets.check_bind(host, keys, insecure)
     guard = sockets.authenticator(context, keys)
     socket, port = sockets.bind(context, host, port, keys)
+    socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
     scheduler = Scheduler(
         sender(socket), settings.workers or 1, settings.servers or 1, settings.job, settings.heartbeat, settings.dead_after
     )
@@ -93,11 +97,13 @@ def run_server(
 ) -> int:
     """Runs a server until its job is over. `attach` makes what else looks after it (snapshots, metrics): an object with
     `tick()` and `close()`. Returns the exit code: 0 where the job finished."""
+    wire.tune_memory()
     context = zmq.Context()
     keys = sockets.load_keys(settings.keys)
     sockets.check_bind(host, keys, insecure)
     guard = sockets.authenticator(context, keys)
     socket, port = sockets.bind(context, host, port, keys)
+    socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
     shown = settings.advertised or (host if host != "0.0.0.0" else sockets.socket.gethostname())
     endpoint = f"tcp://{shown}:{port}"
     ready(endpoint)
@@ -158,16 +164,19 @@ def _serve(server: Server, socket: Any, member: Membership, attached: Any) -> No
 def received(socket: Any) -> Any:
     """Messages as they come: each a list of frames, the route first, large ones not copied. Ends after a tick's time."""
     until = time.monotonic() + TICK
-    if not socket.poll(int(TICK * 1000)):
-        return
-    while True:
+    recv = socket.recv
+    while time.monotonic() < until:
         try:
-            frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            frames = [recv()]
+            frame = recv(0, False)
+            while True:
+                frames.append(frame.bytes if len(frame) < COPY_BELOW else frame)
+                if not frame.more:
+                    break
+                frame = recv(0, False)
         except zmq.Again:
             return
-        yield [f.bytes if k < 2 or len(f) < COPY_BELOW else f for k, f in enumerate(frames)]
-        if time.monotonic() > until:
-            return
+        yield frames
 
 
 __all__ = ["m", "run_scheduler", "run_server"]

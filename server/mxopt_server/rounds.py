@@ -64,13 +64,15 @@ class Rules(Protocol):
     staleness: int
     ended: set[int]
 
-    def apply(self, parts: Sequence[Part], contributions: Sequence[Contribution], rank: int) -> bool: ...
+    def apply(self, group: Group, contributions: Sequence[Contribution], rank: int) -> bool: ...
 
 
 class Group:
     """Parts that are pushed together, and the rounds that are under way for them."""
 
-    __slots__ = ("counts", "have", "keys", "offsets", "parts", "queues", "rules", "size", "waiting")
+    __slots__ = (
+        "counts", "flats", "have", "indices", "keys", "offsets", "parts", "queues", "rules", "size", "slices", "waiting", "weights",
+    )  # fmt: skip
 
     def __init__(self, rules: Rules, parts: Sequence[Part], keys: tuple[Any, ...]) -> None:
         self.rules, self.parts, self.keys = rules, list(parts), keys
@@ -83,6 +85,20 @@ class Group:
             self.offsets.append(self.offsets[-1] + part.size)
             part.group = self
         self.size = self.offsets[-1]
+        self.slices = [slice(a, b) for a, b in zip(self.offsets, self.offsets[1:], strict=False)]
+        self.indices = [part.index for part in self.parts]
+        self.weights = [part.weight for part in self.parts]
+        self.flats = [part.weight.reshape(-1) for part in self.parts]
+
+    def split(self, value: np.ndarray) -> list[np.ndarray]:
+        """A flat array over the parts as one of each part's shape."""
+        return [
+            value[s] if w.ndim == 1 else value[s].reshape(w.shape) for s, w in zip(self.slices, self.weights, strict=True)
+        ]
+
+    def values(self) -> np.ndarray:
+        """The weights, flat, one after the other: the array itself where there is only one."""
+        return self.flats[0] if len(self.flats) == 1 else np.concatenate(self.flats)
 
     def push(self, contribution: Contribution) -> None:
         """Takes a worker's contribution; updates if the round is complete, or at once where nobody is waited for."""
@@ -96,7 +112,7 @@ class Group:
                 if self.have == self.rules.workers:
                     self._round()
             return
-        done = self.rules.apply(self.parts, [contribution], rank)
+        done = self.rules.apply(self, [contribution], rank)
         if done and contribution.request is not None:
             self._wait(contribution.request)
         self.settle()
@@ -105,7 +121,7 @@ class Group:
         while self.have == self.rules.workers:
             contributions = [queue.popleft() for queue in self.queues]
             self.have = sum(1 for queue in self.queues if queue)
-            done = self.rules.apply(self.parts, contributions, -1)
+            done = self.rules.apply(self, contributions, -1)
             if done:
                 for contribution in contributions:
                     if contribution.request is not None:

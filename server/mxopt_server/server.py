@@ -185,7 +185,7 @@ class Server:
         count = size * int(np.prod(init.shape[1:], dtype=object))
         if size < 0 or init.piece * init.step > init.shape[0]:
             raise ProtocolError(f"key {init.key!r} has no piece {init.piece}")
-        value = wire.array_of(init.data[0], wire.DTYPES[init.dtype], count, f"key {init.key!r}")
+        value = wire.array_of(init.data[0], wire.DTYPES[init.dtype], count, init.key)
         if entry is None:
             entry = table.entries[init.key] = Entry(init.key, *asked)
         part = entry.parts[init.piece]
@@ -199,25 +199,25 @@ class Server:
         parts = self.table.parts(push.keys, push.piece)
         keys = tuple(push.keys) if len(parts) > 1 else ((push.keys[0], push.piece),)
         if len(parts) == 1:
-            size, name = parts[0].size, f"key {push.keys[0]!r}"
+            size = parts[0].size
             dtype = parts[0].weight.dtype
         else:
             known = self.table.groups.get(keys)
-            size, name = known.size if known is not None else sum(p.size for p in parts), "keys"
+            size = known.size if known is not None else sum(p.size for p in parts)
             dtype = parts[0].weight.dtype
             if known is None and any(p.weight.dtype != dtype for p in parts):
                 raise ProtocolError("a message with keys of different dtypes")
         if push.codec:
             value = self._decompress(push, size).astype(dtype, copy=False)
         else:
-            value = wire.array_of(push.data[0], dtype, size, name)
+            value = wire.array_of(push.data[0], dtype, size, push.keys[0])
         self._take(worker, push, keys, parts, value, push.answer)
 
     def _decompress(self, push: m.Push, size: int) -> np.ndarray:
         if push.codec not in compression.CODECS.values():
             raise ProtocolError(f"there is no codec {push.codec}")
         expected = compression.encoded_size(push.codec, size)
-        sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, f"key {push.keys[0]!r}, compressed")
+        sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, push.keys[0])
         return compression.decode(sent, push.codec, push.threshold, size)
 
     def _take(
@@ -249,9 +249,9 @@ class Server:
         entry = self.table.entry(push.key)
         name = f"key {push.key!r}, rows"
         buffer = getattr(push.data[0], "buffer", push.data[0])
-        indices = wire.array_of(push.data[0], np.dtype(np.int64), len(buffer) // 8, name)
+        indices = wire.array_of(push.data[0], np.dtype(np.int64), len(buffer) // 8, push.key)
         width = entry.rows().shape[1]
-        data = wire.array_of(push.data[1], entry.weight.dtype, len(indices) * width, name)
+        data = wire.array_of(push.data[1], entry.weight.dtype, len(indices) * width, push.key)
         if len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
             raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
         worker.rows.append((indices, data.reshape(len(indices), width)))
@@ -269,7 +269,7 @@ class Server:
     def _pull_rows(self, worker: Worker, pull: m.PullRows) -> None:
         entry = self.table.entry(pull.key)
         buffer = getattr(pull.data[0], "buffer", pull.data[0])
-        ids = wire.array_of(pull.data[0], np.dtype(np.int64), len(buffer) // 8, f"key {pull.key!r}, row ids")
+        ids = wire.array_of(pull.data[0], np.dtype(np.int64), len(buffer) // 8, pull.key)
         if len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
         self._check_ended(worker, entry.parts)
@@ -323,10 +323,16 @@ class Server:
     def _answer(self, request: Request, parts: list[Part]) -> None:
         worker = self.workers[request.rank]
         worker.waiting.pop(request.seq, None)
+        group = parts[0].group
         if len(parts) == 1:
             data: Any = wire.bytes_of(parts[0].weight)
+            # The array itself may be sent, without a copy, where it can't change before the answer has arrived: no round
+            # of it is complete without this worker's next push.
+            if self.table.mode != "sync" and self.table.workers > 1:
+                data = bytes(data)
         else:
-            data = wire.bytes_of(np.concatenate([p.weight.reshape(-1) for p in parts]))
+            known = group is not None and group.parts is parts
+            data = wire.bytes_of(group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts]))
         self._reply(worker, m.Values(request.seq, self.durable.get(worker.rank, 0), [data]))
 
     def _done(self, worker: Worker, seq: int) -> None:

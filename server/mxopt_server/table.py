@@ -56,6 +56,8 @@ class Table:
 
     def parts(self, keys: Sequence[Key], piece: int) -> list[Part]:
         """The parts a message speaks of: piece `piece` of a single key, or several keys of one piece each."""
+        if len(keys) > 1 and (known := self.groups.get(tuple(keys))) is not None:
+            return known.parts
         if len(keys) == 1:
             entry = self.entry(keys[0])
             if piece >= entry.pieces:
@@ -133,14 +135,15 @@ class Table:
 
     # Updating.
 
-    def apply(self, parts: Sequence[Part], contributions: Sequence[Contribution], rank: int) -> bool:
-        """Updates `parts` by the sum of the contributions. False where more pieces are needed first."""
+    def apply(self, group: Group, contributions: Sequence[Contribution], rank: int) -> bool:
+        """Updates a group's parts by the sum of the contributions. False where more pieces are needed first."""
+        parts = group.parts
         for contribution in contributions:
             if contribution.config is not None:
                 self.reconfigure(contribution.config)
         value = total([c.value for c in contributions], parts)
         if self.updater is None:
-            self._replace(parts, value)
+            self._replace(group, value)
             return True
         if contributions[0].update and self.updater.optimizer.__class__.__name__.lower() not in LBSGD_LIKE:
             optimizer = self.updater.optimizer
@@ -150,11 +153,7 @@ class Table:
         if isinstance(value, RowSparse) or (len(parts) > 1 and entry.pieces > 1):
             self._update_entry(entry, value, rank)
         elif len(parts) > 1:
-            grads, start = [], 0
-            for part in parts:
-                grads.append(value[start : start + part.size].reshape(part.shape))
-                start += part.size
-            self.update([p.index for p in parts], grads, [p.weight for p in parts], rank)
+            self.update(group.indices, group.split(value), group.weights, rank)
         elif entry.pieces > 1 and self.whole:
             return self._assemble(parts[0], value, contributions, rank)
         else:
@@ -230,19 +229,17 @@ class Table:
                 each.group.settle()
         return False
 
-    def _replace(self, parts: Sequence[Part], value: Any) -> None:
+    def _replace(self, group: Group, value: Any) -> None:
         """Without an optimizer the sum becomes the value."""
         if self.mode != "sync":
             raise KVStoreError("dist_async needs an optimizer: call set_optimizer before the first push")
         self.updates += 1
         if isinstance(value, RowSparse):
-            entry = parts[0].entry
+            entry = group.parts[0].entry
             entry.weight[...] = value.todense().reshape(entry.weight.shape)
             return
-        start = 0
-        for part in parts:
-            part.weight[...] = value[start : start + part.size].reshape(part.shape)
-            start += part.size
+        for weight, part in zip(group.weights, group.split(value), strict=True):
+            weight[...] = part
 
     def _cut_states(self, entry: Entry) -> None:
         """Makes an entry's state, and gives each part its piece of it."""
