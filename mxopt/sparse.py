@@ -101,7 +101,7 @@ def row_sparse_array(
     if shape is None:
         shape = (int(indices.max(initial=-1)) + 1, *data.shape[1:])
     shape = tuple(operator.index(n) for n in shape)
-    if data.shape[1:] != shape[1:]:
+    if not shape or data.shape[1:] != shape[1:]:
         raise ArrayError(f"row_sparse_array: rows of shape {data.shape[1:]} don't fit an array of shape {shape}")
     if len(indices) and not (indices.min() >= 0 and indices.max() < shape[0]):
         wrong = indices[(indices < 0) | (indices >= shape[0])][0]

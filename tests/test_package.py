@@ -157,10 +157,14 @@ def test_exported_names_exist(name: str) -> None:
 def test_errors_are_of_the_built_in_types_too() -> None:
     from mxopt import errors
 
-    for error, built_in in (
-        (errors.ArgumentError, ValueError), (errors.UnknownArgumentError, TypeError),
-        (errors.UnknownNameError, ValueError), (errors.ArrayError, ValueError), (errors.ArrayTypeError, TypeError), (errors.StatesError, ValueError),
-    ):  # fmt: skip
+    for error, built_in in {
+        errors.ArgumentError: ValueError,
+        errors.UnknownArgumentError: TypeError,
+        errors.UnknownNameError: ValueError,
+        errors.ArrayError: ValueError,
+        errors.ArrayTypeError: TypeError,
+        errors.StatesError: ValueError,
+    }.items():
         assert issubclass(error, errors.MXOptError)
         assert issubclass(error, built_in)
 
