@@ -107,7 +107,7 @@ class LARS(Optimizer):
         self._scaled = [(p.value,) for p in self.parameters.clone("scaled")]  # the gradients handed on
         self._batches = Batches(self._slots, self._scaled)
 
-    def construct(self, gradients: Any) -> Any:  # type: ignore[override]
+    def construct(self, gradients: Any) -> Any:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
         given = g.as_arrays(self._checked(gradients), self._slots)
         grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in given]

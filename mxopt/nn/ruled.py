@@ -73,7 +73,7 @@ class RuleOptimizer(Optimizer):
         self._kinds: list[Kind] = []
         self._which: list[int] = []
 
-    def construct(self, gradients: Any) -> bool:  # type: ignore[override]
+    def construct(self, gradients: Any) -> bool:
         """Updates all parameters in place, and returns True.
 
         Parameters

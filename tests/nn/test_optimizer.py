@@ -23,7 +23,7 @@ class Documented(nn.Optimizer):
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         self.momentum = momentum
 
-    def construct(self, gradients: Any) -> bool:  # type: ignore[override]
+    def construct(self, gradients: Any) -> bool:
         lr = self.get_lr()
         gradients = self.decay_weight(gradients)
         gradients = self.gradients_centralization(gradients)

@@ -144,8 +144,8 @@ def test_engines_agree_on_dtypes_layouts_and_missing_gradients(make: Any, rng: n
     for a, b, p in zip(compiled, reference, start, strict=True):
         assert a.dtype == p.dtype
         assert np.isfinite(a.astype(float)).all()
-        assert (a != p.value).any()
         np.testing.assert_array_equal(a, b)
+    assert (compiled[1] != start[1].value).any()
 
 
 @every
@@ -251,5 +251,7 @@ def test_ftrl_at_any_power_is_numpys_power(rng: np.random.Generator) -> None:
 
     x = np.concatenate([[0.0], 10 ** rng.uniform(-20, 5, 200)])
     for exponent in (0.0, 0.25, 0.5, 0.7, 1.0, 1.9, 3.3, 7.5):
-        np.testing.assert_allclose(power(x, exponent), x**exponent, rtol=1e-9)
-        np.testing.assert_allclose(power(x.astype(F32), F32(exponent)), x**exponent, rtol=1e-5, atol=1e-37)
+        with np.errstate(over="ignore", under="ignore"):  # in factors that aren't taken
+            double, single = power(x, exponent), power(x.astype(F32), F32(exponent))
+        np.testing.assert_allclose(double, x**exponent, rtol=1e-9)
+        np.testing.assert_allclose(single, x**exponent, rtol=1e-5, atol=1e-30)
