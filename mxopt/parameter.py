@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.device import to_host
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError
 
@@ -81,7 +82,7 @@ class Parameter:
 
     def asnumpy(self) -> np.ndarray:
         """The value as a NumPy array: the array itself, or a copy where it lies on another device."""
-        value: np.ndarray = self._value.get() if arrays.is_cupy(self._value) else self._value
+        value: np.ndarray = to_host(self._value)
         return value
 
     def set_data(self, data: Any) -> None:

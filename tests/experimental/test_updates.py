@@ -160,6 +160,16 @@ def test_a_bad_gradient_changes_nothing_and_is_named(make: Any, bad: Any, says: 
         optimizer(good)
 
 
+def test_a_refused_first_step_leaves_no_master_copy_behind() -> None:
+    a, b = normal(0, [(5,), (3,)], np.float16)
+    optimizer = optim.SGD([{"params": [a]}, {"params": [b]}], 0.5, multi_precision=True)
+    with pytest.raises(ValueError, match="shape"):
+        optimizer((np.ones(5, np.float16), np.ones(4, np.float16)))
+    a[:] = 2  # a checkpoint is loaded, say
+    optimizer((np.ones(5, np.float16), np.ones(3, np.float16)))
+    np.testing.assert_array_equal(a, np.float16(1.5))
+
+
 def test_a_parameter_that_needs_no_gradient_is_left_alone() -> None:
     a, b = normal(0, [(5,), (5,)])
     before = a.copy()

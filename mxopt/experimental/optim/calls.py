@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mxopt.device import place_of
 from mxopt.engine import Plan, Plans, Tensor, arrays
 from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot, Step
 from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
 
 if TYPE_CHECKING:
     from mxopt.experimental.optim.optimizer import Optimizer
@@ -47,7 +49,12 @@ class ListCalls:
 
     def update(self, grads: list[Any]) -> None:
         """Updates what has a gradient. Raises ArrayError, and changes nothing, where one can't be updated."""
-        updates = [(plan, batch.slots, *self._rows(batch)) for batch, plan in self._planned(grads)]
+        try:
+            updates = [(plan, batch.slots, *self._rows(batch)) for batch, plan in self._planned(grads)]
+        except Exception:
+            for slot in self._slots:  # states and master copies made for nothing would be out of date next time
+                slot.arrays = slot.arrays if slot.step else {}
+            raise
         for plan, slots, rows, which, carries in updates:
             plan.run(rows, which)
             for slot in slots:
@@ -79,13 +86,9 @@ class ListCalls:
             for slot in slots:
                 w, g = slot.weight, grads[position]
                 if g is not None:
-                    plain = (
-                        isinstance(w, np.ndarray)
-                        and isinstance(g, np.ndarray)
-                        and arrays.is_plain(w)
-                        and arrays.is_plain(g)
-                    )
-                    together.setdefault((w.dtype, g.dtype) if plain else position, []).append(position)
+                    plain = not isinstance(g, RowSparse) and arrays.is_plain(w) and arrays.is_plain(g)
+                    key = (place_of(w), w.dtype, g.dtype) if plain else position
+                    together.setdefault(key, []).append(position)
                 position += 1
             for positions in together.values():
                 members = [self._slots[i] for i in positions]

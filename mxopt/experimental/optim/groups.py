@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.device import is_cupy
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError
 from mxopt.experimental.optim.options import CHECKS
@@ -118,8 +119,7 @@ def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tup
         name = name_of(x, str(len(before) + len(slots)))
         place = f"group {group}, parameter {name!r}"
         value = value_of(x, place)
-        if not arrays.is_cupy(value):
-            arrays.check_weight(value, place)
+        arrays.check_weight(value, place)
         parameter = x if isinstance(x, Parameter) else Parameter(value, name)
         slots.append(Slot(name, place, parameter, value, carry))
     _check_distinct([*before, *slots])
@@ -138,7 +138,7 @@ def _check_distinct(slots: list[Slot]) -> None:
     memory: dict[Any, Slot] = {}
     for slot in slots:
         w = slot.weight
-        where = id(w) if arrays.is_cupy(w) or not w.size else (w.ctypes.data, w.shape, w.strides)
+        where = id(w) if is_cupy(w) or not w.size else (w.ctypes.data, w.shape, w.strides)
         other = memory.setdefault(where, slot)
         if other is not slot:
             raise ArgumentError(f"{slot.place} is the same array as {other.place}")

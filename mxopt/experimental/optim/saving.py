@@ -102,7 +102,7 @@ def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, 
                 wrong.append(f"{slot.place}: {name!r} is {value!r}")
         elif name not in names:
             wrong.append(f"{slot.place} keeps no {name!r}")
-        elif not isinstance(value, np.ndarray) and not arrays.is_cupy(value):
+        elif not arrays.is_array(value):
             wrong.append(f"{slot.place}: {name!r} is no array")
         elif (value.shape, value.dtype) != (slot.weight.shape, dtype):
             wrong.append(f"{slot.place}: {name!r} is {value.dtype} {value.shape}, not {dtype} {slot.weight.shape}")
