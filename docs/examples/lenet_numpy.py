@@ -16,8 +16,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.datasets import load_digits
 
+from mxopt import Parameter
 from mxopt.experimental import optim
-from mxopt.parameter import Parameter
 
 Arrays = dict[str, np.ndarray]
 
