@@ -50,25 +50,23 @@ class Plan:
             tensor.check(rule)
         self.rule, self.engine, self.lazy = rule, engine, lazy
         self.parts = self._parts(tensors)
-        readable = len(self.parts) == 1 and binding.can_read_arrays()
-        self.only = self.parts[0][1] if readable else None
+        # Whether the plan may serve again. Then it holds on to no weight and no gradient.
+        self.lasting = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
         # For a plan of a single tensor: part of every update, so not wrapped.
-        self.bind_one = self.only.bind_one if self.only else _never
-        self.run_one = self.parts[0][1].run_one if self.parts else _nothing
-
-    @property
-    def lasting(self) -> bool:
-        """Whether the plan may serve again; one that does holds on to no weight or gradient."""
-        return self.only is not None and self.only.lasting
+        one = len(tensors) == 1
+        self.bind_one = self.parts[0][1].bind_one if one and self.lasting else _never
+        self.run_one = self.parts[0][1].run_one if one else _nothing
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         """Whether the plan can be run with these arrays; it will then use them."""
-        return self.only is not None and self.only.bind(weights, grads)
+        if not self.lasting or len(self.parts) == 1:
+            return self.lasting and self.parts[0][1].bind(weights, grads)
+        return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Updates tensor t with the hyper-parameters `rows[which[t]]`."""
-        if self.only is not None:
-            self.only.run(rows, which)
+        if len(self.parts) == 1:
+            self.parts[0][1].run(rows, which)
             return
         for positions, part in self.parts:
             mine = list(dict.fromkeys(which[p] for p in positions))
