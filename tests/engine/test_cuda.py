@@ -208,7 +208,7 @@ REFUSED = {
     "rows out of range": (
         lambda cupy, w: RowSparse(cupy.zeros((1, 4), np.float32), cupy.asarray(np.array([3])), (3, 4)),
         ArrayError,
-        "row indices must be ascending and within 0 to 2",
+        "row indices .* ascending and within 0 to 2",
     ),
 }
 
