@@ -23,7 +23,6 @@ log = logging.getLogger("mxopt.kvstore")
 WINDOW = 32 << 20  # bytes on the way to or from one server at a time
 REQUESTS = 2048  # requests without an answer at one server
 RETRY = 3.0  # seconds of silence until a server is asked what has arrived
-COPY_BELOW = 1 << 15
 
 Sink = Callable[[Any], None]
 
@@ -113,7 +112,7 @@ class Connections:
             channel.heard = time.monotonic()
         channel.pending[seq] = Pending(message, frames, nbytes, call, sink)
         channel.outstanding += nbytes
-        _send(channel.socket, frames)
+        sockets.send(channel.socket, frames)
 
     def wait(self, call: Call, what: str) -> None:
         """Returns when all requests of `call` are answered. Raises what went wrong with the first that was refused."""
@@ -185,7 +184,7 @@ class Connections:
             frames = [frame.bytes]
             while frame.more:
                 frame = recv(0, False)
-                frames.append(frame if len(frame) >= COPY_BELOW else frame.bytes)
+                frames.append(frame if len(frame) >= sockets.COPY_BELOW else frame.bytes)
             any_came, flags = True, zmq.DONTWAIT
             try:
                 self._take(channel, wire.decode(frames))
@@ -233,7 +232,7 @@ class Connections:
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, member.welcome.workers,
                         self.mode, member.settings.staleness, oldest)  # fmt: skip
         channel.asked = time.monotonic()
-        _send(channel.socket, wire.encode(hello))
+        sockets.send(channel.socket, wire.encode(hello))
 
     def _look(self) -> None:
         """Asks the servers that have been silent, and follows those that have moved."""
@@ -266,22 +265,15 @@ class Connections:
             return
         for seq, pending in list(channel.pending.items()):
             if seq >= ready.expects:
-                _send(channel.socket, pending.frames)
+                sockets.send(channel.socket, pending.frames)
             elif isinstance(pending.message, m.Push):
                 if pending.message.answer:
                     again = m.Pull(seq, pending.message.keys, pending.message.piece)
-                    _send(channel.socket, wire.encode(again))
+                    sockets.send(channel.socket, wire.encode(again))
                 else:
-                    _send(channel.socket, wire.encode(m.Pull(seq, pending.message.keys[:1], pending.message.piece)))
+                    sockets.send(channel.socket, wire.encode(m.Pull(seq, pending.message.keys[:1], pending.message.piece)))
             elif not isinstance(pending.message, m.PushRows):
-                _send(channel.socket, pending.frames)
-
-
-def _send(socket: Any, frames: list[Any]) -> None:
-    last = len(frames) - 1
-    for k, frame in enumerate(frames):
-        size = len(frame)
-        socket.send(frame, zmq.SNDMORE if k < last else 0, copy=size < COPY_BELOW)
+                sockets.send(channel.socket, pending.frames)
 
 
 def _describe(channel: Channel) -> str:

@@ -70,7 +70,7 @@ class Membership:
             if now > deadline:
                 raise DeadlineError(f"barrier {self._barriers}: not all workers came within {self.settings.timeout:g} s")
             if now - asked > RETRY:
-                self._socket.send_multipart(wire.encode(question))
+                sockets.send(self._socket, wire.encode(question))
                 asked = now
             answer = self._receive()
             if isinstance(answer, m.Passed) and answer.number == self._barriers:
@@ -86,7 +86,7 @@ class Membership:
         failed = bool(self._heart.failure)
         self._heart = None
         goodbye = wire.encode(m.Goodbye(self.job, self.role, self.rank, self.incarnation, error[: wire.MAX_TEXT]))
-        self._socket.send_multipart(goodbye)
+        sockets.send(self._socket, goodbye)
         deadline = time.monotonic() + (0.5 if failed else 3)
         while time.monotonic() < deadline and not isinstance(self._receive(), m.Farewell):
             pass
@@ -104,7 +104,7 @@ class Membership:
             missing += " (if it uses keys, MXOPT_KVSTORE_KEYS must name them)"
         while (now := time.monotonic()) < deadline:
             if now - asked > s.heartbeat:
-                self._socket.send_multipart(hello)
+                sockets.send(self._socket, hello)
                 asked = now
             answer = self._receive()
             if isinstance(answer, m.Welcome):
@@ -161,7 +161,7 @@ class _Heart:
                     heard += now - before
                 before = now
                 if now >= next_beat:
-                    socket.send_multipart(beat)
+                    sockets.send(socket, beat)
                     next_beat = now + interval
                 if now - heard > limit:
                     self._fail(f"the scheduler at {member.settings.scheduler} has not been heard of for {limit:g} s")

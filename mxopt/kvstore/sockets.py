@@ -19,6 +19,7 @@ from mxopt.kvstore.wire import MAX_FRAME
 LINGER_MS = 2000
 RECEIVE_QUEUE = 256  # messages waiting on one connection before its sender is held back
 SEND_QUEUE = 4096
+COPY_BELOW = 1 << 15  # bytes up to which copying a frame is cheaper than not
 ALLOW = "mxopt-job"
 
 Keys = tuple[bytes, bytes]
@@ -72,6 +73,7 @@ def connect(context: Any, endpoint: str, keys: Keys | None, identity: bytes = b"
     made.setsockopt(zmq.RECONNECT_IVL, 50)
     made.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     made.setsockopt(zmq.SNDHWM, 0)  # bounded by the window of requests
+    made.setsockopt(zmq.SNDTIMEO, 100)  # while there is no connection; what isn't sent is sent again
     made.setsockopt(zmq.RCVHWM, 0)
     if keys is not None:
         made.curve_publickey, made.curve_secretkey = keys
@@ -82,6 +84,16 @@ def connect(context: Any, endpoint: str, keys: Keys | None, identity: bytes = b"
         made.close(0)
         raise KVStoreError(f"can't connect to {endpoint}: {error}") from error
     return made
+
+
+def send(made: Any, frames: list[Any]) -> None:
+    """Sends a message, or nothing of it while there is no connection."""
+    last = len(frames) - 1
+    try:
+        for k, frame in enumerate(frames):
+            made.send(frame, zmq.SNDMORE if k < last else 0, copy=len(frame) < COPY_BELOW)
+    except zmq.Again:
+        pass
 
 
 def bind(context: Any, host: str, port: int, keys: Keys | None) -> tuple[Any, int]:
@@ -125,7 +137,8 @@ class _Holder:
         self.public = public
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return zmq.utils.z85.encode(key) == self.public
+        """Whether a client with this key (in Z85) may come in."""
+        return key == self.public
 
 
 def _prepare(made: Any) -> None:

@@ -1,0 +1,99 @@
+"""`mxopt-launch`, `mxopt-server keygen` and `status`, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import psutil
+import pytest
+from jobs import SERVE, WORKERS, Job, Process, environment
+
+LAUNCH = [sys.executable, "-c", "import sys; from mxopt_server.launch import main; sys.exit(main())"]
+
+
+def launch(tmp_path, *arguments: str) -> Process:
+    return Process([*LAUNCH, "--run-dir", str(tmp_path / "run"), *arguments], environment())
+
+
+def test_launch_runs_a_job_and_keeps_its_logs(tmp_path):
+    process = launch(tmp_path, "-n", "2", "-s", "2", sys.executable, str(WORKERS), "half", "null")
+    assert process.finish() == 0, process.output
+    assert {"[worker-0] RESULT []", "[worker-1] RESULT []"} <= set(process.lines)
+    names = {"scheduler.log", "server-0.log", "server-1.log", "worker-0.log", "worker-1.log"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == names
+
+
+def test_one_failing_worker_ends_the_job_with_its_error_and_exit_code(tmp_path):
+    script = "import os, sys, mxopt.kvstore as k\nkv = k.create('dist_sync')\nif kv.rank == 1: print('it breaks'); os._exit(7)\nkv.barrier()"
+    process = launch(tmp_path, "-n", "2", "-s", "1", sys.executable, "-c", script)
+    assert process.finish(30) == 7, process.output
+    assert "[worker-1] it breaks" in process.lines
+    assert "mxopt-launch: worker-1 failed with exit code 7" in process.output
+
+
+def test_ctrl_c_leaves_no_orphan(tmp_path):
+    process = launch(tmp_path, "-n", "2", "-s", "1", sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}')
+    process.wait_for("[worker-0] RUNNING")
+    children = psutil.Process(process.child.pid).children(recursive=True)
+    assert len(children) == 4
+    process.child.send_signal(signal.SIGINT)
+    assert process.finish(30) == 130
+    assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "expected"),
+    [
+        ("ssh", ["ssh -o StrictHostKeyChecking=no -o BatchMode=yes -tt one cd", "-p 2222 two", "DMLC_NODE_HOST=one", "exec env"]),
+        ("mpi", ["mpirun -n 2 --hostfile", "-x DMLC_ROLE=server", "-x DMLC_ROLE=worker", "train.py"]),
+        ("slurm", ["srun --ntasks 2", "--kill-on-bad-exit=1", "DMLC_ROLE=worker", "train.py"]),
+    ],
+)
+def test_command_lines_for_other_machines(tmp_path, launcher, expected):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("one\n# a comment\ntwo:2222\n")
+    arguments = ["-n", "2", "-s", "2", "--launcher", launcher, "-H", str(hosts), "--host", "root", "--insecure", "--dry-run"]
+    process = launch(tmp_path, *arguments, "python", "train.py")
+    assert process.finish() == 0, process.output
+    for text in (*expected, "DMLC_PS_ROOT_URI=root", "DMLC_NUM_WORKER=2", "--bind 0.0.0.0"):
+        assert text in process.output
+
+
+def test_keys_let_in_who_has_them_only(tmp_path):
+    keys = [tmp_path / "job.key", tmp_path / "other.key"]
+    for path in keys:
+        assert Process([*SERVE, "keygen", str(path)], environment()).finish() == 0
+        assert os.stat(path).st_mode & 0o077 == 0
+    with Job(1, 1, MXOPT_KVSTORE_KEYS=keys[0], MXOPT_KVSTORE_JOIN_TIMEOUT=20) as job:
+        for stranger in ("", str(keys[1])):
+            job.env |= {"MXOPT_KVSTORE_KEYS": stranger, "MXOPT_KVSTORE_JOIN_TIMEOUT": "1.5"}
+            worker = job.start_worker(0, "half")
+            assert worker.finish() != 0
+            assert "doesn't answer" in worker.output
+        job.env |= {"MXOPT_KVSTORE_KEYS": str(keys[0]), "MXOPT_KVSTORE_JOIN_TIMEOUT": "20"}
+        assert job.run("half") == [[]]
+
+
+def test_other_addresses_need_keys(tmp_path):
+    process = Process([*SERVE, "--role", "scheduler", "--bind", "0.0.0.0", "--port", "0"], environment())
+    assert process.finish() == 1
+    assert "--keys" in process.output
+
+
+def test_status_shows_a_running_job():
+    with Job(1, 1) as job:
+        job.start_worker(0, "forever", {"mode": "dist_sync"}).wait_for("RUNNING")
+        command = [*SERVE, "status", "--scheduler", f"127.0.0.1:{job.port}"]
+        process = job.start([*command, "--json"])
+        assert process.finish() == 0, process.output
+        found = json.loads(process.lines[0])
+        assert found["state"] == "running"
+        assert found["servers"][0]["keys"] == 1
+        assert found["servers"][0]["bytes"] == 4000
+        assert found["servers"][0]["updates"] > 0
+        shown = job.start(command)
+        assert shown.finish() == 0
+        assert "worker 0" in shown.output
