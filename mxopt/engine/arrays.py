@@ -81,8 +81,8 @@ def check_grad(weight: Any, grad: Any, name: str) -> None:
         raise ArrayError(f"{name}: the gradient shares memory with the weight")
     if isinstance(grad, RowSparse) and not grad.is_sound():
         raise ArrayError(
-            f"{name}: the gradient needs row indices (int64) that are ascending and within 0 to {weight.shape[0] - 1},"
-            " one for each row of its data"
+            f"{name}: the gradient's row indices must be ascending and within 0 to {weight.shape[0] - 1}, of int64, one"
+            " for each row of its data"
         )
 
 

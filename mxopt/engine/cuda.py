@@ -19,6 +19,7 @@ from mxopt.device import is_cupy
 from mxopt.engine.cuda_source import OPTIONS, THREADS, source
 from mxopt.engine.kernel import PIECE, Kernel
 from mxopt.engine.tensor import Tensor
+from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
@@ -150,7 +151,7 @@ class CudaPart:
         """Writes the scalars that follow from the sums of squares of a stage."""
         at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
         for hypers, (start, stop) in zip(self.hypers, pairwise(self.bounds), strict=True):
-            norms = [math.sqrt(math.fsum(squares)) for squares in sums[start:stop].T.tolist()]
+            norms = [norm(squares) for squares in sums[start:stop].T.tolist()]
             derived = self.rule.derive(stage, norms, hypers.tolist())
             hypers[at : at + len(derived)] = derived
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from mxopt.engine import kernel as k
 from mxopt.engine.noise import BLOCK
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
+from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
@@ -176,11 +177,6 @@ class NativePart:
         at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
         derived = [self.rule.derive(stage, *x) for x in zip(norms, self.hypers.tolist(), strict=True)]
         self.hypers[:, at : at + len(derived[0])] = derived
-
-
-def norm(squares: Iterable[float]) -> float:
-    """The Euclidean norm from the sums of squares of pieces; rounded once, so in whatever order they come."""
-    return math.sqrt(math.fsum(squares))
 
 
 class RowsPart(NativePart):

@@ -5,7 +5,6 @@ The other engines are tested to give its very bits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from mxopt.engine.assembly import LANES
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.tensor import Tensor
+from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule, Stage, parameters
 from mxopt.sparse import RowSparse
 
@@ -96,7 +96,7 @@ def _norm(x: np.ndarray) -> float:
     x = x.reshape(-1)
     whole = x.size // PIECE * PIECE
     sums = [*_lane_sums(x[:whole].reshape(-1, PIECE)), *_lane_sums(x[whole:].reshape(1, -1))]
-    return math.sqrt(math.fsum(sums))
+    return norm(sums)
 
 
 def _lane_sums(x: np.ndarray) -> np.ndarray:

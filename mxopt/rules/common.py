@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,3 +21,11 @@ def larger(a: Any, b: Any) -> Any:
 def sign(x: Any, size: Any) -> Any:
     """`size` with the sign of `x`; 0 where `x` is 0 or NaN."""
     return np.where(x > 0, size, np.where(x < 0, -size, 0 * size))
+
+
+def norm(squares: Iterable[float]) -> float:
+    """The Euclidean norm from the sums of squares of pieces; rounded once, so in whatever order they come."""
+    try:
+        return math.sqrt(math.fsum(squares))
+    except OverflowError:  # no piece is infinite, but their sum is
+        return math.inf

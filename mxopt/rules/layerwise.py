@@ -51,7 +51,7 @@ def _weight_and_raw_grad(weight: Any, grad: Any) -> Any:
 @derives("rate")
 def _lbsgd_rate(weight: float, grad: float, lr: float, wd: float) -> tuple[float]:
     """MXNet's own ratio, of squared norms, kept within [0.01, 100]."""
-    ratio = math.sqrt(weight**2 / (grad**2 + wd * weight**2 + 1e-18))
+    ratio = math.sqrt(weight * weight / (grad * grad + wd * (weight * weight) + 1e-18))
     return (lr * min(max(ratio, 0.01), 100.0),)
 
 

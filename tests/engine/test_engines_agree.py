@@ -42,6 +42,14 @@ def test_special_values(row: Row, dtype: str, master: bool) -> None:
 SPARSE = [(*case, lazy) for case in CROSSED for lazy in ((True, False) if case[0].takes_lazy_update else (False,))]
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.make().rule.layerwise], ids=str)
+def test_norms_that_overflow(row: Row) -> None:
+    start = array(np.random.default_rng(7), (40000,), "float64")
+    for huge in (1e153, 1e154, 1e300):
+        runs = [Run(row.make(), [start * huge], engine) for engine in ("numpy", "llvm")]
+        assert_runs_agree(runs, lambda step, huge=huge: [start * huge])
+
+
 @pytest.mark.parametrize(("row", "dtype", "master", "lazy"), SPARSE, ids=crossed_id)
 def test_row_sparse_gradients(row: Row, dtype: str, master: bool, lazy: bool) -> None:
     rng = np.random.default_rng(3)
