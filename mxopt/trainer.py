@@ -26,7 +26,8 @@ class Trainer:
     optimizer_params : dict, optional
         Arguments for an optimizer given by name.
     kvstore : str, store or None
-        `local` and `device` need no store, as there is one copy of each parameter; the names of distributed stores join a
+        `local` and `device` need no store, as there is one copy of each parameter; the names of distributed stores
+        join a
         job; a store object is used as it is.
     compression_params : dict, optional
         For `set_gradient_compression` of the store.
@@ -50,7 +51,7 @@ class Trainer:
         update_on_kvstore: bool | None = None,
     ) -> None:
         self._params = _listed(params)
-        param_dict = dict(enumerate(self._params))
+        param_dict: dict[Any, Any] = dict(enumerate(self._params))
         if isinstance(optimizer, Optimizer):
             if optimizer_params:
                 raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
@@ -140,8 +141,8 @@ class Trainer:
         remote = self._stepped and self._update_on_kvstore and "dist" in self._kvstore.type
         if remote and self._optimizer.rescale_grad != scale:
             raise UserWarning(
-                "the batch_size has changed since the last step: the servers of a distributed kvstore keep dividing by the"
-                " first one; set trainer.optimizer.rescale_grad to change it"
+                "the batch_size has changed since the last step: the servers of a distributed kvstore keep dividing"
+                " by the first one; set trainer.optimizer.rescale_grad to change it"
             )
         self._optimizer.rescale_grad = scale
 
@@ -153,7 +154,9 @@ class Trainer:
         for i in params:
             if isinstance(grads[i], RowSparse):
                 if not self._update_on_kvstore:
-                    raise ValueError(f"parameter {self._params[i].name!r}: row-sparse gradients need update_on_kvstore=True")
+                    raise ValueError(
+                        f"parameter {self._params[i].name!r}: row-sparse gradients need update_on_kvstore=True"
+                    )
                 self._kvstore.push(i, grads[i], priority=-i)
                 self._kvstore.pull(i, self._params[i].value, priority=-i)
         if not dense:
@@ -222,7 +225,9 @@ class Trainer:
 
     def _updates_itself(self, what: str) -> None:
         if self._update_on_kvstore:
-            raise AssertionError(f"{what}() needs a Trainer that updates by itself: make it with update_on_kvstore=False")
+            raise AssertionError(
+                f"{what}() needs a Trainer that updates by itself: make it with update_on_kvstore=False"
+            )
 
     # States.
 

@@ -2,8 +2,10 @@
 
     python scripts/bench_kvstore.py [--quick] [--json FILE] [--mxnet PYTHON] [--setup 1x1-async ...] [--case small ...]
 
-A round is one `pushpull` of all keys with an sgd optimizer on the servers, by every worker at once. The floor sends the same bytes in
-1 MiB pieces (small keys in as few messages) through one echoing ROUTER for each server, and back. Floor and store are measured
+A round is one `pushpull` of all keys with an sgd optimizer on the servers, by every worker at once. The floor sends
+the same bytes in
+1 MiB pieces (small keys in as few messages) through one echoing ROUTER for each server, and back. Floor and store
+are measured
 in turn within one run, medians of the rounds; only their ratio means anything.
 """
 
@@ -81,22 +83,20 @@ def worker() -> None:
         floor: list[float] = []
         for _ in range(10):
             store.barrier()
-            floor += [timed(lambda: echo.round(nbytes)) for _ in range(block)]
+            floor += [timed(echo.round, nbytes) for _ in range(block)]
             store.barrier()
-            if len(keys) == 1:
-                mine += [timed(lambda: store.pushpull(keys[0], grads[0], out=weights[0])) for _ in range(block)]
-            else:
-                mine += [timed(lambda: store.pushpull(keys, grads, out=weights)) for _ in range(block)]
+            given = (keys[0], grads[0], weights[0]) if len(keys) == 1 else (keys, grads, weights)
+            mine += [timed(store.pushpull, *given) for _ in range(block)]
         if store.rank == 0:
             found = {"case": case, "ms": 1e3 * statistics.median(mine), "floor_ms": 1e3 * statistics.median(floor)}
             print("RESULT " + json.dumps(found), flush=True)
     store.close()
 
 
-def timed(action: Any) -> float:
+def timed(action: Any, *arguments: Any) -> float:
     """The seconds that `action` takes."""
     start = time.perf_counter()
-    action()
+    action(*arguments)
     return time.perf_counter() - start
 
 
@@ -210,7 +210,9 @@ def measure(setup: str, cases: list[str], quick: bool) -> list[dict[str, Any]]:
     """The rounds of one set-up."""
     workers, servers, name = SETUPS[setup]
     path = os.pathsep.join([str(ROOT), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")])
-    env = dict(os.environ, PYTHONPATH=path, DMLC_NUM_WORKER=str(workers), DMLC_NUM_SERVER=str(servers), BENCH_STORE=name)
+    env = dict(
+        os.environ, PYTHONPATH=path, DMLC_NUM_WORKER=str(workers), DMLC_NUM_SERVER=str(servers), BENCH_STORE=name
+    )
     with Processes() as processes:
         python = sys.executable
         floors = [endpoint_of(processes.start([python, __file__, "--echo"], env)) for _ in range(servers)]
@@ -269,7 +271,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             f" {TARGETS[row['case']]:6.1f} {other}"
         )
         if "server_cpu_s" in row:
-            lines.append(f"{'':<10} servers: {row['server_cpu_s']:.1f} s CPU, at most {row['server_peak_mib']:.0f} MiB each")
+            lines.append(
+                f"{'':<10} servers: {row['server_cpu_s']:.1f} s CPU, at most {row['server_peak_mib']:.0f} MiB each"
+            )
     return "\n".join(lines)
 
 

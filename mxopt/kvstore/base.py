@@ -11,7 +11,15 @@ from mxopt.errors import KVStoreError, UnknownNameError, nearest
 K = TypeVar("K", bound=type)
 
 LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device")
-DISTRIBUTED = ("dist", "dist_sync", "dist_device_sync", "dist_sync_device", "dist_async", "dist_device_async", "dist_ssp")
+DISTRIBUTED = (
+    "dist",
+    "dist_sync",
+    "dist_device_sync",
+    "dist_sync_device",
+    "dist_async",
+    "dist_device_async",
+    "dist_ssp",
+)
 
 
 class KVStoreBase:
@@ -62,14 +70,16 @@ class KVStoreBase:
 
     @staticmethod
     def register(klass: K) -> K:
-        """Registers a class of stores under its name in lower case; usable as a decorator. Warns where it takes another's."""
+        """Registers a class of stores under its name in lower case; usable as a decorator. Warns where it takes
+        another's."""
         if not isinstance(klass, type):
             raise AssertionError(f"register needs a class, got {klass!r}")
         name = klass.__name__.lower()
         other = KVStoreBase.kv_registry.get(name)
         if other is not None:
             warnings.warn(
-                f"the new kvstore {klass.__module__}.{klass.__name__} is overriding {other.__module__}.{other.__name__}",
+                f"the new kvstore {klass.__module__}.{klass.__name__} is overriding"
+                f" {other.__module__}.{other.__name__}",
                 stacklevel=2,
             )
         KVStoreBase.kv_registry[name] = klass
@@ -122,7 +132,8 @@ def create(name: str = "local") -> Any:
     ----------
     name : str
         In any case. `local` and `device` (and MXNet's old names of them) live in this process; `dist_sync`,
-        `dist_device_sync`, `dist_async` and `dist_ssp` are shared by the workers of a job and held by its servers, which the
+        `dist_device_sync`, `dist_async` and `dist_ssp` are shared by the workers of a job and held by its servers,
+        which the
         environment says how to reach (`DMLC_PS_ROOT_URI` and so on); or the name of a registered class.
 
     Raises
@@ -149,7 +160,9 @@ def create(name: str = "local") -> Any:
         return DistKVStore(name)
     if "nccl" in name or name in ("horovod", "byteps", "p3"):
         raise KVStoreError(f"mxopt has no kvstore {name!r}: use 'device' in one process, 'dist_sync' in several")
-    raise UnknownNameError(f"there is no kvstore {name!r}: {nearest(name, (*LOCAL, *DISTRIBUTED, *KVStoreBase.kv_registry))}")
+    raise UnknownNameError(
+        f"there is no kvstore {name!r}: {nearest(name, (*LOCAL, *DISTRIBUTED, *KVStoreBase.kv_registry))}"
+    )
 
 
 def _list(x: Any) -> list[Any]:

@@ -1,7 +1,9 @@
 """Gradient compression with error feedback: two bits or one bit an element instead of 32.
 
-What is not sent stays in a residual, one for each value, that is added before the next gradient is looked at. On the wire a
-compressed array is bit planes, lowest bit first: '2bit' has the plane of +threshold, then that of -threshold, '1bit' the plane
+What is not sent stays in a residual, one for each value, that is added before the next gradient is looked at. On
+the wire a
+compressed array is bit planes, lowest bit first: '2bit' has the plane of +threshold, then that of -threshold,
+'1bit' the plane
 of +1 (the rest is -1).
 """
 
@@ -44,7 +46,9 @@ class GradientCompression:
     def residual(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
         """The residual kept under `name`, flat, float32; zeros at first."""
         if not isinstance(gradient, np.ndarray):
-            raise ArrayTypeError(f"key {name!r}: only dense NumPy arrays can be compressed, got {type(gradient).__name__}")
+            raise ArrayTypeError(
+                f"key {name!r}: only dense NumPy arrays can be compressed, got {type(gradient).__name__}"
+            )
         found = self.residuals.get(name)
         if found is None or found.size != gradient.size:
             found = self.residuals[name] = np.zeros(gradient.size, np.float32)

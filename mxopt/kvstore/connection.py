@@ -1,6 +1,7 @@
 """A worker's connections to the servers: numbered requests, answers in any order, repeats, deadlines.
 
-A request is kept until it is answered. After a silence, Hello asks the server which number it expects: what has not arrived is
+A request is kept until it is answered. After a silence, Hello asks the server which number it expects: what has not
+arrived is
 sent again, and what may have been answered is asked for again; the server applies a number once.
 """
 
@@ -164,7 +165,8 @@ class Connections:
                 raise DeadlineError(f"waited {timeout:g} s for {what}; no answer from {'; '.join(silent) or 'anyone'}")
 
     def _receive(self, timeout: int) -> bool:
-        """Takes all answers that are there, waiting up to `timeout` milliseconds for the first. Whether there were any."""
+        """Takes all answers that are there, waiting up to `timeout` milliseconds for the first. Whether there were
+        any."""
         if self._only is not None:
             return self._take_all(self.channels[0], 0 if timeout else zmq.DONTWAIT)
         ready = set(dict(self._poller.poll(timeout)))
@@ -271,7 +273,9 @@ class Connections:
                     again = m.Pull(seq, pending.message.keys, pending.message.piece)
                     sockets.send(channel.socket, wire.encode(again))
                 else:
-                    sockets.send(channel.socket, wire.encode(m.Pull(seq, pending.message.keys[:1], pending.message.piece)))
+                    sockets.send(
+                        channel.socket, wire.encode(m.Pull(seq, pending.message.keys[:1], pending.message.piece))
+                    )
             elif not isinstance(pending.message, m.PushRows):
                 sockets.send(channel.socket, pending.frames)
 
@@ -283,7 +287,9 @@ def _describe(channel: Channel) -> str:
     key = getattr(message, "key", None)
     keys = getattr(message, "keys", None)
     name = f" of key {key!r}" if key is not None else f" of key {keys[0]!r}" if keys else ""
-    return f"{type(message).__name__}{name}" + (f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else "")
+    return f"{type(message).__name__}{name}" + (
+        f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else ""
+    )
 
 
 __all__ = ["Call", "Connections", "KVStoreError"]

@@ -37,7 +37,8 @@ FLUSH_S = 30.0  # how long a worker that ends waits for its last pushes to be ta
 class DistKVStore(KVStoreBase):
     """Values held by the servers of a job and shared by its workers.
 
-    `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an update. `dist_ssp`: the same,
+    `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an update.
+    `dist_ssp`: the same,
     but a worker that is too far ahead of the slowest waits. Joins the job that the environment names (`settings.Job`).
 
     Raises DeadlineError where the job doesn't come together in time.
@@ -114,20 +115,24 @@ class DistKVStore(KVStoreBase):
     def _meta(self, key: Key, array: np.ndarray, whole: bool) -> Meta:
         shape, size = array.shape, array.itemsize
         return Meta(
-            key, array.dtype, shape, math.prod(shape), layout(key, shape, size, self._servers, self._settings.bound, whole)
+            key,
+            array.dtype,
+            shape,
+            math.prod(shape),
+            layout(key, shape, size, self._servers, self._settings.bound, whole),
         )
 
     def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], whole: bool) -> None:
         call = Call()
         for key, array in pairs:
             meta = self._meta(key, array, whole)
-            flat = np.ascontiguousarray(array).reshape(-1)
+            flat, dtype = np.ascontiguousarray(array).reshape(-1), arrays.DTYPES[array.dtype]
             for stripe in meta.layout.stripes:
                 shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
                 for piece in range(stripe.pieces):
                     a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
-                    message = m.Init(0, key, arrays.DTYPES[array.dtype], shape, list(array.shape), stripe.start, stripe.step,
-                                     piece, [wire.bytes_of(flat[a:b])])  # fmt: skip
+                    frame = wire.bytes_of(flat[a:b])
+                    message = m.Init(0, key, dtype, shape, list(array.shape), stripe.start, stripe.step, piece, [frame])
                     self._connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
         self._connections.wait(call, f"init of {len(pairs)} keys")
 
@@ -167,7 +172,9 @@ class DistKVStore(KVStoreBase):
         if out is None:
             raise AssertionError("pull needs out")
         if not ignore_sparse:
-            raise KVStoreError("a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull")
+            raise KVStoreError(
+                "a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull"
+            )
         with self._lock:
             self._check()
             outs = self._outs(key, out)
@@ -215,7 +222,8 @@ class DistKVStore(KVStoreBase):
         if row != meta.layout.unit:  # rows larger than a piece
             whole = np.empty(meta.shape, meta.dtype)
             self.pull(meta.key, whole)
-            return whole[ids]
+            rows: np.ndarray = whole[ids]
+            return rows
         data = np.empty((len(ids), row), meta.dtype)
         call = Call()
         for stripe in meta.layout.stripes:
@@ -239,7 +247,11 @@ class DistKVStore(KVStoreBase):
         """Keys and arrays that are just what the servers hold, the usual case; None for everything else."""
         if type(values) is np.ndarray:
             meta = self._metas.get(key) if type(key) in (int, str) else None
-            return {key: values} if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype else None
+            return (
+                {key: values}
+                if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype
+                else None
+            )
         if type(key) is not list or type(values) is not list or len(key) != len(values):
             return None
         try:
@@ -409,7 +421,8 @@ class DistKVStore(KVStoreBase):
         return self._config
 
     def _count(self, values: Mapping[Key, Any]) -> int:
-        """The optimizer's `num_update` after this push, where no other worker counts: a server sees only its own keys."""
+        """The optimizer's `num_update` after this push, where no other worker counts: a server sees only its own
+        keys."""
         if self._member.welcome.workers > 1 or self._optimizer is None:
             return 0
         counts = self._counts
@@ -420,7 +433,8 @@ class DistKVStore(KVStoreBase):
         return self._num_update
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file `fname`.
+        """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file
+        `fname`.
 
         The file is the one a local store writes: it can be loaded by either, with any number of servers.
         """
@@ -431,7 +445,8 @@ class DistKVStore(KVStoreBase):
             save(self, fname, dump_optimizer)
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is one event."""
+        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is
+        one event."""
         from mxopt.kvstore.dist_states import load
 
         with self._lock:

@@ -83,7 +83,8 @@ def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:
         call = Call()
         store._connections.send(stripe.server, m.FetchStates(0, meta.key, size), call, answers.append, CHUNK)
         store._connections.wait(call, f"the states of key {meta.key!r}")
-        part = bytes(getattr(answers[0].data[0], "buffer", answers[0].data[0]))
+        frame: Any = answers[0].data[0]
+        part = bytes(getattr(frame, "buffer", frame))
         if not part:
             raise StatesError(f"server {stripe.server} sent the states of key {meta.key!r} only in part")
         parts.append(part)

@@ -79,7 +79,9 @@ class KVStore(KVStoreBase):
             return
         for key, value in sums:
             if value.shape != self._values[key].shape:
-                raise ArrayError(f"key {key!r}: the store holds shape {self._values[key].shape}, pushed was {value.shape}")
+                raise ArrayError(
+                    f"key {key!r}: the store holds shape {self._values[key].shape}, pushed was {value.shape}"
+                )
         if isinstance(self._updater, Updater) and len(sums) > 1:
             self._updater([k for k, _ in sums], [v for _, v in sums], [self._values[k] for k, _ in sums])
         else:
@@ -150,7 +152,8 @@ class KVStore(KVStoreBase):
         self._updater = updater
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        """Writes the optimizer's states, with their update counts, to the file `fname`; with the optimizer if asked for."""
+        """Writes the optimizer's states, with their update counts, to the file `fname`; with the optimizer if asked
+        for."""
         if not isinstance(self._updater, Updater):
             raise AssertionError("there are no states to save: call set_optimizer first")
         states.write_file(fname, self._updater.get_states(dump_optimizer))

@@ -23,7 +23,8 @@ RETRY = 2.0  # seconds until a question to the scheduler is asked again
 class Membership:
     """This process as member `role` of the job that `settings` names.
 
-    `endpoint` is where workers reach a server. Raises DeadlineError where the job doesn't come together in time, KVStoreError
+    `endpoint` is where workers reach a server. Raises DeadlineError where the job doesn't come together in time,
+    KVStoreError
     where the scheduler refuses the process.
     """
 
@@ -68,7 +69,9 @@ class Membership:
             self.check()
             now = time.monotonic()
             if now > deadline:
-                raise DeadlineError(f"barrier {self._barriers}: not all workers came within {self.settings.timeout:g} s")
+                raise DeadlineError(
+                    f"barrier {self._barriers}: not all workers came within {self.settings.timeout:g} s"
+                )
             if now - asked > RETRY:
                 sockets.send(self._socket, wire.encode(question))
                 asked = now
@@ -165,7 +168,7 @@ class _Heart:
                     next_beat = now + interval
                 if now - heard > limit:
                     self._fail(f"the scheduler at {member.settings.scheduler} has not been heard of for {limit:g} s")
-                ready = dict(poller.poll(max(1, (next_beat - now) * 1000)))
+                ready = dict(poller.poll(max(1, int((next_beat - now) * 1000))))
                 if stop in ready:
                     return
                 if socket in ready:

@@ -8,7 +8,21 @@ from __future__ import annotations
 from dataclasses import field
 
 from mxopt.kvstore.wire import (
-    Dtype, Frame, Key, Keys, Map, MaybeKey, MaybeMap, Message, Plain, Shape, Text, Texts, Whole, Wholes, message,
+    Dtype,
+    Frame,
+    Key,
+    Keys,
+    Map,
+    MaybeKey,
+    MaybeMap,
+    Message,
+    Plain,
+    Shape,
+    Text,
+    Texts,
+    Whole,
+    Wholes,
+    message,
 )  # fmt: skip
 
 # Any process and the scheduler.
@@ -144,7 +158,8 @@ class Hello(Message):
 
 @message(21)
 class Ready(Message):
-    """The answer to Hello: the next sequence number the server expects, and that up to which pushes are in a snapshot."""
+    """The answer to Hello: the next sequence number the server expects, and that up to which pushes are in a
+    snapshot."""
 
     rank: Whole
     incarnation: Text

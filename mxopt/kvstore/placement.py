@@ -1,7 +1,9 @@
-"""Which server holds what: large arrays are striped over all servers, and travel in pieces; the rest is whole on one."""
+"""Which server holds what: large arrays are striped over all servers, and travel in pieces; the rest is whole on
+one."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections.abc import Sequence
@@ -53,9 +55,7 @@ def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: i
     if servers == 1 or whole or size < bound or count < servers:
         return Layout(unit, unit_shape, (Stripe(home(key, servers), 0, count, step),))
     edges = [count * s // servers for s in range(servers + 1)]
-    return Layout(
-        unit, unit_shape, tuple(Stripe(s, a, b, step) for s, (a, b) in enumerate(zip(edges, edges[1:], strict=False)))
-    )
+    return Layout(unit, unit_shape, tuple(Stripe(s, a, b, step) for s, (a, b) in enumerate(itertools.pairwise(edges))))
 
 
 def home(key: Key, servers: int) -> int:

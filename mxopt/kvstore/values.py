@@ -25,7 +25,8 @@ class Keys:
     def pairs(self, key: Any, values: Any, what: str = "value") -> Pairs:
         """(key, its arrays) for each key of a call, in the order of the call; a key given twice stands once.
 
-        Raises AssertionError, as MXNet, for keys of other types, mixed keys and lists of different lengths; KVStoreError where
+        Raises AssertionError, as MXNet, for keys of other types, mixed keys and lists of different lengths;
+        KVStoreError where
         the store's keys are of the other type.
         """
         if not isinstance(key, list | tuple):
@@ -73,7 +74,9 @@ class Keys:
         if not isinstance(key, int | str) or isinstance(key, bool):
             raise AssertionError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")
         if check and self.kind is not None and type(key) is not self.kind:
-            raise KVStoreError(f"key {key!r}: this store's keys are {self.kind.__name__}, int and str don't mix in one store")
+            raise KVStoreError(
+                f"key {key!r}: this store's keys are {self.kind.__name__}, int and str don't mix in one store"
+            )
         return key
 
     def _arrays(self, key: Any, values: Any, what: str) -> list[Any]:
@@ -90,7 +93,8 @@ class Keys:
 def total(values: Sequence[Any], blocks: bool) -> Any:
     """The sum of a key's values, a new array if there are several; the only value itself otherwise.
 
-    `blocks`: in the order of MXNet's `local` store, v0 + ((v1 + v2) + v3 + v4) and so on by four; else left to right, as
+    `blocks`: in the order of MXNet's `local` store, v0 + ((v1 + v2) + v3 + v4) and so on by four; else left to
+    right, as
     its `device` store. 16-bit values are rounded after every addition. Row-sparse values give a row-sparse sum.
     """
     first = values[0]

@@ -3,7 +3,8 @@
     frame 0    [kind, field, field, ...]
     frame 1..  the bytes of arrays
 
-Decoding is total: `decode` returns a message whose fields have the types their class names, or raises ProtocolError. What it
+Decoding is total: `decode` returns a message whose fields have the types their class names, or raises
+ProtocolError. What it
 allocates is bounded by the frames that have really arrived.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +22,14 @@ import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import ProtocolError
+
+if sys.version_info >= (3, 11):
+    from typing import dataclass_transform
+else:
+
+    def dataclass_transform() -> Callable[[Any], Any]:
+        return lambda function: function
+
 
 VERSION = 1
 PIECE = 1 << 20  # bytes of one piece of a large array
@@ -86,6 +96,7 @@ MaybeMap = dict[str, Any] | None
 Plain = Any
 
 
+@dataclass_transform()
 def message(kind: int, frames: int = 0) -> Callable[[M], M]:
     """Decorator: makes a class with annotated fields a message of this kind, followed by `frames` frames."""
 
@@ -135,19 +146,22 @@ def decode(frames: Sequence[Frame]) -> Any:
     if len(frames) != klass.FRAMES + 1:
         raise ProtocolError(f"{klass.__name__} has {klass.FRAMES} frames after the header, {len(frames) - 1} came")
     del content[0]
+    make: Callable[..., Any] = klass
     for (name, check), value in zip(checks, content, strict=True):
         if not check(value):
             raise ProtocolError(f"{klass.__name__}: {name} can't be {value!r:.80}")
     if klass.FRAMES:
-        return klass(*content, list(frames[1:]))
-    return klass(*content)
+        return make(*content, list(frames[1:]))
+    return make(*content)
 
 
 def array_of(frame: Frame, dtype: np.dtype[Any], count: int, name: Any) -> np.ndarray:
     """The `count` elements that a frame holds, without a copy. Raises ProtocolError where its length is another."""
-    buffer = getattr(frame, "buffer", frame)
+    buffer: Any = getattr(frame, "buffer", frame)
     if len(buffer) != count * dtype.itemsize:
-        raise ProtocolError(f"key {name!r}: {count} elements of {dtype} are {count * dtype.itemsize} bytes, {len(buffer)} came")
+        raise ProtocolError(
+            f"key {name!r}: {count} elements of {dtype} are {count * dtype.itemsize} bytes, {len(buffer)} came"
+        )
     if not count:
         return np.empty(0, dtype)
     found = np.frombuffer(buffer, dtype)
@@ -156,11 +170,13 @@ def array_of(frame: Frame, dtype: np.dtype[Any], count: int, name: Any) -> np.nd
 
 def bytes_of(array: np.ndarray) -> memoryview:
     """A C-contiguous array's memory as a frame."""
-    return memoryview(array.reshape(-1).view(np.uint8))
+    flat: Any = array.reshape(-1).view(np.uint8)
+    return memoryview(flat)
 
 
 def tune_memory() -> None:
-    """Lets glibc keep what pieces are received into, instead of giving it back to the system after each: 256 page faults a piece
+    """Lets glibc keep what pieces are received into, instead of giving it back to the system after each: 256 page
+    faults a piece
     otherwise. Up to 128 MiB of freed memory stay with the process."""
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -33,14 +33,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rank", type=int, metavar="N", help="the rank this server wishes for (DMLC_SERVER_ID)")
     made.add_argument("--job", help="the job's name, which all its processes must share (MXOPT_JOB_ID)")
     made.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="the address to listen on (%(default)s)")
-    made.add_argument("--port", type=int, metavar="N", help="the port to listen on; 0, and a server's default: a free one")
+    made.add_argument(
+        "--port", type=int, metavar="N", help="the port to listen on; 0, and a server's default: a free one"
+    )
     made.add_argument("--advertise", metavar="HOST", help="the address others reach this server under (DMLC_NODE_HOST)")
     made.add_argument("--keys", metavar="FILE", help="the job's keys, from `mxopt-server keygen` (MXOPT_KVSTORE_KEYS)")
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
                       help="a module to import, which registers optimizers of one's own")  # fmt: skip
-    made.add_argument("--snapshot", metavar="FILE", help="where a server keeps snapshots, and carries on from at its start")
-    made.add_argument("--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)")
+    made.add_argument(
+        "--snapshot", metavar="FILE", help="where a server keeps snapshots, and carries on from at its start"
+    )
+    made.add_argument(
+        "--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)"
+    )
     made.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics there")
     made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of an update (%(default)s)")
     made.add_argument("--log-level", default="INFO", metavar="LEVEL", help="how much to log (%(default)s)")

@@ -59,9 +59,7 @@ class Entry:
         if self.pieces == 1 and np.prod(stored, dtype=object) == np.prod(self.whole, dtype=object):
             stored = self.whole  # all of it is here, in one piece: the optimizer sees it as the worker does
         self.weight = np.zeros(stored, real)
-        self.parts = [
-            Part(self, p, p * step, min(self.units, (p + 1) * step)) for p in range(self.pieces)
-        ]
+        self.parts = [Part(self, p, p * step, min(self.units, (p + 1) * step)) for p in range(self.pieces)]
         self.missing = set(range(self.pieces))  # pieces whose first value has not come
         self.gradients: dict[int, np.ndarray] = {}  # of rules that need all pieces: the sums so far, by worker
         self.arrived: dict[int, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import secrets
@@ -31,10 +32,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-s", "--num-servers", type=int, metavar="S", help="how many servers (as many as workers)")
     made.add_argument("-H", "--hostfile", help="ssh, mpi: a file with one host a line")
     made.add_argument("--launcher", choices=["local", "ssh", "mpi", "slurm"], default="local", help="how (%(default)s)")
-    made.add_argument("--host", metavar="HOST", help="ssh, mpi, slurm: the address of this machine as the others reach it")
-    made.add_argument("--sync-dst-dir", metavar="DIR", help="ssh: the folder to run in on the other machines (this one)")
+    made.add_argument(
+        "--host", metavar="HOST", help="ssh, mpi, slurm: the address of this machine as the others reach it"
+    )
+    made.add_argument(
+        "--sync-dst-dir", metavar="DIR", help="ssh: the folder to run in on the other machines (this one)"
+    )
     made.add_argument("--username", default="", help="ssh: the user's name there")
-    made.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable in every process")
+    made.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable in every process"
+    )
     made.add_argument("--run-dir", metavar="DIR", help="where the logs go (a new folder under ./runs)")
     made.add_argument("--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server")
     made.add_argument("--keys", metavar="FILE", help="the job's keys, needed beyond this machine")
@@ -60,7 +67,8 @@ class Launch:
         """Starts a process in a session of its own, so that nothing it starts outlives the job."""
         env = {**os.environ, **process.env, "PYTHONUNBUFFERED": "1"}
         child = subprocess.Popen(
-            process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
             errors="replace", start_new_session=True,
         )  # fmt: skip
         self.running[child] = process
@@ -109,10 +117,8 @@ class Launch:
     def _signal(self, number: int) -> None:
         with self._changed:
             for child in self.running:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, number)
-                except ProcessLookupError:
-                    pass
 
     def _copy(self, child: subprocess.Popen[str], process: Process) -> None:
         """Copies a process's output to its log, and prefixed to the terminal."""
@@ -161,7 +167,11 @@ def processes(options: argparse.Namespace, job: str, host: str) -> list[Process]
     more = shlex.split(options.server_args)
     for rank in range(servers):
         arguments = [a.replace("RANK", str(rank)) for a in more]
-        made.append(Process("server", rank, (*serve, *arguments), {**shared, "DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}))
+        made.append(
+            Process(
+                "server", rank, (*serve, *arguments), {**shared, "DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
+            )
+        )
     for rank in range(workers):
         env = {**shared, "DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank)}
         made.append(Process("worker", rank, tuple(options.command), env))

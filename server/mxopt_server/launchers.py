@@ -33,7 +33,17 @@ def ssh(process: Process, host: str, folder: str, user: str = "") -> list[str]:
     there = f"cd {shlex.quote(folder)} && exec env {assignments(process.env)} {shlex.join(process.command)}"
     target = f"{user}@{name}" if user else name
     # -tt: the remote process ends with the connection, so that nothing is left behind.
-    return ["ssh", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes", "-tt", *(["-p", port] if port else []), target, there]
+    return [
+        "ssh",
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "BatchMode=yes",
+        "-tt",
+        *(["-p", port] if port else []),
+        target,
+        there,
+    ]
 
 
 def mpi(command: Sequence[str], count: int, env: Mapping[str, str], hostfile: str = "") -> list[str]:
@@ -46,7 +56,16 @@ def mpi(command: Sequence[str], count: int, env: Mapping[str, str], hostfile: st
 def slurm(command: Sequence[str], count: int, nodes: int, env: Mapping[str, str]) -> list[str]:
     """Runs `count` copies of a command on `nodes` nodes by srun, with `env` exported to them."""
     exported = ",".join(["ALL", *(f"{name}={value}" for name, value in sorted(env.items()))])
-    return ["srun", "--ntasks", str(count), "--nodes", str(nodes), "--kill-on-bad-exit=1", f"--export={exported}", *command]
+    return [
+        "srun",
+        "--ntasks",
+        str(count),
+        "--nodes",
+        str(nodes),
+        "--kill-on-bad-exit=1",
+        f"--export={exported}",
+        *command,
+    ]
 
 
 def assignments(env: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket as socket_module
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ COPY_BELOW = 1 << 15  # bytes up to which copying a frame is cheaper than not
 COPY_ANSWERS_BELOW = 1 << 16
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """A signal asked the process to end."""
 
 
@@ -69,7 +70,12 @@ def run_scheduler(settings: Job, host: str, port: int, insecure: bool, ready: Ca
     socket, port = sockets.bind(context, host, port, keys)
     socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
     scheduler = Scheduler(
-        sender(socket), settings.workers or 1, settings.servers or 1, settings.job, settings.heartbeat, settings.dead_after
+        sender(socket),
+        settings.workers or 1,
+        settings.servers or 1,
+        settings.job,
+        settings.heartbeat,
+        settings.dead_after,
     )
     ready(f"tcp://{host}:{port}")
     try:
@@ -80,7 +86,9 @@ def run_scheduler(settings: Job, host: str, port: int, insecure: bool, ready: Ca
                 scheduler.handle(route, frames)
             scheduler.tick()
             if scheduler.state == "gathering" and time.monotonic() - began > settings.join_timeout:
-                scheduler.fail(f"the job didn't come together within {settings.join_timeout:g} s: {scheduler._missing()}")
+                scheduler.fail(
+                    f"the job didn't come together within {settings.join_timeout:g} s: {scheduler._missing()}"
+                )
     except Stopped as stopped:
         log.warning("stopped by %s", stopped)
         scheduler.fail(f"the scheduler was stopped by {stopped}")
@@ -104,7 +112,7 @@ def run_server(
     guard = sockets.authenticator(context, keys)
     socket, port = sockets.bind(context, host, port, keys)
     socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
-    shown = settings.advertised or (host if host != "0.0.0.0" else sockets.socket.gethostname())
+    shown = settings.advertised or (host if host != "0.0.0.0" else socket_module.gethostname())
     endpoint = f"tcp://{shown}:{port}"
     ready(endpoint)
     member: Membership | None = None
@@ -162,7 +170,8 @@ def _serve(server: Server, socket: Any, member: Membership, attached: Any) -> No
 
 
 def received(socket: Any) -> Any:
-    """Messages as they come: each a list of frames, the route first, large ones not copied. Ends after a tick's time."""
+    """Messages as they come: each a list of frames, the route first, large ones not copied. Ends after a tick's
+    time."""
     until = time.monotonic() + TICK
     recv = socket.recv
     while time.monotonic() < until:

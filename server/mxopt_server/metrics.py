@@ -22,8 +22,11 @@ COUNTERS = {
 def serve(server: Server, port: int) -> None:
     """Serves the metrics on loopback, from a thread. Raises ArgumentError without prometheus_client."""
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client import CollectorRegistry, start_http_server  # type: ignore[import-not-found,unused-ignore]
+        from prometheus_client.core import (  # type: ignore[import-not-found,unused-ignore]
+            CounterMetricFamily,
+            GaugeMetricFamily,
+        )
     except ImportError as error:
         raise ArgumentError("--metrics-port needs the package prometheus_client: pip install mxopt[metrics]") from error
 

@@ -34,7 +34,13 @@ def report(server: Server) -> dict[str, Any]:
         "cpu": usage.ru_utime + usage.ru_stime,
         "memory": usage.ru_maxrss * 1024,
         "workers": [
-            {"rank": w.rank, "age": now - w.seen, "requests": w.requests, "waiting": len(w.waiting), "expects": w.expects}
+            {
+                "rank": w.rank,
+                "age": now - w.seen,
+                "requests": w.requests,
+                "waiting": len(w.waiting),
+                "expects": w.expects,
+            }
             for _, w in sorted(server.workers.items())
         ],
     }

@@ -1,6 +1,7 @@
 """Rounds: when what the workers push becomes an update, and when who waits for it is answered.
 
-A `Group` is the parts that workers push together in one message: one piece of a large array, or many small keys. As long
+A `Group` is the parts that workers push together in one message: one piece of a large array, or many small keys. As
+long
 as everyone groups the same keys, a whole message is one contribution. A message that groups them otherwise dissolves
 the group into single parts, with everything that is pending in it, so that the outcome is that of single pushes.
 """
@@ -71,7 +72,8 @@ class Group:
     """Parts that are pushed together, and the rounds that are under way for them."""
 
     __slots__ = (
-        "counts", "flats", "have", "indices", "keys", "offsets", "parts", "queues", "rules", "size", "slices", "waiting", "weights",
+        "counts", "flats", "have", "indices", "keys", "offsets", "parts", "queues", "rules", "size", "slices",
+        "waiting", "weights",
     )  # fmt: skip
 
     def __init__(self, rules: Rules, parts: Sequence[Part], keys: tuple[Any, ...]) -> None:
@@ -93,7 +95,8 @@ class Group:
     def split(self, value: np.ndarray) -> list[np.ndarray]:
         """A flat array over the parts as one of each part's shape."""
         return [
-            value[s] if w.ndim == 1 else value[s].reshape(w.shape) for s, w in zip(self.slices, self.weights, strict=True)
+            value[s] if w.ndim == 1 else value[s].reshape(w.shape)
+            for s, w in zip(self.slices, self.weights, strict=True)
         ]
 
     def values(self) -> np.ndarray:

@@ -133,7 +133,9 @@ class Scheduler:
             node = self._admit(route, join, now)
         if self.state == "gathering" and len(self.nodes) == sum(self.wanted.values()):
             self.state = "running"
-            log.info("job %s is complete: %d workers, %d servers", self.job, self.wanted["worker"], self.wanted["server"])
+            log.info(
+                "job %s is complete: %d workers, %d servers", self.job, self.wanted["worker"], self.wanted["server"]
+            )
             for each in self.nodes.values():
                 each.seen = now
                 self._welcome(each)
@@ -193,7 +195,9 @@ class Scheduler:
     def _known(self, route: bytes, message: Any) -> Node | None:
         node = self.nodes.get((message.role, message.rank))
         if message.job != self.job or node is None or node.incarnation != message.incarnation:
-            self._refuse(route, "JobFailedError", f"this scheduler's job {self.job} doesn't know the process (any more)")
+            self._refuse(
+                route, "JobFailedError", f"this scheduler's job {self.job} doesn't know the process (any more)"
+            )
             return None
         return node
 
@@ -252,7 +256,14 @@ class Scheduler:
     def _inquire(self, route: bytes, inquire: m.Inquire) -> None:
         now = time.monotonic()
         nodes = [
-            {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint, "age": now - n.seen}
+            {
+                "role": n.role,
+                "rank": n.rank,
+                "name": n.name,
+                "state": n.state,
+                "endpoint": n.endpoint,
+                "age": now - n.seen,
+            }
             for n in self.nodes.values()
         ]
         content = {"role": "scheduler", "job": self.job, "state": self.state, "text": self.text, "nodes": nodes}

@@ -248,7 +248,7 @@ class Server:
     def _push_rows(self, worker: Worker, push: m.PushRows) -> None:
         entry = self.table.entry(push.key)
         name = f"key {push.key!r}, rows"
-        buffer = getattr(push.data[0], "buffer", push.data[0])
+        buffer: Any = getattr(push.data[0], "buffer", push.data[0])
         indices = wire.array_of(push.data[0], np.dtype(np.int64), len(buffer) // 8, push.key)
         width = entry.rows().shape[1]
         data = wire.array_of(push.data[1], entry.weight.dtype, len(indices) * width, push.key)
@@ -268,7 +268,7 @@ class Server:
 
     def _pull_rows(self, worker: Worker, pull: m.PullRows) -> None:
         entry = self.table.entry(pull.key)
-        buffer = getattr(pull.data[0], "buffer", pull.data[0])
+        buffer: Any = getattr(pull.data[0], "buffer", pull.data[0])
         ids = wire.array_of(pull.data[0], np.dtype(np.int64), len(buffer) // 8, pull.key)
         if len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
@@ -304,8 +304,11 @@ class Server:
         if request.offset == 0:
             worker.arriving = bytearray()
         if request.offset != len(worker.arriving) or request.total > MAX_STATES:
-            raise ProtocolError(f"key {request.key!r}: states from byte {request.offset}, {len(worker.arriving)} are here")
-        worker.arriving += getattr(request.data[0], "buffer", request.data[0])
+            raise ProtocolError(
+                f"key {request.key!r}: states from byte {request.offset}, {len(worker.arriving)} are here"
+            )
+        frame: Any = request.data[0]
+        worker.arriving += getattr(frame, "buffer", frame)
         if len(worker.arriving) >= request.total:
             document, worker.arriving = bytes(worker.arriving), bytearray()
             if self.table.loads.get(request.key, 0) < request.event:
@@ -326,8 +329,8 @@ class Server:
         group = parts[0].group
         if len(parts) == 1:
             data: Any = wire.bytes_of(parts[0].weight)
-            # The array itself may be sent, without a copy, where it can't change before the answer has arrived: no round
-            # of it is complete without this worker's next push.
+            # The array itself may be sent, without a copy, where it can't change before the answer has arrived: no
+            # round of it is complete without this worker's next push.
             if self.table.mode != "sync" and self.table.workers > 1:
                 data = bytes(data)
         else:

@@ -1,6 +1,7 @@
 """Snapshots: everything a server needs to carry on, in one record of the states' format.
 
-Weights, optimizer states and counts, the optimizer, how far each worker's requests have come, and what has been pushed for rounds
+Weights, optimizer states and counts, the optimizer, how far each worker's requests have come, and what has been
+pushed for rounds
 that are not complete. Written to a temporary name, synced, renamed: there is always one whole snapshot.
 """
 
@@ -51,7 +52,8 @@ def record(server: Server) -> dict[str, Any]:
     optimizer = table.updater.optimizer if table.updater else None
     return {
         "kind": "mxopt-server snapshot", "version": VERSION, "job": server.job, "rank": server.rank,
-        "workers": [{"rank": w.rank, "incarnation": w.incarnation, "expects": w.expects} for w in server.workers.values()],
+        "workers": [{"rank": w.rank, "incarnation": w.incarnation, "expects": w.expects} for w in
+        server.workers.values()],
         "number": table.workers, "mode": table.mode, "staleness": table.staleness,
         "event": table.event, "config": table.config, "num_update": optimizer.num_update if optimizer else 0,
         "counts": [[g.keys, g.counts] for g in table.groups.values()],

@@ -23,7 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("mxopt-server status", description=main.__doc__)
     parser.add_argument("--scheduler", metavar="HOST:PORT", help="where the scheduler is (DMLC_PS_ROOT_URI and _PORT)")
     parser.add_argument("--keys", metavar="FILE", help="the job's keys (MXOPT_KVSTORE_KEYS)")
-    parser.add_argument("--watch", nargs="?", type=float, const=1.0, metavar="S", help="show it again every S seconds (1)")
+    parser.add_argument(
+        "--watch", nargs="?", type=float, const=1.0, metavar="S", help="show it again every S seconds (1)"
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(arguments)
     job = settings.job()
@@ -101,7 +103,19 @@ def table(found: dict[str, Any], before: dict[str, Any] | None, seconds: float) 
     from rich.table import Table
 
     servers = Table(title=f"job {found['job']}: {found['state']} {found['text']}", title_justify="left")
-    columns = ("server", "keys", "MiB", "updates", "rate/s", "MiB/s in", "pending", "refused", "memory MiB", "CPU s", "optimizer")
+    columns = (
+        "server",
+        "keys",
+        "MiB",
+        "updates",
+        "rate/s",
+        "MiB/s in",
+        "pending",
+        "refused",
+        "memory MiB",
+        "CPU s",
+        "optimizer",
+    )
     for name in columns:
         servers.add_column(name, justify="right")
     old = {s["rank"]: s for s in before["servers"] if s} if before else {}
@@ -112,7 +126,8 @@ def table(found: dict[str, Any], before: dict[str, Any] | None, seconds: float) 
         was = old.get(s["rank"], s)
         servers.add_row(
             str(s["rank"]), str(s["keys"]), f"{s['bytes'] / 2**20:.1f}", str(s["updates"]),
-            f"{(s['updates'] - was['updates']) / seconds:.0f}", f"{(s['received'] - was['received']) / seconds / 2**20:.1f}",
+            f"{(s['updates'] - was['updates']) / seconds:.0f}",
+            f"{(s['received'] - was['received']) / seconds / 2**20:.1f}",
             str(s["pending"]), str(s["refused"]), f"{s['memory'] / 2**20:.0f}", f"{s['cpu']:.1f}", str(s["optimizer"]),
         )  # fmt: skip
     nodes = Table()

@@ -190,7 +190,9 @@ class Table:
         if entry.pieces > 1 and entry.parts[0].index not in self.updater.states and not self.whole:
             self._cut_states(entry)
         if isinstance(value, RowSparse):
-            value = RowSparse(value.data.reshape(len(value.indices), *entry.weight.shape[1:]), value.indices, entry.weight.shape)
+            value = RowSparse(
+                value.data.reshape(len(value.indices), *entry.weight.shape[1:]), value.indices, entry.weight.shape
+            )
         else:
             value = value.reshape(entry.weight.shape)
         counts = self.updater.optimizer._index_update_count

@@ -5,6 +5,7 @@ Every job has a deadline, and leaves no process behind.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -81,17 +82,20 @@ class Process:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal to it and to all it has started."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 class Job:
     """A job with its processes; as a context it ends with all of them gone."""
 
     def __init__(
-        self, workers: int = 1, servers: int = 1, server_args: tuple[str, ...] = (), python: str = sys.executable, **env: Any
+        self,
+        workers: int = 1,
+        servers: int = 1,
+        server_args: tuple[str, ...] = (),
+        python: str = sys.executable,
+        **env: Any,
     ) -> None:
         self.env = environment(DMLC_NUM_WORKER=workers, DMLC_NUM_SERVER=servers, **env)
         self.processes: list[Process] = []

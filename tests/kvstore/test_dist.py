@@ -36,7 +36,9 @@ def test_row_sparse_gradients_update_lazily_on_striped_tables():
         assert job.run("sparse") == [[], []]
 
 
-@pytest.mark.parametrize("params", [{"type": "2bit", "threshold": 0.12345678}, {"type": "1bit"}], ids=lambda p: p["type"])
+@pytest.mark.parametrize(
+    "params", [{"type": "2bit", "threshold": 0.12345678}, {"type": "1bit"}], ids=lambda p: p["type"]
+)
 def test_compressed_gradients_arrive_as_the_sender_quantized_them(params):
     with Job(2, 2, **STRIPED) as job:
         assert job.run("compressed", params) == [[], []]

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from jobs import Job, environment, Process, SERVE
+from jobs import SERVE, Job, Process, environment
 
 LIMIT_S = 15
 

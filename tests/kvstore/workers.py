@@ -48,7 +48,8 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def optimizers(arguments: dict[str, Any]) -> list[str]:
-    """Every optimizer on the servers beside a local updater of the sum of all workers' gradients; returns those that differ."""
+    """Every optimizer on the servers beside a local updater of the sum of all workers' gradients; returns those
+    that differ."""
     store = kvstore.create(arguments.get("mode", "dist_sync"))
     wrong = []
     table = WHOLE if arguments["whole"] else ELEMENTWISE
@@ -184,7 +185,9 @@ def sparse(arguments: Any) -> list[str]:
                     grads.append(rng.normal(size=weight.shape).astype(np.float32))
                 else:
                     ids = np.sort(rng.choice(9000, 300, replace=False))
-                    grads.append(row_sparse_array((rng.normal(size=(300, 64)).astype(np.float32), ids), shape=weight.shape))
+                    grads.append(
+                        row_sparse_array((rng.normal(size=(300, 64)).astype(np.float32), ids), shape=weight.shape)
+                    )
             store.push(k, grads[store.rank])
             store.pull(k, weight)
             local(k, summed(grads), expected)
@@ -241,7 +244,9 @@ def states(arguments: dict[str, Any]) -> list[Any]:
     if arguments["load"]:
         store.load_optimizer_states(arguments["path"])
     for step in range(3):
-        grads = [np.random.default_rng(100 * store.rank + step + 3 * arguments["load"]).normal(size=w.shape) for w in weights]
+        grads = [
+            np.random.default_rng(100 * store.rank + step + 3 * arguments["load"]).normal(size=w.shape) for w in weights
+        ]
         store.pushpull([0, 1], [g.astype(np.float32) for g in grads], out=weights)
     if arguments["save"]:
         if store.rank == 0:
@@ -346,7 +351,10 @@ def train(arguments: dict[str, Any]) -> list[Any]:
     from mxopt.parameter import Parameter
     from mxopt.trainer import Trainer
 
-    params = {"w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0), "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5)}
+    params = {
+        "w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0),
+        "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5),
+    }
     trainer = Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments)
     store_rank = 0
     for step in range(3):

@@ -27,7 +27,10 @@ def test_launch_runs_a_job_and_keeps_its_logs(tmp_path):
 
 
 def test_one_failing_worker_ends_the_job_with_its_error_and_exit_code(tmp_path):
-    script = "import os, sys, mxopt.kvstore as k\nkv = k.create('dist_sync')\nif kv.rank == 1: print('it breaks'); os._exit(7)\nkv.barrier()"
+    script = (
+        "import os, mxopt.kvstore as k\nkv = k.create('dist_sync')\n"
+        "if kv.rank == 1: print('it breaks'); os._exit(7)\nkv.barrier()"
+    )
     process = launch(tmp_path, "-n", "2", "-s", "1", sys.executable, "-c", script)
     assert process.finish(30) == 7, process.output
     assert "[worker-1] it breaks" in process.lines
@@ -47,7 +50,15 @@ def test_ctrl_c_leaves_no_orphan(tmp_path):
 @pytest.mark.parametrize(
     ("launcher", "expected"),
     [
-        ("ssh", ["ssh -o StrictHostKeyChecking=no -o BatchMode=yes -tt one cd", "-p 2222 two", "DMLC_NODE_HOST=one", "exec env"]),
+        (
+            "ssh",
+            [
+                "ssh -o StrictHostKeyChecking=no -o BatchMode=yes -tt one cd",
+                "-p 2222 two",
+                "DMLC_NODE_HOST=one",
+                "exec env",
+            ],
+        ),
         ("mpi", ["mpirun -n 2 --hostfile", "-x DMLC_ROLE=server", "-x DMLC_ROLE=worker", "train.py"]),
         ("slurm", ["srun --ntasks 2", "--kill-on-bad-exit=1", "DMLC_ROLE=worker", "train.py"]),
     ],
@@ -55,7 +66,20 @@ def test_ctrl_c_leaves_no_orphan(tmp_path):
 def test_command_lines_for_other_machines(tmp_path, launcher, expected):
     hosts = tmp_path / "hosts"
     hosts.write_text("one\n# a comment\ntwo:2222\n")
-    arguments = ["-n", "2", "-s", "2", "--launcher", launcher, "-H", str(hosts), "--host", "root", "--insecure", "--dry-run"]
+    arguments = [
+        "-n",
+        "2",
+        "-s",
+        "2",
+        "--launcher",
+        launcher,
+        "-H",
+        str(hosts),
+        "--host",
+        "root",
+        "--insecure",
+        "--dry-run",
+    ]
     process = launch(tmp_path, *arguments, "python", "train.py")
     assert process.finish() == 0, process.output
     for text in (*expected, "DMLC_PS_ROOT_URI=root", "DMLC_NUM_WORKER=2", "--bind 0.0.0.0"):

@@ -1,0 +1,229 @@
+"""The local stores: MXNet's values, orders and errors. Numbers in comments are lines of docs/departures-kvstore.md."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt import kvstore
+from mxopt.errors import KVStoreError, NotInitializedError
+from mxopt.kvstore import KVStoreBase
+from mxopt.kvstore.values import total
+from mxopt.sparse import row_sparse_array
+
+
+def full(x: float, n: int = 2) -> np.ndarray:
+    return np.full(n, x, np.float32)
+
+
+def pulled(kv: kvstore.KVStore, key: object, like: np.ndarray) -> list[float]:
+    out = np.zeros_like(like)
+    kv.pull(key, out)
+    return out.tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["local", "device", "local_update_cpu", "local_allreduce_cpu", "local_allreduce_device", "LOCAL"]
+)
+def test_a_push_replaces_and_a_list_is_summed(name):  # 1
+    kv = kvstore.create(name)
+    kv.init(3, full(1))
+    assert pulled(kv, 3, full(0)) == [1, 1]
+    kv.push(3, full(10))
+    assert pulled(kv, 3, full(0)) == [10, 10]
+    kv.push(3, [full(2), full(3)])
+    assert pulled(kv, 3, full(0)) == [5, 5]
+    assert kv.type == name.lower()
+    assert (kv.rank, kv.num_workers) == (0, 1)
+
+
+def test_a_pushed_array_may_be_changed_afterwards():  # 4
+    kv = kvstore.create()
+    kv.init("a", full(1))
+    pushed = full(5)
+    kv.push("a", pushed)
+    pushed[:] = 77
+    assert pulled(kv, "a", full(0)) == [5, 5]
+
+
+def test_a_key_given_twice_is_one_push_of_the_sum():  # 7
+    kv = kvstore.create()
+    calls = []
+    kv.init(3, full(0))
+    kv._set_updater(lambda key, value, stored: calls.append((key, value.tolist())))
+    kv.push([3, 3], [full(1), full(2)])
+    assert calls == [(3, [3, 3])]
+
+
+def test_the_updater_sees_int_keys_ascending_and_str_keys_as_initialised():  # 8
+    for keys, expected in (([5, 1, 3], [1, 3, 5]), (["a", "m", "z"], ["z", "a", "m"])):
+        kv = kvstore.create()
+        kv.init(keys if isinstance(keys[0], int) else ["z", "a", "m"], [full(0)] * 3)
+        calls: list[object] = []
+        kv._set_updater(lambda key, value, stored, calls=calls: calls.append(key))
+        kv.push(keys, [full(1)] * 3)
+        assert calls == expected
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_order_of_sums(n, dtype):  # 14
+    values = [np.random.default_rng(k).normal(size=500).astype(dtype) for k in range(n)]
+    left = values[0]
+    for v in values[1:]:
+        left = left + v
+    blocks = values[0]
+    for k in range(1, n, 4):
+        block = values[k]
+        for v in values[k + 1 : k + 4]:
+            block = block + v
+        blocks = blocks + block
+    assert total(values, blocks=False).tobytes() == left.tobytes()
+    assert total(values, blocks=True).tobytes() == blocks.tobytes()
+
+
+def test_bad_keys_and_shapes_are_refused():  # 6, 9, 12, 13
+    kv = kvstore.create()
+    kv.init(3, full(1))
+    with pytest.raises(NotInitializedError, match="4"):
+        kv.push(4, full(1))
+    with pytest.raises(NotInitializedError, match="4"):
+        kv.pull(4, full(1))
+    with pytest.raises(KVStoreError, match="duplicate init"):
+        kv.init(3, full(1))
+    with pytest.raises(KVStoreError, match="don't mix"):
+        kv.push("a", full(1))
+    with pytest.raises(AssertionError):
+        kv.push([3, "a"], [full(1)] * 2)
+    with pytest.raises(AssertionError):
+        kv.push(1.5, full(1))
+    with pytest.raises(AssertionError):
+        kv.push([3, 3], [full(1)])
+    with pytest.raises(AssertionError):
+        kv.pull(3)
+    with pytest.raises(ValueError, match=r"\(2,\)"):
+        kv.pull(3, np.zeros((2, 1), np.float32))
+
+
+def test_pull_converts_to_the_dtype_of_out():  # 13
+    kv = kvstore.create()
+    kv.init(3, full(1.5))
+    out = np.zeros(2, np.int32)
+    kv.pull(3, [out, wide := np.zeros(2)])
+    assert out.tolist() == [1, 1]
+    assert wide.tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("name", ["no_such_store", "", "dist_snyc"])
+def test_unknown_stores_are_refused_with_a_suggestion(name):  # 11
+    with pytest.raises(ValueError, match="dist_sync" if "dist" in name else "there is no kvstore"):
+        kvstore.create(name)
+
+
+def test_names_that_are_no_text_or_of_other_libraries():
+    with pytest.raises(TypeError):
+        kvstore.create(3)
+    with pytest.raises(KVStoreError, match="device"):
+        kvstore.create("nccl")
+
+
+def test_an_optimizer_updates_and_its_changes_take_effect():  # 17, 18
+    kv = kvstore.create()
+    optimizer = mxopt.create("sgd", learning_rate=1.0, momentum=0.5)
+    kv.init(3, full(0))
+    kv.set_optimizer(optimizer)
+    kv.push(3, full(1))
+    optimizer.set_learning_rate(0.5)
+    kv.push(3, full(1))
+    assert pulled(kv, 3, full(0)) == [-2, -2]
+    kv.set_optimizer(optimizer)  # the momentum is gone
+    kv.push(3, full(1))
+    assert pulled(kv, 3, full(0)) == [-2.5, -2.5]
+    with pytest.raises(ValueError, match="shape"):
+        kv.push(3, full(1, 5))
+
+
+@pytest.mark.parametrize("dump", [True, False])
+def test_states_are_saved_with_their_counts(tmp_path, dump):  # 20
+    def store() -> kvstore.KVStore:
+        kv = kvstore.create()
+        kv.set_optimizer(mxopt.create("adam", learning_rate=0.1))
+        return kv
+
+    first, second = store(), store()
+    first.init(0, full(1))
+    for k in range(3):
+        first.push(0, full(k + 1))
+    first.save_optimizer_states(str(tmp_path / "s"), dump)
+    second.init(0, np.array(pulled(first, 0, full(0)), np.float32))
+    second.load_optimizer_states(str(tmp_path / "s"))
+    for kv in (first, second):
+        kv.push(0, full(2))
+    assert pulled(first, 0, full(0)) == pulled(second, 0, full(0))
+    with pytest.raises(AssertionError):
+        kvstore.create().save_optimizer_states(str(tmp_path / "t"))
+
+
+def test_row_sparse_values():  # 21, 23, 24, 25
+    kv = kvstore.create()
+    table = np.arange(8, dtype=np.float32).reshape(4, 2)
+    kv.init(1, table)
+    out = row_sparse_array((np.zeros((1, 2), np.float32), np.array([0])), shape=(4, 2))
+    kv.row_sparse_pull(1, out, row_ids=np.array([[3, 1], [1, 9]], float))
+    assert out.indices.tolist() == [1, 3]
+    assert out.data.tolist() == [[2, 3], [6, 7]]
+    kv.pull(1, out)
+    assert out.indices.tolist() == [1, 3]
+    kv.pull(1, out, ignore_sparse=False)
+    assert out.indices.tolist() == [0, 1, 2, 3]
+    rows = row_sparse_array((np.ones((2, 2), np.float32), np.array([2, 0])), shape=(4, 2))
+    kv.push(1, [rows, rows])
+    assert pulled(kv, 1, table) == [[2, 2], [0, 0], [2, 2], [0, 0]]
+    kv.set_optimizer(mxopt.create("sgd", learning_rate=1.0, wd=0.5))
+    kv.push(1, rows)
+    assert pulled(kv, 1, table) == [[0, 0], [0, 0], [0, 0], [0, 0]]
+
+
+def test_compression_sends_one_step_and_keeps_the_rest():  # 27, 28, 29
+    kv = kvstore.create("device")
+    kv.init(0, full(0, 4))
+    kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+    sent = []
+    for value in ([-3, 0.5, 0.2, 0.4], [0, 0, 0.2, 0.4], [0, 0, 0.2, 0]):
+        kv.push(0, np.array(value, np.float32))
+        sent.append(pulled(kv, 0, full(0, 4)))
+    assert sent == [[-0.5, 0.5, 0, 0], [-0.5, 0, 0, 0.5], [-0.5, 0, 0.5, 0]]
+    with pytest.raises(Exception, match="no gradient compression"):
+        kvstore.create("local").set_gradient_compression({"type": "2bit"})
+    for params in ({}, {"type": "3bit"}, {"type": "2bit", "threshold": 0}, {"type": "2bit", "threshold": float("nan")}):
+        with pytest.raises(ValueError, match=r"compression|type"):
+            kv.set_gradient_compression(params)
+
+
+def test_stores_of_ones_own():
+    class Mine(KVStoreBase):
+        pass
+
+    KVStoreBase.register(Mine)
+    try:
+        assert isinstance(kvstore.create("mine"), Mine)
+        with pytest.warns(UserWarning, match="overriding"):
+            KVStoreBase.register(Mine)
+        with pytest.raises(NotImplementedError):
+            kvstore.create("mine").pushpull(1, full(1))
+    finally:
+        del KVStoreBase.kv_registry["mine"]
+
+
+def test_the_test_store():
+    kv = kvstore.create("teststore")
+    a, b = full(1), full(2)
+    kv.pushpull(1, [a, b])
+    assert a.tolist() == b.tolist() == [3, 3]
+    kv.broadcast(1, full(9), [a, b])
+    assert a.tolist() == [9, 9]
+    assert not kv.is_capable("optimizer")
+    assert kvstore.create("local").is_capable("optimizer")
+    with pytest.raises(ValueError, match="other"):
+        kv.is_capable("other")

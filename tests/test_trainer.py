@@ -1,0 +1,124 @@
+"""`Trainer`, by itself, through a local store and through servers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt import kvstore
+from mxopt.parameter import Parameter
+from mxopt.trainer import Trainer
+
+sys.path.insert(0, str(Path(__file__).parent / "kvstore"))
+from jobs import Job
+
+KINDS = [
+    {"kvstore": None},
+    {"kvstore": "device"},
+    {"kvstore": "store"},
+    {"kvstore": "store", "update_on_kvstore": False},
+]
+
+
+def made(**options: object) -> tuple[dict[str, Parameter], Trainer]:
+    params = {
+        "w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0),
+        "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5),
+    }
+    if options.get("kvstore") == "store":
+        options["kvstore"] = kvstore.create("local")
+    return params, Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **options)
+
+
+def steps(params: dict[str, Parameter], trainer: Trainer) -> list[list[float]]:
+    for step in range(3):
+        if step == 2:
+            trainer.set_learning_rate(0.5)
+        for p in params.values():
+            p.grad = np.ones(p.shape, np.float32)
+        trainer.step(2)
+    return [p.value.tolist() for p in params.values()]
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_every_kind_of_store_gives_the_same_steps(options):
+    params, trainer = made(**options)
+    assert steps(params, trainer) == steps(*made(kvstore=None))
+    assert params["w"].value[0, 0] == 1 - 0.5 - 0.5 - 0.25
+    assert trainer.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kvstore": "dist_sync"}, {"kvstore": "dist_sync", "update_on_kvstore": False}, {"kvstore": "dist_async"}],
+    ids=str,
+)
+def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options):
+    with Job(1, 2) as job:
+        assert job.run("train", options) == [steps(*made(kvstore=None))]
+
+
+def test_two_workers_sum_their_gradients():
+    with Job(2, 1) as job:
+        first, second = job.run("train", {"kvstore": "dist_sync"})
+    assert first == second
+    assert first[0][0][0] == 1 - 1 - 1 - 0.5
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_states_are_saved_and_resumed(tmp_path, options):
+    params, trainer = made(**options)
+    steps(params, trainer)
+    trainer.save_states(str(tmp_path / "s"))
+    _, other = made(**options)
+    other.load_states(str(tmp_path / "s"))
+    assert other.learning_rate == 0.5
+    assert other.optimizer.num_update == 3
+
+
+def test_summing_and_updating_apart():
+    params, trainer = made(kvstore="store", update_on_kvstore=False)
+    for p in params.values():
+        p.grad = np.ones(p.shape, np.float32)
+    trainer.allreduce_grads()
+    trainer.update(1)
+    assert params["w"].value[0, 0] == 0
+    _, trainer = made(kvstore="store")
+    with pytest.raises(AssertionError, match="update_on_kvstore"):
+        trainer.update(1)
+    with pytest.raises(AssertionError, match="update_on_kvstore"):
+        trainer.allreduce_grads()
+
+
+def test_a_parameter_without_gradient_stops_the_step():
+    params, trainer = made()
+    params["w"].grad = np.ones((3, 2), np.float32)
+    with pytest.raises(UserWarning, match="'b' has no gradient"):
+        trainer.step(1)
+    trainer.step(1, ignore_stale_grad=True)
+    assert params["b"].value.tolist() == [2, 2]
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="Parameter"):
+        Trainer([np.ones(2)], "sgd")
+    with pytest.raises(ValueError, match="Parameter"):
+        Trainer(3, "sgd")
+    with pytest.raises(AssertionError):
+        Trainer([], mxopt.create("sgd"), {"learning_rate": 1})
+    params, _ = made()
+    for p in params.values():
+        p.grad = np.ones(p.shape, np.float32)
+    with pytest.raises(ValueError, match="TestStore"):
+        Trainer(params, "sgd", kvstore=kvstore.create("teststore"), update_on_kvstore=True).step(1)
+    with pytest.raises(TypeError):
+        Trainer(params, "sgd", kvstore=3).step(1)
+
+
+def test_a_store_without_optimizer_only_sums():
+    params, trainer = made(kvstore=kvstore.create("teststore"))
+    assert steps(params, trainer) == steps(*made(kvstore=None))
