@@ -1,0 +1,91 @@
+"""The compiled kernels: vector instructions, no contraction, the same bits on an older processor."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+import mxopt
+import mxopt.rules
+from mxopt.engine import Plan, Tensor, jit
+from mxopt.engine.kernel import Kernel, assemble
+from mxopt.rules.rule import Rule, rule
+
+x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks at x86 instructions")
+
+
+def rules() -> list[Rule]:
+    modules = [importlib.import_module(f"mxopt.rules.{m.name}") for m in pkgutil.iter_modules(mxopt.rules.__path__)]
+    return list({id(v): v for m in modules for v in vars(m).values() if isinstance(v, Rule)}.values())
+
+
+def instructions(kernel: Kernel) -> str:
+    """The kernel in this machine's assembly, as `jit` compiles it."""
+    machine, _ = jit._machine()
+    return machine.emit_assembly(llvm.parse_assembly(assemble(kernel)))
+
+
+@x86
+@pytest.mark.parametrize("some", rules(), ids=lambda r: r.name)
+def test_kernels_are_vectors_without_contraction(some: Rule) -> None:
+    wide = "zmm" if llvm.get_host_cpu_features().get("avx512f") else "ymm"
+    for master in (False, True):
+        dtypes = ("float32",) * (2 + len(some.states))
+        dtypes = ("bfloat16", "bfloat16", *dtypes[2:], "float32") if master else dtypes
+        for stage in range(len(some.stages)):
+            code = instructions(Kernel(some, stage, dtypes, some.row_state is not None))
+            assert re.search(rf"v(add|sub|mul|div|and|max|cmp\w*)p[sd]\s.*%{wide}", code), f"stage {stage}"
+            assert not re.search(r"vf(n?)m(add|sub)", code), f"stage {stage}"
+            assert "rsqrt14" not in code
+            assert "rcp14" not in code
+
+
+OLDER = """
+import sys; sys.path[:0] = {path!r}
+import llvmlite.binding as llvm
+class Features(dict):
+    def flatten(self): return ""
+llvm.get_host_cpu_name, llvm.get_host_cpu_features = lambda: "x86-64-v3", Features
+import numpy as np, warnings
+from runs import Run, array, assert_runs_agree
+from table import ROWS
+warnings.simplefilter("ignore")
+for row in ROWS:
+    for dtype in ("float32", "float16", "bfloat16"):
+        rng = np.random.default_rng(0)
+        start = [array(rng, (5, 7), dtype), array(rng, (17000,), dtype)]
+        runs = [Run(row.make(), [w.copy() for w in start], engine) for engine in ("numpy", "llvm")]
+        assert_runs_agree(runs, lambda step: [array(rng, w.shape, dtype, special=True) for w in start], steps=2)
+print("agree")
+"""
+
+
+@x86
+def test_a_processor_without_512_bits_gives_the_same_bits() -> None:
+    path = [str(Path(__file__).parent.parent), str(Path(mxopt.__file__).parent.parent)]
+    command = [sys.executable, "-c", OLDER.format(path=path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "agree\n"
+
+
+def test_two_rules_of_one_name_are_two_kernels() -> None:
+    def make(factor: float) -> Rule:
+        @rule()
+        def twin(weight: np.ndarray, grad: np.ndarray, lr: float) -> np.ndarray:
+            return weight - factor * lr * grad
+
+        return twin
+
+    for factor in (1.0, 3.0):
+        weight = np.ones(4, np.float32)
+        plan = Plan("llvm", make(factor), [Tensor("w", weight, np.ones(4, np.float32))], lazy=False)
+        plan.run_one((0.25, 0.0, 1.0, np.inf))
+        assert weight.tolist() == [1 - factor / 4] * 4

@@ -1,0 +1,130 @@
+"""Memory: an update allocates nothing of its weight's size, and states cost nothing before they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from table import ROWS, Row
+
+import mxopt
+from mxopt.sparse import row_sparse_array
+
+ELEMENTS = 1 << 20
+ALLOWED = 2 << 20  # bytes; a float32 weight of this size has 4 MiB
+SHAPE = (ELEMENTS // 64, 64)
+
+
+def peak(update: Callable[[], Any]) -> int:
+    """The most memory that Python and NumPy held at once during a call."""
+    tracemalloc.start()
+    try:
+        update()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def sparse(dtype: str) -> Any:
+    return row_sparse_array((np.ones((100, 64), dtype), np.arange(100) * 7), shape=SHAPE)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
+    for dtype, gradient in (("float32", "dense"), ("float16", "dense"), ("float32", "sparse"), ("float32", "strided")):
+        optimizer = row.make(multi_precision=True)
+        weight = np.zeros(SHAPE, dtype)
+        grad = sparse(dtype) if gradient == "sparse" else np.zeros(SHAPE, dtype)
+        if gradient == "strided":
+            weight, grad = weight.T, grad.T
+            if row.name == "groupadagrad":
+                continue  # an unusual layout under a rule with a state a row is left to the reference engine
+        state = optimizer.create_state_multi_precision(0, weight)
+        for update in (
+            lambda w=weight, g=grad, s=state, o=optimizer: o.update_multi_precision(0, w, g, s),
+            lambda w=weight, g=grad, s=state, o=optimizer: o.update_multi_precision([0], [w], [g], [s]),
+        ):
+            for _ in range(2):  # while a plan is made, and when it is used
+                assert peak(update) < ALLOWED, (dtype, gradient)
+
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import pathlib, resource
+import numpy as np, mxopt
+from mxopt.sparse import row_sparse_array
+
+MIB = 1 << 20
+rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+highest = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def updates(n, dtype):
+    weights = [np.ones(n, dtype) for _ in range(2)]
+    grads = [np.ones(n, dtype) for _ in range(2)]
+    for name in ("sgd", "adam", "lamb", "lbsgd"):
+        updater = mxopt.get_updater(mxopt.create(name, multi_precision=True))
+        for _ in range(2):
+            updater(0, grads[0], weights[0])
+            updater([0, 1], grads, weights)
+        if n > 1000:
+            before = highest() if rss() > highest() - MIB else None
+        for _ in range(2):
+            updater(0, grads[0], weights[0])
+            updater([0, 1], grads, weights)
+        if n > 1000 and before is not None:
+            assert highest() - before < 4 * MIB, (name, dtype, (highest() - before) // MIB)
+            measured.append((name, dtype))
+        del updater
+
+measured = []
+for dtype in ("float32", "float16"):
+    updates(10, dtype)  # compiles
+    updates(8 * MIB, dtype)
+assert len(measured) >= 4, measured
+
+table = np.zeros((1 << 22, 64), np.float32)  # 1 GiB, of which no page is there yet
+row = lambda k: row_sparse_array((np.ones((4, 64), np.float32), [0, 1, 5, k]), shape=table.shape)
+small = np.zeros((10, 64), np.float32)
+for name in ("sgd", "adam", "adagrad", "groupadagrad"):
+    options = {"momentum": 0.9} if name == "sgd" else {}
+    warm = mxopt.get_updater(mxopt.create(name, **options))
+    warm(0, row_sparse_array((np.ones((4, 64), np.float32), [0, 1, 5, 9]), shape=small.shape), small)
+    updater = mxopt.get_updater(mxopt.create(name, **options))
+    before = rss()
+    state = updater.optimizer.create_state(0, table)
+    assert rss() - before < 2 * MIB, (name, "state")
+    for k in range(10, 4_000_000, 400_000):
+        updater(0, row(k), table)
+    assert rss() - before < 128 * MIB, (name, (rss() - before) // MIB)  # pages may be of 2 MiB
+print("small")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_resident_memory_of_a_process() -> None:
+    command = [sys.executable, "-W", "error", "-c", IN_A_PROCESS_OF_ITS_OWN]
+    folder = Path(mxopt.__file__).parent.parent
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert (result.stdout, result.returncode) == ("small\n", 0), result.stderr
+
+
+def test_plans_hold_on_to_no_weight_and_no_gradient() -> None:
+    import gc
+    import weakref
+
+    for row in ROWS:
+        optimizer = row.make()
+        weight, grad = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+        state = optimizer.create_state(0, weight)
+        for _ in range(2):
+            optimizer.update(0, weight, grad, state)
+            optimizer.update([0], [weight], [grad], [state])
+        seen = weakref.ref(weight), weakref.ref(grad)
+        del weight, grad
+        gc.collect()
+        assert [ref() for ref in seen] == [None, None], row
