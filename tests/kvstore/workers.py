@@ -366,6 +366,27 @@ def train(arguments: dict[str, Any]) -> list[Any]:
     return [p.value.tolist() for p in params.values()]
 
 
+def recorded(arguments: Any) -> dict[str, Any]:
+    """What scripts/reference/mxnet_kvstore.py records of the real kvstore."""
+    store = kvstore.create("dist_sync")
+    found: dict[str, Any] = {"rounds": [], "adam": []}
+    out = np.zeros(4, np.float32)
+    store.init(0, np.ones(4, np.float32))
+    for step in (1, 2, 3):
+        store.push(0, np.full(4, (store.rank + 1) * step, np.float32))
+        store.pull(0, out)
+        found["rounds"].append(out.tolist())
+    store.barrier()
+    store.set_optimizer(make("adam", {"learning_rate": 0.1, "wd": 0.01}))
+    store.barrier()
+    store.init(1, np.ones(4, np.float32))
+    for step in range(4):
+        store.push(1, np.array([1, -2, 0.5, 3], np.float32) * np.float32(store.rank + 1 + step))
+        store.pull(1, out)
+        found["adam"].append(out.tolist())
+    return found
+
+
 if __name__ == "__main__":
     result = globals()[sys.argv[1]](json.loads(sys.argv[2]))
     print("RESULT " + json.dumps(result), flush=True)
