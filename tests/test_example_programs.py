@@ -1,0 +1,47 @@
+"""The examples that no other test runs, as a user would run them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command: str) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_digits_are_learnt_and_a_resumed_run_ends_with_the_same_bits() -> None:
+    output = run(sys.executable, "docs/examples/digits.py")
+    assert "the resumed run ended with the same weights, bit for bit" in output
+    assert float(re.findall(r"test accuracy ([\d.]+)%", output)[-1]) >= 97
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pytorch_model_is_trained_in_place(dtype: str) -> None:
+    assert "test accuracy" in run(sys.executable, "docs/examples/torch_lamb.py", "--dtype", dtype)
+
+
+def test_digits_are_learnt_by_two_workers_and_two_servers(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).parent / "mxopt-launch")
+    launch = [program, "-n", "2", "-s", "2", "--run-dir", str(tmp_path / "logs")]
+    output = run(*launch, sys.executable, "docs/examples/digits_distributed.py", "--save", str(tmp_path / "saved"))
+    accuracy, mark = re.findall(r"test accuracy ([\d.]+)%, weights (\w+); saved", output)[0]
+    assert float(accuracy) >= 97
+    assert re.findall(r"ends with weights (\w+)", output) == [mark, mark]
+    assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["states.mxopt", "weights.mxopt"]
+
+
+def test_the_api_reference_is_up_to_date() -> None:
+    run(sys.executable, "scripts/api-reference", "--check")
