@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from mxopt.settings import usable_cores
 from mxopt_server import launchers
 from mxopt_server.launchers import Process
 
@@ -101,7 +102,7 @@ class Launch:
     def stop(self) -> None:
         """Ends all processes: first by asking, then by force."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._workers_of_failed(), 0.5)
+            self._changed.wait_for(lambda: not self.running, 0.5)  # the others tell what they know by themselves
         self._signal(signal.SIGTERM)
         with self._changed:
             self._changed.wait_for(lambda: not self.running, GRACE_S)
@@ -110,9 +111,6 @@ class Launch:
             self._changed.wait_for(lambda: not self.running, 5)
         for thread in self._threads:
             thread.join(1)
-
-    def _workers_of_failed(self) -> bool:
-        return bool(self.running)
 
     def _signal(self, number: int) -> None:
         with self._changed:
@@ -155,6 +153,9 @@ def processes(options: argparse.Namespace, job: str, host: str) -> list[Process]
     shared = {
         "DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": str(servers), "DMLC_PS_ROOT_URI": host, "MXOPT_JOB_ID": job,
     }  # fmt: skip
+    if local and "OMP_NUM_THREADS" not in os.environ:
+        # Each worker's BLAS would take all cores for itself, and wait for the others' by spinning.
+        shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // workers))
     for assignment in options.env:
         name, _, value = assignment.partition("=")
         shared[name] = value
