@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from benchmark import cases, contention, driver, environments, machine, startup,
 from benchmark.driver import Pace, Row
 from benchmark.protocol import Worker, WorkerError
 
-QUICK = Pace(turn=0.03, trial=0.02, row=1.2, rounds=4, slow_rounds=2)
+QUICK = Pace(turn=0.03, trial=0.02, row=1.5, rounds=4, slow_rounds=2, patience=20)
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -93,42 +94,50 @@ def plan(options: argparse.Namespace) -> dict[tuple[str, str], cases.Case | None
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """All that the options ask for, as plain data."""
+    """All that the options ask for, as plain data; of a run that is interrupted, what there is."""
     pythons = {n: p for n, p in environments.pythons(options.python).items() if n in options.systems}
     cores = machine.usable_cores()[: options.threads]
-    pace = QUICK if options.quick else Pace()
-    if options.seconds is not None:
-        pace.row, pace.turn, pace.trial = (
-            options.seconds,
-            min(pace.turn, options.seconds),
-            min(pace.trial, options.seconds),
-        )
     wanted, rows = plan(options), []
     about = {**machine.describe(), "threads": options.threads, "scale": options.scale, "quick": options.quick}
     with crew(pythons, options.threads, cores, console) as workers, terminal.Screen(console, len(wanted)) as screen:
         versions = {name: worker.ask("hello")["version"] for name, worker in workers.items()}
-        about_startup = {name: pythons[name] for name in workers}
-        for (kind, optimizer), case in wanted.items():
-            screen.begin(kind, optimizer)
-            if case is None:
-                rounds = 2 if options.quick else 7
-                found = startup.run(
-                    about_startup,
-                    options.threads,
-                    cores,
-                    rounds,
-                    options.quick,
-                    lambda what: screen.begin("startup", what),
-                )
-            elif kind == "busy":
-                slow = Pace(max(pace.turn, 0.3) if options.scale == 1 else pace.turn, pace.trial, pace.row, pace.rounds)
-                found = [contention.run(case, workers, sys.executable, cores, slow)]
-            else:
-                found = [driver.run(case, workers, pace)]
-            rows += found
-            screen.add(*found)
-            revive(workers, pythons, options.threads, cores)
+        try:
+            for (kind, optimizer), case in wanted.items():
+                screen.begin(kind, optimizer)
+                found = measure_row(options, case, workers, pythons, cores, screen)
+                rows += found
+                screen.add(*found)
+                revive(workers, pythons, options.threads, cores)
+        except KeyboardInterrupt:
+            console.print("[yellow]interrupted")
     return {"machine": about, "versions": versions, "rows": [row.plain() for row in rows]}
+
+
+def measure_row(
+    options: argparse.Namespace,
+    case: cases.Case | None,
+    workers: dict[str, Worker],
+    pythons: dict[str, str],
+    cores: list[int],
+    screen: terminal.Screen,
+) -> list[Row]:
+    """The rows of a case, one but for start-up."""
+    speed = pace(options)
+    if case is None:
+        there, rounds = {name: pythons[name] for name in workers}, 2 if options.quick else 7
+        return startup.run(
+            there, options.threads, cores, rounds, options.quick, lambda now: screen.begin("startup", now)
+        )
+    if case.kind == "busy":
+        return [contention.run(case, workers, pythons.get("mxopt", sys.executable), cores, speed)]
+    return [driver.run(case, workers, speed)]
+
+
+def pace(options: argparse.Namespace) -> Pace:
+    chosen, limit = QUICK if options.quick else Pace(), options.seconds
+    if limit is None:
+        return chosen
+    return replace(chosen, row=limit, turn=min(chosen.turn, limit), trial=min(chosen.trial, limit))
 
 
 @contextmanager

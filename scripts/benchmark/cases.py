@@ -115,8 +115,8 @@ KINDS = {
 }
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 QUICK = {
-    **dict.fromkeys(("resnet50", "small", "tiny", "sparse1k", "sparse50k"), ("sgd-momentum", "adam")),
-    **{"dense": ("sgd-momentum", "adam", "lamb"), "float16": ("adam",), "bfloat16": ("adam",), "busy": ("adam",)},
+    **dict.fromkeys((kind for kind in KINDS if kind != "startup"), ("adam",)),
+    "dense": ("sgd-momentum", "adam", "lamb"),
 }
 
 

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from benchmark import driver
 from benchmark.cases import Case
 from benchmark.driver import Pace, Row
 from benchmark.protocol import Worker
 
+TURNS = 5  # times as long as elsewhere, for the scheduler's time slices to show
 ALONE = "one thread"  # mxopt's, with no one else about: what the others are compared with
 
 
@@ -41,11 +43,6 @@ class Burner:
         self.process.wait()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    yield
-
-
 def run(case: Case, workers: Mapping[str, Worker], python: str, cores: list[int], pace: Pace) -> Row:
     """The row: every system with a core kept busy, and one thread of mxopt with none."""
     busy = {name: worker for name, worker in workers.items() if name != "limit"}
@@ -53,8 +50,8 @@ def run(case: Case, workers: Mapping[str, Worker], python: str, cores: list[int]
         return driver.run(
             case,
             {**busy, ALONE: alone},
-            pace,
+            replace(pace, turn=TURNS * pace.turn),
             reference=ALONE,
-            around=lambda name: quiet() if name == ALONE else burner.burning(),
+            around=lambda name: nullcontext() if name == ALONE else burner.burning(),
             helpers=(burner.process.pid,),
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmark.cases import KINDS, Case
 from benchmark.machine import Watch
-from benchmark.protocol import Worker, WorkerError
+from benchmark.protocol import PATIENCE, Worker, WorkerError
 
 WANDERED = 0.05  # of its median: spread of the limit (half of its rounds) above which a row says so
 SETTLED = 0.005  # uncertainty of the median ratio at which a row is done
@@ -19,13 +19,15 @@ SETTLED = 0.005  # uncertainty of the median ratio at which a row is done
 
 @dataclass
 class Pace:
-    """How long to measure, in seconds: `turn` for one system, `trial` for one way of it, `row` for all rounds."""
+    """How long to measure, in seconds: `turn` for one system, `trial` for one way of it, `row` for all rounds.
+    `patience` is how long a system may take to get ready."""
 
-    turn: float = 0.15
+    turn: float = 0.1
     trial: float = 0.1
-    row: float = 12.0
+    row: float = 8.0
     rounds: int = 7  # at least; slow systems take part in the first SLOW_ROUNDS only
     slow_rounds: int = 3
+    patience: float = PATIENCE
 
 
 @dataclass
@@ -107,12 +109,12 @@ def spread(values: list[float]) -> float:
     return (high - low) / middle
 
 
-def prepare(case: Case, workers: Mapping[str, Worker], trial: float, row: Row) -> dict[str, Worker]:
+def prepare(case: Case, workers: Mapping[str, Worker], pace: Pace, row: Row) -> dict[str, Worker]:
     """Has each worker build the case; returns those that could."""
     able = {}
     for name, worker in workers.items():
         try:
-            answer = worker.ask("prepare", case=case.plain(), seconds=trial)
+            answer = worker.ask("prepare", pace.patience, case=case.plain(), seconds=pace.trial)
         except WorkerError as error:
             row.failures[name] = str(error)
             continue
@@ -134,7 +136,7 @@ def run(
 ) -> Row:
     """Measures a row. `around(system)` surrounds each turn; `helpers` are processes that are meant to work, too."""
     row = Row(case.kind, case.optimizer, reference, case.bytes)
-    able = prepare(case, workers, pace.trial, row)
+    able = prepare(case, workers, pace, row)
     watch = Watch([*(w.process.pid for w in workers.values() if w.alive), *helpers])
     start, involuntary, measured, done = perf_counter(), 0, 0.0, 0
     active = list(able)

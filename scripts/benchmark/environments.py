@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 OWN = ("mxopt", "limit")
@@ -60,12 +61,13 @@ def set_up(names: list[str]) -> None:
 
 def _install(target: Path, packages: list[str], index: str | None) -> None:
     python = str(target / "bin" / "python")
+    run = partial(subprocess.run, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
     if shutil.which("uv"):
-        subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(target)], check=True)
+        run(["uv", "venv", "--quiet", "--python", sys.executable, str(target)], check=True)
         install = ["uv", "pip", "install", "--quiet", "--python", python]
     else:
-        subprocess.run([sys.executable, "-m", "venv", str(target)], check=True)
+        run([sys.executable, "-m", "venv", str(target)], check=True)
         install = [python, "-m", "pip", "install", "--quiet"]
-    if index and subprocess.run([*install, "--index-url", index, *packages], stderr=subprocess.DEVNULL).returncode == 0:
+    if index and run([*install, "--index-url", index, *packages], stderr=subprocess.DEVNULL).returncode == 0:
         return
-    subprocess.run([*install, *packages], check=True)
+    run([*install, *packages], check=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-PATIENCE = 120  # seconds an answer may take
+PATIENCE = 120.0  # seconds an answer may take
 
 
 class WorkerError(Exception):
@@ -53,10 +53,10 @@ class Worker:
             env=environment(system, threads, cores),
         )
 
-    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """What the worker answers. Raises WorkerError where it doesn't, or answers with an error."""
+    def ask(self, verb: str, patience: float = PATIENCE, **arguments: Any) -> dict[str, Any]:
+        """What the worker answers within `patience` seconds. Raises WorkerError where it doesn't, or with its error."""
         self.send(verb, **arguments)
-        return self.receive()
+        return self.receive(patience)
 
     def send(self, verb: str, **arguments: Any) -> None:
         assert self.process.stdin is not None
@@ -66,11 +66,12 @@ class Worker:
         except OSError:
             raise WorkerError(self._epitaph()) from None
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self, patience: float) -> dict[str, Any]:
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+        if not select.select([self.process.stdout], [], [], patience)[0]:
             self.process.kill()
-            raise WorkerError(f"{self.system}: no answer in {PATIENCE} s")
+            self.process.wait()
+            raise WorkerError(f"{self.system}: no answer in {patience:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             raise WorkerError(self._epitaph())

@@ -33,7 +33,7 @@ class Table:
 
 def table(kind: str, rows: Sequence[Row]) -> Table:
     """A column for each system that some row has, and mxopt's time as a multiple of the limit."""
-    there = [name for name in COLUMNS if any(name in row.systems for row in rows)]
+    there = [name for name in COLUMNS if any(name in row.systems or name in row.failures for row in rows)]
     reference = next((row.reference for row in rows), "limit")
     ratio = ["mxopt", reference] if {"mxopt", reference} <= set(there) else []
     header = ["", *(COLUMNS[name] for name in there), *(" / ".join(ratio),) * bool(ratio), "remarks"]

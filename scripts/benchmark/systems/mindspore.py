@@ -18,6 +18,7 @@ ms.set_context(runtime_num_threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 DEEPEST = 1000  # parameters, for which `experimental` fails: what it compiles nests as deep
 MOMENTUM = {"momentum": 0.9}
+# Its Lamb doesn't run on the CPU.
 OPTIMIZERS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "nn": {
         "sgd": ("SGD", {}),
@@ -32,7 +33,6 @@ OPTIMIZERS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "rmsprop": ("RMSProp", {}),
         "rmsprop-centered": ("RMSProp", {**MOMENTUM, "centered": True}),
         "ftrl": ("FTRL", {}),
-        "lamb": ("Lamb", {"learning_rate": 0.001}),
     },
     "experimental": {
         "sgd": ("SGD", {"lr": 0.01}),
