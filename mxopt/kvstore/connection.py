@@ -268,15 +268,12 @@ class Connections:
         for seq, pending in list(channel.pending.items()):
             if seq >= ready.expects:
                 sockets.send(channel.socket, pending.frames)
-            elif isinstance(pending.message, m.Push):
-                if pending.message.answer:
-                    again = m.Pull(seq, pending.message.keys, pending.message.piece)
-                    sockets.send(channel.socket, wire.encode(again))
-                else:
-                    sockets.send(
-                        channel.socket, wire.encode(m.Pull(seq, pending.message.keys[:1], pending.message.piece))
-                    )
-            elif not isinstance(pending.message, m.PushRows):
+            elif isinstance(pending.message, m.Push | m.PushRows):  # it is known; only the answer may be lost
+                message = pending.message
+                keys, piece = (message.keys, message.piece) if isinstance(message, m.Push) else ([message.key], 0)
+                again = m.Pull(seq, keys if getattr(message, "answer", False) else keys[:1], piece)
+                sockets.send(channel.socket, wire.encode(again))
+            else:
                 sockets.send(channel.socket, pending.frames)
 
 

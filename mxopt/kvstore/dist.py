@@ -7,14 +7,12 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import zmq
 
 from mxopt import settings
-from mxopt.config import ATTRIBUTES, optimizer_config
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.kvstore import messages as m
@@ -22,7 +20,8 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.connection import Call, Connections
-from mxopt.kvstore.exchange import PLANS, Item, Meta, gather, plan, scatter
+from mxopt.kvstore.exchange import PLANS, Item, Meta, compressed, gather, plan, scatter
+from mxopt.kvstore.follow import Followed, sendable
 from mxopt.kvstore.local import with_ids
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.placement import layout, needs_whole
@@ -52,14 +51,8 @@ class DistKVStore(KVStoreBase):
         self._metas: dict[Key, Meta] = {}
         self._plans: dict[tuple[Key, ...], list[Item]] = {}
         self._compression: GradientCompression | None = None
-        self._optimizer: Optimizer | None = None
-        self._watch: Callable[[Optimizer], Any] | None = None
-        self._hypers: Any = None
-        self._config: dict[str, Any] | None = None
-        self._config_version = 0
+        self._followed: Followed | None = None
         self._events = self._loads = 0
-        self._counts: dict[Key, int] = {}
-        self._num_update = 0
         self._confirmed = self._mode == "sync"  # whether a push has been taken, so that servers have an optimizer
         self._lock = threading.RLock()
         self._open = False
@@ -312,8 +305,11 @@ class DistKVStore(KVStoreBase):
 
     def _push(self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None) -> None:
         """Sends `values`; with `outs` their new values are asked for too, and `call` waits for them."""
-        self._note_changes()
-        update = self._count(values)
+        update = 0
+        if self._followed is not None:
+            self._followed.look()
+            if self._member.welcome.workers == 1:  # where others count too, the servers do
+                update = self._followed.count(values)
         rows = [k for k, v in values.items() if isinstance(v, RowSparse)]
         for key in rows:
             value = values.pop(key)
@@ -325,7 +321,7 @@ class DistKVStore(KVStoreBase):
             flat = gather(item, values)
             if self._compression is not None:
                 codec, threshold = self._compression.codec, self._compression.threshold
-                frame = self._compressed(item, flat)
+                frame = wire.bytes_of(compressed(item, flat, self._compression))
             else:
                 codec, threshold = 0, 0.0
                 frame = wire.bytes_of(flat if outs is not None or len(item.keys) > 1 else flat.copy())
@@ -333,24 +329,6 @@ class DistKVStore(KVStoreBase):
             message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
             sink = _sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, sink, item.nbytes)
-
-    def _compressed(self, item: Item, flat: np.ndarray) -> memoryview:
-        """The compressed bytes of an item. Each key has one residual."""
-        assert self._compression is not None
-        residuals = self._compression.residuals
-        for meta in item.metas:
-            if meta.key not in residuals:
-                residuals[meta.key] = np.zeros(meta.size, np.float32)
-        if len(item.metas) == 1:
-            sent = self._compression.encode(flat, residuals[item.keys[0]][item.start : item.stop])
-            return wire.bytes_of(sent)
-        joined = np.concatenate([residuals[key] for key in item.keys])
-        sent = self._compression.encode(flat, joined)
-        start = 0
-        for meta in item.metas:
-            residuals[meta.key][:] = joined[start : start + meta.size]
-            start += meta.size
-        return wire.bytes_of(sent)
 
     def _push_rows(self, meta: Meta, value: RowSparse, update: int, call: Call | None) -> None:
         step = max(1, ROWS_BYTES // max(1, meta.layout.unit * meta.dtype.itemsize))
@@ -377,60 +355,21 @@ class DistKVStore(KVStoreBase):
         """
         with self._lock:
             self._check()
-            config = _sendable(optimizer)
+            config = sendable(optimizer)
             self._events += 1
             call = Call()
             for server in range(self._servers):
                 self._connections.send(server, m.SetOptimizer(0, self._events, config), call)
             self._connections.wait(call, "set_optimizer")
-            self._follow(optimizer, config)
+            version = 0 if self._followed is None else self._followed.version
+            self._followed = Followed(optimizer, config, self._connections.channels, version)
 
-    def _follow(self, optimizer: Optimizer, config: dict[str, Any]) -> None:
-        """Watches `optimizer` for changes from what `config` says."""
-        self._optimizer, self._config = optimizer, config
-        self._watch = attrgetter(*(ATTRIBUTES.get(name, name) for name in config["arguments"]))
-        self._hypers = self._fingerprint(optimizer)
-        self._counts, self._num_update = {}, 0
-        for channel in self._connections.channels:
-            channel.config_sent = self._config_version
-
-    def _fingerprint(self, optimizer: Optimizer) -> Any:
-        assert self._watch is not None
-        scheduler = optimizer.lr_scheduler
-        return (
-            self._watch(optimizer), dict(optimizer.lr_mult), dict(optimizer.wd_mult), len(optimizer.idx2name),
-            [(i, p.lr_mult, p.wd_mult) for i, p in optimizer.param_dict.items()],
-            None if scheduler is None else scheduler.base_lr,
-        )  # fmt: skip
-
-    def _note_changes(self) -> None:
-        if self._optimizer is None:
-            return
-        now = self._fingerprint(self._optimizer)
-        if now != self._hypers:
-            self._config = _sendable(self._optimizer)
-            self._config_version += 1
-            self._hypers = now
+    @property
+    def _optimizer(self) -> Optimizer | None:
+        return None if self._followed is None else self._followed.optimizer
 
     def _config_for(self, server: int) -> dict[str, Any] | None:
-        """The optimizer's config, if the server doesn't know it yet."""
-        channel = self._connections.channels[server]
-        if channel.config_sent == self._config_version:
-            return None
-        channel.config_sent = self._config_version
-        return self._config
-
-    def _count(self, values: Mapping[Key, Any]) -> int:
-        """The optimizer's `num_update` after this push, where no other worker counts: a server sees only its own
-        keys."""
-        if self._member.welcome.workers > 1 or self._optimizer is None:
-            return 0
-        counts = self._counts
-        for key in values:
-            n = counts[key] = counts.get(key, 0) + 1
-            if n > self._num_update:
-                self._num_update = n
-        return self._num_update
+        return None if self._followed is None else self._followed.config_for(self._connections.channels[server])
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
         """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file
@@ -519,16 +458,6 @@ class DistKVStore(KVStoreBase):
         if not self._open:
             raise KVStoreError("this store is closed, or this process is no worker")
         self._connections.check()
-
-
-def _sendable(optimizer: Optimizer) -> dict[str, Any]:
-    """The optimizer as plain data, with the multipliers of its `param_dict`, which stays here."""
-    config = optimizer_config(optimizer)
-    for what in ("lr_mult", "wd_mult"):
-        own = {index: float(getattr(param, what)) for index, param in optimizer.param_dict.items()}
-        config[what] = [list(pair) for pair in {**dict(config[what]), **own}.items()]
-    config["idx2name"] = [list(pair) for pair in config["idx2name"]]
-    return config
 
 
 def _sink(item: Item, outs: dict[Key, list[Any]]) -> Callable[[Any], None]:

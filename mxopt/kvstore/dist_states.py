@@ -48,8 +48,6 @@ def load(store: DistKVStore, fname: str) -> None:
     """Gives the servers the states of a file."""
     if store._optimizer is None:
         raise AssertionError("there is nothing to load the states into: call set_optimizer first")
-    from mxopt.kvstore.dist import _sendable as sendable
-
     loaded = states.load(Path(fname).read_bytes())
     optimizer = loaded.make_optimizer()
     unknown = [k for k in loaded.states if k not in store._metas]
@@ -67,12 +65,10 @@ def load(store: DistKVStore, fname: str) -> None:
             if meta.key in loaded.states:
                 content["state"] = _cut(loaded.states[meta.key], meta, stripe)
             _store(store, meta, stripe, states.dump_document(content))
-    store._counts = {k: int(n) - store._optimizer.begin_num_update for k, n in counts.items()}
-    store._num_update = max(store._counts.values(), default=0)
+    assert store._followed is not None
+    store._followed.restore(counts)
     if optimizer is not None:
         loaded.restore_counts(optimizer)
-        store._hypers = store._fingerprint(optimizer)
-        store._config = sendable(optimizer)
 
 
 def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.kvstore import wire
+from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.placement import Layout
 from mxopt.kvstore.wire import PIECE, Key
 
@@ -87,6 +88,23 @@ def gather(item: Item, values: dict[Key, np.ndarray]) -> np.ndarray:
         flat = values[item.keys[0]].reshape(-1)
         return flat if item.size == flat.size else flat[item.start : item.stop]
     return np.concatenate([values[key].reshape(-1) for key in item.keys])
+
+
+def compressed(item: Item, flat: np.ndarray, compression: GradientCompression) -> np.ndarray:
+    """The bytes to send for the elements `flat` of an item; each key keeps one residual in `compression`."""
+    residuals = compression.residuals
+    for meta in item.metas:
+        if meta.key not in residuals:
+            residuals[meta.key] = np.zeros(meta.size, np.float32)
+    if len(item.metas) == 1:
+        return compression.encode(flat, residuals[item.keys[0]][item.start : item.stop])
+    joined = np.concatenate([residuals[key] for key in item.keys])
+    sent = compression.encode(flat, joined)
+    start = 0
+    for meta in item.metas:
+        residuals[meta.key][:] = joined[start : start + meta.size]
+        start += meta.size
+    return sent
 
 
 def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--port", type=int, metavar="N", help="the port to listen on; 0, and a server's default: a free one"
     )
-    made.add_argument("--advertise", metavar="HOST", help="the address others reach this server under (DMLC_NODE_HOST)")
+    made.add_argument("--advertise", metavar="HOST[:PORT]", help="where others reach this server (DMLC_NODE_HOST)")
     made.add_argument("--keys", metavar="FILE", help="the job's keys, from `mxopt-server keygen` (MXOPT_KVSTORE_KEYS)")
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",

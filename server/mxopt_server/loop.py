@@ -113,8 +113,8 @@ def run_server(
     socket, port = sockets.bind(context, host, port, keys)
     socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
     shown = settings.advertised or (host if host != "0.0.0.0" else socket_module.gethostname())
-    endpoint = f"tcp://{shown}:{port}"
-    ready(endpoint)
+    endpoint = f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{port}"
+    ready(f"tcp://{host}:{port}")
     member: Membership | None = None
     error = ""
     try:

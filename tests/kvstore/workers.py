@@ -366,6 +366,29 @@ def train(arguments: dict[str, Any]) -> list[Any]:
     return [p.value.tolist() for p in params.values()]
 
 
+def broken(arguments: Any) -> list[str]:
+    """Rounds over connections that break; returns those whose weights aren't a local updater's."""
+    store = kvstore.create("dist_async")
+    store.set_optimizer(make("sgd", {"learning_rate": 0.1, "momentum": 0.9}))
+    local = mxopt.get_updater(make("sgd", {"learning_rate": 0.1, "momentum": 0.9}))
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=300_000).astype(np.float32)
+    expected = weight.copy()
+    store.init(0, weight)
+    wrong = []
+    for step in range(6):
+        grad = rng.normal(size=weight.shape).astype(np.float32)
+        if step % 2:
+            store.push(0, grad)
+            store.pull(0, weight)
+        else:
+            store.pushpull(0, grad, out=weight)
+        local(0, grad, expected)
+        if not same(weight, expected):
+            wrong.append(f"step {step}")
+    return wrong
+
+
 def recorded(arguments: Any) -> dict[str, Any]:
     """What scripts/reference/mxnet_kvstore.py records of the real kvstore."""
     store = kvstore.create("dist_sync")
