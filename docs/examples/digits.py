@@ -13,6 +13,7 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def new_weights() -> Arrays:
     rng = np.random.default_rng(1)
     sizes = [64, HIDDEN, HIDDEN, 10]
     weights: Arrays = {}
-    for layer, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (n, m) in enumerate(pairwise(sizes)):
         weights[f"dense{layer}_weight"] = (rng.standard_normal((n, m)) * np.sqrt(2 / n)).astype(np.float32)
         weights[f"dense{layer}_bias"] = np.zeros(m, np.float32)
     return weights

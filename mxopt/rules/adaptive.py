@@ -11,9 +11,7 @@ from mxopt.rules.rule import Rule, Stage, rule
 
 
 @rule("history")
-def adagrad(
-    weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, bound: Any, epsilon: Any
-) -> Any:
+def adagrad(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, bound: Any, epsilon: Any) -> Any:
     """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with decoupled weight decay as in MXNet."""
     grad = clip(rescale * grad, bound)
     history = history + grad * grad
@@ -75,9 +73,7 @@ def ftrl(
     )
 
 
-def _group_adagrad(
-    weight: Any, grad: Any, history: Any, lr: Any, rescale: Any, bound: Any, epsilon: Any
-) -> Any:
+def _group_adagrad(weight: Any, grad: Any, history: Any, lr: Any, rescale: Any, bound: Any, epsilon: Any) -> Any:
     """AdaGrad with one history for each row, the mean of its squares."""
     grad = clip(rescale * grad, bound)
     return weight - lr * grad / np.sqrt(history + epsilon)

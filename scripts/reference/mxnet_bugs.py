@@ -103,7 +103,7 @@ def resumed(name, dump_optimizer):
             saved = updaters[1].get_states(dump_optimizer)
             updaters[1] = mx.optimizer.get_updater(create(name, learning_rate=0.1))
             updaters[1].set_states(saved)
-        for updater, weight in zip(updaters, weights):
+        for updater, weight in zip(updaters, weights, strict=False):
             updater(0, grad, weight)
     return apart(weights[0].asnumpy(), weights[1].asnumpy())
 

@@ -88,7 +88,7 @@ def layer_wise():
     for name in ("lbsgd", "sgd"):
         schedule = mx.lr_scheduler.FactorScheduler(1, 0.5, base_lr=1.0)
         run = Run(name, grads=ones, weight=np.zeros((3, 4)), lr_scheduler=schedule)
-        seen[name] = [round(a[0, 0] - b[0, 0], 4) for a, b in zip(run.path, run.path[1:])]
+        seen[name] = [round(a[0, 0] - b[0, 0], 4) for a, b in zip(run.path, run.path[1:], strict=False)]
     report("lbsgd: steps under a schedule that halves", **seen)
 
     def lars(prepare):
@@ -112,7 +112,7 @@ def layer_wise():
         apart(w, several("sgd", 1, learning_rate=LR)[0])
         for w in several_named("lars", names, learning_rate=LR)
     ]
-    report("lars: takes the plain lr", names=[n for n, d in zip(names, plain) if d < 1e-7])
+    report("lars: takes the plain lr", names=[n for n, d in zip(names, plain, strict=False) if d < 1e-7])
     report("lars: option lars_eta", outcome=outcome(create, "lars", lars_eta=1.0))
 
     halve = mx.lr_scheduler.FactorScheduler

@@ -1,4 +1,4 @@
-"""Measure where row-sparse updates, schedulers and the base class of the real MXNet 1.9.1 depart from the documentation.
+"""Where row-sparse updates, schedulers and the base class of the real MXNet 1.9.1 leave the documentation.
 
     mxnet-env/bin/python scripts/reference/mxnet_departures_usage.py
 
@@ -113,7 +113,9 @@ def schedules():
             optimizer.num_update = 2
             rates[f"{type(make).__name__}{'_warm' * bool(make.warmup_steps)}"] = optimizer.learning_rate
         report(f"{name} {options}, base_lr .75: rate", printed=bool(printed.getvalue()), **rates)
-    ours = "sgd signum ftml lars lbsgd lamb dcasgd nag sgld adam adagrad rmsprop adadelta ftrl adamax nadam groupadagrad"
+    ours = (
+        "sgd signum ftml lars lbsgd lamb dcasgd nag sgld adam adagrad rmsprop adadelta ftrl adamax nadam groupadagrad"
+    )
     changed = [
         n
         for n in ours.split()

@@ -38,7 +38,7 @@ STATE_NAMES = {
 }
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     """The real MXNet does not run this case."""
 
 
@@ -98,7 +98,7 @@ def run(case: Case, file: File) -> dict:
     dtypes = [case.dtypes[min(i, len(case.dtypes) - 1)] for i in range(len(case.shapes))]
     optimizer = create(case)
     params, weights, grads, arrays = [], [], [], {}
-    for i, (shape, dtype) in enumerate(zip(case.shapes, dtypes)):
+    for i, (shape, dtype) in enumerate(zip(case.shapes, dtypes, strict=False)):
         weights.append(mx.nd.array(initial_weight(i, shape, dtype), dtype=dtype).tostype(case.weight_storage))
         values, rows = gradients(case, i, dtype)
         grads.append((values, rows))
@@ -126,7 +126,7 @@ def run(case: Case, file: File) -> dict:
 
     record()
     for step in range(case.steps):
-        gradient = [step_gradient(values, rows, step, w) for (values, rows), w in zip(grads, weights)]
+        gradient = [step_gradient(values, rows, step, w) for (values, rows), w in zip(grads, weights, strict=False)]
         if case.form == "list":
             updater(list(range(len(weights))), gradient, weights)
         else:
@@ -140,7 +140,7 @@ def run(case: Case, file: File) -> dict:
 
     def stacked(key, parts):
         if isinstance(parts[0], list):
-            return [stacked(f"{key}.{j}", part) for j, part in enumerate(zip(*parts))]
+            return [stacked(f"{key}.{j}", part) for j, part in enumerate(zip(*parts, strict=False))]
         if parts[0] is None:
             return None
         arrays[key] = np.stack(parts)

@@ -15,7 +15,7 @@ os.environ["MXNET_ENGINE_TYPE"] = (
 os.environ["MXNET_STORAGE_FALLBACK_LOG_VERBOSE"] = "0"
 np.bool = bool  # MXNet 1.9.1 reads this alias, which NumPy has dropped
 
-import mxnet as mx
+import mxnet as mx  # noqa: E402
 
 assert mx.__version__ == "1.9.1", f"this data is defined by MXNet 1.9.1, not by {mx.__version__}"
 warnings.filterwarnings("ignore", message="Accumulating with float16")

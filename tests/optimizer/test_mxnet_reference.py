@@ -86,7 +86,7 @@ def keys(state: Any) -> list[str]:
 
 
 def tolerance(case: dict[str, Any], weight: str, array: str) -> tuple[float, float]:
-    """Relative and absolute: what MXNet's own rounding leaves. `array` is the dtype compared, `weight` its parameter's."""
+    """What MXNet's own rounding leaves. `array` is the dtype compared, `weight` its parameter's."""
     if array == "float16" or (weight == "float16" and not case["kwargs"].get("multi_precision")):
         return 2e-2, 1e-2  # MXNet rounds scalars and intermediate values to half
     layerwise = case["optimizer"] in ("lars", "lamb") or case["kwargs"].get("warmup_strategy") == "lars"
