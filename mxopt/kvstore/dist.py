@@ -16,7 +16,7 @@ from mxopt import settings
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import rows, wire
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.connection import Call, Connections
@@ -29,7 +29,6 @@ from mxopt.kvstore.values import Key, Keys, total, write_rows
 from mxopt.optimizer import Optimizer
 from mxopt.sparse import RowSparse
 
-ROWS_BYTES = 4 << 20  # of a row-sparse push in one message
 FLUSH_S = 30.0  # how long a worker that ends waits for its last pushes to be taken
 
 
@@ -208,31 +207,15 @@ class DistKVStore(KVStoreBase):
             for name, target, ids in with_ids(pairs, row_ids):
                 meta = self._metas[name]
                 ids = ids[(ids >= 0) & (ids < meta.shape[0])]
-                write_rows(target, ids, self._pull_rows(meta, ids), name)
+                write_rows(target, ids, self._rows(meta, ids), name)
 
-    def _pull_rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
-        row = math.prod(meta.shape[1:])
-        if row != meta.layout.unit:  # rows larger than a piece
-            whole = np.empty(meta.shape, meta.dtype)
-            self.pull(meta.key, whole)
-            rows: np.ndarray = whole[ids]
-            return rows
-        data = np.empty((len(ids), row), meta.dtype)
-        call = Call()
-        for stripe in meta.layout.stripes:
-            a, b = np.searchsorted(ids, (stripe.start, stripe.stop))
-            for first in range(a, b, max(1, ROWS_BYTES // (row * meta.dtype.itemsize))):
-                last = min(b, first + max(1, ROWS_BYTES // (row * meta.dtype.itemsize)))
-                target = data[first:last]
-
-                def sink(answer: m.Values, target: np.ndarray = target) -> None:
-                    found = wire.array_of(answer.data[0], meta.dtype, target.size, meta.key)
-                    target[...] = found.reshape(target.shape)
-
-                message = m.PullRows(0, meta.key, [wire.bytes_of(ids[first:last] - stripe.start)])
-                self._connections.send(stripe.server, message, call, sink, target.nbytes)
-        self._connections.wait(call, f"row_sparse_pull of key {meta.key!r}")
-        return data.reshape(len(ids), *meta.shape[1:])
+    def _rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
+        if math.prod(meta.shape[1:]) == meta.layout.unit:
+            return rows.pull(self._connections, meta, ids)
+        whole = np.empty(meta.shape, meta.dtype)  # rows larger than a piece
+        self.pull(meta.key, whole)
+        found: np.ndarray = whole[ids]
+        return found
 
     # What a push sends.
 
@@ -310,11 +293,10 @@ class DistKVStore(KVStoreBase):
             self._followed.look()
             if self._member.welcome.workers == 1:  # where others count too, the servers do
                 update = self._followed.count(values)
-        rows = [k for k, v in values.items() if isinstance(v, RowSparse)]
-        for key in rows:
+        for key in [k for k, v in values.items() if isinstance(v, RowSparse)]:
             value = values.pop(key)
             if math.prod(value.shape[1:]) == self._metas[key].layout.unit:
-                self._push_rows(self._metas[key], value, update, call)
+                rows.push(self._connections, self._metas[key], value, update, self._config_for, call)
             else:
                 values[key] = value.todense()
         for item in self._items(tuple(values)) if values else ():
@@ -329,18 +311,6 @@ class DistKVStore(KVStoreBase):
             message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
             sink = _sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, sink, item.nbytes)
-
-    def _push_rows(self, meta: Meta, value: RowSparse, update: int, call: Call | None) -> None:
-        step = max(1, ROWS_BYTES // max(1, meta.layout.unit * meta.dtype.itemsize))
-        for stripe in meta.layout.stripes:
-            a, b = (int(n) for n in np.searchsorted(value.indices, (stripe.start, stripe.stop)))
-            for first in range(a, max(b, a + 1), step):
-                last = min(b, first + step)
-                ids = value.indices[first:last] - stripe.start
-                data = np.array(value.data[first:last])
-                config = self._config_for(stripe.server) if last == b else None
-                message = m.PushRows(0, meta.key, last == b, update, config, [wire.bytes_of(ids), wire.bytes_of(data)])
-                self._connections.send(stripe.server, message, call, None, data.nbytes)
 
     # The optimizer.
 

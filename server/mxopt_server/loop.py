@@ -26,7 +26,7 @@ COPY_BELOW = 1 << 15  # bytes up to which copying a frame is cheaper than not
 COPY_ANSWERS_BELOW = 1 << 16
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(BaseException):  # noqa: N818 - no `except Exception` may swallow it
     """A signal asked the process to end."""
 
 
