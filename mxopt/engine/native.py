@@ -11,7 +11,7 @@ import math
 import struct
 from array import array
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -167,7 +167,7 @@ class NativePart:
     def norms(self, stage: int) -> list[list[float]]:
         """The norms of each tensor after a stage."""
         squares = self.squares(stage)
-        if len(self.pieces) == 1:
+        if len(self.pieces) == len(self.states) == 1:
             return [[math.sqrt(x) for (x,) in squares]]
         bounds = self.bounds
         return [[norm(x[a:b]) for x in squares] for a, b in pairwise(bounds)]
@@ -271,15 +271,17 @@ class StagedPart:
 
     def launch(self, stage: int) -> list[float]:
         """One pass over all arrays; returns the norms."""
-        size, squares = self.tensor.weight.size, []
+        size = self.tensor.weight.size
+        squares: list[list[float]] = [[] for _ in range(self.rule.stages[stage].norms)]
         for first in range(0, size, SEGMENT):
             length = min(SEGMENT, size - first)
             part = self.parts[length]
             self._load(first, length)
             part.launch(stage)
             self._store(first, length, self.rule.stages[stage].writes)
-            squares.append(part.squares(stage))
-        return [norm(chain(*pieces)) for pieces in zip(*squares, strict=True)]
+            for all_pieces, pieces in zip(squares, part.squares(stage), strict=True):
+                all_pieces += pieces
+        return [norm(pieces) for pieces in squares]
 
     def _scratch_tensor(self, length: int) -> Tensor:
         weight, grad, *rest = (s[:length] for s in self.scratch)

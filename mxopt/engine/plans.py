@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ class Plans:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._made: dict[Hashable, tuple[Plan, list[Any]]] = {}
+        self._changing = threading.Lock()
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        """A copy starts empty: plans hold the addresses of one owner's states."""
+        return Plans, (self.limit,)
 
     def find(
         self,
@@ -48,9 +54,10 @@ class Plans:
     def make(self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[Any]) -> Plan:
         """A new plan, kept under `key` if it can serve again. Raises ArrayError where the arrays can't be updated."""
         plan = Plan(engine_in_use(), rule, tensors, lazy)
-        self._made.pop(key, None)
-        if plan.lasting:
-            while len(self._made) >= self.limit:
-                del self._made[next(iter(self._made))]
-            self._made[key] = (plan, list(states))
+        with self._changing:
+            self._made.pop(key, None)
+            if plan.lasting:
+                while len(self._made) >= self.limit:
+                    del self._made[next(iter(self._made))]
+                self._made[key] = (plan, list(states))
         return plan

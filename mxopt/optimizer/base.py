@@ -56,12 +56,13 @@ class Optimizer:
     opt_registry: ClassVar[dict[str, type[Optimizer]]] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
-        known = arguments_of(cls)
+        known = _parameters(cls)
         for name in kwargs:
             if name not in known:
                 raise UnknownArgumentError(f"{cls.__name__} has no argument {name!r}: {nearest(name, known)}")
         for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
-            _check_number(f"{cls.__name__}: {name}", value)
+            if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
+                _check_number(f"{cls.__name__}: {name}", value)
         return super().__new__(cls)
 
     def __init__(
@@ -288,22 +289,32 @@ class Optimizer:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, float | np.floating) and math.isnan(value):
+    try:
+        wrong = math.isnan(value)
+    except TypeError:
+        raise ArgumentError(f"{name} must be a number, got {value!r}") from None
+    if wrong:
         raise ArgumentError(f"{name} is NaN")
 
 
-def arguments_of(cls: type) -> tuple[str, ...]:
-    """The names of a class's constructor arguments, those it hands on to its bases as **kwargs included."""
-    names: dict[str, None] = {}
+def _parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """A class's constructor arguments, those it hands on to its bases as **kwargs included."""
+    found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
         parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        names.update(dict.fromkeys(named))
+        for p in parameters:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                found.setdefault(p.name, p)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return tuple(names)
+    return found
+
+
+def arguments_of(cls: type) -> tuple[str, ...]:
+    """The names of a class's constructor arguments, those it hands on to its bases as **kwargs included."""
+    return tuple(_parameters(cls))
 
 
 register = Optimizer.register

@@ -35,6 +35,9 @@ class RuleOptimizer(Optimizer):
         self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
         self._list_plans = Plans(LIST_PLANS)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": {}}  # they hold the addresses of states, which a copy has of its own
+
     # What a subclass defines.
 
     @property

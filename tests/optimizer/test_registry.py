@@ -143,6 +143,15 @@ def test_numbers_that_are_not_numbers() -> None:
                     row.make(**{name: value})
 
 
+def test_things_that_are_no_numbers() -> None:
+    for row in ROWS:
+        for value in ("0.1", [0.1], {}, 1j):
+            for name in ("learning_rate", "wd", "rescale_grad", "clip_gradient"):
+                with pytest.raises(ValueError, match=f"{name} must be a number"):
+                    row.make(**{name: value})
+        assert row.make(rescale_grad=np.float32(0.5), clip_gradient=np.int64(1)).clip_gradient == 1
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "adabelief", "adamax", "nadam", "ftml", "lamb", "lans"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])
 def test_betas_that_cannot_be_meant(name: str, value: float) -> None:

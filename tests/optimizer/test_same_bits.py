@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Run, array, assert_runs_agree, assert_same, flat
 from table import ROWS, Row
 
 import mxopt
 from mxopt.engine import jit, native
+from mxopt.sparse import row_sparse_array
+from runs import Run, array, assert_runs_agree, assert_same, flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:b?float16 weights without")
 SHAPES = [(40000,), (300, 333), (17,), (2, 16385)]
@@ -84,6 +85,28 @@ def test_a_parameter_several_times_in_a_list() -> None:
             single(0, grad, one)
         listed([0, 0, 0], grads, [other] * 3)
         assert_same([other, listed.states[0]], [one, single.states[0]], str(row))
+
+
+@pytest.mark.usefixtures("always_threads")
+def test_weights_of_a_list_that_share_memory() -> None:
+    mxopt.set_num_threads(3)
+    for row in (Row("sgd", momentum=0.9), Row("adam"), Row("lamb")):
+        rng = np.random.default_rng(6)
+        memories = [array(np.random.default_rng(7), (200_000,), "float32") for _ in range(2)]
+        runs = [Run(row.make(), [m[:150_000], m[50_000:], m[::2]], as_list=k == 0) for k, m in enumerate(memories)]
+        like = runs[0].weights
+        assert_runs_agree(runs, lambda step, like=like, rng=rng: [array(rng, w.shape, "float32") for w in like])
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0), (2, 0, 3)])
+def test_arrays_without_elements(shape: tuple[int, ...]) -> None:
+    for row in ROWS:
+        for grad in (np.zeros(shape, np.float32), row_sparse_array((np.zeros((0, *shape[1:]), np.float32), []), shape)):
+            run = Run(row.make(), [np.zeros(shape, np.float32), np.ones(2, np.float32)], as_list=True)
+            run.step([grad, np.ones(2, np.float32)])
+            run.as_list = False
+            run.step([grad, np.ones(2, np.float32)])
+            assert run.updater.optimizer._index_update_count == {0: 2, 1: 2}
 
 
 @pytest.mark.usefixtures("always_threads")
