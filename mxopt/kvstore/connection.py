@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from mxopt.errors import DeadlineError, JobFailedError, KVStoreError, ProtocolError
+from mxopt.errors import DeadlineError, JobFailedError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.membership import SLICE_MS, Membership, error_of
@@ -287,6 +287,3 @@ def _describe(channel: Channel) -> str:
     return f"{type(message).__name__}{name}" + (
         f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else ""
     )
-
-
-__all__ = ["Call", "Connections", "KVStoreError"]

@@ -12,7 +12,6 @@ from typing import Any
 import zmq
 
 from mxopt.errors import JobFailedError
-from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.membership import Membership
 from mxopt.settings import Job
@@ -26,7 +25,7 @@ COPY_BELOW = 1 << 15  # bytes up to which copying a frame is cheaper than not
 COPY_ANSWERS_BELOW = 1 << 16
 
 
-class Stopped(BaseException):  # noqa: N818 - no `except Exception` may swallow it
+class Stopped(BaseException):
     """A signal asked the process to end."""
 
 
@@ -186,6 +185,3 @@ def received(socket: Any) -> Any:
         except zmq.Again:
             return
         yield frames
-
-
-__all__ = ["m", "run_scheduler", "run_server"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mxopt import states
-from mxopt.errors import KVStoreError, MXOptError, NotInitializedError, ProtocolError
+from mxopt.errors import JobFailedError, KVStoreError, MXOptError, ProtocolError
 from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
 from mxopt.sparse import RowSparse
@@ -371,9 +371,4 @@ class Server:
 
 
 def _ended(rank: int, part: Part) -> Exception:
-    from mxopt.errors import JobFailedError
-
     return JobFailedError(f"worker {rank} has ended, so no round of key {part.entry.key!r} can be complete any more")
-
-
-__all__ = ["Entry", "NotInitializedError", "Server", "Worker"]
