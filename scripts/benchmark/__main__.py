@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -54,6 +55,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> int:
     options, console = arguments(given), terminal.console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` interrupts, as Ctrl-C does
     if options.setup:
         environments.set_up([name for name in options.systems if name in environments.PEERS])
         return 0
