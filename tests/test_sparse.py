@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import array, flat
+from bitwise import array, flat
 from table import ROWS, Row
 
 import mxopt

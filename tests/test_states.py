@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from runs import Run, array, assert_same, flat
+from bitwise import Run, array, assert_same, flat
 from table import CROSSED, ROWS, Row, crossed_id
 
 import mxopt

@@ -15,13 +15,13 @@ import cuda_kernels
 import cuda_on_cpu
 import numpy as np
 import pytest
+from bitwise import Run, array, assert_same, flat
 from table import CROSSED, ROWS, Row, crossed_id
 
 from mxopt.engine.cuda import compiled
 from mxopt.engine.kernel import PIECE
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse, row_sparse_array
-from runs import Run, array, assert_same, flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*without multi_precision")
 SHAPES = [(7, 37), (5,), (3, 32, 9), (1, 1), (0, 3)]

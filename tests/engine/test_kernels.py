@@ -56,7 +56,7 @@ class Features(dict):
     def flatten(self): return ""
 llvm.get_host_cpu_name, llvm.get_host_cpu_features = lambda: "x86-64-v3", Features
 import numpy as np, warnings
-from runs import Run, array, assert_runs_agree
+from bitwise import Run, array, assert_runs_agree
 from table import ROWS
 warnings.simplefilter("ignore")
 for row in ROWS:

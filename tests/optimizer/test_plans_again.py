@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwise import array, assert_same, laid_out
 from table import ROWS, Row
 
 import mxopt
 from mxopt.sparse import row_sparse_array
-from runs import array, assert_same, laid_out
 
 MOMENTA = [r for r in ROWS if r.options.get("momentum")]
 OTHERS = [Row("adam"), Row("ftrl"), Row("lamb"), Row("rmsprop", centered=True), Row("groupadagrad")]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwise import copied, flat
 from table import ROWS, Row
 
 import mxopt
 from mxopt.errors import ArrayError, ArrayTypeError, MXOptError
 from mxopt.sparse import row_sparse_array
-from runs import copied, flat
 
 
 def weights() -> list[np.ndarray]:

@@ -7,11 +7,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from bitwise import flat
 from table import ROWS, Row
 
 import mxopt
 from mxopt.errors import ArrayError
-from runs import flat
 
 
 def grad() -> np.ndarray:

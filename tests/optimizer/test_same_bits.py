@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwise import Run, array, assert_runs_agree, assert_same, flat
 from table import ROWS, Row
 
 import mxopt
 from mxopt.engine import jit, native
 from mxopt.sparse import row_sparse_array
-from runs import Run, array, assert_runs_agree, assert_same, flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:b?float16 weights without")
 SHAPES = [(40000,), (300, 333), (17,), (2, 16385)]
