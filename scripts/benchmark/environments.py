@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-OWN = ("mxopt", "limit")
+OWN = ("mxopt", "experimental", "nn", "limit")
 PEERS = {
     "pytorch": ["torch==2.13.0", "numpy"],
     "mxnet": ["mxnet==1.9.1", "numpy==1.23.5"],
@@ -17,8 +17,7 @@ PEERS = {
     "mindspore": ["mindspore==2.10.0", "numpy<2"],
 }
 NAMES = {"torch": "pytorch", "jax": "optax", "ms": "mindspore", "mx": "mxnet"}  # also understood
-INDEX = {"pytorch": "https://download.pytorch.org/whl/cpu"}  # wheels without CUDA's gigabytes, where it can be reached
-SYSTEMS = ("mxopt", *PEERS, "limit")
+SYSTEMS = ("mxopt", "experimental", "nn", *PEERS, "limit")
 
 
 def system(name: str) -> str:
@@ -53,13 +52,13 @@ def set_up(names: list[str]) -> None:
         target, packages = folder() / name, PEERS[name]
         print(f"{name}: {' '.join(packages)} in {target}", flush=True)
         try:
-            _install(target, packages, INDEX.get(name))
+            _install(target, packages)
         except subprocess.CalledProcessError as error:
             shutil.rmtree(target, ignore_errors=True)
             print(f"{name}: not installed, its column will be missing ({error})", file=sys.stderr, flush=True)
 
 
-def _install(target: Path, packages: list[str], index: str | None) -> None:
+def _install(target: Path, packages: list[str]) -> None:
     python = str(target / "bin" / "python")
     run = partial(subprocess.run, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
     if shutil.which("uv"):
@@ -68,6 +67,4 @@ def _install(target: Path, packages: list[str], index: str | None) -> None:
     else:
         run([sys.executable, "-m", "venv", str(target)], check=True)
         install = [python, "-m", "pip", "install", "--quiet"]
-    if index and run([*install, "--index-url", index, *packages], stderr=subprocess.DEVNULL).returncode == 0:
-        return
     run([*install, *packages], check=True)

@@ -12,6 +12,8 @@ from benchmark.targets import Verdict
 
 COLUMNS = {
     "mxopt": "mxopt",
+    "experimental": "its experimental.optim",
+    "nn": "its nn",
     "limit": "limit",
     "one thread": "one thread alone",
     "pytorch": "PyTorch",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.cases import OPTIMIZERS
 from benchmark.driver import Row
+from benchmark.environments import PEERS
 
 Value = Callable[[Row], float | None]
 
@@ -32,7 +33,7 @@ def faster_than_fused(row: Row) -> float | None:
 
 
 def faster_than_all(row: Row) -> float | None:
-    peers = [faster_than(name)(row) for name in row.systems if name not in ("mxopt", "limit")]
+    peers = [faster_than(name)(row) for name in row.systems if name in PEERS]
     return min((x for x in peers if x is not None), default=None)
 
 
