@@ -203,8 +203,3 @@ def test_a_weight_without_rows_where_rows_are_needed() -> None:
     updater = mxopt.get_updater(mxopt.create("groupadagrad"))
     with pytest.raises(ArrayError, match=r"parameter 0.*rows"):
         updater(0, np.ones((), np.float32), np.ones((), np.float32))
-
-
-def test_an_unknown_engine() -> None:
-    with pytest.raises(ValueError, match=r"'torch'.*'llvm'"), mxopt.use_engine("torch"):
-        pass
