@@ -12,6 +12,7 @@ import numpy as np
 
 from mxopt.engine.assembly import LANES
 from mxopt.engine.kernel import PIECE
+from mxopt.engine.native import halved
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule, Stage, parameters
@@ -107,7 +108,4 @@ def _lane_sums(x: np.ndarray) -> np.ndarray:
     lanes = np.zeros((len(x), LANES))
     for start in range(0, padded.shape[1], LANES):
         lanes += padded[:, start : start + LANES]
-    while lanes.shape[1] > 1:
-        half = lanes.shape[1] // 2
-        lanes = lanes[:, :half] + lanes[:, half:]
-    return lanes[:, 0]
+    return halved(lanes)

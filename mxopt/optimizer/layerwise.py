@@ -193,7 +193,8 @@ class LBSGD(MomentumOptimizer):
         super()._update_count(index)
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        if isinstance(index, LISTS):
+        together = self.batch_scale == 1 and self.lr_scheduler is None
+        if isinstance(index, LISTS) and not together:
             for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
                 self._checked(*arguments, masters)
             for arguments in zip(index, weight, grad, state, strict=True):

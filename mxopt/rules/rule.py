@@ -123,7 +123,8 @@ def derives(*names: str) -> Callable[[Function], Derivation]:
 
 
 def layerwise(name: str, states: tuple[str, ...], *steps: Stage | Derivation, lazy: bool = False) -> Rule:
-    """A rule of several stages with derivations in between. A lazy one has two, of which the first writes nothing."""
+    """A rule of several stages with derivations in between. A lazy one has two, of which the first
+    writes nothing and returns values of the weight alone and of the gradient alone."""
     stages = tuple(s for s in steps if isinstance(s, Stage))
     derivations = tuple(s for s in steps if isinstance(s, Derivation))
     return Rule(name, states, stages, derivations, lazy=lazy)
