@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from mxopt.device import place_of as place_of
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse
 
+HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | {BFLOAT16: "bfloat16"}
 
@@ -141,6 +144,11 @@ def is_plain(array: Any) -> bool:
 
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
     """Zeros on the device and of the dtype of `like`; on the CPU their memory isn't touched before it is used."""
+    size = math.prod(shape) * like.dtype.itemsize
+    if size >= HUGE and not is_cupy(like) and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)  # as `np.empty` asks for, and `np.zeros` doesn't
+        return np.ndarray(shape, like.dtype, memory)
     with on_device_of(like):
         return library_of(like).zeros(shape, like.dtype)
 
