@@ -1,6 +1,6 @@
 """Trains a PyTorch model with mxopt's LAMB: the parameters are updated in place, in PyTorch's own memory.
 
-    python docs/examples/torch_lamb.py [--dtype bfloat16]
+python docs/examples/torch_lamb.py [--dtype bfloat16]
 """
 
 from __future__ import annotations

@@ -42,9 +42,7 @@ COLLECTIONS = {
 def main():
     parser = argparse.ArgumentParser(description="Write MindSpore's reference data.")
     parser.add_argument("folder", help="where the files go")
-    parser.add_argument(
-        "only", nargs="*", metavar="collection", help=f"any of {', '.join(COLLECTIONS)} (default: all)"
-    )
+    parser.add_argument("only", nargs="*", metavar="collection", help=f"any of {', '.join(COLLECTIONS)} (default: all)")
     chosen = parser.parse_args()
     unknown = set(chosen.only) - set(COLLECTIONS)
     if unknown:

@@ -33,9 +33,7 @@ def order_of(problem, extra):
     for group in extra.get("groups", ()):
         if "order_params" in group:
             return group["order_params"]
-    return [index for group in extra.get("groups", ()) for index in group["params"]] or list(
-        range(len(problem.shapes))
-    )
+    return [index for group in extra.get("groups", ()) for index in group["params"]] or list(range(len(problem.shapes)))
 
 
 def build(name, options, extra, parameters):
@@ -105,9 +103,7 @@ def on_formula(name, options, extra, dtype=np.float64):
     if outer:
         name, options = extra["inner"]
     full = {**defaults(getattr(nn, name)), **options}
-    plain = decode(
-        {key: value for key, value in full.items() if key not in ("learning_rate", "weight_decay")}
-    )
+    plain = decode({key: value for key, value in full.items() if key not in ("learning_rate", "weight_decay")})
     if dtype != np.float64:
         plain = {key: rounded(value) for key, value in plain.items()}
     for step in range(problem.steps):

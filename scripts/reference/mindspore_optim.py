@@ -90,9 +90,7 @@ def on_torch(name, options, extra, dtype=torch.float64):
     def assign(group, lr):
         group["lr"] = lr
 
-    optimizer, scheduler = build(
-        torch.optim, name, options, problem, extra, parameters, torch.optim.lr_scheduler
-    )
+    optimizer, scheduler = build(torch.optim, name, options, problem, extra, parameters, torch.optim.lr_scheduler)
     run(problem, extra, optimizer, parameters, step, assign, scheduler, record)
     return recorder
 

@@ -16,9 +16,7 @@ class Recorder:
 
     def add(self, weights, states):
         weights = [np.array(weight) for weight in weights]
-        self.steps.append(
-            (weights, {name: [np.array(item) for item in state] for name, state in states.items()})
-        )
+        self.steps.append((weights, {name: [np.array(item) for item in state] for name, state in states.items()}))
 
     def weights(self):
         return np.stack([flatten(weights) for weights, _ in self.steps])

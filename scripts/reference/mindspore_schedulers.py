@@ -108,9 +108,7 @@ def run(optimizer, module, name, options, extra, read, tensor=lambda value: valu
             group["initial_lr"] = group["lr"] if isinstance(group["lr"], float) else group["lr"].value()
     options = decode(options)
     if "children" in extra:
-        options["schedulers"] = [
-            getattr(module, child)(optimizer, **decode(kw)) for child, kw in extra["children"]
-        ]
+        options["schedulers"] = [getattr(module, child)(optimizer, **decode(kw)) for child, kw in extra["children"]]
     scheduler = getattr(module, name)(optimizer, **options)
     rows = [read(optimizer)]
     for step in range(STEPS):

@@ -68,9 +68,7 @@ def collect():
     for number, (name, options) in enumerate(CLASSES):
         made = getattr(nn, name)(**options)
         key = f"{name}-{number}"
-        arrays[key] = np.array(
-            [float(made(ms.Tensor(step, ms.int32)).asnumpy()) for step in range(STEPS)], np.float32
-        )
+        arrays[key] = np.array([float(made(ms.Tensor(step, ms.int32)).asnumpy()) for step in range(STEPS)], np.float32)
         cases.append({"name": key, "class": name, "options": options, "steps": STEPS})
     for number, (name, options) in enumerate(FUNCTIONS):
         key = f"{name}-{number}"

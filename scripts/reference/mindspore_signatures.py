@@ -48,9 +48,7 @@ PROPERTIES = {"mindspore.nn.Optimizer": ["unique", "target"]}
 def undecorated(function):
     """The constructor that was written, behind any number of decorators."""
     while "args" in inspect.signature(function).parameters and function.__closure__:
-        inner = [
-            cell.cell_contents for cell in function.__closure__ if inspect.isfunction(cell.cell_contents)
-        ]
+        inner = [cell.cell_contents for cell in function.__closure__ if inspect.isfunction(cell.cell_contents)]
         if not inner:
             break
         function = inner[0]
@@ -65,9 +63,7 @@ def describe(function):
             continue
         row = [parameter.name, parameter.kind.name]
         if parameter.default is not parameter.empty:
-            row.append(
-                {"$function": parameter.name} if callable(parameter.default) else encode(parameter.default)
-            )
+            row.append({"$function": parameter.name} if callable(parameter.default) else encode(parameter.default))
         rows.append(row)
     return rows
 
@@ -94,9 +90,7 @@ def collect():
             cls = getattr(module, name)
             title = f"{path}.{name}"
             classes[title] = {"constructor": describe(cls.__init__)}
-            classes[title]["methods"] = {
-                method: describe(getattr(cls, method)) for method in METHODS.get(title, ())
-            }
+            classes[title]["methods"] = {method: describe(getattr(cls, method)) for method in METHODS.get(title, ())}
             classes[title]["properties"] = PROPERTIES.get(title, [])
     functions = {f"mindspore.nn.{name}": describe(getattr(nn, name)) for name in NN_FUNCTIONS}
     return {"classes": classes, "functions": functions}

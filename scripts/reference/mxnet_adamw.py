@@ -31,9 +31,7 @@ class AdamWOperators:
 
     def update_multi_precision(self, index, weight, grad, state):
         t, options = len(self.calls) + 1, self.options
-        corrected = (
-            math.sqrt(1 - options["beta2"] ** t) / (1 - options["beta1"] ** t) if self.correct_bias else 1.0
-        )
+        corrected = math.sqrt(1 - options["beta2"] ** t) / (1 - options["beta1"] ** t) if self.correct_bias else 1.0
         step = {"lr": self.learning_rate * corrected, "eta": 1.0}
         if self.scaled:
             step = {"lr": corrected, "eta": self.learning_rate}

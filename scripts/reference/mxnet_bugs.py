@@ -54,9 +54,7 @@ def silent():
         run = Run("lamb", "float16", grads=grads, single=single, **master)
         how = "single calls" if single else "updater"
         moved = apart(run.state[0].asnumpy(), run.path[0])
-        report(
-            f"lamb with master, 4 steps, {how}", master_moved=moved, weight_moved=apart(run.end, run.path[0])
-        )
+        report(f"lamb with master, 4 steps, {how}", master_moved=moved, weight_moved=apart(run.end, run.path[0]))
 
     buffer, weight = mx.nd.ones((1,)), mx.nd.zeros((1,))
     updater = mx.optimizer.get_updater(create("lbsgd", learning_rate=2.0, batch_scale=2, warmup_epochs=0))
@@ -85,9 +83,7 @@ def silent():
     run = Run("adamax", grads=[np.zeros((3, 4))])
     report("adamax: first gradient 0", weight=str(run.end[0, 0]))
     run = Run("sgd", momentum=-0.5)
-    report(
-        "sgd momentum -0.5", differs_from_momentum_0=apart(run.end, Run("sgd").end), state=len(run.states())
-    )
+    report("sgd momentum -0.5", differs_from_momentum_0=apart(run.end, Run("sgd").end), state=len(run.states()))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         create("sgd", learning_rate=0.5, lr_scheduler=mx.lr_scheduler.FactorScheduler(1))
@@ -109,9 +105,7 @@ def resumed(name, dump_optimizer):
 
 
 def not_numbers():
-    print(
-        "one element's gradient is NaN, Inf, or Inf with clip_gradient=0.5: that element, and do others suffer?"
-    )
+    print("one element's gradient is NaN, Inf, or Inf with clip_gradient=0.5: that element, and do others suffer?")
     for name in EVERY:
         shown = {}
         for label, value, more in (

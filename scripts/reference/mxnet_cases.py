@@ -149,9 +149,7 @@ def by_hand() -> Iterator[Case]:
         yield Case("lamb", "list", lamb | more, form="list", **everything)
         yield Case("lamb", "list", lamb | more | masters, ("float16",), form="list", **everything)
     unwritten = "MXNet computes the float16 weight but leaves LAMB's master copy as it was"
-    yield Case(
-        "lamb", "one call with a master", lamb | masters, ("float16",), form="update", departs=unwritten
-    )
+    yield Case("lamb", "one call with a master", lamb | masters, ("float16",), form="update", departs=unwritten)
 
     for optimizer, (base, variants) in OPTIMIZERS.items():
         count = 1 if optimizer in ("groupadagrad", "nadam") else 4
@@ -204,9 +202,7 @@ def by_hand() -> Iterator[Case]:
                 yield Case("lbsgd", "warm-up", options | warmup, steps=15)
         late = LR | {"warmup_strategy": strategy, "batch_scale": 4, "begin_epoch": 1, "momentum": 0.5}
         yield Case("lbsgd", "begun late", late | {"warmup_epochs": 3, "updates_per_epoch": 4}, steps=12)
-    masters_too = (
-        LR | {"batch_scale": 2, "warmup_epochs": 2, "updates_per_epoch": 3, "momentum": 0.5} | masters
-    )
+    masters_too = LR | {"batch_scale": 2, "warmup_epochs": 2, "updates_per_epoch": 3, "momentum": 0.5} | masters
     yield Case("lbsgd", "warm-up with masters", masters_too, ("float16",), steps=9, shapes=SHAPES[:2])
 
 

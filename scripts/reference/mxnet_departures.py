@@ -86,9 +86,7 @@ def adams():
         m, v = moment(s, "m", 0.9, g), moment(s, "v", 0.999, g * g)
         return w - LR * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 0.01)
 
-    compare(
-        "adam: epsilon 0.01", Run("adam", learning_rate=LR, epsilon=0.01), paper=paper, measured=usual_epsilon
-    )
+    compare("adam: epsilon 0.01", Run("adam", learning_rate=LR, epsilon=0.01), paper=paper, measured=usual_epsilon)
 
     def ftml(outside):
         def rule(w, g, s, t):

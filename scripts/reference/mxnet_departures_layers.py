@@ -59,9 +59,7 @@ def layer_wise():
     def lbsgd_lars(squared, prepare):
         def rule(w, g, s, t):
             a, b = (w * w).sum(), (prepare(g) ** 2).sum()
-            ratio = (
-                math.sqrt(a / (b + WD * a)) if squared else math.sqrt(a) / (math.sqrt(b) + WD * math.sqrt(a))
-            )
+            ratio = math.sqrt(a / (b + WD * a)) if squared else math.sqrt(a) / (math.sqrt(b) + WD * math.sqrt(a))
             return w - LR * ratio * (np.clip(RESCALE * g, -CLIP, CLIP) + WD * w)
 
         return rule
@@ -77,9 +75,7 @@ def layer_wise():
     run = Run("lbsgd", grads=ones, weight=np.zeros((3, 4)), learning_rate=1.0, batch_scale=3, warmup_epochs=1)
     report("lbsgd: weight at each of 6 calls, batch_scale 3", weight=[round(p[0, 0], 4) for p in run.path])
     for begin in (0, 1):
-        run = Run(
-            "lbsgd", grads=ones, weight=np.zeros((3, 4)), learning_rate=1.0, batch_scale=4, begin_epoch=begin
-        )
+        run = Run("lbsgd", grads=ones, weight=np.zeros((3, 4)), learning_rate=1.0, batch_scale=4, begin_epoch=begin)
         report(
             f"lbsgd: the same, batch_scale 4, begin_epoch {begin}",
             weight=[round(p[0, 0], 4) for p in run.path],
@@ -108,10 +104,7 @@ def layer_wise():
     for kind in ("sgd", "lars"):
         optimizer = create(kind, param_idx2name=dict(enumerate(names)), wd=1.0)
         report(f"{kind}: wd of {names}", wd=[optimizer._get_wd(i) for i in range(6)])
-    plain = [
-        apart(w, several("sgd", 1, learning_rate=LR)[0])
-        for w in several_named("lars", names, learning_rate=LR)
-    ]
+    plain = [apart(w, several("sgd", 1, learning_rate=LR)[0]) for w in several_named("lars", names, learning_rate=LR)]
     report("lars: takes the plain lr", names=[n for n, d in zip(names, plain, strict=False) if d < 1e-7])
     report("lars: option lars_eta", outcome=outcome(create, "lars", lars_eta=1.0))
 

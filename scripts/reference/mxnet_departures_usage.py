@@ -76,9 +76,7 @@ def sparse():
 
 def schedules():
     s = mx.lr_scheduler
-    report(
-        "FactorScheduler(2, .5), n = 0..6", rates=list(map(s.FactorScheduler(2, 0.5, base_lr=1.0), range(7)))
-    )
+    report("FactorScheduler(2, .5), n = 0..6", rates=list(map(s.FactorScheduler(2, 0.5, base_lr=1.0), range(7))))
     report(
         "MultiFactorScheduler([2, 4], .5)",
         rates=list(map(s.MultiFactorScheduler([2, 4], 0.5, base_lr=1.0), range(7))),
@@ -117,9 +115,7 @@ def schedules():
         "sgd signum ftml lars lbsgd lamb dcasgd nag sgld adam adagrad rmsprop adadelta ftrl adamax nadam groupadagrad"
     )
     changed = [
-        n
-        for n in ours.split()
-        if create(n, lr_scheduler=s.FactorScheduler(9, base_lr=0.75)).learning_rate != 0.75
+        n for n in ours.split() if create(n, lr_scheduler=s.FactorScheduler(9, base_lr=0.75)).learning_rate != 0.75
     ]
     report("overwrite a scheduler though given no rate", optimizers=changed)
 

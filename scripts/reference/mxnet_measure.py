@@ -35,9 +35,7 @@ def create(name: str, **options):
 class Run:
     """One parameter trained by MXNet through its updater."""
 
-    def __init__(
-        self, name: str, dtype="float32", weight=None, grads=None, steps=STEPS, single=False, **options
-    ):
+    def __init__(self, name: str, dtype="float32", weight=None, grads=None, steps=STEPS, single=False, **options):
         self.optimizer = create(name, **options)
         shape = SHAPE if weight is None else weight.shape
         self.weight = mx.nd.array(start(dtype=dtype) if weight is None else weight, dtype=dtype)
@@ -82,18 +80,11 @@ def outcome(function: Callable, *args, **kwargs) -> str:
     try:
         function(*args, **kwargs)
     except REFUSALS as error:
-        lines = [
-            line.strip()
-            for line in str(error).splitlines()
-            if "Check failed" in line or "Cannot find" in line
-        ]
+        lines = [line.strip() for line in str(error).splitlines() if "Check failed" in line or "Cannot find" in line]
         return f"{type(error).__name__}: {(lines or str(error).splitlines() or [''])[-1][:110]}"
     return "ran"
 
 
 def report(label: str, **numbers) -> None:
-    shown = [
-        f"{key} {value:.2g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in numbers.items()
-    ]
+    shown = [f"{key} {value:.2g}" if isinstance(value, float) else f"{key} {value}" for key, value in numbers.items()]
     print(f"{label:<52} " + ", ".join(shown))

@@ -105,9 +105,7 @@ def run(case: Case, file: File) -> dict:
         key = f"grad/{dtype}/{i}/{'x'.join(map(str, shape))}/{case.steps}"
         key += "/rows" * (rows is not None) + "/zero" * case.zero_start
         arrays[key] = values
-        params.append(
-            {"index": i, "name": case.names[i] if case.names else None, "shape": shape, "dtype": dtype}
-        )
+        params.append({"index": i, "name": case.names[i] if case.names else None, "shape": shape, "dtype": dtype})
         params[-1] |= {"grad": key, "grad_rows": rows, "weight": f"{number}/{i}/weight"}
 
     history = [[] for _ in weights]
@@ -148,9 +146,7 @@ def run(case: Case, file: File) -> dict:
 
     for i, param in enumerate(params):
         arrays[param["weight"]] = np.stack([w for w, _ in history[i]])
-        param["state"] = stacked(
-            f"{number}/{i}/state", [list(s) if isinstance(s, list) else s for _, s in history[i]]
-        )
+        param["state"] = stacked(f"{number}/{i}/state", [list(s) if isinstance(s, list) else s for _, s in history[i]])
         param["state_names"] = state_names(case, param["dtype"])
         if noise:
             own = [n.asnumpy() for n in noise[i :: len(weights)]]

@@ -9,9 +9,7 @@ import warnings
 
 import numpy as np
 
-os.environ["MXNET_ENGINE_TYPE"] = (
-    "NaiveEngine"  # one operator after the other: an error comes where it is made
-)
+os.environ["MXNET_ENGINE_TYPE"] = "NaiveEngine"  # one operator after the other: an error comes where it is made
 os.environ["MXNET_STORAGE_FALLBACK_LOG_VERBOSE"] = "0"
 np.bool = bool  # MXNet 1.9.1 reads this alias, which NumPy has dropped
 
