@@ -53,18 +53,23 @@ class Plan:
         # Whether the plan may serve again. Then it holds on to no weight and no gradient.
         self.lasting = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
         # For a plan of a single tensor: part of every update, so not wrapped.
-        one = len(tensors) == 1
-        self.bind_one = self.parts[0][1].bind_one if one and self.lasting else _never
-        self.run_one = self.parts[0][1].run_one if one else _nothing
+        self.single = len(tensors) == 1
+        self.bind_one = self.parts[0][1].bind_one if self.single and self.lasting else _never
+        self.run_one = self.parts[0][1].run_one if self.single else _nothing
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         """Whether the plan can be run with these arrays; it will then use them."""
+        if self.single:
+            return self.bind_one(weights[0], grads[0])
         if not self.lasting or len(self.parts) == 1:
             return self.lasting and self.parts[0][1].bind(weights, grads)
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Updates tensor t with the hyper-parameters `rows[which[t]]`."""
+        if self.single:
+            self.run_one(rows[which[0]])
+            return
         if len(self.parts) == 1:
             self.parts[0][1].run(rows, which)
             return
