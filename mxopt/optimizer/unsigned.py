@@ -25,10 +25,13 @@ class UnsignedRate(RuleOptimizer):
         return lr
 
     def _update_count(self, index: Index | Sequence[Index]) -> None:
-        indices = index if isinstance(index, LISTS) else (index,)
+        if self.lr_scheduler is not None or self.lr_mult or self.param_dict or self.lr < 0:
+            self._check_each(index if isinstance(index, LISTS) else (index,))
+        super()._update_count(index)
+
+    def _check_each(self, indices: Sequence[Index]) -> None:
         counts, first = self._index_update_count, self.begin_num_update
         coming = max(self.num_update, *(counts.get(i, first) + 1 for i in indices))
         rate = self.lr if self.lr_scheduler is None else self.lr_scheduler(coming)
         for i in indices:
             self._unsigned(rate * self._multiplier("lr_mult", i), f" of parameter {i!r}")
-        super()._update_count(index)
