@@ -62,6 +62,14 @@ class Assembly:
     def pointer(self, base: str, index: int) -> str:
         return self.let(f"load ptr, ptr {self.at('i64', base, index)}")
 
+    def smaller(self, a: str, b: str) -> str:
+        return self.call("i64", "llvm.umin.i64", f"i64 {a}", f"i64 {b}")
+
+    def fetch(self, address: str) -> None:
+        """Asks for a cache line that will be written soon. Any address will do."""
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.put(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
+
     def vec(self, scalar: str) -> str:
         return f"<{LANES} x {scalar}>"
 

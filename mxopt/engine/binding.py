@@ -17,20 +17,23 @@ from functools import cache
 import numpy as np
 
 from mxopt.engine.jit import compile_assembly
-from mxopt.engine.kernel import EXPECTED, GRAD_IDS, N_TENSORS, POINTERS, WEIGHT_IDS
+from mxopt.engine.kernel import EXPECTED, GRAD_IDS, INDICES, N_TENSORS, POINTERS, WEIGHT_IDS
 
-# Words of a tensor's expectations. ARRAYS is how many pointers a tensor's row in the job's table has.
-WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, WEIGHT_BYTES, GRAD_BYTES, GRADS, ARRAYS, EXPECTED_WORDS = range(9)
+# Words of a tensor's expectations. GRAD_BYTES are those of one row where the gradient is row-sparse, ARRAYS is how many
+# pointers a tensor's row in the job's table has.
+WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, WEIGHT_BYTES, GRAD_BYTES, ARRAYS, EXPECTED_WORDS = range(8)
 
 HEAD = object.__basicsize__
 TYPE, DATA, ND, DIMENSIONS, DTYPE, FLAGS = HEAD - 8, HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
+THEIRS, OURS = CONTIGUOUS | ALIGNED, CONTIGUOUS | ALIGNED | WRITEABLE  # a gradient's flags, a weight's
+INT64 = np.dtype(np.int64)
 
 
-def _assembly() -> str:
-    readable, writeable = CONTIGUOUS | ALIGNED, CONTIGUOUS | ALIGNED | WRITEABLE
+def _checks() -> str:
+    """What both functions below ask of arrays. `fits` compares the shape from axis `first` on."""
     return f"""
-define internal i1 @fits(ptr %array, i64 %dtype, i64 %ndim, ptr %shape, i32 %flags) alwaysinline {{
+define internal i1 @fits(ptr %array, i64 %dtype, i64 %ndim, ptr %shape, i64 %first, i32 %flags) alwaysinline {{
   %type.at = getelementptr i8, ptr %array, i64 {TYPE}
   %type = load i64, ptr %type.at
   %type.ok = icmp eq i64 %type, {id(np.ndarray)}
@@ -53,8 +56,8 @@ layout:
   %dims = load ptr, ptr %shape.at
   br i1 %all.ok, label %axis, label %no
 axis:
-  %k = phi i64 [ 0, %layout ], [ %k.next, %same ]
-  %end = icmp eq i64 %k, %ndim
+  %k = phi i64 [ %first, %layout ], [ %k.next, %same ]
+  %end = icmp sge i64 %k, %ndim
   br i1 %end, label %yes, label %compare
 compare:
   %has.at = getelementptr i64, ptr %dims, i64 %k
@@ -72,66 +75,144 @@ no:
   ret i1 false
 }}
 
+define internal i1 @in_place(ptr %w, ptr %e, ptr %row) alwaysinline {{
+  {_words("e", WEIGHT_DTYPE, NDIM, SHAPE)}
+  %shape = inttoptr i64 %e{SHAPE} to ptr
+  %fits = call i1 @fits(ptr %w, i64 %e{WEIGHT_DTYPE}, i64 %e{NDIM}, ptr %shape, i64 0, i32 {OURS})
+  br i1 %fits, label %place, label %no
+place:
+  %data.at = getelementptr i8, ptr %w, i64 {DATA}
+  %data = load i64, ptr %data.at
+  %before = load i64, ptr %row
+  %there = icmp eq i64 %data, %before
+  ret i1 %there
+no:
+  ret i1 false
+}}
+
+define internal i1 @apart(i64 %w, i64 %g, i64 %g.bytes, ptr %e) alwaysinline {{
+  {_words("e", WEIGHT_BYTES)}
+  %w.stop = add i64 %w, %e{WEIGHT_BYTES}
+  %g.stop = add i64 %g, %g.bytes
+  %before = icmp ule i64 %w.stop, %g
+  %after = icmp ule i64 %g.stop, %w
+  %clear = or i1 %before, %after
+  ret i1 %clear
+}}
+"""
+
+
+def _bind() -> str:
+    return f"""
 define i64 @bind(ptr %job) {{
-  %w.ids.at = getelementptr i64, ptr %job, i64 {WEIGHT_IDS}
-  %w.ids = load ptr, ptr %w.ids.at
-  %g.ids.at = getelementptr i64, ptr %job, i64 {GRAD_IDS}
-  %g.ids = load ptr, ptr %g.ids.at
-  %n.at = getelementptr i64, ptr %job, i64 {N_TENSORS}
-  %n = load i64, ptr %n.at
-  %expected.at = getelementptr i64, ptr %job, i64 {EXPECTED}
-  %expected = load ptr, ptr %expected.at
-  %table.at = getelementptr i64, ptr %job, i64 {POINTERS}
-  %table = load ptr, ptr %table.at
+  {_words("job", WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, POINTERS)}
+  %w.ids = inttoptr i64 %job{WEIGHT_IDS} to ptr
+  %g.ids = inttoptr i64 %job{GRAD_IDS} to ptr
+  %expected = inttoptr i64 %job{EXPECTED} to ptr
+  %table = inttoptr i64 %job{POINTERS} to ptr
   br label %tensor
 tensor:
   %t = phi i64 [ 0, %0 ], [ %t.next, %done ]
-  %end = icmp eq i64 %t, %n
+  %end = icmp eq i64 %t, %job{N_TENSORS}
   br i1 %end, label %yes, label %weight
 weight:
   %e.offset = mul i64 %t, {EXPECTED_WORDS}
   %e = getelementptr i64, ptr %expected, i64 %e.offset
-  {_words("e", WEIGHT_DTYPE, GRAD_DTYPE, NDIM, WEIGHT_BYTES, GRAD_BYTES, GRADS, ARRAYS)}
-  %shape.at = getelementptr i64, ptr %e, i64 {SHAPE}
-  %shape = load ptr, ptr %shape.at
-  %w.id = getelementptr ptr, ptr %w.ids, i64 %t
-  %w = load ptr, ptr %w.id
-  %w.fits = call i1 @fits(ptr %w, i64 %e{WEIGHT_DTYPE}, i64 %e{NDIM}, ptr %shape, i32 {writeable})
-  br i1 %w.fits, label %place, label %no
-place:
-  %w.data.at = getelementptr i8, ptr %w, i64 {DATA}
-  %w.data = load i64, ptr %w.data.at
+  {_words("e", GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS)}
   %row.offset = mul i64 %t, %e{ARRAYS}
   %row = getelementptr i64, ptr %table, i64 %row.offset
-  %w.before = load i64, ptr %row
-  %w.there = icmp eq i64 %w.data, %w.before
-  br i1 %w.there, label %has.grad, label %no
-has.grad:
-  %grads = icmp ne i64 %e{GRADS}, 0
-  br i1 %grads, label %grad, label %done
+  %w.id = getelementptr ptr, ptr %w.ids, i64 %t
+  %w = load ptr, ptr %w.id
+  %w.fits = call i1 @in_place(ptr %w, ptr %e, ptr %row)
+  br i1 %w.fits, label %grad, label %no
 grad:
   %g.id = getelementptr ptr, ptr %g.ids, i64 %t
   %g = load ptr, ptr %g.id
-  %g.fits = call i1 @fits(ptr %g, i64 %e{GRAD_DTYPE}, i64 %e{NDIM}, ptr %shape, i32 {readable})
-  br i1 %g.fits, label %apart, label %no
-apart:
+  %shape = inttoptr i64 %e{SHAPE} to ptr
+  %g.fits = call i1 @fits(ptr %g, i64 %e{GRAD_DTYPE}, i64 %e{NDIM}, ptr %shape, i64 0, i32 {THEIRS})
+  br i1 %g.fits, label %done, label %no
+done:
   %g.data.at = getelementptr i8, ptr %g, i64 {DATA}
   %g.data = load i64, ptr %g.data.at
-  %w.stop = add i64 %w.data, %e{WEIGHT_BYTES}
-  %g.stop = add i64 %g.data, %e{GRAD_BYTES}
-  %before = icmp ule i64 %w.stop, %g.data
-  %after = icmp ule i64 %g.stop, %w.data
-  %clear = or i1 %before, %after
   %g.place = getelementptr i64, ptr %row, i64 1
   store i64 %g.data, ptr %g.place
-  br i1 %clear, label %done, label %no
-done:
+  %w.data = load i64, ptr %row
+  %clear = call i1 @apart(i64 %w.data, i64 %g.data, i64 %e{GRAD_BYTES}, ptr %e)
   %t.next = add i64 %t, 1
-  br label %tensor
+  br i1 %clear, label %tensor, label %no
 yes:
   ret i64 1
 no:
   ret i64 0
+}}
+"""
+
+
+def _bind_rows() -> str:
+    """The one tensor's weight, then its gradient's data and indices, which must be ascending and within the shape."""
+    return f"""
+define i64 @bind_rows(ptr %job) {{
+  {_words("job", WEIGHT_IDS, EXPECTED, POINTERS)}
+  %ids = inttoptr i64 %job{WEIGHT_IDS} to ptr
+  %e = inttoptr i64 %job{EXPECTED} to ptr
+  %table = inttoptr i64 %job{POINTERS} to ptr
+  {_words("e", GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES)}
+  {_words("ids", 0, 1, 2)}
+  %shape = inttoptr i64 %e{SHAPE} to ptr
+  %w = inttoptr i64 %ids0 to ptr
+  %w.fits = call i1 @in_place(ptr %w, ptr %e, ptr %table)
+  br i1 %w.fits, label %indices, label %no
+indices:
+  %i = inttoptr i64 %ids2 to ptr
+  %i.fits = call i1 @fits(ptr %i, i64 {id(INT64)}, i64 1, ptr %shape, i64 1, i32 {THEIRS})
+  br i1 %i.fits, label %data, label %no
+data:
+  %g = inttoptr i64 %ids1 to ptr
+  %g.fits = call i1 @fits(ptr %g, i64 %e{GRAD_DTYPE}, i64 %e{NDIM}, ptr %shape, i64 1, i32 {THEIRS})
+  br i1 %g.fits, label %lengths, label %no
+lengths:
+  %i.dims.at = getelementptr i8, ptr %i, i64 {DIMENSIONS}
+  %i.dims = load ptr, ptr %i.dims.at
+  %rows = load i64, ptr %i.dims
+  %g.dims.at = getelementptr i8, ptr %g, i64 {DIMENSIONS}
+  %g.dims = load ptr, ptr %g.dims.at
+  %g.rows = load i64, ptr %g.dims
+  %match = icmp eq i64 %rows, %g.rows
+  br i1 %match, label %place, label %no
+place:
+  %w.data = load i64, ptr %table
+  %g.data.at = getelementptr i8, ptr %g, i64 {DATA}
+  %g.data = load i64, ptr %g.data.at
+  %g.bytes = mul i64 %rows, %e{GRAD_BYTES}
+  %clear = call i1 @apart(i64 %w.data, i64 %g.data, i64 %g.bytes, ptr %e)
+  %i.data.at = getelementptr i8, ptr %i, i64 {DATA}
+  %i.data = load ptr, ptr %i.data.at
+  br i1 %clear, label %next, label %no
+next:
+  %k = phi i64 [ 0, %place ], [ %k.next, %ascending ]
+  %before = phi i64 [ -1, %place ], [ %index, %ascending ]
+  %end = icmp eq i64 %k, %rows
+  br i1 %end, label %last, label %look
+look:
+  %index.at = getelementptr i64, ptr %i.data, i64 %k
+  %index = load i64, ptr %index.at
+  %larger = icmp sgt i64 %index, %before
+  br i1 %larger, label %ascending, label %no
+ascending:
+  %k.next = add i64 %k, 1
+  br label %next
+last:
+  %table.rows = load i64, ptr %shape
+  %within = icmp slt i64 %before, %table.rows
+  br i1 %within, label %yes, label %no
+yes:
+  %g.place = getelementptr i64, ptr %table, i64 1
+  store i64 %g.data, ptr %g.place
+  %i.place = getelementptr ptr, ptr %job, i64 {INDICES}
+  store ptr %i.data, ptr %i.place
+  ret i64 %rows
+no:
+  ret i64 -1
 }}
 """
 
@@ -148,7 +229,14 @@ def _words(base: str, *words: int) -> str:
 def binder() -> Callable[[int], int]:
     """The function that takes a job's address, writes the gradients' addresses into the job's table, and
     returns whether all arrays were as expected."""
-    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_assembly(), "bind"))
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_checks() + _bind(), "bind"))
+
+
+@cache
+def row_binder() -> Callable[[int], int]:
+    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices are. Returns how
+    many rows there are, or -1."""
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_checks() + _bind_rows(), "bind_rows"))
 
 
 @cache

@@ -9,7 +9,8 @@ A kernel takes one argument, the address of a *job* (the words below), and works
             do what the rule's tape says
             round what the rule writes to each array's own type, and store it
 
-The last, short vector is the same code under a mask. A row-sparse kernel does this for each touched row.
+The last, short vector is the same code under a mask. A row-wise kernel does this for each touched row, and meanwhile
+fetches the rows that come AHEAD elements later, which no processor could guess.
 
 Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8, 4, 2, 1),
 and each piece stores its sum in its own place. Which thread computed it, and when, can't be seen.
@@ -17,9 +18,11 @@ and each piece stores its sum in its own place. Which thread computed it, and wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from mxopt.engine.assembly import LANES, STORED, Assembly, arithmetic
+from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function, Rule, parameters
 
@@ -27,10 +30,13 @@ PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a
 
 # The words (8 bytes) of a job. Every thread writes NEXT (the next batch) and LEFT (how many threads have returned),
 # so these have cache lines of their own.
-PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROW = range(9)
+PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED = 9, 10, 11, 12  # for `binding.py`
 NEXT, LEFT, JOB_WORDS = 16, 24, 32
-PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-sparse: tensor, first row, rows
+PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
+ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what a row-wise kernel finds at ROWS for each tensor
+AHEAD = 512
+LINE = 64  # bytes fetched at a time
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,11 @@ class _Writer:
     def module(self) -> str:
         asm, kernel = self.asm, self.kernel
         asm.label("entry")
-        words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES)
-        pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices = (asm.pointer("%job", w) for w in words)
-        n_batches, self.row = asm.word("%job", N_BATCHES), asm.word("%job", ROW)
+        words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS)
+        pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices, rows = (
+            asm.pointer("%job", w) for w in words
+        )
+        n_batches = asm.word("%job", N_BATCHES)
         counter = asm.at("i64", "%job", NEXT)
         asm.put("br label %take")
 
@@ -106,7 +114,7 @@ class _Writer:
             if name in self.rule.hypers
         }
         if kernel.rows:
-            self._rows()
+            self._rows(asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}")))
         else:
             self._flat()
         asm.label("piece.end")
@@ -138,35 +146,42 @@ class _Writer:
             asm.put(f"store double {asm.halves(total)}, ptr {place}")
         asm.put("br label %piece.end")
 
-    def _rows(self) -> None:
+    def _rows(self, about: str) -> None:
         """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without indices, to k."""
         asm, stage = self.asm, self.stage
-        end = asm.let(f"add i64 {self.first}, {self.count}")
+        self.row, rows, ahead = asm.word(about, ROW_LENGTH), asm.word(about, ROW_COUNT), asm.word(about, ROWS_AHEAD)
+        end = asm.smaller(asm.let(f"add i64 {self.first}, {self.count}"), rows)
+        last = asm.let(f"sub i64 {rows}, 1")
         all_rows = asm.let(f"icmp eq ptr {self.indices}, null")
+        indices = asm.let(f"select i1 {all_rows}, ptr %job, ptr {self.indices}")
+
+        def row(k: str) -> str:
+            listed = asm.word(indices, asm.let(f"select i1 {all_rows}, i64 0, i64 {k}"))
+            return asm.let(f"select i1 {all_rows}, i64 {k}, i64 {listed}")
+
         asm.put("br label %row")
         asm.label("row")
         asm.put(f"%k = phi i64 [ {self.first}, %piece ], [ %next.k, %row.done ]")
         more = asm.let(f"icmp ult i64 %k, {end}")
-        asm.put(f"br i1 {more}, label %row.which, label %piece.end")
-        asm.label("row.which")
-        asm.put(f"br i1 {all_rows}, label %row.start, label %row.listed")
-        asm.label("row.listed")
-        listed = asm.word(self.indices, "%k")
-        asm.put("br label %row.start")
+        asm.put(f"br i1 {more}, label %row.start, label %piece.end")
         asm.label("row.start")
-        which = asm.let(f"phi i64 [ %k, %row.which ], [ {listed}, %row.listed ]")
-        own, grads = asm.let(f"mul i64 {which}, {self.row}"), asm.let(f"mul i64 %k, {self.row}")
-        offset = [own, grads, *[own] * (len(self.base) - 2)]
+        which, later = row("%k"), row(asm.smaller(asm.let(f"add i64 %k, {ahead}"), last))
+        own, grads, next_own = (asm.let(f"mul i64 {k}, {self.row}") for k in (which, "%k", later))
         row_state = self.arrays.index(self.rule.row_state) if self.rule.row_state else None
+        offset = [own, grads, *[own] * (len(self.base) - 2)]
+        next_offset = [next_own] * len(offset)
         if row_state is not None:
-            offset[row_state] = which
+            offset[row_state], next_offset[row_state] = which, later
         address = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, offset, strict=True)]
+        then = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, next_offset, strict=True)]
         fixed, before = {}, "row.start"
         if row_state is not None:
+            asm.fetch(then[row_state])
             fixed[self.arrays[row_state]] = self._row_state(address, row_state)
             before = "square.end"
         asm.put("br label %span")
-        self._span("span", before, address, self.row, stage.function, stage.writes, stage.norms, fixed)
+        fetch = {k: place for k, place in enumerate(then) if k not in (1, row_state)}  # gradients follow each other
+        self._span("span", before, address, self.row, stage.function, stage.writes, stage.norms, fixed, fetch)
         asm.put("br label %row.done")
         asm.label("row.done")
         asm.put("%next.k = add i64 %k, 1")
@@ -200,8 +215,10 @@ class _Writer:
         writes: tuple[str, ...],
         norms: int,
         fixed: dict[str, str],
+        fetch: Mapping[int, str] = MappingProxyType({}),
     ) -> list[str]:
-        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value.
+        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value. For array
+        k the elements from `fetch[k]` on are fetched into the caches.
 
         Control comes from block `before` into block `name` and leaves in block `name.end`. Returns the
         vectors of summed squares.
@@ -217,6 +234,9 @@ class _Writer:
                 if array in names and array not in fixed:
                     source = -1 if array == "weight" and self.kernel.master else k
                     values[array] = asm.load(dtypes[source], at[source], mask)
+            for k, place in fetch.items():
+                for line in range(0, LANES * ITEMSIZE[dtypes[k]], LINE):
+                    asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line))
             results = asm.run(tape, [values[n] for n in names])
             for array, value in zip(writes, results, strict=False):
                 k = self.arrays.index(array)

@@ -12,29 +12,26 @@ import struct
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from mxopt.engine import binding, jit
 from mxopt.engine import kernel as k
-from mxopt.engine.assembly import LANES, arithmetic
 from mxopt.engine.noise import BLOCK
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
 from mxopt.rules.common import norm
-from mxopt.rules.rule import Rule, parameters
+from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 Scalars = Sequence[float]
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
 PARALLEL = 1_000_000  # elements, of all arrays together, from which waking a second thread pays (some 50 µs)
-ROWS = 4096  # rows of a gradient whose norm is taken at a time
 SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
 
 
-def _address(words: np.ndarray) -> int:
+def address_of(words: np.ndarray) -> int:
     return words.ctypes.data
 
 
@@ -60,10 +57,10 @@ class NativePart:
         self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
         self.job = array("q", bytes(8 * k.JOB_WORDS))
         self.address = self.job.buffer_info()[0]
-        self.job[k.PIECES], self.job[k.BATCHES] = _address(self.pieces), _address(self.batches)
+        self.job[k.PIECES], self.job[k.BATCHES] = address_of(self.pieces), address_of(self.batches)
         self.job[k.N_BATCHES] = len(self.batches) - 1
-        self.job[k.POINTERS], self.job[k.HYPERS] = _address(self.pointers), _address(self.hypers)
-        self.job[k.HYPER_ROWS], self.job[k.SUMS] = _address(self.hyper_rows), _address(self.sums)
+        self.job[k.POINTERS], self.job[k.HYPERS] = address_of(self.pointers), address_of(self.hypers)
+        self.job[k.HYPER_ROWS], self.job[k.SUMS] = address_of(self.hyper_rows), address_of(self.sums)
         dtypes = tensors[0].dtypes
         self._kernels = [jit.compiled(k.Kernel(rule, s, dtypes, self.rows)) for s in range(len(rule.stages))]
         self._pack = struct.Struct(f"{rule.given}d").pack_into
@@ -71,15 +68,20 @@ class NativePart:
         self._expect(tensors)
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
-        sizes = np.array([t.weight.size for t in tensors])
-        counts = -(-sizes // k.PIECE)
-        tensor = np.repeat(np.arange(len(sizes)), counts)
-        bounds = np.concatenate([[0], np.cumsum(counts)])
+        self._cut(np.array([t.weight.size for t in tensors]), np.ones(len(tensors), np.int64))
+
+    def _cut(self, counts: np.ndarray, lengths: np.ndarray) -> None:
+        """Cuts `counts[t]` parts of `lengths[t]` elements, of each tensor t, into pieces."""
+        most = np.maximum(1, k.PIECE // np.maximum(lengths, 1))  # parts in a piece
+        pieces = -(-counts // most)
+        tensor = np.repeat(np.arange(len(counts)), pieces)
+        bounds = np.concatenate([[0], np.cumsum(pieces)])
         self.bounds = bounds.tolist()  # tensor t has pieces bounds[t] to bounds[t + 1]
-        first = (np.arange(len(tensor)) - bounds[tensor]) * k.PIECE
-        elements = np.minimum(k.PIECE, sizes[tensor] - first)
-        self.pieces = np.stack([tensor, first, elements], axis=1)
-        batch = np.cumsum(elements) // k.PIECE  # small tensors that make up a piece's worth go together
+        first = (np.arange(len(tensor)) - bounds[tensor]) * most[tensor]
+        parts = np.minimum(most[tensor], counts[tensor] - first)
+        self.pieces = np.stack([tensor, first, parts], axis=1)
+        # Small tensors that make up a piece's worth go together.
+        batch = np.cumsum(parts * lengths[tensor]) // k.PIECE
         self.batches = np.concatenate([np.flatnonzero(np.diff(batch, prepend=-1)), [len(batch)]])
 
     # Binding: the arrays of one step.
@@ -91,16 +93,15 @@ class NativePart:
         for t in tensors:
             weight, grad = t.weight, t.grad
             shape = np.array(weight.shape, np.int64)
-            sparse = isinstance(grad, RowSparse)
             rows.append(
-                (id(weight.dtype), id(grad.dtype), weight.ndim, _address(shape), weight.nbytes)
-                + (0 if sparse else grad.nbytes, not sparse, len(t.all))
+                (id(weight.dtype), id(grad.dtype), weight.ndim, address_of(shape), weight.nbytes)
+                + (weight.size * grad.dtype.itemsize, len(t.all))
             )
             self.keep.append(shape)
         self.expected = np.array(rows, np.int64)
         self.dtypes = [(t.weight.dtype, t.grad.dtype) for t in tensors]  # keeps the ids alive
-        self.ids = array("q", bytes(16))  # of a single weight and its gradient
-        self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], _address(self.expected)
+        self.ids = array("q", bytes(24))  # of a single weight and its gradient (of its data and indices)
+        self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], address_of(self.expected)
         self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
         self.job[k.N_TENSORS] = len(tensors)
         self._bind = binding.binder()
@@ -115,7 +116,7 @@ class NativePart:
         n = len(weights)
         # An array of objects is an array of their addresses, and the fastest way to get them.
         objects = [np.fromiter(arrays, object, n) for arrays in (weights, grads)]
-        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = map(_address, objects)
+        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = map(address_of, objects)
         return bool(self._bind(self.address))
 
     # Running.
@@ -179,61 +180,6 @@ class NativePart:
         at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
         derived = [self.rule.derive(stage, *x) for x in zip(norms, self.hypers.tolist(), strict=True)]
         self.hypers[:, at : at + len(derived[0])] = derived
-
-
-class RowsPart(NativePart):
-    """One tensor row by row: the rows of a row-sparse gradient, or all of them under a rule with a state a row."""
-
-    lists = False
-    rows = True
-
-    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
-        (t,) = tensors
-        self.shape = t.weight.shape
-        self.length = math.prod(self.shape[1:])
-        self.per_piece = max(1, k.PIECE // max(self.length, 1))
-        self.pieces = np.zeros((-(-self.shape[0] // self.per_piece), k.PIECE_WORDS), np.int64)
-        self.pieces[:, 1] = np.arange(len(self.pieces)) * self.per_piece
-        self.batches = np.arange(len(self.pieces) + 1)
-
-    def _expect(self, tensors: Sequence[Tensor]) -> None:
-        super()._expect(tensors)
-        (t,) = tensors
-        self.job[k.ROW] = self.length
-        self.sparse = isinstance(t.grad, RowSparse)
-        self._real = np.dtype(arithmetic(t.dtypes)).type
-        self._take(t.grad)
-
-    def _take(self, grad: np.ndarray | RowSparse) -> None:
-        """Cuts this gradient's rows into pieces."""
-        rows = len(grad.indices) if isinstance(grad, RowSparse) else self.shape[0]
-        count = -(-rows // self.per_piece) if self.length else 0
-        self.pieces[:count, 2] = self.per_piece
-        if count:
-            self.pieces[count - 1, 2] = rows - self.pieces[count - 1, 1]
-        self.job[k.N_BATCHES], self.elements = count, rows * self.length
-        if isinstance(grad, RowSparse):
-            self.job[k.INDICES] = _address(grad.indices)
-            self.pointers[0, 1] = _address(grad.data)
-
-    def bind_one(self, weight: Any, grad: Any) -> bool:
-        if not self.sparse or not isinstance(grad, RowSparse):
-            return not self.sparse and super().bind_one(weight, grad)
-        self.ids[0] = id(weight)
-        fits = (
-            bool(self._bind(self.address))
-            and grad.shape == self.shape
-            and grad.is_sound()
-            and grad.data.dtype == self.dtypes[0][1]
-            and grad.data.flags.c_contiguous
-            and not np.may_share_memory(weight, grad.data)
-        )
-        if fits:
-            self._take(grad)
-        return fits
-
-    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        return self.bind_one(*weights, *grads)
 
 
 class StagedPart:
@@ -306,40 +252,6 @@ class StagedPart:
         for name, copy, original in zip(names, self.scratch, self.tensor.all, strict=False):
             if name in writes:
                 original.flat[first : first + length] = copy[:length]
-
-
-class LazyLayerwisePart(RowsPart):
-    """One tensor with a row-sparse gradient under a rule of two stages: the norms of all of weight and gradient, then a
-    step of the touched rows."""
-
-    lasting = False
-
-    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
-        super().__init__(rule, tensors)
-        (t,) = tensors
-        self.grad = t.grad
-        self.whole = NativePart(rule, [Tensor(t.name, t.weight, t.weight, t.states, t.master)])  # for the weight's norm
-
-    def _run(self) -> None:
-        self.whole.hypers[...] = self.hypers
-        self.whole.launch(0)
-        ((weight_norm, _),) = self.whole.norms(0)
-        self.derive(0, [[weight_norm, self._grad_norm()]])
-        self.launch(1)
-
-    def _grad_norm(self) -> float:
-        """The norm of the second value of the first stage, summed in the order in which a dense gradient's would be."""
-        function, real = self.rule.stages[0].function, self._real
-        hypers = dict(zip(self.rule.hypers, map(real, self.hypers[0]), strict=True))
-        lanes = np.zeros(-(-math.prod(self.shape) // k.PIECE) * LANES)
-        for first in range(0, len(self.grad.indices), ROWS):
-            rows = self.grad.data[first : first + ROWS].reshape(-1, self.length).astype(real)
-            with np.errstate(all="ignore"):
-                values = {"weight": rows, "grad": rows, **hypers}
-                squares = function(*(values[name] for name in parameters(function)))[1].astype(np.float64) ** 2
-            place = self.grad.indices[first : first + ROWS, None] * self.length + np.arange(self.length)
-            np.add.at(lanes, (place // k.PIECE * LANES + place % LANES).reshape(-1), squares.reshape(-1))
-        return norm(halved(lanes.reshape(-1, LANES)).tolist())
 
 
 def halved(lanes: np.ndarray) -> np.ndarray:

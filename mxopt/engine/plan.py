@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mxopt.engine import arrays, binding
-from mxopt.engine.native import LazyLayerwisePart, NativePart, RowsPart, StagedPart
+from mxopt.engine.native import NativePart, StagedPart
 from mxopt.engine.reference import ReferencePart
+from mxopt.engine.rows import LazyLayerwisePart, RowsPart, SparsePart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -99,14 +100,14 @@ class Plan:
             return cuda.needs(self.rule, tensor, self.lazy)
         if self.engine == "numpy":
             return reference
-        if self.rule.row_state is not None:
-            return RowsPart if tensor.plain else reference
         if isinstance(tensor.grad, RowSparse):
-            if not (self.lazy and self.rule.lazy):
+            if not (self.lazy and self.rule.lazy) and self.rule.row_state is None:
                 return StagedPart
             if not tensor.plain:
                 return reference
-            return LazyLayerwisePart if self.rule.layerwise else RowsPart
+            return LazyLayerwisePart if self.rule.layerwise else SparsePart
+        if self.rule.row_state is not None:
+            return RowsPart if tensor.plain else reference
         return NativePart if tensor.plain else StagedPart
 
 

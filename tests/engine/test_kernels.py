@@ -18,6 +18,7 @@ import mxopt
 import mxopt.rules
 from mxopt.engine import Plan, Tensor, jit
 from mxopt.engine.kernel import Kernel, assemble
+from mxopt.rules import adam, adaptive, sgd
 from mxopt.rules.rule import Rule, rule
 
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks at x86 instructions")
@@ -47,6 +48,16 @@ def test_kernels_are_vectors_without_contraction(some: Rule) -> None:
             assert not re.search(r"vf(n?)m(add|sub)", code), f"stage {stage}"
             assert "rsqrt14" not in code
             assert "rcp14" not in code
+
+
+@x86
+@pytest.mark.parametrize(("dtype", "lines"), [("float16", 1), ("float32", 1), ("float64", 2)])
+def test_row_wise_kernels_fetch_the_rows_to_come(dtype: str, lines: int) -> None:
+    for some, arrays, others in ((sgd.sgd, 1, 0), (adam.adam, 3, 0), (adaptive.group_adagrad, 1, 1)):
+        code = instructions(Kernel(some, 0, (dtype,) * (2 + len(some.states)), rows=True))
+        assert len(re.findall("prefetch", code)) == 2 * arrays * lines + others  # in the loop, and for what is left
+        if some.row_state is None:
+            assert "prefetch" not in instructions(Kernel(some, 0, (dtype,) * (2 + len(some.states))))
 
 
 OLDER = """

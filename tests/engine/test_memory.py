@@ -53,6 +53,20 @@ def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
             assert peak(lambda o=optimizer, g=given: o.update_multi_precision(*g)) < ALLOWED, (dtype, gradient)
 
 
+def test_rows_are_looked_at_again_without_memory_of_their_own() -> None:
+    """At each step a row-sparse gradient is new; a plan takes its indices, however many, in compiled code."""
+    for row in (Row("sgd", momentum=0.9), Row("adam", lazy_update=True), Row("groupadagrad")):
+        updater, weight = mxopt.get_updater(row.make()), np.zeros(SHAPE, np.float32)
+        grads = [
+            row_sparse_array((np.ones((len(i), 64), np.float32), i), shape=SHAPE)
+            for i in (np.arange(0, SHAPE[0], 2), np.arange(1, SHAPE[0]), np.arange(3))
+        ]
+        for grad in grads:
+            updater(0, grad, weight)
+        for grad in grads:
+            assert peak(lambda g=grad, u=updater, w=weight: u(0, g, w)) < 1000, row
+
+
 IN_A_PROCESS_OF_ITS_OWN = """
 import pathlib
 import numpy as np, mxopt
