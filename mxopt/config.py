@@ -69,13 +69,20 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
             raise StatesError(
                 f"{type(thing).__name__} can't be saved: it doesn't keep its argument {name!r} under that name"
             ) from None
-        value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
-        if isinstance(value, list | tuple) and all(isinstance(x, PLAIN) for x in value):
-            value = list(value)
-        elif not isinstance(value, PLAIN):
-            raise StatesError(f"{type(thing).__name__} can't be saved: {name} is {value!r}, no number, text or list")
-        arguments[name] = value
+        arguments[name] = _plain(value, f"{type(thing).__name__} can't be saved: {name}")
     return arguments
+
+
+def _plain(value: Any, what: str) -> Any:
+    """`value` with lists for tuples and numbers for arrays of no axes."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(x, what) for x in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(x, f"{what}, {key}") for key, x in value.items()}
+    raise StatesError(f"{what} is {value!r}, no number, text, list or dict of them")
 
 
 def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:

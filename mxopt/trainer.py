@@ -8,6 +8,9 @@ from typing import Any
 
 from mxopt import settings, states
 from mxopt.errors import ArgumentError
+from mxopt.experimental import optim as experimental
+from mxopt.experimental.optim.direct import DirectUpdater
+from mxopt.experimental.optim.keyed import KeyedOptimizer, following
 from mxopt.kvstore.base import LOCAL, KVStoreBase, create
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
@@ -22,7 +25,8 @@ class Trainer:
     ----------
     params : list or dict of Parameter
         A dict is taken in the order of its sorted keys, which name parameters that have no name.
-    optimizer : str or Optimizer
+    optimizer : str, Optimizer, or one of `mxopt.experimental.optim`
+        The latter must have been made of these very parameters, whose order is then its own.
     optimizer_params : dict, optional
         Arguments for an optimizer given by name.
     kvstore : str, store or None
@@ -44,22 +48,29 @@ class Trainer:
     def __init__(
         self,
         params: Sequence[Parameter] | Mapping[str, Parameter],
-        optimizer: str | Optimizer,
+        optimizer: str | Optimizer | experimental.Optimizer,
         optimizer_params: Mapping[str, Any] | None = None,
         kvstore: str | KVStoreBase | None = "device",
         compression_params: Mapping[str, Any] | None = None,
         update_on_kvstore: bool | None = None,
     ) -> None:
         self._params = _listed(params)
-        param_dict: dict[Any, Any] = dict(enumerate(self._params))
-        if isinstance(optimizer, Optimizer):
-            if optimizer_params:
-                raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
-            self._optimizer = optimizer
-            self._optimizer.param_dict = param_dict
+        if optimizer_params and not isinstance(optimizer, str):
+            raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
+        self._optimizer: Optimizer
+        self._updater: Updater | DirectUpdater
+        if isinstance(optimizer, experimental.Optimizer):
+            self._params = _in_order_of(optimizer, self._params)
+            self._optimizer = keyed = following(optimizer)
+            self._updater = DirectUpdater(keyed)
         else:
-            self._optimizer = create_optimizer(optimizer, param_dict=param_dict, **(optimizer_params or {}))
-        self._updater: Updater = get_updater(self._optimizer)
+            param_dict: dict[Any, Any] = dict(enumerate(self._params))
+            if isinstance(optimizer, Optimizer):
+                self._optimizer = optimizer
+                self._optimizer.param_dict = param_dict
+            else:
+                self._optimizer = create_optimizer(optimizer, param_dict=param_dict, **(optimizer_params or {}))
+            self._updater = get_updater(self._optimizer)
         self._scale = self._optimizer.rescale_grad
         self._asked = (kvstore, update_on_kvstore)
         self._compression_params = compression_params
@@ -70,13 +81,13 @@ class Trainer:
     # Rates.
 
     @property
-    def optimizer(self) -> Optimizer:
+    def optimizer(self) -> Optimizer | experimental.Optimizer:
         """The optimizer. Changes of it take effect, on servers too."""
-        return self._optimizer
+        return self._optimizer.model if isinstance(self._optimizer, KeyedOptimizer) else self._optimizer
 
     @property
     def learning_rate(self) -> float:
-        """The current learning rate."""
+        """The current learning rate. Raises ArgumentError where groups of parameters have different ones."""
         return self._optimizer.learning_rate
 
     def set_learning_rate(self, lr: float) -> None:
@@ -264,3 +275,14 @@ def _listed(params: Any) -> list[Parameter]:
         if not isinstance(param, Parameter):
             raise ArgumentError(f"params must be a list or dict of Parameter, got one of {type(param).__name__}")
     return list(params)
+
+
+def _in_order_of(optimizer: experimental.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
+    """The parameters of an optimizer, which must be `params`."""
+    its = optimizer.parameters
+    for param in params:
+        if not any(param is p for p in its):
+            raise ArgumentError(f"parameter {param.name!r} is none of those that the {type(optimizer).__name__} has")
+    if len(its) != len(params):
+        raise ArgumentError(f"the {type(optimizer).__name__} has {len(its)} parameters, the Trainer {len(params)}")
+    return its

@@ -15,6 +15,8 @@ import zmq
 from mxopt import settings
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
+from mxopt.experimental import optim as experimental
+from mxopt.experimental.optim.keyed import by_key
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import rows, wire
 from mxopt.kvstore.base import KVStoreBase
@@ -290,7 +292,7 @@ class DistKVStore(KVStoreBase):
         """Sends `values`; with `outs` their new values are asked for too, and `call` waits for them."""
         update = 0
         if self._followed is not None:
-            self._followed.look()
+            self._followed.look(values)
             if self._member.welcome.workers == 1:  # where others count too, the servers do
                 update = self._followed.count(values)
         for key in [k for k, v in values.items() if isinstance(v, RowSparse)]:
@@ -314,17 +316,19 @@ class DistKVStore(KVStoreBase):
 
     # The optimizer.
 
-    def set_optimizer(self, optimizer: Optimizer) -> None:
+    def set_optimizer(self, optimizer: Optimizer | experimental.Optimizer) -> None:
         """Makes the servers update by `optimizer`, with no states. Waits for the servers only.
 
         The n-th call of every worker is one event, whichever worker's comes first. Later changes of `optimizer` (rates,
-        multipliers and so on) reach the servers with the next push.
+        multipliers and so on) reach the servers with the next push. Of an optimizer of `mxopt.experimental.optim` a key
+        is a parameter's name, or its position.
 
         Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a server
         doesn't know it (`mxopt-server --import`).
         """
         with self._lock:
             self._check()
+            optimizer = by_key(optimizer)
             config = sendable(optimizer)
             self._events += 1
             call = Call()

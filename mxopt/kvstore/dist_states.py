@@ -54,8 +54,9 @@ def load(store: DistKVStore, fname: str) -> None:
     if unknown:
         raise StatesError(f"{fname} has states of key {unknown[0]!r}, which this store hasn't")
     if optimizer is not None:
+        optimizer = store._optimizer.replaced_by(optimizer)
         if needs_whole(optimizer) and any(len(x.layout.stripes) > 1 for x in store._metas.values()):
-            raise StatesError(f"{type(optimizer).__name__} needs whole arrays, but keys are striped over the servers")
+            raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
         store.set_optimizer(optimizer)
     store._loads += 1
     counts = loaded.counts.get("devices", {}).get(0, {})

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from mxopt.config import ATTRIBUTES, optimizer_config
+from mxopt.experimental.optim.keyed import KeyedOptimizer
 from mxopt.kvstore.connection import Channel
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import Optimizer
@@ -24,8 +25,14 @@ class Followed:
         for channel in channels:
             channel.config_sent = version
 
-    def look(self) -> None:
-        """Notes whether hyper-parameters have changed. Called before every push, so it must be quick."""
+    def look(self, keys: Iterable[Key]) -> None:
+        """Notes whether hyper-parameters have changed. Called before every push of `keys`, so it must be quick.
+
+        Raises ArgumentError where the optimizer has nothing to do with one of them, before anything is sent.
+        """
+        if isinstance(self.optimizer, KeyedOptimizer):
+            for key in keys:
+                self.optimizer.check_index(key)
         now = self._fingerprint()
         if now != self._seen:
             self.config = sendable(self.optimizer)

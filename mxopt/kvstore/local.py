@@ -11,6 +11,8 @@ import numpy as np
 from mxopt import states
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError
+from mxopt.experimental import optim as experimental
+from mxopt.experimental.optim.keyed import by_key
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import Key, Keys, Pairs, row_ids, total, write, write_rows
@@ -143,9 +145,12 @@ class KVStore(KVStoreBase):
 
     # Optimizer.
 
-    def set_optimizer(self, optimizer: Optimizer) -> None:
-        """From here on a push updates the value by `optimizer`; changes of it take effect. States start afresh."""
-        self._set_updater(get_updater(optimizer))
+    def set_optimizer(self, optimizer: Optimizer | experimental.Optimizer) -> None:
+        """From here on a push updates the value by `optimizer`; changes of it take effect. States start afresh.
+
+        Of an optimizer of `mxopt.experimental.optim` a key is a parameter's name, or its position.
+        """
+        self._set_updater(get_updater(by_key(optimizer)))
 
     def _set_updater(self, updater: Callable[[Any, Any, Any], None]) -> None:
         """From here on a push calls `updater(key, sum, value)`, which changes the value in place."""

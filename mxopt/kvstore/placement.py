@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mxopt.kvstore.wire import PIECE, Key
-from mxopt.optimizer import SGLD, Optimizer, RuleOptimizer
+from mxopt.optimizer import Optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,4 @@ def home(key: Key, servers: int) -> int:
 
 def needs_whole(optimizer: Optimizer | None) -> bool:
     """Whether an optimizer has to see whole arrays: norms, one state for each row, noise, or code of someone's own."""
-    if optimizer is None:
-        return False
-    if not isinstance(optimizer, RuleOptimizer) or isinstance(optimizer, SGLD):
-        return True
-    rule = optimizer.rule
-    return rule.layerwise or rule.row_state is not None
+    return optimizer is not None and not optimizer.elementwise

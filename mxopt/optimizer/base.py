@@ -181,6 +181,17 @@ class Optimizer:
         master, inner = state
         return inner, master
 
+    # What stores ask.
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element is updated by itself, so that servers may cut arrays; False where nobody knows."""
+        return False
+
+    def replaced_by(self, loaded: Optimizer) -> Optimizer:
+        """The optimizer to go on with once `loaded` has come out of a file."""
+        return loaded
+
     # Learning rate and multipliers.
 
     @property

@@ -49,6 +49,10 @@ class RuleOptimizer(Optimizer):
         """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in its order."""
         raise NotImplementedError
 
+    @property
+    def elementwise(self) -> bool:
+        return not (self.rule.layerwise or self.rule.row_state)
+
     # States.
 
     def create_state(self, index: Index, weight: Any) -> Any:

@@ -184,6 +184,7 @@ class SGLD(UnsignedRate):
         self.seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
 
     rule = sgd.sgld
+    elementwise = False  # the noise depends on the whole array
 
     def create_state(self, index: Index, weight: Any) -> None:
         """None: the noise is not kept."""

@@ -126,7 +126,8 @@ class Updater:
         Raises StatesError where the bytes are damaged or foreign; the updater is as before then.
         """
         loaded = states_format.load(states)
-        optimizer = loaded.make_optimizer() or self.optimizer
+        made = loaded.make_optimizer()
+        optimizer = self.optimizer if made is None else self.optimizer.replaced_by(made)
         loaded.restore_counts(optimizer)
         self.optimizer, self.states = optimizer, loaded.states
         self.states_synced = dict.fromkeys(self.states, False)

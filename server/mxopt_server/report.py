@@ -30,7 +30,7 @@ def report(server: Server) -> dict[str, Any]:
         "received": server.received,
         "sent": server.sent,
         "refused": server.refusals,
-        "optimizer": table.config["name"] if table.config else None,
+        "optimizer": repr(table.updater.optimizer) if table.updater else None,
         "cpu": usage.ru_utime + usage.ru_stime,
         "memory": usage.ru_maxrss * 1024,
         "workers": [

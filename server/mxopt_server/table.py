@@ -278,7 +278,7 @@ class Table:
         for entry in self.entries.values():
             if whole and entry.weight.size < np.prod(entry.whole, dtype=object):
                 raise KVStoreError(
-                    f"{type(optimizer).__name__} needs whole arrays, but key {entry.key!r} is striped over the"
+                    f"{optimizer!r} needs whole arrays, but key {entry.key!r} is striped over the"
                     " servers: call set_optimizer before init"
                 )
         self.event, self.whole, self._previous = event, whole, {}

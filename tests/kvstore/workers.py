@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import warnings
@@ -411,5 +412,6 @@ def recorded(arguments: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = globals()[sys.argv[1]](json.loads(sys.argv[2]))
+    module, _, function = sys.argv[1].rpartition(".")
+    result = getattr(importlib.import_module(module or "__main__"), function)(json.loads(sys.argv[2]))
     print("RESULT " + json.dumps(result), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from mxopt.experimental.optim.optimizer import Optimizer
 
 PATTERNS = 8  # of parameters with a gradient: alternating between so many costs nothing extra
-
-Kind = tuple[int, float, float, float]  # what the scalars of a parameter depend on: step, carry, its two multipliers
 
 
 @dataclass(eq=False)
@@ -128,29 +127,40 @@ class ListCalls:
 
     def _rows(self, batch: _Batch) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
         """The distinct rows of hyper-parameters, for each parameter which row is its own, and what each hands on."""
-        group, real = batch.group, np.float64 if batch.weights[0].dtype == np.float64 else np.float32
-        rate, decay, sign = group["lr"], group.get("weight_decay", 0.0), -1.0 if group["maximize"] else 1.0
-        kinds, which = _kinds(batch.slots)
-        rows, carries = [], []
-        for step, carry, lr_mult, wd_mult in kinds:
-            at = Step(group, rate * lr_mult, decay * wd_mult, step + 1, carry, real)
-            lr, wd, *own = self._optimizer.scalars(at)
-            rows.append((lr, wd, sign, math.inf, *own))
-            carries.append(self._optimizer.hand_on(at))
-        return rows, which, carries
+        real = np.float64 if batch.weights[0].dtype == np.float64 else np.float32
+        slots = batch.slots
+        kinds, which = distinct(
+            [
+                [slot.step for slot in slots],
+                [slot.carry for slot in slots],
+                [slot.parameter.lr_mult for slot in slots],
+                [slot.parameter.wd_mult for slot in slots],
+            ]
+        )
+        found = [hypers(self._optimizer, batch.group, real, *kind) for kind in kinds]
+        return [row for row, _ in found], which, [carry for _, carry in found]
 
 
-def _kinds(slots: list[Slot]) -> tuple[list[Kind], list[int]]:
-    """The distinct kinds of parameters, and which of them each is."""
-    columns: tuple[list[Any], ...] = (
-        [slot.step for slot in slots],
-        [slot.carry for slot in slots],
-        [slot.parameter.lr_mult for slot in slots],
-        [slot.parameter.wd_mult for slot in slots],
-    )
+def hypers(
+    optimizer: Optimizer,
+    group: Options,
+    real: type[np.floating[Any]],
+    step: int,
+    carry: float,
+    lr_mult: float,
+    wd_mult: float,
+) -> tuple[tuple[float, ...], float]:
+    """The hyper-parameters of the update after `step` others, and the number that it hands on."""
+    at = Step(group, group["lr"] * lr_mult, group.get("weight_decay", 0.0) * wd_mult, step + 1, carry, real)
+    lr, wd, *own = optimizer.scalars(at)
+    scale = -optimizer.rescale_grad if group["maximize"] else optimizer.rescale_grad
+    return (lr, wd, scale, math.inf, *own), optimizer.hand_on(at)
+
+
+def distinct(columns: Sequence[list[Any]]) -> tuple[list[Any], list[int]]:
+    """The distinct rows of a table, and for each row which of them it is."""
     if all(column.count(column[0]) == len(column) for column in columns):  # nearly always, and three times as fast
-        step, carry, lr_mult, wd_mult = (column[0] for column in columns)
-        return [(step, carry, lr_mult, wd_mult)], [0] * len(slots)
-    kinds: list[Kind] = list(zip(*columns, strict=True))
-    number = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
-    return list(number), [number[kind] for kind in kinds]
+        return [tuple(column[0] for column in columns)], [0] * len(columns[0])
+    rows = list(zip(*columns, strict=True))
+    number = {row: k for k, row in enumerate(dict.fromkeys(rows))}
+    return list(number), [number[row] for row in rows]

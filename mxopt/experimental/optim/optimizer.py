@@ -36,6 +36,8 @@ class Optimizer:
         Each with "params" and all options, which may be changed between steps.
     parameters : list
         All parameters as they were given, in the order in which gradients are to come.
+    rescale_grad : float
+        Gradients are multiplied by this first; 1 unless a `Trainer` divides by a batch size.
 
     Raises
     ------
@@ -52,10 +54,18 @@ class Optimizer:
         None  # the name of the number that is handed on from step to step, where there is one
     )
     first_carry: ClassVar[float] = 0.0
+    kinds: ClassVar[dict[str, type[Optimizer]]] = {}  # all subclasses by name: servers make them from it
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        known = Optimizer.kinds.setdefault(cls.__name__, cls)
+        if (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__):
+            Optimizer.kinds[cls.__name__] = cls  # defined again, as in a notebook
 
     def __init__(self, params: Any, defaults: Options, *, multi_precision: bool = False) -> None:
         self.defaults = self._checked({"lazy_update": False, "maximize": False, **defaults}, type(self).__name__)
         self.multi_precision = multi_precision
+        self.rescale_grad = 1.0
         self.param_groups: list[ParameterGroup] = []
         self._members: list[list[Slot]] = []  # of each group
         self._slots: list[Slot] = []

@@ -1,0 +1,287 @@
+"""An experimental optimizer as key-value stores need it: updates by key, with states that someone else keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mxopt import settings
+from mxopt.engine import Plans, Tensor, arrays
+from mxopt.errors import ArgumentError, ArrayError, StatesError, UnknownNameError, nearest
+from mxopt.experimental.optim.calls import PATTERNS, distinct, hypers
+from mxopt.experimental.optim.groups import Options
+from mxopt.experimental.optim.optimizer import Optimizer
+from mxopt.optimizer.base import LISTS, Index, arguments_of, register
+from mxopt.optimizer.base import Optimizer as ByKey
+
+
+@register
+class KeyedOptimizer(ByKey):
+    """An optimizer of `mxopt.experimental.optim` for a store; `set_optimizer` makes it of one that it is given.
+
+    A key is the name of a parameter, or its position among all parameters. A state is a tuple: the arrays that the
+    rule names, the master copy where there is one, and, where the optimizer hands a number on, that number as an array
+    of no axes.
+
+    Parameters
+    ----------
+    kind : str
+        The name of the class.
+    defaults : dict
+        Its options.
+    groups : list of dict
+        The options of each group, with the names of its parameters as "params".
+    """
+
+    decayed_endings: ClassVar[tuple[str, ...]] = ("",)  # a name says nothing about weight decay here
+
+    def __init__(self, kind: str, defaults: Options, groups: Sequence[Options], **kwargs: Any) -> None:
+        klass = Optimizer.kinds.get(kind)
+        if klass is None:
+            raise UnknownNameError(f"there is no experimental optimizer {kind!r}: {nearest(kind, Optimizer.kinds)}")
+        self.kind, self.defaults = kind, defaults
+        known = {name: value for name, value in defaults.items() if name in arguments_of(klass)}
+        self.model = klass([{**group, "params": []} for group in groups], **known)
+        self.model.multi_precision = kwargs.get("multi_precision", False)
+        self._names = [list(group["params"]) for group in groups]
+        self._number = {name: number for number, names in enumerate(self._names) for name in names}
+        self._states = self._rule_states()
+        self._plans = Plans(0)
+        super().__init__(**kwargs)
+        self.aggregate_num = settings.aggregation_size()
+
+    # What changes during training: the groups' options and the scale of the gradients.
+
+    @property
+    def groups(self) -> list[Options]:
+        """The options of each group as they are now, with the names of its parameters."""
+        groups = self.model.param_groups
+        if len(groups) != len(self._names) or self._rule_states() != self._states:
+            raise ArgumentError(
+                f"{self.kind}: groups were added, or an option was changed so that other states are needed;"
+                " call set_optimizer again, which starts with new states"
+            )
+        return [{**group, "params": names} for group, names in zip(groups, self._names, strict=True)]
+
+    @groups.setter
+    def groups(self, groups: Sequence[Options]) -> None:
+        if [list(group["params"]) for group in groups] != self._names:
+            raise ArgumentError(f"{self.kind}: these are the groups of other parameters")
+        for mine, new in zip(self.model.param_groups, groups, strict=True):
+            mine.update({name: value for name, value in new.items() if name != "params"})
+
+    @property
+    def rescale_grad(self) -> float:
+        """What gradients are multiplied by first."""
+        return self.model.rescale_grad
+
+    @rescale_grad.setter
+    def rescale_grad(self, scale: float) -> None:
+        self.model.rescale_grad = scale
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate. Raises ArgumentError where groups have different ones."""
+        rates = {group["lr"] for group in self.model.param_groups}
+        if len(rates) != 1:
+            raise ArgumentError(f"{self.kind}: the groups have learning rates of their own: use param_groups")
+        return float(rates.pop())
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Sets the learning rate. Raises ArgumentError where groups have different ones."""
+        if self.learning_rate != lr:
+            for group in self.model.param_groups:
+                group["lr"] = lr
+
+    def _rule_states(self) -> list[tuple[str, ...]]:
+        return [self.model.rule(group).states for group in self.model.param_groups]
+
+    # What a store asks.
+
+    @property
+    def elementwise(self) -> bool:
+        rules = [self.model.rule(group) for group in self.model.param_groups]
+        return not (self.model.carried or any(rule.layerwise or rule.row_state for rule in rules))
+
+    def check_index(self, index: Index) -> None:
+        """Raises ArgumentError where the key is no parameter."""
+        self._group(index)
+
+    def replaced_by(self, loaded: ByKey) -> ByKey:
+        """This optimizer, whose options have become those of `loaded`: it is the one its owner has in hand.
+
+        Raises StatesError where `loaded` is of another kind, or for other parameters.
+        """
+        self.groups = self.alike(loaded).groups
+        self.rescale_grad = loaded.rescale_grad
+        return self
+
+    def alike(self, loaded: ByKey) -> KeyedOptimizer:
+        """`loaded`, if it is of the same kind and for parameters of the same names; raises StatesError otherwise."""
+        if not isinstance(loaded, KeyedOptimizer) or loaded.kind != self.kind:
+            kind = loaded.kind if isinstance(loaded, KeyedOptimizer) else type(loaded).__name__
+            raise StatesError(f"the states are those of {kind}, this is {self.kind}")
+        if loaded._names != self._names:
+            raise StatesError(f"the states are for groups of {loaded._names}, not of {self._names}")
+        return loaded
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of mxopt.experimental.optim, {len(self._names)} groups, num_update={self.num_update}>"
+
+    def _group(self, index: Index) -> int:
+        """The number of the group that a key's parameter is in."""
+        number = self._number.get(self.idx2name.get(index, ""))
+        if number is None:
+            raise ArgumentError(
+                f"key {index!r} is no parameter of this {self.kind}: a key must be a parameter's name, or its"
+                f" position from 0 to {len(self._number) - 1}"
+            )
+        return number
+
+    # States.
+
+    def state_names(self, index: Index, weight: Any) -> list[str]:
+        """What the elements of a state are."""
+        names = list(self._states[self._group(index)])
+        names += ["master"] if self.uses_master(weight) else []
+        return names + ([self.model.carried] if self.model.carried else [])
+
+    def create_state(self, index: Index, weight: Any) -> tuple[Any, ...]:
+        """The state of a new weight."""
+        return self.create_state_multi_precision(index, weight)
+
+    def create_state_multi_precision(self, index: Index, weight: Any) -> tuple[Any, ...]:
+        """The state of a new weight."""
+        weight = arrays.as_array(weight, f"parameter {index!r}")
+        group = self.model.param_groups[self._group(index)]
+        master = [weight.astype(np.float32)] if self.uses_master(weight) else []
+        source = master[0] if master else weight
+        state = [self.model.new_state(name, source, group) for name in self.model.rule(group).states]
+        carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
+        return (*state, *master, *carry)
+
+    # Updates.
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Updates one weight, or lists of them, in place; the states are those of `create_state`.
+
+        Raises ArrayError where an array can't be updated; nothing has been changed then.
+        """
+        if not isinstance(index, LISTS):
+            index, weight, grad, state = (index,), (weight,), (grad,), (state,)
+        calls = [_Call(self, number, *columns) for number, columns in self._by_group(index, weight, grad, state)]
+        self._update_count(index)
+        for call in calls:
+            call.run()
+
+    update_multi_precision = update
+
+    def _by_group(self, indices: Sequence[Index], *columns: Sequence[Any]) -> list[tuple[int, list[Sequence[Any]]]]:
+        """What is to be updated, each group by itself."""
+        if len(self.model.param_groups) == 1:
+            return [(0, [indices, *columns])]
+        positions: dict[int, list[int]] = {}
+        for position, index in enumerate(indices):
+            positions.setdefault(self._group(index), []).append(position)
+        return [(number, [[c[p] for p in mine] for c in (indices, *columns)]) for number, mine in positions.items()]
+
+
+class _Call:
+    """One list call of a group's rule."""
+
+    def __init__(
+        self,
+        keyed: KeyedOptimizer,
+        number: int,
+        indices: Sequence[Index],
+        weights: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[Any],
+    ) -> None:
+        self.keyed, self.group = keyed, keyed.model.param_groups[number]
+        self.indices, self.weights, self.states = tuple(indices), weights, states
+        rule, plans = keyed.model.rule(self.group), keyed._plans
+        lazy = self.group["lazy_update"] or keyed.model.rests(self.group)
+        plan = plans.find(self.indices, rule, lazy, weights, grads, states)
+        if plan is None:
+            plans.limit = PATTERNS + 2 * len(keyed._index_update_count)
+            tensors = [self._tensor(*row) for row in zip(indices, weights, grads, states, strict=True)]
+            plan = plans.make(self.indices, rule, lazy, tensors, states)
+        self.plan = plan
+
+    def _tensor(self, index: Index, weight: Any, grad: Any, state: Any) -> Tensor:
+        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
+        names = self.keyed.state_names(index, weight)
+        if len(names) != len(state):
+            raise ArrayError(f"parameter {index!r}: {self.keyed.kind} needs {names}, the state is {state!r:.200}")
+        parts = dict(zip(names, state, strict=True))
+        parts.pop(self.keyed.model.carried or "", None)
+        master = parts.pop("master", None)
+        return Tensor(f"parameter {index!r}", weight, grad, tuple(parts.values()), master)
+
+    def run(self) -> None:
+        """Updates, once the updates have been counted."""
+        keyed, model, indices = self.keyed, self.keyed.model, self.indices
+        counts = keyed._index_update_count
+        kinds, which = distinct(
+            [
+                [np.float64 if weight.dtype == np.float64 else np.float32 for weight in self.weights],
+                [counts[index] - 1 for index in indices],
+                [float(s[-1]) for s in self.states] if model.carried else [model.first_carry] * len(indices),
+                [keyed._multiplier("lr_mult", index) for index in indices],
+                [keyed._multiplier("wd_mult", index) for index in indices],
+            ]
+        )
+        rows, carries = zip(*(hypers(model, self.group, *kind) for kind in kinds), strict=True)
+        self.plan.run(rows, which)
+        if model.carried:
+            for state, row in zip(self.states, which, strict=True):
+                state[-1][...] = carries[row]
+
+
+def following(optimizer: Optimizer) -> KeyedOptimizer:
+    """A KeyedOptimizer with the options of `optimizer`, now and whenever they change.
+
+    Raises ArgumentError where that can't be: it makes its steps in a way of its own, or no server could make one like
+    it.
+    """
+    klass, name = type(optimizer), type(optimizer).__name__
+    if klass.construct is not Optimizer.construct:
+        raise ArgumentError(f"{name} defines construct: for a store or a Trainer it must define rule and scalars")
+    if Optimizer.kinds.get(name) is not klass:
+        raise ArgumentError(f"there are several optimizers called {name}: a store needs one with a name of its own")
+    unknown = [a for a in arguments_of(klass) if a not in optimizer.defaults and a not in ("params", "multi_precision")]
+    if unknown:
+        raise ArgumentError(f"{name}: the argument {unknown[0]!r} is none of its options, so servers can't get it")
+    slots = [slot for members in optimizer._members for slot in members]
+    pairs = zip(optimizer.param_groups, optimizer._members, strict=True)
+    made = KeyedOptimizer(
+        name,
+        optimizer.defaults,
+        [{**group, "params": [slot.name for slot in members]} for group, members in pairs],
+        multi_precision=optimizer.multi_precision,
+        rescale_grad=optimizer.rescale_grad,
+        param_idx2name={key: slot.name for k, slot in enumerate(slots) for key in (k, slot.name)},
+        param_dict={key: slot.parameter for k, slot in enumerate(slots) for key in (k, slot.name)},
+    )
+    made.model = optimizer
+    return made
+
+
+def by_key(optimizer: ByKey | Optimizer) -> ByKey:
+    """An optimizer that a store can have: `optimizer` itself, or a KeyedOptimizer that follows an experimental one.
+
+    Raises ArgumentError where `following` does, and where it has made steps already, whose states would be lost.
+    """
+    if isinstance(optimizer, Optimizer):
+        optimizer = following(optimizer)
+    if isinstance(optimizer, KeyedOptimizer):
+        stepped = max((slot.step for members in optimizer.model._members for slot in members), default=0)
+        if stepped:
+            raise ArgumentError(
+                f"the {optimizer.kind} has made {stepped} steps already, and a store starts without states: give it a"
+                " new optimizer, and load the states from a file of Trainer.save_states"
+            )
+    return optimizer
