@@ -7,7 +7,7 @@ of 16 into whatever the machine has.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mxopt.engine.trace import Operand, Tape
 
@@ -180,11 +180,29 @@ class Assembly:
 
     def run(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
         """The tape's operations on vectors; returns the names of its outputs."""
-        values, real = list(arguments), self.vec(self.real)
-        boolean = self.vec("i1")
+
+        def literal(x: float) -> str:
+            return f"splat ({self.real} {_literal(x, self.width)})"
+
+        return self._run(tape, arguments, self.vec(self.real), self.vec("i1"), f"v{LANES}f{self.width}", literal)
+
+    def run_one(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
+        """The same on single doubles."""
+        return self._run(tape, arguments, "double", "i1", "f64", lambda x: _literal(x, 64))
+
+    def _run(
+        self,
+        tape: Tape,
+        arguments: Sequence[str],
+        real: str,
+        boolean: str,
+        suffix: str,
+        literal: Callable[[float], str],
+    ) -> list[str]:
+        values = list(arguments)
 
         def name(x: Operand) -> str:
-            return values[x] if isinstance(x, int) else f"splat ({self.real} {_literal(x, self.width)})"
+            return values[x] if isinstance(x, int) else literal(x)
 
         for operation, operands in tape.operations:
             x = [name(o) for o in operands]
@@ -193,8 +211,7 @@ class Assembly:
             elif operation in COMPARISONS:
                 result = self.let(f"fcmp {COMPARISONS[operation]} {real} {x[0]}, {x[1]}")
             elif operation in INTRINSICS:
-                function = f"llvm.{INTRINSICS[operation]}.v{LANES}f{self.width}"
-                result = self.call(real, function, f"{real} {x[0]}")
+                result = self.call(real, f"llvm.{INTRINSICS[operation]}.{suffix}", f"{real} {x[0]}")
             elif operation == "where":
                 result = self.let(f"select {boolean} {x[0]}, {real} {x[1]}, {real} {x[2]}")
             elif operation == "negative":

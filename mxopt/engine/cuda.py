@@ -150,10 +150,10 @@ class CudaPart:
     def _derive(self, stage: int, sums: np.ndarray) -> None:
         """Writes the scalars that follow from the sums of squares of a stage."""
         at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
-        for hypers, (start, stop) in zip(self.hypers, pairwise(self.bounds), strict=True):
-            norms = [norm(squares) for squares in sums[start:stop].T.tolist()]
-            derived = self.rule.derive(stage, norms, hypers.tolist())
-            hypers[at : at + len(derived)] = derived
+        spans = list(pairwise(self.bounds))
+        norms = [[norm(squares[start:stop]) for start, stop in spans] for squares in sums.T.tolist()]
+        for place, values in enumerate(self.rule.derive(stage, norms, self.hypers.T), at):
+            self.hypers[:, place] = values
 
 
 class CudaRowsPart(CudaPart):

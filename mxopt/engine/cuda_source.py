@@ -106,7 +106,7 @@ class _Writer:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.rule = kernel, kernel.rule
-        self.stage = self.rule.stages[kernel.stage]
+        (self.stage,) = (self.rule.stages[s] for s in kernel.stages)
         self.arrays = ("weight", "grad", *self.rule.states, "master")[: len(kernel.dtypes)]
         self.types = dict(zip(self.arrays, (TYPES[d] for d in kernel.dtypes), strict=True))
         self.real = TYPES[arithmetic(kernel.dtypes)]

@@ -14,6 +14,10 @@ fetches the rows that come AHEAD elements later, which no processor could guess.
 
 Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8, 4, 2, 1),
 and each piece stores its sum in its own place. Which thread computed it, and when, can't be seen.
+
+A rule of several stages has a kernel for each, to be run one after the other over tensors of several pieces. Where
+a tensor is a single piece, its norms are known at the piece's end: one kernel does all stages to the piece, while it
+is in the cache, and derives the scalars in between.
 """
 
 from __future__ import annotations
@@ -41,16 +45,21 @@ LINE = 64  # bytes fetched at a time
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is compiled: one stage of a rule for arrays of given dtypes.
+    """What is compiled: one stage of a rule for arrays of given dtypes, or without `stage` all of them, for tensors of
+    a single piece.
 
     `dtypes` are those of weight, gradient and states, then of the master copy where there is one: the arithmetic
     then reads the master in the weight's place and writes both. `rows` makes the row-wise form.
     """
 
     rule: Rule
-    stage: int
+    stage: int | None
     dtypes: tuple[str, ...]
     rows: bool = False
+
+    @property
+    def stages(self) -> range:
+        return range(len(self.rule.stages)) if self.stage is None else range(self.stage, self.stage + 1)
 
     @property
     def master(self) -> bool:
@@ -58,7 +67,8 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        return f"{self.rule.name}_{self.stage}_{'_'.join(self.dtypes)}{'_rows' * self.rows}"
+        stage = "all" if self.stage is None else self.stage
+        return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{'_rows' * self.rows}"
 
 
 def assemble(kernel: Kernel) -> str:
@@ -69,7 +79,8 @@ def assemble(kernel: Kernel) -> str:
 class _Writer:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.rule = kernel, kernel.rule
-        self.stage = self.rule.stages[kernel.stage]
+        self.stages = [self.rule.stages[s] for s in kernel.stages]
+        self.derivations = self.rule.derivations[: len(self.stages) - 1]
         self.arrays = ("weight", "grad", *self.rule.states)
         self.asm = Assembly(arithmetic(kernel.dtypes))
 
@@ -106,13 +117,10 @@ class _Writer:
         self.base = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
         hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
         self.scalars = asm.at("double", hypers, hyper_row)
-        self.hypers = {
-            name: self._hyper(name)
-            for function in (self.stage.function, self.rule.row_value, self.rule.row_update)
-            if function is not None
-            for name in parameters(function)
-            if name in self.rule.hypers
-        }
+        functions = [s.function for s in self.stages] + [self.rule.row_value, self.rule.row_update]
+        names = {name: None for f in functions if f is not None for name in parameters(f) if name in self.rule.hypers}
+        derived = {name for derivation in self.derivations for name in derivation.names}
+        self.hypers = {name: self._everywhere(self._hyper(name)) for name in names if name not in derived}
         if kernel.rows:
             self._rows(asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}")))
         else:
@@ -127,28 +135,51 @@ class _Writer:
         return "\n".join([*sorted(asm.declarations), f"define void @{kernel.name}(ptr %job) {{", *asm.lines, "}", ""])
 
     def _hyper(self, name: str) -> str:
-        """A hyper-parameter, rounded from double to the arithmetic's type, in every lane."""
+        """A hyper-parameter, in double."""
+        at = self.asm.at("double", self.scalars, self.rule.hypers.index(name))
+        return self.asm.let(f"load double, ptr {at}")
+
+    def _everywhere(self, value: str) -> str:
+        """A double rounded to the arithmetic's type, in every lane."""
         asm = self.asm
-        value = asm.let(f"load double, ptr {asm.at('double', self.scalars, self.rule.hypers.index(name))}")
         if asm.real != "double":
             value = asm.let(f"fptrunc double {value} to {asm.real}")
         return asm.splat(asm.real, value)
 
     def _flat(self) -> None:
-        """One span from the piece's first element; its sums go to the piece's place."""
-        asm, stage = self.asm, self.stage
+        """A span for each stage, all from the piece's first element. Sums that nothing here is derived from go to the
+        piece's place."""
+        asm, before = self.asm, "piece"
         address = [asm.at(STORED[d], p, self.first) for d, p in zip(self.kernel.dtypes, self.base, strict=True)]
-        asm.put("br label %span")
-        totals = self._span("span", "piece", address, self.count, stage.function, stage.writes, stage.norms, {})
-        at = asm.let(f"mul i64 {self.piece}, {stage.norms}")
-        for k, total in enumerate(totals):
-            place = asm.at("double", self.sums, asm.let(f"add i64 {at}, {k}"))
-            asm.put(f"store double {asm.halves(total)}, ptr {place}")
+        derived: dict[str, str] = {}
+        for number, stage in enumerate(self.stages):
+            asm.put(f"br label %span{number}")
+            totals = self._span(
+                f"span{number}", before, address, self.count, stage.function, stage.writes, stage.norms, {}
+            )
+            sums, before = [asm.halves(total) for total in totals], f"span{number}.end"
+            if number < len(self.derivations):
+                self._derive(number, sums, derived)
+                continue
+            at = asm.let(f"mul i64 {self.piece}, {stage.norms}")
+            for k, total in enumerate(sums):
+                place = asm.at("double", self.sums, asm.let(f"add i64 {at}, {k}"))
+                asm.put(f"store double {total}, ptr {place}")
         asm.put("br label %piece.end")
+
+    def _derive(self, step: int, sums: list[str], derived: dict[str, str]) -> None:
+        """Makes the scalars that follow from the norms of the whole tensor after a stage; adds them to `derived`."""
+        asm, derivation = self.asm, self.derivations[step]
+        norms = [asm.call("double", "llvm.sqrt.f64", f"double {x}") for x in sums]
+        names = parameters(derivation.function)
+        given = [derived.get(name) or self._hyper(name) for name in names[len(norms) :]]
+        results = asm.run_one(trace(derivation.function, len(names)), [*norms, *given])
+        derived.update(zip(derivation.names, results, strict=True))
+        self.hypers.update((name, self._everywhere(derived[name])) for name in derivation.names)
 
     def _rows(self, about: str) -> None:
         """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without indices, to k."""
-        asm, stage = self.asm, self.stage
+        asm, (stage,) = self.asm, self.stages
         self.row, rows, ahead = asm.word(about, ROW_LENGTH), asm.word(about, ROW_COUNT), asm.word(about, ROWS_AHEAD)
         end = asm.smaller(asm.let(f"add i64 {self.first}, {self.count}"), rows)
         last = asm.let(f"sub i64 {rows}, 1")
@@ -195,10 +226,8 @@ class _Writer:
         asm.put("br label %square")
         (total,) = self._span("square", "row.start", address, self.row, rule.row_value, (), 1, {})
         length = asm.let(f"uitofp i64 {self.row} to double")
-        mean = asm.let(f"fdiv double {asm.halves(total)}, {length}")
-        if asm.real != "double":
-            mean = asm.let(f"fptrunc double {mean} to {asm.real}")
-        values = {rule.row_state: asm.load_one(dtype, address[k]), "mean_square": asm.splat(asm.real, mean)}
+        mean = self._everywhere(asm.let(f"fdiv double {asm.halves(total)}, {length}"))
+        values = {rule.row_state: asm.load_one(dtype, address[k]), "mean_square": mean}
         names = parameters(rule.row_update)
         (new,) = asm.run(trace(rule.row_update, len(names)), [(self.hypers | values)[n] for n in names])
         asm.store_one(dtype, address[k], new)

@@ -7,7 +7,6 @@ gradients, the hyper-parameters are packed in, and `run` starts the kernel.
 
 from __future__ import annotations
 
-import math
 import struct
 from array import array
 from collections.abc import Sequence
@@ -36,7 +35,8 @@ def address_of(words: np.ndarray) -> int:
 
 
 class NativePart:
-    """Tensors whose arrays a kernel can walk from start to end, all of the same dtypes.
+    """Tensors whose arrays a kernel can walk from start to end, all of the same dtypes, and in one launch: under a
+    rule of several stages each is a piece at most.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -53,7 +53,7 @@ class NativePart:
         self.elements = sum(t.weight.size for t in tensors)
         self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
         self.hypers = np.zeros((n, max(width, 1)))
-        self.hyper_rows = np.arange(n) if rule.layerwise else np.zeros(n, np.int64)
+        self.hyper_rows = np.zeros(n, np.int64)
         self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
         self.job = array("q", bytes(8 * k.JOB_WORDS))
         self.address = self.job.buffer_info()[0]
@@ -61,11 +61,14 @@ class NativePart:
         self.job[k.N_BATCHES] = len(self.batches) - 1
         self.job[k.POINTERS], self.job[k.HYPERS] = address_of(self.pointers), address_of(self.hypers)
         self.job[k.HYPER_ROWS], self.job[k.SUMS] = address_of(self.hyper_rows), address_of(self.sums)
-        dtypes = tensors[0].dtypes
-        self._kernels = [jit.compiled(k.Kernel(rule, s, dtypes, self.rows)) for s in range(len(rule.stages))]
+        self._kernels = [jit.compiled(kernel) for kernel in self._needed(tensors[0].dtypes)]
         self._pack = struct.Struct(f"{rule.given}d").pack_into
         self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
+
+    def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
+        """The kernels, in the order in which they are launched."""
+        return [k.Kernel(self.rule, None, dtypes, self.rows)]
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         self._cut(np.array([t.weight.size for t in tensors]), np.ones(len(tensors), np.int64))
@@ -124,9 +127,7 @@ class NativePart:
     def run_one(self, hypers: Scalars) -> None:
         """Updates the only tensor."""
         self._pack(self._first_row, 0, *hypers)
-        if len(self._kernels) > 1:
-            self._run()
-        elif self.elements <= QUICK:
+        if self.elements <= QUICK:  # the same as `launch`, without the call
             self.job[k.NEXT] = 0
             self._kernels[0][0](self.address)
         else:
@@ -134,23 +135,14 @@ class NativePart:
 
     def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""
-        if self.rule.layerwise:  # these derive scalars of each tensor's own
-            self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
-        else:
-            self.hypers[: len(rows), : self.rule.given] = rows
-            self.hyper_rows[:] = 0 if len(rows) == 1 else which
-        self._run()
+        self.hypers[: len(rows), : self.rule.given] = rows
+        self.hyper_rows[:] = 0 if len(rows) == 1 else which
+        self.launch(0)
 
-    def _run(self) -> None:
-        for stage in range(len(self.rule.stages)):
-            self.launch(stage)
-            if stage < len(self.rule.derivations):
-                self.derive(stage, self.norms(stage))
-
-    def launch(self, stage: int) -> None:
+    def launch(self, number: int) -> None:
         """One pass over all arrays."""
         self.job[k.NEXT] = 0
-        quick, long = self._kernels[stage]
+        quick, long = self._kernels[number]
         if self.elements <= QUICK:
             quick(self.address)
         elif self.elements * self.pointers.shape[1] < PARALLEL:
@@ -158,6 +150,28 @@ class NativePart:
         else:
             self.job[k.LEFT] = 0
             crew().run(long, self.address)
+
+
+class PassesPart(NativePart):
+    """Such tensors of more than a piece under a rule of several stages: a pass over all of them for each stage, and
+    in between the scalars that follow from each one's norms."""
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        super().__init__(rule, tensors)
+        self.hyper_rows[:] = np.arange(len(tensors))
+
+    def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
+        return [k.Kernel(self.rule, stage, dtypes) for stage in range(len(self.rule.stages))]
+
+    def run_one(self, hypers: Scalars) -> None:
+        self.run([hypers], [0])
+
+    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
+        for stage in range(len(self.rule.stages)):
+            self.launch(stage)
+            if stage < len(self.rule.derivations):
+                self.derive(stage, self.norms(stage))
 
     def squares(self, stage: int) -> list[list[float]]:
         """The sums of squares of a stage: for each norm a list over pieces."""
@@ -168,18 +182,14 @@ class NativePart:
         return flat.reshape(-1, count).T.tolist()
 
     def norms(self, stage: int) -> list[list[float]]:
-        """The norms of each tensor after a stage."""
-        squares = self.squares(stage)
-        if len(self.pieces) == len(self.states) == 1:
-            return [[math.sqrt(x) for (x,) in squares]]
-        bounds = self.bounds
-        return [[norm(x[a:b]) for x in squares] for a, b in pairwise(bounds)]
+        """The norms after a stage: for each a list over tensors."""
+        return [[norm(x[a:b]) for a, b in pairwise(self.bounds)] for x in self.squares(stage)]
 
     def derive(self, stage: int, norms: Sequence[Sequence[float]]) -> None:
         """Writes the scalars that follow from the norms of each tensor after a stage."""
         at = self.rule.given + sum(len(d.names) for d in self.rule.derivations[:stage])
-        derived = [self.rule.derive(stage, *x) for x in zip(norms, self.hypers.tolist(), strict=True)]
-        self.hypers[:, at : at + len(derived[0])] = derived
+        for place, values in enumerate(self.rule.derive(stage, norms, self.hypers.T), at):
+            self.hypers[:, place] = values
 
 
 class StagedPart:
@@ -192,7 +202,7 @@ class StagedPart:
         self.rule, (self.tensor,) = rule, tensors
         native = [a.dtype.newbyteorder("=") for a in self.tensor.all]
         self.scratch = [np.empty(min(SEGMENT, max(self.tensor.weight.size, 1)), d) for d in native]
-        self.parts: dict[int, NativePart] = {}
+        self.parts: dict[int, PassesPart] = {}
 
     def bind_one(self, weight: object, grad: object) -> bool:
         return False
@@ -209,13 +219,13 @@ class StagedPart:
             norms = self.launch(stage)
             if stage < len(self.rule.derivations):
                 for part in self.parts.values():
-                    part.derive(stage, [norms])
+                    part.derive(stage, [[x] for x in norms])
 
     def prepare(self, hypers: Scalars) -> None:
         """Lays out a job for each length of segment there is."""
         size = self.tensor.weight.size
         for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
-            part = self.parts[length] = NativePart(self.rule, [self._scratch_tensor(length)])
+            part = self.parts[length] = PassesPart(self.rule, [self._scratch_tensor(length)])
             part.hypers[:, : self.rule.given] = hypers
 
     def launch(self, stage: int) -> list[float]:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mxopt.engine import arrays, binding
-from mxopt.engine.native import NativePart, StagedPart
+from mxopt.engine.kernel import PIECE
+from mxopt.engine.native import NativePart, PassesPart, StagedPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import LazyLayerwisePart, RowsPart, SparsePart
 from mxopt.engine.tensor import Tensor
@@ -108,7 +109,9 @@ class Plan:
             return LazyLayerwisePart if self.rule.layerwise else SparsePart
         if self.rule.row_state is not None:
             return RowsPart if tensor.plain else reference
-        return NativePart if tensor.plain else StagedPart
+        if not tensor.plain:
+            return StagedPart
+        return PassesPart if self.rule.layerwise and tensor.weight.size > PIECE else NativePart
 
 
 def _apart(tensors: Sequence[Tensor]) -> bool:

@@ -15,7 +15,7 @@ from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import halved
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
-from mxopt.rules.rule import Rule, Stage, parameters
+from mxopt.rules.rule import Rule, Stage, as_tuple, parameters
 from mxopt.sparse import RowSparse
 
 Scalars = Sequence[float]
@@ -88,8 +88,7 @@ class ReferencePart:
 
 
 def _call(stage: Stage, values: dict[str, Any]) -> tuple[Any, ...]:
-    results = stage.function(*(values[name] for name in parameters(stage.function)))
-    return results if isinstance(results, tuple) else (results,)
+    return as_tuple(stage.function(*(values[name] for name in parameters(stage.function))))
 
 
 def _norm(x: np.ndarray) -> float:

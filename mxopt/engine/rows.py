@@ -11,7 +11,7 @@ import numpy as np
 from mxopt.engine import binding
 from mxopt.engine import kernel as k
 from mxopt.engine.assembly import LANES, arithmetic
-from mxopt.engine.native import NativePart, address_of, halved
+from mxopt.engine.native import NativePart, PassesPart, address_of, halved
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule, parameters
@@ -85,19 +85,27 @@ class LazyLayerwisePart(SparsePart):
         super().__init__(rule, tensors)
         (t,) = tensors
         self.grad, self.real = t.grad, np.dtype(arithmetic(t.dtypes)).type
-        self.whole = NativePart(rule, [Tensor(t.name, t.weight, t.weight, t.states, t.master)])  # for the weight's norm
+        self.whole = PassesPart(rule, [Tensor(t.name, t.weight, t.weight, t.states, t.master)])  # for the weight's norm
 
-    def _run(self) -> None:
-        self.whole.hypers[...] = self.hypers
-        self.whole.launch(0)
-        ((weight_norm, _),) = self.whole.norms(0)
-        self.derive(0, [[weight_norm, self._grad_norm()]])
-        self.launch(1)
+    def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
+        return [k.Kernel(self.rule, 1, dtypes, rows=True)]
+
+    def run_one(self, hypers: Sequence[float]) -> None:
+        whole = self.whole
+        whole.hypers[0, : self.rule.given] = hypers
+        whole.launch(0)
+        weight_norm, _ = whole.norms(0)
+        whole.derive(0, [weight_norm, [self._grad_norm()]])
+        self.hypers[...] = whole.hypers
+        self.launch(0)
+
+    def run(self, rows: Sequence[Sequence[float]], which: Sequence[int]) -> None:
+        self.run_one(rows[which[0]])
 
     def _grad_norm(self) -> float:
         """The norm of the second value of the first stage, summed in the order in which a dense gradient's would be."""
         function, real = self.rule.stages[0].function, self.real
-        hypers = dict(zip(self.rule.hypers, map(real, self.hypers[0]), strict=True))
+        hypers = dict(zip(self.rule.hypers, map(real, self.whole.hypers[0]), strict=True))
         lanes = np.zeros(-(-math.prod(self.shape) // k.PIECE) * LANES)
         for first in range(0, len(self.grad.indices), ROWS):
             rows = self.grad.data[first : first + ROWS].reshape(-1, self.length).astype(real)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from mxopt.rules.rule import as_tuple
+
 # NumPy's names of what a rule may do to an element; everything here is exact to the last bit in IEEE
 # arithmetic, so that every engine can give the same result.
 OPERATIONS = {
@@ -65,9 +67,8 @@ class Symbol(NDArrayOperatorsMixin):
 
 
 def trace(function: Callable[..., Any], arguments: int) -> Tape:
-    """The tape of `function` called with `arguments` symbols. A single result counts as a tuple of one."""
+    """The tape of `function` called with `arguments` symbols."""
     tape = Tape(arguments)
     results = function(*(Symbol(tape, i) for i in range(arguments)))
-    results = results if isinstance(results, tuple) else (results,)
-    tape.outputs = tuple(tape._operand(x) for x in results)
+    tape.outputs = tuple(tape._operand(x) for x in as_tuple(results))
     return tape

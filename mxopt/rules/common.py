@@ -14,6 +14,12 @@ def clip(x: Any, bound: Any) -> Any:
     return np.where(x > bound, bound, np.where(x < -bound, -bound, x))
 
 
+def within(x: Any, low: Any, high: Any) -> Any:
+    """`x` limited to [low, high]. NaN stays NaN."""
+    x = np.where(x < low, low, x)
+    return np.where(x > high, high, x)
+
+
 def larger(a: Any, b: Any) -> Any:
     return np.where(a > b, a, b)
 

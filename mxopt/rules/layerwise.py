@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from mxopt.rules.common import clip
+from mxopt.rules.common import clip, within
 from mxopt.rules.rule import derives, layerwise, stage
 
 
@@ -32,11 +31,10 @@ def _momentum(
 
 
 @derives("rate")
-def _lars_rate(weight: float, grad: float, lr: float, wd: float, eta: float, epsilon: float) -> tuple[float]:
+def _lars_rate(weight: Any, grad: Any, lr: Any, wd: Any, eta: Any, epsilon: Any) -> Any:
     """LARS, https://arxiv.org/abs/1708.03888; an `eta` of NaN leaves the rate alone (biases, norms)."""
-    if math.isnan(eta) or not (weight > 0 and grad > 0):
-        return (lr,)
-    return (lr * (eta * weight / (grad + wd * weight + epsilon)),)
+    adapted = np.logical_and(np.logical_and(weight > 0, grad > 0), eta == eta)
+    return np.where(adapted, lr * (eta * weight / (grad + wd * weight + epsilon)), lr)
 
 
 lars = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd, lazy=True)
@@ -49,10 +47,10 @@ def _weight_and_raw_grad(weight: Any, grad: Any) -> Any:
 
 
 @derives("rate")
-def _lbsgd_rate(weight: float, grad: float, lr: float, wd: float) -> tuple[float]:
+def _lbsgd_rate(weight: Any, grad: Any, lr: Any, wd: Any) -> Any:
     """MXNet's own ratio, of squared norms, kept within [0.01, 100]."""
-    ratio = math.sqrt(weight * weight / (grad * grad + wd * (weight * weight) + 1e-18))
-    return (lr * min(max(ratio, 0.01), 100.0),)
+    ratio = np.sqrt(weight * weight / (grad * grad + wd * (weight * weight) + 1e-18))
+    return lr * within(ratio, 0.01, 100.0)
 
 
 lbsgd = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd, lazy=True)
@@ -75,14 +73,14 @@ def _lamb_moments(
 
 
 @derives("rate")
-def _lamb_rate(weight: float, update: float, lr: float, lower: float, upper: float) -> tuple[float]:
-    return (lr * _trust(weight, update, lower, upper),)
+def _lamb_rate(weight: Any, update: Any, lr: Any, lower: Any, upper: Any) -> Any:
+    return lr * _trust(weight, update, lower, upper)
 
 
-def _trust(weight: float, update: float, lower: float, upper: float) -> float:
+def _trust(weight: Any, update: Any, lower: Any, upper: Any) -> Any:
     """The trust ratio of LAMB and LANS; NaN passes through."""
-    weight = min(max(weight, lower), upper) if not math.isnan(weight) else weight
-    return 1.0 if weight == 0 or update == 0 else weight / update
+    weight = within(weight, lower, upper)
+    return np.where(np.logical_or(weight == 0, update == 0), 1.0, weight / update)
 
 
 @stage("weight")
@@ -102,8 +100,8 @@ def _grad(grad: Any, rescale: Any) -> Any:
 
 
 @derives("unit")
-def _unit(grad: float, rescale: float) -> tuple[float]:
-    return (rescale / grad if grad != 0 else 0.0,)
+def _unit(grad: Any, rescale: Any) -> Any:
+    return np.where(grad != 0, rescale / grad, 0.0)
 
 
 @stage("mean", "var", norms=3)
@@ -122,9 +120,7 @@ def _lans_moments(
 
 
 @derives("mean_rate", "grad_rate")
-def _lans_rates(
-    weight: float, mean: float, grad: float, lr: float, beta1: float, lower: float, upper: float
-) -> tuple[float, float]:
+def _lans_rates(weight: Any, mean: Any, grad: Any, lr: Any, beta1: Any, lower: Any, upper: Any) -> Any:
     by_mean, by_grad = _trust(weight, mean, lower, upper), _trust(weight, grad, lower, upper)
     return lr * beta1 * by_mean, lr * (1 - beta1) * by_grad
 

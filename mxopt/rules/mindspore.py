@@ -5,7 +5,6 @@ Common to all but `lars_gradient` and `adafactor`: weight decay is added to the 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -90,16 +89,12 @@ def ftrl_power(
 
 
 @derives("trust")
-def _lars_trust(
-    weight: float, grad: float, lr: float, wd: float, coefficient: float, epsilon: float, clipped: float
-) -> tuple[float]:
+def _lars_trust(weight: Any, grad: Any, lr: Any, wd: Any, coefficient: Any, epsilon: Any, clipped: Any) -> Any:
     """LARS, https://arxiv.org/abs/1708.03888; 1 where a norm is 0, so that weights can leave 0."""
-    if not (weight > 0 and grad > 0):
-        return (1.0,)
     trust = coefficient * weight / (grad + wd * weight + epsilon)
-    if not clipped:
-        return (trust,)
-    return (min(trust / lr, 1.0) if lr > 0 else 1.0,)
+    limited = np.where(lr > 0, np.where(trust / lr > 1.0, 1.0, trust / lr), 1.0)
+    trust = np.where(clipped != 0, limited, trust)
+    return np.where(np.logical_and(weight > 0, grad > 0), trust, 1.0)
 
 
 @stage("scaled")
@@ -122,13 +117,11 @@ def _weight_and_direction(weight: Any, grad: Any) -> Any:
 
 
 @derives("weight_rate", "rate")
-def _adafactor_rates(
-    weight: float, grad: float, lr: float, size: float, smallest: float, threshold: float
-) -> tuple[float, float]:
-    if not math.isnan(smallest):
-        lr *= max(smallest, weight / math.sqrt(size))
-    excess = grad / math.sqrt(size) / threshold if threshold else math.inf
-    return lr, lr / max(1.0, excess)
+def _adafactor_rates(weight: Any, grad: Any, lr: Any, size: Any, smallest: Any, threshold: Any) -> Any:
+    root = np.sqrt(size)
+    lr = np.where(smallest == smallest, lr * larger(weight / root, smallest), lr)
+    excess = np.where(threshold != 0, grad / root / threshold, np.inf)
+    return lr, lr / larger(excess, 1.0)
 
 
 @stage("weight")

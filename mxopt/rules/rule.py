@@ -5,7 +5,8 @@ A rule's function is written with NumPy and is good for one element as for a who
 new weight and the new states, in that order.
 
 A rule that needs norms of the whole tensor (LARS, LAMB, LANS) is a chain: a *stage* that also returns the values
-whose norms are wanted, a function that derives scalars from these norms, the next stage.
+whose norms are wanted, a function that derives scalars from these norms, the next stage. A derivation is written with
+NumPy too, and computes in double: for one tensor, or for many at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from typing import Any
+
+import numpy as np
 
 Function = Callable[..., Any]
 
@@ -43,7 +46,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Derivation:
-    """Scalars made from norms: `function(*norms, **hypers)` returns one value for each of `names`."""
+    """Scalars made from norms: `function(*norms, **hypers)` returns the value, or one for each, of `names`."""
 
     function: Function
     names: tuple[str, ...]
@@ -98,9 +101,17 @@ class Rule:
         """The shape of the state `name` of a weight of shape `weight`; one value a row is (rows, 1, ...)."""
         return weight[:1] + (1,) * len(weight[1:]) if name == self.row_state else weight
 
-    def derive(self, step: int, norms: Sequence[float], hypers: Sequence[float]) -> tuple[float, ...]:
-        """The scalars that follow stage `step`; `hypers` are those known so far, in order."""
-        return tuple(self.derivations[step].function(*norms, *[hypers[k] for k in self.wanted[step]]))
+    def derive(self, step: int, norms: Sequence[Any], hypers: Sequence[Any] | np.ndarray) -> tuple[Any, ...]:
+        """The scalars that follow stage `step`; `hypers` are those known so far, in order. Numbers, or arrays
+        with an element for each tensor."""
+        values = [*norms, *(hypers[k] for k in self.wanted[step])]
+        with np.errstate(all="ignore"):
+            return as_tuple(self.derivations[step].function(*map(np.float64, values)))
+
+
+def as_tuple(results: Any) -> tuple[Any, ...]:
+    """What a function of a rule returned; a single result counts as a tuple of one."""
+    return results if isinstance(results, tuple) else (results,)
 
 
 def rule(*states: str, lazy: bool = True) -> Callable[[Function], Rule]:

@@ -17,7 +17,7 @@ import pytest
 import mxopt
 import mxopt.rules
 from mxopt.engine import Plan, Tensor, jit
-from mxopt.engine.kernel import Kernel, assemble
+from mxopt.engine.kernel import PIECE, Kernel, assemble
 from mxopt.rules import adam, adaptive, sgd
 from mxopt.rules.rule import Rule, rule
 
@@ -42,7 +42,7 @@ def test_kernels_are_vectors_without_contraction(some: Rule) -> None:
     for master in (False, True):
         dtypes = ("float32",) * (2 + len(some.states))
         dtypes = ("bfloat16", "bfloat16", *dtypes[2:], "float32") if master else dtypes
-        for stage in range(len(some.stages)):
+        for stage in (*range(len(some.stages)), None):
             code = instructions(Kernel(some, stage, dtypes, some.row_state is not None))
             assert re.search(rf"v(add|sub|mul|div|and|max|cmp\w*)p[sd]\s.*%{wide}", code), f"stage {stage}"
             assert not re.search(r"vf(n?)m(add|sub)", code), f"stage {stage}"
@@ -100,3 +100,22 @@ def test_two_rules_of_one_name_are_two_kernels() -> None:
         plan = Plan("llvm", make(factor), [Tensor("w", weight, np.ones(4, np.float32))], lazy=False)
         plan.run_one((0.25, 0.0, 1.0, np.inf))
         assert weight.tolist() == [1 - factor / 4] * 4
+
+
+def test_small_tensors_of_a_layerwise_rule_take_one_kernel_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a derivation was run outside the kernel")
+
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal(n).astype(np.float32) for n in (5, 300, PIECE)]
+    grads = [rng.standard_normal(len(w)).astype(np.float32) for w in weights]
+    for name in ("lars", "lamb", "lans"):
+        updater = mxopt.optimizer.get_updater(mxopt.create(name))
+        updater([0, 1, 2], grads, weights)
+        (plan, _), *others = updater.optimizer._list_plans._made.values()
+        ((_, part),) = plan.parts
+        launches: list[int] = []
+        monkeypatch.setattr(part, "launch", launches.append)
+        monkeypatch.setattr(Rule, "derive", refuse)
+        updater([0, 1, 2], grads, weights)
+        assert (launches, others) == ([0], [])

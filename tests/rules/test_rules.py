@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mxopt.rules
 from mxopt.engine.trace import trace
 from mxopt.rules.common import clip, larger, norm, sign
-from mxopt.rules.rule import Rule, layerwise, parameters, rule, stage
+from mxopt.rules.rule import Rule, as_tuple, layerwise, parameters, rule, stage
 
 MODULES = [importlib.import_module(f"mxopt.rules.{m.name}") for m in pkgutil.iter_modules(mxopt.rules.__path__)]
 RULES = list({id(v): v for m in MODULES for v in vars(m).values() if isinstance(v, Rule)}.values())
@@ -37,10 +37,6 @@ def test_a_rule_does_to_an_array_what_it_does_to_each_element(some: Rule) -> Non
                 assert np.array_equal(
                     np.array(one), np.array([np.broadcast_to(w, 5)[i] for w in whole]), equal_nan=True
                 )
-
-
-def as_tuple(x: Any) -> tuple[Any, ...]:
-    return x if isinstance(x, tuple) else (x,)
 
 
 @pytest.mark.parametrize("some", RULES, ids=lambda r: r.name)
