@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgpack
+import msgspec
 import numpy as np
 
 from mxopt import config
@@ -31,6 +31,7 @@ from mxopt.optimizer.base import Index, Optimizer
 MAGIC = b"mxopt\r\n\x1a"
 VERSION = 1
 PREFIX = struct.Struct("<8sIQ32s")
+PLAIN = bool | int | float | str | bytes
 DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()} | {"int64": np.dtype("<i8")}
 NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
@@ -40,7 +41,7 @@ def dump_document(content: dict[str, Any]) -> bytes:
     found: list[np.ndarray] = []
     tree = _encode(content, found)
     try:
-        header = msgpack.packb({"content": tree, "arrays": [[NAMES[a.dtype], list(a.shape)] for a in found]})
+        header = msgspec.msgpack.encode({"content": tree, "arrays": [[NAMES[a.dtype], list(a.shape)] for a in found]})
     except (OverflowError, ValueError) as error:  # a number of more than 64 bits, a text that is no Unicode
         raise StatesError(f"this can't be saved: {error}") from error
     data = [a.astype(DTYPES[NAMES[a.dtype]], copy=False).tobytes() for a in found]
@@ -64,12 +65,12 @@ def load_document(document: bytes) -> dict[str, Any]:
     if _digest(header, [data]) != digest:
         raise StatesError("the states are damaged: their checksum is wrong")
     try:
-        header = msgpack.unpackb(header, strict_map_key=False)
+        header = msgspec.msgpack.decode(header)
         loaded = list(_arrays(header["arrays"], data))
         content = _decode(header["content"], loaded)
     except StatesError:
         raise
-    except Exception as error:  # msgpack raises many kinds; with a right checksum it is a writer's mistake
+    except Exception as error:  # of many kinds; with a right checksum it is a writer's mistake
         raise StatesError(f"the states' header can't be read: {error}") from error
     if not isinstance(content, dict):
         raise StatesError("the states' header holds no map")
@@ -102,7 +103,7 @@ def _arrays(described: Any, data: memoryview) -> Iterable[np.ndarray]:
 
 
 def _encode(x: Any, found: list[np.ndarray]) -> Any:
-    if x is None or isinstance(x, bool | int | float | str | bytes):
+    if x is None or isinstance(x, PLAIN):
         return x
     if isinstance(x, dict):
         return ["dict", [[_encode(k, found), _encode(v, found)] for k, v in x.items()]]
@@ -120,8 +121,8 @@ def _encode(x: Any, found: list[np.ndarray]) -> Any:
 
 def _decode(x: Any, loaded: list[np.ndarray]) -> Any:
     if not isinstance(x, list):
-        if isinstance(x, dict):
-            raise StatesError("a map where none belongs")
+        if x is not None and not isinstance(x, PLAIN):
+            raise StatesError(f"a {type(x).__name__} where none belongs")
         return x
     kind, content = x
     if kind == "array":

@@ -106,7 +106,7 @@ class Connections:
             )  # fmt: skip
         message.seq = seq = channel.next
         channel.next = seq + 1
-        frames = wire.encode(message)
+        frames = m.encode(message)
         if call is not None:
             call.missing += 1
         if not channel.pending:
@@ -168,28 +168,24 @@ class Connections:
         """Takes all answers that are there, waiting up to `timeout` milliseconds for the first. Whether there were
         any."""
         if self._only is not None:
-            return self._take_all(self.channels[0], 0 if timeout else zmq.DONTWAIT)
+            return self._take_all(self.channels[0], 0 if timeout else sockets.NOW)
         ready = set(dict(self._poller.poll(timeout)))
         for channel in self.channels:
             if channel.socket in ready:
-                self._take_all(channel, zmq.DONTWAIT)
+                self._take_all(channel, sockets.NOW)
         return bool(ready)
 
     def _take_all(self, channel: Channel, flags: int) -> bool:
         """Takes the answers of one server; without DONTWAIT it waits a little for the first."""
-        recv, any_came = channel.socket.recv, False
+        socket, any_came = channel.socket, False
         while True:
             try:
-                frame = recv(flags, False)
+                frames = sockets.receive(socket, flags)
             except zmq.Again:
                 break
-            frames = [frame.bytes]
-            while frame.more:
-                frame = recv(0, False)
-                frames.append(frame if len(frame) >= sockets.COPY_BELOW else frame.bytes)
-            any_came, flags = True, zmq.DONTWAIT
+            any_came, flags = True, sockets.NOW
             try:
-                self._take(channel, wire.decode(frames))
+                self._take(channel, m.decode(frames))
             except ProtocolError as error:
                 log.warning("%s sent no valid message: %s", channel, error)
             if not channel.pending:
@@ -234,7 +230,7 @@ class Connections:
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, member.welcome.workers,
                         self.mode, member.settings.staleness, oldest)  # fmt: skip
         channel.asked = time.monotonic()
-        sockets.send(channel.socket, wire.encode(hello))
+        sockets.send(channel.socket, m.encode(hello))
 
     def _look(self) -> None:
         """Asks the servers that have been silent, and follows those that have moved."""
@@ -272,7 +268,7 @@ class Connections:
                 message = pending.message
                 keys, piece = (message.keys, message.piece) if isinstance(message, m.Push) else ([message.key], 0)
                 again = m.Pull(seq, keys if getattr(message, "answer", False) else keys[:1], piece)
-                sockets.send(channel.socket, wire.encode(again))
+                sockets.send(channel.socket, m.encode(again))
             else:
                 sockets.send(channel.socket, pending.frames)
 

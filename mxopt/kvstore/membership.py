@@ -73,7 +73,7 @@ class Membership:
                     f"barrier {self._barriers}: not all workers came within {self.settings.timeout:g} s"
                 )
             if now - asked > RETRY:
-                sockets.send(self._socket, wire.encode(question))
+                sockets.send(self._socket, m.encode(question))
                 asked = now
             answer = self._receive()
             if isinstance(answer, m.Passed) and answer.number == self._barriers:
@@ -88,7 +88,7 @@ class Membership:
         self._heart.stop()
         failed = bool(self._heart.failure)
         self._heart = None
-        goodbye = wire.encode(m.Goodbye(self.job, self.role, self.rank, self.incarnation, error[: wire.MAX_TEXT]))
+        goodbye = m.encode(m.Goodbye(self.job, self.role, self.rank, self.incarnation, error[: wire.MAX_TEXT]))
         sockets.send(self._socket, goodbye)
         deadline = time.monotonic() + (0.5 if failed else 3)
         while time.monotonic() < deadline and not isinstance(self._receive(), m.Farewell):
@@ -97,7 +97,7 @@ class Membership:
 
     def _join(self, endpoint: str, rank: int) -> m.Welcome:
         s = self.settings
-        hello = wire.encode(
+        hello = m.encode(
             m.Join(wire.VERSION, s.job, self.role, rank if rank >= 0 else s.rank, s.workers, s.servers, endpoint,
                    self.incarnation, sockets.name_of_process())
         )  # fmt: skip
@@ -122,7 +122,7 @@ class Membership:
         if not self._socket.poll(SLICE_MS):
             return None
         try:
-            return wire.decode(self._socket.recv_multipart())
+            return m.decode(self._socket.recv_multipart())
         except ProtocolError:
             return None
 
@@ -151,7 +151,7 @@ class _Heart:
         stop = self._context.socket(zmq.PAIR)
         stop.connect(self._address)
         socket = sockets.connect(self._context, member.settings.scheduler, member.keys)
-        beat = wire.encode(m.Beat(member.job, member.role, member.rank, member.incarnation))
+        beat = m.encode(m.Beat(member.job, member.role, member.rank, member.incarnation))
         interval, limit = member.welcome.heartbeat, member.welcome.dead_after
         poller = zmq.Poller()
         poller.register(stop, zmq.POLLIN)
@@ -180,7 +180,7 @@ class _Heart:
 
     def _hear(self, frames: list[bytes]) -> None:
         try:
-            answer = wire.decode(frames)
+            answer = m.decode(frames)
         except ProtocolError:
             return
         if isinstance(answer, m.Pulse):

@@ -1,35 +1,55 @@
 """Every message of the protocol, one small class each. `docs/protocol.md` says when each is sent.
 
+    frame 0    a MessagePack array: [kind, field, field, ...]
+    frame 1..  the bytes of arrays; those that are small stand in frame 0
+
 `seq` numbers a worker's requests to one server; the answer carries the request's number.
 """
 
 from __future__ import annotations
 
-from dataclasses import field
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import msgspec
+
+from mxopt.errors import ProtocolError
 from mxopt.kvstore.wire import (
+    MAX_HEADER,
+    SMALL,
+    Data,
     Dtype,
+    Float,
     Frame,
     Key,
     Keys,
     Map,
-    MaybeKey,
-    MaybeMap,
-    Message,
-    Plain,
     Shape,
     Text,
     Texts,
     Whole,
     Wholes,
-    message,
 )  # fmt: skip
+
+
+class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """The base of all messages. Its tag is the kind."""
+
+    FRAMES: ClassVar[int] = 0
+
+
+class Framed(Message):
+    """The base of messages with arrays: `data` is a list of them, `FRAMES` how many."""
+
+    FRAMES: ClassVar[int] = 1
+
 
 # Any process and the scheduler.
 
 
-@message(1)
-class Join(Message):
+class Join(Message, tag=1):
     """A process wants to be part of the job. Sent again until Welcome or Refused comes."""
 
     version: Whole
@@ -43,15 +63,13 @@ class Join(Message):
     name: Text  # for people: host and process id
 
 
-@message(2)
-class Waiting(Message):
+class Waiting(Message, tag=2):
     """The scheduler's answer to Join until all are there; `text` says who is missing."""
 
     text: Text
 
 
-@message(3)
-class Welcome(Message):
+class Welcome(Message, tag=3):
     """All have joined."""
 
     job: Text
@@ -59,12 +77,11 @@ class Welcome(Message):
     workers: Whole
     servers: Whole
     endpoints: Texts  # of the servers, by rank
-    heartbeat: float  # seconds from one Beat to the next
-    dead_after: float  # seconds of silence after which a process counts as dead
+    heartbeat: Float  # seconds from one Beat to the next
+    dead_after: Float  # seconds of silence after which a process counts as dead
 
 
-@message(4)
-class Beat(Message):
+class Beat(Message, tag=4):
     """I am alive."""
 
     job: Text
@@ -73,8 +90,7 @@ class Beat(Message):
     incarnation: Text
 
 
-@message(5)
-class Pulse(Message):
+class Pulse(Message, tag=5):
     """The scheduler's answer to Beat: it is alive too, and how the job stands."""
 
     state: Text  # running, failed, finished
@@ -83,26 +99,23 @@ class Pulse(Message):
     endpoints: Texts
 
 
-@message(6)
-class Barrier(Message):
+class Barrier(Message, tag=6):
     """A worker has come to its n-th barrier; rank 0's `payload` goes to all."""
 
     job: Text
     rank: Whole
     number: Whole
-    payload: Plain
+    payload: Any
 
 
-@message(7)
-class Passed(Message):
+class Passed(Message, tag=7):
     """All workers have come to the barrier."""
 
     number: Whole
-    payload: Plain
+    payload: Any
 
 
-@message(8)
-class Goodbye(Message):
+class Goodbye(Message, tag=8):
     """A process leaves, with an error or normally ("")."""
 
     job: Text
@@ -112,28 +125,24 @@ class Goodbye(Message):
     error: Text
 
 
-@message(9)
-class Farewell(Message):
+class Farewell(Message, tag=9):
     """The answer to Goodbye."""
 
 
-@message(10)
-class Refused(Message):
+class Refused(Message, tag=10):
     """The answer to a request that can't be met. `seq` is 0 where the request has none."""
 
     seq: Whole
     code: Text  # a class of mxopt.errors
     text: Text
-    key: MaybeKey
+    key: Key | None
 
 
-@message(11)
-class Inquire(Message):
+class Inquire(Message, tag=11):
     """How do things stand? To a scheduler or a server, by anyone."""
 
 
-@message(12)
-class Report(Message):
+class Report(Message, tag=12):
     """The answer to Inquire."""
 
     content: Map
@@ -142,8 +151,7 @@ class Report(Message):
 # A worker and a server.
 
 
-@message(20)
-class Hello(Message):
+class Hello(Message, tag=20):
     """First message of a worker to a server, and again when it has waited long."""
 
     version: Whole
@@ -156,8 +164,7 @@ class Hello(Message):
     oldest: Whole  # the lowest sequence number the worker may still send
 
 
-@message(21)
-class Ready(Message):
+class Ready(Message, tag=21):
     """The answer to Hello: the next sequence number the server expects, and that up to which pushes are in a
     snapshot."""
 
@@ -167,8 +174,7 @@ class Ready(Message):
     durable: Whole
 
 
-@message(22, frames=1)
-class Init(Message):
+class Init(Framed, tag=22):
     """One piece of the first value of the part of a key that this server holds."""
 
     seq: Whole
@@ -179,19 +185,17 @@ class Init(Message):
     first: Whole  # where the part begins, in units
     step: Whole  # units of a piece
     piece: Whole
-    data: list[Frame] = field(default_factory=list)
+    data: Data = []
 
 
-@message(23)
-class Done(Message):
+class Done(Message, tag=23):
     """A request has been met; for Push: taken, the worker may forget it."""
 
     seq: Whole
     durable: Whole
 
 
-@message(24, frames=1)
-class Push(Message):
+class Push(Framed, tag=24):
     """Gradients: of several keys, one after the other in the frame, or of one piece of one key."""
 
     seq: Whole
@@ -199,14 +203,13 @@ class Push(Message):
     keys: Keys
     piece: Whole
     codec: Whole  # 0 raw, 1 two bits, 2 one bit; see compression.py
-    threshold: float
+    threshold: Float
     update: Whole  # the worker's count of updates, 0 where others count too
-    config: MaybeMap  # the optimizer, where it has changed since the worker's last push to this server
-    data: list[Frame] = field(default_factory=list)
+    config: Map | None  # the optimizer, where it has changed since the worker's last push to this server
+    data: Data = []
 
 
-@message(25)
-class Pull(Message):
+class Pull(Message, tag=25):
     """Asks for values, once the worker's own pushes of them are complete."""
 
     seq: Whole
@@ -214,48 +217,45 @@ class Pull(Message):
     piece: Whole
 
 
-@message(26, frames=1)
-class Values(Message):
+class Values(Framed, tag=26):
     """The values asked for by Push or Pull, one after the other in the frame."""
 
     seq: Whole
     durable: Whole
-    data: list[Frame] = field(default_factory=list)
+    data: Data = []
 
 
-@message(27, frames=2)
-class PushRows(Message):
+class PushRows(Framed, tag=27):
     """Rows of a row-sparse gradient: frame 1 their int64 numbers within this server's part, frame 2 the rows. A large
     push comes in several, `last` marks its end."""
+
+    FRAMES: ClassVar[int] = 2
 
     seq: Whole
     key: Key
     last: bool
     update: Whole
-    config: MaybeMap
-    data: list[Frame] = field(default_factory=list)
+    config: Map | None
+    data: Data = []
 
 
-@message(28, frames=1)
-class PullRows(Message):
+class PullRows(Framed, tag=28):
     """Asks for rows: the frame has their int64 numbers within this server's part."""
 
     seq: Whole
     key: Key
-    data: list[Frame] = field(default_factory=list)
+    data: Data = []
 
 
-@message(29)
-class SetOptimizer(Message):
+class SetOptimizer(Message, tag=29):
     """The optimizer to update with; `event` counts a worker's calls, and the first of each number counts."""
 
     seq: Whole
     event: Whole
-    config: MaybeMap
+    config: Map | None
 
 
-@message(30)
-class FetchStates(Message):
+class FetchStates(Message, tag=30):
     """Asks for a key's optimizer state as a document of `mxopt.states`, from byte `offset` on."""
 
     seq: Whole
@@ -263,17 +263,15 @@ class FetchStates(Message):
     offset: Whole
 
 
-@message(31, frames=1)
-class Chunk(Message):
+class Chunk(Framed, tag=31):
     """Part of a document of `total` bytes."""
 
     seq: Whole
     total: Whole
-    data: list[Frame] = field(default_factory=list)
+    data: Data = []
 
 
-@message(32, frames=1)
-class StoreStates(Message):
+class StoreStates(Framed, tag=32):
     """Part of a document with a key's optimizer state, to be taken over when all `total` bytes are there."""
 
     seq: Whole
@@ -281,4 +279,44 @@ class StoreStates(Message):
     key: Key
     offset: Whole
     total: Whole
-    data: list[Frame] = field(default_factory=list)
+    data: Data = []
+
+
+# Messages as frames.
+
+_encode = msgspec.msgpack.Encoder().encode
+_kinds = [kind for base in (Message, Framed) for kind in base.__subclasses__() if kind is not Framed]
+_decode = msgspec.msgpack.Decoder(functools.reduce(operator.or_, _kinds)).decode
+
+
+def encode(message: Any) -> list[Frame]:
+    """All frames of a message."""
+    if not message.FRAMES or sum(map(len, message.data)) < SMALL:
+        return [_encode(message)]
+    data = message.data
+    message.data = len(data)
+    frames = [_encode(message), *data]
+    message.data = data
+    return frames
+
+
+def decode(frames: Sequence[Frame]) -> Any:
+    """The message that `frames` are: one whose fields have the types its class names. Raises ProtocolError where they
+    are none. What it allocates is bounded by the frames that have really arrived."""
+    if not frames:
+        raise ProtocolError("a message without a header")
+    if len(frames[0]) > MAX_HEADER:
+        raise ProtocolError(f"a header of {len(frames[0])} bytes; the limit is {MAX_HEADER}")
+    try:
+        message: Any = _decode(frames[0])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ProtocolError(f"a header that is no message: {error}") from None
+    following = 0
+    if message.FRAMES:
+        if type(message.data) is int:
+            following, message.data = message.data, list(frames[1:])
+        if len(message.data) != message.FRAMES:
+            raise ProtocolError(f"{type(message).__name__} has {message.FRAMES} arrays, {len(message.data)} came")
+    if len(frames) != following + 1:
+        raise ProtocolError(f"{type(message).__name__} announced {following} frames, {len(frames) - 1} came")
+    return message

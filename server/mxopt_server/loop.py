@@ -12,6 +12,7 @@ from typing import Any
 import zmq
 
 from mxopt.errors import JobFailedError
+from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.membership import Membership
 from mxopt.settings import Job
@@ -21,8 +22,6 @@ from mxopt_server.server import Server
 log = logging.getLogger("mxopt.server")
 
 TICK = 0.1  # seconds between looks at the clock
-COPY_BELOW = 1 << 15  # bytes up to which copying a frame is cheaper than not
-COPY_ANSWERS_BELOW = 1 << 16
 
 
 class Stopped(BaseException):
@@ -41,20 +40,20 @@ def stop_on_signals() -> None:
 
 def sender(socket: Any, count: Callable[[int], None] = lambda n: None) -> Callable[[bytes, Any], None]:
     """A function that sends a message to a route; to one that is gone, or reads too slowly, it drops it."""
-    flags_more, flags = zmq.SNDMORE | zmq.DONTWAIT, zmq.DONTWAIT
+    more = sockets.MORE | sockets.NOW
 
     def send(route: bytes, message: Any) -> None:
-        frames = wire.encode(message)
-        last = frames[-1]
+        frames = m.encode(message)
+        last = frames.pop()
         try:
-            socket.send(route, flags_more)
-            for frame in frames[:-1]:
-                socket.send(frame, flags_more)
-            socket.send(last, flags, copy=len(last) < COPY_ANSWERS_BELOW)
+            socket.send(route, more)
+            for frame in frames:
+                socket.send(frame, more)
+            socket.send(last, sockets.NOW, len(last) < wire.SMALL)
         except zmq.ZMQError as error:
             log.info("an answer couldn't be sent: %s", error)
             return
-        count(len(frames[-1]))
+        count(len(last))
 
     return send
 
@@ -111,8 +110,10 @@ def run_server(
     guard = sockets.authenticator(context, keys)
     socket, port = sockets.bind(context, host, port, keys)
     socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
-    shown = settings.advertised or (host if host != "0.0.0.0" else socket_module.gethostname())
-    endpoint = f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{port}"
+    endpoint = "" if settings.advertised or not sockets.is_loopback(host) else sockets.bind_local(socket, port)
+    if not endpoint:
+        shown = settings.advertised or (host if host != "0.0.0.0" else socket_module.gethostname())
+        endpoint = f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{port}"
     ready(f"tcp://{host}:{port}")
     member: Membership | None = None
     error = ""
@@ -172,16 +173,9 @@ def received(socket: Any) -> Any:
     """Messages as they come: each a list of frames, the route first, large ones not copied. Ends after a tick's
     time."""
     until = time.monotonic() + TICK
-    recv = socket.recv
     while time.monotonic() < until:
         try:
-            frames = [recv()]
-            frame = recv(0, False)
-            while True:
-                frames.append(frame.bytes if len(frame) < COPY_BELOW else frame)
-                if not frame.more:
-                    break
-                frame = recv(0, False)
+            frames = sockets.receive(socket)
         except zmq.Again:
             return
         yield frames

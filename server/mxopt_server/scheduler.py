@@ -67,7 +67,7 @@ class Scheduler:
     def handle(self, route: bytes, frames: list[bytes]) -> None:
         """Takes one message."""
         try:
-            message = wire.decode(frames)
+            message = m.decode(frames)
             handler = self._handlers.get(type(message))
             if handler is None:
                 raise ProtocolError(f"a scheduler takes no {type(message).__name__}")

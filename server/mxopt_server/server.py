@@ -72,7 +72,7 @@ class Server:
         seq, key = 0, None
         self.messages += 1
         try:
-            message = wire.decode(frames)
+            message = m.decode(frames)
             handler = self._handlers.get(type(message))
             if handler is None:
                 self._unnumbered(route, message)

@@ -13,7 +13,7 @@ import zmq
 from mxopt import settings
 from mxopt.errors import ArgumentError, DeadlineError
 from mxopt.kvstore import messages as m
-from mxopt.kvstore import sockets, wire
+from mxopt.kvstore import sockets
 
 TIMEOUT_MS = 3000
 
@@ -48,10 +48,10 @@ def ask(context: Any, endpoint: str, keys: sockets.Keys | None) -> dict[str, Any
     """The report of the process at `endpoint`. Raises DeadlineError where it doesn't answer."""
     socket = sockets.connect(context, endpoint, keys)
     try:
-        socket.send_multipart(wire.encode(m.Inquire()))
+        socket.send_multipart(m.encode(m.Inquire()))
         if not socket.poll(TIMEOUT_MS):
             raise DeadlineError(f"{endpoint} doesn't answer")
-        answer = wire.decode(socket.recv_multipart())
+        answer = m.decode(socket.recv_multipart())
     finally:
         socket.close(0)
     if not isinstance(answer, m.Report):

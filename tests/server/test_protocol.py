@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.msgpack import encode as pack
 from mxopt_server import snapshot
 from mxopt_server.server import Server
 
@@ -19,16 +19,20 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 
 ONES = np.ones(2, np.float32).tobytes()
+LARGE = b"\xab" * wire.SMALL  # a frame of its own
 
 GOLDEN = [
     (m.Join(1, "j", "worker", -1, 2, 1, "", "ab", "me"), ["9a0101a16aa6776f726b6572ff0201a0a26162a26d65"]),
     (m.Hello(1, "j", 0, "ab", 2, "sync", 4, 1), ["991401a16a00a2616202a473796e630401"]),
     (m.Init(2, "w", "float32", [2], [2], 0, 9, 0, [ONES]),
-     ["991602a177a7666c6f617433329102910200" + "0900", "0000803f0000803f"]),
+     ["9a1602a177a7666c6f617433329102910200" + "0900" + "91c4080000803f0000803f"]),
     (m.Push(3, True, [7, 8], 0, 0, 0.5, 0, None, [ONES]),
-     ["991803c392070800" + "00cb3fe000000000000000c0", "0000803f0000803f"]),
+     ["9a1803c392070800" + "00cb3fe000000000000000c0" + "91c4080000803f0000803f"]),
     (m.Pull(4, ["w"], 1), ["94190491a17701"]),
-    (m.Values(4, 0, [ONES]), ["931a0400", "0000803f0000803f"]),
+    (m.Values(4, 0, [ONES]), ["941a0400" + "91c4080000803f0000803f"]),
+    (m.Values(4, 0, [LARGE]), ["941a0400" + "01", "ab" * 32768]),
+    (m.PushRows(4, "w", True, 0, None, [LARGE, ONES]),
+     ["971b04a177c300c0" + "02", "ab" * 32768, "0000803f0000803f"]),
     (m.Done(5, 3), ["93170503"]),
     (m.Refused(5, "KVStoreError", "no", "w"), ["950a05ac4b5653746f72654572726f72a26e6fa177"]),
 ]  # fmt: skip
@@ -38,39 +42,57 @@ GOLDEN = [
     ("message", "frames"), GOLDEN, ids=lambda x: type(x).__name__ if not isinstance(x, list) else ""
 )
 def test_golden_frames(message, frames):
-    assert [bytes(f).hex() for f in wire.encode(message)] == frames
-    assert wire.decode([bytes.fromhex(f) for f in frames]) == message
+    assert [bytes(f).hex() for f in m.encode(message)] == frames
+    assert m.decode([bytes.fromhex(f) for f in frames]) == message
 
 
 @pytest.mark.parametrize(
     ("frames", "why"),
     [
         ([], "without a header"),
-        ([b"\xc1"], "no MessagePack"),
-        ([b"\x81\x01\x02"], "no list"),
-        ([msgpack.packb([99])], "unknown kind"),
-        ([msgpack.packb([True])], "unknown kind"),
-        ([msgpack.packb([25, 1, [1]])], "fields"),
-        ([msgpack.packb([25, -1, [1], 0])], "seq"),
-        ([msgpack.packb([25, 1, [], 0])], "keys"),
-        ([msgpack.packb([25, 1, [1.5], 0])], "keys"),
-        ([msgpack.packb([25, 1, [1], 0]), b""], "frames after"),
-        ([msgpack.packb([22, 1, 1, "object", [1], [1], 0, 1, 0]), b""], "dtype"),
-        ([msgpack.packb([22, 1, 1, "float32", [-1], [1], 0, 1, 0]), b""], "shape"),
-        ([b"\xdd\xff\xff\xff\xff"], "no MessagePack"),
+        ([b"\xc1"], "malformed"),
+        ([b"\x81\x01\x02"], "Expected `array`"),
+        ([pack([99])], "Invalid value 99"),
+        ([pack([True])], "Expected `int`, got `bool`"),
+        ([pack([25, 1, [1]])], "length 4, got 3"),
+        ([pack([25, 1, [1], 0, 0])], "at most length"),
+        ([pack([25, -1, [1], 0])], r">= 0 - at `\$\[1\]"),
+        ([pack([25, 2**63, [1], 0])], r"<= 9223372036854775807 - at `\$\[1\]"),
+        ([pack([25, 1, [], 0])], r"length >= 1 - at `\$\[2\]"),
+        ([pack([25, 1, [1.5], 0])], "Expected `int | str`"),
+        ([pack([25, 1, ["x" * 4097], 0])], "length <= 4096"),
+        ([pack([24, 1, True, [1], 0, 1, float("nan"), 0, None, [b""]])], "Expected `float`"),
+        ([pack([24, 1, True, [1], 0, 1, float("inf"), 0, None, [b""]])], "Expected `float`"),
+        ([pack([25, 1, [1], 0]), b""], "announced 0 frames, 1 came"),
+        ([pack([26, 1, 0, 1])], "has 1 arrays, 0 came"),
+        ([pack([26, 1, 0, 2]), b"", b""], "has 1 arrays, 2 came"),
+        ([pack([26, 1, 0, [b"", b""]])], "has 1 arrays, 2 came"),
+        ([pack([22, 1, 1, "object", [1], [1], 0, 1, 0, [b""]])], "Invalid enum value 'object'"),
+        ([pack([22, 1, 1, "float32", [-1], [1], 0, 1, 0, [b""]])], ">= 0"),
+        ([b"\xdd\xff\xff\xff\xff"], "truncated"),
+        ([b"\x92\x0c" + b"\x91" * 9999], "Expected `object`"),
+        ([b"\x92\x0c\x81\xa1x" + b"\x91" * 9999], "recursion"),
         ([b"x" * (wire.MAX_HEADER + 1)], "limit"),
     ],
 )
 def test_what_is_no_message_is_refused(frames, why):
     with pytest.raises(ProtocolError, match=why):
-        wire.decode(frames)
+        m.decode(frames)
 
 
-@given(st.lists(st.binary(max_size=60), max_size=4))
-@settings(max_examples=300, deadline=None)
-def test_decoding_is_total(frames):
+PLAIN = st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=3) | st.binary(max_size=9)
+ANY = st.recursive(PLAIN, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=2), x, max_size=2))
+HEADERS = st.binary(max_size=60) | st.builds(
+    lambda kind, fields: pack([kind, *fields]), st.integers(0, 33), st.lists(ANY, max_size=11)
+)
+
+
+@given(HEADERS, st.lists(st.binary(max_size=9), max_size=3))
+@settings(max_examples=500, deadline=None)
+def test_decoding_is_total(header, frames):
     with contextlib.suppress(ProtocolError):
-        wire.decode(frames)
+        message = m.decode([header, *frames])
+        assert m.decode(m.encode(message)) == message
 
 
 class Peer:
@@ -101,7 +123,7 @@ class Peer:
 
     def ask(self, rank: int, message: object) -> object:
         """The last answer to rank, once it has sent a message."""
-        self.server.handle(b"route%d" % rank, [bytes(f) for f in wire.encode(message)])
+        self.server.handle(b"route%d" % rank, [bytes(f) for f in m.encode(message)])
         answers = [x for route, x in self.sent if route == b"route%d" % rank]
         self.sent = []
         return answers[-1] if answers else None
@@ -146,7 +168,7 @@ def test_a_repeated_push_of_an_open_round_is_answered_when_it_is_complete():
     peer = with_sgd(Peer(2))
     assert peer.ask(0, push(3)) is None
     assert peer.ask(0, push(3)) is None
-    peer.server.handle(b"route1", [bytes(f) for f in wire.encode(push(1, value=2))])
+    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, value=2))])
     assert sorted(type(x).__name__ for _, x in peer.sent) == ["Values", "Values"]
     assert peer.weight() == [-3, -3]
 
@@ -162,7 +184,7 @@ def test_a_round_counts_workers_and_not_pushes():
 
 def test_a_replaced_worker_is_refused():
     peer = with_sgd(Peer(mode="async"))
-    peer.server.handle(b"new", [bytes(f) for f in wire.encode(m.Hello(1, "job", 0, "other", 1, "async", 1, 1))])
+    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(1, "job", 0, "other", 1, "async", 1, 1))])
     assert peer.ask(0, push(3)).code == "ProtocolError"
     assert "replaced" in peer.hello(0).text
     assert peer.weight() == [0, 0]
