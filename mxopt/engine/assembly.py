@@ -65,6 +65,9 @@ class Assembly:
     def smaller(self, a: str, b: str) -> str:
         return self.call("i64", "llvm.umin.i64", f"i64 {a}", f"i64 {b}")
 
+    def larger(self, a: str, b: str) -> str:
+        return self.call("i64", "llvm.umax.i64", f"i64 {a}", f"i64 {b}")
+
     def fetch(self, address: str) -> None:
         """Asks for a cache line that will be written soon. Any address will do."""
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
@@ -154,6 +157,14 @@ class Assembly:
         """A mask of the first `count` lanes."""
         lanes = ", ".join(f"i64 {i}" for i in range(LANES))
         return self.let(f"icmp ult {self.vec('i64')} <{lanes}>, {self.splat('i64', count)}")
+
+    def between(self, start: str, stop: str) -> str:
+        """A mask of the lanes from `start` on and before `stop`, which may be less than 0 or beyond the end."""
+        lanes, ints = ", ".join(f"i32 {i}" for i in range(LANES)), self.vec("i32")
+        low, high = (self.splat("i32", self.let(f"trunc i64 {x} to i32")) for x in (start, stop))
+        from_start = self.let(f"icmp sge {ints} <{lanes}>, {low}")
+        to_stop = self.let(f"icmp slt {ints} <{lanes}>, {high}")
+        return self.let(f"and {self.vec('i1')} {from_start}, {to_stop}")
 
     def square(self, value: str, mask: str | None) -> str:
         """The squares in double; 0 where the mask is not set."""

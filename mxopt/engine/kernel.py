@@ -24,7 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import wraps
 from types import MappingProxyType
+from typing import Any
 
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
 from mxopt.engine.trace import trace
@@ -76,6 +78,16 @@ def assemble(kernel: Kernel) -> str:
     return _Writer(kernel).module()
 
 
+def _value(function: Function, k: int) -> Function:
+    """Only the value k of what `function` returns."""
+
+    @wraps(function)
+    def one(*values: Any) -> Any:
+        return function(*values)[k]
+
+    return one
+
+
 class _Writer:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.rule = kernel, kernel.rule
@@ -122,7 +134,12 @@ class _Writer:
         derived = {name for derivation in self.derivations for name in derivation.names}
         self.hypers = {name: self._everywhere(self._hyper(name)) for name in names if name not in derived}
         if kernel.rows:
-            self._rows(asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}")))
+            about = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
+            self.row, self.n_rows, self.ahead = (asm.word(about, x) for x in (ROW_LENGTH, ROW_COUNT, ROWS_AHEAD))
+        if kernel.rows and self.stages[0].norms:
+            self._norms()
+        elif kernel.rows:
+            self._rows()
         else:
             self._flat()
         asm.label("piece.end")
@@ -161,11 +178,16 @@ class _Writer:
             if number < len(self.derivations):
                 self._derive(number, sums, derived)
                 continue
-            at = asm.let(f"mul i64 {self.piece}, {stage.norms}")
-            for k, total in enumerate(sums):
-                place = asm.at("double", self.sums, asm.let(f"add i64 {at}, {k}"))
-                asm.put(f"store double {total}, ptr {place}")
+            self._keep(sums)
         asm.put("br label %piece.end")
+
+    def _keep(self, sums: list[str]) -> None:
+        """Stores a piece's sums in its own place."""
+        asm = self.asm
+        at = asm.let(f"mul i64 {self.piece}, {len(sums)}")
+        for k, total in enumerate(sums):
+            place = asm.at("double", self.sums, asm.let(f"add i64 {at}, {k}"))
+            asm.put(f"store double {total}, ptr {place}")
 
     def _derive(self, step: int, sums: list[str], derived: dict[str, str]) -> None:
         """Makes the scalars that follow from the norms of the whole tensor after a stage; adds them to `derived`."""
@@ -177,12 +199,73 @@ class _Writer:
         derived.update(zip(derivation.names, results, strict=True))
         self.hypers.update((name, self._everywhere(derived[name])) for name in derivation.names)
 
-    def _rows(self, about: str) -> None:
+    def _norms(self) -> None:
+        """Sums the squares of the stage's first value, made of the weight, and of its second, made of a gradient of
+        which some rows are there: in the lanes, and in the order, in which a dense gradient's would be."""
+        asm, (stage,) = self.asm, self.stages
+        doubles, dtype = asm.vec("double"), self.kernel.dtypes[1]
+        end = asm.let(f"add i64 {self.first}, {self.count}")
+        none = {"grad": asm.splat(asm.real, "0.0")}
+        weight = [asm.at(STORED[d], p, self.first) for d, p in zip(self.kernel.dtypes, self.base, strict=True)]
+        asm.put("br label %span")
+        (by_weight,) = self._span("span", "piece", weight, self.count, _value(stage.function, 0), (), 1, none)
+        asm.put("br label %search")
+
+        asm.label("search")  # for the first row that reaches into the piece
+        asm.put("%low = phi i64 [ 0, %span.end ], [ %low.next, %halve ]")
+        asm.put(f"%rows = phi i64 [ {self.n_rows}, %span.end ], [ %rows.next, %halve ]")
+        found = asm.let("icmp eq i64 %rows, 0")
+        asm.put(f"br i1 {found}, label %row, label %halve")
+        asm.label("halve")
+        half = asm.let("lshr i64 %rows, 1")
+        middle = asm.let(f"add i64 %low, {half}")
+        above = asm.let(f"add i64 {middle}, 1")
+        row_end = asm.let(f"mul i64 {asm.let(f'add i64 {asm.word(self.indices, middle)}, 1')}, {self.row}")
+        before = asm.let(f"icmp ule i64 {row_end}, {self.first}")
+        asm.put(f"%low.next = select i1 {before}, i64 {above}, i64 %low")
+        rest = asm.let(f"sub i64 %rows, {asm.let(f'add i64 {half}, 1')}")
+        asm.put(f"%rows.next = select i1 {before}, i64 {rest}, i64 {half}")
+        asm.put("br label %search")
+
+        asm.label("row")
+        asm.put("%k = phi i64 [ %low, %search ], [ %k.next, %row.done ]")
+        asm.put(f"%total = phi {doubles} [ zeroinitializer, %search ], [ %sum, %row.done ]")
+        more = asm.let(f"icmp ult i64 %k, {self.n_rows}")
+        asm.put(f"br i1 {more}, label %row.where, label %row.none")
+        asm.label("row.where")
+        at = asm.let(f"mul i64 {asm.word(self.indices, '%k')}, {self.row}")
+        start, stop = asm.larger(at, self.first), asm.smaller(asm.let(f"add i64 {at}, {self.row}"), end)
+        aligned = asm.let(f"and i64 {start}, {-LANES}")
+        moved = asm.let(f"sub i64 {asm.let(f'mul i64 %k, {self.row}')}, {at}")
+        within = asm.let(f"icmp ult i64 {at}, {end}")
+        asm.put(f"br i1 {within}, label %vector, label %row.none")
+        asm.label("vector")
+        asm.put(f"%i = phi i64 [ {aligned}, %row.where ], [ %i.next, %vector.body ]")
+        asm.put(f"%sum = phi {doubles} [ %total, %row.where ], [ %sum.next, %vector.body ]")
+        left = asm.let(f"icmp ult i64 %i, {stop}")
+        asm.put(f"br i1 {left}, label %vector.body, label %row.done")
+        asm.label("vector.body")
+        mask = asm.between(asm.let(f"sub i64 {start}, %i"), asm.let(f"sub i64 {stop}, %i"))
+        place = asm.at(STORED[dtype], self.base[1], asm.let(f"add i64 {moved}, %i"))
+        by_grad = _value(stage.function, 1)
+        values = self.hypers | {"weight": none["grad"], "grad": asm.load(dtype, place, mask)}
+        names = parameters(by_grad)
+        (x,) = asm.run(trace(by_grad, len(names)), [values[n] for n in names])
+        asm.put(f"%sum.next = fadd {doubles} %sum, {asm.square(x, mask)}")
+        asm.put(f"%i.next = add i64 %i, {LANES}")
+        asm.put("br label %vector")
+        asm.label("row.done")
+        asm.put("%k.next = add i64 %k, 1")
+        asm.put("br label %row")
+        asm.label("row.none")
+        self._keep([asm.halves(by_weight), asm.halves("%total")])
+        asm.put("br label %piece.end")
+
+    def _rows(self) -> None:
         """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without indices, to k."""
         asm, (stage,) = self.asm, self.stages
-        self.row, rows, ahead = asm.word(about, ROW_LENGTH), asm.word(about, ROW_COUNT), asm.word(about, ROWS_AHEAD)
-        end = asm.smaller(asm.let(f"add i64 {self.first}, {self.count}"), rows)
-        last = asm.let(f"sub i64 {rows}, 1")
+        end = asm.smaller(asm.let(f"add i64 {self.first}, {self.count}"), self.n_rows)
+        last = asm.let(f"sub i64 {self.n_rows}, 1")
         all_rows = asm.let(f"icmp eq ptr {self.indices}, null")
         indices = asm.let(f"select i1 {all_rows}, ptr %job, ptr {self.indices}")
 
@@ -196,7 +279,7 @@ class _Writer:
         more = asm.let(f"icmp ult i64 %k, {end}")
         asm.put(f"br i1 {more}, label %row.start, label %piece.end")
         asm.label("row.start")
-        which, later = row("%k"), row(asm.smaller(asm.let(f"add i64 %k, {ahead}"), last))
+        which, later = row("%k"), row(asm.smaller(asm.let(f"add i64 %k, {self.ahead}"), last))
         own, grads, next_own = (asm.let(f"mul i64 {k}, {self.row}") for k in (which, "%k", later))
         row_state = self.arrays.index(self.rule.row_state) if self.rule.row_state else None
         offset = [own, grads, *[own] * (len(self.base) - 2)]

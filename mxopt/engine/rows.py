@@ -10,14 +10,10 @@ import numpy as np
 
 from mxopt.engine import binding
 from mxopt.engine import kernel as k
-from mxopt.engine.assembly import LANES, arithmetic
-from mxopt.engine.native import NativePart, PassesPart, address_of, halved
+from mxopt.engine.native import NativePart, PassesPart, address_of
 from mxopt.engine.tensor import Tensor
-from mxopt.rules.common import norm
-from mxopt.rules.rule import Rule, parameters
+from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-
-ROWS = 4096  # rows of a gradient whose norm is taken at a time
 
 
 class RowsPart(NativePart):
@@ -79,39 +75,33 @@ class LazyLayerwisePart(SparsePart):
     """One tensor with a row-sparse gradient under a rule of two stages: the norms of all of weight and gradient, then a
     step of the touched rows."""
 
-    lasting = False
-
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
-        (t,) = tensors
-        self.grad, self.real = t.grad, np.dtype(arithmetic(t.dtypes)).type
-        self.whole = PassesPart(rule, [Tensor(t.name, t.weight, t.weight, t.states, t.master)])  # for the weight's norm
+        self.whole = _WholePart(rule, tensors)
+        self.whole.hypers = self.hypers
+        for word in (k.POINTERS, k.HYPERS, k.ROWS):
+            self.whole.job[word] = self.job[word]
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         return [k.Kernel(self.rule, 1, dtypes, rows=True)]
 
     def run_one(self, hypers: Sequence[float]) -> None:
-        whole = self.whole
-        whole.hypers[0, : self.rule.given] = hypers
-        whole.launch(0)
-        weight_norm, _ = whole.norms(0)
-        whole.derive(0, [weight_norm, [self._grad_norm()]])
-        self.hypers[...] = whole.hypers
-        self.launch(0)
+        self.run([hypers], [0])
 
     def run(self, rows: Sequence[Sequence[float]], which: Sequence[int]) -> None:
-        self.run_one(rows[which[0]])
+        whole = self.whole
+        self.hypers[0, : self.rule.given] = rows[which[0]]
+        whole.job[k.INDICES] = self.job[k.INDICES]
+        whole.launch(0)
+        whole.derive(0, whole.norms(0))
+        self.launch(0)
 
-    def _grad_norm(self) -> float:
-        """The norm of the second value of the first stage, summed in the order in which a dense gradient's would be."""
-        function, real = self.rule.stages[0].function, self.real
-        hypers = dict(zip(self.rule.hypers, map(real, self.whole.hypers[0]), strict=True))
-        lanes = np.zeros(-(-math.prod(self.shape) // k.PIECE) * LANES)
-        for first in range(0, len(self.grad.indices), ROWS):
-            rows = self.grad.data[first : first + ROWS].reshape(-1, self.length).astype(real)
-            with np.errstate(all="ignore"):
-                values = {"weight": rows, "grad": rows, **hypers}
-                squares = function(*(values[name] for name in parameters(function)))[1].astype(np.float64) ** 2
-            place = self.grad.indices[first : first + ROWS, None] * self.length + np.arange(self.length)
-            np.add.at(lanes, (place // k.PIECE * LANES + place % LANES).reshape(-1), squares.reshape(-1))
-        return norm(halved(lanes.reshape(-1, LANES)).tolist())
+
+class _WholePart(PassesPart):
+    """All elements of a tensor whose gradient is row-sparse, for their norms."""
+
+    lists = False
+    rows = True
+
+    def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
+        return [k.Kernel(self.rule, 0, dtypes, rows=True)]

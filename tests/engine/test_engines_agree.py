@@ -71,6 +71,18 @@ def test_row_sparse_gradients(row: Row, dtype: str, master: bool, lazy: bool) ->
     assert_runs_agree(runs, grads, steps=2)
 
 
+@pytest.mark.parametrize("row", [r for r in ROWS if r.make().rule.layerwise and r.takes_lazy_update], ids=str)
+@pytest.mark.parametrize("shape", [(70001,), (4099, 8), (2100, 16), (1500, 23), (9, 10000), (3, 40000)])
+def test_norms_of_some_rows(row: Row, shape: tuple[int, ...]) -> None:
+    """Rows shorter and longer than a vector and than a piece, that begin anywhere in them."""
+    rng = np.random.default_rng(8)
+    start = array(rng, shape, "float32")
+    rows = [np.flatnonzero(rng.random(shape[0]) < share) for share in (0.05, 0.5, 1, 0)]
+    grads = [[row_sparse_array((array(rng, (len(r), *shape[1:]), "float32"), r), shape=shape)] for r in rows]
+    runs = [Run(row.make(lazy_update=True), [start.copy()], engine) for engine in ("numpy", "llvm")]
+    assert_runs_agree(runs, lambda step: grads[step], steps=4)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_memory_layouts(row: Row, dtype: str) -> None:

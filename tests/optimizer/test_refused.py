@@ -165,6 +165,26 @@ def test_row_sparse_gradients(name: str, lazy: bool) -> None:
         assert updater.get_states() == before[1]
 
 
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 18, 33, 40])
+def test_indices_of_any_number_that_are_wrong_anywhere(count: int) -> None:
+    """A plan looks at them in compiled code."""
+    updater, weight = mxopt.get_updater(mxopt.create("sgd")), np.ones((100, 1), np.float32)
+    g = row_sparse_array((np.ones((count, 1), np.float32), np.arange(count) * 2 + 1), shape=weight.shape)
+    for _ in range(2):
+        updater(0, g, weight)
+    before = weight.copy()
+    for k in range(count):
+        neighbours = [g.indices[j] for j in (k - 1, k + 1) if 0 <= j < count]
+        for wrong in (*neighbours, -1, 100, 2**62, -(2**62)):
+            right, g.indices[k] = g.indices[k], wrong
+            with pytest.raises(ArrayError, match="row indices"):
+                updater(0, g, weight)
+            g.indices[k] = right
+    assert np.array_equal(weight, before)
+    updater(0, g, weight)
+    assert not np.array_equal(weight, before)
+
+
 def test_indices_written_to_after_a_first_update() -> None:
     updater, weight, g = mxopt.get_updater(mxopt.create("sgd")), grad(), change()()
     for _ in range(2):
