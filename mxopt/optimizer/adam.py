@@ -200,22 +200,17 @@ class Nadam(_LazyMoments):
         self._product = (self.begin_num_update, 1.0)  # update, product of the schedule up to it: a memo
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        now, following, product = self._momentum(t), self._momentum(t + 1), self._schedule(t)
+        now, following, (update, product) = self._momentum(t), self._momentum(t + 1), self._product
+        if update == t - 1:
+            product *= now
+        elif update != t:
+            product = math.prod(map(self._momentum, range(self.begin_num_update + 1, t + 1)))
+        self._product = (t, product)
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
         return lr, self.beta1, self.beta2, self.epsilon, mean_share, grad_share, 1 - self.beta2**t
 
     def _momentum(self, t: int) -> float:
-        return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
-
-    def _schedule(self, t: int) -> float:
-        """The product of the momenta of all updates up to `t`."""
-        update, product = self._product
-        if update > t:
-            update, product = self.begin_num_update, 1.0
-        for u in range(update + 1, t + 1):
-            product *= self._momentum(u)
-        self._product = (t, product)
-        return product
+        return self.beta1 * (1 - 0.5 * 0.96 ** (t * self.schedule_decay))
 
 
 @register

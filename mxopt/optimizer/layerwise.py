@@ -74,17 +74,19 @@ class LARS(MomentumOptimizer):
         return lr, eta, self.eps, self.momentum * self._correction(index)
 
     def _exempt(self, index: Index) -> bool:
-        return self.idx2name.get(index, str(index)).endswith(("gamma", "beta", "bias"))
+        name = self.idx2name.get(index, index)
+        return isinstance(name, str) and name.endswith(("gamma", "beta", "bias"))
 
     def _correction(self, index: Index) -> float:
-        now = self.learning_rate
-        before = self.previous_lr.get(index, now)
-        return now / before if self.momentum_correction and before != 0 else 1.0
+        before = self.previous_lr.get(index)
+        return self.learning_rate / before if before and self.momentum_correction else 1.0
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
         super()._update(index, weight, grad, state, masters)
-        lr = self.learning_rate
-        self.previous_lr.update(dict.fromkeys(index if isinstance(index, LISTS) else (index,), lr))
+        if isinstance(index, LISTS):
+            self.previous_lr.update(dict.fromkeys(index, self.learning_rate))
+        else:
+            self.previous_lr[index] = self.learning_rate
 
     def get_counts(self) -> dict[str, Any]:
         return {**super().get_counts(), "previous_lr": self.previous_lr}
@@ -166,7 +168,8 @@ class LBSGD(MomentumOptimizer):
         return super().state_arrays(velocity)
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        lr *= self._growth(self._calls(t))
+        if self.batch_scale > 1 and self.warmup_strategy != "lars":
+            lr *= self._growth(self._calls(t))
         return (lr, self.momentum) if self.has_velocity else (lr,)
 
     def _calls(self, t: int) -> int:
@@ -175,8 +178,6 @@ class LBSGD(MomentumOptimizer):
     def _growth(self, calls: int) -> float:
         """What the rate is multiplied by at a call."""
         warmup = self.warmup_epochs * self.updates_per_epoch
-        if self.warmup_strategy == "lars":
-            return 1.0
         if calls >= warmup:
             return float(self.batch_scale)
         shares = {"linear": calls / warmup, "power2": (calls / warmup) ** 2, "sqrt": math.sqrt(calls / warmup)}
@@ -188,18 +189,15 @@ class LBSGD(MomentumOptimizer):
             return super()._get_lr(index)
         return self.lr_scheduler(self._asked_at) * self._multiplier("lr_mult", index)
 
-    def _update_count(self, index: Any) -> None:
-        self._asked_at = self.num_update
-        super()._update_count(index)
-
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        together = self.batch_scale == 1 and self.lr_scheduler is None
-        if isinstance(index, LISTS) and not together:
+        if isinstance(index, LISTS) and not (self.batch_scale == 1 and self.lr_scheduler is None):
             for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
                 self._checked(*arguments, masters)
             for arguments in zip(index, weight, grad, state, strict=True):
                 self._update(*arguments, masters)
-        elif self.batch_scale == 1:
+            return
+        self._asked_at = self.num_update
+        if self.batch_scale == 1:
             super()._update(index, weight, grad, state, masters)
         else:
             self._accumulate(index, weight, grad, state, masters)
