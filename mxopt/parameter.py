@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import Any, Protocol
 
 import numpy as np
 
 from mxopt.device import to_host
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError
+
+
+class Keeper(Protocol):
+    """Who keeps copies of parameters' values, and so must hear of `set_data`."""
+
+    def before_set_data(self, param: Parameter) -> None:
+        """Raises where the copy can't be changed."""
+
+    def after_set_data(self, param: Parameter) -> None:
+        """Changes the copy."""
 
 
 class Parameter:
@@ -63,6 +74,10 @@ class Parameter:
         self.lr_mult = lr_mult
         self.wd_mult = wd_mult
         self.grad: Any = None
+        self.keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # Trainers, whose stores may hold the value too
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "keepers": weakref.WeakSet()}  # a copy is nobody's yet
 
     @property
     def value(self) -> Any:
@@ -86,16 +101,21 @@ class Parameter:
         return value
 
     def set_data(self, data: Any) -> None:
-        """Copies `data` into the array, converted to its dtype.
+        """Copies `data` into the array, converted to its dtype, and into the local store of its `Trainer`. States stay.
 
-        Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array.
+        Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array, KVStoreError where a
+        Trainer's servers hold the value; nothing has been changed then.
         """
         data = arrays.as_array(data, f"parameter {self.name!r}, data")
         if data.shape != self._value.shape:
             raise ArrayError(f"parameter {self.name!r} has shape {self.shape}, the data {data.shape}")
         if data.dtype.kind == "c":
             raise ArrayTypeError(f"parameter {self.name!r} of {self.dtype} can't hold {data.dtype}")
+        for keeper in self.keepers:
+            keeper.before_set_data(self)
         self._value[...] = data
+        for keeper in self.keepers:
+            keeper.after_set_data(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.asnumpy(), dtype, copy=copy)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mxopt import settings, states
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
 from mxopt.experimental.optim.keyed import KeyedOptimizer, following
 from mxopt.kvstore.base import LOCAL, KVStoreBase, create
+from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
 from mxopt.parameter import Parameter
@@ -77,6 +78,8 @@ class Trainer:
         self._kvstore: Any = None
         self._update_on_kvstore = False
         self._ready = self._stepped = False
+        for param in self._params:
+            param.keepers.add(self)
 
     # Rates.
 
@@ -211,6 +214,22 @@ class Trainer:
                 store.set_optimizer(self._optimizer)
             self._broadcast(store)
         self._ready = True
+
+    def before_set_data(self, param: Parameter) -> None:
+        """Raises where the store holds the parameter's value and can't be given another."""
+        if self._update_on_kvstore and not isinstance(self._kvstore, KVStore):
+            raise KVStoreError(
+                f"parameter {param.name!r}: its value is held by the {self._kvstore.type} store, where set_data can't"
+                " change it: call set_data before the first step"
+            )
+
+    def after_set_data(self, param: Parameter) -> None:
+        """Lets the store's value and the optimizer's master copy follow."""
+        index = next(i for i, p in enumerate(self._params) if p is param)
+        if self._update_on_kvstore:
+            self._kvstore._replace(index, param.value)
+        else:
+            self._updater.refresh(index, param.value)
 
     def _where(self, store: Any, update: bool | None) -> bool:
         """Whether the store updates."""

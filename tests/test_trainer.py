@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import mxopt
 from mxopt import kvstore
+from mxopt.experimental import optim
 from mxopt.parameter import Parameter
 from mxopt.trainer import Trainer
 
@@ -59,14 +61,44 @@ def test_every_kind_of_store_gives_the_same_steps(options):
 )
 def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options):
     with Job(1, 2) as job:
-        assert job.run("train", options) == [steps(*made(kvstore=None))]
+        assert job.run("training.train", options) == [steps(*made(kvstore=None))]
 
 
 def test_two_workers_sum_their_gradients():
     with Job(2, 1) as job:
-        first, second = job.run("train", {"kvstore": "dist_sync"})
+        first, second = job.run("training.train", {"kvstore": "dist_sync"})
     assert first == second
     assert first[0][0][0] == 1 - 1 - 1 - 0.5
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("experimental", [False, True])
+def test_set_data_reaches_the_store_and_keeps_the_states(options, experimental):
+    if options.get("kvstore") == "store":
+        options = {**options, "kvstore": kvstore.create("local")}
+    params = [Parameter(np.ones(2, np.float16), "a"), Parameter(np.ones(2, np.float16), "b")]
+    if experimental:
+        trainer = Trainer(params, optim.SGD(params, 1.0, momentum=0.5, multi_precision=True), **options)
+    else:
+        kwargs = {"learning_rate": 1.0, "momentum": 0.5, "multi_precision": True}
+        trainer = Trainer(params, "sgd", kwargs, **options)
+    for step in range(2):
+        for p in params:
+            p.grad = np.ones(2, np.float16)
+        if step == 1:
+            params[1].set_data(np.full(2, 5))
+        trainer.step(1)
+    assert params[0].value.tolist() == [1 - 1 - 1.5] * 2
+    assert params[1].value.tolist() == [5 - 1.5] * 2
+    assert copy.deepcopy(params[0]).value.tolist() == params[0].value.tolist()
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"), [(True, ["KVStoreError", [0, 0], [-1, -1]]), (False, ["NoneType", [5, 5], [4, 4]])]
+)
+def test_set_data_is_refused_only_where_servers_hold_the_value(update, expected):
+    with Job(1, 1) as job:
+        assert job.run("training.set_data", {"update_on_kvstore": update}) == [expected]
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)

@@ -178,6 +178,12 @@ class KVStore(KVStoreBase):
             raise Exception(f"the {self._type!r} store has no gradient compression: use 'device' or a dist store")
         self._compression = GradientCompression(compression_params)
 
+    def _replace(self, key: Key, value: Any) -> None:
+        """Gives a key another value; the optimizer's states stay, and a master copy follows."""
+        write(value, self._values[key], key)
+        if isinstance(self._updater, Updater):
+            self._updater.refresh(key, value)
+
     # The rest of the interface.
 
     @staticmethod

@@ -104,6 +104,12 @@ class Updater:
             if not self.optimizer.has_updated(index):
                 del self.states[index], self.states_synced[index]
 
+    def refresh(self, index: Index, weight: Any) -> None:
+        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
+        if index in self.states and self.optimizer.uses_master(weight):
+            _, master = self.optimizer.split(self.states[index])
+            master[...] = arrays.to_device_of(weight, master)
+
     def sync_state_context(self, state: Any, context: Any) -> Any:
         """`state` on the device of the array `context`, in the same nesting; arrays already there as they are."""
         if isinstance(state, tuple | list):

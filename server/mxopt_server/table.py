@@ -173,7 +173,10 @@ class Table:
             if index not in self.updater.states:
                 self.updater.states[index] = self.updater.optimizer.create_state_multi_precision(index, weight)
             state = self.updater.states[index]
-            mine = self._previous.setdefault((index, rank), _copy_previous(self.updater.optimizer, state, weight))
+            if (index, rank) not in self._previous:  # the first update of it: everybody knows the same weight
+                for worker in range(self.workers):
+                    self._previous[index, worker] = _copy_previous(self.updater.optimizer, state, weight)
+            mine = self._previous[index, rank]
             self.updater.states[index] = _with_previous(self.updater.optimizer, state, mine, weight)
             self.updater.states_synced[index] = True
             self.updater(index, grad, weight)
@@ -324,6 +327,8 @@ class Table:
         for index in (entry.key, *(p.index for p in entry.parts)):
             updater.states.pop(index, None)
             updater.states_synced.pop(index, None)
+            for worker in range(self.workers):
+                self._previous.pop((index, worker), None)
             if count is not None:
                 optimizer._index_update_count[index] = count
         if state is not ABSENT:

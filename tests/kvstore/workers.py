@@ -261,44 +261,6 @@ def states(arguments: dict[str, Any]) -> list[Any]:
     return [hashlib.sha256(w.tobytes()).hexdigest() for w in weights]
 
 
-def asynchronous(arguments: Any) -> dict[str, Any]:
-    """dist_async: refused without an optimizer; every push counts once; DCASGD sees each worker's previous weight."""
-    store = kvstore.create("dist_async")
-    store.init(0, np.zeros(3, np.float32))
-    refused = caught(store.push, 0, np.ones(3, np.float32))
-    store.barrier()
-    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
-    store.barrier()
-    out = np.zeros(3, np.float32)
-    for _ in range(10):
-        store.pushpull(0, np.ones(3, np.float32), out=out)
-    store.barrier()
-    store.pull(0, out)
-    store.barrier()
-    return {"refused": f"{type(refused).__name__}: {refused}", "weight": out.tolist()}
-
-
-def stale(arguments: Any) -> dict[str, Any]:
-    """dist_ssp: rank 0 is held back until rank 1 has pushed too."""
-    store = kvstore.create("dist_ssp")
-    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
-    out = np.zeros(1, np.float32)
-    store.init(0, out)
-    seen = []
-    if store.rank == 0:
-        for _ in range(6):
-            store.pushpull(0, np.ones(1, np.float32), out=out)
-            seen.append(float(out[0]))
-    else:
-        while out[0] > -3:  # rank 0 gets so far alone
-            store.pull(0, out)
-        for _ in range(6):
-            store.pushpull(0, np.ones(1, np.float32), out=out)
-    store.barrier()
-    store.pull(0, out)
-    return {"seen": seen, "end": float(out[0])}
-
-
 def forever(arguments: Any) -> None:
     """Rounds until something fails; says when the first is done."""
     store = kvstore.create(arguments["mode"])
@@ -345,26 +307,6 @@ def restarted(arguments: Any) -> list[float]:
             while not pathlib.Path(arguments["go"]).exists():
                 store._member.check()
     return found
-
-
-def train(arguments: dict[str, Any]) -> list[Any]:
-    """A Trainer's steps, with a changed rate and saved states."""
-    from mxopt.parameter import Parameter
-    from mxopt.trainer import Trainer
-
-    params = {
-        "w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0),
-        "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5),
-    }
-    trainer = Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments)
-    store_rank = 0
-    for step in range(3):
-        if step == 2:
-            trainer.set_learning_rate(0.5)
-        for p in params.values():
-            p.grad = np.full(p.shape, 1.0 + store_rank, np.float32)
-        trainer.step(2)
-    return [p.value.tolist() for p in params.values()]
 
 
 def broken(arguments: Any) -> list[str]:

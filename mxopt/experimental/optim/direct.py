@@ -32,6 +32,12 @@ class DirectUpdater:
             given[index] = grad
         self.optimizer.model(tuple(given))
 
+    def refresh(self, index: int, weight: Any) -> None:
+        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
+        master = self._slots[index].arrays.get("master")
+        if master is not None:
+            master[...] = weight
+
     def get_states(self, dump_optimizer: bool = False) -> bytes:
         """All states, with their update counts, and the options if asked for."""
         saved = self.optimizer.model.state_dict()["state"]

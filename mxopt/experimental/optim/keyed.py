@@ -162,6 +162,10 @@ class KeyedOptimizer(ByKey):
         carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
         return (*state, *master, *carry)
 
+    def split(self, state: Any) -> tuple[Any, Any]:
+        at = len(state) - (2 if self.model.carried else 1)
+        return (*state[:at], *state[at + 1 :]), state[at]
+
     # Updates.
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:

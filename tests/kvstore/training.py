@@ -1,0 +1,38 @@
+"""What workers run of a `Trainer`; see `workers.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from workers import caught
+
+from mxopt import Parameter, Trainer
+
+
+def train(arguments: dict[str, Any]) -> list[Any]:
+    """A Trainer's steps, with a changed rate and saved states."""
+    params = {
+        "w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0),
+        "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5),
+    }
+    trainer = Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments)
+    for step in range(3):
+        if step == 2:
+            trainer.set_learning_rate(0.5)
+        for p in params.values():
+            p.grad = np.ones(p.shape, np.float32)
+        trainer.step(2)
+    return [p.value.tolist() for p in params.values()]
+
+
+def set_data(arguments: dict[str, Any]) -> list[Any]:
+    """A Trainer's step, `set_data`, another step: the error, and the weight after each of the two."""
+    param = Parameter(np.ones(2, np.float32), "w")
+    param.grad = np.ones(2, np.float32)
+    trainer = Trainer([param], "sgd", {"learning_rate": 1.0}, kvstore="dist_sync", **arguments)
+    trainer.step(1)
+    error = caught(param.set_data, np.full(2, 5))
+    found = [type(error).__name__, param.value.tolist()]
+    trainer.step(1)
+    return [*found, param.value.tolist()]
