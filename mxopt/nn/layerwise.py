@@ -52,7 +52,8 @@ class Lamb(_Moments):
         self.keep(moments1=0.0, moments2=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
-        return lr, self.beta1, self.beta2, self.eps, *self.corrections(t, own), 0.0, math.inf
+        correction1, correction2 = self.corrections(t, own)
+        return lr, self.beta1, self.beta2, self.eps, 1 / correction1, 1 / correction2, 0.0, math.inf
 
 
 def lars_filter(parameter: Parameter) -> bool:

@@ -249,9 +249,9 @@ class _Corrected(_Moments):
         self.bias_correction = True
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        correct = (1 - self.beta1**t, 1 - self.beta2**t) if self.bias_correction else (1.0, 1.0)
+        unbias = (1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)) if self.bias_correction else (1.0, 1.0)
         bounds = (self.lower_bound or 0.0, self.upper_bound or math.inf)
-        return lr, self.beta1, self.beta2, self.epsilon, *correct, *bounds
+        return lr, self.beta1, self.beta2, self.epsilon, *unbias, *bounds
 
 
 @register

@@ -57,19 +57,19 @@ lbsgd = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd, lazy=Tru
 lbsgd_momentum = layerwise("lbsgd_momentum", ("velocity",), _weight_and_raw_grad, _lbsgd_rate, _momentum, lazy=True)
 
 
-def _direction(mean: Any, var: Any, weight: Any, wd: Any, correction1: Any, correction2: Any, epsilon: Any) -> Any:
-    return mean / correction1 / (np.sqrt(var / correction2) + epsilon) + wd * weight
+def _direction(mean: Any, var: Any, weight: Any, wd: Any, unbias1: Any, unbias2: Any, epsilon: Any) -> Any:
+    return unbias1 * mean / (np.sqrt(unbias2 * var) + epsilon) + wd * weight
 
 
 @stage("mean", "var", norms=2)
 def _lamb_moments(
     weight: Any, grad: Any, mean: Any, var: Any,
-    wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, correction1: Any, correction2: Any,
+    wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, unbias1: Any, unbias2: Any,
 ) -> Any:  # fmt: skip
     grad = clip(rescale * grad, bound)
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)
-    return mean, var, weight, _direction(mean, var, weight, wd, correction1, correction2, epsilon)
+    return mean, var, weight, _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
 
 
 @derives("rate")
@@ -85,12 +85,13 @@ def _trust(weight: Any, update: Any, lower: Any, upper: Any) -> Any:
 
 @stage("weight")
 def _lamb_step(
-    weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: Any, correction1: Any, correction2: Any
+    weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: Any, unbias1: Any, unbias2: Any
 ) -> Any:
-    return weight - rate * _direction(mean, var, weight, wd, correction1, correction2, epsilon)
+    return weight - rate * _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
 
 
-# LAMB, https://arxiv.org/abs/1904.00962; the corrections are 1 - beta^t, or 1 without bias correction.
+# LAMB, https://arxiv.org/abs/1904.00962; `unbias` is 1 / (1 - beta^t), or 1 without bias correction. (Factors, because
+# each division takes a processor as long as a store takes the memory.)
 lamb = layerwise("lamb", ("mean", "var"), _lamb_moments, _lamb_rate, _lamb_step)
 
 
@@ -107,15 +108,15 @@ def _unit(grad: Any, rescale: Any) -> Any:
 @stage("mean", "var", norms=3)
 def _lans_moments(
     weight: Any, grad: Any, mean: Any, var: Any,
-    unit: Any, wd: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, correction1: Any, correction2: Any,
+    unit: Any, wd: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, unbias1: Any, unbias2: Any,
 ) -> Any:  # fmt: skip
     grad = clip(unit * grad, bound)
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)
     return (
         mean, var, weight,
-        _direction(mean, var, weight, wd, correction1, correction2, epsilon),
-        _direction(grad, var, weight, wd, 1, correction2, epsilon),
+        _direction(mean, var, weight, wd, unbias1, unbias2, epsilon),
+        _direction(grad, var, weight, wd, 1, unbias2, epsilon),
     )  # fmt: skip
 
 
@@ -128,11 +129,11 @@ def _lans_rates(weight: Any, mean: Any, grad: Any, lr: Any, beta1: Any, lower: A
 @stage("weight")
 def _lans_step(
     weight: Any, grad: Any, mean: Any, var: Any,
-    mean_rate: Any, grad_rate: Any, unit: Any, wd: Any, bound: Any, epsilon: Any, correction1: Any, correction2: Any,
+    mean_rate: Any, grad_rate: Any, unit: Any, wd: Any, bound: Any, epsilon: Any, unbias1: Any, unbias2: Any,
 ) -> Any:  # fmt: skip
     grad = clip(unit * grad, bound)
-    by_mean = _direction(mean, var, weight, wd, correction1, correction2, epsilon)
-    by_grad = _direction(grad, var, weight, wd, 1, correction2, epsilon)
+    by_mean = _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
+    by_grad = _direction(grad, var, weight, wd, 1, unbias2, epsilon)
     return weight - mean_rate * by_mean - grad_rate * by_grad
 
 
