@@ -210,7 +210,7 @@ class Nadam(_LazyMoments):
         return lr, self.beta1, self.beta2, self.epsilon, mean_share, grad_share, 1 - self.beta2**t
 
     def _momentum(self, t: int) -> float:
-        return self.beta1 * (1 - 0.5 * 0.96 ** (t * self.schedule_decay))
+        return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
 
 
 @register

@@ -84,9 +84,7 @@ def _trust(weight: Any, update: Any, lower: Any, upper: Any) -> Any:
 
 
 @stage("weight")
-def _lamb_step(
-    weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: Any, unbias1: Any, unbias2: Any
-) -> Any:
+def _lamb_step(weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: Any, unbias1: Any, unbias2: Any) -> Any:
     return weight - rate * _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
 
 
