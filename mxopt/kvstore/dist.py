@@ -22,12 +22,13 @@ from mxopt.kvstore import rows, wire
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.connection import Call, Connections
-from mxopt.kvstore.exchange import PLANS, Item, Meta, compressed, gather, plan, scatter
+from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed, sendable
+from mxopt.kvstore.held import Held
 from mxopt.kvstore.local import with_ids
 from mxopt.kvstore.membership import Membership
-from mxopt.kvstore.placement import layout, needs_whole
-from mxopt.kvstore.values import Key, Keys, total, write_rows
+from mxopt.kvstore.placement import needs_whole
+from mxopt.kvstore.values import Key, write_rows
 from mxopt.optimizer import Optimizer
 from mxopt.sparse import RowSparse
 
@@ -47,10 +48,8 @@ class DistKVStore(KVStoreBase):
     def __init__(self, name: str) -> None:
         self._type = name
         self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
+        self._blocks = "device" not in name  # how a worker's values of one key are summed
         self._settings = settings.job()
-        self._keys = Keys()
-        self._metas: dict[Key, Meta] = {}
-        self._plans: dict[tuple[Key, ...], list[Item]] = {}
         self._compression: GradientCompression | None = None
         self._followed: Followed | None = None
         self._events = self._loads = 0
@@ -67,6 +66,7 @@ class DistKVStore(KVStoreBase):
             self._context.term()
             raise
         self._servers = self._member.welcome.servers
+        self._held = Held(self._servers, self._settings.bound)
         self._open = True
         atexit.register(self._close_at_exit)  # a process stays in its job until it ends, or closes the store
         self._connections = Connections(self._context, self._member, self._mode)
@@ -87,9 +87,9 @@ class DistKVStore(KVStoreBase):
         """
         with self._lock:
             self._check()
-            pairs = [(k, _dense(v[0], k)) for k, v in self._keys.pairs(key, value)]
+            pairs = [(k, _dense(v[0], k)) for k, v in self._held.keys.pairs(key, value)]
             for name, _ in pairs:
-                if name in self._metas:
+                if name in self._held.metas:
                     raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
             whole = needs_whole(self._optimizer)
             mine = [[k, arrays.DTYPES[v.dtype], list(v.shape), whole] for k, v in pairs]
@@ -103,23 +103,12 @@ class DistKVStore(KVStoreBase):
                         f"key {name!r}: rank 0 initialised {dtype} of shape {shape},"
                         f" rank {self.rank} {array.dtype} of shape {list(array.shape)}"
                     )
-                self._keys.add(name)
-                self._metas[name] = self._meta(name, array, whole)
-
-    def _meta(self, key: Key, array: np.ndarray, whole: bool) -> Meta:
-        shape, size = array.shape, array.itemsize
-        return Meta(
-            key,
-            array.dtype,
-            shape,
-            math.prod(shape),
-            layout(key, shape, size, self._servers, self._settings.bound, whole),
-        )
+                self._held.add(self._held.meta(name, array, whole))
 
     def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], whole: bool) -> None:
         call = Call()
         for key, array in pairs:
-            meta = self._meta(key, array, whole)
+            meta = self._held.meta(key, array, whole)
             flat, dtype = np.ascontiguousarray(array).reshape(-1), arrays.DTYPES[array.dtype]
             for stripe in meta.layout.stripes:
                 shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
@@ -147,7 +136,7 @@ class DistKVStore(KVStoreBase):
         """
         with self._lock:
             self._check()
-            values = self._summed(key, value)
+            values = self._held.sums(key, value, self._blocks)
             call = None if self._confirmed else Call()
             self._push(values, None, call)
             if call is not None:
@@ -171,9 +160,9 @@ class DistKVStore(KVStoreBase):
             )
         with self._lock:
             self._check()
-            outs = self._outs(key, out)
+            outs = self._held.outs(key, out)
             call = Call()
-            for item in self._items(tuple(outs)):
+            for item in self._held.items(tuple(outs)):
                 message = m.Pull(0, item.keys, item.piece)
                 self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes)
             self._connections.wait(call, f"pull of {_named(outs)}")
@@ -182,8 +171,8 @@ class DistKVStore(KVStoreBase):
         """`push` and `pull` in one message each way. Without `out` the values are written into `value`."""
         with self._lock:
             self._check()
-            values = self._summed(key, value)
-            outs = self._outs(key, value if out is None else out)
+            values = self._held.sums(key, value, self._blocks)
+            outs = self._held.outs(key, value if out is None else out)
             call = Call()
             if outs.keys() != values.keys() or any(type(v) is RowSparse for v in values.values()):
                 self._push(values, None, None)
@@ -204,10 +193,10 @@ class DistKVStore(KVStoreBase):
             raise AssertionError("row_sparse_pull needs out and row_ids")
         with self._lock:
             self._check()
-            pairs = self._keys.pairs(key, out, "out")
-            self._keys.need(pairs)
+            pairs = self._held.keys.pairs(key, out, "out")
+            self._held.keys.need(pairs)
             for name, target, ids in with_ids(pairs, row_ids):
-                meta = self._metas[name]
+                meta = self._held.metas[name]
                 ids = ids[(ids >= 0) & (ids < meta.shape[0])]
                 write_rows(target, ids, self._rows(meta, ids), name)
 
@@ -219,75 +208,6 @@ class DistKVStore(KVStoreBase):
         found: np.ndarray = whole[ids]
         return found
 
-    # What a push sends.
-
-    def _plain(self, key: Any, values: Any) -> dict[Key, Any] | None:
-        """Keys and arrays that are just what the servers hold, the usual case; None for everything else."""
-        if type(values) is np.ndarray:
-            meta = self._metas.get(key) if type(key) in (int, str) else None
-            return (
-                {key: values}
-                if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype
-                else None
-            )
-        if type(key) is not list or type(values) is not list or len(key) != len(values):
-            return None
-        try:
-            metas = [self._metas[k] for k in key]
-            for meta, v in zip(metas, values, strict=True):
-                if type(v) is not np.ndarray or v.shape != meta.shape or v.dtype != meta.dtype:
-                    return None
-        except (KeyError, TypeError):
-            return None
-        found = dict(zip(key, values, strict=True))
-        return found if len(found) == len(key) else None
-
-    def _summed(self, keys: Any, given: Any) -> dict[Key, Any]:
-        """The sum of each key's values."""
-        plain = self._plain(keys, given)
-        if plain is not None:
-            return plain
-        pairs = self._keys.pairs(keys, given)
-        self._keys.need(pairs)
-        found: dict[Key, Any] = {}
-        for key, values in self._keys.in_order(pairs):
-            value = values[0] if len(values) == 1 else total(values, blocks="device" not in self._type)
-            if arrays.is_cupy(value):
-                value = value.get()
-            meta = self._metas[key]
-            if value.shape != meta.shape:
-                raise ArrayError(f"key {key!r}: the servers hold shape {meta.shape}, pushed was {value.shape}")
-            if value.dtype != meta.dtype:
-                raise ArrayTypeError(f"key {key!r}: the servers hold {meta.dtype}, pushed was {value.dtype}")
-            found[key] = value
-        return found
-
-    def _outs(self, keys: Any, given: Any) -> dict[Key, list[Any]]:
-        """The dense outs of each key."""
-        plain = self._plain(keys, given)
-        if plain is not None:
-            return {key: [out] for key, out in plain.items()}
-        pairs = self._keys.pairs(keys, given, "out")
-        self._keys.need(pairs)
-        found: dict[Key, list[Any]] = {}
-        for key, outs in pairs:
-            shape = self._metas[key].shape
-            for out in outs:
-                if not isinstance(out, RowSparse) and out.shape != shape:
-                    raise ArrayError(f"key {key!r}: the servers hold shape {shape}, out has {out.shape}")
-            dense = [o for o in outs if not isinstance(o, RowSparse)]
-            if dense:
-                found[key] = dense
-        return found
-
-    def _items(self, keys: tuple[Key, ...]) -> list[Item]:
-        items = self._plans.get(keys)
-        if items is None:
-            if len(self._plans) >= PLANS:
-                del self._plans[next(iter(self._plans))]
-            items = self._plans[keys] = plan([self._metas[k] for k in keys])
-        return items
-
     def _push(self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None) -> None:
         """Sends `values`; with `outs` their new values are asked for too, and `call` waits for them."""
         update = 0
@@ -297,11 +217,11 @@ class DistKVStore(KVStoreBase):
                 update = self._followed.count(values)
         for key in [k for k, v in values.items() if isinstance(v, RowSparse)]:
             value = values.pop(key)
-            if math.prod(value.shape[1:]) == self._metas[key].layout.unit:
-                rows.push(self._connections, self._metas[key], value, update, self._config_for, call)
+            if math.prod(value.shape[1:]) == self._held.metas[key].layout.unit:
+                rows.push(self._connections, self._held.metas[key], value, update, self._config_for, call)
             else:
                 values[key] = value.todense()
-        for item in self._items(tuple(values)) if values else ():
+        for item in self._held.items(tuple(values)) if values else ():
             flat = gather(item, values)
             if self._compression is not None:
                 codec, threshold = self._compression.codec, self._compression.threshold

@@ -28,7 +28,7 @@ def save(store: DistKVStore, fname: str, dump_optimizer: bool) -> None:
     found: dict[Any, Any] = {}
     counts: dict[Any, int] = {}
     num_update = optimizer.begin_num_update
-    for meta in store._metas.values():
+    for meta in store._held.metas.values():
         documents = [_fetch(store, meta, stripe) for stripe in meta.layout.stripes]
         num_update = max([num_update, *(d["num_update"] for d in documents)])
         if documents[0]["count"] is not None:
@@ -50,17 +50,17 @@ def load(store: DistKVStore, fname: str) -> None:
         raise AssertionError("there is nothing to load the states into: call set_optimizer first")
     loaded = states.load(Path(fname).read_bytes())
     optimizer = loaded.make_optimizer()
-    unknown = [k for k in loaded.states if k not in store._metas]
+    unknown = [k for k in loaded.states if k not in store._held.metas]
     if unknown:
         raise StatesError(f"{fname} has states of key {unknown[0]!r}, which this store hasn't")
     if optimizer is not None:
         optimizer = store._optimizer.replaced_by(optimizer)
-        if needs_whole(optimizer) and any(len(x.layout.stripes) > 1 for x in store._metas.values()):
+        if needs_whole(optimizer) and any(len(x.layout.stripes) > 1 for x in store._held.metas.values()):
             raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
         store.set_optimizer(optimizer)
     store._loads += 1
     counts = loaded.counts.get("devices", {}).get(0, {})
-    for meta in store._metas.values():
+    for meta in store._held.metas.values():
         for stripe in meta.layout.stripes:
             content: dict[str, Any] = {"count": counts.get(meta.key)}
             if meta.key in loaded.states:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import arrays
+from mxopt.kvstore import wire
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
 
@@ -25,13 +26,14 @@ class PartIndex:
 
 
 class Part:
-    """A piece of an entry: the unit of rounds and of updates. `weight` is a view of the entry's."""
+    """A piece of an entry: the unit of rounds and of updates. `weight` is a view of the entry's, `frame` its bytes."""
 
-    __slots__ = ("entry", "group", "index", "nbytes", "piece", "shape", "size", "start", "stop", "weight")
+    __slots__ = ("entry", "frame", "group", "index", "nbytes", "piece", "shape", "size", "start", "stop", "weight")
 
     def __init__(self, entry: Entry, piece: int, start: int, stop: int) -> None:
         self.entry, self.piece, self.start, self.stop = entry, piece, start, stop
         self.weight = entry.weight if entry.pieces == 1 else entry.weight[start:stop]
+        self.frame = wire.bytes_of(self.weight)
         self.shape, self.size, self.nbytes = self.weight.shape, self.weight.size, self.weight.nbytes
         self.index: Any = entry.key if entry.pieces == 1 else PartIndex(entry.key, piece)
         self.group: Any = None  # the Group of parts that are pushed together; set by the table

@@ -72,7 +72,7 @@ class Group:
     """Parts that are pushed together, and the rounds that are under way for them."""
 
     __slots__ = (
-        "counts", "flats", "have", "indices", "keys", "offsets", "parts", "queues", "rules", "size", "slices",
+        "counts", "dtype", "flats", "have", "indices", "keys", "offsets", "parts", "queues", "rules", "size", "slices",
         "waiting", "weights",
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ class Group:
         for part in self.parts:
             self.offsets.append(self.offsets[-1] + part.size)
             part.group = self
-        self.size = self.offsets[-1]
+        self.size, self.dtype = self.offsets[-1], self.parts[0].weight.dtype
         self.slices = [slice(a, b) for a, b in zip(self.offsets, self.offsets[1:], strict=False)]
         self.indices = [part.index for part in self.parts]
         self.weights = [part.weight for part in self.parts]

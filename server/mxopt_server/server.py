@@ -196,16 +196,14 @@ class Server:
         self._done(worker, init.seq)
 
     def _push(self, worker: Worker, push: m.Push) -> None:
-        parts = self.table.parts(push.keys, push.piece)
-        keys = tuple(push.keys) if len(parts) > 1 else ((push.keys[0], push.piece),)
-        if len(parts) == 1:
-            size = parts[0].size
-            dtype = parts[0].weight.dtype
+        keys: tuple[Any, ...] = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
+        group = self.table.groups.get(keys)
+        if group is not None:
+            parts, size, dtype = group.parts, group.size, group.dtype
         else:
-            known = self.table.groups.get(keys)
-            size = known.size if known is not None else sum(p.size for p in parts)
-            dtype = parts[0].weight.dtype
-            if known is None and any(p.weight.dtype != dtype for p in parts):
+            parts = self.table.parts(push.keys, push.piece)
+            size, dtype = sum(p.size for p in parts), parts[0].weight.dtype
+            if any(p.weight.dtype != dtype for p in parts):
                 raise ProtocolError("a message with keys of different dtypes")
         if push.codec:
             value = self._decompress(push, size).astype(dtype, copy=False)
@@ -226,9 +224,9 @@ class Server:
         """Hands a contribution to its group, and sees to it that the worker gets its answer."""
         table = self.table
         if table.mode == "sync":
-            lost = next((r for r in table.ended if not parts[0].group or not parts[0].group.queues[r]), None)
-            if lost is not None:
-                raise _ended(lost, parts[0])
+            for rank in table.ended:
+                if not parts[0].group or not parts[0].group.queues[rank]:
+                    raise _ended(rank, parts[0])
         elif table.updater is None:
             raise KVStoreError(f"dist_{table.mode} needs an optimizer: call set_optimizer before the first push")
         request = None
@@ -328,7 +326,7 @@ class Server:
         worker.waiting.pop(request.seq, None)
         group = parts[0].group
         if len(parts) == 1:
-            data: Any = wire.bytes_of(parts[0].weight)
+            data: Any = parts[0].frame
             # The array itself may be sent, without a copy, where it can't change before the answer has arrived: no
             # round of it is complete without this worker's next push.
             if self.table.mode != "sync" and self.table.workers > 1:
