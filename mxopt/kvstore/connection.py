@@ -1,6 +1,7 @@
 """A worker's connections to the servers: numbered requests, answers in any order, repeats, deadlines.
 
-A request is kept until it is answered. After a silence, Hello asks the server which number it expects: what has not
+A request is kept until it is answered. While too much is on the way, requests wait in a backlog, the highest priority
+first. After a silence, Hello asks the server which number it expects: what has not
 arrived is
 sent again, and what may have been answered is asked for again; the server applies a number once.
 """
@@ -17,11 +18,13 @@ import zmq
 from mxopt.errors import DeadlineError, JobFailedError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
+from mxopt.kvstore.backlog import Backlog
 from mxopt.kvstore.membership import SLICE_MS, Membership, error_of
 
 log = logging.getLogger("mxopt.kvstore")
 
-WINDOW = 32 << 20  # bytes on the way to or from one server at a time
+WINDOW = 8 << 20  # bytes on the way to or from one server at a time
+BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority, while a call of the store waits
 REQUESTS = 2048  # requests without an answer at one server
 RETRY = 3.0  # seconds of silence until a server is asked what has arrived
 
@@ -39,12 +42,13 @@ class Call:
 
 
 class Pending:
-    """A request without an answer."""
+    """A request without an answer. It has `frames` once it was sent."""
 
     __slots__ = ("call", "frames", "message", "nbytes", "sink")
 
-    def __init__(self, message: Any, frames: list[Any], nbytes: int, call: Call | None, sink: Sink | None) -> None:
-        self.message, self.frames, self.nbytes, self.call, self.sink = message, frames, nbytes, call, sink
+    def __init__(self, message: Any, nbytes: int, call: Call | None, sink: Sink | None) -> None:
+        self.message, self.nbytes, self.call, self.sink = message, nbytes, call, sink
+        self.frames: list[Any] = []
 
 
 class Channel:
@@ -54,6 +58,7 @@ class Channel:
         self.server, self.endpoint, self.socket = server, endpoint, socket
         self.next = 1
         self.pending: dict[int, Pending] = {}
+        self.backlog = Backlog()
         self.outstanding = 0
         self.incarnation = ""
         self.heard = time.monotonic()
@@ -62,6 +67,22 @@ class Channel:
 
     def __str__(self) -> str:
         return f"server {self.server} ({self.endpoint})"
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is on the way that a request has to wait."""
+        return self.outstanding > WINDOW or len(self.pending) >= REQUESTS
+
+    def dispatch(self, request: Pending) -> None:
+        """Gives a request its number and sends it."""
+        request.message.seq = seq = self.next
+        self.next = seq + 1
+        if not self.pending:
+            self.heard = time.monotonic()
+        request.frames = m.encode(request.message)
+        self.pending[seq] = request
+        self.outstanding += request.nbytes
+        sockets.send(self.socket, request.frames)
 
 
 class Connections:
@@ -73,7 +94,6 @@ class Connections:
         self.deferred: Exception | None = None  # of a push that nobody waited for
         self._poller = zmq.Poller()
         self.channels = [self._open(s, endpoint) for s, endpoint in enumerate(member.welcome.endpoints)]
-        self._only = self.channels[0].socket if len(self.channels) == 1 else None
         for channel in self.channels:
             self._hello(channel)
         self._until(lambda: all(c.incarnation for c in self.channels), member.settings.join_timeout, "the handshake")
@@ -91,29 +111,35 @@ class Connections:
             channel.socket.close(200)
 
     def send(
-        self, server: int, message: Any, call: Call | None = None, sink: Sink | None = None, nbytes: int = 0
+        self,
+        server: int,
+        message: Any,
+        call: Call | None = None,
+        sink: Sink | None = None,
+        nbytes: int = 0,
+        priority: int | None = None,
     ) -> None:
-        """Sends a request, which gets its number here. `sink` is given the answer, `call` counts it.
+        """Sends a request, which gets its number then. `sink` is given the answer, `call` counts it.
 
-        Waits first while too much is on the way. `nbytes` is how much it and its answer bring on the way.
+        `nbytes` is how much it and its answer bring on the way. With a `priority` it may wait behind others for room on
+        the connection, and overtake those of other keys; without, everything before it is sent first.
         """
         channel = self.channels[server]
-        while channel.outstanding > WINDOW or len(channel.pending) >= REQUESTS:
-            room = (channel.outstanding, len(channel.pending))
-            self._until(
-                lambda: channel.outstanding <= WINDOW and len(channel.pending) < REQUESTS,
-                self.timeout, f"{channel} to take {room[0]} bytes in {room[1]} requests",
-            )  # fmt: skip
-        message.seq = seq = channel.next
-        channel.next = seq + 1
-        frames = m.encode(message)
+        request = Pending(message, nbytes, call, sink)
         if call is not None:
             call.missing += 1
-        if not channel.pending:
-            channel.heard = time.monotonic()
-        channel.pending[seq] = Pending(message, frames, nbytes, call, sink)
-        channel.outstanding += nbytes
-        sockets.send(channel.socket, frames)
+        if not channel.full and not channel.backlog:
+            channel.dispatch(request)
+            return
+        backlog = channel.backlog
+        if priority is None:
+            self._until(lambda: not channel.full and not backlog, self.timeout, f"{channel} to take what is on the way")
+            channel.dispatch(request)
+            return
+        keys = message.keys if hasattr(message, "keys") else [message.key]
+        backlog.put(request, frozenset(keys), priority, nbytes)
+        self._until(lambda: backlog.nbytes <= BACKLOG and len(backlog) <= REQUESTS, self.timeout,
+                    f"{channel} to take {channel.outstanding} bytes in {len(channel.pending)} requests")  # fmt: skip
 
     def wait(self, call: Call, what: str) -> None:
         """Returns when all requests of `call` are answered. Raises what went wrong with the first that was refused."""
@@ -128,12 +154,16 @@ class Connections:
 
     def flush(self, timeout: float) -> None:
         """Returns when no request is without an answer."""
-        self._until(lambda: not any(c.pending for c in self.channels), timeout, "the last pushes to be taken")
+        self._until(
+            lambda: not any(c.pending or c.backlog for c in self.channels), timeout, "the last pushes to be taken"
+        )
 
     def check(self) -> None:
         """Raises what went wrong since the last call, with a push or with the job."""
-        if any(c.pending for c in self.channels):
-            self._receive(0)
+        for channel in self.channels:
+            if channel.pending:
+                self._receive(0)
+                break
         self._raise()
 
     # Inside.
@@ -147,9 +177,9 @@ class Connections:
     def _forget(self, call: Call) -> None:
         """What is still on its way for `call` is no longer written anywhere."""
         for channel in self.channels:
-            for pending in channel.pending.values():
-                if pending.call is call:
-                    pending.sink = None
+            for request in (*channel.pending.values(), *channel.backlog):
+                if request.call is call:
+                    request.sink = None
 
     def _until(self, done: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout
@@ -167,9 +197,10 @@ class Connections:
     def _receive(self, timeout: int) -> bool:
         """Takes all answers that are there, waiting up to `timeout` milliseconds for the first. Whether there were
         any."""
-        if self._only is not None:
-            return self._take_all(self.channels[0], 0 if timeout else sockets.NOW)
-        ready = set(dict(self._poller.poll(timeout)))
+        busy = [c for c in self.channels if c.pending or not c.incarnation]
+        if len(busy) == 1:
+            return self._take_all(busy[0], 0 if timeout else sockets.NOW)
+        ready = dict(self._poller.poll(timeout))
         for channel in self.channels:
             if channel.socket in ready:
                 self._take_all(channel, sockets.NOW)
@@ -221,6 +252,8 @@ class Connections:
                 call.error = call.error or error
         if call is not None:
             call.missing -= 1
+        while channel.backlog and not channel.full:
+            channel.dispatch(channel.backlog.take())
 
     # Silence.
 
@@ -248,8 +281,6 @@ class Connections:
         self._poller.unregister(channel.socket)
         channel.socket.close(0)
         channel.socket, channel.endpoint = self._open(channel.server, endpoint).socket, endpoint
-        if self._only is not None:
-            self._only = channel.socket
         self._hello(channel)
 
     def _ready(self, channel: Channel, ready: m.Ready) -> None:

@@ -129,7 +129,7 @@ class DistKVStore(KVStoreBase):
         value : array or RowSparse, a list of them for the key, or a list of either for a list of keys
             Of the key's shape and dtype. Several values are summed first, as a local store does.
         priority : int
-            Has no effect on values.
+            Of the messages that wait for room on a connection, those of the highest priority are sent first.
 
         Raises NotInitializedError, ArrayError or ArrayTypeError naming the key; and what went wrong
         with an earlier push.
@@ -138,7 +138,7 @@ class DistKVStore(KVStoreBase):
             self._check()
             values = self._held.sums(key, value, self._blocks)
             call = None if self._confirmed else Call()
-            self._push(values, None, call)
+            self._push(values, None, call, priority)
             if call is not None:
                 self._connections.wait(call, "the first push to be taken")
                 self._confirmed = True
@@ -164,7 +164,7 @@ class DistKVStore(KVStoreBase):
             call = Call()
             for item in self._held.items(tuple(outs)):
                 message = m.Pull(0, item.keys, item.piece)
-                self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes)
+                self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes, priority)
             self._connections.wait(call, f"pull of {_named(outs)}")
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
@@ -175,10 +175,10 @@ class DistKVStore(KVStoreBase):
             outs = self._held.outs(key, value if out is None else out)
             call = Call()
             if outs.keys() != values.keys() or any(type(v) is RowSparse for v in values.values()):
-                self._push(values, None, None)
-                self.pull(list(outs), list(outs.values()))
+                self._push(values, None, None, priority)
+                self.pull(list(outs), list(outs.values()), priority)
                 return
-            self._push(values, outs, call)
+            self._push(values, outs, call, priority)
             self._connections.wait(call, f"pushpull of {_named(outs)}")
             self._confirmed = True
 
@@ -208,7 +208,9 @@ class DistKVStore(KVStoreBase):
         found: np.ndarray = whole[ids]
         return found
 
-    def _push(self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None) -> None:
+    def _push(
+        self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None, priority: int
+    ) -> None:
         """Sends `values`; with `outs` their new values are asked for too, and `call` waits for them."""
         update = 0
         if self._followed is not None:
@@ -232,7 +234,7 @@ class DistKVStore(KVStoreBase):
             config = self._config_for(item.server)
             message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
             sink = _sink(item, outs) if outs is not None else None
-            self._connections.send(item.server, message, call, sink, item.nbytes)
+            self._connections.send(item.server, message, call, sink, item.nbytes, priority if config is None else None)
 
     # The optimizer.
 

@@ -112,10 +112,10 @@ def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:
     data = wire.array_of(frame, item.dtype, item.size, item.keys[0])
     if len(item.metas) == 1:
         meta = item.metas[0]
-        whole = item.size == meta.size
+        whole = data.reshape(meta.shape) if item.size == meta.size else None
         for out in outs[meta.key]:
-            if whole:
-                out[...] = data.reshape(meta.shape)
+            if whole is not None:
+                out[...] = whole
             elif out.flags.c_contiguous:
                 out.reshape(-1)[item.start : item.stop] = data
             else:

@@ -118,7 +118,8 @@ class Group:
         done = self.rules.apply(self, [contribution], rank)
         if done and contribution.request is not None:
             self._wait(contribution.request)
-        self.settle()
+        if self.waiting:
+            self.settle()
 
     def _round(self) -> None:
         while self.have == self.rules.workers:
@@ -129,7 +130,8 @@ class Group:
                 for contribution in contributions:
                     if contribution.request is not None:
                         contribution.request.met()
-        self.settle()
+        if self.waiting:
+            self.settle()
 
     def settled(self, rank: int) -> bool:
         """Whether a worker may see the values: all its own pushes are in them, and it isn't too far ahead."""
@@ -151,10 +153,9 @@ class Group:
 
     def settle(self) -> None:
         """Answers the pulls that need wait no longer."""
-        if self.waiting:
-            waiting, self.waiting = self.waiting, []
-            for request in waiting:
-                self._wait(request)
+        waiting, self.waiting = self.waiting, []
+        for request in waiting:
+            self._wait(request)
 
     def stuck(self) -> list[Request]:
         """The requests that wait for a worker that has ended; they are no longer waited for."""

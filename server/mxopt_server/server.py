@@ -69,7 +69,7 @@ class Server:
 
     def handle(self, route: bytes, frames: list[Any]) -> None:
         """Takes one message. Whatever is wrong with it is answered with Refused; the server goes on."""
-        seq, key = 0, None
+        seq, message = 0, None
         self.messages += 1
         try:
             message = m.decode(frames)
@@ -90,13 +90,12 @@ class Server:
                 self._again(worker, message)
                 return
             worker.expects = seq + 1
-            key = getattr(message, "key", None) or (message.keys[0] if hasattr(message, "keys") else None)
             handler(worker, message)
         except MXOptError as error:
-            self._refuse(route, seq, error, key)
+            self._refuse(route, seq, error, _key_of(message))
         except Exception as error:
             log.exception("a message failed")
-            self._refuse(route, seq, KVStoreError(f"{type(error).__name__}: {error}"), key)
+            self._refuse(route, seq, KVStoreError(f"{type(error).__name__}: {error}"), _key_of(message))
 
     def set_ended(self, ended: set[int]) -> None:
         """Workers that have ended: who waits for them is told."""
@@ -366,6 +365,10 @@ class Server:
         text = f"server {self.rank}: {error}" if not str(error).startswith("server") else str(error)
         code = type(error).__name__
         self._send(route, m.Refused(seq, code, text[: wire.MAX_TEXT], key if type(key) in (int, str) else None))
+
+
+def _key_of(message: Any) -> Any:
+    return message.keys[0] if hasattr(message, "keys") else getattr(message, "key", None)
 
 
 def _ended(rank: int, part: Part) -> Exception:

@@ -145,9 +145,17 @@ class Table:
         if self.updater is None:
             self._replace(group, value)
             return True
-        if contributions[0].update and self.updater.optimizer.__class__.__name__.lower() not in LBSGD_LIKE:
-            optimizer = self.updater.optimizer
-            optimizer.num_update = max(optimizer.num_update, optimizer.begin_num_update + contributions[0].update)
+        optimizer, update = self.updater.optimizer, contributions[0].update
+        if not update or type(optimizer).__name__.lower() in LBSGD_LIKE:
+            return self._apply(group, value, contributions, rank)
+        latest = optimizer.num_update
+        optimizer.num_update = optimizer.begin_num_update + update  # of this push, which may have overtaken others
+        done = self._apply(group, value, contributions, rank)
+        optimizer.num_update = max(latest, optimizer.num_update)
+        return done
+
+    def _apply(self, group: Group, value: Any, contributions: Sequence[Contribution], rank: int) -> bool:
+        parts = group.parts
         self.updates += 1
         entry = parts[0].entry
         if isinstance(value, RowSparse) or (len(parts) > 1 and entry.pieces > 1):
