@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import zmq
+from jobs import Job
 
 from mxopt.kvstore import connection, sockets, wire
 from mxopt.kvstore import messages as m
@@ -116,3 +117,8 @@ def test_a_full_connection_sends_by_priority():
     connections.close()
     server.socket.close(0)
     context.term()
+
+
+def test_overtaking_changes_no_bit():
+    with Job(1, 1) as job:
+        assert job.run("overtaking.train") == [[]]
