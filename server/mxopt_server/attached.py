@@ -13,14 +13,16 @@ log = logging.getLogger("mxopt.server")
 
 
 class Attached:
-    """Writes snapshots of `server` to `path` every `every` seconds and at its end, and serves metrics on a port."""
+    """Writes snapshots of `server` to `path`, in which RANK stands for its rank, every `every` seconds and at its end;
+    serves metrics on a port."""
 
     def __init__(self, server: Server, path: Path | None, every: float, metrics_port: int | None) -> None:
-        self.server, self.path, self.every = server, path, every
+        self.server, self.every = server, every
+        self.path = path and path.with_name(path.name.replace("RANK", str(server.rank)))
         self.last = time.monotonic()
         self.seen = -1  # messages at the last snapshot
-        if path is not None:
-            snapshot.restore(server, path)
+        if self.path is not None:
+            snapshot.restore(server, self.path)
         if metrics_port is not None:
             from mxopt_server.metrics import serve
 

@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
                       help="a module to import, which registers optimizers of one's own")  # fmt: skip
     made.add_argument(
-        "--snapshot", metavar="FILE", help="where a server keeps snapshots, and carries on from at its start"
+        "--snapshot",
+        metavar="FILE",
+        help="where a server keeps snapshots, and carries on from at its start; RANK in it is the server's rank",
     )
     made.add_argument(
         "--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)"

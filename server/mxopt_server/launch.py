@@ -167,7 +167,8 @@ def processes(options: argparse.Namespace, job: str, host: str) -> list[Process]
     made = [Process("scheduler", 0, (*serve, "--port", "0"), {**shared, "DMLC_ROLE": "scheduler"})]
     more = shlex.split(options.server_args)
     for rank in range(servers):
-        arguments = [a.replace("RANK", str(rank)) for a in more]
+        ranked = options.launcher in ("local", "ssh")  # else all servers have one command line
+        arguments = [a.replace("RANK", str(rank)) if ranked else a for a in more]
         made.append(
             Process(
                 "server", rank, (*serve, *arguments), {**shared, "DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
@@ -201,10 +202,11 @@ def remote_commands(options: argparse.Namespace, all_: Sequence[Process], port: 
         env = {k: v for k, v in {**same[0].env, **root}.items() if k not in ("DMLC_SERVER_ID", "DMLC_WORKER_ID")}
         if options.launcher == "mpi":
             command = launchers.mpi(same[0].command, len(same), env, options.hostfile or "")
+            env = {}
         else:
             nodes = math.ceil(len(same) / max(1, len(hosts))) if hosts else len(same)
-            command = launchers.slurm(same[0].command, len(same), nodes, env)
-        made.append(Process(role, 0, tuple(command), {}))
+            command = launchers.slurm(same[0].command, len(same), nodes)
+        made.append(Process(role, 0, tuple(command), env))
     return made
 
 

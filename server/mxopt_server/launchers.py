@@ -53,19 +53,12 @@ def mpi(command: Sequence[str], count: int, env: Mapping[str, str], hostfile: st
     return ["mpirun", "-n", str(count), *hosts, "--oversubscribe", *exported, *command]
 
 
-def slurm(command: Sequence[str], count: int, nodes: int, env: Mapping[str, str]) -> list[str]:
-    """Runs `count` copies of a command on `nodes` nodes by srun, with `env` exported to them."""
-    exported = ",".join(["ALL", *(f"{name}={value}" for name, value in sorted(env.items()))])
+def slurm(command: Sequence[str], count: int, nodes: int) -> list[str]:
+    """Runs `count` copies of a command on `nodes` nodes by srun, with srun's own environment: in a list of variables on
+    its command line a value couldn't hold a comma."""
     return [
-        "srun",
-        "--ntasks",
-        str(count),
-        "--nodes",
-        str(nodes),
-        "--kill-on-bad-exit=1",
-        f"--export={exported}",
-        *command,
-    ]
+        "srun", "--ntasks", str(count), "--nodes", str(nodes), "--kill-on-bad-exit=1", "--export=ALL", *command,
+    ]  # fmt: skip
 
 
 def assignments(env: Mapping[str, str]) -> str:

@@ -80,7 +80,13 @@ def _watch(context: Any, scheduler: str, keys: sockets.Keys | None, every: float
     before: dict[str, Any] | None = None
     with Live(auto_refresh=False) as live:
         while True:
-            now = ask_all(context, scheduler, keys)
+            try:
+                now = ask_all(context, scheduler, keys)
+            except DeadlineError:
+                if before is None:
+                    raise
+                live.console.print("the scheduler doesn't answer any more: the job is over")
+                return
             live.update(table(now, before, every), refresh=True)
             if now["state"] in ("failed", "finished"):
                 return

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKERS = Path(__file__).with_name("workers.py")
 DEADLINE_S = 60
 SERVE = [sys.executable, "-m", "mxopt_server"]
+LAUNCH = [sys.executable, "-c", "import sys; from mxopt_server.launch import main; sys.exit(main())"]
 
 
 def environment(**more: Any) -> dict[str, str]:

@@ -11,9 +11,7 @@ import urllib.request
 
 import psutil
 import pytest
-from jobs import SERVE, WORKERS, Job, Process, environment
-
-LAUNCH = [sys.executable, "-c", "import sys; from mxopt_server.launch import main; sys.exit(main())"]
+from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
 
 
 def launch(tmp_path, *arguments: str) -> Process:

@@ -1,0 +1,83 @@
+"""`mxopt-server status --watch` on a terminal, beside a job that runs and ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import threading
+import time
+
+import pytest
+from jobs import SERVE, Job
+
+pytest.importorskip("rich")
+
+
+class Terminal:
+    """A program on a terminal of its own, and what it has shown so far without the control characters."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        master, slave = pty.openpty()
+        self.child = subprocess.Popen(
+            command, env={**env, "TERM": "xterm", "COLUMNS": "200", "LINES": "50"}, stdin=slave, stdout=slave,
+            stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.shown, self._changed = "", threading.Condition()
+        self._reader = threading.Thread(target=self._read, args=(master,), daemon=True)
+        self._reader.start()
+
+    def _read(self, master: int) -> None:
+        try:
+            while data := os.read(master, 1 << 16):
+                with self._changed:
+                    self.shown += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", data.decode(errors="replace"))
+                    self._changed.notify_all()
+        except OSError:  # the other end is closed
+            pass
+        os.close(master)
+
+    def wait_for(self, pattern: str, deadline_s: float = 30) -> re.Match[str]:
+        until = time.monotonic() + deadline_s
+        with self._changed:
+            while (found := re.search(pattern, self.shown)) is None:
+                left = until - time.monotonic()
+                assert left > 0, f"nothing like {pattern!r} in:\n{self.shown}"
+                self._changed.wait(left)
+        return found
+
+    def finish(self) -> int:
+        code = self.child.wait(30)
+        self._reader.join(5)
+        return code
+
+
+def test_watch_shows_the_rounds_as_they_are_made_and_ends_with_the_job(tmp_path):
+    with Job(1, 2) as job:
+        worker = job.start_worker(0, "restarted", {"go": str(tmp_path / "go")})
+        worker.wait_for("HALFWAY")
+        command = [*SERVE, "status", "--scheduler", f"127.0.0.1:{job.port}", "--watch", "0.05"]
+        terminal = Terminal(command, job.env)
+        try:
+            terminal.wait_for("job [0-9a-f]+: running")
+            terminal.wait_for(r"worker 0\s*│ alive")
+            terminal.wait_for(r"server 1\s*│ alive")
+            row = r"│\s+\d │\s+1 │\s+0\.0 │\s+%d │\s+\d+ │.*learning_rate=1.0"  # the server that has the key
+            terminal.wait_for(row % 2)
+            (tmp_path / "go").touch()
+            assert worker.finish() == 0
+            assert terminal.finish() == 0, terminal.shown
+            assert re.search("finished|the job is over", terminal.shown)
+        finally:
+            terminal.child.kill()
+            terminal.child.wait()
+
+
+def test_watching_a_job_that_is_not_there_says_so():
+    with Job(1, 1) as job:
+        command = [*SERVE, "status", "--scheduler", "127.0.0.1:1", "--watch"]
+        process = job.start(command)
+        assert process.finish() == 1
+        assert "tcp://127.0.0.1:1 doesn't answer" in process.output
