@@ -16,7 +16,7 @@ from mxopt.engine import arrays, binding
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import NativePart, PassesPart, StagedPart
 from mxopt.engine.reference import ReferencePart
-from mxopt.engine.rows import LazyLayerwisePart, RowsPart, SparsePart
+from mxopt.engine.rows import ElementsPart, LazyLayerwisePart, RowsPart, SparsePart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -108,7 +108,9 @@ class Plan:
                 return reference
             return LazyLayerwisePart if self.rule.layerwise else SparsePart
         if self.rule.row_state is not None:
-            return RowsPart if tensor.plain else reference
+            if not tensor.plain:
+                return reference
+            return ElementsPart if tensor.weight.size == len(tensor.weight) else RowsPart
         if not tensor.plain:
             return StagedPart
         return PassesPart if self.rule.layerwise and tensor.weight.size > PIECE else NativePart

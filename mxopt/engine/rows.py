@@ -12,7 +12,7 @@ from mxopt.engine import binding
 from mxopt.engine import kernel as k
 from mxopt.engine.native import NativePart, PassesPart, address_of
 from mxopt.engine.tensor import Tensor
-from mxopt.rules.rule import Rule
+from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
 
 
@@ -30,6 +30,13 @@ class RowsPart(NativePart):
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
         self.job[k.ROWS] = address_of(self.about)
+
+
+class ElementsPart(NativePart):
+    """Such tensors where a row is one element (biases): rows side by side in a vector."""
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        super().__init__(by_element(rule), tensors)
 
 
 class SparsePart(RowsPart):

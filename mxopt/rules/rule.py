@@ -123,6 +123,30 @@ def rule(*states: str, lazy: bool = True) -> Callable[[Function], Rule]:
     return make
 
 
+@cache
+def by_element(rule: Rule) -> Rule:
+    """A rule with a state a row for weights whose rows have one element: the mean over a row is then the element's."""
+    (step,) = rule.stages
+    names = ("weight", "grad", *rule.states, *rule.hypers)
+
+    def function(*given: Any) -> Any:
+        values = dict(zip(names, given, strict=True))
+
+        def call(f: Function | None) -> Any:
+            assert f is not None
+            return f(*(values[name] for name in parameters(f)))
+
+        x = call(rule.row_value)
+        values["mean_square"] = x * x
+        values[str(rule.row_state)] = state = call(rule.row_update)
+        results = call(step.function)
+        return (*(results if isinstance(results, tuple) else (results,)), state)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    return Rule(f"{rule.name}_by_element", rule.states, (Stage(function, (*step.writes, str(rule.row_state))),))
+
+
 def stage(*writes: str, norms: int = 0) -> Callable[[Function], Stage]:
     """Decorator: a function is a stage that renews `writes` and returns `norms` values more."""
     return lambda function: Stage(function, writes, norms)
