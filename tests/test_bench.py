@@ -26,9 +26,9 @@ TINY = ["--systems", "mxopt,limit", "--scale", "0.0002", "--seconds", "0.002", "
 ROWS = [f"{kind}/{optimizer}" for kind, names in cases.QUICK.items() for optimizer in names]
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object, module: str = "benchmark") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT}"}
-    command = [sys.executable, "-m", "benchmark", *map(str, arguments)]
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
 
@@ -114,3 +114,18 @@ def test_a_target_is_missed_by_its_worst_row() -> None:
 
 def test_a_target_nobody_measured_is_neither_met_nor_missed() -> None:
     assert all(not verdict.missed and not verdict.values for verdict in targets.check([]))
+
+
+def test_the_parameter_server_is_measured_beside_its_floor(tmp_path: Path) -> None:
+    found, page = tmp_path / "found.json", tmp_path / "page.md"
+    wanted = ["--quick", "--setup", "2x1-sync", "--case", "latency", "small"]
+    done = bench(*wanted, "--json", found, "--markdown", page, module="benchmark.kvstore")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(found.read_text())["setups"]["2x1-sync"]
+    assert [row["case"] for row in rows] == ["latency", "small"]
+    for row in rows:
+        assert row["ms"] > row["floor_ms"] / 2 > 0
+        assert row["ratio"] == pytest.approx(row["ms"] / row["floor_ms"], rel=1)
+        assert row["server_peak_mib"] > 10
+        assert row["server_cpu_ms"] > 0
+    assert "### 2 workers, 1 server, dist_sync" in page.read_text()

@@ -26,7 +26,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Times local updates of mxopt, of its peers, and of a kernel that only touches the same arrays:"
-        " all systems in turn, with the same threads, so that ratios within one run can be trusted.",
+        " all systems in turn, with the same threads, so that ratios within one run can be trusted."
+        " `scripts/bench kvstore` measures the parameter server.",
     )
     p.add_argument("--setup", action="store_true", help=f"make the peers' environments in {environments.folder()}")
     p.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH", help="the Python that has a peer")

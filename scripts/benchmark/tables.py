@@ -105,8 +105,11 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any], versions: dict[str, s
         + "; ".join(f"{COLUMNS[name]} {version}" for name, version in versions.items() if name != "limit")
         + ".\n"
     ]
-    for one in by_kind(rows):
-        parts.append(f"### {one.title[0].upper()}{one.title[1:]}\n")
-        right = ["---", *["---:"] * (len(one.header) - 2), "---"]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in (one.header, right, *one.rows)) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, *map(as_markdown, by_kind(rows))])
+
+
+def as_markdown(one: Table) -> str:
+    """A table with its heading."""
+    right = ["---", *["---:"] * (len(one.header) - 2), "---"]
+    lines = (f"| {' | '.join(line)} |" for line in (one.header, right, *one.rows))
+    return f"### {one.title[0].upper()}{one.title[1:]}\n\n" + "\n".join(lines) + "\n"

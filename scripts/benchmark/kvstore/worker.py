@@ -1,0 +1,98 @@
+"""One worker of a job: measures floor and store in turn; rank 0 prints what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+import mxopt
+from benchmark.kvstore.cases import BLOCKS, CASES, Case
+from benchmark.kvstore.floor import Echo
+from mxopt import kvstore
+
+
+def main() -> None:
+    """What it is asked for comes as JSON."""
+    asked = json.loads(sys.argv[1])
+    store = kvstore.create(asked["store"])
+    store.set_optimizer(mxopt.create("sgd", learning_rate=0.01))
+    echo, servers, first = Echo(asked["floors"]), [psutil.Process(pid) for pid in asked["servers"]], 0
+    for name in asked["cases"]:
+        found = measure(store, CASES[name], first, echo, servers, asked["share"])
+        first += len(CASES[name].shapes)
+        if store.rank == 0:
+            print("RESULT " + json.dumps({"case": name, **found}), flush=True)
+    store.close()
+
+
+def measure(store: Any, case: Case, first: int, echo: Echo, servers: list[psutil.Process], share: float) -> Any:
+    """The medians of floor and store, and of the blocks' ratios; what a round costs the servers."""
+    keys = list(range(first, first + len(case.shapes)))
+    weights = [np.zeros(shape, np.float32) for shape in case.shapes]
+    grads = [np.full(shape, 0.5, np.float32) for shape in case.shapes]
+    store.broadcast(keys, weights, weights)
+    given: Any = (keys[0], grads[0], weights[0]) if len(keys) == 1 else (keys, grads, weights)
+    nbytes = sum(grad.nbytes for grad in grads)
+    rounds = max(1, int(case.rounds * share) // BLOCKS)
+    for process in servers if store.rank == 0 else ():
+        forget_peak(process)
+    floor: list[list[float]] = []
+    mine: list[list[float]] = []
+    cpu = 0.0
+    for _ in range(BLOCKS):
+        store.barrier()
+        floor.append([timed(echo.round, nbytes) for _ in range(rounds)])
+        store.barrier()
+        before = used(servers)
+        mine.append([timed(store.pushpull, *given) for _ in range(rounds)])
+        store.barrier()
+        cpu += used(servers) - before
+    median = statistics.median
+    return {
+        "floor_ms": 1e3 * median(chain(*floor)),
+        "ms": 1e3 * median(chain(*mine)),
+        "ratio": median(median(m) / median(f) for m, f in zip(mine, floor, strict=True)),
+        "server_cpu_ms": 1e3 * cpu / (BLOCKS * rounds),
+        "server_peak_mib": max(map(peak, servers)),
+    }
+
+
+def timed(action: Callable[..., Any], *arguments: Any) -> float:
+    """The seconds that `action` takes."""
+    start = time.perf_counter()
+    action(*arguments)
+    return time.perf_counter() - start
+
+
+def used(servers: list[psutil.Process]) -> float:
+    """Seconds of CPU time so far."""
+    return float(sum(sum(process.cpu_times()[:2]) for process in servers))
+
+
+def forget_peak(process: psutil.Process) -> None:
+    """Makes the peak of a process's memory start anew, where the system can."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def peak(process: psutil.Process) -> float:
+    """The most memory a process has had, in MiB."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:
+        return float(process.memory_info().rss / 2**20)
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()
