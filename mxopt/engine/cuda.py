@@ -40,7 +40,7 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
 def needs(rule: Rule, tensor: Tensor, lazy: bool) -> Any:
     """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
     sparse = isinstance(tensor.grad, RowSparse)
-    if not tensor.plain or (sparse and not (lazy and rule.lazy) and rule.row_state is None):
+    if not tensor.plain or tensor.noisy or (sparse and not (lazy and rule.lazy) and rule.row_state is None):
         return partial(CudaCopiesPart, lazy=lazy)
     return CudaRowsPart if sparse or rule.row_state is not None else CudaPart
 

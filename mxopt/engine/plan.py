@@ -15,6 +15,7 @@ import numpy as np
 from mxopt.engine import arrays, binding
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import NativePart, PassesPart, StagedPart
+from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import ElementsPart, LazyLayerwisePart, RowsPart, SparsePart
 from mxopt.engine.tensor import Tensor
@@ -113,6 +114,8 @@ class Plan:
             return ElementsPart if tensor.weight.size == len(tensor.weight) else RowsPart
         if not tensor.plain:
             return StagedPart
+        if tensor.noisy:
+            return NoisyPart
         return PassesPart if self.rule.layerwise and tensor.weight.size > PIECE else NativePart
 
 

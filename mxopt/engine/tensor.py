@@ -64,4 +64,9 @@ class Tensor:
     @property
     def plain(self) -> bool:
         """Whether a kernel can walk all arrays from start to end."""
-        return all(arrays.is_array(a) and arrays.is_plain(a) for a in self.all)
+        return all(isinstance(a, Noise) or (arrays.is_array(a) and arrays.is_plain(a)) for a in self.all)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether one of the states is noise."""
+        return any(isinstance(a, Noise) for a in self.states)

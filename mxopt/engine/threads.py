@@ -40,8 +40,10 @@ class _Call:
             if self.closed:
                 return
             self.joined += 1
-        self.work(self.address)
-        self.finished.put(None)
+        try:
+            self.work(self.address)
+        finally:
+            self.finished.put(None)
 
     def close(self) -> None:
         """Returns when no helper is at work any more, and none can come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -193,9 +194,11 @@ class SGLD(UnsignedRate):
         tensors = super()._tensors(indices, *arguments)
         for index, tensor in zip(indices, tensors, strict=True):
             dtype = np.float64 if tensor.weight.dtype == np.float64 else np.float32
-            update = self._index_update_count.get(index, self.begin_num_update) + 1
-            tensor.states = (Noise(tensor.weight.shape, dtype, self.seed, index, update),)
+            tensor.states = (Noise(tensor.weight.shape, dtype, index, partial(self._stream, index)),)
         return tensors
+
+    def _stream(self, index: Index) -> tuple[int, int]:
+        return self.seed, self._index_update_count[index]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr, math.sqrt(lr))

@@ -112,10 +112,10 @@ def test_run_gives_mxnets_numbers(load: Any, name: str, number: int, monkeypatch
     updater = mxopt.get_updater(optimizer)
     if case["form"] == "update":
         states = [optimizer.create_state_multi_precision(i, w) for i, w in zip(indices, weights, strict=True)]
+    if name == "sgld":
+        add_recorded_noise(monkeypatch, {p["index"]: file[p["noise"]] for p in params}, optimizer.begin_num_update + 1)
     for step in range(steps):
         now = [g[step] for g in grads]
-        if name == "sgld":
-            add_recorded_noise(monkeypatch, {p["index"]: file[p["noise"]][step] for p in params})
         if case["form"] == "list":
             updater(indices, now, weights)
         elif case["form"] == "updater":
@@ -146,16 +146,17 @@ def compare(case: Any, param: Any, ours: np.ndarray, theirs: np.ndarray, what: s
     )
 
 
-def add_recorded_noise(monkeypatch: pytest.MonkeyPatch, noise: dict[int, np.ndarray]) -> None:
-    """Lets SGLD draw what MXNet drew, already scaled by the root of the rate."""
+def add_recorded_noise(monkeypatch: pytest.MonkeyPatch, noise: dict[int, np.ndarray], first: int) -> None:
+    """Lets SGLD draw what MXNet drew from update `first` on, already scaled by the root of the rate."""
 
     class Recorded(Noise):
-        def __init__(self, shape: Any, dtype: Any, seed: int, index: Any, update: int) -> None:
-            super().__init__(shape, dtype, seed, index, update)
-            self.drawn = noise[index].astype(dtype)
+        def __init__(self, shape: Any, dtype: Any, index: Any, stream: Any) -> None:
+            super().__init__(shape, dtype, index, stream)
+            self.drawn = noise[index]
 
-        def _block(self, number: int, length: int) -> np.ndarray:
-            return self.drawn.reshape(-1)[:length]
+        def draw(self, number: int, out: np.ndarray) -> None:
+            _, update = self._stream()
+            out[...] = self.drawn[update - first].reshape(-1)[: len(out)]
 
     monkeypatch.setattr("mxopt.optimizer.sgd.Noise", Recorded)
     monkeypatch.setattr(mxopt.optimizer.SGLD, "scalars", lambda self, index, lr, t: (lr, 1.0))

@@ -1,0 +1,62 @@
+"""Runs rules one of whose states is noise."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mxopt.engine import kernel as k
+from mxopt.engine.native import PARALLEL, NativePart, Scalars, address_of
+from mxopt.engine.noise import BLOCK, Noise
+from mxopt.engine.tensor import Tensor
+from mxopt.engine.threads import crew
+from mxopt.rules.rule import Rule
+
+
+class NoisyPart(NativePart):
+    """One tensor. Each thread takes block after block: it draws the block's noise into memory of its own, and updates
+    the block while that is in the cache."""
+
+    lists = False
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
+        (t,) = tensors
+        ((self.place, self.noise),) = ((k, a) for k, a in enumerate(t.all) if isinstance(a, Noise))
+        self.scratch = np.empty(min(BLOCK, t.weight.size), self.noise.dtype)
+        states = tuple(self.scratch if state is self.noise else state for state in t.states)
+        super().__init__(rule, [replace(t, states=states)])
+
+    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
+        super()._lay_out_pieces(tensors)
+        self.batches = np.arange(len(self.pieces) + 1)
+
+    def run_one(self, hypers: Scalars) -> None:
+        self.run([hypers], [0])
+
+    def launch(self, number: int) -> None:
+        self._blocks = iter(range(0, self.elements, BLOCK))  # all threads take from it
+        if self.elements * self.pointers.shape[1] < PARALLEL:
+            self._update(self.job, self.pointers, self.scratch)
+        else:
+            crew().run(self._help, self.address)
+
+    def _help(self, address: int) -> None:
+        pointers, job = self.pointers.copy(), array("q", self.job)
+        job[k.POINTERS] = address_of(pointers)
+        self._update(job, pointers, np.empty_like(self.scratch))
+
+    def _update(self, job: array[int], pointers: np.ndarray, scratch: np.ndarray) -> None:
+        _, kernel = self._kernels[0]
+        address, _ = job.buffer_info()
+        for first in self._blocks:
+            length = min(BLOCK, self.elements - first)
+            self.noise.draw(first // BLOCK, scratch[:length])
+            pointers[0, self.place] = address_of(scratch) - first * scratch.itemsize  # element `first` is scratch[0]
+            piece = first // k.PIECE
+            job[k.BATCHES] = address_of(self.batches) + piece * self.batches.itemsize
+            job[k.N_BATCHES] = -(-length // k.PIECE)
+            job[k.NEXT] = 0
+            kernel(address)
