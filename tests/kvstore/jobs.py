@@ -95,12 +95,12 @@ class Job:
         workers: int = 1,
         servers: int = 1,
         server_args: tuple[str, ...] = (),
-        python: str = sys.executable,
+        serve: list[str] = SERVE,
         **env: Any,
     ) -> None:
-        self.env = environment(DMLC_NUM_WORKER=workers, DMLC_NUM_SERVER=servers, **env)
+        self.env = environment(**{"DMLC_NUM_WORKER": workers, "DMLC_NUM_SERVER": servers, **env})
         self.processes: list[Process] = []
-        self.server_args = server_args
+        self.server_args, self.serve = server_args, serve
         self.scheduler = self.start([*SERVE, "--role", "scheduler", "--port", "0"])
         try:
             self.port = self.scheduler.endpoint.rpartition(":")[2]
@@ -127,7 +127,7 @@ class Job:
 
     def start_server(self, rank: int, *arguments: str) -> Process:
         more = [a.replace("RANK", str(rank)) for a in (*self.server_args, *arguments)]
-        return self.start([*SERVE, "--role", "server", *more], DMLC_SERVER_ID=rank)
+        return self.start([*self.serve, "--role", "server", *more], DMLC_SERVER_ID=rank)
 
     def start_worker(self, rank: int, function: str, arguments: Any = None) -> Process:
         command = [sys.executable, str(WORKERS), function, json.dumps(arguments)]

@@ -17,7 +17,8 @@ from jobs import LAUNCH, WORKERS, Process, environment
 ODD = """it's "odd", $HOME & `id`; a\\b*"""
 WORKER = (
     "import json, os, sys; from mxopt import kvstore; store = kvstore.create('dist_sync'); store.barrier();"
-    "print('SAW', json.dumps([store.rank, os.getcwd(), os.environ['ODD'], sys.argv[1:]]), flush=True)"
+    "found = json.dumps([store.rank, os.getcwd(), os.environ['ODD'], sys.argv[1:]]);"
+    "os.write(1, f'SAW {found}\\n'.encode())"  # one write, since several workers may share a pipe
 )
 SSH = """#!/bin/sh
 # ssh [-o OPTION] [-tt] [-p PORT] HOST COMMAND: a new session's environment and folder, as on another machine

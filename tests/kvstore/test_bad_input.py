@@ -1,0 +1,77 @@
+"""Bad input to real processes: a clear error that names the key and the server, and everything else goes on."""
+
+from __future__ import annotations
+
+import zmq
+from jobs import SERVE, Job
+
+from mxopt import states
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import sockets, wire
+
+
+def test_a_key_initialised_with_different_shapes_by_the_workers():
+    with Job(2, 1) as job:
+        first, second = job.run("bad_input.different_shapes")
+    assert first == ["NoneType: None", "[2.0, 2.0]"]
+    assert second[0].startswith("ArrayError: key 'w': rank 0 initialised float32 of shape [3], rank 1 float32")
+    assert second[1] == "[2.0, 2.0]"
+
+
+def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path):
+    arguments = ("--snapshot", str(tmp_path / "server-RANK"))
+    with Job(1, 1, arguments) as job:
+        assert job.run("bad_input.first_values", {"shape": [3]}) == [["NoneType: None", "[1.0, 1.0]"]]
+        assert job.ended() == [0, 0]
+    with Job(1, 1, arguments) as job:
+        ((error, out),) = job.run("bad_input.first_values", {"shape": [4]})
+    assert error.startswith("KVStoreError: server 0: key 'w' is initialised")
+    assert "shape (3,)" in error
+    assert "shape (4,)" in error
+    assert out == "[1.0, 1.0]"
+
+
+def test_a_worker_before_any_server_is_up():
+    with Job(1, 0, DMLC_NUM_SERVER=1, MXOPT_KVSTORE_JOIN_TIMEOUT=1.5) as job:
+        worker = job.start_worker(0, "sums")
+        assert worker.finish() != 0
+        assert "0 of 1 servers" in worker.output
+
+
+def ask(endpoint: str, message: object) -> object:
+    context = zmq.Context()
+    try:
+        socket = sockets.connect(context, endpoint, None)
+        socket.send_multipart(m.encode(message))
+        assert socket.poll(10_000), f"{endpoint} doesn't answer"
+        return m.decode(socket.recv_multipart())
+    finally:
+        context.destroy(0)
+
+
+def test_another_protocol_version_is_refused_by_scheduler_and_server_and_the_job_goes_on(tmp_path):
+    with Job(1, 1) as job:
+        worker = job.start_worker(0, "restarted", {"go": str(tmp_path / "go")})
+        worker.wait_for("HALFWAY")
+        version = wire.VERSION + 1
+        refused = ask(job.scheduler.endpoint, m.Join(version, "", "worker", -1, 1, 1, "", "stranger", "me"))
+        assert isinstance(refused, m.Refused)
+        assert f"version {version} came, the scheduler speaks {wire.VERSION}" in refused.text
+        refused = ask(job.servers[0].endpoint, m.Hello(version, "", 0, "stranger", 1, "sync", 4, 1))
+        assert isinstance(refused, m.Refused)
+        assert f"version {version} came, server 0 speaks {wire.VERSION}" in refused.text
+        (tmp_path / "go").touch()
+        assert worker.finish() == 0, worker.output
+        assert "[-1.0, -2.0, -3.0, -4.0]" in worker.output
+
+
+def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running(tmp_path):
+    path = tmp_path / "server-0"
+    limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *SERVE]  # files of some 100 kB at most
+    with Job(1, 1, ("--snapshot", str(path), "--snapshot-every", "0.05"), serve=limited) as job:
+        assert job.run("bad_input.fills_the_disk", {"snapshot": str(path)}) == [-3]
+        assert job.ended() == [0, 0]
+        assert f"the snapshot {path} couldn't be written, the last one stays" in job.servers[0].output
+    saved = states.load_document(path.read_bytes())
+    assert [entry["key"] for entry in saved["entries"]] == ["small"]
+    assert list(tmp_path.iterdir()) == [path]  # nothing half-written
