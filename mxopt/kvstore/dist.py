@@ -174,7 +174,7 @@ class DistKVStore(KVStoreBase):
             values = self._held.sums(key, value, self._blocks)
             outs = self._held.outs(key, value if out is None else out)
             call = Call()
-            if outs.keys() != values.keys() or any(type(v) is RowSparse for v in values.values()):
+            if outs.keys() != values.keys() or RowSparse in map(type, values.values()):
                 self._push(values, None, None, priority)
                 self.pull(list(outs), list(outs.values()), priority)
                 return
@@ -217,12 +217,8 @@ class DistKVStore(KVStoreBase):
             self._followed.look(values)
             if self._member.welcome.workers == 1:  # where others count too, the servers do
                 update = self._followed.count(values)
-        for key in [k for k, v in values.items() if isinstance(v, RowSparse)]:
-            value = values.pop(key)
-            if math.prod(value.shape[1:]) == self._held.metas[key].layout.unit:
-                rows.push(self._connections, self._held.metas[key], value, update, self._config_for, call)
-            else:
-                values[key] = value.todense()
+        if RowSparse in map(type, values.values()):
+            self._push_rows(values, update, call)
         for item in self._held.items(tuple(values)) if values else ():
             flat = gather(item, values)
             if self._compression is not None:
@@ -235,6 +231,15 @@ class DistKVStore(KVStoreBase):
             message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
             sink = _sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, sink, item.nbytes, priority if config is None else None)
+
+    def _push_rows(self, values: dict[Key, Any], update: int, call: Call | None) -> None:
+        """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece become dense."""
+        for key in [k for k, v in values.items() if type(v) is RowSparse]:
+            value, meta = values.pop(key), self._held.metas[key]
+            if math.prod(value.shape[1:]) == meta.layout.unit:
+                rows.push(self._connections, meta, value, update, self._config_for, call)
+            else:
+                values[key] = value.todense()
 
     # The optimizer.
 

@@ -124,6 +124,7 @@ def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:
     start = 0
     for meta in item.metas:
         stop = start + meta.size
+        part = data[start:stop] if len(meta.shape) == 1 else data[start:stop].reshape(meta.shape)
         for out in outs[meta.key]:
-            out[...] = data[start:stop].reshape(meta.shape)
+            out[...] = part
         start = stop
