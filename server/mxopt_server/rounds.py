@@ -36,6 +36,14 @@ class Request:
             self.answer(self)
 
 
+class RoundError(Exception):
+    """A round's update has failed, for the reason that is its cause: all `requests` that wait for it are to be told."""
+
+    def __init__(self, requests: list[Request]) -> None:
+        super().__init__()
+        self.requests = requests
+
+
 @dataclass(slots=True)
 class Contribution:
     """What one worker pushed: `value` is flat over a group's parts, or row-sparse over a whole entry."""
@@ -125,7 +133,10 @@ class Group:
         while self.have == self.rules.workers:
             contributions = [queue.popleft() for queue in self.queues]
             self.have = sum(1 for queue in self.queues if queue)
-            done = self.rules.apply(self, contributions, -1)
+            try:
+                done = self.rules.apply(self, contributions, -1)
+            except Exception as error:
+                raise RoundError([c.request for c in contributions if c.request is not None]) from error
             if done:
                 for contribution in contributions:
                     if contribution.request is not None:

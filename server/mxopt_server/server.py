@@ -17,7 +17,7 @@ from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
 from mxopt.sparse import RowSparse
 from mxopt_server.entries import Entry, Part
-from mxopt_server.rounds import DEPTH, Contribution, Request
+from mxopt_server.rounds import DEPTH, Contribution, Request, RoundError
 from mxopt_server.table import ABSENT, Table
 
 log = logging.getLogger("mxopt.server")
@@ -91,11 +91,16 @@ class Server:
                 return
             worker.expects = seq + 1
             handler(worker, message)
-        except MXOptError as error:
-            self._refuse(route, seq, error, _key_of(message))
         except Exception as error:
-            log.exception("a message failed")
-            self._refuse(route, seq, KVStoreError(f"{type(error).__name__}: {error}"), _key_of(message))
+            failed = error.__cause__ if isinstance(error, RoundError) else error
+            if not isinstance(failed, MXOptError):
+                log.exception("a message failed")
+                failed = KVStoreError(f"{type(failed).__name__}: {failed}")
+            for request in error.requests if isinstance(error, RoundError) else ():
+                other = self.workers[request.rank]
+                if other.route != route and other.waiting.pop(request.seq, None) is not None:
+                    self._refuse(other.route, request.seq, failed, _key_of(message))
+            self._refuse(route, seq, failed, _key_of(message))
 
     def set_ended(self, ended: set[int]) -> None:
         """Workers that have ended: who waits for them is told."""

@@ -44,3 +44,15 @@ def fills_the_disk(arguments: dict[str, Any]) -> float:
         store.pushpull(["small", "large"], [np.ones_like(small), np.ones_like(large)], out=[small, large])
     assert (large == small[0]).all()
     return float(small[0])
+
+
+def failing_update(arguments: Any) -> str:
+    """A round whose update raises on the server."""
+    import raising  # noqa: F401
+
+    store = kvstore.create("dist_sync")
+    store.set_optimizer(make("raises", {}))
+    weight = np.ones(3, np.float32)
+    store.init("w", weight)
+    error = caught(store.pushpull, "w", np.ones(3, np.float32), weight)
+    return f"{type(error).__name__}: {error}"

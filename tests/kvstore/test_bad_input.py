@@ -75,3 +75,8 @@ def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running
     saved = states.load_document(path.read_bytes())
     assert [entry["key"] for entry in saved["entries"]] == ["small"]
     assert list(tmp_path.iterdir()) == [path]  # nothing half-written
+
+
+def test_an_update_that_fails_is_told_to_all_workers_of_the_round():
+    with Job(2, 1, ("--import", "raising")) as job:
+        assert job.run("bad_input.failing_update") == ["KVStoreError: server 0: ValueError: this update fails"] * 2
