@@ -22,7 +22,7 @@ from benchmark import cases, driver, tables, targets  # noqa: E402
 
 import mxopt  # noqa: E402
 
-TINY = ["--systems", "mxopt,limit", "--scale", "0.0002", "--seconds", "0.002", "--quick"]
+TINY = ["--systems", "mxopt,experimental,nn,limit", "--scale", "0.0002", "--seconds", "0.002", "--quick"]
 ROWS = [f"{kind}/{optimizer}" for kind, names in cases.QUICK.items() for optimizer in names]
 
 

@@ -127,7 +127,7 @@ def measure_row(
     """The rows of a case, one but for start-up."""
     speed = pace(options)
     if case is None:
-        there, rounds = {name: pythons[name] for name in workers}, 2 if options.quick else 7
+        there, rounds = {n: pythons[n] for n in workers if n in startup.SNIPPETS}, 2 if options.quick else 7
         return startup.run(
             there, options.threads, cores, rounds, options.quick, lambda now: screen.begin("startup", now)
         )
