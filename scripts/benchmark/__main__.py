@@ -31,7 +31,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--setup", action="store_true", help=f"make the peers' environments in {environments.folder()}")
     p.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH", help="the Python that has a peer")
-    p.add_argument("--systems", default=",".join(environments.SYSTEMS), help="which to run (default: all there are)")
+    p.add_argument("--systems", help="which to run (default: all; with --quick one form of mxopt, no MindSpore)")
     p.add_argument("--only", action="append", metavar="PATTERN", help="rows KIND/OPTIMIZER, e.g. 'dense/*', '*/adam'")
     p.add_argument("--quick", action="store_true", help="a few rows, in less than two minutes")
     p.add_argument(
@@ -48,7 +48,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     options = p.parse_args(given)
     try:
         options.python = {environments.system(n): path for n, _, path in (x.partition("=") for x in options.python)}
-        options.systems = [environments.system(name) for name in options.systems.split(",")]
+        skipped = ("experimental", "nn", "mindspore") if options.quick else ()  # MindSpore compiles for half a minute
+        default = ",".join(name for name in environments.SYSTEMS if name not in skipped)
+        options.systems = [environments.system(name) for name in (options.systems or default).split(",")]
     except ValueError as error:
         p.error(str(error))
     return options
@@ -127,7 +129,7 @@ def measure_row(
     """The rows of a case, one but for start-up."""
     speed = pace(options)
     if case is None:
-        there, rounds = {n: pythons[n] for n in workers if n in startup.SNIPPETS}, 2 if options.quick else 7
+        there, rounds = {n: pythons[n] for n in workers if n in startup.SNIPPETS}, 1 if options.quick else 7
         return startup.run(
             there, options.threads, cores, rounds, options.quick, lambda now: screen.begin("startup", now)
         )

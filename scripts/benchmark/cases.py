@@ -115,8 +115,8 @@ KINDS = {
 }
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 QUICK = {
-    **dict.fromkeys((kind for kind in KINDS if kind != "startup"), ("adam",)),
-    "dense": ("sgd-momentum", "adam", "lamb"),
+    "dense": ("sgd-momentum", "adam"),
+    **dict.fromkeys(("resnet50", "small", "tiny", "float16", "sparse50k", "busy"), ("adam",)),
 }
 
 
