@@ -17,6 +17,7 @@ from mxopt.trainer import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent / "kvstore"))
 from jobs import Job
+from training import parameters, steps
 
 KINDS = [
     {"kvstore": None},
@@ -27,23 +28,10 @@ KINDS = [
 
 
 def made(**options: object) -> tuple[dict[str, Parameter], Trainer]:
-    params = {
-        "w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0),
-        "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5),
-    }
+    params = parameters()
     if options.get("kvstore") == "store":
         options["kvstore"] = kvstore.create("local")
     return params, Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **options)
-
-
-def steps(params: dict[str, Parameter], trainer: Trainer) -> list[list[float]]:
-    for step in range(3):
-        if step == 2:
-            trainer.set_learning_rate(0.5)
-        for p in params.values():
-            p.grad = np.ones(p.shape, np.float32)
-        trainer.step(2)
-    return [p.value.tolist() for p in params.values()]
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)

@@ -1,9 +1,8 @@
 """A worker's connections to the servers: numbered requests, answers in any order, repeats, deadlines.
 
 A request is kept until it is answered. While too much is on the way, requests wait in a backlog, the highest priority
-first. After a silence, Hello asks the server which number it expects: what has not
-arrived is
-sent again, and what may have been answered is asked for again; the server applies a number once.
+first. After a silence, Hello asks the server which number it expects: what has not arrived is sent again, and what may
+have been answered is asked for again; the server applies a number once.
 """
 
 from __future__ import annotations

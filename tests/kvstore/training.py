@@ -10,13 +10,16 @@ from workers import caught
 from mxopt import Parameter, Trainer
 
 
-def train(arguments: dict[str, Any]) -> list[Any]:
-    """A Trainer's steps, with a changed rate and saved states."""
-    params = {
+def parameters() -> dict[str, Parameter]:
+    """Two small ones with multipliers."""
+    return {
         "w": Parameter(np.ones((3, 2), np.float32), wd_mult=0.0),
         "b": Parameter(np.full(2, 2, np.float32), lr_mult=0.5),
     }
-    trainer = Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments)
+
+
+def steps(params: dict[str, Parameter], trainer: Trainer) -> list[Any]:
+    """Three steps with a changed rate: the values after them."""
     for step in range(3):
         if step == 2:
             trainer.set_learning_rate(0.5)
@@ -24,6 +27,12 @@ def train(arguments: dict[str, Any]) -> list[Any]:
             p.grad = np.ones(p.shape, np.float32)
         trainer.step(2)
     return [p.value.tolist() for p in params.values()]
+
+
+def train(arguments: dict[str, Any]) -> list[Any]:
+    """A Trainer's steps."""
+    params = parameters()
+    return steps(params, Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments))
 
 
 def set_data(arguments: dict[str, Any]) -> list[Any]:
