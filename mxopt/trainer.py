@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mxopt import settings, states
+from mxopt import settings
+from mxopt.document import write_file
 from mxopt.errors import ArgumentError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
@@ -267,7 +268,7 @@ class Trainer:
         if self._update_on_kvstore:
             self._kvstore.save_optimizer_states(fname, dump_optimizer=True)
         else:
-            states.write_file(fname, self._updater.get_states(dump_optimizer=True))
+            write_file(fname, self._updater.get_states(dump_optimizer=True))
 
     def load_states(self, fname: str) -> None:
         """Takes optimizer, states and update counts from a file. The parameters' own multipliers stay."""

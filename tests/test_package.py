@@ -31,7 +31,7 @@ def python(code: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT.parent).stdout
 
 
-@pytest.mark.parametrize("statement", ["import mxopt", "import mxopt; mxopt.create('adam')", "import mxopt.states"])
+@pytest.mark.parametrize("statement", ["import mxopt", "import mxopt; mxopt.create('adam')", "import mxopt.document"])
 def test_importing_brings_in_nothing_heavy(statement: str) -> None:
     loaded = python(f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])")
     assert loaded.strip() == "[]"
@@ -72,7 +72,8 @@ LAYERS = [
     ["mxopt.rules", "mxopt.errors"],
     ["mxopt.settings", "mxopt.device", "mxopt.sparse"],
     ["mxopt.engine"],
-    ["mxopt.optimizer", "mxopt.lr_scheduler", "mxopt.states", "mxopt.config", "mxopt.parameter"],
+    ["mxopt.document"],
+    ["mxopt.optimizer", "mxopt.lr_scheduler", "mxopt.parameter"],
 ]
 
 

@@ -16,8 +16,9 @@ from bitwise import Run, array, assert_same, flat
 from table import CROSSED, ROWS, Row, crossed_id
 
 import mxopt
-from mxopt import states
+from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import StatesError
+from mxopt.optimizer.states import load
 
 pytestmark = pytest.mark.filterwarnings("ignore:b?float16 weights without")
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:b?float16 weights without")
 
 
 def test_a_small_document_byte_by_byte() -> None:
-    document = states.dump_document({"w": (np.array([1.0, -2.0], np.float32), None)})
+    document = dump_document({"w": (np.array([1.0, -2.0], np.float32), None)})
     header = bytes.fromhex(
         "82"  # a map of two
         "a7636f6e74656e74"  # "content":
@@ -48,7 +49,7 @@ def test_a_small_document_byte_by_byte() -> None:
 def test_arrays_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> None:
     x = array(np.random.default_rng(0), shape, dtype, special=dtype != "int64")
     for given_array in (x, x.copy(order="F"), np.stack([x, x], -1)[..., 0]):
-        back = states.load_document(states.dump_document({"x": given_array}))["x"]
+        back = load_document(dump_document({"x": given_array}))["x"]
         assert (back.dtype, back.shape) == (x.dtype, shape)
         assert back.tobytes() == x.tobytes()
         assert back.flags.writeable
@@ -57,15 +58,15 @@ def test_arrays_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> No
 
 def test_everything_else_comes_back_as_it_was() -> None:
     content = {1: None, "a": [True, -5, 2**64 - 1, -(2**63), 1e300, "text", b"\x00"], -2: {"nested": ((), [], {})}}
-    assert states.load_document(states.dump_document(content)) == content
-    scalar = states.load_document(states.dump_document({"x": np.float32(0.5), "n": np.int64(3)}))
+    assert load_document(dump_document(content)) == content
+    scalar = load_document(dump_document({"x": np.float32(0.5), "n": np.int64(3)}))
     assert scalar == {"x": 0.5, "n": 3}
 
 
 @pytest.mark.parametrize("bad", [object(), {1, 2}, 2**70, np.array([1j]), np.array([object()]), lambda: 0])
 def test_what_the_format_cannot_hold_is_refused(bad: Any) -> None:
     with pytest.raises(StatesError):
-        states.dump_document({"x": bad})
+        dump_document({"x": bad})
 
 
 def small_document() -> bytes:
@@ -143,7 +144,7 @@ def test_a_run_goes_on_in_a_fresh_process(tmp_path: Path) -> None:
     runs = [Run(row.make(), [array(rng, (40,), "float32")]) for row in ROWS]
     for k, run in enumerate(runs):
         run.step([array(rng, (40,), "float32")])
-        states.write_file(tmp_path / f"{k}.states", run.updater.get_states(dump_optimizer=True))
+        write_file(tmp_path / f"{k}.states", run.updater.get_states(dump_optimizer=True))
     np.savez(tmp_path / "before.npz", *[run.weights[0] for run in runs])
     code = f"""
 import pathlib, numpy as np, mxopt
@@ -166,10 +167,10 @@ np.savez(folder / "after.npz", *after)
 
 def test_states_of_bfloat16_and_without_updates() -> None:
     updater = mxopt.get_updater(mxopt.create("adam"))
-    assert states.load(updater.get_states()).states == {}
+    assert load(updater.get_states()).states == {}
     weight = np.ones(3, ml_dtypes.bfloat16)
     updater("w", weight.copy(), weight)
-    loaded = states.load(updater.get_states()).states["w"]
+    loaded = load(updater.get_states()).states["w"]
     assert_same(flat(loaded), flat(updater.states["w"]))
 
 
@@ -213,7 +214,7 @@ def test_a_schedule_of_ones_own_comes_back() -> None:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.states"
-    states.write_file(path, b"old")
+    write_file(path, b"old")
     for function in ("fsync", "replace"):
         with monkeypatch.context() as broken:
 
@@ -222,8 +223,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
             broken.setattr(os, function, fail)
             with pytest.raises(OSError, match="full"):
-                states.write_file(path, b"new")
+                write_file(path, b"new")
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
-    states.write_file(str(path), b"new")
+    write_file(str(path), b"new")
     assert path.read_bytes() == b"new"

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sklearn.datasets import load_digits
 
 import mxopt
-from mxopt.states import dump_document, load_document, write_file
+from mxopt.document import dump_document, load_document, write_file
 
 EPOCHS, BATCH, HIDDEN = 40, 64, 256
 RATES = {"adam": 3e-3, "sgd": 0.1, "nag": 0.1, "lamb": 0.02, "rmsprop": 1e-3}

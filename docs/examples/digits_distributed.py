@@ -16,7 +16,7 @@ import numpy as np
 from digits import BATCH, RATES, accuracy, fingerprint, gradients, load_data, new_weights
 
 import mxopt
-from mxopt.states import dump_document, write_file
+from mxopt.document import dump_document, write_file
 
 EPOCHS = 30
 

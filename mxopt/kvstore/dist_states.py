@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mxopt import states
+from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.connection import Call
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Stripe, needs_whole
+from mxopt.optimizer import states as updater_states
 
 if TYPE_CHECKING:
     from mxopt.kvstore.dist import DistKVStore
@@ -38,17 +39,17 @@ def save(store: DistKVStore, fname: str, dump_optimizer: bool) -> None:
     held = optimizer.get_counts()
     try:
         optimizer.set_counts({**held, "num_update": num_update, "devices": {0: counts}})
-        document = states.dump(found, optimizer, dump_optimizer)
+        document = updater_states.dump(found, optimizer, dump_optimizer)
     finally:
         optimizer.set_counts(held)
-    states.write_file(fname, document)
+    write_file(fname, document)
 
 
 def load(store: DistKVStore, fname: str) -> None:
     """Gives the servers the states of a file."""
     if store._optimizer is None:
         raise AssertionError("there is nothing to load the states into: call set_optimizer first")
-    loaded = states.load(Path(fname).read_bytes())
+    loaded = updater_states.load(Path(fname).read_bytes())
     optimizer = loaded.make_optimizer()
     unknown = [k for k in loaded.states if k not in store._held.metas]
     if unknown:
@@ -65,7 +66,7 @@ def load(store: DistKVStore, fname: str) -> None:
             content: dict[str, Any] = {"count": counts.get(meta.key)}
             if meta.key in loaded.states:
                 content["state"] = _cut(loaded.states[meta.key], meta, stripe)
-            _store(store, meta, stripe, states.dump_document(content))
+            _store(store, meta, stripe, dump_document(content))
     assert store._followed is not None
     store._followed.restore(counts)
     if optimizer is not None:
@@ -86,7 +87,7 @@ def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:
             raise StatesError(f"server {stripe.server} sent the states of key {meta.key!r} only in part")
         parts.append(part)
         size, whole = size + len(part), answers[0].total
-    return states.load_document(b"".join(parts))
+    return load_document(b"".join(parts))
 
 
 def _store(store: DistKVStore, meta: Meta, stripe: Stripe, document: bytes) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from mxopt.config import ATTRIBUTES, optimizer_config
 from mxopt.experimental.optim.keyed import KeyedOptimizer
 from mxopt.kvstore.connection import Channel
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import Optimizer
+from mxopt.optimizer.config import ATTRIBUTES, optimizer_config
 
 
 class Followed:

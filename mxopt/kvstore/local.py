@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt import states
+from mxopt.document import write_file
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError
 from mxopt.experimental import optim as experimental
@@ -161,7 +161,7 @@ class KVStore(KVStoreBase):
         for."""
         if not isinstance(self._updater, Updater):
             raise AssertionError("there are no states to save: call set_optimizer first")
-        states.write_file(fname, self._updater.get_states(dump_optimizer))
+        write_file(fname, self._updater.get_states(dump_optimizer))
 
     def load_optimizer_states(self, fname: str) -> None:
         """Takes the optimizer's states, and the optimizer if there, from the file `fname`."""

@@ -256,7 +256,7 @@ class SetOptimizer(Message, tag=29):
 
 
 class FetchStates(Message, tag=30):
-    """Asks for a key's optimizer state as a document of `mxopt.states`, from byte `offset` on."""
+    """Asks for a key's optimizer state as a document of `mxopt.document`, from byte `offset` on."""
 
     seq: Whole
     key: Key

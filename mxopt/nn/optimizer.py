@@ -237,7 +237,7 @@ class Optimizer:
         """Everything a resumed run needs to give the same bits: copies of the states, the step, the fixed rates.
 
         States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them. The parameters
-        themselves and the hyper-parameters are not in it. `mxopt.states.dump_document` makes bytes of it.
+        themselves and the hyper-parameters are not in it. `mxopt.document.dump_document` makes bytes of it.
         """
         return saving.state_dict(self)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mxopt import states as states_format
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError
+from mxopt.optimizer import states as updater_states
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 
 
@@ -124,14 +124,14 @@ class Updater:
         dump_optimizer : bool
             Put in the optimizer too: its registered name and plain arguments, its scheduler, its multipliers.
         """
-        return states_format.dump(self.states, self.optimizer, dump_optimizer)
+        return updater_states.dump(self.states, self.optimizer, dump_optimizer)
 
     def set_states(self, states: bytes) -> None:
         """Takes over what `get_states` returned: states and counts, and the optimizer if it is in there.
 
         Raises StatesError where the bytes are damaged or foreign; the updater is as before then.
         """
-        loaded = states_format.load(states)
+        loaded = updater_states.load(states)
         made = loaded.make_optimizer()
         optimizer = self.optimizer if made is None else self.optimizer.replaced_by(made)
         loaded.restore_counts(optimizer)

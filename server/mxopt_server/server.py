@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt import states
+from mxopt.document import dump_document, load_document
 from mxopt.errors import JobFailedError, KVStoreError, MXOptError, ProtocolError
 from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
@@ -297,7 +297,7 @@ class Server:
             content["num_update"] = optimizer.num_update if optimizer else 0
             if self.table.updater is not None and entry.key in self.table.updater.states:
                 content["state"] = self.table.state(entry)
-            worker.document = states.dump_document(content)
+            worker.document = dump_document(content)
         part = worker.document[request.offset : request.offset + CHUNK]
         self._reply(worker, m.Chunk(request.seq, len(worker.document), [part]))
 
@@ -314,7 +314,7 @@ class Server:
         if len(worker.arriving) >= request.total:
             document, worker.arriving = bytes(worker.arriving), bytearray()
             if self.table.loads.get(request.key, 0) < request.event:
-                content = states.load_document(document)
+                content = load_document(document)
                 self.table.set_state(entry, content.get("state", ABSENT), content.get("count"))
                 self.table.loads[request.key] = request.event
         self._done(worker, request.seq)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt import states
+from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import StatesError
 from mxopt.sparse import RowSparse
 from mxopt_server.entries import Entry
@@ -28,8 +28,8 @@ VERSION = 1
 
 def save(server: Server, path: Path) -> None:
     """Writes a snapshot of `server` to `path`."""
-    document = states.dump_document(record(server))
-    states.write_file(path, document)
+    document = dump_document(record(server))
+    write_file(path, document)
     server.durable = {rank: worker.expects - 1 for rank, worker in server.workers.items()}
 
 
@@ -69,7 +69,7 @@ def restore(server: Server, path: Path) -> bool:
     """
     if not path.exists():
         return False
-    content = states.load_document(path.read_bytes())
+    content = load_document(path.read_bytes())
     if content.get("kind") != "mxopt-server snapshot" or content.get("version") != VERSION:
         raise StatesError(f"{path} is no snapshot of this version of mxopt-server")
     if content["rank"] != server.rank:

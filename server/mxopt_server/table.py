@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.config import ATTRIBUTES, make_optimizer
 from mxopt.errors import KVStoreError, NotInitializedError
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import DCASGD, Optimizer, Updater
+from mxopt.optimizer.config import ATTRIBUTES, make_optimizer
 from mxopt.sparse import RowSparse
 from mxopt_server.entries import Entry, Part, cut, total
 from mxopt_server.rounds import Contribution, Group, Request

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optim_table import STEPS, arrays_in, bits, every, grads_of, normal
 
-from mxopt import states
+from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.experimental import optim
 from mxopt.parameter import Parameter
@@ -23,7 +23,7 @@ def test_training_goes_on_from_a_saved_state_to_the_last_bit(make: Any) -> None:
         first(grads_of(step))
     copies = [w.copy() for w in weights]
     second = make(copies)
-    second.load_state_dict(states.load_document(states.dump_document(first.state_dict())))
+    second.load_state_dict(load_document(dump_document(first.state_dict())))
     for step in range(3, STEPS):
         first.param_groups[0]["lr"] = second.param_groups[0]["lr"] = 0.1 / step
         first(grads_of(step))

@@ -9,7 +9,7 @@ import pytest
 from experimental_data import decode, document, numbers
 
 import mxopt
-from mxopt import states
+from mxopt.document import dump_document, load_document
 from mxopt.experimental import optim
 from mxopt.experimental.optim import lr_scheduler
 from mxopt.experimental.optim.lr_scheduler.base import groups_of
@@ -59,7 +59,7 @@ def test_a_restored_schedule_goes_on_to_the_last_bit(case: dict[str, Any], middl
     whole, first, second = (make(case, o) for o in (whole_optimizer, first_optimizer, second_optimizer))
     for number in range(middle):
         step(first, case, number)
-    document = states.load_document(states.dump_document(first.state_dict()))
+    document = load_document(dump_document(first.state_dict()))
     second.load_state_dict(document)
     for number in range(case["steps"]):
         step(whole, case, number)

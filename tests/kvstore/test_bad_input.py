@@ -5,7 +5,7 @@ from __future__ import annotations
 import zmq
 from jobs import SERVE, Job
 
-from mxopt import states
+from mxopt.document import load_document
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
 
@@ -72,7 +72,7 @@ def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running
         assert job.run("bad_input.fills_the_disk", {"snapshot": str(path)}) == [-3]
         assert job.ended() == [0, 0]
         assert f"the snapshot {path} couldn't be written, the last one stays" in job.servers[0].output
-    saved = states.load_document(path.read_bytes())
+    saved = load_document(path.read_bytes())
     assert [entry["key"] for entry in saved["entries"]] == ["small"]
     assert list(tmp_path.iterdir()) == [path]  # nothing half-written
 

@@ -125,10 +125,10 @@ def test_a_server_started_again_carries_on_from_its_snapshot_or_says_it_has_lost
         worker.wait_for("HALFWAY")
         if snapshot:
             deadline = time.monotonic() + 10
-            from mxopt import states
+            from mxopt.document import load_document
 
             path = tmp_path / "server-0"
-            while not path.exists() or states.load_document(path.read_bytes())["workers"][0]["expects"] < 6:
+            while not path.exists() or load_document(path.read_bytes())["workers"][0]["expects"] < 6:
                 assert time.monotonic() < deadline
         job.servers[0].kill()
         job.servers[0].finish()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import mxopt
-from mxopt import nn, states
+from mxopt import nn
+from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.parameter import Parameter
 from mxopt.sparse import row_sparse_array
@@ -84,12 +85,12 @@ def test_resumed_run_gives_the_same_bits(make: Any, rng: np.random.Generator) ->
     first, second = ([gradients(rng, straight) for _ in range(4)] for _ in range(2))
     for step in first:
         optimizer(step)
-    document = states.dump_document(optimizer.state_dict())
+    document = dump_document(optimizer.state_dict())
     resumed = [Parameter(v, p.name) for v, p in zip(values(straight), straight, strict=True)]
     for step in second:
         optimizer(step)
     other = make(resumed, weight_decay=0.01)
-    other.load_state_dict(states.load_document(document))
+    other.load_state_dict(load_document(document))
     for step in second:
         other(step)
     for a, b in zip(straight, resumed, strict=True):
@@ -102,7 +103,7 @@ def test_refused_gradient_changes_nothing_and_is_named(make: Any, rng: np.random
     optimizer = make([{"params": kept[:1]}, {"params": kept[1:]}])
     good = gradients(rng, kept)
     optimizer(good)
-    before, state = values(kept), states.dump_document(optimizer.state_dict())
+    before, state = values(kept), dump_document(optimizer.state_dict())
     bad = {
         "shape": np.ones(7, F32),
         "dtype": np.ones((2, 3, 2), complex),
@@ -119,7 +120,7 @@ def test_refused_gradient_changes_nothing_and_is_named(make: Any, rng: np.random
             optimizer(count)
     with pytest.raises(TypeError, match="must be a tuple"):
         optimizer(good[0])
-    assert states.dump_document(optimizer.state_dict()) == state
+    assert dump_document(optimizer.state_dict()) == state
     for a, b in zip(before, kept, strict=True):
         np.testing.assert_array_equal(a, b.value)
 
@@ -190,13 +191,13 @@ def test_states_of_another_optimizer_are_refused_and_say_what_differs(rng: np.ra
         "no state_dict": {"optimizer": "Adam"},
         "2$": nn.Adam([{"params": of[:1], "lr": 0.1}, {"params": of[1:]}]).state_dict(),
     }
-    before = states.dump_document(adam.state_dict())
+    before = dump_document(adam.state_dict())
     for message, document in wrong.items():
         with pytest.raises(StatesError, match=message):
             adam.load_state_dict(document)
     with pytest.raises(StatesError, match="eta"):
         nn.ASGD(of).load_state_dict({**nn.ASGD(of).state_dict(), "eta": [0.1]})
-    assert states.dump_document(adam.state_dict()) == before
+    assert dump_document(adam.state_dict()) == before
 
 
 def test_changed_rates_are_saved_and_unnamed_parameters_go_by_position(rng: np.random.Generator) -> None:

@@ -13,10 +13,10 @@ from mxopt_server import snapshot
 from mxopt_server.server import Server
 
 import mxopt
-from mxopt.config import optimizer_config
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.optimizer.config import optimizer_config
 
 ONES = np.ones(2, np.float32).tobytes()
 LARGE = b"\xab" * wire.SMALL  # a frame of its own
@@ -269,7 +269,7 @@ def test_a_failed_snapshot_leaves_the_old_one_and_the_server_running(tmp_path, m
         raise OSError(28, "No space left on device")
 
     peer.ask(0, push(3))
-    monkeypatch.setattr("mxopt.states.os.fsync", full)
+    monkeypatch.setattr("mxopt.document.os.fsync", full)
     attached.save()
     assert (tmp_path / "s").read_bytes() == before
     assert isinstance(peer.ask(0, push(4)), m.Values)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mxopt import states as states_format
 from mxopt.errors import StatesError
 from mxopt.experimental.optim.groups import Slot
 from mxopt.experimental.optim.keyed import KeyedOptimizer
+from mxopt.optimizer import states as updater_states
 from mxopt.optimizer.base import Index
 
 
@@ -49,14 +49,14 @@ class DirectUpdater:
                 found[index] = tuple(np.array(kept[n]) if type(kept[n]) is float else kept[n] for n in names)
         counts = {index: slot.step for index, slot in enumerate(self._slots) if slot.step}
         self.optimizer.set_counts({"num_update": max(counts.values(), default=0), "devices": {0: counts}})
-        return states_format.dump(found, self.optimizer, dump_optimizer)
+        return updater_states.dump(found, self.optimizer, dump_optimizer)
 
     def set_states(self, states: bytes) -> None:
         """Takes over what `get_states` returned.
 
         Raises StatesError where the bytes are damaged or foreign, or of other parameters; nothing has changed then.
         """
-        loaded = states_format.load(states)
+        loaded = updater_states.load(states)
         made = self.optimizer.alike(loaded.make_optimizer() or self.optimizer)
         counts = loaded.counts["devices"].get(0, {})
         found = {}

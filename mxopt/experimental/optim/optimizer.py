@@ -178,7 +178,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """All options and states, by parameter name, as plain data and copies of the arrays: what
-        `mxopt.states.dump_document` can carry. Training goes on from it to the last bit, given the same weights."""
+        `mxopt.document.dump_document` can carry. Training goes on from it to the last bit, given the same weights."""
         return saving.state_dict(self, self._members)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

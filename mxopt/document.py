@@ -16,17 +16,14 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from mxopt import config
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
-from mxopt.optimizer.base import Index, Optimizer
 
 MAGIC = b"mxopt\r\n\x1a"
 VERSION = 1
@@ -132,44 +129,6 @@ def _decode(x: Any, loaded: list[np.ndarray]) -> Any:
     if kind not in ("tuple", "list"):
         raise StatesError(f"an unknown kind {kind!r}")
     return (tuple if kind == "tuple" else list)(_decode(v, loaded) for v in content)
-
-
-# An updater's states.
-
-
-@dataclass
-class Loaded:
-    """What `load` read."""
-
-    states: dict[Index, Any]
-    counts: dict[str, Any]
-    config: dict[str, Any] | None
-
-    def make_optimizer(self) -> Optimizer | None:
-        """The optimizer, where one was saved."""
-        return None if self.config is None else config.make_optimizer(self.config)
-
-    def restore_counts(self, optimizer: Optimizer) -> None:
-        """Makes `optimizer` count on from where the saved one was."""
-        optimizer.set_counts(self.counts)
-
-
-def dump(states: dict[Index, Any], optimizer: Optimizer, dump_optimizer: bool) -> bytes:
-    """The states of an updater, with the update counts, and the optimizer if asked for."""
-    content = {
-        "states": states,
-        "counts": optimizer.get_counts(),
-        "optimizer": config.optimizer_config(optimizer) if dump_optimizer else None,
-    }
-    return dump_document(content)
-
-
-def load(document: bytes) -> Loaded:
-    """Reads what `dump` wrote. Raises StatesError where it is anything else."""
-    content = load_document(document)
-    if content.keys() != {"states", "counts", "optimizer"} or not isinstance(content["states"], dict):
-        raise StatesError(f"this is no document of an updater's states; it holds {', '.join(map(str, content))}")
-    return Loaded(content["states"], content["counts"], content["optimizer"])
 
 
 def write_file(path: str | os.PathLike[str], document: bytes) -> None:
