@@ -10,11 +10,14 @@ the rest   the arrays' bytes, in the order and of the sizes the header gives
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import math
 import os
+import secrets
+import stat
 import struct
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -132,20 +135,41 @@ def _decode(x: Any, loaded: list[np.ndarray]) -> Any:
 
 
 def write_file(path: str | os.PathLike[str], document: bytes) -> None:
-    """Writes a file so that there is always either the old one or the new one: to a temporary name, synced, renamed."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Writes a file so that there is always either the old one or the new one: to a temporary name, synced, renamed.
+
+    A file that is there keeps its mode, its owner where that may be set, and the links that lead to it. What is no
+    regular file, as `/dev/stdout`, is written into. Raises OSError where the file can't be written; it is as it was
+    then.
+    """
+    target = Path(os.path.realpath(path))  # the file itself: a link to it stays one
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        old = None
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        with open(path, "wb") as file:
+            file.write(document)
+        return
+    if old is not None and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is there, and may not be written", str(path))
+    mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
+    temporary = target.parent / f".mxopt.{secrets.token_hex(8)}"  # short, whatever the length of the file's own name
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode & 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
+            if old is not None and hasattr(os, "fchown"):
+                with contextlib.suppress(PermissionError):
+                    os.fchown(handle, old.st_uid, old.st_gid)
+                os.fchmod(handle, mode)
             file.write(document)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_DIRECTORY)
+        folder = os.open(target.parent, os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:

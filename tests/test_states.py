@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -228,3 +229,62 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         assert list(tmp_path.iterdir()) == [path]
     write_file(str(path), b"new")
     assert path.read_bytes() == b"new"
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def test_a_new_file_has_the_umasks_mode_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_file(tmp_path / "new", b"new")
+        assert mode_of(tmp_path / "new") == 0o640
+        for mode in (0o600, 0o664, 0o666, 0o755):
+            (tmp_path / "old").write_bytes(b"old")
+            (tmp_path / "old").chmod(mode)
+            write_file(tmp_path / "old", b"new")
+            assert (mode_of(tmp_path / "old"), (tmp_path / "old").read_bytes()) == (mode, b"new")
+    finally:
+        os.umask(before)
+
+
+def test_a_link_stays_a_link_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    file, link, chain = tmp_path / "elsewhere" / "model", tmp_path / "link", tmp_path / "chain"
+    link.symlink_to("elsewhere/model")  # of a file that isn't there yet
+    chain.symlink_to(link)
+    for path in (link, chain, link):
+        write_file(path, str(path).encode())
+        assert file.read_bytes() == str(path).encode()
+        assert not file.is_symlink()
+        assert link.is_symlink()
+        assert chain.is_symlink()
+    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["model"]
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+    for name in ("n" * 250, "ö" * 127 + "o"):
+        write_file(tmp_path / name, b"once")
+        write_file(tmp_path / name, b"twice")
+        assert (tmp_path / name).read_bytes() == b"twice"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_regular_file_is_written_into(tmp_path: Path) -> None:
+    write_file(os.devnull, b"gone")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_file(tmp_path / "folder", b"")
+    with pytest.raises(FileNotFoundError):
+        write_file(tmp_path / "nowhere" / "file", b"")
+
+
+def test_a_file_that_may_not_be_written_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everything
+    with pytest.raises(PermissionError, match="model"):
+        write_file(path, b"new")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
