@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mxopt
+from mxopt import document
 from mxopt.curves import curve
 from mxopt.errors import StatesError
 from mxopt.experimental import optim
@@ -105,6 +106,151 @@ def test_a_sequence_refuses_what_it_cannot_run() -> None:
             schedules.SequentialLR(optimizer, parts, milestones)
     with pytest.raises(TypeError, match="ReduceLROnPlateau"):
         schedules.SequentialLR(optimizer, [one, schedules.ReduceLROnPlateau(optimizer)], [1])
+
+
+SEQUENCES: dict[str, Callable[[Any, int], schedules.LRScheduler]] = {
+    "two": lambda o, last: schedules.SequentialLR(
+        o, [schedules.ConstantLR(o, 0.1, 20), schedules.ExponentialLR(o, 0.9)], [3], last
+    ),
+    "restarts": lambda o, last: schedules.SequentialLR(
+        o, [schedules.LinearLR(o, 0.1, 1.0, 4), schedules.CosineAnnealingWarmRestarts(o, 3, 2, 0.01)], [4], last
+    ),
+    "nested": lambda o, last: schedules.SequentialLR(
+        o,
+        [
+            schedules.SequentialLR(o, [schedules.ConstantLR(o, 0.5, 2), TABLE["MultiplicativeLR"](schedules, o)], [2]),
+            schedules.SequentialLR(o, [schedules.StepLR(o, 2, 0.5), schedules.ExponentialLR(o, 0.9)], [3]),
+        ],
+        [5],
+        last,
+    ),
+    "warm restarts": lambda o, last: schedules.CosineAnnealingWarmRestarts(o, 3, 2, 0.01, last),
+    "warm restarts of one length": lambda o, last: schedules.CosineAnnealingWarmRestarts(o, 4, 1, 0.01, last),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("last", [0, 2, 3, 4, 6, 8, 13])
+def test_a_schedule_resumed_by_its_last_epoch_has_the_rates_of_an_uninterrupted_run(make: Any, last: int) -> None:
+    whole, resumed = sgd(1.0), sgd(1.0)
+    resumed.param_groups[0]["initial_lr"] = 1.0
+    schedule = make(whole, -1)
+    for _ in range(last + 1):
+        schedule.step()
+    other = make(resumed, last)
+    for _ in range(9):
+        assert rate(resumed) == rate(whole)
+        assert (other.last_epoch, other.get_last_lr()) == (schedule.last_epoch, schedule.get_last_lr())
+        schedule.step()
+        other.step()
+
+
+def test_a_sequence_within_a_sequence_runs_as_it_does_alone() -> None:
+    def inner(o: Any) -> Any:
+        return schedules.SequentialLR(o, [schedules.ConstantLR(o, 0.5, 2), schedules.ExponentialLR(o, 0.9)], [2])
+
+    alone, part = sgd(), sgd()
+    first, second = inner(alone), schedules.SequentialLR(part, [inner(part), schedules.ExponentialLR(part, 0.8)], [4])
+    for _ in range(4):
+        assert rate(part) == rate(alone)
+        first.step()
+        second.step()
+    assert rate(part) == 0.1  # the second schedule's step 0
+
+
+GROWING = {**TABLE, "ReduceLROnPlateau": lambda s, o: s.ReduceLROnPlateau(o, factor=0.5, patience=0)}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_group_that_is_added_joins_the_schedule(name: str) -> None:
+    optimizer = sgd()
+    schedule = GROWING[name](schedules, optimizer)
+    metric = (1.0,) if name == "ReduceLROnPlateau" else ()
+    schedule.step(*metric)
+    optimizer.add_param_group({"params": [np.zeros(1, np.float32)], "lr": 0.1})
+    late = sgd()  # a new group under a formula of the step goes where one that was there from the first goes
+    late_schedule = GROWING[name](schedules, late)
+    late_schedule.step(*metric)
+    for _ in range(5):
+        schedule.step(*metric)
+        late_schedule.step(*metric)
+        assert len(schedule.get_last_lr()) == len(schedule.base_lrs) == 2
+        assert schedule.get_last_lr() == [g["lr"] for g in optimizer.param_groups]
+        assert rate(optimizer) == rate(late)
+    assert optimizer.param_groups[1]["initial_lr"] == 0.1
+
+
+def test_a_group_cannot_join_a_schedule_that_has_other_numbers_for_each() -> None:
+    optimizer = sgd(0.1, 0.2)
+    schedule = schedules.CyclicLR(optimizer, [0.01, 0.02], [0.1, 0.2], 3)
+    optimizer.add_param_group({"params": [np.zeros(1, np.float32)]})
+    before = schedule.state_dict()
+    with pytest.raises(ValueError, match="lowest_lrs for each of 2 groups, and the optimizer has 3"):
+        schedule.step()
+    assert schedule.state_dict() == before
+
+
+def test_a_step_that_fails_is_not_counted() -> None:
+    def factor(t: int) -> float:
+        if t == 3:
+            raise RuntimeError("no number")
+        return 0.5
+
+    for good, make in (
+        (2, lambda o: schedules.LambdaLR(o, factor)),
+        (4, lambda o: schedules.SequentialLR(o, [schedules.ConstantLR(o, 0.5, 9), schedules.LambdaLR(o, factor)], [2])),
+    ):
+        schedule = make(sgd(0.4, 0.2))
+        for _ in range(good):
+            schedule.step()
+        before = schedule.state_dict()
+        with pytest.raises(RuntimeError):
+            schedule.step()
+        assert schedule.state_dict() == before
+
+
+def test_cosine_beside_a_plateau_never_brings_a_rate_below_0() -> None:
+    optimizer = sgd(0.05)
+    cosine = schedules.CosineAnnealingLR(optimizer, 9, eta_min=0.001)
+    other = schedules.MultiplicativeLR(optimizer, lambda t: 0.6)
+    seen = []
+    for _ in range(40):
+        cosine.step()
+        other.step()
+        seen.append(rate(optimizer))
+    assert min(seen) == 0.0
+    assert cosine.last_epoch == other.last_epoch == 40
+
+
+def test_numpys_numbers_go_wherever_a_number_goes() -> None:
+    f, i = np.float32, np.int64
+    for plain, made in (
+        (lambda o: schedules.StepLR(o, 3, 0.5), lambda o: schedules.StepLR(o, i(3), f(0.5))),
+        (lambda o: schedules.MultiStepLR(o, [2, 4], 0.5), lambda o: schedules.MultiStepLR(o, np.array([2, 4]), f(0.5))),
+        (lambda o: schedules.LinearLR(o, 0.25, 0.5, 4), lambda o: schedules.LinearLR(o, f(0.25), f(0.5), i(4))),
+        (lambda o: schedules.CosineAnnealingLR(o, 5, 0.25), lambda o: schedules.CosineAnnealingLR(o, i(5), f(0.25))),
+        (
+            lambda o: schedules.CyclicLR(o, 0.25, 0.5, 2),
+            lambda o: schedules.CyclicLR(o, f(0.25), np.array([0.5]), i(2)),
+        ),
+        (
+            lambda o: schedules.CosineAnnealingWarmRestarts(o, 2, 2, 0.25),
+            lambda o: schedules.CosineAnnealingWarmRestarts(o, i(2), i(2), f(0.25)),
+        ),
+    ):
+        first, second = plain(sgd()), made(sgd())
+        for _ in range(6):
+            first.step()
+            second.step()
+            assert first.get_last_lr() == second.get_last_lr()
+        assert document.load_document(document.dump_document(second.state_dict())) == first.state_dict()
+
+
+def test_a_plateau_takes_pytorchs_loss() -> None:
+    torch = pytest.importorskip("torch")
+    schedule = schedules.ReduceLROnPlateau(sgd(), patience=np.int64(3))
+    schedule.step(torch.full((2,), 1.5, requires_grad=True).sum())
+    assert schedule.best == 3.0
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def number(name: str, value: Any, nan: bool = False) -> float:
     elif tuple(value.shape):
         raise ArgumentError(f"{name} must be a single number, got an array of shape {tuple(value.shape)}")
     else:
-        result = float(np.asarray(value))
+        result = float(value.item() if hasattr(value, "item") else np.asarray(value))
     if math.isnan(result) and not nan:
         raise ArgumentError(f"{name} is NaN")
     return result
@@ -34,7 +34,7 @@ def number(name: str, value: Any, nan: bool = False) -> float:
 
 def real(name: str, value: Any) -> float:
     """A float and nothing else, where the documentation is strict."""
-    if not isinstance(value, float):
+    if not isinstance(value, float | np.floating):
         raise ArgumentTypeError(f"{name} must be a float, got {value!r}")
     return number(name, value)
 
@@ -68,7 +68,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def pair(name: str, value: Any) -> tuple[float, float]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
+    if not isinstance(value, tuple | list | np.ndarray) or np.shape(value) != (2,):
         raise ArgumentTypeError(f"{name} must be a pair of numbers, got {value!r}")
     return number(f"{name}[0]", value[0]), number(f"{name}[1]", value[1])
 

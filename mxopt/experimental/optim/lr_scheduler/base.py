@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
+
+import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, StatesError
 
@@ -84,11 +88,10 @@ class LRScheduler:
     """
 
     hidden: ClassVar[tuple[str, ...]] = ("optimizer", "groups")  # what is no state of its own
+    by_group: ClassVar[tuple[str, ...]] = ()  # attributes that are lists with an item for each group
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        whole("last_epoch", last_epoch)
-        if last_epoch < -1:
-            raise ArgumentError(f"last_epoch must be -1 or more, got {last_epoch}")
+        last_epoch = at_least("last_epoch", last_epoch, -1)
         self.optimizer = optimizer
         self.groups = groups_of(optimizer)
         for number, group in enumerate(self.groups):
@@ -114,10 +117,54 @@ class LRScheduler:
         return None
 
     def step(self, epoch: float | None = None) -> None:
-        """Sets the rates of the next step, or those of step `epoch`."""
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        rates = None if epoch is None else self.closed_form(epoch)
-        self._set(self.get_lr() if rates is None else rates)
+        """Sets the rates of the next step, or those of step `epoch`.
+
+        A group that the optimizer was given since then joins in, with the rate it has as its initial one. Raises
+        ArgumentError where the schedule has other numbers for each group. Whatever is raised, nothing has been changed.
+        """
+        with self.as_one():
+            self.last_epoch = self.last_epoch + 1 if epoch is None else number("epoch", epoch)
+            rates = None if epoch is None else self.closed_form(self.last_epoch)
+            self._set(self.get_lr() if rates is None else rates)
+
+    def rewind(self) -> None:
+        """Takes back the step that the constructor took: for a sequence, which says when its schedules take theirs."""
+        self.last_epoch -= 1
+
+    def begin(self) -> None:
+        """Sets the rates of step 0: for a sequence, at a milestone."""
+        self.step(0)
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """What is changed within, of the schedule and of the groups' rates, is changed as a whole or not at all."""
+        before, rates = dict(vars(self)), [group["lr"] for group in self.groups]
+        try:
+            self._admit()
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            for group, rate in zip(self.groups, rates, strict=True):
+                group["lr"] = rate
+            raise
+
+    def _admit(self) -> None:
+        """Takes in the groups that are new."""
+        known, new = len(self.base_lrs), list(self.groups[len(self.base_lrs) :])
+        if not new:
+            return
+        for name in self.by_group:
+            values = getattr(self, name)
+            if any(value != values[0] for value in values):
+                raise ArgumentError(
+                    f"{type(self).__name__} has {name} for each of {known} groups, and the optimizer has"
+                    f" {len(self.groups)} by now: make a new schedule"
+                )
+            setattr(self, name, [*values, *values[:1] * len(new)])
+        for group in new:
+            group.setdefault("initial_lr", group["lr"])
+        self.base_lrs = [*self.base_lrs, *(float(group["initial_lr"]) for group in new)]
 
     def _set(self, rates: list[float]) -> None:
         for group, rate in zip(self.groups, rates, strict=True):
@@ -183,27 +230,28 @@ def has_functions(value: Any) -> bool:
 
 
 def whole(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ArgumentTypeError(f"{name} must be an int, got {value!r}")
-    return value
+    return int(value)
 
 
 def real(name: str, value: Any) -> float:
-    if not isinstance(value, float):
+    if not isinstance(value, float | np.floating):
         raise ArgumentTypeError(f"{name} must be a float, got {value!r}")
-    return _not_nan(name, value)
+    return _not_nan(name, float(value))
 
 
 def number(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
     return _not_nan(name, float(value))
 
 
 def share(name: str, value: Any) -> float:
-    if not 0 <= number(name, value) <= 1:
+    found = number(name, value)
+    if not 0 <= found <= 1:
         raise ArgumentError(f"{name} must be within [0, 1], got {value}")
-    return float(value)
+    return found
 
 
 def _not_nan(name: str, value: float) -> float:
@@ -212,15 +260,16 @@ def _not_nan(name: str, value: float) -> float:
     return value
 
 
-def at_least(name: str, value: int, least: int) -> int:
-    if whole(name, value) < least:
+def at_least(name: str, value: Any, least: int) -> int:
+    found = whole(name, value)
+    if found < least:
         raise ArgumentError(f"{name} must be {least} or more, got {value}")
-    return value
+    return found
 
 
 def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Any]:
     """`value` as a list with one item for each group."""
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) == 0:
         return [value] * len(groups)
     if len(value) != len(groups):
         raise ArgumentError(f"{name} has {len(value)} items for {len(groups)} groups")

@@ -36,6 +36,8 @@ class CyclicLR(LRScheduler):
         A mode is another, or there are more or fewer rates than groups.
     """
 
+    by_group = ("lowest_lrs", "max_lrs")
+
     def __init__(
         self,
         optimizer: Any,
@@ -64,9 +66,8 @@ class CyclicLR(LRScheduler):
         self.gamma = number("gamma", gamma)
         self.scale_mode = scale_mode
         self.scale_fn = scale_fn
-        whole("last_epoch", last_epoch)
-        for group, rate in zip(groups, lowest, strict=True):
-            if last_epoch == -1:
+        if whole("last_epoch", last_epoch) == -1:
+            for group, rate in zip(groups, lowest, strict=True):
                 group["lr"] = rate
         self.lowest_lrs = lowest
         super().__init__(optimizer, last_epoch)
@@ -119,7 +120,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.T_0 = self.T_i = at_least("T_0", T_0, 1)
         self.T_mult = at_least("T_mult", T_mult, 1)
         self.eta_min = number("eta_min", eta_min)
-        self.T_cur: float = whole("last_epoch", last_epoch)
+        self.T_cur: float = -1
+        if at_least("last_epoch", last_epoch, -1) >= 0:
+            self._place(last_epoch)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -131,19 +134,20 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
         Raises ArgumentError for a negative `epoch`.
         """
-        if epoch is None and self.last_epoch >= 0:
-            self.last_epoch += 1
-            self.T_cur += 1
-            if self.T_cur >= self.T_i:
-                self.T_cur -= self.T_i
-                self.T_i *= self.T_mult
-        else:
-            self._place(0 if epoch is None else epoch)
-        self._set(self.get_lr())
+        with self.as_one():
+            if epoch is None and self.last_epoch >= 0:
+                self.last_epoch += 1
+                self.T_cur += 1
+                if self.T_cur >= self.T_i:
+                    self.T_cur -= self.T_i
+                    self.T_i *= self.T_mult
+            else:
+                self._place(0 if epoch is None else number("epoch", epoch))
+            self._set(self.get_lr())
 
     def _place(self, epoch: float) -> None:
         """Finds the cycle that `epoch` is in."""
-        if number("epoch", epoch) < 0:
+        if epoch < 0:
             raise ArgumentError(f"epoch must not be negative, got {epoch}")
         start, length = 0, self.T_0
         if self.T_mult == 1:

@@ -6,6 +6,8 @@ import math
 from bisect import bisect_right
 from typing import Any
 
+import numpy as np
+
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, number, real, share, whole
 
@@ -43,7 +45,8 @@ class FactorLR(LRScheduler):
             return rate
         if before == 0:  # a changed rate keeps its distance
             return rate + (base - self.floor) * now
-        return self.floor + (rate - self.floor) * (now / before)
+        # A rate that another schedule brought below the floor would move away from it, at last below 0.
+        return max(0.0, self.floor + (rate - self.floor) * (now / before))
 
 
 class StepLR(FactorLR):
@@ -90,7 +93,7 @@ class MultiStepLR(FactorLR):
     """
 
     def __init__(self, optimizer: Any, milestones: list[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
-        if not isinstance(milestones, list):
+        if not isinstance(milestones, list | np.ndarray):
             raise ArgumentTypeError(f"milestones must be a list of int, got {milestones!r}")
         self.milestones = sorted(whole("a milestone", m) for m in milestones)
         self.gamma = number("gamma", gamma)
@@ -215,7 +218,7 @@ class PolynomialLR(FactorLR):
     def __init__(self, optimizer: Any, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
         self.total_iters = at_least("total_iters", total_iters, 1)
         self.power = real("power", power)
-        if power < 0:
+        if self.power < 0:
             raise ArgumentError(f"power must not be negative, got {power}")
         super().__init__(optimizer, last_epoch)
 

@@ -37,6 +37,8 @@ class LambdaLR(LRScheduler):
         One is no function.
     """
 
+    by_group = ("lr_lambdas",)
+
     def __init__(self, optimizer: Any, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
         self.lr_lambdas = _functions(lr_lambda, optimizer)
         super().__init__(optimizer, last_epoch)
@@ -62,6 +64,8 @@ class MultiplicativeLR(LRScheduler):
     TypeError
         One is no function.
     """
+
+    by_group = ("lr_lambdas",)
 
     def __init__(self, optimizer: Any, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
         self.lr_lambdas = _functions(lr_lambda, optimizer)

@@ -40,6 +40,8 @@ class ReduceLROnPlateau(LRScheduler):
         `factor` is 1 or more, a mode is another, or there are more or fewer `min_lr` than groups.
     """
 
+    by_group = ("min_lrs",)
+
     def __init__(
         self,
         optimizer: Any,
@@ -52,7 +54,8 @@ class ReduceLROnPlateau(LRScheduler):
         min_lr: float | list[float] = 0,
         eps: float = 1e-8,
     ) -> None:
-        if number("factor", factor) >= 1:
+        self.factor = number("factor", factor)
+        if self.factor >= 1:
             raise ArgumentError(f"factor must be below 1, got {factor}")
         if mode not in ("min", "max"):
             raise ArgumentError(f"mode must be 'min' or 'max', got {mode!r}")
@@ -61,7 +64,6 @@ class ReduceLROnPlateau(LRScheduler):
         self.optimizer = optimizer
         self.groups = groups_of(optimizer)
         self.mode = mode
-        self.factor = factor
         self.patience = whole("patience", patience)
         self.threshold = number("threshold", threshold)
         self.threshold_mode = threshold_mode
@@ -83,20 +85,21 @@ class ReduceLROnPlateau(LRScheduler):
         Raises ArgumentTypeError, and changes nothing, where it is no number; NaN is no improvement.
         """
         value = any_number("metrics", metrics, nan=True)
-        self.last_epoch += 1
-        if self._better(value):
-            self.best = value
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
-        if self.in_cooldown():
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-            self._set([self._reduced(rate, least) for rate, least in zip(self._rates(), self.min_lrs, strict=True)])
-        self._last_lr = self._rates()
+        with self.as_one():
+            self.last_epoch += 1
+            if self._better(value):
+                self.best = value
+                self.num_bad_epochs = 0
+            else:
+                self.num_bad_epochs += 1
+            if self.in_cooldown():
+                self.cooldown_counter -= 1
+                self.num_bad_epochs = 0
+            if self.num_bad_epochs > self.patience:
+                self.cooldown_counter = self.cooldown
+                self.num_bad_epochs = 0
+                self._set([self._reduced(rate, least) for rate, least in zip(self._rates(), self.min_lrs, strict=True)])
+            self._last_lr = self._rates()
 
     def in_cooldown(self) -> bool:
         """Whether steps don't count at present."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of, whole
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, groups_of, whole
 from mxopt.experimental.optim.lr_scheduler.plateau import ReduceLROnPlateau
 
 
@@ -18,9 +19,10 @@ class SequentialLR(LRScheduler):
     Parameters
     ----------
     optimizer, last_epoch
-        See `LRScheduler`.
+        See `LRScheduler`. To go on, the sequence is run again from its beginning: it needs new schedules, each made
+        with its own `last_epoch` of -1.
     schedulers : list of LRScheduler
-        All of the same optimizer.
+        All of the same optimizer; sequences too.
     milestones : list of int
         Ascending; one fewer than schedules.
 
@@ -35,11 +37,12 @@ class SequentialLR(LRScheduler):
     def __init__(
         self, optimizer: Any, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1
     ) -> None:
-        schedulers, milestones = list(schedulers), list(milestones)
+        schedulers, last_epoch = list(schedulers), at_least("last_epoch", last_epoch, -1)
+        milestones = [whole("a milestone", m) for m in milestones]
         if not schedulers:
             raise ArgumentError("schedulers is empty")
         for k, scheduler in enumerate(schedulers):
-            if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, SequentialLR | ReduceLROnPlateau):
+            if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
                 raise ArgumentTypeError(f"schedulers[{k}] can't be part of a sequence: {type(scheduler).__name__}")
             if scheduler.optimizer is not optimizer:
                 raise ArgumentError(f"schedulers[{k}] belongs to another optimizer")
@@ -50,26 +53,49 @@ class SequentialLR(LRScheduler):
         self.optimizer = optimizer
         self.groups = groups_of(optimizer)
         self.schedulers = schedulers
-        self.milestones = [whole("a milestone", m) for m in milestones]
+        self.milestones = milestones
         self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
-        self.last_epoch = whole("last_epoch", last_epoch) + 1
-        for group, rate in zip(self.groups, self.base_lrs, strict=True):
-            group["lr"] = rate
-        for scheduler in schedulers:  # takes back the step that each took when it was made
-            scheduler.last_epoch -= 1
-        schedulers[0].step()
-        self._last_lr = schedulers[0].get_last_lr()
+        self.last_epoch: float = 0
+        self._last_lr = self._rates()
+        with self.as_one():
+            for group, rate in zip(self.groups, self.base_lrs, strict=True):
+                group["lr"] = rate
+            for scheduler in schedulers:
+                scheduler.rewind()
+            schedulers[0].step()
+            self._last_lr = self._rates()
+            for _ in range(last_epoch + 1):
+                self.step()
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for scheduler in self.schedulers:
+                stack.enter_context(scheduler.as_one())
+            with super().as_one():
+                yield
+
+    def rewind(self) -> None:
+        super().rewind()
+        self.schedulers[0].rewind()
+
+    def begin(self) -> None:
+        with self.as_one():
+            self.last_epoch = 0
+            self.schedulers[0].begin()
+            self._last_lr = self._rates()
 
     def step(self) -> None:  # type: ignore[override]
-        """Sets the rates of the next step."""
-        self.last_epoch += 1
-        which = bisect_right(self.milestones, self.last_epoch)
-        scheduler = self.schedulers[which]
-        if which and self.milestones[which - 1] == self.last_epoch:
-            scheduler.step(0)
-        else:
-            scheduler.step()
-        self._last_lr = scheduler.get_last_lr()
+        """Sets the rates of the next step. Raises what its schedules raise; nothing has been changed then."""
+        with self.as_one():
+            self.last_epoch += 1
+            which = bisect_right(self.milestones, self.last_epoch)
+            scheduler = self.schedulers[which]
+            if which and self.milestones[which - 1] == self.last_epoch:
+                scheduler.begin()
+            else:
+                scheduler.step()
+            self._last_lr = self._rates()
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all schedules, and its own, as plain data."""
