@@ -1,8 +1,8 @@
 """Learning rates as functions of the number of updates: `mxnet.lr_scheduler`.
 
-A schedule is a pure function of `num_update`: it can be asked for any update, in any order, and resumed anywhere.
-For a count that only grows it gives MXNet's numbers. `base_lr` stays what it was set to (in MXNet it is
-overwritten by the current rate).
+A schedule is a function of `num_update` and of what was assigned to it: it can be asked for any update, in any order,
+and resumed anywhere. For a count that only grows it gives MXNet's numbers, also where `base_lr` is assigned in the
+middle of a training.
 """
 
 from __future__ import annotations
@@ -31,12 +31,20 @@ class LRScheduler:
     warmup_mode : {'linear', 'constant'}
         Rise in equal steps from `warmup_begin_lr` to the `base_lr` of construction, or stay at `warmup_begin_lr`.
 
+    Attributes
+    ----------
+    assigned : (float, int)
+        What `base_lr` was last set to, and the largest count that the schedule, its warm-up over, had been asked for by
+        then. With the arguments it is all of a schedule: it is saved and sent to servers.
+
     Raises
     ------
     ValueError
         `warmup_begin_lr` is above `base_lr`, `warmup_steps` is negative, or the mode is another.
     """
 
+    assigned: tuple[float, int] = (0.01, 0)
+    _latest = 0  # the largest count asked for, the warm-up over
     registry: ClassVar[dict[str, type[LRScheduler]]] = {}  # all subclasses by name: saved schedules are made from it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -55,6 +63,7 @@ class LRScheduler:
             raise ArgumentError(f"warmup_begin_lr {warmup_begin_lr} must not be above base_lr {base_lr}")
         if warmup_mode not in ("linear", "constant"):
             raise ArgumentError(f"warmup_mode must be 'linear' or 'constant', got {warmup_mode!r}")
+        self._latest = 0
         self.base_lr = base_lr
         self.warmup_steps = warmup_steps
         self.warmup_final_lr = base_lr
@@ -65,7 +74,33 @@ class LRScheduler:
         """The rate of update `num_update` (the largest number of updates any one weight has had)."""
         if num_update < self.warmup_steps:
             return self.get_warmup_lr(num_update)
+        self.reach(num_update)
         return self.after_warmup(num_update)
+
+    def reach(self, num_update: int) -> None:
+        """Notes that a training has come to this update, as asking for its rate does."""
+        if num_update > self._latest and num_update >= self.warmup_steps:
+            self._latest = num_update
+
+    @property
+    def base_lr(self) -> float:
+        """The rate to go on from. As in MXNet the schedules of this module let it follow the rate, so that
+        `schedule.base_lr *= 0.1` means the present rate; what is assigned counts from the present update on.
+        """
+        return self._become(self._now)
+
+    @base_lr.setter
+    def base_lr(self, rate: float) -> None:
+        self.assigned = (rate, self._now)
+
+    @property
+    def _now(self) -> int:
+        """The largest count that the schedule has reached, or had when it was saved."""
+        return max(self._latest, self.assigned[1])
+
+    def _become(self, num_update: int) -> float:
+        """What the `base_lr` that was assigned has become by an update."""
+        return self.assigned[0]
 
     def get_warmup_lr(self, num_update: int) -> float:
         """The rate of an update within the warm-up."""
@@ -115,19 +150,34 @@ class FactorScheduler(LRScheduler):
         self.step = step
         self.factor = factor
         self.stop_factor_lr = stop_factor_lr
-        self._known = (0.0, 0, 0.0)  # base_lr, changes, rate after them: a memo, so that a long run isn't recounted
+        self._known = (self.assigned, 0, base_lr)  # changes, and the rate after them: so that no long run is recounted
 
     def after_warmup(self, num_update: int) -> float:
-        changes = max(0, math.ceil(num_update / self.step) - 1)
-        base, done, rate = self._known
-        if base != self.base_lr or done > changes:
-            done, rate = 0, self.base_lr
+        return self._become(num_update)
+
+    @property
+    def count(self) -> int:
+        """The update after which the rate has changed last, as in MXNet; assigned, changes are counted from there."""
+        return self.step * self._changes(self._now)
+
+    @count.setter
+    def count(self, count: int) -> None:
+        self.assigned, self._latest = (self.base_lr, count + 1), count + 1
+
+    def _changes(self, num_update: int) -> int:
+        return max(0, math.ceil(num_update / self.step) - 1)
+
+    def _become(self, num_update: int) -> float:
+        changes = self._changes(num_update) - self._changes(self.assigned[1])
+        assigned, done, rate = self._known
+        if assigned != self.assigned or done > changes:
+            done, rate = 0, self.assigned[0]
         for _ in range(changes - done):
             lower = max(rate * self.factor, self.stop_factor_lr)
             if lower == rate:
                 break
             rate = lower
-        self._known = (self.base_lr, changes, rate)
+        self._known = (self.assigned, max(0, changes), rate)
         return rate
 
 
@@ -162,8 +212,11 @@ class MultiFactorScheduler(LRScheduler):
         self.factor = factor
 
     def after_warmup(self, num_update: int) -> float:
-        rate = self.base_lr
-        for _ in filter(lambda step: num_update > step, self.step):
+        return self._become(num_update)
+
+    def _become(self, num_update: int) -> float:
+        rate, since = self.assigned
+        for _ in filter(lambda step: since <= step < num_update, self.step):
             rate *= self.factor
         return rate
 
@@ -182,15 +235,27 @@ class _Annealing(LRScheduler):
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         _whole("max_update", max_update, 1)
+        if warmup_steps > max_update:
+            raise ArgumentError(
+                f"max_update counts the warm-up in: {max_update} is below warmup_steps {warmup_steps}; for {max_update}"
+                f" updates after the warm-up give max_update={max_update + warmup_steps}"
+            )
         self.base_lr_orig = base_lr
         self.max_update = max_update
         self.final_lr = final_lr
         self.max_steps = max_update - warmup_steps
 
     def after_warmup(self, num_update: int) -> float:
+        rate, since = self.assigned
+        if since >= self.max_update:  # what is assigned at the end stays
+            return rate
         if num_update > self.max_update or self.max_steps <= 0:
             return self.final_lr
         return self.final_lr + (self.base_lr_orig - self.final_lr) * self.share(num_update - self.warmup_steps)
+
+    def _become(self, num_update: int) -> float:
+        rate, since = self.assigned
+        return self.after_warmup(num_update) if num_update > since else rate
 
     def share(self, steps: int) -> float:
         """How much of the way is left `steps` updates after the warm-up: 1 to 0."""

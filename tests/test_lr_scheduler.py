@@ -16,6 +16,7 @@ from mxopt.lr_scheduler import CosineScheduler, FactorScheduler, LRScheduler, Mu
 
 FILE = np.load(Path(__file__).parent / "data" / "mxnet" / "schedulers.npz", allow_pickle=False)
 RECORDED = json.loads(str(FILE["json"]))
+RATES, COUNTS = FILE["assigned/rates"], FILE["assigned/counts"]  # after base_lr was assigned
 
 
 def make(case: dict[str, Any], kwargs: str = "kwargs") -> LRScheduler:
@@ -48,10 +49,12 @@ def test_any_order_of_questions_gives_the_same_answers(case: dict[str, Any], rng
     schedule = make(case)
     for n in rng.permutation(updates * 2).tolist():
         assert schedule(n) == in_order[n]
-    schedule.base_lr = 0.25
-    fresh = make(case)
-    fresh.base_lr = 0.25
-    assert [schedule(n) for n in reversed(updates)] == [fresh(n) for n in updates][::-1]
+    schedule, asked_less = make(case), make(case)
+    assert [schedule(n) for n in range(20)] == in_order[:20]
+    asked_less.reach(19)
+    for each in (schedule, asked_less):
+        each.base_lr = 0.25
+    assert [schedule(n) for n in reversed(updates)] == [asked_less(n) for n in updates][::-1]
 
 
 @pytest.mark.parametrize("case", RECORDED["attached"], ids=named)
@@ -70,6 +73,60 @@ def test_recorded_schedules_of_optimizers(case: dict[str, Any]) -> None:
         updater(0, np.ones(2, np.float32), weight)
         rates.append(optimizer.learning_rate)
     assert rates == expected
+
+
+def scheduled(case: dict[str, Any]) -> tuple[mxopt.Optimizer, LRScheduler]:
+    schedule = make(case, "scheduler_kwargs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mxopt.create(case["optimizer"], lr_scheduler=schedule, **case["kwargs"]), schedule
+
+
+def assigned(case: dict[str, Any]) -> str:
+    return " ".join([named(case), *(f"{k}={v}" for k, v in case["scheduler_kwargs"].items()), str(case["events"])])
+
+
+@pytest.mark.parametrize("resumed", [None, 5], ids=["", "resumed"])
+@pytest.mark.parametrize("number", range(len(RECORDED["assigned"])), ids=lambda k: assigned(RECORDED["assigned"][k]))
+def test_a_rate_assigned_in_mid_training_counts_from_there(number: int, resumed: int | None) -> None:
+    case = RECORDED["assigned"][number]
+    optimizer, schedule = scheduled(case)
+    updater, weight = mxopt.get_updater(optimizer), np.ones((2, 3), np.float32)
+    rates, read = RATES[number].tolist()
+    counts = COUNTS[number].tolist()
+    for update in range(1, len(rates) + 1):
+        if update == resumed:
+            saved = updater.get_states(dump_optimizer=True)
+            updater = mxopt.get_updater(mxopt.create("sgd"))
+            updater.set_states(saved)
+            optimizer = updater.optimizer
+            schedule = optimizer.lr_scheduler
+        for at, value in case["events"]:
+            if at == update:
+                schedule.base_lr = schedule.base_lr * float(value) if isinstance(value, str) else value
+        updater(0, np.ones((2, 3), np.float32), weight)
+        assert optimizer.learning_rate == rates[update - 1], update
+        assert schedule.base_lr == read[update - 1], update
+        if isinstance(schedule, FactorScheduler):
+            assert schedule.count == counts[update - 1], update
+
+
+def test_a_subclass_written_for_mxnet_may_count_itself() -> None:
+    class Copied(FactorScheduler):
+        """Does as MXNet's class does."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.count = 0
+
+        def __call__(self, num_update: int) -> float:
+            while num_update > self.count + self.step:
+                self.count += self.step
+                self.base_lr = max(self.base_lr * self.factor, self.stop_factor_lr)
+            return self.base_lr
+
+    ours, theirs = FactorScheduler(3, 0.5, base_lr=1.0), Copied(3, 0.5, base_lr=1.0)
+    assert [theirs(n) for n in range(20)] == [ours(n) for n in range(20)]
 
 
 def test_the_rate_is_that_of_the_most_updated_parameter() -> None:
@@ -119,6 +176,8 @@ def test_a_warm_up_as_long_as_the_schedule() -> None:
         (lambda: PolyScheduler(0), "max_update"),
         (lambda: PolyScheduler(2.5), "max_update"),
         (lambda: CosineScheduler(-3), "max_update"),
+        (lambda: CosineScheduler(10, warmup_steps=100), "max_update=110"),
+        (lambda: PolyScheduler(10, warmup_steps=11), "max_update=21"),
     ],
 )
 def test_arguments_that_cannot_be_meant(make: Any, match: str) -> None:

@@ -17,7 +17,7 @@ from mxopt.trainer import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent / "kvstore"))
 from jobs import Job
-from training import parameters, steps
+from training import parameters, scheduled, steps
 
 KINDS = [
     {"kvstore": None},
@@ -50,6 +50,19 @@ def test_every_kind_of_store_gives_the_same_steps(options):
 def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options):
     with Job(1, 2) as job:
         assert job.run("training.train", options) == [steps(*made(kvstore=None))]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [("sgd", {}), ("adam", {"learning_rate": 1.0}), ("lbsgd", {"warmup_epochs": 0}), ("sgd", {"begin_num_update": 3})],
+    ids=["sgd", "adam", "lbsgd", "begun at 3"],
+)
+def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(optimizer, options):
+    arguments = {"optimizer": optimizer, "options": options}
+    expected = scheduled({**arguments, "kvstore": None})
+    assert scheduled({**arguments, "kvstore": kvstore.create("local")}) == expected
+    with Job(1, 1) as job:
+        assert job.run("training.scheduled", {**arguments, "kvstore": "dist_sync"}) == [expected]
 
 
 def test_two_workers_sum_their_gradients():

@@ -215,8 +215,9 @@ class DistKVStore(KVStoreBase):
         update = 0
         if self._followed is not None:
             self._followed.look(values)
-            if self._member.welcome.workers == 1:  # where others count too, the servers do
-                update = self._followed.count(values)
+            update = self._followed.count(values)
+            if self._member.welcome.workers > 1:  # where others count too, the servers do
+                update = 0
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)
         for item in self._held.items(tuple(values)) if values else ():

@@ -9,7 +9,7 @@ from typing import Any
 from mxopt.experimental.optim.keyed import KeyedOptimizer
 from mxopt.kvstore.connection import Channel
 from mxopt.kvstore.values import Key
-from mxopt.optimizer import Optimizer
+from mxopt.optimizer import LBSGD, Optimizer
 from mxopt.optimizer.config import ATTRIBUTES, optimizer_config
 
 
@@ -51,6 +51,7 @@ class Followed:
         begin = self.optimizer.begin_num_update
         self.counts = {key: int(n) - begin for key, n in counts.items()}
         self.num_update = max(self.counts.values(), default=0)
+        self._advance_schedule()
 
     def count(self, keys: Iterable[Key]) -> int:
         """The number of updates after a push of `keys`, as `Optimizer.num_update` has it."""
@@ -59,7 +60,15 @@ class Followed:
             n = counts[key] = counts.get(key, 0) + 1
             if n > self.num_update:
                 self.num_update = n
+        self._advance_schedule()
         return self.num_update
+
+    def _advance_schedule(self) -> None:
+        """Lets the schedule know where the servers stand, so that a rate assigned to it counts from there."""
+        optimizer = self.optimizer
+        if optimizer.lr_scheduler is not None:
+            behind = isinstance(optimizer, LBSGD)  # which asks for the rate before it counts
+            optimizer.lr_scheduler.reach(optimizer.begin_num_update + self.num_update - behind)
 
     def _fingerprint(self) -> Any:
         optimizer = self.optimizer
@@ -67,7 +76,7 @@ class Followed:
         return (
             self._arguments(optimizer), dict(optimizer.lr_mult), dict(optimizer.wd_mult), len(optimizer.idx2name),
             [(i, p.lr_mult, p.wd_mult) for i, p in optimizer.param_dict.items()],
-            None if scheduler is None else scheduler.base_lr,
+            None if scheduler is None else scheduler.assigned,
         )  # fmt: skip
 
 

@@ -294,6 +294,8 @@ class Optimizer:
         self.num_update = num_update
         self._all_index_update_counts = devices or {0: {}}
         self._index_update_count = self._all_index_update_counts.setdefault(0, {})
+        if isinstance(self.lr_scheduler, LRScheduler):
+            self.lr_scheduler.reach(num_update)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={self.learning_rate} num_update={self.num_update}>"

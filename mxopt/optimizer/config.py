@@ -94,7 +94,7 @@ def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
     arguments = _arguments(scheduler, skip=("base_lr",))
     if "base_lr" in arguments_of(type(scheduler)):
         arguments["base_lr"] = scheduler.warmup_final_lr  # that of construction; base_lr may have been assigned since
-    return {"name": name, "arguments": arguments, "base_lr": scheduler.base_lr}
+    return {"name": name, "arguments": arguments, "assigned": list(scheduler.assigned)}
 
 
 def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
@@ -104,5 +104,6 @@ def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
     if klass is None:
         raise StatesError(f"the saved schedule is {config['name']!r}: {nearest(config['name'], LRScheduler.registry)}")
     scheduler = klass(**config["arguments"])
-    scheduler.base_lr = config["base_lr"]
+    rate, update = config["assigned"]
+    scheduler.assigned = (rate, int(update))
     return scheduler

@@ -13,6 +13,7 @@ import json
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import mxnet_cases
 import numpy as np
 from real_mxnet import mx
 
@@ -88,6 +89,13 @@ ATTACHED += [
     ("sgd", {"learning_rate": 0.75}, HALVES),
     ("adam", {"learning_rate": None}, HALVES),
 ]
+# Optimizers, and what is assigned to `base_lr` before which update; nine updates each.
+TRAINED = [
+    *((name, {}) for name in mxnet_cases.OPTIMIZERS if name not in ("lbsgd", "sgld", "test")),
+    ("lbsgd", {"warmup_epochs": 0}),
+    ("sgd", {"begin_num_update": 3}),
+]
+EVENTS = [[[4, 0.25]], [[2, 0.25], [6, "0.5"]], [[8, 0.125]]]
 
 
 def alone(arrays: dict) -> list[dict]:
@@ -145,6 +153,44 @@ def attached(arrays: dict) -> list[dict]:
     return found
 
 
+def assigned(arrays: dict) -> list[dict]:
+    """`base_lr` assigned in mid-training: before update `at`, to a number or (a text) to so many times itself."""
+    found, all_rates, all_counts = [], [], []
+    for name, options in TRAINED:
+        for scheduler_name, settings in (HALVES, STEPS, POLY, COSINE):
+            for warmup in ({}, WARM):
+                for events in EVENTS:
+                    scheduler = getattr(mx.lr_scheduler, scheduler_name)(**settings, **warmup)
+                    with redirect_stdout(io.StringIO()):
+                        optimizer = mx.optimizer.create(name, lr_scheduler=scheduler, **options)
+                    updater, weight = mx.optimizer.get_updater(optimizer), mx.nd.ones((2, 3))
+                    rates, read, counts = [], [], []
+                    for update in range(1, 10):
+                        for at, value in events:
+                            if at == update:
+                                scheduler.base_lr = (
+                                    scheduler.base_lr * float(value) if isinstance(value, str) else value
+                                )
+                        updater(0, mx.nd.ones((2, 3)), weight)
+                        rates.append(optimizer.learning_rate)
+                        read.append(scheduler.base_lr)
+                        counts.append(getattr(scheduler, "count", 0))
+                    all_rates.append([rates, read])
+                    all_counts.append(counts)
+                    found.append(
+                        {
+                            "optimizer": name,
+                            "kwargs": options,
+                            "scheduler": scheduler_name,
+                            "scheduler_kwargs": settings | warmup,
+                            "events": events,
+                        }
+                    )
+    arrays["assigned/rates"] = np.array(all_rates, dtype=np.float64)
+    arrays["assigned/counts"] = np.array(all_counts)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE, help="folder of schedulers.npz")
@@ -152,8 +198,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     about = {"system": "mxnet 1.9.1", "cases": alone(arrays), "attached": attached(arrays)}
+    about["assigned"] = assigned(arrays)
     np.savez_compressed(folder / "schedulers.npz", json=np.array(json.dumps(about)), **arrays)
-    print(len(about["cases"]), "schedules,", len(about["attached"]), "attached")
+    print(len(about["cases"]), "schedules,", len(about["attached"]), "attached,", len(about["assigned"]), "assigned to")
 
 
 if __name__ == "__main__":

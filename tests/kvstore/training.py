@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from workers import caught
 
-from mxopt import Parameter, Trainer
+from mxopt import Parameter, Trainer, create, lr_scheduler
 
 
 def parameters() -> dict[str, Parameter]:
@@ -33,6 +33,24 @@ def train(arguments: dict[str, Any]) -> list[Any]:
     """A Trainer's steps."""
     params = parameters()
     return steps(params, Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments))
+
+
+def scheduled(arguments: dict[str, Any]) -> list[float]:
+    """Updates under a schedule whose rate is assigned on the way: the weight after each."""
+    arguments = dict(arguments)
+    schedule = lr_scheduler.FactorScheduler(2, 0.5, base_lr=1.0)
+    optimizer = create(arguments.pop("optimizer"), lr_scheduler=schedule, **arguments.pop("options"))
+    param = Parameter(np.zeros(1, np.float32), "w")
+    trainer, found = Trainer([param], optimizer, **arguments), []
+    for step in range(9):
+        if step == 4:
+            schedule.base_lr = 0.75
+        if step == 7:
+            schedule.base_lr *= 0.5
+        param.grad = np.ones(1, np.float32)
+        trainer.step(1)
+        found.append(float(param.value[0]))
+    return found
 
 
 def set_data(arguments: dict[str, Any]) -> list[Any]:
