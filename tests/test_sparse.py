@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import Any
 
@@ -11,8 +12,8 @@ from bitwise import array, flat
 from table import ROWS, Row
 
 import mxopt
-from mxopt.errors import ArrayError, ArrayTypeError
-from mxopt.sparse import RowSparse, row_sparse_array
+from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.sparse import RowSparse, retain, row_sparse_array, zeros
 
 LAZY = [row for row in ROWS if row.takes_lazy_update]
 
@@ -80,7 +81,7 @@ def test_one_made_of_another() -> None:
         (3.0, [0], None, ArrayError, "one index for each row"),
         (np.ones((2, 3)), [0, 1], (5, 4), ArrayError, "don't fit"),
         (np.ones((2, 3)), [0, 1], (5,), ArrayError, "don't fit"),
-        (np.ones(2), [0, 1], (), ArrayError, "don't fit"),
+        (np.ones(2), [0, 1], (), ArrayError, "one axis or more"),
         (np.ones((2, 3)), [0, 5], (5, 3), ArrayError, "index 5 is out of range"),
         (np.ones((2, 3)), [-1, 0], (5, 3), ArrayError, "index -1 is out of range"),
         (np.ones((2, 3)), np.array([0, 2**63], np.uint64), (5, 3), ArrayError, "out of range"),
@@ -89,6 +90,159 @@ def test_one_made_of_another() -> None:
 def test_what_does_not_fit_together(data: Any, indices: Any, shape: Any, error: type, match: str) -> None:
     with pytest.raises(error, match=match):
         row_sparse_array((data, indices), shape=shape)
+
+
+# Other forms, and arithmetic.
+
+
+def some(value: float = 1.0, rows: tuple[int, ...] = (0, 3), dtype: str = "float32") -> RowSparse:
+    return row_sparse_array((np.full((len(rows), 2), value, dtype), rows), shape=(5, 2))
+
+
+def test_no_numbers_but_a_shape_gives_zeros() -> None:
+    for x in (zeros("row_sparse", (5, 2)), row_sparse_array((5, 2)), row_sparse_array((5, 2), dtype=np.float32)):
+        assert (x.shape, x.dtype, len(x.indices), x.ndim, len(x)) == ((5, 2), np.float32, 0, 2, 5)
+    assert zeros("row_sparse", 3, "float16").data.shape == (0,)
+    assert isinstance(zeros("default", (5, 2)), np.ndarray)
+    with pytest.raises(UnknownNameError, match="csr"):
+        zeros("csr", (5, 2))
+
+
+def test_a_dense_array_or_lists_give_the_rows_that_are_not_zero() -> None:
+    x = row_sparse_array(np.array([[0, 0], [1, 2], [-0.0, 0], [0, np.nan]]))
+    assert (x.indices.tolist(), x.dtype, x.shape) == ([1, 3], np.float64, (4, 2))
+    assert row_sparse_array([[0, 0], [1, 2]]).dtype == np.float32
+    assert row_sparse_array(np.arange(3.0)).indices.tolist() == [1, 2]
+    with pytest.raises(ArrayError, match=r"\(2, 2\)"):
+        row_sparse_array(np.ones((2, 2)), shape=(3, 2))
+    for wrong in (3.0, None):
+        with pytest.raises(ArrayTypeError, match="needs"):
+            row_sparse_array(wrong)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr"])
+def test_made_of_a_sparse_matrix_of_scipy(form: str, rng: np.random.Generator) -> None:
+    scipy = pytest.importorskip("scipy.sparse")
+    dense = np.where(rng.random((9, 4)) < 0.2, rng.standard_normal((9, 4)), 0)
+    for kind in (scipy.coo_matrix, scipy.coo_array):
+        x = row_sparse_array(kind(dense).asformat(form))
+        assert x.is_sound()
+        assert np.array_equal(x.asnumpy(), dense)
+    twice = row_sparse_array(scipy.coo_matrix(([1.0, 2.0], ([3, 3], [1, 1])), shape=(9, 4)))
+    assert (twice.indices.tolist(), twice.data.tolist()) == ([3], [[0, 3, 0, 0]])
+
+
+def test_made_of_a_sparse_tensor_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Embedding(6, 2, sparse=True)
+    layer(torch.tensor([4, 1, 4])).sum().backward()
+    x = row_sparse_array(layer.weight.grad)
+    assert (x.indices.tolist(), x.data.tolist(), x.shape) == ([1, 4], [[1, 1], [2, 2]], (6, 2))
+    assert str(row_sparse_array(layer.weight.grad.bfloat16()).dtype) == "bfloat16"
+    elements = torch.sparse_coo_tensor([[3, 0, 3], [1, 0, 1]], [1.0, 2.0, 3.0], (5, 2), check_invariants=True)
+    assert row_sparse_array(elements).data.tolist() == [[2, 0], [0, 4]]
+
+
+def test_dense_and_row_sparse_copies() -> None:
+    x, dense = some(), some().todense()
+    for same in (x.asnumpy(), x.tostype("default"), np.asarray(x), x.copyto(np.full((5, 2), 7.0, np.float16))):
+        assert np.array_equal(same, dense)
+    target = some(9.0, (1, 2), "float16")
+    assert x.copyto(target) is target
+    copies = x.copy(), x.tostype("row_sparse"), x.astype("float64"), target, copy.deepcopy(x)
+    assert [c.dtype for c in copies] == ["float32", "float32", "float64", "float16", "float32"]
+    for c in copies:
+        c.data[...] = 8
+        assert c.indices.tolist() == [0, 3]
+    assert np.array_equal(x.asnumpy(), dense)
+    assert x.astype("float32", copy=False) is x
+    assert x.copyto(x) is x
+    with pytest.raises(UnknownNameError, match="csr"):
+        x.tostype("csr")
+    with pytest.raises(ArrayError, match=r"\(5, 2\).*\(4, 2\)"):
+        x.copyto(np.ones((4, 2)))
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(x, copy=False)
+
+
+def test_retained_rows_are_there_and_no_others() -> None:
+    for x in (some().retain(np.array([4.0, 0, 1, 0])), retain(some(), [4, 0, 1])):
+        assert (x.indices.tolist(), x.data[:, 0].tolist()) == ([0, 1, 4], [1, 0, 0])
+    for wrong in ([9], [-1], ["a"]):
+        with pytest.raises(ArrayError, match="row numbers within 0 to 4"):
+            some().retain(wrong)
+
+
+def test_arithmetic_that_stays_row_sparse() -> None:
+    two = np.float64(2)  # a number of NumPy's doesn't widen the dtype
+    for x in (2 * some(), some() * 2, two * some(), some() * two, some() / 0.5, some() + some(), -some(-2.0)):
+        assert isinstance(x, RowSparse)
+        assert (x.indices.tolist(), x.data.tolist(), x.dtype) == ([0, 3], [[2, 2], [2, 2]], np.float32)
+    other = some(2.0, (3, 4))
+    assert [(some() + other).data[:, 0].tolist(), (some() - other).data[:, 0].tolist()] == [[1, 3, 2], [1, -1, -2]]
+    assert (some() + other).indices.tolist() == [0, 3, 4]
+    assert (some(dtype="float16") + other).dtype == np.float32
+
+
+def test_arithmetic_in_place() -> None:
+    """As an updater of MXNet's users is written: `weight += grad * rate`."""
+    x = same = some()
+    data = x.data
+    x += some(2.0, (3,)) * 2
+    assert x.data is data  # no row came in
+    x -= some(1.0, (4,))
+    assert x is same
+    assert (x.indices.tolist(), x.data[:, 0].tolist()) == ([0, 3, 4], [1, 5, -1])
+    x *= 4
+    x /= 2
+    assert x.data[:, 0].tolist() == [2, 10, -2]
+    x += np.ones((5, 2), np.float32)
+    assert x.data[:, 0].tolist() == [3, 1, 1, 11, -1]
+    x[:] = some(2.0, (3, 4))
+    assert x.indices.tolist() == [3, 4]
+    x[:] = 3
+    assert x.data.tolist() == [[3, 3]] * 5
+    assert x[:] is x
+
+
+def test_arithmetic_with_dense_arrays_is_dense() -> None:
+    dense = np.ones((5, 2), np.float32)
+    assert [(dense + some())[:, 0].tolist(), (some() + dense)[:, 0].tolist()] == [[2, 1, 1, 2, 1]] * 2
+    assert [(dense - some())[:, 0].tolist(), (1 - some())[:, 0].tolist()] == [[0, 1, 1, 0, 1]] * 2
+    assert (some() + 1)[:, 0].tolist() == [2, 1, 1, 2, 1]
+    same = dense
+    dense += some() * 3
+    dense -= some()
+    assert dense is same
+    assert dense[:, 0].tolist() == [3, 1, 1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda: some() * some(), "by numbers"),
+        (lambda: some() + np.ones(2), "own shape"),
+        (lambda: np.ones((4, 2)) + some(), "own shape"),
+        (lambda: some() + row_sparse_array((6, 2)), "own shape"),
+        (lambda: some() + None, "own shape"),
+        (lambda: some()[0], "as x"),
+        (lambda: list(some()), "as x"),
+        (lambda: np.sqrt(some()), "numpy.sqrt"),
+        (lambda: np.add.reduce(some()), "numpy.add"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_in_words(wrong: Any, match: str) -> None:
+    with pytest.raises(ArrayError, match=match):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    "dense",
+    [RowSparse.asnumpy, RowSparse.todense, np.asarray, lambda x: x + 1, lambda x: x.__setitem__(slice(None), 0)],
+)
+def test_a_dense_form_above_two_gibibytes_is_refused(dense: Any) -> None:
+    with pytest.raises(ArrayError, match=r"takes 23\.8 GiB as a dense array"):
+        dense(zeros("row_sparse", (100_000_000, 64)))
 
 
 # Lazy updates.

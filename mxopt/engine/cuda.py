@@ -178,7 +178,7 @@ class CudaRowsPart(CudaPart):
     def _launch(self, stage: int) -> Any:
         sparse = isinstance(self.grad, RowSparse)
         if self.rule.stages[stage].norms:  # of all rows, and nothing is written
-            dense = self.grad.todense()
+            dense = self.grad.rows(0, len(self.grad))
             self.table[0, 1] = dense.data.ptr
             return super()._launch(stage)
         self.table[0, 1] = (self.grad.data if sparse else self.grad).data.ptr
@@ -220,7 +220,7 @@ class CudaCopiesPart:
             elif (self.lazy and self.rule.lazy) or self.rule.row_state is not None:
                 grad = RowSparse(copied(t.grad.data), copied(t.grad.indices), t.grad.shape)
             else:
-                grad = t.grad.todense()
+                grad = t.grad.rows(0, len(t.grad))
             master = None if t.master is None else copied(t.master)
             copy = Tensor(t.name, copied(t.weight), grad, tuple(map(copied, t.states)), master)
             needs(self.rule, copy, self.lazy)(self.rule, [copy]).run(rows, which)

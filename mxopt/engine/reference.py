@@ -72,7 +72,7 @@ class ReferencePart:
             return ..., grad
         if (self.lazy and stage.writes) or self.rule.row_state is not None:
             return grad.indices, grad.data
-        return ..., grad.todense()
+        return ..., grad.rows(0, len(grad))
 
     def _row_state(self, values: dict[str, Any], real: Any) -> None:
         rule = self.rule

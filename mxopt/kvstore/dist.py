@@ -193,9 +193,7 @@ class DistKVStore(KVStoreBase):
             raise AssertionError("row_sparse_pull needs out and row_ids")
         with self._lock:
             self._check()
-            pairs = self._held.keys.pairs(key, out, "out")
-            self._held.keys.need(pairs)
-            for name, target, ids in with_ids(pairs, row_ids):
+            for name, target, ids in with_ids(self._held.keys, key, out, row_ids):
                 meta = self._held.metas[name]
                 ids = ids[(ids >= 0) & (ids < meta.shape[0])]
                 write_rows(target, ids, self._rows(meta, ids), name)

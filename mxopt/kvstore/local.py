@@ -131,14 +131,12 @@ class KVStore(KVStoreBase):
         ----------
         key : int, str, or a list of them
         out : RowSparse, or a list; gets new `data` and `indices`
-        row_ids : array of numbers, or a list of them for several outs
+        row_ids : array of numbers, or lists of them nested as `out`
             In any order and shape, repeated or not; those outside the value are left out.
         """
         if out is None or row_ids is None:
             raise AssertionError("row_sparse_pull needs out and row_ids")
-        pairs = self._keys.pairs(key, out, "out")
-        self._keys.need(pairs)
-        for name, target, ids in with_ids(pairs, row_ids):
+        for name, target, ids in with_ids(self._keys, key, out, row_ids):
             value = self._values[name]
             ids = ids[(ids >= 0) & (ids < len(value))]
             write_rows(target, ids, value[ids], name)
@@ -211,16 +209,37 @@ class KVStore(KVStoreBase):
     _barrier = barrier
 
 
-def with_ids(pairs: Pairs, ids: Any) -> list[tuple[Key, Any, np.ndarray]]:
-    """(key, out, row numbers) for each out of a row-sparse pull: one array of ids for all, or one for each."""
-    targets = [(key, target) for key, outs in pairs for target in outs]
-    several = isinstance(ids, list | tuple) and bool(ids) and not np.isscalar(ids[0])
-    each = list(ids) if several else [ids] * len(targets)
-    if len(each) == 1:
-        each *= len(targets)
-    if len(each) != len(targets):
-        raise AssertionError(f"{len(targets)} outs need one array of row_ids, or {len(targets)}; got {len(each)}")
-    return [(key, target, row_ids(i, key)) for (key, target), i in zip(targets, each, strict=True)]
+def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, np.ndarray]]:
+    """(key, out, row numbers) for each out of a row-sparse pull, in the order of the call.
+
+    `ids` is one array for all; or nested as `out`: for each key an array, or a list of one for each of its outs.
+    """
+    keys.need(keys.pairs(key, out, "out"))
+    several = isinstance(key, list | tuple)
+    calls = [keys.pairs(k, o, "out")[0] for k, o in (zip(key, out, strict=True) if several else [(key, out)])]
+    given = _listed(ids)
+    if len(given) == 1:
+        given *= len(calls)
+    elif not several:
+        given = [given]
+    if len(given) != len(calls):
+        raise AssertionError(f"row_sparse_pull: {len(calls)} keys need row_ids for each, got {len(given)}")
+    found = []
+    for (name, targets), mine in zip(calls, map(_listed, given), strict=True):
+        if len(mine) == 1:
+            mine *= len(targets)
+        if len(mine) != len(targets):
+            raise AssertionError(
+                f"row_sparse_pull of key {name!r}: {len(targets)} outs need one array of row_ids, or {len(targets)};"
+                f" got {len(mine)}"
+            )
+        found += [(name, target, row_ids(i, name)) for target, i in zip(targets, mine, strict=True)]
+    return found
+
+
+def _listed(ids: Any) -> list[Any]:
+    """The arrays of a list of arrays, or the only one; a list of numbers is an array."""
+    return list(ids) if isinstance(ids, list | tuple) and ids and not np.isscalar(ids[0]) else [ids]
 
 
 def _stored(value: Any) -> Any:

@@ -1,0 +1,289 @@
+"""The row-sparse array."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import library_of, on_device_of, to_host
+from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+
+DENSE_LIMIT = 2 << 30  # bytes of the largest dense form that is made
+
+
+class RowSparse:
+    """Rows `indices` of an array of `shape` are `data`; all others are zero.
+
+    Made by `row_sparse_array` or `zeros`, which see to it that `indices` (int64) is sorted without repetition and
+    within range, and that `data` (len(indices), *shape[1:]) is contiguous.
+
+    A number times it, the sum and the difference of two, and `x[:] = y` are row-sparse as in MXNet, and `x += y` writes
+    into `x`; with a dense array they are dense, and `dense += x` changes the rows that `x` has. What else NumPy has
+    takes `x.data`, or the dense form `x.asnumpy()`, which is refused (ArrayError) above 2 GiB.
+
+    >>> from mxopt.sparse import row_sparse_array
+    >>> x = row_sparse_array(([[1.0, 2.0], [3.0, 4.0]], [0, 3]), shape=(5, 2))
+    >>> x += 2 * row_sparse_array(([[1.0, 1.0]], [4]), shape=(5, 2))
+    >>> x.indices.tolist(), x.data.tolist()
+    ([0, 3, 4], [[1.0, 2.0], [3.0, 4.0], [2.0, 2.0]])
+    """
+
+    stype = "row_sparse"
+
+    def __init__(self, data: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> None:
+        self.data, self.indices, self.shape = data, indices, shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the data."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def is_sound(self) -> bool:
+        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or written to."""
+        if getattr(self.indices, "dtype", None) != np.int64 or not self.indices.flags.c_contiguous:
+            return False
+        indices = to_host(self.indices)
+        if indices.ndim != 1 or getattr(self.data, "shape", None) != (len(indices), *self.shape[1:]):
+            return False
+        if not len(indices):
+            return True
+        return bool(indices[0] >= 0 and indices[-1] < self.shape[0] and (indices[1:] > indices[:-1]).all())
+
+    # Rows.
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` as a new dense array."""
+        first, last = np.searchsorted(to_host(self.indices), (start, stop))
+        with on_device_of(self.data):
+            dense: np.ndarray = library_of(self.data).zeros((stop - start, *self.shape[1:]), self.dtype)
+            dense[self.indices[first:last] - start] = self.data[first:last]
+        return dense
+
+    def places(self, indices: np.ndarray) -> np.ndarray | None:
+        """Where in `data` the rows `indices` (ascending, a NumPy array) are; None where one of them is not there."""
+        mine = to_host(self.indices)
+        if len(mine) == self.shape[0]:
+            return indices
+        places = np.searchsorted(mine, indices)
+        if len(places) and (places[-1] == len(mine) or (mine[places] != indices).any()):
+            return None
+        return places
+
+    def add_rows(self, indices: np.ndarray) -> None:
+        """Lets the rows `indices` (ascending, a NumPy array) be there, as zeros where they weren't: `data` and
+        `indices` are new arrays then."""
+        if self.places(indices) is not None:
+            return
+        before, data = to_host(self.indices), self.data
+        every = np.union1d(before, indices)
+        library = library_of(data)
+        with on_device_of(data):
+            self.data = library.zeros((len(every), *self.shape[1:]), data.dtype)
+            self.data[np.searchsorted(every, before)] = data
+            self.indices = library.asarray(every)
+
+    def add_all_rows(self) -> None:
+        """Lets all rows be there. Raises ArrayError above 2 GiB."""
+        if len(self.indices) < self.shape[0]:
+            self._check_dense()
+            self.add_rows(np.arange(self.shape[0]))
+
+    def _check_dense(self) -> None:
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if size > DENSE_LIMIT:
+            raise ArrayError(
+                f"{self!r} takes {size / 2**30:.1f} GiB as a dense array, more than the"
+                f" {DENSE_LIMIT >> 30} GiB that are made: use its data and indices, or retain the rows you need"
+            )
+
+    def retain(self, indices: Any) -> RowSparse:
+        """A new one with the rows `indices`, whole numbers in any order; zeros where this one doesn't have them."""
+        wanted = np.unique(to_host(indices))
+        if wanted.size and (wanted.dtype.kind not in "iuf" or wanted[0] < 0 or wanted[-1] >= self.shape[0]):
+            raise ArrayError(f"retain: needs row numbers within 0 to {self.shape[0] - 1}, got {wanted}")
+        wanted = wanted.astype(np.int64)
+        there = np.isin(wanted, to_host(self.indices))
+        library = library_of(self.data)
+        with on_device_of(self.data):
+            data = library.zeros((len(wanted), *self.shape[1:]), self.dtype)
+            data[there] = self.data[self.places(wanted[there])]
+            return RowSparse(data, library.asarray(wanted), self.shape)
+
+    # Other forms.
+
+    def todense(self) -> np.ndarray:
+        """A new dense array with the same values, on the same device."""
+        self._check_dense()
+        return self.rows(0, self.shape[0])
+
+    def asnumpy(self) -> np.ndarray:
+        """A new dense NumPy array with the same values."""
+        dense: np.ndarray = to_host(self.todense())
+        return dense
+
+    def tostype(self, stype: str) -> Any:
+        """A copy: dense for 'default', row-sparse for 'row_sparse'."""
+        if stype not in ("default", "row_sparse"):
+            raise UnknownNameError(f"tostype: a row-sparse array can be 'default' or 'row_sparse', not {stype!r}")
+        return self.todense() if stype == "default" else self.copy()
+
+    def copy(self) -> RowSparse:
+        """A copy with arrays of its own."""
+        return RowSparse(self.data.copy(), self.indices.copy(), self.shape)
+
+    def astype(self, dtype: Any, copy: bool = True) -> RowSparse:
+        """A copy of another dtype; itself where `copy` is false and the dtype is the same."""
+        if not copy and self.dtype == np.dtype(dtype):
+            return self
+        return RowSparse(self.data.astype(dtype), self.indices.copy(), self.shape)
+
+    def copyto(self, other: Any) -> Any:
+        """Copies the values into `other`, dense or row-sparse, of the same shape and of any dtype; returns it."""
+        if getattr(other, "shape", None) != self.shape:
+            raise ArrayError(f"copyto: needs an array of shape {self.shape}, got {getattr(other, 'shape', other)!r}")
+        if isinstance(other, RowSparse):
+            if other is not self:
+                other.data, other.indices = self.data.astype(other.dtype), self.indices.copy()
+        else:
+            other[...] = 0
+            other[self.indices] = self.data
+        return other
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a row-sparse array can't be a dense one without a copy")
+        return self.asnumpy().astype(dtype or self.dtype, copy=False)
+
+    # Arithmetic.
+
+    def __getitem__(self, key: Any) -> RowSparse:
+        _whole(key)
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _whole(key)
+        if isinstance(value, RowSparse):
+            value.copyto(self)
+            return
+        if not _is_number(value) and getattr(value, "shape", None) != self.shape:
+            raise ArrayError(f"[:] = needs an array of shape {self.shape}, got {getattr(value, 'shape', value)!r}")
+        self.add_all_rows()
+        self.data[...] = value
+
+    def __add__(self, other: Any) -> Any:
+        return self._with(np.add, other)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._with(np.subtract, other)
+
+    def __mul__(self, other: Any) -> RowSparse:
+        return self._scaled(operator.mul, other)
+
+    def __truediv__(self, other: Any) -> RowSparse:
+        return self._scaled(operator.truediv, other)
+
+    def __neg__(self) -> RowSparse:
+        return self._scaled(operator.mul, -1)
+
+    def __radd__(self, other: Any) -> Any:
+        return _dense(np.add, other, self)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _dense(np.subtract, other, self)
+
+    __rmul__ = __mul__
+
+    def __iadd__(self, other: Any) -> RowSparse:
+        return self._changed(np.add, other)
+
+    def __isub__(self, other: Any) -> RowSparse:
+        return self._changed(np.subtract, other)
+
+    def __imul__(self, other: Any) -> RowSparse:
+        self.data[...] = self._scaled(operator.mul, other).data
+        return self
+
+    def __itruediv__(self, other: Any) -> RowSparse:
+        self.data[...] = self._scaled(operator.truediv, other).data
+        return self
+
+    def _scaled(self, operation: Callable[[Any, Any], Any], number: Any) -> RowSparse:
+        if not _is_number(number):
+            raise ArrayTypeError(f"a row-sparse array is multiplied and divided by numbers, got {number!r:.80}")
+        number = number.item() if isinstance(number, np.generic) else number  # which doesn't widen the dtype
+        return RowSparse(operation(self.data, number), self.indices.copy(), self.shape)
+
+    def _with(self, ufunc: np.ufunc, other: Any) -> Any:
+        """The sum or difference: row-sparse where `other` is, else dense."""
+        if isinstance(other, RowSparse):
+            return self.astype(np.result_type(self.dtype, other.dtype))._changed(ufunc, other)
+        return _dense(ufunc, self, other)
+
+    def _changed(self, ufunc: np.ufunc, other: Any) -> RowSparse:
+        """`self`, with `other` added or subtracted in place."""
+        if not isinstance(other, RowSparse):
+            self[:] = _dense(ufunc, self, other)
+            return self
+        _check_shapes(self, other)
+        indices = to_host(other.indices)
+        self.add_rows(indices)
+        places = self.places(indices)
+        self.data[places] = ufunc(self.data[places], other.data)
+        return self
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        """What an array or a NumPy number on the left makes of it."""
+        if method == "__call__" and len(inputs) == 2 and not options:
+            left, right = inputs
+            if ufunc is np.multiply and not out and _is_number(left):
+                return self * left
+            if ufunc in (np.add, np.subtract) and isinstance(left, np.ndarray) and (not out or out[0] is left):
+                return _dense(ufunc, left, right, in_place=bool(out))
+        raise ArrayTypeError(
+            f"numpy.{ufunc.__name__} doesn't take a row-sparse array: use its data, or its dense form asnumpy()"
+        )
+
+    def __repr__(self) -> str:
+        return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {len(self.indices)} rows>"
+
+
+def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Any:
+    """`left` plus or minus `right`, one of which is row-sparse and the other dense or a number, as a dense array."""
+    if _is_number(left) or _is_number(right):
+        return ufunc(*(x.todense() if isinstance(x, RowSparse) else x for x in (left, right)))
+    _check_shapes(left, right)
+    if isinstance(left, RowSparse):
+        return ufunc(left.todense(), right)
+    result = left if in_place else left.astype(np.result_type(left.dtype, right.dtype))
+    result[right.indices] = ufunc(result[right.indices], right.data)
+    return result
+
+
+def _check_shapes(left: Any, right: Any) -> None:
+    shapes = [getattr(x, "shape", None) for x in (left, right)]
+    if shapes[0] != shapes[1]:
+        raise ArrayError(f"a row-sparse array goes together with arrays of its own shape; got {shapes[0]}, {shapes[1]}")
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Number | np.number | np.bool_)
+
+
+def _whole(key: Any) -> None:
+    if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
+        raise ArrayTypeError(
+            f"a row-sparse array is read and written whole, as x[:]; for some rows: retain; got {key!r}"
+        )

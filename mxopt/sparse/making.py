@@ -1,0 +1,165 @@
+"""How row-sparse arrays are made."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import is_cupy, library_of, on_device_of, to_host
+from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.sparse.array import RowSparse
+
+
+def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> Any:
+    """An array of zeros, as `mxnet.nd.sparse.zeros`: `stype` 'row_sparse' gives a RowSparse without rows, 'default' a
+    NumPy array."""
+    if stype not in ("default", "row_sparse"):
+        raise UnknownNameError(f"zeros: an array can be 'default' or 'row_sparse', not {stype!r}")
+    if stype == "default":
+        return np.zeros(shape, dtype)
+    return _without_rows(_shape(shape), dtype)
+
+
+def retain(data: RowSparse, indices: Any) -> RowSparse:
+    """`data.retain(indices)`, as `mxnet.nd.sparse.retain`."""
+    return data.retain(indices)
+
+
+def row_sparse_array(arg: Any, shape: Sequence[int] | None = None, dtype: Any = None) -> RowSparse:
+    """Makes a row-sparse array, as `mxnet.nd.sparse.row_sparse_array` does.
+
+    Parameters
+    ----------
+    arg : (data, indices), or shape, or array
+        A tuple of two arrays: `data` (k, ...) the rows, a NumPy or CuPy array; `indices` (k,) whole numbers: which rows
+        they are. In any order; the rows of an index that comes several times are added, in the order in which they
+        stand. Sorted indices and contiguous data are taken without a copy.
+
+        A tuple of numbers is a shape: there are no rows. A dense array, or nested lists, gives the rows in which not
+        all is 0. A matrix of scipy.sparse in any format, or a sparse COO tensor of PyTorch, gives the rows in which
+        it has elements; what it holds twice is added.
+    shape : sequence of int, optional
+        The whole array's shape; without it that of `arg`, or just long enough for the largest index.
+    dtype : dtype, optional
+        Converts the data; without it the data's own, float32 for lists and shapes.
+
+    Raises
+    ------
+    ArrayError
+        The shapes don't fit together, or an index is out of range.
+    ArrayTypeError
+        The indices are no whole numbers, or on a GPU while the data is not.
+    """
+    if isinstance(arg, tuple) and arg and all(isinstance(n, int | np.integer) for n in arg):
+        return _without_rows(_shape(_same(arg, shape)), np.float32 if dtype is None else dtype)
+    if isinstance(arg, tuple) and len(arg) == 2:
+        data, indices = arg
+    elif isinstance(arg, RowSparse):
+        data, indices, shape = arg.data, arg.indices, arg.shape if shape is None else shape
+    else:
+        data, indices, shape = _parts(arg, shape)
+    if is_cupy(indices) and not is_cupy(data):
+        raise ArrayTypeError("row_sparse_array: the indices are on a GPU, the data is not")
+    library, place = library_of(data), data
+    data, indices = _array(data), to_host(indices)
+    if indices.size == 0:
+        indices = indices.astype(np.int64)
+    if indices.dtype.kind not in "iu":
+        raise ArrayTypeError(f"row_sparse_array: indices must be whole numbers, got {indices.dtype}")
+    if indices.ndim != 1 or data.ndim < 1 or len(data) != len(indices):
+        raise ArrayError(
+            f"row_sparse_array: needs one index for each row, got indices of shape {indices.shape}"
+            f" and data of shape {data.shape}"
+        )
+    if shape is None:
+        shape = (int(indices.max(initial=-1)) + 1, *data.shape[1:])
+    shape = _shape(shape)
+    if data.shape[1:] != shape[1:]:
+        raise ArrayError(f"row_sparse_array: rows of shape {data.shape[1:]} don't fit an array of shape {shape}")
+    if len(indices) and not (indices.min() >= 0 and indices.max() < shape[0]):
+        wrong = indices[(indices < 0) | (indices >= shape[0])][0]
+        raise ArrayError(f"row_sparse_array: index {wrong} is out of range for {shape[0]} rows")
+    data = library.ascontiguousarray(data, dtype=dtype)
+    indices = np.ascontiguousarray(indices, dtype=np.int64)
+    if np.any(indices[1:] <= indices[:-1]):  # merged on the host even for CuPy, for the sake of the order
+        data, indices = _merged(to_host(data), indices)
+    with on_device_of(place):
+        return RowSparse(library.asarray(data), library.asarray(indices), shape)
+
+
+def _parts(arg: Any, shape: Sequence[int] | None) -> tuple[Any, np.ndarray, Sequence[int]]:
+    """Data, indices and shape of a matrix of scipy.sparse, of a tensor of PyTorch, or of a dense array."""
+    scipy: Any = sys.modules.get("scipy.sparse")
+    torch: Any = sys.modules.get("torch")
+    if scipy is not None and scipy.issparse(arg):
+        if arg.ndim != 2:
+            raise ArrayError(f"row_sparse_array: takes sparse matrices of two axes, got shape {arg.shape}")
+        rows = arg.tocsr()
+        indices = np.flatnonzero(np.diff(rows.indptr))
+        return rows[indices].toarray(), indices, _same(arg.shape, shape)
+    if torch is not None and isinstance(arg, torch.Tensor) and arg.layout is torch.sparse_coo:
+        return _of_torch(torch, arg.detach().coalesce(), _same(arg.shape, shape))
+    dense = _array(arg)
+    if not dense.ndim:
+        raise ArrayTypeError(f"row_sparse_array: needs (data, indices), a shape or an array, got {arg!r:.80}")
+    with on_device_of(dense):
+        indices = to_host(dense.reshape(len(dense), -1).any(axis=1)).nonzero()[0]
+        return dense[indices], indices, _same(dense.shape, shape)
+
+
+def _of_torch(torch: Any, tensor: Any, shape: tuple[int, ...]) -> tuple[Any, np.ndarray, tuple[int, ...]]:
+    values, (rows, *columns) = tensor.values(), tensor.indices().cpu().numpy()
+    if values.is_cuda:
+        raise ArrayTypeError("row_sparse_array: takes PyTorch's tensors on the CPU, got one on a GPU")
+    if values.dtype is torch.bfloat16:  # which NumPy's side of it doesn't know
+        import ml_dtypes
+
+        values = values.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    else:
+        values = values.numpy()
+    if not columns:
+        return values, rows, shape
+    indices, place = np.unique(rows, return_inverse=True)
+    data = np.zeros((len(indices), *shape[1:]), values.dtype)
+    data[(place, *columns)] = values
+    return data, indices, shape
+
+
+def _array(x: Any) -> Any:
+    """`x` as an array; lists are float32, as in MXNet."""
+    if hasattr(x, "dtype"):
+        return library_of(x).asarray(x)
+    return np.asarray(x, np.float32)
+
+
+def _without_rows(shape: tuple[int, ...], dtype: Any) -> RowSparse:
+    return RowSparse(np.zeros((0, *shape[1:]), dtype), np.zeros(0, np.int64), shape)
+
+
+def _shape(given: Any) -> tuple[int, ...]:
+    shape = tuple(map(operator.index, given if isinstance(given, Sequence) else (given,)))
+    if not shape or min(shape) < 0:
+        raise ArrayError(f"a row-sparse array needs a shape of one axis or more, got {shape}")
+    return shape
+
+
+def _same(own: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...]:
+    if given is not None and tuple(given) != tuple(own):
+        raise ArrayError(f"row_sparse_array: the array has shape {tuple(own)}, asked for was {tuple(given)}")
+    return tuple(own)
+
+
+def _merged(data: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted by index; rows of one index added in their order."""
+    unique, place = np.unique(indices, return_inverse=True)
+    total = np.zeros((len(unique), *data.shape[1:]), data.dtype)
+    first = np.unique(place, return_index=True)[1]
+    total[:] = data[first]  # not 0 + data: that would turn -0 into 0
+    again = np.ones(len(place), bool)
+    again[first] = False
+    np.add.at(total, place[again], data[again])
+    return total, unique
