@@ -62,6 +62,8 @@ class Channel:
         self.incarnation = ""
         self.heard = time.monotonic()
         self.asked = 0.0
+        self.greeted = False  # whether a Hello is without its Ready
+        self.resent = 0  # the number from which all was sent again last
         self.config_sent = 0  # the version of the optimizer's config that this server knows
 
     def __str__(self) -> str:
@@ -91,11 +93,19 @@ class Connections:
         self._context, self.member, self.mode = context, member, mode
         self.timeout = member.settings.timeout
         self.deferred: Exception | None = None  # of a push that nobody waited for
+        self._look_at = 0.0  # when to look at the clock again
         self._poller = zmq.Poller()
-        self.channels = [self._open(s, endpoint) for s, endpoint in enumerate(member.welcome.endpoints)]
-        for channel in self.channels:
-            self._hello(channel)
-        self._until(lambda: all(c.incarnation for c in self.channels), member.settings.join_timeout, "the handshake")
+        self.channels: list[Channel] = []
+        try:
+            for server, endpoint in enumerate(member.welcome.endpoints):
+                self.channels.append(self._open(server, endpoint))
+                self._hello(self.channels[-1])
+            self._until(
+                lambda: all(c.incarnation for c in self.channels), member.settings.join_timeout, "the handshake"
+            )
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, server: int, endpoint: str) -> Channel:
         identity = f"{self.member.job}/{self.member.rank}/{self.member.incarnation}".encode()[:255]
@@ -158,12 +168,15 @@ class Connections:
         )
 
     def check(self) -> None:
-        """Raises what went wrong since the last call, with a push or with the job."""
+        """Raises what went wrong since the last call, with a push or with the job. Called by every call of the store:
+        a worker that only pushes hears of it too, and follows a server that was started again."""
         for channel in self.channels:
             if channel.pending:
                 self._receive(0)
                 break
         self._raise()
+        if time.monotonic() >= self._look_at:
+            self._look()
 
     # Inside.
 
@@ -183,7 +196,8 @@ class Connections:
     def _until(self, done: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout
         while not done():
-            if self._receive(SLICE_MS):
+            came = self._receive(SLICE_MS)
+            if came and time.monotonic() < self._look_at:
                 continue
             if done():
                 return
@@ -261,12 +275,13 @@ class Connections:
         oldest = min(channel.pending, default=channel.next)
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, member.welcome.workers,
                         self.mode, member.settings.staleness, oldest)  # fmt: skip
-        channel.asked = time.monotonic()
+        channel.asked, channel.greeted = time.monotonic(), True
         sockets.send(channel.socket, m.encode(hello))
 
     def _look(self) -> None:
         """Asks the servers that have been silent, and follows those that have moved."""
         now, pulse = time.monotonic(), self.member.pulse
+        self._look_at = now + SLICE_MS / 1000
         for channel in self.channels:
             if pulse is not None and len(pulse.endpoints) == len(self.channels):
                 endpoint = pulse.endpoints[channel.server]
@@ -289,8 +304,12 @@ class Connections:
         channel.incarnation = ready.incarnation
         if ready.expects > channel.next:
             raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
+        asked, channel.greeted = channel.greeted, False
         if first and not channel.pending:
             return
+        if not asked and ready.expects == channel.resent:
+            return  # about a gap that is mended: every request that came after it may have set off one of these
+        channel.resent = ready.expects
         for seq, pending in list(channel.pending.items()):
             if seq >= ready.expects:
                 sockets.send(channel.socket, pending.frames)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import math
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,8 +16,8 @@ from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.keyed import by_key
+from mxopt.kvstore import ending, rows, wire
 from mxopt.kvstore import messages as m
-from mxopt.kvstore import rows, wire
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.connection import Call, Connections
@@ -67,9 +66,15 @@ class DistKVStore(KVStoreBase):
             raise
         self._servers = self._member.welcome.servers
         self._held = Held(self._servers, self._settings.bound)
+        try:
+            self._connections = Connections(self._context, self._member, self._mode)
+        except BaseException as failure:
+            self._member.leave(f"{type(failure).__name__}: {failure}")
+            self._context.term()
+            raise
         self._open = True
+        ending.watch()
         atexit.register(self._close_at_exit)  # a process stays in its job until it ends, or closes the store
-        self._connections = Connections(self._context, self._member, self._mode)
 
     # Values.
 
@@ -345,14 +350,15 @@ class DistKVStore(KVStoreBase):
                 error = f"{type(failure).__name__}: {failure}"
                 raise
             finally:
-                if hasattr(self, "_connections"):
-                    self._connections.close()
+                self._connections.close()
                 self._member.leave(error)
                 self._context.term()
 
     def _close_at_exit(self) -> None:
-        raised = getattr(sys, "last_value", None)
-        self._close("" if raised is None else f"{type(raised).__name__}: {raised}")
+        try:
+            self._close(ending.error())
+        except Exception as failure:
+            ending.fail(f"{type(failure).__name__}: {failure}")
 
     def _check(self) -> None:
         if not self._open:

@@ -162,7 +162,8 @@ class Scheduler:
         taken = self.nodes.get((join.role, join.rank))
         if taken is not None and self.state == "gathering":
             return f"rank {join.rank} is taken by {taken}"
-        if self.state == "running" and (join.role != "server" or join.rank < 0):
+        full = all((join.role, rank) in self.nodes for rank in range(self.wanted[join.role]))
+        if full and (join.role != "server" or join.rank < 0):
             return f"the job has all its {self.wanted[join.role]} {join.role}s"
         return ""
 
