@@ -69,7 +69,7 @@ def imports(path: Path) -> Iterator[str]:
 
 # From the bottom: a module imports from its own layer and from those below it only.
 LAYERS = [
-    ["mxopt.rules", "mxopt.errors"],
+    ["mxopt.rules", "mxopt.errors", "mxopt.overrides"],
     ["mxopt.settings", "mxopt.device", "mxopt.sparse"],
     ["mxopt.engine"],
     ["mxopt.document"],

@@ -17,6 +17,7 @@ from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import Key, Keys, Pairs, row_ids, total, write, write_rows
 from mxopt.optimizer import Optimizer, Updater, get_updater
+from mxopt.overrides import overridden
 from mxopt.sparse import RowSparse
 
 
@@ -84,7 +85,7 @@ class KVStore(KVStoreBase):
                 raise ArrayError(
                     f"key {key!r}: the store holds shape {self._values[key].shape}, pushed was {value.shape}"
                 )
-        if isinstance(self._updater, Updater) and len(sums) > 1:
+        if len(sums) > 1 and isinstance(self._updater, Updater) and not overridden(type(self._updater), ["__call__"]):
             self._updater([k for k, _ in sums], [v for _, v in sums], [self._values[k] for k, _ in sums])
         else:
             for key, value in sums:

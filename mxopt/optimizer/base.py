@@ -13,6 +13,8 @@ import numpy as np
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError, UnknownArgumentError, UnknownNameError, nearest
 from mxopt.lr_scheduler import LRScheduler
+from mxopt.overrides import overridden
+from mxopt.sparse import RowSparse
 
 Index = int | str
 LISTS = (list, tuple)
@@ -54,16 +56,27 @@ class Optimizer:
     """
 
     opt_registry: ClassVar[dict[str, type[Optimizer]]] = {}
+    unnamed_arguments: tuple[str, ...]  # those given that no constructor names, as one's own may take them by `pop`
+    overridable: ClassVar[tuple[str, ...]] = (
+        "update", "update_multi_precision", "create_state", "create_state_multi_precision", "_update_count",
+        "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
+    )  # fmt: skip
+    overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
-        known = _parameters(cls)
-        for name in kwargs:
-            if name not in known:
-                raise UnknownArgumentError(f"{cls.__name__} has no argument {name!r}: {nearest(name, known)}")
+        known, takes_more = _parameters(cls)
+        unknown = [name for name in kwargs if name not in known]
+        if unknown and not takes_more:
+            name = unknown[0]
+            raise UnknownArgumentError(f"{cls.__name__} has no argument {name!r}: {nearest(name, known)}")
         for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
+            if name not in known:
+                continue
             if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
                 _check_number(f"{cls.__name__}: {name}", value)
-        return super().__new__(cls)
+        made = super().__new__(cls)
+        made.unnamed_arguments = tuple(unknown)
+        return made
 
     def __init__(
         self,
@@ -97,6 +110,7 @@ class Optimizer:
         self.idx2name: dict[Any, str] = dict(param_idx2name or {})
         self.sym_info = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
         self.param_dict = param_dict or {}
+        self.overridden = overridden(type(self), self.overridable)
         self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}
         self._index_update_count = self._all_index_update_counts[0]
         self.set_lr_mult({})
@@ -160,10 +174,22 @@ class Optimizer:
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Like `update`, with the state of `create_state_multi_precision`."""
+        if isinstance(index, LISTS):
+            if not self.multi_precision:
+                self.update(index, weight, grad, state)
+                return
+            for arguments in zip(index, weight, grad, state, strict=True):
+                self.update_multi_precision(*arguments)
+            return
         weight = arrays.as_array(weight, f"parameter {index!r}")
         if self.uses_master(weight):
             inner, master = self.split(state)
-            self.update(index, master, arrays.as_array(grad, f"parameter {index!r}").astype(np.float32), inner)
+            grad = arrays.as_array(grad, f"parameter {index!r}")
+            if isinstance(grad, RowSparse):
+                grad = RowSparse(grad.data.astype(np.float32), grad.indices, grad.shape)
+            else:
+                grad = grad.astype(np.float32)
+            self.update(index, master, grad, inner)
             weight[...] = master.astype(weight.dtype)
         else:
             self.update(index, weight, grad, state)
@@ -187,6 +213,11 @@ class Optimizer:
     def elementwise(self) -> bool:
         """Whether each element is updated by itself, so that servers may cut arrays; False where nobody knows."""
         return False
+
+    @property
+    def own_num_update(self) -> bool:
+        """Whether `num_update` moves in another way than to the largest count of any parameter."""
+        return "_update_count" in self.overridden
 
     def replaced_by(self, loaded: Optimizer) -> Optimizer:
         """The optimizer to go on with once `loaded` has come out of a file."""
@@ -243,24 +274,29 @@ class Optimizer:
 
     def _get_lr(self, index: Index) -> float:
         """The learning rate of a parameter."""
+        if self.overridden and "_get_lrs" in self.overridden:
+            return self._get_lrs((index,))[0]
         lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
         return lr * self._multiplier("lr_mult", index) if self.lr_mult or self.param_dict else lr
 
     def _get_lrs(self, indices: Sequence[Index]) -> list[float]:
         """The learning rates of parameters."""
+        lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
         if not self.lr_mult and not self.param_dict:
-            return [self._get_lr(indices[0])] * len(indices)
-        return [self._get_lr(index) for index in indices]
+            return [lr] * len(indices)
+        return [lr * self._multiplier("lr_mult", index) for index in indices]
 
     def _get_wd(self, index: Index) -> float:
         """The weight decay of a parameter."""
+        if self.overridden and "_get_wds" in self.overridden:
+            return self._get_wds((index,))[0]
         return self.wd * self._multiplier("wd_mult", index) if self.wd_mult or self.param_dict else self.wd
 
     def _get_wds(self, indices: Sequence[Index]) -> list[float]:
         """The weight decays of parameters."""
         if not self.wd_mult and not self.param_dict:
             return [self.wd] * len(indices)
-        return [self._get_wd(index) for index in indices]
+        return [self.wd * self._multiplier("wd_mult", index) for index in indices]
 
     # Update counts.
 
@@ -310,9 +346,11 @@ def _check_number(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} is NaN")
 
 
-def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """A class's constructor arguments, those it hands on to its bases as **kwargs included."""
+def _parameters(cls: type) -> tuple[dict[str, inspect.Parameter], bool]:
+    """A class's constructor arguments, those it hands on to its bases as **kwargs included, and whether a class from
+    outside mxopt takes **kwargs, so that it may take more out of them, or away."""
     found: dict[str, inspect.Parameter] = {}
+    takes_more = False
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
@@ -322,12 +360,13 @@ def _parameters(cls: type) -> dict[str, inspect.Parameter]:
                 found.setdefault(p.name, p)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return found
+        takes_more = takes_more or bool(overridden(base, ["__init__"]))
+    return found, takes_more
 
 
 def arguments_of(cls: type) -> tuple[str, ...]:
     """The names of a class's constructor arguments, those it hands on to its bases as **kwargs included."""
-    return tuple(_parameters(cls))
+    return tuple(_parameters(cls)[0])
 
 
 register = Optimizer.register

@@ -60,7 +60,7 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
 
 def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
     arguments = {}
-    for name in arguments_of(type(thing)):
+    for name in (*arguments_of(type(thing)), *getattr(thing, "unnamed_arguments", ())):
         if name in skip:
             continue
         try:

@@ -41,6 +41,7 @@ class LARS(MomentumOptimizer):
     """
 
     inner_first = True
+    aggregates = True
     decayed_endings = ("_weight",)
 
     def __init__(
@@ -125,6 +126,7 @@ class LBSGD(MomentumOptimizer):
     """
 
     lazy_update = True
+    own_num_update = True  # a schedule is asked for the number before
 
     def __init__(
         self,
@@ -185,7 +187,7 @@ class LBSGD(MomentumOptimizer):
         return 1.0 + (self.batch_scale - 1) * share
 
     def _get_lr(self, index: Index) -> float:
-        if self.lr_scheduler is None:
+        if self.lr_scheduler is None or "_get_lrs" in self.overridden:
             return super()._get_lr(index)
         return self.lr_scheduler(self._asked_at) * self._multiplier("lr_mult", index)
 
@@ -270,6 +272,7 @@ class LAMB(_Corrected):
     """
 
     rule = layerwise.lamb
+    aggregates = True
 
     def __init__(
         self,

@@ -24,14 +24,22 @@ _NO_PLAN = (None, None)
 
 
 class RuleOptimizer(Optimizer):
-    """An optimizer made of a rule."""
+    """An optimizer made of a rule.
+
+    What a subclass overrides is called for each tensor. `update`, `update_multi_precision` and `_update_count` get one
+    tensor at a time then, unless the subclass sets `aggregate_num` and so asks for lists. As in MXNet an
+    `update_multi_precision` of SGD, LARS and LAMB gets lists anyway.
+    """
 
     lazy_update: bool = False
     inner_first: ClassVar[bool] = False  # MXNet's order of (inner state, master copy) in some optimizers
+    aggregates: ClassVar[bool] = False  # whether MXNet's class takes lists
+    overridable = (*Optimizer.overridable, "scalars", "groups", "new_state")
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.aggregate_num = settings.aggregation_size()
+        one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
+        self.aggregate_num = 0 if self.overridden & one_by_one else settings.aggregation_size()
         self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
         self._list_plans = Plans(LIST_PLANS)
 
@@ -51,7 +59,8 @@ class RuleOptimizer(Optimizer):
 
     @property
     def elementwise(self) -> bool:
-        return not (self.rule.layerwise or self.rule.row_state)
+        seen_whole = self.overridden & {"update", "update_multi_precision", "create_state", "new_state"}
+        return not (seen_whole or self.rule.layerwise or self.rule.row_state)
 
     # States.
 
@@ -100,7 +109,10 @@ class RuleOptimizer(Optimizer):
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Like `update`, with states of `create_state_multi_precision`."""
-        self._update(index, weight, grad, state, self.multi_precision)
+        if self.overridden and "update" in self.overridden:
+            super().update_multi_precision(index, weight, grad, state)
+        else:
+            self._update(index, weight, grad, state, self.multi_precision)
 
     def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
         if isinstance(index, LISTS):
@@ -140,6 +152,10 @@ class RuleOptimizer(Optimizer):
             )
         if not indices:
             return
+        if "_update_count" in self.overridden:
+            for arguments in zip(indices, weights, grads, states, strict=True):
+                self._update(*arguments, masters)
+            return
         key = tuple(indices)
         rule, lazy = self.rule, self.lazy_update
         plan = self._list_plans.find(key, rule, lazy, weights, grads, states)
@@ -160,7 +176,11 @@ class RuleOptimizer(Optimizer):
         clip = self.clip_gradient
         common = self.rescale_grad, clip if clip and clip > 0 else math.inf
         counts = map(self._index_update_count.__getitem__, indices)
-        kinds = list(zip(self._get_lrs(indices), self._get_wds(indices), counts, self.groups(indices), strict=False))
+        theirs = self.overridden
+        lrs = [self._get_lr(index) for index in indices] if "_get_lr" in theirs else self._get_lrs(indices)
+        wds = [self._get_wd(index) for index in indices] if "_get_wd" in theirs else self._get_wds(indices)
+        each = indices if "scalars" in theirs and "groups" not in theirs else self.groups(indices)
+        kinds = list(zip(lrs, wds, counts, each, strict=False))
         if kinds.count(kinds[0]) == len(kinds):  # the usual case, and faster
             firsts, which = {kinds[0]: 0}, []
         else:

@@ -35,6 +35,7 @@ class SGD(MomentumOptimizer):
     """
 
     inner_first = True
+    aggregates = True
 
     def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -213,6 +214,7 @@ class Test(RuleOptimizer):
 
     __test__ = False  # not a test of pytest's
     rule = sgd.test
+    own_num_update = True
 
     def create_state(self, index: Index, weight: Any) -> Any:
         """A copy of the weight."""

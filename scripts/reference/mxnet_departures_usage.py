@@ -140,8 +140,30 @@ def base_class():
     report("   and param_dict 5", wd=optimizer._get_wd(0))
 
 
+def noting(base, method, calls):
+    """A subclass whose `method` notes whether it got a list."""
+
+    def noted(self, *args):
+        calls.append(isinstance(args[0], (list, tuple)))
+        return getattr(base, method)(self, *args)
+
+    return type(base.__name__, (base,), {method: noted})
+
+
+def overridden():
+    kinds = "adadelta adagrad adam adamax dcasgd ftml ftrl lamb lars lbsgd nadam nag rmsprop sgd sgld signum"
+    for method in ("update", "update_multi_precision", "_get_lr", "_get_lrs"):
+        called = {}
+        for name in kinds.split():
+            calls = called[name] = []
+            updater = mx.optimizer.get_updater(noting(mx.optimizer.Optimizer.opt_registry[name], method, calls)())
+            updater([0, 1], [mx.nd.ones(2) for _ in range(2)], [mx.nd.ones(2) for _ in range(2)])
+        report(f"a subclass' {method}: an updater calls it", optimizers=[n for n, calls in called.items() if calls])
+        report("   and gives it lists", optimizers=[n for n, calls in called.items() if any(calls)])
+
+
 def main():
-    for part in (sparse, schedules, base_class):
+    for part in (sparse, schedules, base_class, overridden):
         part()
         print()
 

@@ -19,8 +19,6 @@ from mxopt_server.rounds import Contribution, Group, Request
 
 log = logging.getLogger("mxopt.server")
 
-LBSGD_LIKE = ("test", "lbsgd")  # optimizers that move `num_update` in a way of their own
-
 
 class Table:
     """All entries, their groups, and the updater.
@@ -146,7 +144,7 @@ class Table:
             self._replace(group, value)
             return True
         optimizer, update = self.updater.optimizer, contributions[0].update
-        if not update or type(optimizer).__name__.lower() in LBSGD_LIKE:
+        if not update or optimizer.own_num_update:
             return self._apply(group, value, contributions, rank)
         latest = optimizer.num_update
         optimizer.num_update = optimizer.begin_num_update + update  # of this push, which may have overtaken others

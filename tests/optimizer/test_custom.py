@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mxopt
+from mxopt.errors import StatesError
 from mxopt.optimizer import Optimizer
 
 
@@ -76,3 +77,69 @@ def test_an_optimizer_without_an_update_says_so() -> None:
     with pytest.raises(NotImplementedError, match="update"):
         updater(0, one(), one())
     assert not updater.states
+
+
+@pytest.fixture
+def popping() -> Iterator[type[Optimizer]]:
+    @mxopt.register
+    class Popping(Optimizer):
+        """Takes its options out of **kwargs, as many did for MXNet."""
+
+        def __init__(self, **kwargs: Any) -> None:
+            self.rate = kwargs.pop("rate", 0.5)
+            super().__init__(**kwargs)
+
+        def update(self, index: Any, weight: np.ndarray, grad: Any, state: Any) -> None:
+            weight[:] = weight * self.rate
+
+    yield Popping
+    del Optimizer.opt_registry["popping"]
+
+
+def test_options_may_be_taken_out_of_the_keywords(popping: type) -> None:
+    optimizer = mxopt.create("popping", rate=0.25, learning_rate=0.125)
+    assert (optimizer.rate, optimizer.lr) == (0.25, 0.125)
+    again = mxopt.get_updater(mxopt.create("sgd"))
+    again.set_states(mxopt.get_updater(optimizer).get_states(dump_optimizer=True))
+    assert (type(again.optimizer), again.optimizer.rate) == (popping, 0.25)
+    with pytest.raises(TypeError, match="ratte"):
+        mxopt.create("popping", ratte=0.25)
+    with pytest.raises(ValueError, match="wd is NaN"):
+        mxopt.create("popping", rate=float("nan"), wd=float("nan"))
+
+
+def test_keywords_may_be_handed_on_to_an_optimizer_inside() -> None:
+    class Wrapping(Optimizer):
+        """As MXNet's contrib wrappers: unknown keywords are another's."""
+
+        def __init__(self, inner: str, **kwargs: Any) -> None:
+            super().__init__(**{name: kwargs[name] for name in kwargs if name in ("learning_rate", "wd")})
+            self.inner = mxopt.create(inner, **kwargs)
+
+        def create_state(self, index: Any, weight: Any) -> Any:
+            return self.inner.create_state(index, weight)
+
+        def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+            self.inner.update(index, weight, grad, state)
+
+    weight = one()
+    mxopt.get_updater(Wrapping("sgd", momentum=0.5, learning_rate=0.25))(0, one(), weight)
+    assert weight.tolist() == [0.75]
+    with pytest.raises(TypeError, match=r"'momentun'.*'momentum'"):
+        Wrapping("sgd", momentun=0.5)
+
+
+def test_an_option_that_is_taken_and_not_kept_cannot_be_saved() -> None:
+    class Forgetting(mxopt.optimizer.SGD):
+        """Takes an option and keeps nothing of it."""
+
+        def __init__(self, **kwargs: Any) -> None:
+            kwargs.pop("rate")
+            super().__init__(**kwargs)
+
+    Optimizer.opt_registry["forgetting"] = Forgetting
+    try:
+        with pytest.raises(StatesError, match="'rate'"):
+            mxopt.get_updater(Forgetting(rate=1)).get_states(dump_optimizer=True)
+    finally:
+        del Optimizer.opt_registry["forgetting"]

@@ -162,6 +162,9 @@ class KeyedOptimizer(ByKey):
         carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
         return (*state, *master, *carry)
 
+    def uses_master(self, weight: Any) -> bool:
+        return self.model.uses_master(weight)
+
     def split(self, state: Any) -> tuple[Any, Any]:
         at = len(state) - (2 if self.model.carried else 1)
         return (*state[:at], *state[at + 1 :]), state[at]
@@ -252,8 +255,9 @@ def following(optimizer: Optimizer) -> KeyedOptimizer:
     it.
     """
     klass, name = type(optimizer), type(optimizer).__name__
-    if klass.construct is not Optimizer.construct:
-        raise ArgumentError(f"{name} defines construct: for a store or a Trainer it must define rule and scalars")
+    for method in ("construct", "__call__"):
+        if getattr(klass, method) is not getattr(Optimizer, method):
+            raise ArgumentError(f"{name} defines {method}: for a store or a Trainer it must define rule and scalars")
     if Optimizer.kinds.get(name) is not klass:
         raise ArgumentError(f"there are several optimizers called {name}: a store needs one with a name of its own")
     unknown = [a for a in arguments_of(klass) if a not in optimizer.defaults and a not in ("params", "multi_precision")]
