@@ -1,6 +1,7 @@
 """Optimizers that update NumPy and CuPy arrays in place, by name, here or in a parameter server."""
 
 from mxopt import experimental, kvstore, lr_scheduler, nn, optimizer, sparse
+from mxopt import kvstore as kv
 from mxopt.curves import curve
 from mxopt.engine import get_num_threads, set_num_threads, use_engine
 from mxopt.optimizer import Optimizer, Updater, create, get_updater, register
@@ -9,6 +10,6 @@ from mxopt.trainer import Trainer
 
 __all__ = [
     "Optimizer", "Parameter", "Trainer", "Updater", "create", "curve", "experimental", "get_num_threads", "get_updater",
-    "kvstore", "lr_scheduler", "nn", "optimizer", "register", "set_num_threads", "sparse", "use_engine",
+    "kv", "kvstore", "lr_scheduler", "nn", "optimizer", "register", "set_num_threads", "sparse", "use_engine",
 ]  # fmt: skip
 __version__ = "0.1.0"

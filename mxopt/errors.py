@@ -9,6 +9,7 @@ MXOptError
     UnknownNameError (ValueError)     a name nothing is registered under
     ArrayError (ValueError)           an array's shape, memory or values can't work
         ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
+    NoGradientError (RuntimeError)    a parameter has no gradient
     ScheduleOverError (RuntimeError)  a list of learning rates has no value for this step
     StatesError (ValueError)          saved states that can't be read, or don't fit
 """
@@ -55,6 +56,10 @@ class ArrayError(MXOptError, ValueError):
 
 class ArrayTypeError(ArrayError, TypeError):
     """An array's dtype or device can't work, or it is no array."""
+
+
+class NoGradientError(MXOptError, RuntimeError):
+    """A parameter has no gradient."""
 
 
 class ScheduleOverError(MXOptError, RuntimeError):

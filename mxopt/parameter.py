@@ -9,7 +9,8 @@ import numpy as np
 
 from mxopt.device import to_host
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError
+from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError, NoGradientError
+from mxopt.sparse import RowSparse, row_sparse_array
 
 
 class Keeper(Protocol):
@@ -44,6 +45,8 @@ class Parameter:
     ----------
     grad : array, RowSparse or None
         Its gradient, where somebody put one.
+    held : bool
+        Whether an optimizer or a Trainer at work has taken the array, which `cast` could not exchange any more.
 
     Raises
     ------
@@ -74,10 +77,12 @@ class Parameter:
         self.lr_mult = lr_mult
         self.wd_mult = wd_mult
         self.grad: Any = None
+        self.held = False
+        self._accumulates = False
         self.keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # Trainers, whose stores may hold the value too
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "keepers": weakref.WeakSet()}  # a copy is nobody's yet
+        return {**self.__dict__, "held": False, "keepers": weakref.WeakSet()}  # a copy is nobody's yet
 
     @property
     def value(self) -> Any:
@@ -99,6 +104,65 @@ class Parameter:
         """The value as a NumPy array: the array itself, or a copy where it lies on another device."""
         value: np.ndarray = to_host(self._value)
         return value
+
+    # What scripts written for a gluon Parameter ask, where there is one array and one gradient.
+
+    def data(self, ctx: Any = None) -> Any:
+        """The value. `ctx` has no effect."""
+        return self._value
+
+    def list_data(self) -> list[Any]:
+        """The value, in a list: of every device's copy, of which there is one."""
+        return [self._value]
+
+    def list_grad(self) -> list[Any]:
+        """The gradient, in a list. Raises NoGradientError where there is none."""
+        if self.grad is None:
+            raise NoGradientError(f"parameter {self.name!r} has no gradient")
+        return [self.grad]
+
+    @property
+    def grad_req(self) -> str:
+        """'null' for a parameter that isn't trained, else 'write' or 'add', between which only who writes `grad` can
+        tell. Set to 'null' it drops the gradient. Raises ArgumentError for anything else.
+        """
+        return "null" if not self.requires_grad else "add" if self._accumulates else "write"
+
+    @grad_req.setter
+    def grad_req(self, req: str) -> None:
+        if req not in ("write", "add", "null"):
+            raise ArgumentError(f"parameter {self.name!r}: grad_req must be 'write', 'add' or 'null', got {req!r}")
+        self.requires_grad, self._accumulates = req != "null", req == "add"
+        if req == "null":
+            self.grad = None
+
+    def zero_grad(self) -> None:
+        """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing where there is none."""
+        if isinstance(self.grad, RowSparse):
+            self.grad = RowSparse(self.grad.data[:0], self.grad.indices[:0], self.grad.shape)
+        elif self.grad is not None:
+            arrays.as_array(self.grad, f"parameter {self.name!r}, gradient")[...] = 0
+
+    def cast(self, dtype: Any) -> None:
+        """Exchanges value and gradient for copies of another dtype; whoever has the old array keeps that.
+
+        Raises ArgumentError once an optimizer or a Trainer has taken the array, ArrayTypeError where optimizers have no
+        such dtype; nothing has been changed then.
+        """
+        where = f"parameter {self.name!r}"
+        if self.held:
+            raise ArgumentError(f"{where} belongs to an optimizer or to a Trainer that has begun: cast it before")
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError as error:
+            raise ArrayTypeError(f"{where}: {error}") from error
+        if dtype not in arrays.DTYPES:
+            raise ArrayTypeError(f"{where}: needs one of {', '.join(arrays.DTYPES.values())}, got {dtype}")
+        if isinstance(self.grad, RowSparse):
+            self.grad = row_sparse_array(self.grad, dtype=dtype)
+        elif self.grad is not None:
+            self.grad = arrays.as_array(self.grad, f"{where}, gradient").astype(dtype)
+        self._value = self._value.astype(dtype)
 
     def set_data(self, data: Any) -> None:
         """Copies `data` into the array, converted to its dtype, and into the local store of its `Trainer`. States stay.

@@ -4,7 +4,7 @@
 |---|---|---|
 | `MXOPT_ENGINE` | the engine for NumPy arrays: `llvm`, or `numpy`, the reference | `llvm` |
 | `MXOPT_NUM_THREADS` | threads of an update, the calling one included | `OMP_NUM_THREADS`, else the usable cores |
-| `MXNET_OPTIMIZER_AGGREGATION_SIZE` | tensors handed to `Optimizer.update` in one list | all |
+| `MXNET_OPTIMIZER_AGGREGATION_SIZE` | tensors handed to `Optimizer.update` in one list; 0: one by one | all |
 
 Of a distributed job (`Job`):
 
@@ -42,7 +42,13 @@ def engine_name() -> str:
 
 
 def aggregation_size() -> int:
-    return _whole("MXNET_OPTIMIZER_AGGREGATION_SIZE") or sys.maxsize
+    """How many tensors optimizers take in one list; below 1, as in MXNet, one tensor and no list."""
+    name = "MXNET_OPTIMIZER_AGGREGATION_SIZE"
+    text = os.environ.get(name, "").strip()
+    try:
+        return max(0, int(text)) if text else sys.maxsize
+    except ValueError:
+        raise ArgumentError(f"{name}={text!r}: needs a whole number") from None
 
 
 def default_threads() -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mxopt import settings
 from mxopt.document import write_file
-from mxopt.errors import ArgumentError, KVStoreError
+from mxopt.errors import ArgumentError, ArrayError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
 from mxopt.experimental.optim.keyed import KeyedOptimizer, following
@@ -25,16 +27,16 @@ class Trainer:
 
     Parameters
     ----------
-    params : list or dict of Parameter
-        A dict is taken in the order of its sorted keys, which name parameters that have no name.
+    params : list or dict of Parameter, or of arrays
+        A dict is taken in the order of its sorted keys, which name parameters that have no name. Arrays become
+        parameters, over the same memory; their gradients go to those, in `parameters`.
     optimizer : str, Optimizer, or one of `mxopt.experimental.optim`
         The latter must have been made of these very parameters, whose order is then its own.
     optimizer_params : dict, optional
         Arguments for an optimizer given by name.
     kvstore : str, store or None
         `local` and `device` need no store, as there is one copy of each parameter; the names of distributed stores
-        join a
-        job; a store object is used as it is.
+        join a job; a store object is used as it is.
     compression_params : dict, optional
         For `set_gradient_compression` of the store.
     update_on_kvstore : bool, optional
@@ -49,7 +51,7 @@ class Trainer:
 
     def __init__(
         self,
-        params: Sequence[Parameter] | Mapping[str, Parameter],
+        params: Sequence[Parameter | Any] | Mapping[str, Parameter | Any],
         optimizer: str | Optimizer | experimental.Optimizer,
         optimizer_params: Mapping[str, Any] | None = None,
         kvstore: str | KVStoreBase | None = "device",
@@ -82,6 +84,11 @@ class Trainer:
         for param in self._params:
             param.keepers.add(self)
 
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The parameters, in the order in which they are numbered."""
+        return list(self._params)
+
     # Rates.
 
     @property
@@ -112,31 +119,35 @@ class Trainer:
         Raises
         ------
         UserWarning
-            A parameter has no gradient, or `batch_size` changes in a distributed job whose servers update. Nothing
-            has been updated then.
+            A parameter has no gradient, or `batch_size` changes in a distributed job whose servers update.
+        ArgumentError
+            `batch_size` is no number above 0, or the store can't sum a row-sparse gradient.
+
+        Nothing has been updated then.
         """
         params = self._trained(ignore_stale_grad)
-        self._set_scale(self._scale / batch_size)
-        self._prepare()
-        self._stepped = True
-        self._reduce(params)
-        if not self._update_on_kvstore:
-            self._update(params)
+        with self._scaled(batch_size):
+            self._check_sparse(params)
+            self._stepped = True
+            self._allreduce_grads()
+            if not self._update_on_kvstore:
+                self._update(params)
 
     def allreduce_grads(self) -> None:
         """Sums the gradients over all workers, in place; for a Trainer that updates by itself."""
         self._prepare()
         self._updates_itself("allreduce_grads")
-        self._reduce(self._trained(True))
+        self._check_sparse(self._trained(True))
+        self._allreduce_grads()
 
     def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
         """Updates all parameters by their gradients as they are; what `step` does after `allreduce_grads`."""
         self._prepare()
         self._updates_itself("update")
         params = self._trained(ignore_stale_grad)
-        self._set_scale(self._scale / batch_size)
-        self._stepped = True
-        self._update(params)
+        with self._scaled(batch_size):
+            self._stepped = True
+            self._update(params)
 
     def _trained(self, ignore_stale: bool) -> list[int]:
         """The parameters that a step is about."""
@@ -152,26 +163,52 @@ class Trainer:
                 )
         return found
 
-    def _set_scale(self, scale: float) -> None:
+    @contextmanager
+    def _scaled(self, batch_size: float) -> Iterator[None]:
+        """Makes the optimizer divide by `batch_size`; a step that fails leaves it as it was."""
+        try:
+            usable = 0 < batch_size < math.inf
+        except (TypeError, ValueError):  # no number, an array of several
+            usable = False
+        if not usable:
+            raise ArgumentError(
+                f"batch_size must be a number above 0, got {batch_size!r}: gradients are divided by it; give 1 where"
+                " the loss is a mean already"
+            )
+        before, scale = self._optimizer.rescale_grad, self._scale / float(batch_size)
         remote = self._stepped and self._update_on_kvstore and "dist" in self._kvstore.type
         if remote and self._optimizer.rescale_grad != scale:
             raise UserWarning(
                 "the batch_size has changed since the last step: the servers of a distributed kvstore keep dividing"
                 " by the first one; set trainer.optimizer.rescale_grad to change it"
             )
+        self._prepare()
         self._optimizer.rescale_grad = scale
+        try:
+            yield
+        except BaseException:
+            self._optimizer.rescale_grad = before
+            raise
 
-    def _reduce(self, params: list[int]) -> None:
-        if self._kvstore is None or not params:
+    def _check_sparse(self, params: list[int]) -> None:
+        if self._kvstore is None or self._update_on_kvstore or isinstance(self._kvstore, KVStore):
             return
-        grads = {i: self._params[i].grad for i in params}
-        dense = [i for i in params if not isinstance(grads[i], RowSparse)]
         for i in params:
-            if isinstance(grads[i], RowSparse):
-                if not self._update_on_kvstore:
-                    raise ValueError(
-                        f"parameter {self._params[i].name!r}: row-sparse gradients need update_on_kvstore=True"
-                    )
+            if isinstance(self._params[i].grad, RowSparse):
+                raise ArgumentError(
+                    f"parameter {self._params[i].name!r}: a {self._kvstore.type} store can't sum row-sparse gradients"
+                    " for a Trainer that updates by itself: make it with update_on_kvstore=True"
+                )
+
+    def _allreduce_grads(self) -> None:
+        """Sums the gradients over all workers; where the store updates, pushes them and pulls the values. What a
+        subclass with another way to sum overrides, as in MXNet; `step` calls it before it updates."""
+        if self._kvstore is None:
+            return
+        grads = {i: self._params[i].grad for i in self._trained(True)}
+        dense = [i for i in grads if not isinstance(grads[i], RowSparse)]
+        if self._update_on_kvstore:  # otherwise the store is a local one, where there is nothing to sum them with
+            for i in (i for i in grads if isinstance(grads[i], RowSparse)):
                 self._kvstore.push(i, grads[i], priority=-i)
                 self._kvstore.pull(i, self._params[i].value, priority=-i)
         if not dense:
@@ -214,6 +251,8 @@ class Trainer:
             if self._update_on_kvstore:
                 store.set_optimizer(self._optimizer)
             self._broadcast(store)
+        for param in self._params:
+            param.held = True
         self._ready = True
 
     def before_set_data(self, param: Parameter) -> None:
@@ -285,16 +324,21 @@ class Trainer:
 
 def _listed(params: Any) -> list[Parameter]:
     if isinstance(params, Mapping):
-        for name, param in params.items():
-            if isinstance(param, Parameter) and param.name is None:
-                param.name = name
-        params = [params[name] for name in sorted(params)]
+        named = _listed([params[name] for name in sorted(params)])
+        for name, param in zip(sorted(params), named, strict=True):
+            param.name = param.name or name
+        return named
     if not isinstance(params, list | tuple):
         raise ArgumentError(f"params must be a list or dict of Parameter, got {type(params).__name__}")
-    for param in params:
-        if not isinstance(param, Parameter):
-            raise ArgumentError(f"params must be a list or dict of Parameter, got one of {type(param).__name__}")
-    return list(params)
+    found = []
+    for k, param in enumerate(params):
+        try:
+            found.append(param if isinstance(param, Parameter) else Parameter(param))
+        except ArrayError as error:
+            raise ArgumentError(
+                f"params must be a list or dict of Parameter or of arrays, got a {type(param).__name__} at {k}"
+            ) from error
+    return found
 
 
 def _in_order_of(optimizer: experimental.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
@@ -302,7 +346,10 @@ def _in_order_of(optimizer: experimental.Optimizer, params: Sequence[Parameter])
     its = optimizer.parameters
     for param in params:
         if not any(param is p for p in its):
-            raise ArgumentError(f"parameter {param.name!r} is none of those that the {type(optimizer).__name__} has")
+            raise ArgumentError(
+                f"parameter {param.name!r} is none of those that the {type(optimizer).__name__} has: make Parameters of"
+                " arrays, and give the same to both"
+            )
     if len(its) != len(params):
         raise ArgumentError(f"the {type(optimizer).__name__} has {len(its)} parameters, the Trainer {len(params)}")
     return its

@@ -68,6 +68,8 @@ class Optimizer:
         check_numbers(owner, "(0, inf)", loss_scale=loss_scale)
         rate, decay = as_rate(learning_rate, owner), as_decay(weight_decay, owner)
         slots, is_group = read(parameters, rate, decay, owner)
+        for slot in slots:
+            slot.parameter.held = True
         if not is_group:
             slots = [replace(s, decay=0.0) if self._is_undecayed(s.parameter.name) else s for s in slots]
         self._set_up(slots, rate, decay, float(loss_scale), is_group)

@@ -1,8 +1,10 @@
 """MXNet's optimizers on NumPy and CuPy arrays: `create('adam', learning_rate=1e-3)`, `get_updater`."""
 
+from mxopt.optimizer import contrib
 from mxopt.optimizer.adam import FTML, AdaBelief, Adam, Adamax, AdamW, Nadam
-from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, GroupAdaGrad, RMSProp
+from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, RMSProp
 from mxopt.optimizer.base import Optimizer, create, register
+from mxopt.optimizer.contrib import GroupAdaGrad
 from mxopt.optimizer.elementwise import NDabs
 from mxopt.optimizer.layerwise import LAMB, LANS, LARS, LBSGD
 from mxopt.optimizer.ruled import RuleOptimizer
@@ -13,5 +15,5 @@ __all__ = [
     "DCASGD", "FTML", "LAMB", "LANS", "LARS", "LBSGD", "NAG", "SGD", "SGLD",
     "AdaBelief", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Ftrl", "GroupAdaGrad",
     "NDabs", "Nadam", "Optimizer", "RMSProp", "RuleOptimizer", "Signum", "Test", "Updater", "ccSGD",
-    "create", "get_updater", "register",
+    "contrib", "create", "get_updater", "register",
 ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
@@ -33,32 +32,6 @@ class AdaGrad(RuleOptimizer):
         super().__init__(**kwargs)
         self.eps = eps
         self.lazy_update = lazy_update
-
-    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return lr, self.eps
-
-
-@register
-class GroupAdaGrad(RuleOptimizer):
-    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with one history for each row: the sum of the means of the
-    squares of its gradients. No weight decay.
-
-    Parameters
-    ----------
-    eps : float
-        Added inside the root at every update.
-    **kwargs
-        See `Optimizer`.
-    """
-
-    rule = adaptive.group_adagrad
-    lazy_update = True
-
-    def __init__(self, eps: float = 1e-5, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.eps = eps
-        if self.wd:
-            raise ArgumentError(f"GroupAdaGrad has no weight decay, got wd={self.wd}")
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.eps

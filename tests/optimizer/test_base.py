@@ -214,6 +214,13 @@ def test_the_aggregation_size(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.clear()
         mxopt.get_updater(Counting())(list(range(7)), [one() for _ in range(7)], [one() for _ in range(7)])
         assert calls == lengths
+    for size in ("0", "-3"):  # as in MXNet: no lists
+        monkeypatch.setenv("MXNET_OPTIMIZER_AGGREGATION_SIZE", size)
+        for name in ("sgd", "lamb"):
+            updater, weights = mxopt.get_updater(mxopt.create(name)), [np.ones(2, np.float32) for _ in range(3)]
+            updater([0, 1, 2], [np.ones(2, np.float32)] * 3, weights)
+            assert updater.optimizer.num_update == 1
+            assert all((w < 1).all() for w in weights)
     monkeypatch.setenv("MXNET_OPTIMIZER_AGGREGATION_SIZE", "many")
     with pytest.raises(ValueError, match="MXNET_OPTIMIZER_AGGREGATION_SIZE"):
         mxopt.create("sgd")

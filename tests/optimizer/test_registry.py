@@ -38,6 +38,12 @@ def rules() -> dict[str, Rule]:
     return {f"{m.__name__}.{k}": v for m in modules for k, v in vars(m).items() if isinstance(v, Rule)}
 
 
+def test_names_that_mxnet_has_too() -> None:
+    assert mxopt.kv is mxopt.kvstore
+    assert mxopt.optimizer.contrib.GroupAdaGrad is mxopt.optimizer.GroupAdaGrad
+    assert "contrib" in mxopt.optimizer.__all__
+
+
 def test_mxnets_optimizers_are_all_there() -> None:
     assert sorted(OURS) == [
         "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "ccsgd", "dcasgd", "ftml", "ftrl",

@@ -123,6 +123,8 @@ def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tup
         parameter = x if isinstance(x, Parameter) else Parameter(value, name)
         slots.append(Slot(name, place, parameter, value, carry))
     _check_distinct([*before, *slots])
+    for slot in slots:
+        slot.parameter.held = True
     return given, slots
 
 
