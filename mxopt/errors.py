@@ -19,6 +19,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What the families of optimizers call the same thing.
+SYNONYMS = (
+    {"lr", "learning_rate"},
+    {"wd", "weight_decay"},
+    {"eps", "epsilon"},
+    {"betas", "beta1", "beta2"},
+    {"params", "parameters"},
+    {"rescale_grad", "loss_scale"},
+)
+
 
 class MXOptError(Exception):
     """The base of all errors of mxopt's own."""
@@ -93,5 +103,6 @@ class JobFailedError(KVStoreError, ConnectionError):
 def nearest(name: str, names: Iterable[str]) -> str:
     """A half-sentence that suggests the names like `name`; all of them where none is near."""
     names = sorted(names)
-    found = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    found = [other for group in SYNONYMS if name in group for other in names if other in group]
+    found = found or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, found))}?" if found else f"there are {', '.join(names)}"

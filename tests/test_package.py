@@ -72,7 +72,7 @@ LAYERS = [
     ["mxopt.rules", "mxopt.errors", "mxopt.overrides"],
     ["mxopt.settings", "mxopt.device", "mxopt.sparse"],
     ["mxopt.engine"],
-    ["mxopt.document"],
+    ["mxopt.document", "mxopt.arguments"],
     ["mxopt.optimizer", "mxopt.lr_scheduler", "mxopt.parameter"],
 ]
 

@@ -6,13 +6,14 @@ ValueError for an option of another type or out of range.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentKeyError
+from mxopt.errors import ArgumentError, ArgumentKeyError, nearest
 from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.ruled import RuleOptimizer
 from mxopt.rules import adam, mindspore, pytorch
@@ -85,7 +86,8 @@ class Adam(_Moments):
         owner = type(self).__name__
         unknown = kwargs.keys() - {"use_lazy", "use_offload"}
         if unknown:
-            raise ArgumentKeyError(f"{owner} has no argument {min(unknown)!r}; it can have use_lazy and use_offload")
+            known = {"use_lazy", "use_offload", *inspect.signature(Adam).parameters} - {"kwargs"}
+            raise ArgumentKeyError(f"{owner} has no argument {min(unknown)!r}: {nearest(min(unknown), known)}")
         check_bools(owner, use_locking=use_locking, use_nesterov=use_nesterov, use_amsgrad=use_amsgrad, **kwargs)
         lazy, offload = kwargs.get("use_lazy", False), kwargs.get("use_offload", False)
         if lazy + offload + use_amsgrad > 1:
@@ -132,6 +134,7 @@ class LazyAdam(Adam):
         loss_scale: float = 1.0,
     ) -> None:
         options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
+        check_floats("LazyAdam", "[0, inf)", weight_decay=weight_decay)
         super().__init__(params, learning_rate, *options, use_lazy=True)
 
 

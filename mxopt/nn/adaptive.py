@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.ruled import RuleOptimizer
 from mxopt.rules import adaptive, mindspore, pytorch
@@ -212,6 +212,8 @@ class FTRL(RuleOptimizer):
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         if self.dynamic_lr or self.is_group_lr:
             raise ArgumentError("FTRL: learning_rate must be one number for all parameters and steps")
+        if isinstance(learning_rate, int):
+            raise ArgumentTypeError(f"FTRL: learning_rate must be a float, got {learning_rate!r}")
         check_floats("FTRL", "(0, inf)", learning_rate=self._rates()[0])
         check_floats("FTRL", "[0, inf)", initial_accum=initial_accum, l1=l1, l2=l2)
         check_floats("FTRL", "(-8, 0]", lr_power=lr_power)

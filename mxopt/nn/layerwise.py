@@ -98,6 +98,7 @@ class LARS(Optimizer):
         check_floats("LARS", "(-inf, inf)", epsilon=epsilon, coefficient=coefficient)
         check_bools("LARS", use_clip=use_clip)
         inner = optimizer
+        self.decay_flags, self.is_group_params_ordered = inner.decay_flags, inner.is_group_params_ordered
         self._set_up(inner._slots, inner._slots[0].rate, inner._decay, inner.loss_scale, inner.is_group)
         inner._take([replace(slot, decay=0.0) for slot in inner._slots], 0.0)
         inner.loss_scale = 1.0

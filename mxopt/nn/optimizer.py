@@ -8,19 +8,31 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mxopt.arguments import NamedArguments
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError
 from mxopt.nn import flat, saving
 from mxopt.nn import gradients as g
 from mxopt.nn.checks import check_bools, check_numbers
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
-from mxopt.nn.parameters import Decay, ParameterTuple, Rate, Slot, as_decay, as_rate, decay_at, rate_at, read
+from mxopt.nn.parameters import (
+    Decay,
+    ParameterTuple,
+    Rate,
+    Slot,
+    as_decay,
+    as_rate,
+    decay_at,
+    rate_at,
+    read,
+    scaled_decay,
+)
 from mxopt.parameter import Parameter
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
 
-class Optimizer:
+class Optimizer(NamedArguments):
     """The base of all optimizers: learning rate, weight decay, loss scale and groups of parameters.
 
     A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use `decay_weight`,
@@ -45,6 +57,16 @@ class Optimizer:
         In the order in which gradients are expected; plain arrays as a `Parameter` over their memory.
     learning_rate : Parameter or LearningRateSchedule, or a tuple of them where groups have their own
         A fixed rate is a parameter without axes: `optimizer.learning_rate.set_data(np.array(0.01))` changes it.
+    weight_decay : float or function of the step, or a tuple of them where there are groups
+        Times the loss scale.
+    decay_flags : tuple of bool
+        For each parameter whether weight decay applies to it.
+    reciprocal_scale : float
+        1 / loss_scale; `need_scale` says whether that differs from 1.
+    param_length : int
+        How many parameters there are.
+    is_group, is_group_lr, is_group_params_ordered, grad_centralization, dynamic_lr, dynamic_weight_decay : bool
+        What the groups say.
     global_step : int
         How many steps have been taken.
 
@@ -67,21 +89,24 @@ class Optimizer:
         owner = type(self).__name__
         check_numbers(owner, "(0, inf)", loss_scale=loss_scale)
         rate, decay = as_rate(learning_rate, owner), as_decay(weight_decay, owner)
-        slots, is_group = read(parameters, rate, decay, owner)
+        slots, is_group, is_ordered = read(parameters, rate, decay, owner)
         for slot in slots:
             slot.parameter.held = True
-        if not is_group:
-            slots = [replace(s, decay=0.0) if self._is_undecayed(s.parameter.name) else s for s in slots]
+        if is_group:
+            flags = [slot.decay != 0 for slot in slots]
+        else:
+            flags = [not any(part in (slot.parameter.name or "") for part in self.undecayed) for slot in slots]
+            slots = [slot if flag else replace(slot, decay=0.0) for slot, flag in zip(slots, flags, strict=True)]
+        self.decay_flags, self.is_group_params_ordered = tuple(flags), is_ordered
         self._set_up(slots, rate, decay, float(loss_scale), is_group)
-
-    def _is_undecayed(self, name: str | None) -> bool:
-        return any(part in (name or "") for part in self.undecayed)
 
     def _set_up(self, slots: list[Slot], rate: Rate, decay: Decay, loss_scale: float, is_group: bool) -> None:
         self._take(slots, decay)
         self.parameters = ParameterTuple(s.parameter for s in slots)
         self.loss_scale, self.is_group = loss_scale, is_group
         self.is_group_lr = any(s.rate is not rate for s in slots)
+        self.param_length = len(slots)
+        self.grad_centralization = any(s.centralized for s in slots)
         self.dynamic_lr = any(isinstance(s.rate, LearningRateSchedule) for s in slots)
         self.learning_rate = tuple(s.rate for s in slots) if self.is_group_lr else rate
         self.global_step = 0
@@ -105,7 +130,25 @@ class Optimizer:
         """Updates the parameters by the gradients, the only argument here. Subclasses define this."""
         raise NotImplementedError(f"{type(self).__name__} must define construct(gradients)")
 
-    # Learning rate and weight decay.
+    # Learning rate, weight decay and loss scale.
+
+    @property
+    def need_scale(self) -> bool:
+        """Whether gradients have to be divided by the loss scale."""
+        return self.loss_scale != 1
+
+    @property
+    def reciprocal_scale(self) -> float:
+        """What gradients are multiplied by for it."""
+        return 1 / self.loss_scale
+
+    @property
+    def weight_decay(self) -> Decay | tuple[Decay, ...]:
+        """The weight decay, a number or a function of the step, times the loss scale; one for each parameter where
+        there are groups. See `get_weight_decay` for the numbers of this step."""
+        if not self.is_group:
+            return scaled_decay(self._decay, self.loss_scale)
+        return tuple(scaled_decay(slot.decay, self.loss_scale) for slot in self._slots)
 
     def get_lr(self) -> float | tuple[float, ...]:
         """The learning rate of this step; one for each parameter where groups or `lr_mult` make them differ."""
@@ -172,9 +215,9 @@ class Optimizer:
 
     def scale_grad(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """The gradients divided by the loss scale."""
-        if self.loss_scale == 1:
+        if not self.need_scale:
             return tuple(gradients)
-        return tuple(None if grad is None else g.scaled(grad, 1 / self.loss_scale) for grad in gradients)
+        return tuple(None if grad is None else g.scaled(grad, self.reciprocal_scale) for grad in gradients)
 
     def flatten_gradients(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """One gradient for each of `flat_parameters`.

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, RepeatedParameterError, ScheduleOverError
+from mxopt.errors import (
+    ArgumentError,
+    ArgumentKeyError,
+    ArgumentTypeError,
+    RepeatedParameterError,
+    ScheduleOverError,
+    nearest,
+)
 from mxopt.nn.checks import check_bools, check_range
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.parameter import Parameter
@@ -49,8 +57,8 @@ def zeros(shape: tuple[int, ...], like: Any) -> Any:
 class Listed(LearningRateSchedule):
     """One value for each step."""
 
-    def __init__(self, values: np.ndarray, where: str) -> None:
-        self.values, self.where = values.tolist(), where
+    def __init__(self, values: np.ndarray, name: str, where: str) -> None:
+        self.values, self.name, self.where = values.tolist(), name, where
 
     def construct(self, global_step: int) -> float:
         if global_step >= len(self.values):
@@ -72,7 +80,7 @@ class Slot:
     centralized: bool = False
 
 
-def as_rate(value: Any, where: str) -> Rate:
+def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
     """A learning rate as something to ask at each step: a parameter without axes, or a schedule."""
     if isinstance(value, LearningRateSchedule):
         return value
@@ -91,11 +99,13 @@ def as_rate(value: Any, where: str) -> Rate:
         values = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"{where}: learning_rate must hold numbers, got {value!r}") from error
+    if values.ndim == 0 and hasattr(value, "ndim") and not isinstance(value, np.number) and value.dtype.kind in "biu":
+        raise ArgumentTypeError(f"{where}: an array as learning_rate must hold floats, got {value!r}")
     if values.ndim > 1 or not values.size:
         raise ArgumentError(f"{where}: learning_rate must have at most one axis, and a value, got shape {values.shape}")
     for x in values.ravel().tolist():
         check_range(where, "[0, inf)", learning_rate=x)
-    return Listed(values, where) if values.ndim else Parameter(values, "learning_rate")
+    return Listed(values, name, where) if values.ndim else Parameter(values, name)
 
 
 def rate_at(rate: Rate, step: int) -> float:
@@ -112,15 +122,30 @@ def as_decay(value: Any, where: str) -> Decay:
     return float(value)
 
 
+def scaled_decay(decay: Decay, scale: float) -> Decay:
+    """A weight decay times a number."""
+    if not callable(decay):
+        return decay * scale
+    return decay if scale == 1 else partial(_scaled_at, decay, scale)
+
+
+def _scaled_at(decay: Decay, scale: float, step: int) -> float:
+    return decay_at(decay, step) * scale
+
+
 def decay_at(decay: Decay, step: int) -> float:
     return float(decay(step)) if callable(decay) else decay
 
 
-def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Slot], bool]:
-    """The parameters of an optimizer in their order, and whether they came in groups."""
+def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Slot], bool, bool]:
+    """The parameters of an optimizer in their order; whether they came in groups, and in an order of its own."""
     items = _listed(parameters, f"{owner}: parameters")
     if not isinstance(items[0], dict):
-        return _unrepeated([_slot(p, f"{owner}: parameter {k}", rate, decay) for k, p in enumerate(items)]), False
+        return (
+            _unrepeated([_slot(p, f"{owner}: parameter {k}", rate, decay) for k, p in enumerate(items)]),
+            False,
+            False,
+        )
     slots: list[Slot] = []
     order: list[Any] | None = None
     for k, group in enumerate(items):
@@ -129,7 +154,7 @@ def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Sl
             raise ArgumentTypeError(f"{where} must be a dict like those before it, got {type(group).__name__}")
         unknown = [key for key in group if key not in KEYS]
         if unknown:
-            raise ArgumentKeyError(f"{where} has the key {unknown[0]!r}; a group can have {', '.join(KEYS)}")
+            raise ArgumentKeyError(f"{where} has no key {unknown[0]!r}: {nearest(str(unknown[0]), KEYS)}")
         if "order_params" in group:
             if len(group) > 1:
                 raise ArgumentError(f"{where}: 'order_params' must be a group's only key, got {', '.join(group)}")
@@ -140,11 +165,23 @@ def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Sl
         members = _listed(group["params"], f"{where}: 'params'")
         centralized = group.get("grad_centralization", False)
         check_bools(where, grad_centralization=centralized)
-        own_rate = as_rate(group["lr"], where) if "lr" in group else rate
+        own_rate = as_rate(group["lr"], where, f"learning_rate_group_{k}") if "lr" in group else rate
         own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else decay
         slots += [_slot(p, f"{where}, parameter {n}", own_rate, own_decay, centralized) for n, p in enumerate(members)]
     slots = _unrepeated(slots)
-    return (slots if order is None else _ordered(slots, order, owner)), True
+    _check_lengths([rate, *(slot.rate for slot in slots)], owner)
+    return (slots if order is None else _ordered(slots, order, owner)), True, order is not None
+
+
+def _check_lengths(rates: list[Rate], owner: str) -> None:
+    """Lists of rates must be for the same steps, the one outside of the groups included, as in MindSpore."""
+    lists = list(dict.fromkeys(rate for rate in rates if isinstance(rate, Listed)))
+    for other in lists[1:]:
+        if len(other.values) != len(lists[0].values):
+            raise ArgumentError(
+                f"{owner}: {lists[0].name} lists {len(lists[0].values)} rates and {other.name} {len(other.values)}:"
+                " they must be for the same steps"
+            )
 
 
 def _listed(values: Any, what: str) -> list[Any]:

@@ -43,6 +43,8 @@ class SGD(RuleOptimizer):
         loss_scale: float = 1.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
+        if self.dynamic_weight_decay:
+            raise ArgumentTypeError("SGD: weight_decay must be a number, in groups too, got a schedule")
         check_numbers("SGD", "[0, inf)", momentum=momentum, dampening=dampening)
         check_bools("SGD", nesterov=nesterov)
         if nesterov and (momentum == 0 or dampening != 0):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from optim_table import STEPS, arrays_in, bits, every, grads_of, normal
 
+import mxopt
+from mxopt import nn
 from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.experimental import optim
@@ -104,7 +106,8 @@ def test_options_may_change_the_rule_in_mid_run() -> None:
     ("groups", "says"),
     [
         ([{"params": [np.zeros(1)], "weigth_decay": 0.1}], "weigth_decay.*did you mean 'weight_decay'"),
-        ([{"params": [np.zeros(1)], "momentum": 0.1}], "has no option 'momentum'"),
+        ([{"params": [np.zeros(1)], "learning_rate": 0.1}], "no option 'learning_rate': did you mean 'lr'"),
+        ([{"params": [np.zeros(1)], "wd": 0.1}], "no option 'wd': did you mean 'weight_decay'"),
         ([{"lr": 0.1}], "group 0 has no 'params'"),
         ([{"params": [np.zeros(1)]}, np.zeros(1)], "mixes"),
         ([np.zeros(1, np.int32)], "group 0, parameter '0'.*int32"),
@@ -114,6 +117,58 @@ def test_options_may_change_the_rule_in_mid_run() -> None:
 def test_bad_groups_are_named(groups: Any, says: str) -> None:
     with pytest.raises((ValueError, TypeError), match=says):
         optim.Adam(groups)
+
+
+def test_groups_may_be_what_mindspore_and_pytorch_take() -> None:
+    def arrays() -> list[Any]:
+        return [np.ones(2, np.float32)]
+
+    grads = (np.full(2, 0.5, np.float32), np.full(2, 0.5, np.float32))
+    plain, other = optim.Rprop(arrays(), 0.1), optim.Rprop([{"params": arrays(), "etas": (0.5, 1.0)}], 0.1)
+    for optimizer in (plain, other):
+        optimizer(grads[:1])
+        optimizer(grads[:1])
+    np.testing.assert_allclose([plain.parameters[0], other.parameters[0]], [[0.78, 0.78], [0.8, 0.8]], rtol=1e-6)
+
+    optimizer = optim.Adamax([{"params": arrays(), "alpha": "mine", "lambd": 0.02}], lr=0.1)
+    assert optimizer.param_groups[0]["alpha"] == "mine"  # another optimizer's option is the user's own here
+
+    groups = [{"params": arrays()}, {"params": arrays(), "momentum": 0.0}]
+    nesterov = optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    alone = optim.SGD(arrays(), lr=0.1)
+    for _ in range(3):
+        nesterov(grads)
+        alone(grads[:1])
+    np.testing.assert_array_equal(nesterov.parameters[1], alone.parameters[0])
+    assert nesterov.parameters[0][0] < alone.parameters[0][0]
+
+
+@pytest.mark.parametrize("option", ["lr", "weight_decay"])
+def test_an_infinite_option_is_refused_in_the_constructor_in_a_group_and_later(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be finite, got inf"):
+        optim.Adam([np.ones(2)], **{option: np.inf})
+    with pytest.raises(ValueError, match=f"group 1: {option} must be finite"):
+        optim.Adam([{"params": [np.ones(2)]}, {"params": [np.ones(2)], option: np.inf}])
+    optimizer = optim.Adam([np.ones(2)])
+    with pytest.raises(ValueError, match=f"{option} must be finite"):
+        optimizer.param_groups[0][option] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda w: optim.Adam(w, learning_rate=0.1), "Adam has no argument 'learning_rate': did you mean 'lr'"),
+        (lambda w: optim.SGD(w, 0.1, wd=0.1), "no argument 'wd': did you mean 'weight_decay'"),
+        (lambda w: optim.Adam(w, beta1=0.9), "no argument 'beta1': did you mean 'betas'"),
+        (lambda w: nn.Adam(w, lr=0.1), "Adam has no argument 'lr': did you mean 'learning_rate'"),
+        (lambda w: nn.Momentum(w, 0.1, 0.9, wd=0.1), "no argument 'wd': did you mean 'weight_decay'"),
+        (lambda w: mxopt.create("adam", lr=0.1), "no argument 'lr': did you mean 'learning_rate'"),
+        (lambda w: mxopt.create("adam", weight_decay=0.1), "no argument 'weight_decay': did you mean 'wd'"),
+    ],
+)
+def test_the_families_names_suggest_each_other(make: Any, says: str) -> None:
+    with pytest.raises((TypeError, KeyError), match=says):
+        make([np.ones(2)])
 
 
 def test_a_group_that_is_refused_is_not_added() -> None:

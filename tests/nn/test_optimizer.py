@@ -142,6 +142,75 @@ def test_groups_have_their_own_rates_and_decays() -> None:
     assert [float(r.asnumpy()) for r in optimizer.get_lr_parameter([b, c])] == [0.05, 0.05]
 
 
+@pytest.mark.parametrize("wrap", [lambda o: o, lambda o: nn.LARS(o)], ids=["alone", "in LARS"])
+def test_the_attributes_that_custom_optimizers_read(wrap: Any) -> None:
+    """What MindSpore 2.10 prints for the same optimizers."""
+
+    def named(*names: str) -> list[Parameter]:
+        return [Parameter(ones(2, 2), name) for name in names]
+
+    plain = wrap(nn.Momentum(named("conv.weight", "bn.beta", "fc.w"), 0.1, 0.9, weight_decay=0.1, loss_scale=8.0))
+    assert plain.weight_decay == 0.8
+    assert plain.decay_flags == (True, False, True)
+    assert (plain.need_scale, plain.reciprocal_scale, plain.param_length) == (True, 0.125, 3)
+    assert [plain.is_group, plain.is_group_lr, plain.is_group_params_ordered, plain.grad_centralization] == [False] * 4
+    assert plain.learning_rate.name == "learning_rate"
+
+    a, b, c = named("a", "b", "c")
+    groups = [
+        {"params": [a, b], "lr": 0.2, "weight_decay": 0.1},
+        {"params": [c], "grad_centralization": True},
+        {"order_params": [c, a, b]},
+    ]
+    grouped = wrap(nn.SGD(groups, 0.1))
+    assert grouped.weight_decay == (0.0, 0.1, 0.1)
+    assert grouped.decay_flags == (False, True, True)
+    assert (grouped.need_scale, grouped.reciprocal_scale, grouped.param_length) == (False, 1.0, 3)
+    flags = grouped.is_group, grouped.is_group_lr, grouped.is_group_params_ordered, grouped.grad_centralization
+    assert flags == (True, True, True, True)
+    assert [rate.name for rate in grouped.learning_rate] == ["learning_rate"] + 2 * ["learning_rate_group_0"]
+
+    decay = nn.ExponentialDecayLR(0.1, 0.5, 1)
+    dynamic = wrap(nn.Momentum(named("a"), [0.1, 0.2], 0.9, weight_decay=decay, loss_scale=4.0))
+    assert (dynamic.dynamic_lr, dynamic.dynamic_weight_decay, dynamic.decay_flags) == (True, True, (True,))
+    assert dynamic.weight_decay(1) == 4 * decay(1)
+    assert dynamic.learning_rate.name == "learning_rate"
+
+
+@pytest.mark.parametrize(
+    ("rate", "first", "second", "says"),
+    [
+        (0.1, [0.1, 0.2], [0.1, 0.2, 0.3], "learning_rate_group_0 lists 2 rates and learning_rate_group_1 3"),
+        ([0.1, 0.2, 0.3], [0.1, 0.2], [0.1, 0.2], "learning_rate lists 3 rates and learning_rate_group_0 2"),
+        ([0.1], 0.1, np.ones(2), "learning_rate lists 1 rates and learning_rate_group_1 2"),
+    ],
+)
+def test_lists_of_rates_are_for_the_same_steps(rate: Any, first: Any, second: Any, says: str) -> None:
+    groups = [{"params": [ones(2)], "lr": first}, {"params": [ones(3)], "lr": second}]
+    with pytest.raises(ValueError, match=says):
+        nn.Momentum(groups, rate, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda w: nn.SGD(w, 0.1, weight_decay=nn.ExponentialDecayLR(0.1, 0.5, 1)), TypeError),
+        (lambda w: nn.SGD([{"params": w, "weight_decay": nn.ExponentialDecayLR(0.1, 0.5, 1)}], 0.1), TypeError),
+        (lambda w: nn.LazyAdam(w, 0.1, weight_decay=1), TypeError),
+        (lambda w: nn.LazyAdam(w, 0.1, weight_decay=nn.ExponentialDecayLR(0.1, 0.5, 1)), TypeError),
+        (lambda w: nn.FTRL(w, learning_rate=1), TypeError),
+        (lambda w: nn.Momentum([{"params": w, "lr": np.array(1)}], 0.1, 0.9), TypeError),
+        (lambda w: nn.Momentum(w, np.inf, 0.9), ValueError),
+        (lambda w: nn.Momentum(w, 0.1, 0.9, weight_decay=np.inf), ValueError),
+        (lambda w: nn.Momentum(w, 0.1, 0.9, loss_scale=np.inf), ValueError),
+        (lambda w: nn.Momentum([{"params": w, "weight_decay": np.inf}], 0.1, 0.9), ValueError),
+    ],
+)
+def test_values_that_mindspore_refuses_are_refused(make: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        make([ones(2)])
+
+
 def test_get_lr_parameter_refuses_strangers() -> None:
     optimizer = nn.SGD([ones(2)], learning_rate=0.1)
     with pytest.raises(TypeError, match="get_lr_parameter"):
@@ -168,7 +237,7 @@ def test_names_with_beta_or_gamma_are_not_decayed_outside_of_groups() -> None:
 
 
 def test_weight_decay_can_be_a_schedule() -> None:
-    optimizer = nn.SGD([ones(1)], learning_rate=0.1, weight_decay=nn.WarmUpLR(0.5, 2))
+    optimizer = nn.Momentum([ones(1)], 0.1, 0.9, weight_decay=nn.WarmUpLR(0.5, 2))
     assert optimizer.dynamic_weight_decay
     assert optimizer.get_weight_decay() == 0
     optimizer((ones(1),))

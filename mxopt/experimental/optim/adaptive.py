@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from mxopt.engine import arrays
+from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options, Step
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.options import CHECKS, positive
@@ -175,7 +176,8 @@ class Rprop(Optimizer):
     lr : float
         The first step; read once, in a parameter's first update.
     etas : (float, float)
-        A step is multiplied by the first when the sign changes, by the second when it stays: 0 < a < 1 < b.
+        A step is multiplied by the first when the sign changes, by the second when it stays: 0 < a < 1 < b;
+        1 is allowed in groups, as in PyTorch.
     step_sizes : (float, float)
         The smallest and the biggest step.
     """
@@ -195,6 +197,8 @@ class Rprop(Optimizer):
             "lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize, "lazy_update": lazy_update,
         }  # fmt: skip
         super().__init__(params, options, multi_precision=multi_precision)
+        if 1 in self.defaults["etas"]:
+            raise ArgumentError(f"Rprop: etas must be a pair (a, b) with 0 < a < 1 < b, got {etas}")
 
     def rule(self, group: Options) -> Rule:
         return pytorch.rprop

@@ -11,7 +11,7 @@ import numpy as np
 
 from mxopt.device import is_cupy
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError
+from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentTypeError, nearest
 from mxopt.experimental.optim.options import CHECKS
 from mxopt.parameter import Parameter, name_of, value_of
 
@@ -84,16 +84,17 @@ class ParameterGroup(dict[str, Any]):
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], whose: str) -> None:
-    """Raises ArgumentKeyError for an option of another optimizer, and for one that looks like a slip.
+    """Raises ArgumentKeyError for an option that looks like a slip, or has another family's name.
 
-    Other keys are the user's own.
+    Other keys are the user's own, those of other optimizers too, as in MindSpore and PyTorch.
     """
     known = {*known, "params", "initial_lr"}
     for key in given:
-        near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.8)
-        if key not in known and (near or key in CHECKS):
-            hint = f": did you mean {near[0]!r}?" if near else f", only {', '.join(sorted(known))}"
-            raise ArgumentKeyError(f"{whose} has no option {key!r}{hint}")
+        if key in known or key in CHECKS:
+            continue
+        meant = any(key in group and group & known for group in SYNONYMS)
+        if meant or difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.8):
+            raise ArgumentKeyError(f"{whose} has no option {key!r}: {nearest(str(key), known)}")
 
 
 def as_groups(params: Any) -> list[Options]:

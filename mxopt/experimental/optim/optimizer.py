@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mxopt.arguments import NamedArguments
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim import saving
@@ -16,7 +17,7 @@ from mxopt.experimental.optim.options import CHECKS, Check
 from mxopt.rules.rule import Rule
 
 
-class Optimizer:
+class Optimizer(NamedArguments):
     """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or `construct`.
 
     Parameters
@@ -99,9 +100,6 @@ class Optimizer:
         """Whether `weight` is updated by way of a float32 copy."""
         return bool(self.multi_precision and weight.dtype.itemsize == 2)
 
-    def check_options(self, group: Options, whose: str) -> None:
-        """Raises ArgumentError where options that are right each for itself don't go together."""
-
     # Groups.
 
     @property
@@ -130,9 +128,8 @@ class Optimizer:
 
     def _checked(self, options: Options, whose: str) -> Options:
         checks = self.checks
-        checked = {k: checks[k](f"{whose}: {k}", v) if k in checks else v for k, v in options.items()}
-        self.check_options(checked, whose)
-        return checked
+        ours = getattr(self, "defaults", options).keys() | {"initial_lr"}
+        return {k: checks[k](f"{whose}: {k}", v) if k in checks and k in ours else v for k, v in options.items()}
 
     # Updates.
 

@@ -41,8 +41,8 @@ def real(name: str, value: Any) -> float:
 
 def not_negative(name: str, value: Any) -> float:
     result = number(name, value)
-    if result < 0:
-        raise ArgumentError(f"{name} must not be negative, got {value}")
+    if not 0 <= result < math.inf:
+        raise ArgumentError(f"{name} must {'be finite' if result > 0 else 'not be negative'}, got {value}")
     return result
 
 
@@ -82,8 +82,8 @@ def betas(name: str, value: Any) -> tuple[float, float]:
 
 def etas(name: str, value: Any) -> tuple[float, float]:
     shrink, grow = pair(name, value)
-    if not 0 < shrink < 1 < grow:
-        raise ArgumentError(f"{name} must be a pair (a, b) with 0 < a < 1 < b, got {value}")
+    if not 0 < shrink <= 1 <= grow:
+        raise ArgumentError(f"{name} must be a pair (a, b) with 0 < a <= 1 <= b, got {value}")
     return shrink, grow
 
 

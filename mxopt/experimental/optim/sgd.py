@@ -29,7 +29,7 @@ class SGD(Optimizer):
     weight_decay : float
         Times the parameter, added to the gradient.
     nesterov : bool
-        Needs a momentum and no dampening.
+        Needs a momentum and no dampening here. A group may have them otherwise, and takes plain steps without momentum.
     maximize : bool
         Climb instead of descending.
     multi_precision : bool
@@ -63,12 +63,10 @@ class SGD(Optimizer):
             "nesterov": nesterov, "maximize": maximize, "lazy_update": lazy_update,
         }  # fmt: skip
         super().__init__(params, options, multi_precision=multi_precision)
-
-    def check_options(self, group: Options, whose: str) -> None:
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        if nesterov and (momentum <= 0 or dampening != 0):  # groups may differ: without momentum there is none to add
             raise ArgumentError(
-                f"{whose}: nesterov needs a momentum above 0 and no dampening,"
-                f" got momentum={group['momentum']}, dampening={group['dampening']}"
+                "SGD: nesterov needs a momentum above 0 and no dampening,"
+                f" got momentum={momentum}, dampening={dampening}"
             )
 
     def rule(self, group: Options) -> Rule:
