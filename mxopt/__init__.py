@@ -1,5 +1,8 @@
 """Optimizers that update NumPy and CuPy arrays in place, by name, here or in a parameter server."""
 
+import mxopt.role  # noqa: F401 first, since it may replace the process
+
+# isort: split
 from mxopt import experimental, kvstore, lr_scheduler, nn, optimizer, sparse
 from mxopt import kvstore as kv
 from mxopt.curves import curve

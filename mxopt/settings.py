@@ -11,6 +11,7 @@ Of a distributed job (`Job`):
 | variable | meaning | default |
 |---|---|---|
 | `DMLC_ROLE` | `worker`, `server` or `scheduler` | `worker` |
+| `MXOPT_BECOME_ROLE` | whether `import mxopt` makes this process the server or scheduler that `DMLC_ROLE` says | 1 |
 | `DMLC_PS_ROOT_URI`, `DMLC_PS_ROOT_PORT` | where the scheduler is | `127.0.0.1`, 9091 |
 | `DMLC_NUM_WORKER`, `DMLC_NUM_SERVER` | how many workers and servers the job has | what the scheduler says |
 | `DMLC_WORKER_ID`, `DMLC_SERVER_ID` | the rank this process wishes for | the order of joining |
@@ -35,6 +36,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mxopt.errors import ArgumentError
+
+BECOME_ROLE = "MXOPT_BECOME_ROLE"
 
 
 def engine_name() -> str:
@@ -110,7 +113,7 @@ def job() -> Job:
     return Job(
         role=role,
         host=os.environ.get("DMLC_PS_ROOT_URI", "127.0.0.1"),
-        port=_whole("DMLC_PS_ROOT_PORT") or 9091,
+        port=_port("DMLC_PS_ROOT_PORT") or 9091,
         workers=_whole("DMLC_NUM_WORKER") or 0,
         servers=_whole("DMLC_NUM_SERVER") or 0,
         rank=int(rank) if rank.isdecimal() else -1,
@@ -124,6 +127,16 @@ def job() -> Job:
         keys=os.environ.get("MXOPT_KVSTORE_KEYS", ""),
         bound=_whole("MXNET_KVSTORE_BIGARRAY_BOUND") or 1_000_000,
     )
+
+
+def becomes_role() -> bool:
+    """Whether `import mxopt` makes this process the server or scheduler that `DMLC_ROLE` names."""
+    return os.environ.get("DMLC_ROLE") in ("server", "scheduler") and os.environ.get(BECOME_ROLE) != "0"
+
+
+def in_job() -> bool:
+    """Whether the environment says anything of a distributed job."""
+    return any(name in os.environ for name in ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT"))
 
 
 def update_on_kvstore() -> bool:
@@ -149,3 +162,10 @@ def _whole(name: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentError(f"{name}={text!r}: needs a whole number of 1 or more")
     return int(text)
+
+
+def _port(name: str) -> int | None:
+    port = _whole(name)
+    if port is not None and port > 65535:
+        raise ArgumentError(f"{name}={port}: needs a port from 1 to 65535")
+    return port

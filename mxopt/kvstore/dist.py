@@ -41,10 +41,15 @@ class DistKVStore(KVStoreBase):
     `dist_ssp`: the same,
     but a worker that is too far ahead of the slowest waits. Joins the job that the environment names (`settings.Job`).
 
-    Raises DeadlineError where the job doesn't come together in time.
+    Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in time.
     """
 
     def __init__(self, name: str) -> None:
+        if not settings.in_job():
+            raise KVStoreError(
+                f"this process belongs to no job, which {name} needs: start it by `mxopt-launch -n WORKERS -s SERVERS"
+                " COMMAND`, or set DMLC_PS_ROOT_URI and DMLC_PS_ROOT_PORT to where the job's scheduler is"
+            )
         self._type = name
         self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
         self._blocks = "device" not in name  # how a worker's values of one key are summed

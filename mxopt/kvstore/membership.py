@@ -14,6 +14,7 @@ import mxopt.errors as errors
 from mxopt.errors import DeadlineError, JobFailedError, KVStoreError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
+from mxopt.kvstore.address import check_host
 from mxopt.settings import Job
 
 SLICE_MS = 100  # how long a wait lasts at most before it looks whether the job has failed
@@ -23,12 +24,12 @@ RETRY = 2.0  # seconds until a question to the scheduler is asked again
 class Membership:
     """This process as member `role` of the job that `settings` names.
 
-    `endpoint` is where workers reach a server. Raises DeadlineError where the job doesn't come together in time,
-    KVStoreError
-    where the scheduler refuses the process.
+    `endpoint` is where workers reach a server. Raises ArgumentError where the scheduler's host doesn't exist,
+    DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler refuses the process.
     """
 
     def __init__(self, context: Any, settings: Job, role: str, endpoint: str = "", rank: int = -1) -> None:
+        check_host(settings.host)
         self.settings, self.role = settings, role
         self.keys = sockets.load_keys(settings.keys)
         self.incarnation = secrets.token_hex(8)

@@ -44,7 +44,10 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
         klass = Optimizer.opt_registry.get(name)
         if klass is None:
             hint = nearest(name, Optimizer.opt_registry)
-            raise StatesError(f"the saved optimizer is {name!r}, which isn't registered here: {hint}")
+            raise StatesError(
+                f"the saved optimizer is {name!r}, which isn't registered here: {hint}; a server imports the module of"
+                " one of your own by --import MODULE, and a launched job's by --server-args '--import MODULE'"
+            )
         scheduler, rate = _make_scheduler(config["scheduler"]), arguments.get("learning_rate")
         if scheduler is not None and "learning_rate" in arguments:
             arguments["learning_rate"] = None  # a number would overwrite the schedule's base_lr

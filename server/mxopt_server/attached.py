@@ -6,6 +6,7 @@ import logging
 import time
 from pathlib import Path
 
+from mxopt.errors import StatesError
 from mxopt_server import snapshot
 from mxopt_server.server import Server
 
@@ -22,7 +23,10 @@ class Attached:
         self.last = time.monotonic()
         self.seen = -1  # messages at the last snapshot
         if self.path is not None:
-            snapshot.restore(server, self.path)
+            try:
+                snapshot.restore(server, self.path)
+            except StatesError as error:
+                raise StatesError(f"the snapshot {self.path} can't be taken: {error}") from error
         if metrics_port is not None:
             from mxopt_server.metrics import serve
 

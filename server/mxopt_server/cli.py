@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mxopt import set_num_threads, settings
-from mxopt.errors import MXOptError
+from mxopt.errors import ArgumentError, MXOptError
+from mxopt_server import logs
+from mxopt_server.arguments import LEVELS, Parser, any_port, count, port
 
 DESCRIPTION = """\
 Runs one process of a distributed job: its scheduler, or a server that holds values and updates them.
@@ -21,26 +22,27 @@ DMLC_NUM_SERVER and so on, as MXNet has them.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "mxopt-server", description=DESCRIPTION, epilog="also: mxopt-server keygen --help, mxopt-server status --help"
     )
     made.add_argument("--role", choices=["scheduler", "server"], help="what to run (DMLC_ROLE)")
-    made.add_argument("--scheduler", metavar="HOST:PORT", help="where the scheduler is (DMLC_PS_ROOT_URI and _PORT)")
-    made.add_argument("--workers", type=int, metavar="N", help="workers of the job (DMLC_NUM_WORKER)")
-    made.add_argument("--servers", type=int, metavar="N", help="servers of the job (DMLC_NUM_SERVER)")
+    made.add_scheduler()
+    made.add_argument("--workers", type=count, metavar="N", help="workers of the job (DMLC_NUM_WORKER)")
+    made.add_argument("--servers", type=count, metavar="N", help="servers of the job (DMLC_NUM_SERVER)")
     made.add_argument("--rank", type=int, metavar="N", help="the rank this server wishes for (DMLC_SERVER_ID)")
     made.add_argument("--job", help="the job's name, which all its processes must share (MXOPT_JOB_ID)")
     made.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="the address to listen on (%(default)s)")
     made.add_argument(
-        "--port", type=int, metavar="N", help="the port to listen on; 0, and a server's default: a free one"
+        "--port", type=any_port, metavar="N", help="the port to listen on; 0, and a server's default: a free one"
     )
     made.add_argument("--advertise", metavar="HOST[:PORT]", help="where others reach this server (DMLC_NODE_HOST)")
-    made.add_argument("--keys", metavar="FILE", help="the job's keys, from `mxopt-server keygen` (MXOPT_KVSTORE_KEYS)")
+    made.add_keys()
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
-                      help="a module to import, which registers optimizers of one's own")  # fmt: skip
+                      help="a module to import, which registers optimizers of one's own; the current folder is "
+                      "searched too")  # fmt: skip
     made.add_argument(
         "--snapshot",
         metavar="FILE",
@@ -49,9 +51,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)"
     )
-    made.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics there")
-    made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of an update (%(default)s)")
-    made.add_argument("--log-level", default="INFO", metavar="LEVEL", help="how much to log (%(default)s)")
+    made.add_argument("--metrics-port", type=port, metavar="N", help="serve Prometheus metrics there")
+    made.add_argument("--threads", type=count, default=1, metavar="N", help="threads of an update (%(default)s)")
+    made.add_argument(
+        "--log-level", type=str.upper, choices=LEVELS, default="INFO", metavar="LEVEL",
+        help="how much to log: DEBUG, INFO, WARNING, ERROR or CRITICAL (%(default)s)",
+    )  # fmt: skip
     return made
 
 
@@ -76,19 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mxopt_server import loop
+    from mxopt_server import loop, preload  # noqa: F401
     from mxopt_server.attached import Attached
 
     job = _job(options)
-    logging.basicConfig(
-        level=options.log_level.upper(), format=f"%(asctime)s {job.role} %(levelname)s %(message)s", stream=sys.stderr
-    )
     if job.role == "worker":
         print("mxopt-server: say --role scheduler or --role server", file=sys.stderr)
         return 2
-    sys.path.insert(0, os.getcwd())
-    for name in options.imports:
-        importlib.import_module(name)
+    os.environ[settings.BECOME_ROLE] = "0"  # for whatever is started from here on
+    logs.start(sys.stderr, job.role, options.log_level)
+    import_all(options.imports)
     set_num_threads(options.threads)
     if job.role == "scheduler":
         port = job.port if options.port is None else options.port
@@ -98,6 +100,20 @@ def _run(options: argparse.Namespace) -> int:
         job, options.bind, options.port or 0, options.insecure, _announce,
         lambda server: Attached(server, snapshot, options.snapshot_every, options.metrics_port),
     )  # fmt: skip
+
+
+def import_all(names: Sequence[str]) -> None:
+    """Imports the modules that `--import` names; only for them, and last, from the current folder."""
+    if names:
+        sys.path.append(os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module is there, and lacks another
+            where = f"neither on Python's path nor in {os.getcwd()}"
+            raise ArgumentError(f"--import {name}: there is no such module, {where}") from None
 
 
 def _announce(endpoint: str) -> None:
@@ -111,8 +127,7 @@ def _job(options: argparse.Namespace) -> settings.Job:
     if options.role:
         os.environ["DMLC_ROLE"] = options.role
     if options.scheduler:
-        host, _, port = options.scheduler.rpartition(":")
-        changes |= {"host": host or options.scheduler, "port": int(port)}
+        changes["host"], changes["port"] = options.scheduler
     for name, field in (("workers", "workers"), ("servers", "servers"), ("rank", "rank"), ("job", "job"),
                         ("advertise", "advertised"), ("keys", "keys")):  # fmt: skip
         if getattr(options, name) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import zmq
 
 from mxopt.errors import ArgumentError
+from mxopt_server.arguments import Parser
 
 TEXT = """\
 #   The keys of one mxopt job. Whoever has this file can read and change everything in the job.
@@ -22,7 +22,7 @@ curve
 
 def main(arguments: Sequence[str]) -> int:
     """Writes a new key file that only its owner can read."""
-    parser = argparse.ArgumentParser("mxopt-server keygen", description=main.__doc__)
+    parser = Parser("mxopt-server keygen", description=main.__doc__)
     parser.add_argument("file", type=Path, help="where to write; must not exist")
     options = parser.parse_args(arguments)
     public, secret = zmq.curve_keypair()

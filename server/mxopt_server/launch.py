@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 import secrets
-import shlex
 import signal
 import socket
 import subprocess
@@ -15,22 +13,25 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from mxopt.settings import usable_cores
-from mxopt_server import launchers
+from mxopt.errors import ArgumentError
+from mxopt.settings import BECOME_ROLE
+from mxopt_server.arguments import Parser, count
 from mxopt_server.launchers import Process
+from mxopt_server.plan import Plan
 
 GRACE_S = 10.0  # how long processes have to end by themselves after a failure or Ctrl-C
 READY_S = 60.0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line; names as in MXNet's tools/launch.py."""
-    made = argparse.ArgumentParser("mxopt-launch", description=__doc__)
-    made.add_argument("-n", "--num-workers", type=int, required=True, metavar="W", help="how many workers")
-    made.add_argument("-s", "--num-servers", type=int, metavar="S", help="how many servers (as many as workers)")
+    made = Parser("mxopt-launch", description=__doc__)
+    made.add_argument("-n", "--num-workers", type=count, required=True, metavar="W", help="how many workers")
+    made.add_argument("-s", "--num-servers", type=count, metavar="S", help="how many servers (as many as workers)")
     made.add_argument("-H", "--hostfile", help="ssh, mpi: a file with one host a line")
     made.add_argument("--launcher", choices=["local", "ssh", "mpi", "slurm"], default="local", help="how (%(default)s)")
     made.add_argument(
@@ -40,14 +41,19 @@ def parser() -> argparse.ArgumentParser:
         "--sync-dst-dir", metavar="DIR", help="ssh: the folder to run in on the other machines (this one)"
     )
     made.add_argument("--username", default="", help="ssh: the user's name there")
+    for name, whom in (("--env", "every process"), ("--env-server", "servers"), ("--env-worker", "workers")):
+        made.add_argument(
+            name, action="append", default=[], metavar="NAME[=VALUE]",
+            help=f"a variable for {whom}; without a value this process's is handed on (NAME:VALUE is the same)",
+        )  # fmt: skip
     made.add_argument(
-        "--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable in every process"
+        "--python", default=sys.executable, metavar="FILE", help="the Python of scheduler and servers (%(default)s)"
     )
     made.add_argument("--run-dir", metavar="DIR", help="where the logs go (a new folder under ./runs)")
     made.add_argument("--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server")
     made.add_argument("--keys", metavar="FILE", help="the job's keys, needed beyond this machine")
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
-    made.add_argument("--dry-run", action="store_true", help="print the command lines and start nothing")
+    made.add_argument("--dry-run", action="store_true", help="print the command lines, to be pasted, and start nothing")
     made.add_argument("command", nargs=argparse.REMAINDER, help="what every worker runs")
     return made
 
@@ -66,7 +72,9 @@ class Launch:
 
     def start(self, process: Process) -> None:
         """Starts a process in a session of its own, so that nothing it starts outlives the job."""
-        env = {**os.environ, **process.env, "PYTHONUNBUFFERED": "1"}
+        env = {**os.environ, BECOME_ROLE: "0", "PYTHONUNBUFFERED": "1", **process.env}
+        if process.role == "worker":
+            del env[BECOME_ROLE]
         child = subprocess.Popen(
             process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True,
@@ -94,7 +102,7 @@ class Launch:
                 self._changed.wait()
         if self.failed:
             name, code = self.failed
-            self._say(f"mxopt-launch: {name} failed with exit code {code}; its log is {self.run_dir / name}.log")
+            self._say(f"mxopt-launch: {name} {_ended(code)}; its log is {self.run_dir / name}.log")
             self.stop()
             return code if 0 < code < 126 else 1
         return 0
@@ -146,70 +154,6 @@ class Launch:
             print(line, flush=True)
 
 
-def processes(options: argparse.Namespace, job: str, host: str) -> list[Process]:
-    """The scheduler, the servers and the workers of a job; the scheduler's port is filled in when it is known."""
-    workers, servers = options.num_workers, options.num_servers
-    local = options.launcher == "local"
-    shared = {
-        "DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": str(servers), "DMLC_PS_ROOT_URI": host, "MXOPT_JOB_ID": job,
-    }  # fmt: skip
-    if local and "OMP_NUM_THREADS" not in os.environ:
-        # Each worker's BLAS would take all cores for itself, and wait for the others' by spinning.
-        shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // workers))
-    for assignment in options.env:
-        name, _, value = assignment.partition("=")
-        shared[name] = value
-    if options.keys:
-        shared["MXOPT_KVSTORE_KEYS"] = os.path.abspath(options.keys)
-    python = sys.executable if local else "python3"
-    serve = [python, "-m", "mxopt_server", *([] if local else ["--bind", "0.0.0.0"])]
-    serve += ["--insecure"] if options.insecure else []
-    made = [Process("scheduler", 0, (*serve, "--port", "0"), {**shared, "DMLC_ROLE": "scheduler"})]
-    more = shlex.split(options.server_args)
-    for rank in range(servers):
-        ranked = options.launcher in ("local", "ssh")  # else all servers have one command line
-        arguments = [a.replace("RANK", str(rank)) if ranked else a for a in more]
-        made.append(
-            Process(
-                "server", rank, (*serve, *arguments), {**shared, "DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
-            )
-        )
-    for rank in range(workers):
-        env = {**shared, "DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank)}
-        made.append(Process("worker", rank, tuple(options.command), env))
-    return made
-
-
-def remote_commands(options: argparse.Namespace, all_: Sequence[Process], port: str) -> list[Process]:
-    """The servers and workers as commands to be run on this machine, by ssh, mpirun or srun."""
-    root = {"DMLC_PS_ROOT_PORT": port}
-    hosts = launchers.hosts_of(Path(options.hostfile).read_text()) if options.hostfile else []
-    made = []
-    if options.launcher == "ssh":
-        if not hosts:
-            raise SystemExit("mxopt-launch: --launcher ssh needs --hostfile")
-        folder = options.sync_dst_dir or os.getcwd()
-        for k, p in enumerate(all_):
-            host = hosts[k % len(hosts)]
-            env = {**p.env, **root}
-            if p.role == "server":
-                env["DMLC_NODE_HOST"] = host.partition(":")[0]
-            there = Process(p.role, p.rank, p.command, env)
-            made.append(Process(p.role, p.rank, tuple(launchers.ssh(there, host, folder, options.username)), {}))
-        return made
-    for role in ("server", "worker"):
-        same = [p for p in all_ if p.role == role]
-        env = {k: v for k, v in {**same[0].env, **root}.items() if k not in ("DMLC_SERVER_ID", "DMLC_WORKER_ID")}
-        if options.launcher == "mpi":
-            command = launchers.mpi(same[0].command, len(same), env, options.hostfile or "")
-            env = {}
-        else:
-            nodes = math.ceil(len(same) / max(1, len(hosts))) if hosts else len(same)
-            command = launchers.slurm(same[0].command, len(same), nodes)
-        made.append(Process(role, 0, tuple(command), env))
-    return made
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `mxopt-launch`; returns the job's exit code."""
     options = parser().parse_args(arguments)
@@ -217,37 +161,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.num_servers = options.num_workers
     if options.command[:1] == ["--"]:
         options.command = options.command[1:]
-    if not options.command or options.num_workers < 1 or options.num_servers < 1:
-        print("mxopt-launch: needs a command, and 1 or more workers and servers", file=sys.stderr)
+    try:
+        return _run(options)
+    except ArgumentError as error:
+        print(f"mxopt-launch: {error}", file=sys.stderr)
         return 2
-    job = secrets.token_hex(4)
-    local = options.launcher == "local"
-    host = "127.0.0.1" if local else options.host or socket.gethostname()
-    scheduler, *others = processes(options, job, host)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.command:
+        raise ArgumentError("needs a command, which every worker runs")
+    plan = Plan(options, secrets.token_hex(4))
     if options.dry_run:
-        shown = others if local else remote_commands(options, others, "PORT")
-        for p in (scheduler, *shown):
-            print(f"{p.name}: {launchers.assignments(p.env)} {' '.join(p.command)}".replace("  ", " "))
+        with socket.create_server((plan.host if plan.local else "", 0)) as free:
+            port = str(free.getsockname()[1])
+        scheduler = replace(plan.scheduler, command=(*plan.scheduler.command[:-1], port))
+        print(*(p.line for p in (scheduler, *plan.started(port))), sep="\n")
         return 0
-    run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return _run(options, scheduler, others, Launch(run_dir))
+    plan.check()
+    run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.job}")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"the folder for the logs can't be made: {error}") from None
+    return _start(plan, Launch(run_dir))
 
 
-def _run(options: argparse.Namespace, scheduler: Process, others: Sequence[Process], launch: Launch) -> int:
+def _start(plan: Plan, launch: Launch) -> int:
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        launch.start(scheduler)
+        launch.start(plan.scheduler)
         port = launch.endpoint("scheduler").rpartition(":")[2]
-        if options.launcher == "local":
-            for p in others:
-                launch.start(Process(p.role, p.rank, p.command, {**p.env, "DMLC_PS_ROOT_PORT": port}))
-        else:
-            for p in remote_commands(options, others, port):
-                launch.start(p)
+        for process in plan.started(port):
+            launch.start(process)
         return launch.wait()
     except KeyboardInterrupt:
         print("mxopt-launch: stopped", file=sys.stderr, flush=True)
@@ -259,3 +208,13 @@ def _run(options: argparse.Namespace, scheduler: Process, others: Sequence[Proce
         return 1
     finally:
         launch.stop()
+
+
+def _ended(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code >= 0:
+        return f"failed with exit code {code}"
+    try:
+        return f"failed: killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"failed: killed by signal {-code}"

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+PROGRAMS = {"ssh": "ssh", "mpi": "mpirun", "slurm": "srun"}  # what a launcher runs on this machine
+
 
 @dataclass(frozen=True)
 class Process:
@@ -20,6 +22,16 @@ class Process:
     def name(self) -> str:
         return "scheduler" if self.role == "scheduler" else f"{self.role}-{self.rank}"
 
+    @property
+    def line(self) -> str:
+        """The process as a line for a shell."""
+        return shlex.join(with_env(self.env, self.command))
+
+
+def with_env(env: Mapping[str, str], command: Sequence[str]) -> list[str]:
+    """A command that runs `command` with more variables."""
+    return ["env", *(f"{name}={value}" for name, value in sorted(env.items())), *command] if env else [*command]
+
 
 def hosts_of(text: str) -> list[str]:
     """The hosts of a host file: one a line, `host`, `host:port` or `host slots=n`; # begins a comment."""
@@ -28,22 +40,13 @@ def hosts_of(text: str) -> list[str]:
 
 
 def ssh(process: Process, host: str, folder: str, user: str = "") -> list[str]:
-    """Runs a process on `host` (`host:port` for another ssh port) in the same folder."""
+    """Runs a process on `host` (`host:port` for another ssh port) in the same folder. Whether an unknown host is
+    trusted is for the user's own configuration of ssh to say."""
     name, _, port = host.partition(":")
-    there = f"cd {shlex.quote(folder)} && exec env {assignments(process.env)} {shlex.join(process.command)}"
+    there = f"cd {shlex.quote(folder)} && exec {process.line}"
     target = f"{user}@{name}" if user else name
     # -tt: the remote process ends with the connection, so that nothing is left behind.
-    return [
-        "ssh",
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "BatchMode=yes",
-        "-tt",
-        *(["-p", port] if port else []),
-        target,
-        there,
-    ]
+    return ["ssh", "-o", "BatchMode=yes", "-tt", *(["-p", port] if port else []), target, there]
 
 
 def mpi(command: Sequence[str], count: int, env: Mapping[str, str], hostfile: str = "") -> list[str]:
@@ -59,8 +62,3 @@ def slurm(command: Sequence[str], count: int, nodes: int) -> list[str]:
     return [
         "srun", "--ntasks", str(count), "--nodes", str(nodes), "--kill-on-bad-exit=1", "--export=ALL", *command,
     ]  # fmt: skip
-
-
-def assignments(env: Mapping[str, str]) -> str:
-    """`env` as words for a shell."""
-    return " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(env.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -14,22 +14,28 @@ from mxopt import settings
 from mxopt.errors import ArgumentError, DeadlineError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets
+from mxopt.kvstore.address import check_host
+from mxopt_server.arguments import Parser
+from mxopt_server.logs import printable
 
 TIMEOUT_MS = 3000
 
 
 def main(arguments: Sequence[str]) -> int:
     """Asks a job's scheduler and servers how things stand, and shows a table."""
-    parser = argparse.ArgumentParser("mxopt-server status", description=main.__doc__)
-    parser.add_argument("--scheduler", metavar="HOST:PORT", help="where the scheduler is (DMLC_PS_ROOT_URI and _PORT)")
-    parser.add_argument("--keys", metavar="FILE", help="the job's keys (MXOPT_KVSTORE_KEYS)")
+    parser = Parser("mxopt-server status", description=main.__doc__)
+    parser.add_scheduler()
+    parser.add_keys()
     parser.add_argument(
         "--watch", nargs="?", type=float, const=1.0, metavar="S", help="show it again every S seconds (1)"
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(arguments)
     job = settings.job()
-    scheduler = f"tcp://{options.scheduler}" if options.scheduler else job.scheduler
+    if options.scheduler:
+        job = dataclasses.replace(job, host=options.scheduler[0], port=options.scheduler[1])
+    check_host(job.host)
+    scheduler = job.scheduler
     keys = sockets.load_keys(options.keys or job.keys)
     context = zmq.Context()
     try:
@@ -107,8 +113,10 @@ def table(found: dict[str, Any], before: dict[str, Any] | None, seconds: float) 
     """The reports as a rich table; rates since the reports `before`."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    servers = Table(title=f"job {found['job']}: {found['state']} {found['text']}", title_justify="left")
+    title = Text(printable(f"job {found['job']}: {found['state']} {found['text']}"))  # never markup
+    servers = Table(title=title, title_justify="left")
     columns = (
         "server",
         "keys",
@@ -134,11 +142,12 @@ def table(found: dict[str, Any], before: dict[str, Any] | None, seconds: float) 
             str(s["rank"]), str(s["keys"]), f"{s['bytes'] / 2**20:.1f}", str(s["updates"]),
             f"{(s['updates'] - was['updates']) / seconds:.0f}",
             f"{(s['received'] - was['received']) / seconds / 2**20:.1f}",
-            str(s["pending"]), str(s["refused"]), f"{s['memory'] / 2**20:.0f}", f"{s['cpu']:.1f}", str(s["optimizer"]),
+            str(s["pending"]), str(s["refused"]), f"{s['memory'] / 2**20:.0f}", f"{s['cpu']:.1f}",
+            Text(printable(str(s["optimizer"]))),
         )  # fmt: skip
     nodes = Table()
     for name in ("process", "state", "last heard, s", "where"):
         nodes.add_column(name)
     for n in found["nodes"]:
-        nodes.add_row(f"{n['role']} {n['rank']}", n["state"], f"{n['age']:.1f}", n["name"])
+        nodes.add_row(f"{n['role']} {n['rank']}", n["state"], f"{n['age']:.1f}", Text(printable(n["name"])))
     return Group(servers, nodes)

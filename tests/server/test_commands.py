@@ -53,7 +53,7 @@ def test_ctrl_c_leaves_no_orphan(tmp_path):
         (
             "ssh",
             [
-                "ssh -o StrictHostKeyChecking=no -o BatchMode=yes -tt one cd",
+                "ssh -o BatchMode=yes -tt one 'cd",
                 "-p 2222 two",
                 "DMLC_NODE_HOST=one",
                 "exec env",

@@ -1,0 +1,32 @@
+"""Addresses of a job's processes as people write them, checked before anyone waits for an answer from there."""
+
+from __future__ import annotations
+
+import socket
+
+from mxopt.errors import ArgumentError
+
+
+def host_and_port(text: str, name: str) -> tuple[str, int]:
+    """The parts of `HOST:PORT`. Raises ArgumentError, which begins with `name`, where there are none."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ArgumentError(f"{name} {text!r}: needs HOST:PORT")
+    return host, checked_port(int(port), name)
+
+
+def checked_port(port: int, name: str, least: int = 1) -> int:
+    """`port`. Raises ArgumentError, which begins with `name`, where there is no such port."""
+    if not least <= port <= 65535:
+        raise ArgumentError(f"{name} {port}: needs a port from {least} to 65535")
+    return port
+
+
+def check_host(host: str) -> None:
+    """Raises ArgumentError where a host has no IPv4 address."""
+    if ":" in host:
+        raise ArgumentError(f"{host!r} is an IPv6 address, which isn't supported: give an IPv4 address or a name")
+    try:
+        socket.getaddrinfo(host, None, socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        raise ArgumentError(f"the host name {host!r} can't be resolved: {error}") from None

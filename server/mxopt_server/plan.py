@@ -1,0 +1,134 @@
+"""What a job consists of: its processes with their commands and variables, here or on other machines."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shlex
+import shutil
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mxopt.errors import ArgumentError
+from mxopt.kvstore.address import check_host
+from mxopt.settings import usable_cores
+from mxopt_server import launchers
+from mxopt_server.launchers import Process
+
+OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
+
+
+class Plan:
+    """The job that `options` of `mxopt-launch` ask for. Raises ArgumentError where it can't be started."""
+
+    def __init__(self, options: argparse.Namespace, job: str) -> None:
+        self.options, self.job = options, job
+        self.local = options.launcher == "local"
+        self.host = "127.0.0.1" if self.local else options.host or socket.gethostname()
+        self.hosts = _hosts(options.hostfile)
+        if options.launcher == "ssh" and not self.hosts:
+            raise ArgumentError("--launcher ssh needs --hostfile, a file with one host a line")
+        self.scheduler, *self.others = self._processes()
+
+    def check(self) -> None:
+        """Raises ArgumentError where a program that this machine has to run isn't here, or its name doesn't exist."""
+        check_host(self.host)
+        if not self.local:
+            program = launchers.PROGRAMS[self.options.launcher]
+            if shutil.which(program) is None:
+                raise ArgumentError(f"--launcher {self.options.launcher} needs the program {program}, which isn't here")
+            return
+        name, path = self.options.command[0], self.others[-1].env.get("PATH")
+        if shutil.which(name, path=path) is None:
+            hint = ""
+            if os.path.isfile(name):
+                hint = f": it isn't executable; `python {name}`?" if os.sep in name else f": `python {name}`?"
+            raise ArgumentError(f"there is no program {name!r}{hint}")
+
+    def started(self, port: str) -> list[Process]:
+        """The servers and workers as commands of this machine, when the scheduler's port is known."""
+        root = {"DMLC_PS_ROOT_PORT": port}
+        with_root = [replace(p, env={**p.env, **root}) for p in self.others]
+        if self.local:
+            return with_root
+        if self.options.launcher == "ssh":
+            return [self._by_ssh(p, self.hosts[k % len(self.hosts)]) for k, p in enumerate(with_root)]
+        return [self._together([p for p in with_root if p.role == role]) for role in ("server", "worker")]
+
+    def _processes(self) -> list[Process]:
+        """The scheduler, the servers and the workers, all but the scheduler's port."""
+        options = self.options
+        shared = {
+            "DMLC_NUM_WORKER": str(options.num_workers), "DMLC_NUM_SERVER": str(options.num_servers),
+            "DMLC_PS_ROOT_URI": self.host, "MXOPT_JOB_ID": self.job,
+        }  # fmt: skip
+        if self.local and "OMP_NUM_THREADS" not in os.environ:
+            # Each worker's BLAS would take all cores for itself, and wait for the others' by spinning.
+            shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // options.num_workers))
+        shared |= assignments(options.env)
+        if options.keys:
+            shared["MXOPT_KVSTORE_KEYS"] = os.path.abspath(options.keys)
+        serve = [options.python, "-m", "mxopt_server", *([] if self.local else ["--bind", "0.0.0.0"])]
+        serve += ["--insecure"] if options.insecure else []
+        made = [Process("scheduler", 0, (*serve, "--port", "0"), {**shared, "DMLC_ROLE": "scheduler"})]
+        more = _words(options.server_args, "--server-args")
+        for rank in range(options.num_servers):
+            ranked = options.launcher in ("local", "ssh")  # else all servers have one command line
+            arguments = [a.replace("RANK", str(rank)) if ranked else a for a in more]
+            env = {**shared, **assignments(options.env_server), "DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
+            made.append(Process("server", rank, (*serve, *arguments), env))
+        for rank in range(options.num_workers):
+            env = {**shared, **assignments(options.env_worker), "DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank)}
+            made.append(Process("worker", rank, tuple(options.command), env))
+        return made
+
+    def _by_ssh(self, process: Process, host: str) -> Process:
+        if process.role == "server":
+            process = replace(process, env={"DMLC_NODE_HOST": host.partition(":")[0], **process.env})
+        folder = self.options.sync_dst_dir or os.getcwd()
+        command = launchers.ssh(process, host, folder, self.options.username)
+        return replace(process, command=tuple(command), env={})
+
+    def _together(self, same: Sequence[Process]) -> Process:
+        """All processes of one role as one command of mpirun or srun."""
+        role, command, count = same[0].role, same[0].command, len(same)
+        env = {k: v for k, v in same[0].env.items() if k not in OWN_RANKS}
+        if self.options.launcher == "mpi":
+            return Process(role, 0, tuple(launchers.mpi(command, count, env, self.options.hostfile or "")), {})
+        nodes = math.ceil(count / len(self.hosts)) if self.hosts else count
+        return Process(role, 0, tuple(launchers.slurm(command, count, nodes)), env)
+
+
+def assignments(texts: Iterable[str]) -> dict[str, str]:
+    """The variables that `NAME=VALUE` or `NAME:VALUE` set, and `NAME` hands on. Raises ArgumentError for what is none
+    of them, and for a NAME that isn't set here."""
+    found = {}
+    for text in texts:
+        parts = re.fullmatch(r"([A-Za-z_]\w*)(?:[=:](.*))?", text, re.DOTALL | re.ASCII)
+        if parts is None:
+            raise ArgumentError(f"{text!r}: needs NAME=VALUE, or the NAME of a variable to hand on")
+        name, value = parts[1], parts[2] if parts[2] is not None else os.environ.get(parts[1])
+        if value is None:
+            raise ArgumentError(f"the variable {name} isn't set here, so it can't be handed on: give {name}=VALUE")
+        found[name] = value
+    return found
+
+
+def _hosts(path: str | None) -> list[str]:
+    if not path:
+        return []
+    try:
+        return launchers.hosts_of(Path(path).read_text())
+    except (OSError, UnicodeError) as error:
+        raise ArgumentError(f"the host file {path} can't be read: {error}") from None
+
+
+def _words(text: str, name: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ArgumentError(f"{name} {text!r}: {error}") from None

@@ -1,0 +1,74 @@
+"""What a server imports: all before it takes a message, and from the current folder only where `--import` asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from jobs import SERVE, Job, environment
+
+WATCH = """
+import sys
+
+def serving():
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name not in ("_serve", "run_scheduler"):
+        frame = frame.f_back
+    return frame is not None and "received" in frame.f_code.co_names
+
+def hook(event, arguments):
+    if event == "import" and serving():
+        print("IMPORTED", arguments[0], flush=True)
+
+sys.addaudithook(hook)
+"""
+WORKER = """
+import sys, numpy as np, mxopt
+from mxopt import sparse
+store = mxopt.kvstore.create("dist_sync")
+store.set_optimizer(mxopt.create(sys.argv[1], learning_rate=0.1, multi_precision=True))
+w = np.ones((3, 2), np.float16)
+store.init("w", w)
+store.pushpull("w", w, out=w)
+store.push("w", sparse.RowSparse(w[:1], np.array([1]), (3, 2)))
+try:
+    store.push("w", w, priority=0)
+    store.init("w", w)
+except mxopt.errors.MXOptError:
+    pass
+store.save_optimizer_states(sys.argv[2])
+store.load_optimizer_states(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lamb", "adam", "dcasgd"])
+def test_a_server_imports_nothing_for_a_message(tmp_path, optimizer):
+    (tmp_path / "watch.py").write_text(WATCH)
+    path = environment()["PYTHONPATH"] + os.pathsep + str(tmp_path)
+    with Job(1, 1, ("--import", "watch", "--snapshot", str(tmp_path / "snapshot")), PYTHONPATH=path) as job:
+        worker = job.start([sys.executable, "-c", WORKER, optimizer, str(tmp_path / "states")], DMLC_ROLE="worker")
+        command = [*SERVE, "status", "--json", "--scheduler", f"127.0.0.1:{job.port}"]
+        assert worker.finish() == 0, worker.output
+        assert job.start(command).finish() in (0, 1)
+        job.ended()
+    assert not [line for line in job.servers[0].lines if "IMPORTED" in line]
+
+
+def test_a_module_of_the_current_folder_is_not_taken_for_another(tmp_path):
+    for name in ("resource", "msgspec", "zmq", "logging"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    for more in ((), ("--import", "json")):
+        command = [*SERVE, "--role", "server", "--scheduler", "127.0.0.1:1", *more]
+        env = environment(MXOPT_KVSTORE_JOIN_TIMEOUT=0.5)
+        found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert "doesn't answer" in found.stderr
+
+
+def test_a_module_of_the_current_folder_is_imported_where_asked(tmp_path):
+    (tmp_path / "of_my_own.py").write_text("print('IMPORTED', flush=True)")
+    env = environment(MXOPT_KVSTORE_JOIN_TIMEOUT=0.5)
+    command = [*SERVE, "--role", "server", "--scheduler", "127.0.0.1:1", "--import", "of_my_own"]
+    found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "IMPORTED" in found.stdout

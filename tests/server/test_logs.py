@@ -1,0 +1,86 @@
+"""A server's log: nobody else writes its lines, and nobody fills the disk by it."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+import zmq
+from jobs import Job
+from mxopt_server import logs
+
+from mxopt.kvstore import messages as m
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log(clock):
+    made = logging.Logger("of this test")
+    made.stream = io.StringIO()
+    handler = logs.Handler(made.stream, clock)
+    handler.setFormatter(logs.Formatter("%(levelname)s %(message)s"))
+    made.addHandler(handler)
+    return made
+
+
+def test_a_record_is_one_line_whatever_is_in_it(log):
+    log.warning("%s", "a\nINFO forged\r\x1b[31m\u202e\u2028\x85é")
+    assert log.stream.getvalue() == "WARNING a\\nINFO forged\\r\\x1b[31m\\u202e\\u2028\\x85é\n"
+
+
+def test_no_line_of_a_traceback_looks_like_a_record(log):
+    try:
+        raise ValueError("a\nWARNING forged\n" + "x" * 5000)
+    except ValueError:
+        log.exception("it failed")
+    first, *rest = log.stream.getvalue().splitlines()
+    assert first == "ERROR it failed"
+    assert all(line.startswith("    ") and len(line) < 2100 for line in rest)
+
+
+def test_a_line_is_bounded(log):
+    log.warning("x" * 100_000)
+    assert len(log.stream.getvalue()) < 2100
+
+
+def test_lines_are_bounded_over_time_and_what_is_left_out_is_counted(log, clock):
+    for _ in range(100_000):
+        log.warning("x" * 50)
+    full = len(log.stream.getvalue())
+    assert full <= logs.BURST
+    log.error("of another level")
+    assert log.stream.getvalue().endswith("ERROR of another level\n")
+    clock.now += 1
+    log.warning("again")
+    written = log.stream.getvalue().count("x" * 50)
+    assert f"WARNING again ({100_000 - written} lines" in log.stream.getvalue()
+    for _ in range(3600):
+        clock.now += 1
+        for _ in range(100):
+            log.warning("x" * 50)
+    assert len(log.stream.getvalue()) < 2 * logs.BURST + 3700 * logs.RATE
+
+
+def test_a_process_that_joins_cannot_forge_a_line():
+    with Job(2, 1) as job:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+            socket.linger = 0
+            socket.connect(f"tcp://127.0.0.1:{job.port}")
+            name = "me\n2026-01-01 00:00:00 scheduler ERROR forged\x1b[2J"
+            socket.send_multipart(m.encode(m.Join(1, "yesterday\nforged", "worker", -1, 0, 0, "", "ab", name)))
+            assert socket.poll(10_000)
+        assert "forged" in job.scheduler.wait_for("refused")
+    assert not [line for line in job.scheduler.lines if line.startswith(("2026-01-01", "forged"))]
+    assert "\x1b" not in job.scheduler.output
