@@ -10,6 +10,7 @@ MXOptError
     ArrayError (ValueError)           an array's shape, memory or values can't work
         ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
     NoGradientError (RuntimeError)    a parameter has no gradient
+    CompilationError (RuntimeError)   LLVM doesn't accept a kernel
     ScheduleOverError (RuntimeError)  a list of learning rates has no value for this step
     StatesError (ValueError)          saved states that can't be read, or don't fit
 """
@@ -70,6 +71,10 @@ class ArrayTypeError(ArrayError, TypeError):
 
 class NoGradientError(MXOptError, RuntimeError):
     """A parameter has no gradient."""
+
+
+class CompilationError(MXOptError, RuntimeError):
+    """LLVM, as it is installed, doesn't accept a kernel."""
 
 
 class ScheduleOverError(MXOptError, RuntimeError):

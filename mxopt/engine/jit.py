@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mxopt.engine.kernel import Kernel, assemble
+from mxopt.errors import CompilationError
 
 # `release` lets other Python threads run meanwhile, which costs some 60 ns: for work that takes longer than that.
 Compiled = tuple[Callable[[int], Any], Callable[[int], Any]]
@@ -40,12 +41,20 @@ def _machine() -> tuple[llvm.TargetMachine, llvm.ExecutionEngine]:
 
 
 def compile_assembly(assembly: str, name: str) -> int:
-    """The address of the function `name` of a module."""
+    """The address of the function `name` of a module. Raises CompilationError where LLVM doesn't accept the module."""
+    import llvmlite
     import llvmlite.binding as llvm
 
     with _lock:
         machine, engine = _machine()
-        module = llvm.parse_assembly(assembly)
+        try:
+            module = llvm.parse_assembly(assembly)
+            module.verify()  # what code generation stumbles over ends the process
+        except RuntimeError as error:
+            raise CompilationError(
+                f"llvmlite {llvmlite.__version__} doesn't accept {name}: {str(error).strip():.500}; mxopt needs"
+                " 0.48 or newer; without any, MXOPT_ENGINE=numpy works, slowly"
+            ) from error
         # All modules share one space of names, and rules of different people may bear the same.
         unique = module.get_function(name).name = f"{name}.{next(_numbers)}"
         module.triple = machine.triple

@@ -18,6 +18,7 @@ import mxopt
 import mxopt.rules
 from mxopt.engine import Plan, Tensor, jit
 from mxopt.engine.kernel import PIECE, Kernel, assemble
+from mxopt.errors import CompilationError
 from mxopt.rules import adam, adaptive, sgd
 from mxopt.rules.rule import Rule, rule
 
@@ -129,3 +130,11 @@ def test_tensors_with_a_state_a_row_share_jobs() -> None:
     tensors = [Tensor("w", w, np.ones_like(w), s) for w, s in zip(weights, states, strict=True)]
     plan = Plan("llvm", adaptive.group_adagrad, tensors, lazy=False)
     assert sorted(len(positions) for positions, _ in plan.parts) == [150, 150]
+
+
+def test_a_module_that_llvm_refuses_is_an_error_with_words() -> None:
+    """Code generation would end the process. One the parser refuses, and one that is only found by a closer look."""
+    for module in ("define i32 @f() { ret }", "define i32 @f() { %x = add i32 %x, 1 ret i32 %x }"):
+        with pytest.raises(CompilationError, match=r"(?s)llvmlite [\d.]+ doesn't accept f: .*0\.48") as caught:
+            jit.compile_assembly(module, "f")
+        assert isinstance(caught.value, RuntimeError)
