@@ -24,7 +24,6 @@ log = logging.getLogger("mxopt.kvstore")
 
 WINDOW = 8 << 20  # bytes on the way to or from one server at a time
 BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority, while a call of the store waits
-REQUESTS = 2048  # requests without an answer at one server
 RETRY = 3.0  # seconds of silence until a server is asked what has arrived
 
 Sink = Callable[[Any], None]
@@ -72,7 +71,7 @@ class Channel:
     @property
     def full(self) -> bool:
         """Whether so much is on the way that a request has to wait."""
-        return self.outstanding > WINDOW or len(self.pending) >= REQUESTS
+        return self.outstanding > WINDOW or len(self.pending) >= wire.REQUESTS
 
     def dispatch(self, request: Pending) -> None:
         """Gives a request its number and sends it."""
@@ -147,7 +146,7 @@ class Connections:
             return
         keys = message.keys if hasattr(message, "keys") else [message.key]
         backlog.put(request, frozenset(keys), priority, nbytes)
-        self._until(lambda: backlog.nbytes <= BACKLOG and len(backlog) <= REQUESTS, self.timeout,
+        self._until(lambda: backlog.nbytes <= BACKLOG and len(backlog) <= wire.REQUESTS, self.timeout,
                     f"{channel} to take {channel.outstanding} bytes in {len(channel.pending)} requests")  # fmt: skip
 
     def wait(self, call: Call, what: str) -> None:

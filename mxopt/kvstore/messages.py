@@ -31,6 +31,7 @@ from mxopt.kvstore.wire import (
     Texts,
     Whole,
     Wholes,
+    check_plain,
 )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fa
     """The base of all messages. Its tag is the kind."""
 
     FRAMES: ClassVar[int] = 0
+    FREE: ClassVar[str] = ""  # the field that may hold any plain value
 
 
 class Framed(Message):
@@ -102,6 +104,8 @@ class Pulse(Message, tag=5):
 class Barrier(Message, tag=6):
     """A worker has come to its n-th barrier; rank 0's `payload` goes to all."""
 
+    FREE: ClassVar[str] = "payload"
+
     job: Text
     rank: Whole
     number: Whole
@@ -110,6 +114,8 @@ class Barrier(Message, tag=6):
 
 class Passed(Message, tag=7):
     """All workers have come to the barrier."""
+
+    FREE: ClassVar[str] = "payload"
 
     number: Whole
     payload: Any
@@ -145,6 +151,8 @@ class Inquire(Message, tag=11):
 class Report(Message, tag=12):
     """The answer to Inquire."""
 
+    FREE: ClassVar[str] = "content"
+
     content: Map
 
 
@@ -165,13 +173,11 @@ class Hello(Message, tag=20):
 
 
 class Ready(Message, tag=21):
-    """The answer to Hello: the next sequence number the server expects, and that up to which pushes are in a
-    snapshot."""
+    """The answer to Hello: the next sequence number the server expects."""
 
     rank: Whole
     incarnation: Text
     expects: Whole
-    durable: Whole
 
 
 class Init(Framed, tag=22):
@@ -192,11 +198,12 @@ class Done(Message, tag=23):
     """A request has been met; for Push: taken, the worker may forget it."""
 
     seq: Whole
-    durable: Whole
 
 
 class Push(Framed, tag=24):
     """Gradients: of several keys, one after the other in the frame, or of one piece of one key."""
+
+    FREE: ClassVar[str] = "config"
 
     seq: Whole
     answer: bool  # send the values when the round is complete
@@ -221,19 +228,20 @@ class Values(Framed, tag=26):
     """The values asked for by Push or Pull, one after the other in the frame."""
 
     seq: Whole
-    durable: Whole
     data: Data = []
 
 
 class PushRows(Framed, tag=27):
     """Rows of a row-sparse gradient: frame 1 their int64 numbers within this server's part, frame 2 the rows. A large
-    push comes in several, `last` marks its end."""
+    push comes in several, which bring `total` rows: these after `offset` others."""
 
     FRAMES: ClassVar[int] = 2
+    FREE: ClassVar[str] = "config"
 
     seq: Whole
     key: Key
-    last: bool
+    offset: Whole
+    total: Whole
     update: Whole
     config: Map | None
     data: Data = []
@@ -249,6 +257,8 @@ class PullRows(Framed, tag=28):
 
 class SetOptimizer(Message, tag=29):
     """The optimizer to update with; `event` counts a worker's calls, and the first of each number counts."""
+
+    FREE: ClassVar[str] = "config"
 
     seq: Whole
     event: Whole
@@ -311,6 +321,8 @@ def decode(frames: Sequence[Frame]) -> Any:
         message: Any = _decode(frames[0])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ProtocolError(f"a header that is no message: {error}") from None
+    if message.FREE:
+        check_plain(getattr(message, message.FREE))
     following = 0
     if message.FRAMES:
         if type(message.data) is int:

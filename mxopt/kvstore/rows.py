@@ -26,11 +26,11 @@ def push(
     call: Call | None,
 ) -> None:
     """Sends the rows of `value` to the servers that hold them; servers without any hear of the push too."""
-    for stripe, first, last, end in _runs(meta, value.indices):
+    for stripe, first, last, offset, total in _runs(meta, value.indices):
         ids = value.indices[first:last] - stripe.start
         data = np.array(value.data[first:last])
-        config = config_for(stripe.server) if end else None
-        message = m.PushRows(0, meta.key, end, update, config, [wire.bytes_of(ids), wire.bytes_of(data)])
+        config = config_for(stripe.server) if last - first + offset == total else None
+        message = m.PushRows(0, meta.key, offset, total, update, config, [wire.bytes_of(ids), wire.bytes_of(data)])
         connections.send(stripe.server, message, call, None, data.nbytes)
 
 
@@ -38,7 +38,7 @@ def pull(connections: Connections, meta: Meta, ids: np.ndarray) -> np.ndarray:
     """The rows `ids` (ascending) as a new array (len(ids), ...)."""
     data = np.empty((len(ids), meta.layout.unit), meta.dtype)
     call = Call()
-    for stripe, first, last, _ in _runs(meta, ids):
+    for stripe, first, last, *_ in _runs(meta, ids):
         target = data[first:last]
 
         def sink(answer: m.Values, target: np.ndarray = target) -> None:
@@ -52,11 +52,11 @@ def pull(connections: Connections, meta: Meta, ids: np.ndarray) -> np.ndarray:
     return data.reshape(len(ids), *meta.shape[1:])
 
 
-def _runs(meta: Meta, ids: np.ndarray) -> Iterator[tuple[Stripe, int, int, bool]]:
-    """(stripe, first, last, whether it is the stripe's last) of the messages that carry rows `ids`."""
+def _runs(meta: Meta, ids: np.ndarray) -> Iterator[tuple[Stripe, int, int, int, int]]:
+    """(stripe, first, last, rows of the stripe before them, rows of the stripe) of the messages with rows `ids`."""
     step = max(1, BYTES // max(1, meta.layout.unit * meta.dtype.itemsize))
     for stripe in meta.layout.stripes:
         a, b = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))
         for first in range(a, max(b, a + 1), step):
             last = min(b, first + step)
-            yield stripe, first, last, last == b
+            yield stripe, first, last, first - a, b - a

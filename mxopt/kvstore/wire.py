@@ -12,17 +12,20 @@ from msgspec import Meta
 from mxopt.engine import arrays
 from mxopt.errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 PIECE = 1 << 20  # bytes of one piece of a large array
 MAX_HEADER = 1 << 20
 MAX_FRAME = 64 << 20
 MAX_TEXT = 4096
+MAX_DEPTH = 16  # of lists and maps within each other, in fields that may hold anything
+REQUESTS = 2048  # requests of a worker to one server that are without an answer
 SMALL = 1 << 15  # bytes below which copying an array is cheaper than a frame of its own
 DTYPES = {name: dtype for dtype, name in arrays.DTYPES.items()}
 
 # The types of fields.
 
 Frame = Any  # bytes, or anything with a buffer
+PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 LARGEST = sys.float_info.max
 Whole = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Float = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # finite
@@ -38,6 +41,35 @@ if TYPE_CHECKING:
     Data = list[Frame]
 else:
     Data = list[bytes] | Whole  # on the wire: arrays, or how many frames with them follow
+
+
+def check_version(version: int, who: str) -> None:
+    """Raises ProtocolError where a peer speaks another version than `who`, this process."""
+    if version != VERSION:
+        raise ProtocolError(
+            f"protocol version {version} came, {who} speaks {VERSION}:"
+            " install the same mxopt for all processes of a job"
+        )
+
+
+def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Raises ProtocolError unless `value` is None, a bool, number, text or bytes, or lists of them and maps from
+    numbers and texts to them, no more than `depth` within each other: what MessagePack carries besides (timestamps,
+    extensions) means nothing here, and what is nested deeper than it came couldn't be sent on."""
+    kind = type(value)
+    if kind in PLAIN:
+        return
+    if kind is not list and kind is not dict:
+        raise ProtocolError(f"a value of type {kind.__name__} where plain ones belong")
+    if depth == 0:
+        raise ProtocolError(f"lists and maps within each other more than {MAX_DEPTH} deep")
+    if kind is dict:
+        for key in value:
+            if type(key) is not str and type(key) is not int:
+                raise ProtocolError(f"a value of type {type(key).__name__} as a map's key")
+        value = value.values()
+    for each in value:
+        check_plain(each, depth - 1)
 
 
 def array_of(frame: Frame, dtype: np.dtype[Any], count: int, name: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ from mxopt.optimizer.base import Optimizer, arguments_of
 
 # Constructor arguments that are kept under another name.
 ATTRIBUTES = {"learning_rate": "lr", "param_idx2name": "idx2name", "pwr": "power"}
+ENTRIES = {"name", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
 PLAIN = (type(None), bool, int, float, str)
 
 
@@ -39,6 +40,9 @@ def optimizer_config(optimizer: Optimizer) -> dict[str, Any]:
 
 def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
     """The optimizer that a config describes. Raises StatesError where it can't be made."""
+    unknown = config.keys() - ENTRIES
+    if unknown:
+        raise StatesError(f"an optimizer's config has no entry {min(unknown)!r}")
     try:
         name, arguments = config["name"], dict(config["arguments"])
         klass = Optimizer.opt_registry.get(name)

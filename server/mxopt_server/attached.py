@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from mxopt.errors import StatesError
+from mxopt.errors import MXOptError, StatesError
 from mxopt_server import snapshot
 from mxopt_server.server import Server
 
@@ -48,5 +48,5 @@ class Attached:
         self.seen, self.last = self.server.messages, time.monotonic()
         try:
             snapshot.save(self.server, self.path)
-        except OSError as error:
+        except (OSError, MXOptError) as error:
             log.error("the snapshot %s couldn't be written, the last one stays: %s", self.path, error)

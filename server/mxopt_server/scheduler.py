@@ -71,11 +71,13 @@ class Scheduler:
             handler = self._handlers.get(type(message))
             if handler is None:
                 raise ProtocolError(f"a scheduler takes no {type(message).__name__}")
+            handler(route, message)
         except ProtocolError as error:
             log.warning("refused a message: %s", error)
             self._refuse(route, "ProtocolError", str(error))
-            return
-        handler(route, message)
+        except Exception as error:  # a mistake of this program; the job goes on without this message
+            log.exception("a message failed")
+            self._refuse(route, "KVStoreError", f"the scheduler: {type(error).__name__}: {error}")
 
     def tick(self) -> None:
         """Looks who has been silent too long."""
@@ -114,11 +116,7 @@ class Scheduler:
     # Handlers.
 
     def _join(self, route: bytes, join: m.Join) -> None:
-        if join.version != wire.VERSION:
-            self._refuse(
-                route, "ProtocolError", f"protocol version {join.version} came, the scheduler speaks {wire.VERSION}"
-            )
-            return
+        wire.check_version(join.version, "the scheduler")
         why = self._unfit(join)
         if why:
             log.warning("refused %s: %s", join.name, why)

@@ -15,6 +15,7 @@ from mxopt.document import dump_document, load_document
 from mxopt.errors import JobFailedError, KVStoreError, MXOptError, ProtocolError
 from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
+from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
 from mxopt_server.entries import Entry, Part
 from mxopt_server.rounds import DEPTH, Contribution, Request, RoundError
@@ -29,6 +30,14 @@ Send = Callable[[bytes, Any], None]
 
 
 @dataclass
+class Rows:
+    """A push of rows of one key, as far as it has come."""
+
+    indices: np.ndarray
+    data: np.ndarray  # a row each
+
+
+@dataclass
 class Worker:
     """What the server knows of a worker."""
 
@@ -40,9 +49,10 @@ class Worker:
     seen: float = field(default_factory=time.monotonic)
     requests: int = 0
     waiting: dict[int, Request] = field(default_factory=dict)
-    rows: list[Any] = field(default_factory=list)  # the row-sparse push that is coming in
-    document: bytes = b""  # the states that are being fetched
-    arriving: bytearray = field(default_factory=bytearray)  # the states that are being stored
+    rows: dict[Key, Rows] = field(default_factory=dict)  # row-sparse pushes that are coming in
+    refused: dict[int, m.Refused] = field(default_factory=dict)  # what was answered, for the latest requests
+    documents: dict[Key, bytes] = field(default_factory=dict)  # the states that are being fetched: of one key
+    arriving: dict[Key, bytearray] = field(default_factory=dict)  # the states that are being stored
 
 
 class Server:
@@ -57,7 +67,6 @@ class Server:
         self.fenced: set[str] = set()  # incarnations of workers that others have replaced
         self.started = time.monotonic()
         self.received = self.sent = self.messages = self.refusals = 0
-        self.durable: dict[int, int] = {}  # by worker: up to where a snapshot has its requests
         self.resumed = False
         self.mode_chosen = False
         self._send = send
@@ -125,8 +134,7 @@ class Server:
             raise ProtocolError(f"a server takes no {type(message).__name__}")
 
     def _hello(self, route: bytes, hello: m.Hello) -> None:
-        if hello.version != wire.VERSION:
-            raise ProtocolError(f"protocol version {hello.version} came, server {self.rank} speaks {wire.VERSION}")
+        wire.check_version(hello.version, f"server {self.rank}")
         if hello.job != self.job:
             raise KVStoreError(f"server {self.rank} belongs to job {self.job}, the worker to job {hello.job}")
         if hello.workers != self.table.workers or hello.rank >= hello.workers:
@@ -156,11 +164,15 @@ class Server:
         self._send(route, self._ready(worker))
 
     def _ready(self, worker: Worker) -> m.Ready:
-        return m.Ready(self.rank, self.incarnation, worker.expects, self.durable.get(worker.rank, 0))
+        return m.Ready(self.rank, self.incarnation, worker.expects)
 
     def _again(self, worker: Worker, message: Any) -> None:
         """A request that was taken before: it is answered again, and not applied again."""
         if message.seq in worker.waiting:
+            return
+        refused = worker.refused.get(message.seq)
+        if refused is not None:
+            self._reply(worker, refused)
             return
         if isinstance(message, m.Push) and message.answer:
             self._pull(worker, m.Pull(message.seq, message.keys, message.piece))
@@ -185,9 +197,9 @@ class Server:
         if entry is not None and not entry.missing:
             self._done(worker, init.seq)  # resumed from a snapshot: what is here counts
             return
-        size = min(init.step, init.shape[0] - init.piece * init.step) if init.shape[0] else 0
+        size = min(init.step, init.shape[0] - init.piece * init.step)
         count = size * int(np.prod(init.shape[1:], dtype=object))
-        if size < 0 or init.piece * init.step > init.shape[0]:
+        if init.piece and size <= 0:
             raise ProtocolError(f"key {init.key!r} has no piece {init.piece}")
         value = wire.array_of(init.data[0], wire.DTYPES[init.dtype], count, init.key)
         if entry is None:
@@ -256,15 +268,20 @@ class Server:
         data = wire.array_of(push.data[1], entry.weight.dtype, len(indices) * width, push.key)
         if len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
             raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
-        worker.rows.append((indices, data.reshape(len(indices), width)))
-        if not push.last:
+        data = data.reshape(len(indices), width)
+        before = worker.rows.pop(push.key, None)  # gone where this message is refused: so are those that follow
+        if push.offset:
+            if before is None or len(before.indices) != push.offset:
+                here = 0 if before is None else len(before.indices)
+                raise ProtocolError(f"{name} from the {push.offset}th of a push, {here} are here")
+            if len(indices) and indices[0] <= before.indices[-1]:
+                raise ProtocolError(f"{name}: numbers must ascend over all messages of a push")
+            indices, data = np.concatenate([before.indices, indices]), np.concatenate([before.data, data])
+        if len(indices) < push.total:
+            worker.rows[push.key] = Rows(indices, data)
             self._done(worker, push.seq)
             return
-        rows, worker.rows = worker.rows, []
-        indices = np.concatenate([i for i, _ in rows])
-        if np.any(indices[1:] <= indices[:-1]):
-            raise ProtocolError(f"{name}: numbers must ascend over all messages of a push")
-        value = RowSparse(np.concatenate([d for _, d in rows]), indices, (entry.units, width))
+        value = RowSparse(data, indices, (entry.units, width))
         keys = (None, push.key) if entry.pieces > 1 else ((push.key, 0),)
         self._take(worker, push, keys, entry.parts, value, False)
 
@@ -279,7 +296,7 @@ class Server:
         def answer(request: Request) -> None:
             worker.waiting.pop(request.seq, None)
             rows = np.ascontiguousarray(entry.rows()[ids])
-            self._reply(worker, m.Values(request.seq, self.durable.get(worker.rank, 0), [wire.bytes_of(rows)]))
+            self._reply(worker, m.Values(request.seq, [wire.bytes_of(rows)]))
 
         self.table.wait(self._request(worker, pull.seq, answer), entry.parts)
 
@@ -297,22 +314,24 @@ class Server:
             content["num_update"] = optimizer.num_update if optimizer else 0
             if self.table.updater is not None and entry.key in self.table.updater.states:
                 content["state"] = self.table.state(entry)
-            worker.document = dump_document(content)
-        part = worker.document[request.offset : request.offset + CHUNK]
-        self._reply(worker, m.Chunk(request.seq, len(worker.document), [part]))
+            worker.documents = {entry.key: dump_document(content)}
+        document = worker.documents.get(entry.key)
+        if document is None:
+            raise ProtocolError(f"key {entry.key!r}: states are fetched from byte 0 on")
+        part = document[request.offset : request.offset + CHUNK]
+        self._reply(worker, m.Chunk(request.seq, len(document), [part]))
 
     def _store_states(self, worker: Worker, request: m.StoreStates) -> None:
         entry = self.table.entry(request.key)
-        if request.offset == 0:
-            worker.arriving = bytearray()
-        if request.offset != len(worker.arriving) or request.total > MAX_STATES:
-            raise ProtocolError(
-                f"key {request.key!r}: states from byte {request.offset}, {len(worker.arriving)} are here"
-            )
+        arriving = worker.arriving.pop(request.key, bytearray()) if request.offset else bytearray()
+        if request.offset != len(arriving) or request.total > MAX_STATES:
+            raise ProtocolError(f"key {request.key!r}: states from byte {request.offset}, {len(arriving)} are here")
         frame: Any = request.data[0]
-        worker.arriving += getattr(frame, "buffer", frame)
-        if len(worker.arriving) >= request.total:
-            document, worker.arriving = bytes(worker.arriving), bytearray()
+        arriving += getattr(frame, "buffer", frame)
+        if len(arriving) < request.total:
+            worker.arriving[request.key] = arriving
+        else:
+            document = bytes(arriving)
             if self.table.loads.get(request.key, 0) < request.event:
                 content = load_document(document)
                 self.table.set_state(entry, content.get("state", ABSENT), content.get("count"))
@@ -338,11 +357,11 @@ class Server:
         else:
             known = group is not None and group.parts is parts
             data = wire.bytes_of(group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts]))
-        self._reply(worker, m.Values(request.seq, self.durable.get(worker.rank, 0), [data]))
+        self._reply(worker, m.Values(request.seq, [data]))
 
     def _done(self, worker: Worker, seq: int) -> None:
         worker.waiting.pop(seq, None)
-        self._reply(worker, m.Done(seq, self.durable.get(worker.rank, 0)))
+        self._reply(worker, m.Done(seq))
 
     def _reply(self, worker: Worker, message: Any) -> None:
         self._send(worker.route, message)
@@ -369,7 +388,12 @@ class Server:
         log.warning("refused a request of %s: %s", who, error)
         text = f"server {self.rank}: {error}" if not str(error).startswith("server") else str(error)
         code = type(error).__name__
-        self._send(route, m.Refused(seq, code, text[: wire.MAX_TEXT], key if type(key) in (int, str) else None))
+        refused = m.Refused(seq, code, text[: wire.MAX_TEXT], key if type(key) in (int, str) else None)
+        if worker is not None and seq:
+            worker.refused[seq] = refused
+            while next(iter(worker.refused)) <= worker.expects - 1 - wire.REQUESTS:
+                del worker.refused[next(iter(worker.refused))]
+        self._send(route, refused)
 
 
 def _key_of(message: Any) -> Any:

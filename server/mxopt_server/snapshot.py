@@ -15,22 +15,22 @@ import numpy as np
 
 from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import StatesError
+from mxopt.kvstore import messages as m
 from mxopt.sparse import RowSparse
-from mxopt_server.entries import Entry
+from mxopt_server.entries import Entry, Part
 from mxopt_server.rounds import Contribution
-from mxopt_server.server import Server, Worker
-from mxopt_server.table import ABSENT
+from mxopt_server.server import Rows, Server, Worker
+from mxopt_server.table import ABSENT, Table
 
 log = logging.getLogger("mxopt.server")
 
-VERSION = 1
+VERSION = 2
 
 
 def save(server: Server, path: Path) -> None:
     """Writes a snapshot of `server` to `path`."""
     document = dump_document(record(server))
     write_file(path, document)
-    server.durable = {rank: worker.expects - 1 for rank, worker in server.workers.items()}
 
 
 def record(server: Server) -> dict[str, Any]:
@@ -52,8 +52,7 @@ def record(server: Server) -> dict[str, Any]:
     optimizer = table.updater.optimizer if table.updater else None
     return {
         "kind": "mxopt-server snapshot", "version": VERSION, "job": server.job, "rank": server.rank,
-        "workers": [{"rank": w.rank, "incarnation": w.incarnation, "expects": w.expects} for w in
-        server.workers.values()],
+        "workers": [_worker(worker) for worker in server.workers.values()], "fenced": sorted(server.fenced),
         "number": table.workers, "mode": table.mode, "staleness": table.staleness,
         "event": table.event, "config": table.config, "num_update": optimizer.num_update if optimizer else 0,
         "counts": [[g.keys, g.counts] for g in table.groups.values()],
@@ -92,16 +91,43 @@ def restore(server: Server, path: Path) -> bool:
         table.updater.optimizer.num_update = content["num_update"]
     server.resumed = True
     if same_job:
+        server.fenced = set(content["fenced"])
         table.mode, table.staleness, server.mode_chosen = content["mode"], content["staleness"], True
         for each in content["workers"]:
             worker = Worker(each["rank"], each["incarnation"], b"")
             worker.expects = each["expects"]
+            worker.rows = {key: Rows(*arrays) for key, *arrays in each["rows"]}
+            worker.arriving = {key: bytearray(arrived) for key, arrived in each["arriving"]}
+            for refused in each["refused"]:
+                worker.refused[refused[0]] = m.Refused(*refused)
             server.workers[worker.rank] = worker
-            server.durable[worker.rank] = worker.expects - 1
+        groups = [(table.group(tuple(keys), _parts(table, keys)), counts) for keys, counts in content["counts"]]
         for each in content["pending"]:
             _push(server, each)
+        for group, counts in groups:
+            assert group is not None  # nothing was pending when it was made
+            group.counts = list(counts)
     log.info("carries on from %s: %d keys", path, len(table.entries))
     return True
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    """What carries on of a worker: its number, what has come of it in part, and what it may ask for again."""
+    return {
+        "rank": worker.rank, "incarnation": worker.incarnation, "expects": worker.expects,
+        "rows": [[key, rows.indices, rows.data] for key, rows in worker.rows.items()],
+        "arriving": [[key, bytes(arrived)] for key, arrived in worker.arriving.items()],
+        "refused": [[r.seq, r.code, r.text, r.key] for r in worker.refused.values()],
+    }  # fmt: skip
+
+
+def _parts(table: Table, keys: tuple[Any, ...]) -> list[Part]:
+    """The parts of the group that these keys name."""
+    if keys[0] is None:
+        return table.entry(keys[1]).parts
+    if isinstance(keys[0], tuple | list):
+        return table.parts([keys[0][0]], keys[0][1])
+    return table.parts(list(keys), 0)
 
 
 def _stripe_shape(entry: Entry) -> list[int]:
@@ -123,14 +149,7 @@ def _contribution(keys: tuple[Any, ...], c: Contribution) -> dict[str, Any]:
 def _push(server: Server, saved: dict[str, Any]) -> None:
     """Takes an open contribution of a snapshot again; nobody waits for it until its worker asks."""
     table, keys = server.table, tuple(saved["keys"])
-    if keys[0] is None:
-        parts = table.entry(keys[1]).parts
-    elif isinstance(keys[0], tuple | list):
-        keys = (tuple(keys[0]),)
-        parts = table.parts([keys[0][0]], keys[0][1])
-    else:
-        parts = table.parts(list(keys), 0)
     value = saved["value"]
     if saved["rows"] is not None:
         value = RowSparse(value, saved["rows"][0], tuple(saved["rows"][1]))
-    table.push(keys, parts, Contribution(saved["rank"], value, saved["config"], saved["update"], None))
+    table.push(keys, _parts(table, keys), Contribution(saved["rank"], value, saved["config"], saved["update"], None))

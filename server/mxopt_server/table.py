@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import KVStoreError, NotInitializedError
+from mxopt.errors import KVStoreError, MXOptError, NotInitializedError
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import DCASGD, Optimizer, Updater
@@ -39,6 +39,7 @@ class Table:
         self.config: dict[str, Any] | None = None
         self.whole = False  # the optimizer needs all pieces of an array at once
         self.event = 0  # calls of set_optimizer so far
+        self.refused: MXOptError | None = None  # why the last of them was
         self.loads: dict[Key, int] = {}  # calls of load_optimizer_states so far
         self.updates = 0
         self._previous: dict[tuple[Any, int], Any] = {}  # DCASGD in async mode: (index, worker) -> previous weight
@@ -280,20 +281,36 @@ class Table:
 
     def set_optimizer(self, event: int, config: Mapping[str, Any] | None) -> None:
         """Installs an optimizer with no states, unless a worker's call of this number did so already."""
+        if event == self.event and self.refused is not None:
+            raise self.refused
         if event <= self.event:
             return
+        if event > self.event + 1:
+            raise KVStoreError(
+                f"this is the workers' set_optimizer number {event}, and number {self.event} is the last that this"
+                " server knows of"
+            )
+        self.event, self.refused = event, None
+        try:
+            optimizer = self._made(config)
+        except MXOptError as error:
+            self.refused = error  # to the other workers' calls of this number too
+            raise
+        self.whole, self._previous = needs_whole(optimizer), {}
+        self.updater = None if optimizer is None else Updater(optimizer)
+        self.config = None if config is None else dict(config)
+        log.info("optimizer: %r", optimizer)
+
+    def _made(self, config: Mapping[str, Any] | None) -> Optimizer | None:
+        """The optimizer of a config. Raises where it can't update what is here."""
         optimizer = None if config is None else make_optimizer(config)
-        whole = needs_whole(optimizer)
-        for entry in self.entries.values():
-            if whole and entry.weight.size < np.prod(entry.whole, dtype=object):
+        for entry in self.entries.values() if needs_whole(optimizer) else ():
+            if entry.weight.size < np.prod(entry.whole, dtype=object):
                 raise KVStoreError(
                     f"{optimizer!r} needs whole arrays, but key {entry.key!r} is striped over the"
                     " servers: call set_optimizer before init"
                 )
-        self.event, self.whole, self._previous = event, whole, {}
-        self.updater = None if optimizer is None else Updater(optimizer)
-        self.config = None if config is None else dict(config)
-        log.info("optimizer: %r", optimizer)
+        return optimizer
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Takes over changed hyper-parameters; states and counts stay."""

@@ -58,6 +58,7 @@ def delay_compensated(arguments: dict[str, Any]) -> dict[str, Any]:
     rng = np.random.default_rng(5)
     weight = rng.normal(size=arguments["size"]).astype(np.float32)
     store.broadcast("w", weight, weight)
+    store.barrier()  # everybody has the first value before the first push
     expected, velocity, differ = weight.copy(), np.zeros_like(weight), []
     previous = [weight.copy() for _ in range(store.num_workers)]
     shared = weight.copy()  # what one previous weight for all workers would give

@@ -103,7 +103,7 @@ def test_a_full_connection_sends_by_priority():
     came = [server.next() for _ in range(way)]
     assert [(x.seq, x.keys, x.piece) for x in came] == [(k + 1, ["large"], k) for k in range(way)]
     for message in came:
-        server.answer(m.Done(message.seq, 0))
+        server.answer(m.Done(message.seq))
     connections._until(lambda: not connections.channels[0].backlog, 20, "the backlog to be sent")
     rest = [server.next() for _ in range(5)]
     assert [x.seq for x in rest] == list(range(way + 1, way + 6))
@@ -112,7 +112,7 @@ def test_a_full_connection_sends_by_priority():
         ("Pull", "large", way),
     ]  # fmt: skip
     for message in rest:
-        server.answer(m.Done(message.seq, 0) if isinstance(message, m.Push) else m.Values(message.seq, 0, [b""]))
+        server.answer(m.Done(message.seq) if isinstance(message, m.Push) else m.Values(message.seq, [b""]))
     connections.wait(call, "the pulls")
     connections.close()
     server.socket.close(0)

@@ -1,0 +1,272 @@
+"""A server's promises: pushes are applied exactly once, what is wrong is refused by name and changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mxopt_server.scheduler import Scheduler
+from peer import ONES, Peer, init, push, with_sgd
+
+import mxopt
+from mxopt.document import dump_document, load_document
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.optimizer.config import optimizer_config
+
+
+def test_a_push_that_comes_twice_is_applied_once():
+    peer = with_sgd(Peer(mode="async"))
+    first, again = peer.ask(0, push(3)), peer.ask(0, push(3))
+    assert first == again
+    assert peer.weight() == [-1, -1]
+
+
+def test_a_push_that_comes_too_early_is_asked_for_again_in_order():
+    peer = with_sgd(Peer(mode="async"))
+    assert peer.ask(0, push(4)) == m.Ready(0, peer.server.incarnation, 3)
+    assert peer.weight() == [0, 0]
+    peer.ask(0, push(3))
+    peer.ask(0, push(4))
+    assert peer.weight() == [-2, -2]
+
+
+def test_a_repeated_push_of_an_open_round_is_answered_when_it_is_complete():
+    peer = with_sgd(Peer(2))
+    assert peer.ask(0, push(3)) is None
+    assert peer.ask(0, push(3)) is None
+    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, value=2))])
+    assert sorted(type(x).__name__ for _, x in peer.sent) == ["Values", "Values"]
+    assert peer.weight() == [-3, -3]
+
+
+def test_a_round_counts_workers_and_not_pushes():
+    peer = with_sgd(Peer(2))
+    for seq in (3, 4, 5):
+        assert isinstance(peer.ask(0, push(seq, answer=False)), m.Done)
+    assert peer.weight() == [0, 0]
+    peer.ask(1, push(1, answer=False, value=10))
+    assert peer.weight() == [-11, -11]
+
+
+def test_a_replaced_worker_is_refused():
+    peer = with_sgd(Peer(mode="async"))
+    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(wire.VERSION, "job", 0, "other", 1, "async", 1, 1))])
+    assert peer.ask(0, push(3)).code == "ProtocolError"
+    assert "replaced" in peer.hello(0).text
+    assert peer.weight() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"version": 1}, "version 1 came, server 0 speaks 2: install the same"),
+        ({"job": "old"}, "belongs to job"),
+        ({"workers": 3}, "has 1 workers"),
+        ({"mode": "async"}, "dist_"),
+    ],
+)
+def test_a_hello_that_does_not_fit_is_refused(changes, text):
+    assert text in Peer().hello(0, **changes).text
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (push(3, keys=("x",)), "'x' has not been initialised"),
+        (m.Push(3, True, ["w"], 0, 0, 0.0, 0, None, [b"123"]), "3 came"),
+        (m.Push(3, True, ["w"], 7, 0, 0.0, 0, None, [ONES]), "no piece 7"),
+        (m.Push(3, True, ["w"], 0, 9, 0.0, 0, None, [ONES]), "no codec 9"),
+        (push(3, keys=("w", "w")), "twice"),
+        (m.Init(3, "w", "float32", [3], [3], 0, 9, 0, [ONES]), "'w' is initialised"),
+        (m.Init(3, "v", "float32", [1 << 60], [1 << 60], 0, 1 << 60, 0, [ONES]), "8 came"),
+        (m.PushRows(3, "w", 0, 1, 0, None, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
+        (m.PullRows(3, "w", [np.array([-1]).tobytes()]), "row ids"),
+        (m.StoreStates(3, 1, "w", 5, 9, [b"x"]), "from byte 5"),
+        (m.SetOptimizer(3, 2, {"name": "nonsense"}), "can't be made"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_is_refused_by_name_and_the_server_goes_on(message, text):
+    peer = with_sgd(Peer(mode="async"))
+    answer = peer.ask(0, message)
+    assert isinstance(answer, m.Refused)
+    assert text in answer.text
+    assert "server 0" in answer.text
+    assert isinstance(peer.ask(0, push(4)), m.Values)
+    assert peer.weight() == [-1, -1]
+
+
+def test_grouping_keys_differently_gives_the_same_rounds():
+    peer = Peer(2)
+    for k, key in enumerate("abc"):
+        peer.ask(0, init(1 + k, key))
+    peer.ask(0, push(4, False, 1, ("a", "b", "c")))
+    peer.ask(1, push(1, False, 10, ("b",)))
+    assert [peer.weight(k) for k in "abc"] == [[0, 0], [11, 11], [0, 0]]
+    peer.ask(1, push(2, False, 20, ("a", "c")))
+    assert [peer.weight(k) for k in "abc"] == [[21, 21], [11, 11], [21, 21]]
+    peer.ask(0, push(5, False, 5, ("a", "b", "c")))
+    answer = peer.ask(1, push(3, True, 6, ("a", "b", "c")))
+    assert np.frombuffer(answer.data[0], np.float32).tolist() == [11] * 6
+
+
+def test_a_snapshot_has_open_rounds_and_sequence_numbers(tmp_path):
+    peer = with_sgd(Peer(2))
+    peer.ask(0, push(3, False))
+    peer.restart(tmp_path)
+    assert peer.hello(0, oldest=3).expects == 4
+    assert peer.hello(1).expects == 1
+    assert isinstance(peer.ask(0, push(3, False)), m.Done)  # known already: not applied again
+    peer.ask(1, push(1, False, 2))
+    assert peer.weight() == [-3, -3]
+
+
+def test_a_snapshot_has_how_far_ahead_a_worker_of_ssp_is(tmp_path):
+    peer = with_sgd(Peer(2, "ssp"))  # staleness 1
+    assert isinstance(peer.ask(0, push(3)), m.Values)
+    peer.restart(tmp_path)
+    assert peer.ask(0, push(4)) is None
+    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, False))])
+    assert [route for route, x in peer.sent if isinstance(x, m.Values)] == [b"route0"]
+
+
+def test_a_snapshot_has_who_was_replaced(tmp_path):
+    peer = with_sgd(Peer(mode="async"))
+    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(wire.VERSION, "job", 0, "other", 1, "async", 1, 1))])
+    peer.restart(tmp_path)
+    assert "replaced" in peer.hello(0).text
+
+
+# Rows and states that come in several messages.
+
+
+def rows(seq: int, offset: int, total: int, numbers: list[int], key: str = "e") -> m.PushRows:
+    data = np.ones((len(numbers), 1), np.float32).tobytes()
+    return m.PushRows(seq, key, offset, total, 0, None, [np.array(numbers, np.int64).tobytes(), data])
+
+
+def with_rows(workers: int = 1, keys: str = "e") -> Peer:
+    """A server with keys of four rows, each of one element; the next request of worker 0 is number 4."""
+    peer = with_sgd(Peer(workers))
+    for k, key in enumerate(keys):
+        assert isinstance(peer.ask(0, m.Init(3 + k, key, "float32", [4, 1], [4, 1], 0, 9, 0, [bytes(16)])), m.Done)
+    return peer
+
+
+def test_a_snapshot_has_rows_that_came_in_part(tmp_path):
+    peer = with_rows()
+    assert isinstance(peer.ask(0, rows(4, 0, 4, [0, 1])), m.Done)
+    peer.restart(tmp_path)
+    assert isinstance(peer.ask(0, rows(5, 2, 4, [2, 3])), m.Done)
+    assert peer.weight("e") == [[-1], [-1], [-1], [-1]]
+
+
+def test_rows_that_came_in_part_never_become_another_keys():
+    peer = with_rows(keys="ef")
+    assert isinstance(peer.ask(0, rows(5, 0, 4, [0, 1], "e")), m.Done)
+    assert isinstance(peer.ask(0, rows(6, 0, 1, [3], "f")), m.Done)
+    assert peer.weight("f") == [[0], [0], [0], [-1]]
+    assert isinstance(peer.ask(0, rows(7, 2, 4, [2, 3], "e")), m.Done)
+    assert peer.weight("e") == [[-1], [-1], [-1], [-1]]
+
+
+def test_a_push_of_rows_is_refused_whole_once_a_message_of_it_was():
+    peer = with_rows()
+    assert isinstance(peer.ask(0, rows(4, 0, 4, [0])), m.Done)
+    assert "ascend" in peer.ask(0, rows(5, 1, 4, [0])).text
+    assert "0 are here" in peer.ask(0, rows(6, 2, 4, [2, 3])).text
+    assert peer.weight("e") == [[0], [0], [0], [0]]
+    assert isinstance(peer.ask(0, rows(7, 0, 1, [3])), m.Done)
+    assert peer.weight("e") == [[0], [0], [0], [-1]]
+
+
+def test_states_that_came_in_part_never_become_another_keys(tmp_path):
+    peer = with_rows(keys="ef")
+    document = dump_document({"count": 7, "state": None})
+    assert isinstance(peer.ask(0, m.StoreStates(5, 1, "e", 0, len(document), [document[:9]])), m.Done)
+    assert "0 are here" in peer.ask(0, m.StoreStates(6, 1, "f", 9, len(document), [document[9:]])).text
+    peer.restart(tmp_path)
+    assert isinstance(peer.ask(0, m.StoreStates(7, 1, "e", 9, len(document), [document[9:]])), m.Done)
+    answer = peer.ask(0, m.FetchStates(8, "e", 0))
+    assert load_document(answer.data[0])["count"] == 7
+    assert "from byte 0" in peer.ask(0, m.FetchStates(9, "f", 4)).text
+
+
+# Refusals.
+
+
+def test_a_refusal_that_got_lost_is_given_again(tmp_path):
+    peer = with_sgd(Peer(mode="async"))
+    bad = m.Push(3, True, ["w"], 0, 0, 0.0, 0, None, [b"123"])
+    refused = peer.ask(0, bad)
+    optimizer = peer.ask(0, m.SetOptimizer(4, 2, {"name": "nonsense"}))
+    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(4, 2, {"name": "nonsense"}))] == [refused, optimizer]
+    peer.restart(tmp_path)
+    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(4, 2, {"name": "nonsense"}))] == [refused, optimizer]
+
+
+def test_refusals_are_kept_for_as_many_requests_as_can_be_without_an_answer():
+    peer = with_sgd(Peer(mode="async"))
+    for seq in range(3, 3 * wire.REQUESTS):
+        peer.ask(0, push(seq, keys=("x",)))
+    assert len(peer.server.workers[0].refused) == wire.REQUESTS
+
+
+def test_an_optimizer_that_was_refused_is_refused_to_every_worker():
+    peer = Peer(2)
+    first, second = (peer.ask(rank, m.SetOptimizer(1, 1, {"name": "nonsense"})) for rank in (0, 1))
+    assert first.text == second.text
+    assert isinstance(peer.ask(0, m.SetOptimizer(2, 2, None)), m.Done)
+
+
+def test_an_optimizer_is_never_left_out():
+    peer = with_sgd(Peer(2))
+    assert "number 1 is the last" in peer.ask(1, m.SetOptimizer(1, 2**63 - 1, None)).text
+    assert isinstance(peer.ask(1, m.SetOptimizer(2, 2, None)), m.Done)
+    assert peer.server.table.updater is None
+
+
+def test_a_config_with_an_unknown_entry_is_refused():
+    config = optimizer_config(mxopt.create("sgd"))
+    assert "no entry 'note'" in Peer().ask(0, m.SetOptimizer(1, 1, {**config, "note": 1})).text
+
+
+def test_an_init_of_no_piece_leaves_nothing():
+    peer = Peer(2)
+    assert "no piece 2" in peer.ask(1, m.Init(1, "w", "float32", [4], [8], 0, 2, 2, [b""])).text
+    assert isinstance(peer.ask(0, m.Init(1, "w", "float32", [4], [4], 0, 9, 0, [bytes(16)])), m.Done)
+
+
+# The scheduler.
+
+
+def test_a_mistake_in_the_scheduler_is_told_to_who_asked(monkeypatch):
+    sent = []
+    scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
+    monkeypatch.setattr(scheduler, "_missing", lambda: 1 / 0)
+    scheduler.handle(b"a", m.encode(m.Join(wire.VERSION, "job", "worker", -1, 1, 1, "", "i", "me")))
+    assert "ZeroDivisionError" in sent[-1].text
+
+
+def test_a_peer_of_version_1_is_told_what_to_do():
+    sent = []
+    scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
+    scheduler.handle(b"a", m.encode(m.Join(1, "job", "worker", -1, 1, 1, "", "i", "me")))
+    assert "install the same mxopt for all" in sent[-1].text
+
+
+def test_a_failed_snapshot_leaves_the_old_one_and_the_server_running(tmp_path, monkeypatch):
+    from mxopt_server.attached import Attached
+
+    peer = with_sgd(Peer(mode="async"))
+    attached = Attached(peer.server, tmp_path / "s", 1, None)
+    attached.save()
+    before = (tmp_path / "s").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    peer.ask(0, push(3))
+    monkeypatch.setattr("mxopt.document.os.fsync", full)
+    attached.save()
+    assert (tmp_path / "s").read_bytes() == before
+    assert isinstance(peer.ask(0, push(4)), m.Values)
