@@ -1,0 +1,6 @@
+"""Brings runs of other systems along: readers and writers of their files."""
+
+from mxopt.migrate.mxnet import read_mxnet_states
+from mxopt.migrate.ndarrays import read_mxnet_params, write_mxnet_params
+
+__all__ = ["read_mxnet_params", "read_mxnet_states", "write_mxnet_params"]

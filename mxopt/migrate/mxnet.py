@@ -1,0 +1,202 @@
+"""States that MXNet 1.x saved: `Updater.get_states`, a local kvstore's and gluon's `Trainer.save_states`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mxopt.errors import StatesError, nearest
+from mxopt.lr_scheduler import LRScheduler
+from mxopt.migrate.ndarrays import read_array
+from mxopt.migrate.pickles import Name, Record, read_pickle
+from mxopt.optimizer import LBSGD, Optimizer, Updater, get_updater
+from mxopt.optimizer.base import Index, arguments_of
+from mxopt.sparse import RowSparse
+
+NDARRAYS = ("mxnet.ndarray.ndarray", "mxnet.ndarray.sparse", "mxnet.numpy.multiarray")
+# Constructor arguments that MXNet's objects keep under another name.
+ATTRIBUTES = {"learning_rate": "lr", "pwr": "power", "eps": "float_stable_eps"}
+OWN = ("lr_scheduler", "sym", "param_dict", "param_idx2name", "begin_epoch", "seed")  # not read from there
+
+
+def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> Updater:
+    """An updater that goes on from states that MXNet saved.
+
+    The file is a pickle, which is read as data: nothing in it is imported or called.
+
+    Parameters
+    ----------
+    path : path
+        What `Updater.get_states`, `kvstore.save_optimizer_states` or gluon's `Trainer.save_states` wrote.
+    optimizer : Optimizer, optional
+        The optimizer that the states are of. A file with the optimizer in it (gluon's, and what `dump_optimizer=True`
+        wrote) needs none; where one is given it is used all the same, and takes over the update counts.
+
+    Returns
+    -------
+    Updater
+        With the states, on the CPU. `get_states(dump_optimizer=True)` makes mxopt's own document of it, which
+        `Updater.set_states`, `Trainer.load_states` and stores take. Without the optimizer in the file there are no
+        update counts either, as in MXNet: they begin again. The indices are the file's: gluon's Trainer numbers
+        parameters in the order of their sorted names.
+
+    Raises
+    ------
+    StatesError
+        The file is damaged, holds something else than such files do, or the optimizer can't be made here.
+    OSError
+        It can't be read.
+
+    >>> updater = read_mxnet_states("adam.states")  # doctest: +SKIP
+    >>> trainer_file = updater.get_states(dump_optimizer=True)  # doctest: +SKIP
+    """
+    data = Path(path).read_bytes()
+    if data[:1] != b"\x80":
+        raise StatesError(f"{path}: MXNet's states are a pickle of protocol 2 or later; this begins with {data[:8]!r}")
+    try:
+        content = read_pickle(data)
+        saved = None
+        if isinstance(content, tuple) and len(content) == 2:
+            content, saved = content
+        if not isinstance(content, dict) or not (saved is None or isinstance(saved, Record)):
+            raise StatesError("it holds no states: neither a dict nor a pair of a dict and an optimizer")
+        if saved is None and optimizer is None:
+            raise StatesError("the optimizer is not in the file: give the one that the states are of")
+        states = {_index(index): _state(state, f"the state of {index!r}") for index, state in content.items()}
+        if optimizer is None:
+            optimizer = _optimizer(saved)  # type: ignore[arg-type]
+        if saved is not None:
+            _take_counts(optimizer, saved.attributes, states)
+    except StatesError as error:
+        raise StatesError(f"{path}: {error}") from error
+    updater = get_updater(optimizer)
+    updater.states = states
+    updater.states_synced = dict.fromkeys(states, False)
+    return updater
+
+
+def _index(index: Any) -> Index:
+    if isinstance(index, bytes):
+        return index.decode()
+    if isinstance(index, int | str):
+        return index
+    raise StatesError(f"an index is an int or a text, not {index!r:.80}")
+
+
+def _state(state: Any, what: str) -> Any:
+    """A state with arrays for MXNet's."""
+    if state is None:
+        return None
+    if isinstance(state, tuple | list):
+        return tuple(_state(part, what) for part in state)
+    return _array(state, what)
+
+
+def _array(value: Any, what: str) -> np.ndarray:
+    if not isinstance(value, Record) or value.kind.module not in NDARRAYS:
+        raise StatesError(f"{what} is no array of MXNet's: {value.kind if isinstance(value, Record) else value!r:.80}")
+    handle = value.attributes.get("handle")
+    array = read_array(handle) if isinstance(handle, bytes) else None
+    if array is None:
+        raise StatesError(f"{what} has no value")
+    return array.todense() if isinstance(array, RowSparse) else array
+
+
+# The optimizer.
+
+
+def _optimizer(saved: Record) -> Optimizer:
+    """The optimizer that is like a saved one: of the class registered under its name, with its options."""
+    known = saved.attributes
+    klass = Optimizer.opt_registry.get(saved.kind.name.lower())
+    if klass is None:
+        hint = nearest(saved.kind.name, Optimizer.opt_registry)
+        raise StatesError(f"the optimizer is {saved.kind}, and none of that name is registered here: {hint}")
+    arguments = _arguments(klass, known)
+    if issubclass(klass, LBSGD):
+        arguments["begin_epoch"] = _number(known, "init_updates") // max(1, int(_number(known, "updates_per_epoch")))
+    try:
+        scheduler = _scheduler(known.get("lr_scheduler"), int(_number(known, "num_update")))
+        if scheduler is not None:
+            arguments["learning_rate"] = None  # a number would overwrite the schedule's base_lr
+        optimizer = klass(**arguments, param_idx2name=dict(known.get("idx2name", {})), lr_scheduler=scheduler)
+        optimizer.lr = known.get("lr")
+        optimizer.lr_mult, optimizer.wd_mult = dict(known["lr_mult"]), dict(known["wd_mult"])
+    except StatesError:
+        raise
+    except Exception as error:  # whatever the class raises for these arguments
+        raise StatesError(f"the optimizer {saved.kind} can't be made: {type(error).__name__}: {error}") from error
+    return optimizer
+
+
+def _arguments(klass: type, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments, as the attributes of a saved object have them."""
+    found = {}
+    for name in arguments_of(klass):
+        attribute = ATTRIBUTES.get(name, name)
+        attribute = attribute if attribute in known else name
+        if name not in OWN and attribute in known:
+            value = known[attribute]
+            if not isinstance(value, bool | int | float | str | list | tuple | None):
+                raise StatesError(f"{klass.__name__}: {name} is {value!r:.80}")
+            found[name] = value
+    return found
+
+
+def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
+    """The schedule that goes on from where a saved one was at that update."""
+    if saved is None:
+        return None
+    kind = saved.kind if isinstance(saved, Record) else Name("builtins", type(saved).__name__)
+    klass = LRScheduler.registry.get(kind.name)
+    if klass is None:
+        raise StatesError(f"the schedule is {kind}, and there is none here: {nearest(kind.name, LRScheduler.registry)}")
+    known = saved.attributes
+    names = {"base_lr": "warmup_final_lr", "pwr": "power"}
+    arguments = {n: known[names.get(n, n)] for n in arguments_of(klass) if names.get(n, n) in known}
+    scheduler = klass(**arguments)
+    scheduler.base_lr = arguments["base_lr"]
+    if num_update > scheduler.warmup_steps:
+        scheduler.assigned = (known["base_lr"], num_update)
+    return scheduler
+
+
+def _number(known: Mapping[str, Any], name: str) -> float:
+    value = known.get(name, 0)
+    if not isinstance(value, int | float):
+        raise StatesError(f"the optimizer's {name} is {value!r:.80}")
+    return value
+
+
+# Counts, and what MXNet keeps in the optimizer and mxopt beside them or in the states.
+
+
+def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any]) -> None:
+    devices = known.get("_all_index_update_counts", {0: known.get("_index_update_count", {})})
+    counts: dict[str, Any] = {**optimizer.get_counts(), "num_update": known.get("num_update"), "devices": devices}
+    if known.get("cur_lr") is not None:  # of LARS
+        counts["previous_lr"] = dict.fromkeys(states, known["cur_lr"])
+    optimizer.set_counts(counts)
+    if isinstance(optimizer, LBSGD) and optimizer.batch_scale > 1:
+        _join_sums(optimizer, known.get("cumgrads", {}), states)
+
+
+def _join_sums(optimizer: LBSGD, kept: Mapping[Any, Any], states: dict[Index, Any]) -> None:
+    """Puts the gradients that LBSGD has summed up so far into the states, where mxopt has them."""
+    for index, state in list(states.items()):
+        inner, master = optimizer.split(state) if isinstance(state, tuple) else (state, None)
+        total = kept.get(index, {}).get("cum_grad", 0)
+        if isinstance(total, Record):
+            total = _array(total, f"the sum of gradients of {index!r}")
+        elif inner is not None or master is not None:  # nothing has been summed up since the last step
+            total = np.zeros_like(master if inner is None else inner)
+        else:  # nor is there a velocity: the state is that of a new weight
+            del states[index]
+            continue
+        if master is not None:
+            total = total.astype(np.float32)
+        states[index] = (inner, total) if master is None else optimizer.join((inner, total), master)

@@ -1,0 +1,175 @@
+"""MXNet's own format of arrays: in `.params` files, and within the pickles of saved states."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from mxopt.document import write_file
+from mxopt.errors import StatesError
+from mxopt.sparse import RowSparse
+
+LIST = 0x112  # a file's first number
+V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # an array's; the third since shapes may be those of NumPy
+DENSE, ROW_SPARSE, CSR = 0, 1, 2
+DTYPES = {
+    0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32, 5: np.int8, 6: np.int64, 7: np.bool_,
+    8: np.int16, 9: np.uint16, 10: np.uint32, 11: np.uint64, 12: ml_dtypes.bfloat16,
+}  # fmt: skip
+FLAGS = {np.dtype(dtype): flag for flag, dtype in DTYPES.items()}
+AXES = 32  # more than any array has
+
+
+class _Reader:
+    """Reads numbers and arrays from bytes, in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = memoryview(data), 0
+
+    def take(self, size: int) -> memoryview:
+        if size > len(self.data) - self.at:
+            raise StatesError(
+                f"an array of MXNet's is cut off: {size} bytes are needed at byte {self.at}, {len(self.data) - self.at}"
+                " are there"
+            )
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def numbers(self, form: str) -> tuple[Any, ...]:
+        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
+
+    def shape(self, item: str = "q") -> tuple[int, ...]:
+        (axes,) = self.numbers("i")
+        if not 0 <= axes <= AXES:
+            raise StatesError(f"an array of MXNet's with {axes} axes at byte {self.at}")
+        return self.numbers(f"{axes}{item}")
+
+    def values(self, flag: int, shape: tuple[int, ...]) -> np.ndarray:
+        if flag not in DTYPES or min(shape, default=0) < 0:
+            raise StatesError(f"an array of MXNet's with the dtype {flag} and the shape {shape} at byte {self.at}")
+        dtype = np.dtype(DTYPES[flag])
+        data = self.take(math.prod(shape) * dtype.itemsize)
+        return np.frombuffer(data, dtype).reshape(shape).copy()
+
+    def array(self) -> np.ndarray | RowSparse | None:
+        """The next array; None for one that was never given a value."""
+        (magic,) = self.numbers("I")
+        if magic not in (V1, V2, V3):  # before 2016 an array began with its shape, whose first number was this
+            raise StatesError(f"no array of MXNet 1.x begins with {magic:#x} (at byte {self.at - 4})")
+        storage = DENSE if magic == V1 else self.numbers("i")[0]
+        if storage not in (DENSE, ROW_SPARSE):
+            kind = "a CSR array" if storage == CSR else f"an array of the storage type {storage}"
+            raise StatesError(f"{kind} at byte {self.at} can't be read: only dense and row-sparse ones")
+        stored = self.shape() if storage == ROW_SPARSE else None
+        shape = self.shape()
+        if not shape and magic != V3:
+            return None
+        _device, _number, flag = self.numbers("3i")
+        if stored is None:
+            return self.values(flag, shape)
+        (index_flag,) = self.numbers("i")
+        index_shape = self.shape()
+        data = self.values(flag, stored)
+        indices = self.values(index_flag, index_shape)
+        try:
+            return RowSparse(data, indices.astype(np.int64), shape)
+        except ValueError as error:
+            raise StatesError(f"a row-sparse array at byte {self.at} is damaged: {error}") from error
+
+
+def read_array(data: bytes) -> np.ndarray | RowSparse | None:
+    """The array that `NDArray.__getstate__` wrote. Raises StatesError where the bytes are none."""
+    reader = _Reader(data)
+    array = reader.array()
+    if reader.at != len(data):
+        raise StatesError(f"an array of MXNet's has {len(data) - reader.at} bytes too many")
+    return array
+
+
+def read_mxnet_params(path: str | os.PathLike[str]) -> dict[str, Any] | list[Any]:
+    """What `mxnet.nd.save`, `Module.save_params` or gluon's `save_parameters` wrote (a `.params` file).
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    dict of str to array, or list of array
+        NumPy arrays and `RowSparse`, by the names in the file (with "arg:" and "aux:" as `Module` has them); a list
+        where they have no names, as `mxnet.nd.load`.
+
+    Raises
+    ------
+    StatesError
+        The file is damaged, or no such file, or holds a CSR array.
+    OSError
+        It can't be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        reader = _Reader(data)
+        magic, _, count = reader.numbers("3Q")
+        if magic != LIST:
+            raise StatesError(f"no file of MXNet's arrays begins with {magic:#x}")
+        if count > len(data):
+            raise StatesError(f"{count} arrays can't be in {len(data)} bytes")
+        found = [reader.array() for _ in range(count)]
+        (named,) = reader.numbers("Q")
+        if named not in (0, count):
+            raise StatesError(f"{count} arrays with {named} names")
+        names = [bytes(reader.take(*reader.numbers("Q"))).decode() for _ in range(named)]
+        if len(set(names)) < len(names):
+            raise StatesError("a name stands twice")
+        if reader.at != len(data):
+            raise StatesError(f"there are {len(data) - reader.at} bytes too many")
+    except (StatesError, UnicodeDecodeError) as error:
+        raise StatesError(f"{path}: {error}") from error
+    return dict(zip(names, found, strict=True)) if names else found
+
+
+def write_mxnet_params(path: str | os.PathLike[str], arrays: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Writes arrays as `mxnet.nd.save` does, so that MXNet 1.x reads them.
+
+    Parameters
+    ----------
+    path : path
+        The file; what was there stays until the new one is whole.
+    arrays : dict of str to array, or list of array
+        NumPy arrays and `RowSparse`, of the dtypes that MXNet has.
+
+    Raises
+    ------
+    StatesError
+        An array has no dtype of MXNet's, or no axes, which MXNet 1.x can't have.
+    """
+    named = isinstance(arrays, Mapping)
+    names = [str(name).encode() for name in arrays] if named else []
+    values = list(arrays.values() if named else arrays)  # type: ignore[union-attr]
+    parts = [struct.pack("<3Q", LIST, 0, len(values)), *map(_written, values), struct.pack("<Q", len(names))]
+    write_file(path, b"".join(parts + [struct.pack("<Q", len(name)) + name for name in names]))
+
+
+def _written(array: Any) -> bytes:
+    sparse = isinstance(array, RowSparse)
+    data = np.ascontiguousarray(array.data if sparse else array)
+    if data.dtype not in FLAGS or not array.shape:
+        raise StatesError(f"MXNet has no array of {data.dtype} with the shape {array.shape}")
+
+    def shape(of: tuple[int, ...]) -> bytes:
+        return struct.pack(f"<i{len(of)}q", len(of), *of)
+
+    head = struct.pack("<Ii", V2, ROW_SPARSE if sparse else DENSE) + (shape(data.shape) if sparse else b"")
+    head += shape(array.shape) + struct.pack("<3i", 1, 0, FLAGS[data.dtype])  # on the CPU
+    if not sparse:
+        return head + data.tobytes()
+    indices: np.ndarray = array.indices.astype(np.int64)
+    return head + struct.pack("<i", FLAGS[indices.dtype]) + shape(indices.shape) + data.tobytes() + indices.tobytes()

@@ -1,0 +1,191 @@
+"""Reads the pickles that MXNet's saved states are, without `pickle`: nothing in them is imported or called.
+
+`pickletools` cuts a pickle into opcodes. Those of such files are interpreted here, where a class is a name and an
+object a record of its parts; any other opcode is refused, and so is a file that asks for more than it holds.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mxopt.errors import StatesError
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or a function, by the name it goes by."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """An object: what it was to be made of, and its attributes."""
+
+    kind: Name
+    arguments: tuple[Any, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class _Mark:
+    """Where the arguments of an opcode begin on the stack."""
+
+
+MARK = _Mark()
+TEXTS = {Name("builtins", "bytearray"), Name("__builtin__", "bytearray"), Name("_codecs", "encode")}
+
+
+def read_pickle(data: bytes) -> Any:
+    """What a pickle of protocol 2 to 5 holds: plain data, `Name`s and `Record`s.
+
+    Raises StatesError where it is damaged, or holds anything that MXNet's files don't.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, at in pickletools.genops(data):
+            if opcode.name == "STOP":
+                (result,) = machine.stack
+                return result
+            step = STEPS.get(opcode.name)
+            if step is None:
+                raise StatesError(f"a pickle with the opcode {opcode.name} at byte {at} is not read")
+            step(machine, argument)
+    except StatesError:
+        raise
+    except Exception as error:  # whatever a damaged pickle leads to; nothing has been executed
+        raise StatesError(f"this is no whole pickle: {type(error).__name__}: {error}") from error
+    raise StatesError("this is no whole pickle: it has no end")
+
+
+class _Machine:
+    """A pickle's stack and memory."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memory: dict[int, Any] = {}
+
+    def marked(self) -> list[Any]:
+        """What lies above the last mark; taken off with it."""
+        at = max(k for k, x in enumerate(self.stack) if x is MARK)
+        above = self.stack[at + 1 :]
+        del self.stack[at:]
+        return above
+
+    def pop(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise ValueError("the stack is empty")
+        taken = self.stack[-count:]
+        del self.stack[-count:]
+        return taken
+
+
+def _push(value: Callable[[Any], Any]) -> Callable[[_Machine, Any], None]:
+    return lambda machine, argument: machine.stack.append(value(argument))
+
+
+def _gathered(make: Callable[[list[Any]], Any], count: int | None = None) -> Callable[[_Machine, Any], None]:
+    """Puts in the place of the top of the stack what is made of it; of what is marked, without a count."""
+    return lambda m, _: m.stack.append(make(m.marked() if count is None else m.pop(count)))
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _remember(machine: _Machine, argument: int | None) -> None:
+    machine.memory[len(machine.memory) if argument is None else argument] = machine.stack[-1]
+
+
+def _recall(machine: _Machine, argument: int) -> None:
+    machine.stack.append(machine.memory[argument])
+
+
+def _extend(machine: _Machine, items: list[Any]) -> None:
+    target = machine.stack[-1]
+    if type(target) is not list:
+        raise ValueError(f"items are added to a {type(target).__name__}")
+    target.extend(items)
+
+
+def _update(machine: _Machine, items: list[Any]) -> None:
+    target = machine.stack[-1]
+    target = target.attributes if isinstance(target, Record) else target
+    if type(target) is not dict:
+        raise ValueError(f"keys are set in a {type(target).__name__}")
+    target.update(_pairs(items))
+
+
+def _global(machine: _Machine, argument: str | None) -> None:
+    module, name = machine.pop(2) if argument is None else argument.split(" ", 1)
+    machine.stack.append(Name(str(module), str(name)))
+
+
+def _made(items: list[Any]) -> Any:
+    """What a class or function and its arguments stand for: bytes in some wrappings, a record otherwise."""
+    kind, arguments = items
+    if not isinstance(kind, Name) or not isinstance(arguments, tuple):
+        raise ValueError(f"{kind!r:.80} is called with {arguments!r:.80}")
+    if kind in TEXTS:
+        if not arguments:
+            return b""
+        first, *encoding = arguments
+        if isinstance(first, str) and encoding in (["latin1"], ["latin-1"]):
+            return first.encode("latin-1")
+        if isinstance(first, bytes) and not encoding:
+            return first
+        raise StatesError(f"a pickle that calls {kind} with {arguments!r:.80} is not read")
+    return Record(kind, arguments)
+
+
+def _build(machine: _Machine, _: Any) -> None:
+    target, state = machine.pop(2)
+    if not isinstance(target, Record) or not isinstance(state, dict):
+        raise ValueError(f"a {type(target).__name__} is given the attributes {state!r:.80}")
+    target.attributes.update(state)
+    machine.stack.append(target)
+
+
+def _discard(machine: _Machine, _: Any) -> None:
+    machine.pop(1)
+
+
+STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, argument: None),
+    "MARK": _push(lambda _: MARK),
+    "NONE": _push(lambda _: None),
+    "NEWTRUE": _push(lambda _: True),
+    "NEWFALSE": _push(lambda _: False),
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+         "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        _push(lambda argument: argument),
+    ),
+    "BYTEARRAY8": _push(bytes),
+    "EMPTY_DICT": _push(lambda _: {}),
+    "EMPTY_LIST": _push(lambda _: []),
+    "EMPTY_TUPLE": _push(lambda _: ()),
+    "TUPLE": _gathered(tuple),
+    "TUPLE1": _gathered(tuple, 1),
+    "TUPLE2": _gathered(tuple, 2),
+    "TUPLE3": _gathered(tuple, 3),
+    "LIST": _gathered(list),
+    "DICT": _gathered(_pairs),
+    "APPEND": lambda machine, _: _extend(machine, machine.pop(1)),
+    "APPENDS": lambda machine, _: _extend(machine, machine.marked()),
+    "SETITEM": lambda machine, _: _update(machine, machine.pop(2)),
+    "SETITEMS": lambda machine, _: _update(machine, machine.marked()),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _remember),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _recall),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _global),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _gathered(_made, 2)),
+    "BUILD": _build,
+    "POP": _discard,
+}  # fmt: skip
+"""What each opcode does. A pickle is trees of these; sets, persistent ids, extensions and foreign buffers are not."""
