@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(slots=True)
 class Waiting:
-    """A request in a backlog; `keys` are what it speaks of."""
+    """A request in a backlog; `keys` are what it speaks of, None is everything."""
 
     request: Any
-    keys: frozenset[Any]
+    keys: frozenset[Any] | None
     priority: int
     nbytes: int
 
@@ -33,13 +33,13 @@ class Backlog:
     def __iter__(self) -> Iterator[Any]:
         return (waiting.request for waiting in self._waiting)
 
-    def put(self, request: Any, keys: frozenset[Any], priority: int, nbytes: int) -> None:
-        """Adds a request."""
+    def put(self, request: Any, keys: frozenset[Any] | None, priority: int, nbytes: int) -> None:
+        """Adds a request. Without `keys` it speaks of everything: it overtakes none, and none overtakes it."""
         related = keys
         for earlier in reversed(self._waiting):
-            if not related.isdisjoint(earlier.keys):
+            if related is None or earlier.keys is None or not related.isdisjoint(earlier.keys):
                 earlier.priority = max(earlier.priority, priority)
-                related |= earlier.keys
+                related = None if related is None or earlier.keys is None else related | earlier.keys
         self._waiting.append(Waiting(request, keys, priority, nbytes))
         self.nbytes += nbytes
 

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import zmq
 
 from mxopt import settings
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.keyed import by_key
-from mxopt.kvstore import ending, rows, wire
 from mxopt.kvstore import messages as m
+from mxopt.kvstore import rows, sockets, wire
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
-from mxopt.kvstore.connection import Call, Connections
 from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed, sendable
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.local import with_ids
-from mxopt.kvstore.membership import Membership
+from mxopt.kvstore.network import Network
 from mxopt.kvstore.placement import needs_whole
+from mxopt.kvstore.session import Call
+from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, write_rows
+from mxopt.kvstore.worker import Outside, Worker
 from mxopt.optimizer import Optimizer
 from mxopt.sparse import RowSparse
-
-FLUSH_S = 30.0  # how long a worker that ends waits for its last pushes to be taken
 
 
 class DistKVStore(KVStoreBase):
@@ -44,8 +41,9 @@ class DistKVStore(KVStoreBase):
     Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in time.
     """
 
-    def __init__(self, name: str) -> None:
-        if not settings.in_job():
+    def __init__(self, name: str, transport: Transport | None = None, job: settings.Job | None = None) -> None:
+        job = job or settings.job()
+        if transport is None and not settings.in_job():
             raise KVStoreError(
                 f"this process belongs to no job, which {name} needs: start it by `mxopt-launch -n WORKERS -s SERVERS"
                 " COMMAND`, or set DMLC_PS_ROOT_URI and DMLC_PS_ROOT_PORT to where the job's scheduler is"
@@ -53,33 +51,19 @@ class DistKVStore(KVStoreBase):
         self._type = name
         self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
         self._blocks = "device" not in name  # how a worker's values of one key are summed
-        self._settings = settings.job()
         self._compression: GradientCompression | None = None
         self._followed: Followed | None = None
         self._events = self._loads = 0
         self._confirmed = self._mode == "sync"  # whether a push has been taken, so that servers have an optimizer
-        self._lock = threading.RLock()
-        self._open = False
-        if self._settings.role != "worker":
-            return  # KVStoreServer makes this process what it is
+        if job.role != "worker":
+            self._worker: Any = Outside()  # KVStoreServer makes this process what it is
+            return
         wire.tune_memory()
-        self._context = zmq.Context()
-        try:
-            self._member = Membership(self._context, self._settings, "worker")
-        except BaseException:
-            self._context.term()
-            raise
-        self._servers = self._member.welcome.servers
-        self._held = Held(self._servers, self._settings.bound)
-        try:
-            self._connections = Connections(self._context, self._member, self._mode)
-        except BaseException as failure:
-            self._member.leave(f"{type(failure).__name__}: {failure}")
-            self._context.term()
-            raise
-        self._open = True
-        ending.watch()
-        atexit.register(self._close_at_exit)  # a process stays in its job until it ends, or closes the store
+        network = transport or Network.of(job)
+        self._worker = Worker(network, job, sockets.name_of_process(), self._mode)
+        self._connections = self._worker.connections
+        self._servers = self._worker.member.welcome.servers
+        self._held = Held(self._servers, job.bound)
 
     # Values.
 
@@ -95,17 +79,17 @@ class DistKVStore(KVStoreBase):
         Raises KVStoreError for a key that is initialised already, ArrayError or ArrayTypeError where the
         workers' arrays differ or can't be held by servers.
         """
-        with self._lock:
-            self._check()
+        with self._worker:
             pairs = [(k, _dense(v[0], k)) for k, v in self._held.keys.pairs(key, value)]
             for name, _ in pairs:
                 if name in self._held.metas:
                     raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
             whole = needs_whole(self._optimizer)
             mine = [[k, arrays.DTYPES[v.dtype], list(v.shape), whole] for k, v in pairs]
+            self._worker.changes("init")
             if self.rank == 0:
                 self._init_servers(pairs, whole)
-            roots = {k: rest for k, *rest in self._member.barrier(mine if self.rank == 0 else None)}
+            roots = {k: rest for k, *rest in self._worker.barrier(mine if self.rank == 0 else None)}
             for name, array in pairs:
                 dtype, shape, whole = roots.get(name, [None, None, None])
                 if (dtype, shape) != (arrays.DTYPES[array.dtype], list(array.shape)):
@@ -144,8 +128,7 @@ class DistKVStore(KVStoreBase):
         Raises NotInitializedError, ArrayError or ArrayTypeError naming the key; and what went wrong
         with an earlier push.
         """
-        with self._lock:
-            self._check()
+        with self._worker:
             values = self._held.sums(key, value, self._blocks)
             call = None if self._confirmed else Call()
             self._push(values, None, call, priority)
@@ -168,8 +151,7 @@ class DistKVStore(KVStoreBase):
             raise KVStoreError(
                 "a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull"
             )
-        with self._lock:
-            self._check()
+        with self._worker:
             outs = self._held.outs(key, out)
             call = Call()
             for item in self._held.items(tuple(outs)):
@@ -179,8 +161,7 @@ class DistKVStore(KVStoreBase):
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and `pull` in one message each way. Without `out` the values are written into `value`."""
-        with self._lock:
-            self._check()
+        with self._worker:
             values = self._held.sums(key, value, self._blocks)
             outs = self._held.outs(key, value if out is None else out)
             call = Call()
@@ -201,8 +182,7 @@ class DistKVStore(KVStoreBase):
         """Copies some rows of values into row-sparse `out`, see `KVStore.row_sparse_pull`."""
         if out is None or row_ids is None:
             raise AssertionError("row_sparse_pull needs out and row_ids")
-        with self._lock:
-            self._check()
+        with self._worker:
             for name, target, ids in with_ids(self._held.keys, key, out, row_ids):
                 meta = self._held.metas[name]
                 ids = ids[(ids >= 0) & (ids < meta.shape[0])]
@@ -224,8 +204,10 @@ class DistKVStore(KVStoreBase):
         if self._followed is not None:
             self._followed.look(values)
             update = self._followed.count(values)
-            if self._member.welcome.workers > 1:  # where others count too, the servers do
+            if self._worker.member.welcome.workers > 1:  # where others count too, the servers do
                 update = 0
+        what = "push" if outs is None else "pushpull"
+        self._worker.changes(what, partial=True)
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)
         for item in self._held.items(tuple(values)) if values else ():
@@ -240,6 +222,10 @@ class DistKVStore(KVStoreBase):
             message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
             sink = _sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, sink, item.nbytes, priority if config is None else None)
+        if outs is None:
+            self._worker.settled()
+        else:
+            self._worker.changes(what)
 
     def _push_rows(self, values: dict[Key, Any], update: int, call: Call | None) -> None:
         """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece become dense."""
@@ -262,10 +248,10 @@ class DistKVStore(KVStoreBase):
         Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a server
         doesn't know it (`mxopt-server --import`).
         """
-        with self._lock:
-            self._check()
+        with self._worker:
             optimizer = by_key(optimizer)
             config = sendable(optimizer)
+            self._worker.changes("set_optimizer")
             self._events += 1
             call = Call()
             for server in range(self._servers):
@@ -289,8 +275,7 @@ class DistKVStore(KVStoreBase):
         """
         from mxopt.kvstore.dist_states import save
 
-        with self._lock:
-            self._check()
+        with self._worker:
             save(self, fname, dump_optimizer)
 
     def load_optimizer_states(self, fname: str) -> None:
@@ -298,8 +283,8 @@ class DistKVStore(KVStoreBase):
         one event."""
         from mxopt.kvstore.dist_states import load
 
-        with self._lock:
-            self._check()
+        with self._worker:
+            self._worker.changes("load_optimizer_states")
             load(self, fname)
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
@@ -321,17 +306,18 @@ class DistKVStore(KVStoreBase):
 
     @property
     def rank(self) -> int:
-        return self._member.rank
+        rank: int = self._worker.member.rank
+        return rank
 
     @property
     def num_workers(self) -> int:
-        return self._member.welcome.workers
+        workers: int = self._worker.member.welcome.workers
+        return workers
 
     def barrier(self) -> None:
         """Returns when all workers have called it. Raises JobFailedError where one can't come any more."""
-        with self._lock:
-            self._check()
-            self._member.barrier()
+        with self._worker:
+            self._worker.barrier()
 
     _barrier = barrier
 
@@ -340,35 +326,7 @@ class DistKVStore(KVStoreBase):
 
     def close(self) -> None:
         """Waits until all pushes are taken, and leaves the job. At the end of the process this is done anyway."""
-        self._close("")
-
-    def _close(self, error: str) -> None:
-        with self._lock:
-            if not self._open:
-                return
-            self._open = False
-            atexit.unregister(self._close_at_exit)
-            try:
-                if not error:
-                    self._connections.flush(FLUSH_S)
-            except Exception as failure:
-                error = f"{type(failure).__name__}: {failure}"
-                raise
-            finally:
-                self._connections.close()
-                self._member.leave(error)
-                self._context.term()
-
-    def _close_at_exit(self) -> None:
-        try:
-            self._close(ending.error())
-        except Exception as failure:
-            ending.fail(f"{type(failure).__name__}: {failure}")
-
-    def _check(self) -> None:
-        if not self._open:
-            raise KVStoreError("this store is closed, or this process is no worker")
-        self._connections.check()
+        self._worker.close()
 
 
 def _sink(item: Item, outs: dict[Key, list[Any]]) -> Callable[[Any], None]:

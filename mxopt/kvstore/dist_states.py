@@ -10,9 +10,9 @@ import numpy as np
 from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
-from mxopt.kvstore.connection import Call
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Stripe, needs_whole
+from mxopt.kvstore.session import Call
 from mxopt.optimizer import states as updater_states
 
 if TYPE_CHECKING:

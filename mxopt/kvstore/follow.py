@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from mxopt.experimental.optim.keyed import KeyedOptimizer
-from mxopt.kvstore.connection import Channel
+from mxopt.kvstore.session import Channel
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import LBSGD, Optimizer
 from mxopt.optimizer.config import ATTRIBUTES, optimizer_config

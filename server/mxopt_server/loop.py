@@ -15,6 +15,7 @@ from mxopt.errors import JobFailedError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.membership import Membership
+from mxopt.kvstore.network import Network
 from mxopt.settings import Job
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
@@ -115,11 +116,13 @@ def run_server(
         shown = settings.advertised or (host if host != "0.0.0.0" else socket_module.gethostname())
         endpoint = f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{port}"
     ready(f"tcp://{host}:{port}")
+    network: Network | None = None
     member: Membership | None = None
     error = ""
     try:
         stop_on_signals()
-        member = Membership(context, settings, "server", endpoint, settings.rank)
+        network = Network.of(settings)
+        member = Membership(network, settings, "server", sockets.name_of_process(), endpoint, settings.rank)
         server = Server(lambda route, message: None, member.job, member.rank, member.welcome.workers)
 
         def count(n: int) -> None:
@@ -143,6 +146,8 @@ def run_server(
     finally:
         if member is not None:
             member.leave(error)
+        if network is not None:
+            network.close()
         if guard is not None:
             guard.stop()
         socket.close()

@@ -305,7 +305,7 @@ def restarted(arguments: Any) -> list[float]:
             import pathlib
 
             while not pathlib.Path(arguments["go"]).exists():
-                store._member.check()
+                store._worker.member.check()
     return found
 
 

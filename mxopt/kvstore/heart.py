@@ -1,0 +1,66 @@
+"""The heart of a job's member: what it says to the scheduler while it lives, and how it hears of the job.
+
+It is moved by messages and the time (`turn`, `hear`), while the member itself may be busy or wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mxopt.errors import ProtocolError
+from mxopt.kvstore import messages as m
+
+
+class Heart:
+    """Sends `beat` every `interval` seconds; the scheduler may be silent for `limit` seconds.
+
+    Attributes
+    ----------
+    due : when the next beat is to be sent
+    pulse : the last that was heard of the job
+    failure : why the job, or this member of it, has failed; "" while it hasn't
+    listener : called when something has changed
+    """
+
+    def __init__(self, beat: m.Beat, interval: float, limit: float, scheduler: str, now: float) -> None:
+        self._beat, self._interval, self._limit, self._scheduler = m.encode(beat), interval, limit, scheduler
+        self._heard = self._turned = self.due = now
+        self.pulse: m.Pulse | None = None
+        self.failure = ""
+        self.listener: Callable[[], None] | None = None
+
+    def turn(self, now: float) -> list[Any] | None:
+        """Time has passed: the beat to send, if it is due."""
+        if now - self._turned > 2 * self._interval:  # this process itself has slept: its silence is no one else's
+            self._heard += now - self._turned
+        self._turned = now
+        if now - self._heard > self._limit:
+            self._fail(f"the scheduler at {self._scheduler} has not been heard of for {self._limit:g} s")
+        if now < self.due:
+            return None
+        self.due = now + self._interval
+        return self._beat
+
+    def hear(self, frames: list[bytes], now: float) -> None:
+        """Takes a message of the scheduler."""
+        self._heard = now
+        try:
+            answer = m.decode(frames)
+        except ProtocolError:
+            return
+        if isinstance(answer, m.Pulse):
+            changed = answer != self.pulse
+            self.pulse = answer
+            if answer.state == "failed":
+                self._fail(answer.text)
+            elif changed and self.listener:
+                self.listener()
+        elif isinstance(answer, m.Refused):
+            self._fail(answer.text)
+
+    def _fail(self, why: str) -> None:
+        if not self.failure:
+            self.failure = why
+            if self.listener:
+                self.listener()

@@ -1,0 +1,142 @@
+"""The transport of real processes: ZeroMQ's sockets, the system's clock, a thread for the heart."""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+import zmq.utils.garbage  # its exit handler has to run after ours, so to be registered before
+
+from mxopt.kvstore import ending, sockets
+from mxopt.kvstore.address import check_host
+from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.transport import SLICE_S
+from mxopt.settings import Job
+
+
+class SocketLine:
+    """A DEALER socket as a Line.
+
+    An exception within a message (Ctrl-C) leaves part of it in the socket, where the next message would be glued to it:
+    such a socket is given up for a new one.
+    """
+
+    def __init__(self, open_socket: Callable[[], Any]) -> None:
+        self._open = open_socket
+        self._torn = False  # whether a message is half sent or half received
+        self.socket = self._opened()
+
+    def send(self, frames: list[Any]) -> None:
+        self._whole()
+        self._torn = True
+        sockets.send(self.socket, frames)
+        self._torn = False
+
+    def receive(self, wait: bool) -> list[Any] | None:
+        self._whole()
+        self._torn = True
+        try:
+            frames = sockets.receive(self.socket, 0 if wait else sockets.NOW)
+        except zmq.Again:
+            frames = None
+        self._torn = False
+        return frames
+
+    def close(self) -> None:
+        self.socket.close(200)
+
+    def _whole(self) -> None:
+        if self._torn:
+            self.socket.close(0)
+            self.socket = self._opened()
+            self._torn = False
+
+    def _opened(self) -> Any:
+        made = self._open()
+        made.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
+        return made
+
+
+class Network:
+    """Real connections, made with the job's keys where it has some."""
+
+    def __init__(self, keys: sockets.Keys | None) -> None:
+        self.context = zmq.Context()
+        self.keys = keys
+
+    @classmethod
+    def of(cls, job: Job) -> Network:
+        """For a process of the job. Raises ArgumentError where its scheduler's host doesn't exist, or its keys."""
+        check_host(job.host)
+        return cls(sockets.load_keys(job.keys))
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def token(self) -> str:
+        return secrets.token_hex(8)
+
+    def connect(self, endpoint: str, identity: bytes = b"") -> SocketLine:
+        return SocketLine(lambda: sockets.connect(self.context, endpoint, self.keys, identity))
+
+    def wait(self, lines: Sequence[Any]) -> Sequence[Any]:
+        poller = zmq.Poller()
+        for line in lines:
+            poller.register(line.socket, zmq.POLLIN)
+        ready = dict(poller.poll(int(SLICE_S * 1000)))
+        return [line for line in lines if line.socket in ready]
+
+    def beat(self, heart: Heart, endpoint: str) -> Callable[[], None]:
+        address = f"inproc://heart-{self.token()}"
+        stop = self.context.socket(zmq.PAIR)
+        stop.bind(address)
+        thread = threading.Thread(target=self._beat, args=(heart, endpoint, address), name="mxopt-heart", daemon=True)
+        thread.start()
+
+        def ended() -> None:
+            stop.send(b"")
+            thread.join(5)
+            stop.close(0)
+
+        return ended
+
+    def _beat(self, heart: Heart, endpoint: str, address: str) -> None:
+        stop = self.context.socket(zmq.PAIR)
+        stop.connect(address)
+        socket = sockets.connect(self.context, endpoint, self.keys)
+        poller = zmq.Poller()
+        poller.register(stop, zmq.POLLIN)
+        poller.register(socket, zmq.POLLIN)
+        try:
+            while True:
+                now = self.clock()
+                beat = heart.turn(now)
+                if beat is not None:
+                    sockets.send(socket, beat)
+                ready = dict(poller.poll(max(1, int((heart.due - now) * 1000))))
+                if stop in ready:
+                    return
+                if socket in ready:
+                    heart.hear(socket.recv_multipart(), self.clock())
+        finally:
+            socket.close(0)
+            stop.close(0)
+
+    def at_exit(self, action: Callable[[str], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                action(ending.error())
+            except Exception as failure:
+                ending.fail(f"{type(failure).__name__}: {failure}")
+
+        ending.watch()
+        atexit.register(run)
+        return lambda: atexit.unregister(run)
+
+    def close(self) -> None:
+        self.context.term()

@@ -1,0 +1,15 @@
+"""Refusals as exceptions."""
+
+from __future__ import annotations
+
+from mxopt import errors
+from mxopt.kvstore import messages as m
+
+
+def error_of(refused: m.Refused) -> Exception:
+    """The exception that a Refused stands for."""
+    klass = getattr(errors, refused.code, errors.KVStoreError)
+    if not (isinstance(klass, type) and issubclass(klass, errors.MXOptError)):
+        klass = errors.KVStoreError
+    made: Exception = klass(refused.text)
+    return made

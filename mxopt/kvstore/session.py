@@ -1,0 +1,280 @@
+"""What a worker says to the servers of its job: numbered requests, answers in any order, repeats.
+
+A request is kept until it is answered. While too much is on the way, requests wait in a backlog, the highest priority
+first. After a silence, Hello asks the server which number it expects: what has not arrived is sent again, and what may
+have been answered is asked for again; the server applies a number once.
+
+Nothing here waits, and nothing knows of sockets, threads or the time: what moves a session are the requests of its
+owner, the messages that come, and a clock that it is given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from mxopt.errors import JobFailedError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.backlog import Backlog
+from mxopt.kvstore.refusals import error_of
+
+log = logging.getLogger("mxopt.kvstore")
+
+WINDOW = 8 << 20  # bytes on the way to or from one server at a time
+BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority, while a call of the store waits
+RETRY = 3.0  # seconds of silence until a server is asked what has arrived
+
+Sink = Callable[[Any], None]
+
+
+class Call:
+    """Requests that are waited for together."""
+
+    __slots__ = ("error", "missing")
+
+    def __init__(self) -> None:
+        self.missing = 0
+        self.error: Exception | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to wait for any more: all is answered, or something was refused."""
+        return self.missing == 0 or self.error is not None
+
+
+class Request:
+    """A message without an answer. It has `frames` once it was sent."""
+
+    __slots__ = ("call", "frames", "message", "nbytes", "sink")
+
+    def __init__(self, message: Any, nbytes: int, call: Call | None, sink: Sink | None) -> None:
+        self.message, self.nbytes, self.call, self.sink = message, nbytes, call, sink
+        self.frames: list[Any] = []
+
+    def keep(self) -> None:
+        """Makes its arrays its own."""
+        if self.message.FRAMES:
+            self.message.data = [bytes(frame) for frame in self.message.data]
+            self.frames = m.encode(self.message) if self.frames else []
+
+
+class Channel:
+    """What is under way between the worker and one server."""
+
+    def __init__(self, server: int, endpoint: str, now: float) -> None:
+        self.server, self.endpoint = server, endpoint
+        self.next = 1  # the number of the next request
+        self.pending: dict[int, Request] = {}  # sent, without an answer, by number
+        self.backlog = Backlog()
+        self.outstanding = 0  # bytes of what is pending
+        self.incarnation = ""  # of the server; "" before the handshake
+        self.heard = now
+        self.asked = -RETRY
+        self.greeted = False  # whether a Hello is without its Ready
+        self.resent = 0  # the number from which all was sent again last
+        self.config_sent = 0  # the version of the optimizer's config that this server knows
+
+    def __str__(self) -> str:
+        return f"server {self.server} ({self.endpoint})"
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is on the way that a request has to wait."""
+        return self.outstanding > WINDOW or len(self.pending) >= wire.REQUESTS
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is to come from the server."""
+        return bool(self.pending) or not self.incarnation
+
+    @property
+    def room(self) -> bool:
+        """Whether the worker may go on making requests, and needn't wait for what is in the backlog."""
+        return self.backlog.nbytes <= BACKLOG and len(self.backlog) <= wire.REQUESTS
+
+
+class Session:
+    """The requests of a worker to all servers of its job.
+
+    Parameters
+    ----------
+    hello : how the worker presents itself
+    endpoints : where the servers are, by rank
+    post : called with (server, frames) to send a message. What gets lost is sent again.
+    move : called with (server, endpoint) where a server has been started elsewhere; what is posted then goes there
+    clock : tells the time in seconds
+
+    Attributes
+    ----------
+    channels : list of Channel
+    deferred : what went wrong with a request that no call waits for
+    failure : why a server doesn't talk to this worker; None where all do
+    """
+
+    def __init__(
+        self,
+        hello: m.Hello,
+        endpoints: Sequence[str],
+        post: Callable[[int, list[Any]], None],
+        move: Callable[[int, str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._hello, self._post, self._move, self._clock = hello, post, move, clock
+        self.channels = [Channel(server, endpoint, clock()) for server, endpoint in enumerate(endpoints)]
+        self.deferred: Exception | None = None
+        self.failure: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the handshake with every server is done."""
+        return all(channel.incarnation for channel in self.channels)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is without an answer."""
+        return not any(channel.pending or channel.backlog for channel in self.channels)
+
+    def send(
+        self,
+        server: int,
+        message: Any,
+        call: Call | None = None,
+        sink: Sink | None = None,
+        nbytes: int = 0,
+        priority: int | None = None,
+    ) -> None:
+        """Makes a request, which is sent when there is room. `sink` is given the answer, `call` counts it.
+
+        `nbytes` is how much it and its answer bring on the way. With a `priority` it may overtake requests that are of
+        other keys and wait for room; without, it neither overtakes nor is overtaken.
+        """
+        channel = self.channels[server]
+        request = Request(message, nbytes, call, sink)
+        if call is not None:
+            call.missing += 1
+        if not channel.full and not channel.backlog:
+            self._dispatch(channel, request)
+            return
+        keys = message.keys if hasattr(message, "keys") else [getattr(message, "key", None)]
+        channel.backlog.put(request, None if priority is None else frozenset(keys), priority or 0, nbytes)
+
+    def forget(self, call: Call) -> None:
+        """What is still on its way for `call` is no longer written anywhere, nor read from its arrays."""
+        for channel in self.channels:
+            for request in (*channel.pending.values(), *channel.backlog):
+                if request.call is call:
+                    request.sink = None
+                    request.keep()
+
+    def take(self, server: int, answer: Any) -> None:
+        """Takes a message of a server."""
+        channel = self.channels[server]
+        if isinstance(answer, m.Ready):
+            self._ready(channel, answer)
+            return
+        seq = getattr(answer, "seq", 0)
+        if isinstance(answer, m.Refused) and seq == 0:
+            self.failure = self.failure or error_of(answer)
+            return
+        request = channel.pending.get(seq)
+        if request is None:
+            return  # answered before
+        channel.outstanding -= request.nbytes
+        del channel.pending[seq]
+        call = request.call
+        if isinstance(answer, m.Refused):
+            self._failed(call, error_of(answer))
+        elif request.sink is not None:
+            try:
+                request.sink(answer)
+            except Exception as error:
+                self._failed(call, error)
+        if call is not None:
+            call.missing -= 1
+        while channel.backlog and not channel.full:
+            self._dispatch(channel, channel.backlog.take())
+
+    def heard(self, server: int) -> None:
+        """Notes that a server isn't silent."""
+        self.channels[server].heard = self._clock()
+
+    def look(self, endpoints: Sequence[str]) -> None:
+        """Asks the servers that have been silent, and follows those that are now elsewhere. To be called often."""
+        now = self._clock()
+        for channel in self.channels:
+            if len(endpoints) == len(self.channels) and endpoints[channel.server] != channel.endpoint:
+                channel.endpoint = endpoints[channel.server]
+                log.warning("%s is now there", channel)
+                self._move(channel.server, channel.endpoint)
+                self.greet(channel)
+            if channel.waits and now - max(channel.heard, channel.asked) > RETRY:
+                self.greet(channel)
+
+    def greet(self, channel: Channel) -> None:
+        """Asks a server which number it expects."""
+        channel.asked, channel.greeted = self._clock(), True
+        hello = replace(self._hello, oldest=min(channel.pending, default=channel.next))
+        self._post(channel.server, m.encode(hello))
+
+    def silent(self) -> str:
+        """Who hasn't answered what."""
+        return "; ".join(f"{c}: {_describe(c)}" for c in self.channels if c.waits)
+
+    # Inside.
+
+    def _dispatch(self, channel: Channel, request: Request) -> None:
+        """Gives a request its number and sends it."""
+        request.message.seq = seq = channel.next
+        if not channel.pending:
+            channel.heard = self._clock()
+        request.frames = m.encode(request.message)
+        channel.pending[seq] = request
+        channel.next = seq + 1
+        channel.outstanding += request.nbytes
+        self._post(channel.server, request.frames)
+
+    def _failed(self, call: Call | None, error: Exception) -> None:
+        if call is None:
+            self.deferred = self.deferred or error
+        else:
+            call.error = call.error or error
+
+    def _ready(self, channel: Channel, ready: m.Ready) -> None:
+        if channel.incarnation and ready.incarnation != channel.incarnation:
+            log.warning("%s was started again", channel)
+        first = not channel.incarnation
+        channel.incarnation = ready.incarnation
+        if ready.expects > channel.next:
+            raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
+        asked, channel.greeted = channel.greeted, False
+        if first and not channel.pending:
+            return
+        if not asked and ready.expects == channel.resent:
+            return  # about a gap that is mended: every request that came after it may have set off one of these
+        channel.resent = ready.expects
+        for seq, request in list(channel.pending.items()):
+            again = request.frames if seq >= ready.expects else _question(seq, request)
+            self._post(channel.server, again)
+
+
+def _question(seq: int, request: Request) -> list[Any]:
+    """What asks for the answer to a request that the server has taken: it is known, and a push needn't travel again."""
+    message = request.message
+    if not isinstance(message, m.Push | m.PushRows):
+        return request.frames
+    keys, piece = (message.keys, message.piece) if isinstance(message, m.Push) else ([message.key], 0)
+    return m.encode(m.Pull(seq, keys if getattr(message, "answer", False) else keys[:1], piece))
+
+
+def _describe(channel: Channel) -> str:
+    if not channel.pending:
+        return "no handshake"
+    message = next(iter(channel.pending.values())).message
+    keys = getattr(message, "keys", None) or [k for k in (getattr(message, "key", None),) if k is not None]
+    name = f" of key {keys[0]!r}" if keys else ""
+    more = f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else ""
+    return f"{type(message).__name__}{name}{more}"

@@ -1,0 +1,40 @@
+"""A worker's session with one server, both by hand: no sockets, and a clock that stands still."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.session import Call, Session
+
+
+class Peer:
+    """What is sent lies in `sent`; the test answers it, and sets the `time`."""
+
+    def __init__(self, greeted: bool = True) -> None:
+        self.time, self.sent, self.moved = 0.0, [], []
+        hello = m.Hello(wire.VERSION, "job", 0, "me", 1, "async", 0, 0)
+        self.session = Session(hello, ["here"], lambda server, frames: self.sent.append(frames),
+                               lambda server, endpoint: self.moved.append(endpoint), lambda: self.time)  # fmt: skip
+        self.channel = self.session.channels[0]
+        if greeted:
+            self.session.greet(self.channel)
+            self.ready(1)
+            self.sent.clear()
+
+    def send(self, message: Any, **more: Any) -> Call:
+        call = Call()
+        self.session.send(0, message, call, **more)
+        return call
+
+    def posted(self) -> list[Any]:
+        """The messages sent since the last look."""
+        found, self.sent[:] = [m.decode([bytes(f) for f in frames]) for frames in self.sent], []
+        return found
+
+    def answer(self, message: Any) -> None:
+        self.session.take(0, message)
+
+    def ready(self, expects: int, incarnation: str = "server") -> None:
+        self.answer(m.Ready(0, incarnation, expects))

@@ -1,0 +1,54 @@
+"""A call ends at its deadline, whatever arrives meanwhile, and says what it waited for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mxopt.errors import DeadlineError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.connection import Connections
+from mxopt.kvstore.session import Call
+
+
+class Chatter:
+    """A transport to a server that answers Hello, and then says things that nobody has asked for; also its line."""
+
+    def __init__(self) -> None:
+        self.time, self.said = 0.0, []
+
+    def clock(self) -> float:
+        return self.time
+
+    def connect(self, endpoint: str, identity: bytes) -> Chatter:
+        return self
+
+    def send(self, frames: list[object]) -> None:
+        if isinstance(m.decode(frames), m.Hello):
+            self.said.append(m.Ready(0, "server", 1))
+
+    def receive(self, wait: bool) -> list[object] | None:
+        self.time += 0.02 if wait else 0.0
+        if self.said:
+            return m.encode(self.said.pop())
+        return m.encode(m.Done(99)) if wait else None
+
+    def close(self) -> None: ...
+
+
+def test_a_call_ends_at_its_deadline_though_something_keeps_arriving():
+    transport = Chatter()
+    member = SimpleNamespace(
+        settings=SimpleNamespace(timeout=5.0, join_timeout=5.0, staleness=0), pulse=None, job="j", rank=0,
+        incarnation="i", welcome=SimpleNamespace(endpoints=["here"], workers=1), check=lambda: None,
+    )  # fmt: skip
+    connections = Connections(transport, member, "async")
+    call = Call()
+    connections.send(0, m.Push(0, False, ["w"], 0, 0, 0.0, 0, None, [wire.bytes_of(np.zeros(2))]), call)
+    began = transport.time
+    with pytest.raises(DeadlineError, match=r"waited 5 s for x; no answer from server 0 \(here\): Push of key 'w'"):
+        connections.wait(call, "x")
+    assert transport.time - began < 5.2

@@ -1,0 +1,106 @@
+"""A worker's session without sockets: what it sends again, whom it asks, what it gives up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from peer import Peer
+
+from mxopt.errors import JobFailedError, KVStoreError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.session import RETRY
+
+
+def push(answer: bool = False) -> m.Push:
+    return m.Push(0, answer, ["w"], 0, 0, 0.0, 0, None, [wire.bytes_of(np.zeros(2, np.float32))])
+
+
+def test_what_lies_behind_a_gap_is_sent_again_once_however_many_ready_it_sets_off():
+    worker = Peer()
+    for _ in range(50):
+        worker.send(push())
+    worker.posted()
+    for _ in range(40):
+        worker.ready(11)
+    again = worker.posted()
+    assert [x.seq for x in again] == list(range(1, 51))
+    assert [type(x) for x in again] == [m.Pull] * 10 + [m.Push] * 40  # the first ten are known
+
+
+def test_what_was_sent_again_and_lost_again_is_sent_once_more_after_a_silence():
+    worker = Peer()
+    worker.send(push())
+    worker.ready(1)
+    assert [type(x) for x in worker.posted()] == [m.Push, m.Push]
+    worker.ready(1)
+    assert worker.posted() == []
+    worker.time += RETRY + 0.1
+    worker.session.look(["here"])
+    assert [type(x) for x in worker.posted()] == [m.Hello]
+    worker.ready(1)
+    assert [type(x) for x in worker.posted()] == [m.Push]
+
+
+def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_is_to_come():
+    worker = Peer()
+    worker.time += 60
+    worker.session.look(["here"])
+    assert worker.posted() == []
+    call = worker.send(push())
+    worker.posted()
+    for _ in range(100):
+        worker.time += 0.1
+        worker.session.look(["here"])
+    hellos = worker.posted()
+    assert [x.oldest for x in hellos] == [1, 1, 1]
+    worker.answer(m.Done(1))
+    assert call.over
+    assert worker.session.idle
+
+
+def test_a_server_that_was_started_elsewhere_is_greeted_there():
+    worker = Peer()
+    worker.session.look(["there"])
+    assert worker.moved == ["there"]
+    assert [type(x) for x in worker.posted()] == [m.Hello]
+    assert str(worker.channel) == "server 0 (there)"
+
+
+def test_an_answer_that_comes_twice_counts_once():
+    worker = Peer()
+    call = worker.send(push(), nbytes=8)
+    for _ in range(2):
+        worker.answer(m.Done(1))
+    assert (call.missing, worker.channel.outstanding) == (0, 0)
+
+
+def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions():
+    worker = Peer()
+    call = worker.send(push())
+    worker.session.send(0, push())
+    worker.answer(m.Refused(1, "KVStoreError", "of the call", None))
+    worker.answer(m.Refused(2, "KVStoreError", "of a push", None))
+    assert str(call.error) == "of the call"
+    assert isinstance(worker.session.deferred, KVStoreError)
+    assert worker.session.failure is None
+    worker.answer(m.Refused(0, "KVStoreError", "replaced", None))
+    assert str(worker.session.failure) == "replaced"
+
+
+def test_what_a_call_has_given_up_is_sent_again_as_it_was():
+    worker = Peer()
+    array = np.ones(2, np.float32)
+    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0.0, 0, None, [wire.bytes_of(array)]))
+    first = worker.posted()
+    worker.session.forget(call)
+    array[:] = 7
+    worker.ready(1)
+    assert worker.posted() == first
+
+
+def test_a_server_that_knows_requests_which_were_never_sent_is_none_of_this_worker():
+    worker = Peer()
+    worker.send(push())
+    with pytest.raises(JobFailedError, match="never sent"):
+        worker.ready(3)
