@@ -3,7 +3,7 @@
 import mxopt.role  # noqa: F401 first, since it may replace the process
 
 # isort: split
-from mxopt import experimental, kvstore, lr_scheduler, nn, optimizer, sparse
+from mxopt import document, errors, experimental, kvstore, lr_scheduler, nn, optimizer, sparse
 from mxopt import kvstore as kv
 from mxopt.curves import curve
 from mxopt.engine import get_num_threads, set_num_threads, use_engine
@@ -12,7 +12,12 @@ from mxopt.parameter import Parameter
 from mxopt.trainer import Trainer
 
 __all__ = [
-    "Optimizer", "Parameter", "Trainer", "Updater", "create", "curve", "experimental", "get_num_threads", "get_updater",
-    "kv", "kvstore", "lr_scheduler", "nn", "optimizer", "register", "set_num_threads", "sparse", "use_engine",
+    "Optimizer", "Parameter", "Trainer", "Updater", "create", "curve", "document", "errors", "experimental",
+    "get_num_threads", "get_updater", "kv", "kvstore", "lr_scheduler", "nn", "optimizer", "register",
+    "set_num_threads", "sparse", "use_engine",
 ]  # fmt: skip
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    return __all__

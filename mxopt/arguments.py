@@ -1,4 +1,4 @@
-"""Constructors that know what a wrong argument was meant to be."""
+"""Constructors' arguments by name: what a wrong one was meant to be, and what there is to save of an object."""
 
 from __future__ import annotations
 
@@ -6,28 +6,78 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mxopt.errors import UnknownArgumentError, nearest
+from mxopt.overrides import overridden
 
 
 class NamedArguments:
     """A base of classes that suggest the argument that is like an unknown one.
 
-    A constructor that takes any keywords is left alone: it may know what to do with them.
+    A constructor that takes any keywords is left alone: it may know what to do with them. `unnamed_arguments` are those
+    it was given then, beside the named ones of `arguments_of`.
     """
 
     __signature__: ClassVar[inspect.Signature]
+    unnamed_arguments: tuple[str, ...] = ()
 
     if not TYPE_CHECKING:  # which reads the constructors
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            known = cls.__signature__.parameters
-            unknown = [name for name in kwargs if name not in known]
-            if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            known = parameters_of(cls)
+            unknown = tuple(name for name in kwargs if name not in known)
+            if unknown and not cls.takes_more():
                 raise UnknownArgumentError(
                     f"{cls.__name__} has no argument {unknown[0]!r}: {nearest(unknown[0], known)}"
                 )
-            return super().__new__(cls)
+            made = super().__new__(cls)
+            if unknown:
+                made.unnamed_arguments = unknown
+            return made
+
+    @classmethod
+    def takes_more(cls) -> bool:
+        """Whether the class may take keywords that it doesn't name."""
+        return _takes_keywords(_constructors(cls)[0])
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _self, *named = inspect.signature(cls.__init__).parameters.values()
         cls.__signature__ = inspect.Signature(named)  # what help() shows, and not that of __new__
+
+
+def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
+    """A class's constructor arguments, those it hands on to its bases as **kwargs included."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in _constructors(klass):
+        for p in _signature(base):
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                found.setdefault(p.name, p)
+    return found
+
+
+def arguments_of(klass: type) -> tuple[str, ...]:
+    """The names of `parameters_of`."""
+    return tuple(parameters_of(klass))
+
+
+def hands_all_on(klass: type) -> bool:
+    """Whether all constructors that take **kwargs are mxopt's own, where they hand on what they get."""
+    return not any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(klass))
+
+
+def _constructors(klass: type) -> list[type]:
+    """The classes whose constructors are called, as far as arguments are handed on."""
+    found = []
+    for base in klass.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            found.append(base)
+            if not _takes_keywords(base):
+                break
+    return found
+
+
+def _signature(klass: type) -> list[inspect.Parameter]:
+    return list(inspect.signature(vars(klass)["__init__"]).parameters.values())[1:]
+
+
+def _takes_keywords(klass: type) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in _signature(klass))

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from mxopt.arguments import NamedArguments
 from mxopt.errors import ArgumentError
+from mxopt.registry import Registry
 
 __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
 
 
-class LRScheduler:
+class LRScheduler(NamedArguments):
     """The base of schedules: a warm-up, then whatever `after_warmup` says.
 
     Parameters
@@ -45,11 +47,11 @@ class LRScheduler:
 
     assigned: tuple[float, int] = (0.01, 0)
     _latest = 0  # the largest count asked for, the warm-up over
-    registry: ClassVar[dict[str, type[LRScheduler]]] = {}  # all subclasses by name: saved schedules are made from it
+    registry: ClassVar[Registry] = Registry("schedule", "derive it from LRScheduler")  # all subclasses
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        LRScheduler.registry[cls.__name__] = cls
+        LRScheduler.registry.add(cls.__name__, cls)
 
     def __init__(
         self,

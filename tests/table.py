@@ -10,7 +10,7 @@ import warnings
 from typing import Any
 
 import mxopt
-from mxopt.optimizer.config import arguments_of
+from mxopt.arguments import arguments_of
 
 
 class Row:

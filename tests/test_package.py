@@ -69,10 +69,10 @@ def imports(path: Path) -> Iterator[str]:
 
 # From the bottom: a module imports from its own layer and from those below it only.
 LAYERS = [
-    ["mxopt.rules", "mxopt.errors", "mxopt.overrides"],
+    ["mxopt.rules", "mxopt.errors", "mxopt.overrides", "mxopt.arguments", "mxopt.registry"],
     ["mxopt.settings", "mxopt.device", "mxopt.sparse"],
     ["mxopt.engine"],
-    ["mxopt.document", "mxopt.arguments"],
+    ["mxopt.document"],
     ["mxopt.optimizer", "mxopt.lr_scheduler", "mxopt.parameter"],
 ]
 

@@ -8,3 +8,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import get_num_threads, set_num_threads
 
 __all__ = ["Plan", "Plans", "Tensor", "engine_in_use", "get_num_threads", "set_num_threads", "use_engine"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,3 +3,7 @@
 from mxopt.experimental import optim
 
 __all__ = ["optim"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,3 +5,7 @@ from mxopt.kvstore.local import KVStore
 from mxopt.kvstore.server import KVStoreServer
 
 __all__ = ["KVStore", "KVStoreBase", "KVStoreServer", "TestStore", "create"]
+
+
+def __dir__() -> list[str]:
+    return __all__

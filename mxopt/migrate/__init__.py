@@ -4,3 +4,7 @@ from mxopt.migrate.mxnet import read_mxnet_states
 from mxopt.migrate.ndarrays import read_mxnet_params, write_mxnet_params
 
 __all__ = ["read_mxnet_params", "read_mxnet_states", "write_mxnet_params"]
+
+
+def __dir__() -> list[str]:
+    return __all__

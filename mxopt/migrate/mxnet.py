@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import StatesError, nearest
+from mxopt.arguments import arguments_of
+from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.migrate.ndarrays import read_array
 from mxopt.migrate.pickles import Name, Record, read_pickle
 from mxopt.optimizer import LBSGD, Optimizer, Updater, get_updater
-from mxopt.optimizer.base import Index, arguments_of
+from mxopt.optimizer.base import Index
 from mxopt.sparse import RowSparse
 
 NDARRAYS = ("mxnet.ndarray.ndarray", "mxnet.ndarray.sparse", "mxnet.numpy.multiarray")
@@ -112,10 +113,7 @@ def _array(value: Any, what: str) -> np.ndarray:
 def _optimizer(saved: Record) -> Optimizer:
     """The optimizer that is like a saved one: of the class registered under its name, with its options."""
     known = saved.attributes
-    klass = Optimizer.opt_registry.get(saved.kind.name.lower())
-    if klass is None:
-        hint = nearest(saved.kind.name, Optimizer.opt_registry)
-        raise StatesError(f"the optimizer is {saved.kind}, and none of that name is registered here: {hint}")
+    klass: type[Optimizer] = Optimizer.registry.find(_described(saved.kind, saved.kind.name.lower()))
     arguments = _arguments(klass, known)
     if issubclass(klass, LBSGD):
         arguments["begin_epoch"] = _number(known, "init_updates") // max(1, int(_number(known, "updates_per_epoch")))
@@ -152,9 +150,7 @@ def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
     if saved is None:
         return None
     kind = saved.kind if isinstance(saved, Record) else Name("builtins", type(saved).__name__)
-    klass = LRScheduler.registry.get(kind.name)
-    if klass is None:
-        raise StatesError(f"the schedule is {kind}, and there is none here: {nearest(kind.name, LRScheduler.registry)}")
+    klass: type[LRScheduler] = LRScheduler.registry.find(_described(kind, kind.name))
     known = saved.attributes
     names = {"base_lr": "warmup_final_lr", "pwr": "power"}
     arguments = {n: known[names.get(n, n)] for n in arguments_of(klass) if names.get(n, n) in known}
@@ -163,6 +159,12 @@ def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
     if num_update > scheduler.warmup_steps:
         scheduler.assigned = (known["base_lr"], num_update)
     return scheduler
+
+
+def _described(kind: Name, name: str) -> dict[str, str]:
+    """How a registry knows a class of MXNet's, or one's own."""
+    module = "mxopt" if kind.module.partition(".")[0] == "mxnet" else kind.module
+    return {"name": name, "module": module, "qualname": kind.name}
 
 
 def _number(known: Mapping[str, Any], name: str) -> float:

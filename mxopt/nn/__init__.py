@@ -33,3 +33,7 @@ __all__ = [
     "RMSProp", "Rprop", "RuleOptimizer", "WarmUpLR", "cosine_decay_lr", "exponential_decay_lr", "inverse_decay_lr",
     "natural_exp_decay_lr", "piecewise_constant_lr", "polynomial_decay_lr", "warmup_lr",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,3 +17,7 @@ __all__ = [
     "NDabs", "Nadam", "Optimizer", "RMSProp", "RuleOptimizer", "Signum", "Test", "Updater", "ccSGD",
     "contrib", "create", "get_updater", "register",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

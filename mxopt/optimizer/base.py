@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,12 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from mxopt.arguments import NamedArguments, hands_all_on, parameters_of
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError, UnknownArgumentError, UnknownNameError, nearest
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.overrides import overridden
+from mxopt.registry import Registry
 from mxopt.sparse import RowSparse
 
 Index = int | str
@@ -21,7 +22,7 @@ LISTS = (list, tuple)
 O = TypeVar("O", bound=type)  # noqa: E741
 
 
-class Optimizer:
+class Optimizer(NamedArguments):
     """The base of all optimizers.
 
     Parameters
@@ -55,8 +56,8 @@ class Optimizer:
         An argument doesn't exist; the message names those like it.
     """
 
-    opt_registry: ClassVar[dict[str, type[Optimizer]]] = {}
-    unnamed_arguments: tuple[str, ...]  # those given that no constructor names, as one's own may take them by `pop`
+    opt_registry: ClassVar[dict[str, type[Optimizer]]] = {}  # what `create` makes
+    registry: ClassVar[Registry] = Registry("optimizer", "decorate it with @mxopt.register")  # what may be saved
     overridable: ClassVar[tuple[str, ...]] = (
         "update", "update_multi_precision", "create_state", "create_state_multi_precision", "_update_count",
         "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
@@ -64,19 +65,18 @@ class Optimizer:
     overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
-        known, takes_more = _parameters(cls)
-        unknown = [name for name in kwargs if name not in known]
-        if unknown and not takes_more:
-            name = unknown[0]
-            raise UnknownArgumentError(f"{cls.__name__} has no argument {name!r}: {nearest(name, known)}")
+        made = super().__new__(cls, *args, **kwargs)
+        known = parameters_of(cls)
         for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
             if name not in known:
                 continue
             if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
                 _check_number(f"{cls.__name__}: {name}", value)
-        made = super().__new__(cls)
-        made.unnamed_arguments = tuple(unknown)
         return made
+
+    @classmethod
+    def takes_more(cls) -> bool:
+        return not hands_all_on(cls)
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class Optimizer:
                 stacklevel=2,
             )
         Optimizer.opt_registry[name] = klass
+        Optimizer.registry.add(name, klass)
         return klass
 
     @staticmethod
@@ -344,29 +345,6 @@ def _check_number(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} must be a number, got {value!r}") from None
     if wrong:
         raise ArgumentError(f"{name} is NaN")
-
-
-def _parameters(cls: type) -> tuple[dict[str, inspect.Parameter], bool]:
-    """A class's constructor arguments, those it hands on to its bases as **kwargs included, and whether a class from
-    outside mxopt takes **kwargs, so that it may take more out of them, or away."""
-    found: dict[str, inspect.Parameter] = {}
-    takes_more = False
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        for p in parameters:
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                found.setdefault(p.name, p)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-        takes_more = takes_more or bool(overridden(base, ["__init__"]))
-    return found, takes_more
-
-
-def arguments_of(cls: type) -> tuple[str, ...]:
-    """The names of a class's constructor arguments, those it hands on to its bases as **kwargs included."""
-    return tuple(_parameters(cls)[0])
 
 
 register = Optimizer.register

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mxopt.errors import StatesError, nearest
+from mxopt.arguments import arguments_of
+from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
-from mxopt.optimizer.base import Optimizer, arguments_of
+from mxopt.optimizer.base import Optimizer
 
 # Constructor arguments that are kept under another name.
 ATTRIBUTES = {"learning_rate": "lr", "param_idx2name": "idx2name", "pwr": "power"}
-ENTRIES = {"name", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
+ENTRIES = {"name", "module", "qualname", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
 PLAIN = (type(None), bool, int, float, str)
 
 
@@ -24,12 +25,10 @@ def optimizer_config(optimizer: Optimizer) -> dict[str, Any]:
 
     Raises StatesError where an argument isn't plain data, or isn't kept under its own name.
     """
-    klass = type(optimizer)
-    if Optimizer.opt_registry.get(klass.__name__.lower()) is not klass:
-        raise StatesError(f"{klass.__name__} is not registered: decorate it with @mxopt.register")
+    described = Optimizer.registry.describe(type(optimizer))
     arguments = _arguments(optimizer, skip=("lr_scheduler", "sym", "param_dict", "param_idx2name"))
     return {
-        "name": klass.__name__.lower(),
+        **described,
         "arguments": arguments,
         "idx2name": list(optimizer.idx2name.items()),
         "lr_mult": list(optimizer.lr_mult.items()),
@@ -44,18 +43,11 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
     if unknown:
         raise StatesError(f"an optimizer's config has no entry {min(unknown)!r}")
     try:
-        name, arguments = config["name"], dict(config["arguments"])
-        klass = Optimizer.opt_registry.get(name)
-        if klass is None:
-            hint = nearest(name, Optimizer.opt_registry)
-            raise StatesError(
-                f"the saved optimizer is {name!r}, which isn't registered here: {hint}; a server imports the module of"
-                " one of your own by --import MODULE, and a launched job's by --server-args '--import MODULE'"
-            )
+        klass, arguments = Optimizer.registry.find(config), dict(config["arguments"])
         scheduler, rate = _make_scheduler(config["scheduler"]), arguments.get("learning_rate")
         if scheduler is not None and "learning_rate" in arguments:
             arguments["learning_rate"] = None  # a number would overwrite the schedule's base_lr
-        optimizer = klass(**arguments, param_idx2name=dict(config["idx2name"]), lr_scheduler=scheduler)
+        optimizer: Optimizer = klass(**arguments, param_idx2name=dict(config["idx2name"]), lr_scheduler=scheduler)
         optimizer.lr = rate
         optimizer.lr_mult, optimizer.wd_mult = dict(config["lr_mult"]), dict(config["wd_mult"])
     except StatesError:
@@ -67,7 +59,7 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
 
 def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
     arguments = {}
-    for name in (*arguments_of(type(thing)), *getattr(thing, "unnamed_arguments", ())):
+    for name in (*arguments_of(type(thing)), *thing.unnamed_arguments):
         if name in skip:
             continue
         try:
@@ -95,22 +87,17 @@ def _plain(value: Any, what: str) -> Any:
 def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
     if scheduler is None:
         return None
-    name = type(scheduler).__name__
-    if LRScheduler.registry.get(name) is not type(scheduler):
-        raise StatesError(f"the schedule {name} is no subclass of LRScheduler, so it can't be saved")
+    described = LRScheduler.registry.describe(type(scheduler))
     arguments = _arguments(scheduler, skip=("base_lr",))
     if "base_lr" in arguments_of(type(scheduler)):
         arguments["base_lr"] = scheduler.warmup_final_lr  # that of construction; base_lr may have been assigned since
-    return {"name": name, "arguments": arguments, "assigned": list(scheduler.assigned)}
+    return {**described, "arguments": arguments, "assigned": list(scheduler.assigned)}
 
 
 def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
     if config is None:
         return None
-    klass = LRScheduler.registry.get(config["name"])
-    if klass is None:
-        raise StatesError(f"the saved schedule is {config['name']!r}: {nearest(config['name'], LRScheduler.registry)}")
-    scheduler = klass(**config["arguments"])
+    scheduler: LRScheduler = LRScheduler.registry.find(config)(**config["arguments"])
     rate, update = config["assigned"]
     scheduler.assigned = (rate, int(update))
     return scheduler

@@ -102,7 +102,7 @@ def test_what_a_store_cannot_do_is_refused_by_name():
     ]
     for text, part in zip(
         said,
-        ["made 1 steps already", "Own defines construct", "'secret'", "no experimental optimizer 'Unknown'",
+        ["made 1 steps already", "Own defines construct", "'secret'", "experimental optimizer is 'Unknown'",
          "key 'x' is no parameter", "other states", "[0.79999"],
         strict=True,
     ):  # fmt: skip

@@ -137,7 +137,7 @@ def test_an_option_that_is_taken_and_not_kept_cannot_be_saved() -> None:
             kwargs.pop("rate")
             super().__init__(**kwargs)
 
-    Optimizer.opt_registry["forgetting"] = Forgetting
+    mxopt.register(Forgetting)
     try:
         with pytest.raises(StatesError, match="'rate'"):
             mxopt.get_updater(Forgetting(rate=1)).get_states(dump_optimizer=True)

@@ -15,9 +15,9 @@ from table import ROWS
 
 import mxopt
 import mxopt.rules
+from mxopt.arguments import arguments_of
 from mxopt.errors import UnknownArgumentError, UnknownNameError
 from mxopt.optimizer import Optimizer
-from mxopt.optimizer.config import arguments_of
 from mxopt.rules.rule import Rule
 
 OURS = {name: c for name, c in Optimizer.opt_registry.items() if c.__module__.startswith("mxopt.optimizer.")}

@@ -11,3 +11,7 @@ __all__ = [
     "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop",
     "lr_scheduler",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mxopt import settings
+from mxopt.arguments import arguments_of
 from mxopt.engine import Plans, Tensor, arrays
-from mxopt.errors import ArgumentError, ArrayError, StatesError, UnknownNameError, nearest
+from mxopt.errors import ArgumentError, ArrayError, StatesError
 from mxopt.experimental.optim.calls import PATTERNS, distinct, hypers
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.optimizer.base import LISTS, Index, arguments_of, register
+from mxopt.optimizer.base import LISTS, Index
 from mxopt.optimizer.base import Optimizer as ByKey
 
 
-@register
 class KeyedOptimizer(ByKey):
     """An optimizer of `mxopt.experimental.optim` for a store; `set_optimizer` makes it of one that it is given.
 
@@ -27,8 +27,8 @@ class KeyedOptimizer(ByKey):
 
     Parameters
     ----------
-    kind : str
-        The name of the class.
+    described : dict
+        The class, as `Optimizer.registry` describes it.
     defaults : dict
         Its options.
     groups : list of dict
@@ -37,13 +37,11 @@ class KeyedOptimizer(ByKey):
 
     decayed_endings: ClassVar[tuple[str, ...]] = ("",)  # a name says nothing about weight decay here
 
-    def __init__(self, kind: str, defaults: Options, groups: Sequence[Options], **kwargs: Any) -> None:
-        klass = Optimizer.kinds.get(kind)
-        if klass is None:
-            raise UnknownNameError(f"there is no experimental optimizer {kind!r}: {nearest(kind, Optimizer.kinds)}")
-        self.kind, self.defaults = kind, defaults
+    def __init__(self, described: Options, defaults: Options, groups: Sequence[Options], **kwargs: Any) -> None:
+        klass: type[Optimizer] = Optimizer.registry.find(described)
+        self.described, self.kind, self.defaults = described, klass.__name__, defaults
         known = {name: value for name, value in defaults.items() if name in arguments_of(klass)}
-        self.model = klass([{**group, "params": []} for group in groups], **known)
+        self.model: Optimizer = klass([{**group, "params": []} for group in groups], **known)
         self.model.multi_precision = kwargs.get("multi_precision", False)
         self._names = [list(group["params"]) for group in groups]
         self._number = {name: number for number, names in enumerate(self._names) for name in names}
@@ -120,7 +118,8 @@ class KeyedOptimizer(ByKey):
 
     def alike(self, loaded: ByKey) -> KeyedOptimizer:
         """`loaded`, if it is of the same kind and for parameters of the same names; raises StatesError otherwise."""
-        if not isinstance(loaded, KeyedOptimizer) or loaded.kind != self.kind:
+        describe = Optimizer.registry.describe
+        if not isinstance(loaded, KeyedOptimizer) or describe(type(loaded.model)) != describe(type(self.model)):
             kind = loaded.kind if isinstance(loaded, KeyedOptimizer) else type(loaded).__name__
             raise StatesError(f"the states are those of {kind}, this is {self.kind}")
         if loaded._names != self._names:
@@ -195,6 +194,9 @@ class KeyedOptimizer(ByKey):
         return [(number, [[c[p] for p in mine] for c in (indices, *columns)]) for number, mine in positions.items()]
 
 
+ByKey.registry.add("_experimental", KeyedOptimizer)  # nothing that `create` makes: it is in no list
+
+
 class _Call:
     """One list call of a group's rule."""
 
@@ -258,15 +260,14 @@ def following(optimizer: Optimizer) -> KeyedOptimizer:
     for method in ("construct", "__call__"):
         if getattr(klass, method) is not getattr(Optimizer, method):
             raise ArgumentError(f"{name} defines {method}: for a store or a Trainer it must define rule and scalars")
-    if Optimizer.kinds.get(name) is not klass:
-        raise ArgumentError(f"there are several optimizers called {name}: a store needs one with a name of its own")
-    unknown = [a for a in arguments_of(klass) if a not in optimizer.defaults and a not in ("params", "multi_precision")]
+    arguments = (*arguments_of(klass), *optimizer.unnamed_arguments)
+    unknown = [a for a in arguments if a not in optimizer.defaults and a not in ("params", "multi_precision")]
     if unknown:
         raise ArgumentError(f"{name}: the argument {unknown[0]!r} is none of its options, so servers can't get it")
     slots = [slot for members in optimizer._members for slot in members]
     pairs = zip(optimizer.param_groups, optimizer._members, strict=True)
     made = KeyedOptimizer(
-        name,
+        Optimizer.registry.describe(klass),
         optimizer.defaults,
         [{**group, "params": [slot.name for slot in members]} for group, members in pairs],
         multi_precision=optimizer.multi_precision,

@@ -14,6 +14,7 @@ from mxopt.experimental.optim import saving
 from mxopt.experimental.optim.calls import ListCalls
 from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot, Step, as_groups, check_keys, make_slots
 from mxopt.experimental.optim.options import CHECKS, Check
+from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
 
 
@@ -55,13 +56,11 @@ class Optimizer(NamedArguments):
         None  # the name of the number that is handed on from step to step, where there is one
     )
     first_carry: ClassVar[float] = 0.0
-    kinds: ClassVar[dict[str, type[Optimizer]]] = {}  # all subclasses by name: servers make them from it
+    registry: ClassVar[Registry] = Registry("experimental optimizer", "derive it from Optimizer")  # all subclasses
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        known = Optimizer.kinds.setdefault(cls.__name__, cls)
-        if (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__):
-            Optimizer.kinds[cls.__name__] = cls  # defined again, as in a notebook
+        Optimizer.registry.add(cls.__name__, cls)
 
     def __init__(self, params: Any, defaults: Options, *, multi_precision: bool = False) -> None:
         self.defaults = self._checked({"lazy_update": False, "maximize": False, **defaults}, type(self).__name__)

@@ -1,0 +1,69 @@
+"""Classes by name: what is saved or sent comes back as the class that is registered here, never by an import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mxopt.errors import StatesError, nearest
+
+Home = tuple[str, str]
+
+
+class Registry:
+    """Classes by name. Messages say what `kind` they are of, and `how` to register one.
+
+    Several may share a name: two modules' classes, or one's own and a built-in one. Module and qualified name tell them
+    apart. A class defined again, as by a notebook cell that is run twice, takes the place of the one before.
+    """
+
+    def __init__(self, kind: str, how: str) -> None:
+        self._kind, self._how = kind, how
+        self._classes: dict[str, dict[Home, type]] = {}
+
+    def add(self, name: str, klass: type) -> None:
+        """Registers a class. A name that begins with an underscore is found, but in no list."""
+        self._classes.setdefault(name, {})[_home(klass)] = klass
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._classes if not name.startswith("_"))
+
+    def describe(self, klass: type) -> dict[str, Any]:
+        """What `find` finds `klass` by, as plain data. Raises StatesError where it is not registered."""
+        home = _home(klass)
+        for name, classes in self._classes.items():
+            if home in classes:
+                return {"name": name, "module": home[0], "qualname": home[1]}
+        raise StatesError(f"the {self._kind} {klass.__name__} is not registered, so it can't be saved: {self._how}")
+
+    def find(self, described: Any) -> Any:
+        """The class that `describe` described, here or in another process.
+
+        `__main__` stands for any module: a script's class may come from the script's module where it is read. Raises
+        StatesError where no class, or no single one, can be meant.
+        """
+        name, module, qualname = described["name"], described["module"], described["qualname"]
+        classes = self._classes.get(name)
+        if not classes:
+            raise StatesError(
+                f"the saved {self._kind} is {name!r}, which isn't registered here: {nearest(name, self)}; a server"
+                " imports the module of one of your own by --import MODULE, and a launched job's by --server-args"
+                " '--import MODULE'"
+            )
+        if (module, qualname) in classes:
+            return classes[module, qualname]
+        theirs = {home: klass for home, klass in classes.items() if "mxopt" not in (module, home[0])}
+        moved = [klass for (m, q), klass in theirs.items() if q == qualname and "__main__" in (m, module)]
+        fitting = moved or (list(theirs.values()) if len(classes) == 1 else [])
+        if len(fitting) != 1:
+            known = ", ".join(".".join(home) for home in classes)
+            raise StatesError(
+                f"the saved {self._kind} {name!r} is {module}.{qualname}; registered here under this name is {known}"
+            )
+        return fitting[0]
+
+
+def _home(klass: type) -> Home:
+    """Module and qualified name; all of mxopt is one module, whose files are nobody's business."""
+    package = klass.__module__.partition(".")[0]
+    return "mxopt" if package == "mxopt" else klass.__module__, klass.__qualname__
