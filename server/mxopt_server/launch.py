@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import secrets
-import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
-from mxopt.errors import ArgumentError
-from mxopt.settings import BECOME_ROLE
+from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server.arguments import Parser, count
-from mxopt_server.launchers import Process
 from mxopt_server.plan import Plan
-
-GRACE_S = 10.0  # how long processes have to end by themselves after a failure or Ctrl-C
-READY_S = 60.0
+from mxopt_server.running import Interrupted, Launch, LaunchError, signals
 
 
 def parser() -> Parser:
@@ -58,102 +49,6 @@ def parser() -> Parser:
     return made
 
 
-class Launch:
-    """A running job: its processes, their output, their end."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.running: dict[subprocess.Popen[str], Process] = {}
-        self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
-        self._threads: list[threading.Thread] = []
-        self._ready: dict[str, str] = {}
-        self._changed = threading.Condition()
-        self._show = threading.Lock()
-
-    def start(self, process: Process) -> None:
-        """Starts a process in a session of its own, so that nothing it starts outlives the job."""
-        env = {**os.environ, BECOME_ROLE: "0", "PYTHONUNBUFFERED": "1", **process.env}
-        if process.role == "worker":
-            del env[BECOME_ROLE]
-        child = subprocess.Popen(
-            process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace", start_new_session=True,
-        )  # fmt: skip
-        self.running[child] = process
-        for target in (self._copy, self._await):
-            thread = threading.Thread(target=target, args=(child, process), daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def endpoint(self, name: str) -> str:
-        """Where a process says that it listens."""
-        deadline = time.monotonic() + READY_S
-        with self._changed:
-            while name not in self._ready:
-                if self.failed or not self._changed.wait(deadline - time.monotonic()):
-                    raise RuntimeError(f"{name} didn't start; see {self.run_dir / name}.log")
-        return self._ready[name]
-
-    def wait(self) -> int:
-        """Returns the job's exit code when all is over: 0, or that of the first process that failed."""
-        with self._changed:
-            while self.running and not self.failed:
-                self._changed.wait()
-        if self.failed:
-            name, code = self.failed
-            self._say(f"mxopt-launch: {name} {_ended(code)}; its log is {self.run_dir / name}.log")
-            self.stop()
-            return code if 0 < code < 126 else 1
-        return 0
-
-    def stop(self) -> None:
-        """Ends all processes: first by asking, then by force."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self.running, 0.5)  # the others tell what they know by themselves
-        self._signal(signal.SIGTERM)
-        with self._changed:
-            self._changed.wait_for(lambda: not self.running, GRACE_S)
-        self._signal(signal.SIGKILL)
-        with self._changed:
-            self._changed.wait_for(lambda: not self.running, 5)
-        for thread in self._threads:
-            thread.join(1)
-
-    def _signal(self, number: int) -> None:
-        with self._changed:
-            for child in self.running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, number)
-
-    def _copy(self, child: subprocess.Popen[str], process: Process) -> None:
-        """Copies a process's output to its log, and prefixed to the terminal."""
-        stream: IO[str] = child.stdout  # type: ignore[assignment]
-        with open(self.run_dir / f"{process.name}.log", "w") as log:
-            for line in stream:
-                log.write(line)
-                log.flush()
-                if line.startswith("listening on ") and process.role != "worker":
-                    with self._changed:
-                        self._ready[process.name] = line.removeprefix("listening on ").strip()
-                        self._changed.notify_all()
-                    continue
-                if process.role == "worker" or " INFO " not in line:
-                    self._say(f"[{process.name}] {line.rstrip()}")
-
-    def _await(self, child: subprocess.Popen[str], process: Process) -> None:
-        code = child.wait()
-        with self._changed:
-            self.running.pop(child, None)
-            if code != 0 and self.failed is None:
-                self.failed = (process.name, code)
-            self._changed.notify_all()
-
-    def _say(self, line: str) -> None:
-        with self._show:
-            print(line, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `mxopt-launch`; returns the job's exit code."""
     options = parser().parse_args(arguments)
@@ -184,37 +79,42 @@ def _run(options: argparse.Namespace) -> int:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"the folder for the logs can't be made: {error}") from None
-    return _start(plan, Launch(run_dir))
+    return _start(plan, run_dir)
 
 
-def _start(plan: Plan, launch: Launch) -> int:
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+def _start(plan: Plan, run_dir: Path) -> int:
+    """Runs the job; returns its exit code."""
+    with signals() as wake:
+        launch = Launch(run_dir, wake, plan.local)
+        try:
+            launch.start(plan.scheduler)
+            port = launch.endpoint("scheduler").rpartition(":")[2]
+            for process in plan.started(port):
+                launch.start(process)
+            return launch.wait(lambda: _never_joined(plan, port))
+        except Interrupted as interrupted:
+            _tell(f"stopped by {interrupted}")
+            return 128 + interrupted.number
+        except LaunchError as error:
+            _tell(str(error))
+            return 1
+        finally:
+            launch.stop()
 
-    signal.signal(signal.SIGTERM, stop)
+
+def _never_joined(plan: Plan, port: str) -> str:
+    """Asked when all workers have ended: why the others need not go on, "" where they are at their work."""
+    from mxopt_server import status
+
     try:
-        launch.start(plan.scheduler)
-        port = launch.endpoint("scheduler").rpartition(":")[2]
-        for process in plan.started(port):
-            launch.start(process)
-        return launch.wait()
-    except KeyboardInterrupt:
-        print("mxopt-launch: stopped", file=sys.stderr, flush=True)
-        launch.stop()
-        return 130
-    except RuntimeError as error:
-        print(f"mxopt-launch: {error}", file=sys.stderr, flush=True)
-        launch.stop()
-        return 1
-    finally:
-        launch.stop()
+        found = status.scheduler_report(f"tcp://{plan.host}:{port}", plan.options.keys or "")
+    except MXOptError:
+        return ""
+    if found["state"] != "gathering":
+        return ""
+    return "all workers have ended, and not all had joined the job: kvstore.create('dist_sync') does that"
 
 
-def _ended(code: int) -> str:
-    """How a process ended, by its exit code."""
-    if code >= 0:
-        return f"failed with exit code {code}"
-    try:
-        return f"failed: killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"failed: killed by signal {-code}"
+def _tell(what: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"mxopt-launch: {what}", file=sys.stderr, flush=True)

@@ -65,6 +65,16 @@ def ask(context: Any, endpoint: str, keys: sockets.Keys | None) -> dict[str, Any
     return answer.content
 
 
+def scheduler_report(endpoint: str, keys: str) -> dict[str, Any]:
+    """The report of the scheduler at `endpoint`, asked with the keys of a file. Raises DeadlineError where it doesn't
+    answer."""
+    context = zmq.Context()
+    try:
+        return ask(context, endpoint, sockets.load_keys(keys))
+    finally:
+        context.destroy(0)
+
+
 def ask_all(context: Any, scheduler: str, keys: sockets.Keys | None) -> dict[str, Any]:
     """The scheduler's report with those of its servers, `None` for one that doesn't answer."""
     found = ask(context, scheduler, keys)

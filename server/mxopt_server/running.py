@@ -1,0 +1,218 @@
+"""A running job: its processes, their output, their end. All by one thread, which waits for output and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mxopt.errors import MXOptError
+from mxopt.settings import BECOME_ROLE
+from mxopt_server.launchers import Process
+from mxopt_server.output import Output, Terminal
+
+GRACE_S = 10.0  # how long processes have to end by themselves after a failure or a signal
+TELL_S = 0.5  # how long the others of a failed job have to tell what they know, and end by themselves
+DRAIN_S = 1.0  # how long output is waited for that who started it has outlived
+READY_S = 60.0
+IDLE_S = 2.0  # how long after the workers' end servers may still run before the scheduler is asked why
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+
+
+class LaunchError(MXOptError):
+    """A process of the job doesn't start."""
+
+
+class Interrupted(Exception):  # noqa: N818 no error
+    """A signal asks for the end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[int]:
+    """A file descriptor from which the numbers of the signals can be read that ask for the end. One that was ignored
+    (nohup) stays so."""
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = {n: signal.getsignal(n) for n in wanted if signal.getsignal(n) != signal.SIG_IGN}
+    wakeup = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    for number in before:
+        signal.signal(number, lambda number, frame: None)
+    try:
+        yield read.fileno()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        read.close()
+        write.close()
+
+
+class Launch:
+    """The processes of a job, with their logs in the folder `run_dir`; `wake` is of `signals`, `local` says whether
+    workers are processes of this machine."""
+
+    def __init__(self, run_dir: Path, wake: int, local: bool) -> None:
+        self.run_dir, self._local = run_dir, local
+        self.terminal = Terminal(wake)
+        self.running: dict[subprocess.Popen[bytes], Process] = {}
+        self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
+        self._ended: list[subprocess.Popen[bytes]] = []  # not reaped, so that their groups' numbers stay theirs
+        self._outputs: dict[str, Output] = {}
+        self._wake, self._asked = wake, 0  # the last signal that asked for the end
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(wake, selectors.EVENT_READ)
+
+    def start(self, process: Process) -> None:
+        """Starts a process in a session of its own, so that nothing it starts outlives the job. Raises LaunchError
+        where that can't be done."""
+        env = {**os.environ, BECOME_ROLE: "0", "PYTHONUNBUFFERED": "1", **process.env}
+        if process.role == "worker":
+            del env[BECOME_ROLE]
+        # Where this process is killed, others may tidy up; a worker might go on for ever.
+        last = signal.SIGKILL if self._local and process.role == "worker" else signal.SIGTERM
+        try:
+            child = subprocess.Popen(
+                process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True, preexec_fn=_die_with(os.getpid(), last),
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            raise LaunchError(f"{process.name} can't be started: {error}") from None
+        self.running[child] = process
+        assert child.stdout is not None
+        pipe = os.dup(child.stdout.fileno())
+        child.stdout.close()
+        log = self.run_dir / f"{process.name}.log"
+        output = self._outputs[process.name] = Output(process.name, pipe, log, self.terminal, process.role == "worker")
+        self._selector.register(pipe, selectors.EVENT_READ, output)
+
+    def endpoint(self, name: str) -> str:
+        """Where a process says that it listens."""
+        output = self._outputs[name]
+        self._until(lambda: output.listening or self.failed, READY_S)
+        if not output.listening:
+            raise LaunchError(f"{name} didn't start; see {self.run_dir / name}.log")
+        return output.listening
+
+    def wait(self, idle: Callable[[], str]) -> int:
+        """Returns the job's exit code when all is over: 0, or that of the first process that failed. `idle` is asked
+        for a reason to stop when all workers have ended and the other processes stay."""
+        self._until(lambda: self.failed or "worker" not in {p.role for p in self.running.values()})
+        if self.failed is None and not self._until(lambda: self.failed or not self.running, IDLE_S):
+            why = idle()
+            if why:
+                self.terminal.say(f"mxopt-launch: {why}")
+                return 1
+            self._until(lambda: self.failed or not self.running)
+        if self.failed is None:
+            return 0
+        name, code = self.failed
+        self.terminal.say(f"mxopt-launch: {name} failed{_how(code)}; its log is {self.run_dir / name}.log")
+        self._until(lambda: not self.running, TELL_S)
+        return code if 0 < code < 126 else 1
+
+    def stop(self) -> None:
+        """Ends all processes and what they have started: first by asking, then by force; at once where a signal comes
+        meanwhile."""
+        self.terminal.until = time.monotonic() + GRACE_S
+        self._asked = 0
+        for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 5.0)):
+            if self.running:
+                self._signal(number)
+                self._until(lambda: not self.running or self._asked, seconds)
+        self._until(lambda: len(self._selector.get_map()) == 1, DRAIN_S)
+        for child in (*self._ended, *self.running):
+            child.poll()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = [child for child in (*self._ended, *self.running) if _send(child, number)]
+            if left:
+                self._until(lambda: self._asked or not any(_send(child, 0) for child in left), DRAIN_S)  # noqa: B023
+        for key in [k for k in self._selector.get_map().values() if k.data is not None]:
+            self._drop(key.data, key.fd)
+        self._selector.close()
+
+    def _signal(self, number: int) -> None:
+        for child in self.running:
+            _send(child, number)
+
+    def _until(self, done: Callable[[], object], seconds: float = float("inf")) -> bool:
+        """Copies output until `done`; False where that isn't so after `seconds`. Raises Interrupted where a signal asks
+        for the end, or nobody reads the output any more; not while the job is being stopped."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._turn(min(left, 0.1))
+            if self.terminal.until is None and (self._asked or self.terminal.gone):
+                raise Interrupted(self._asked or signal.SIGPIPE)
+        return True
+
+    def _turn(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            if key.data is not None:
+                if not key.data.copy():
+                    self._drop(key.data, key.fd)
+                continue
+            with contextlib.suppress(BlockingIOError):
+                for number in os.read(self._wake, 64):
+                    self._asked = number
+        for child in list(self.running):
+            found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is not None:
+                process = self.running.pop(child)
+                self._ended.append(child)
+                code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+                if code and self.failed is None:
+                    self.failed = process.name, code
+
+    def _drop(self, output: Output, fd: int) -> None:
+        self._selector.unregister(fd)
+        output.close()
+
+
+def _die_with(parent: int, number: int) -> Callable[[], None] | None:
+    """What a child does before it becomes its program: sees to it that it gets a signal when its parent is gone,
+    however that ends. (More exactly: when the thread of the parent that started it ends.)"""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def arrange() -> None:
+        prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return arrange
+
+
+def _send(child: subprocess.Popen[bytes], number: int) -> bool:
+    """Sends a signal to a child and all it has started. Whether there is any of them."""
+    try:
+        os.killpg(child.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _how(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code >= 0:
+        return f" with exit code {code}"
+    try:
+        return f": killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f": killed by signal {-code}"

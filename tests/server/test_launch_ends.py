@@ -1,0 +1,167 @@
+"""However a launched job ends, nothing hangs and nothing stays."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from jobs import LAUNCH, WORKERS, Process, environment
+
+FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
+JOIN = "from mxopt import kvstore; kvstore.create('dist_sync');"
+
+
+def launch(tmp_path, *command: str, workers: int = 1) -> Process:
+    options = ["-n", str(workers), "-s", "1", "--run-dir", str(tmp_path / "run")]
+    return Process([*LAUNCH, *options, *command], environment())
+
+
+def family(process: Process) -> list[psutil.Process]:
+    return psutil.Process(process.child.pid).children(recursive=True)
+
+
+def none_stays(children: list[psutil.Process], seconds: float = 10) -> None:
+    _, alive = psutil.wait_procs(children, seconds)
+    alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    for p in alive:
+        p.kill()
+    assert not alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_whole_job(tmp_path, number):
+    process = launch(tmp_path, *FOREVER, workers=2)
+    process.wait_for("[worker-1] RUNNING")
+    children = family(process)
+    assert len(children) == 4
+    process.child.send_signal(number)
+    assert process.finish(30) == 128 + number
+    none_stays(children, 1)
+    assert f"mxopt-launch: stopped by {number.name}" in process.lines
+
+
+def test_the_job_ends_with_a_launcher_that_is_killed(tmp_path):
+    process = launch(tmp_path, *FOREVER, workers=2)
+    process.wait_for("[worker-1] RUNNING")
+    children = family(process)
+    assert len(children) == 4
+    process.child.kill()
+    none_stays(children)
+    process.finish()
+
+
+def test_hangup_is_ignored_where_nohup_asks_for_it(tmp_path):
+    go = tmp_path / "go"
+    script = (
+        JOIN + f"import os, time; print('HERE', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)"
+    )
+    options = ["-n", "1", "-s", "1", "--run-dir", str(tmp_path / "run")]
+    process = Process(["nohup", *LAUNCH, *options, sys.executable, "-c", script], environment())
+    process.wait_for("HERE")
+    process.child.send_signal(signal.SIGHUP)
+    go.touch()
+    assert process.finish(30) == 0, process.output
+
+
+def test_what_a_worker_leaves_behind_ends_with_the_job(tmp_path):
+    deaf = "from signal import *; signal(SIGTERM, SIG_IGN); print('DEAF', flush=True); import time; time.sleep(1000)"
+    script = JOIN + (
+        "import subprocess, sys; sleep = subprocess.Popen(['sleep', '1000'])\n"
+        f"deaf = subprocess.Popen([sys.executable, '-c', {deaf!r}], stdout=subprocess.PIPE); deaf.stdout.readline()\n"
+        "print('LEFT', sleep.pid, deaf.pid, flush=True)"
+    )
+    process = launch(tmp_path, sys.executable, "-c", script)
+    left = [psutil.Process(int(pid)) for pid in process.wait_for("LEFT").split()[2:]]
+    assert process.finish(30) == 0, process.output
+    none_stays(left, 1)
+
+
+def test_a_reader_that_goes_away_ends_the_job(tmp_path):
+    options = ["-n", "1", "-s", "1", "--run-dir", str(tmp_path / "run")]
+    script = JOIN + "import time\nwhile True: print('x' * 1000, flush=True); time.sleep(0.001)"
+    child = subprocess.Popen(
+        [*LAUNCH, *options, sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    while b"xxx" not in child.stdout.readline():
+        pass
+    children = psutil.Process(child.pid).children(recursive=True)
+    child.stdout.close()
+    assert child.wait(30) == 128 + signal.SIGPIPE
+    none_stays(children, 1)
+
+
+def test_a_reader_that_stands_still_holds_the_job_up_but_not_its_end(tmp_path):
+    options = ["-n", "1", "-s", "1", "--run-dir", str(tmp_path / "run")]
+    script = (
+        JOIN
+        + f"import os; open({str(tmp_path / 'pid')!r}, 'w').write('1')\nwhile True: os.write(1, b'x' * 999 + b'\\n')"
+    )
+    child = subprocess.Popen(
+        [*LAUNCH, *options, sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE
+    )
+    log = tmp_path / "run" / "worker-0.log"
+    size = -1
+    while not (tmp_path / "pid").exists() or size != log.stat().st_size:  # until nothing moves any more
+        size = log.stat().st_size if log.exists() else -1
+        time.sleep(0.3)
+    children = psutil.Process(child.pid).children(recursive=True)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == 128 + signal.SIGTERM
+    none_stays(children, 1)
+    assert child.stdout is not None
+    child.stdout.close()
+
+
+def test_a_second_signal_does_not_wait_for_who_is_deaf(tmp_path):
+    script = JOIN + (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('DEAF', flush=True); time.sleep(1e6)"
+    )
+    process = launch(tmp_path, sys.executable, "-c", script)
+    process.wait_for("DEAF")
+    children = family(process)
+    start = time.monotonic()
+    process.child.send_signal(signal.SIGINT)
+    process.wait_for("stopped by SIGINT")
+    process.child.send_signal(signal.SIGINT)
+    assert process.finish(30) == 130
+    assert time.monotonic() - start < 8
+    none_stays(children, 1)
+
+
+def test_a_full_disk_under_the_logs_does_not_end_the_job(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "worker-0.log").symlink_to("/dev/full")
+    process = launch(tmp_path, sys.executable, "-c", JOIN + "[print(k, 'x' * 999, flush=True) for k in range(200)]")
+    assert process.finish(30) == 0, process.output
+    assert "worker-0.log can't be written" in process.output
+    assert "No space left" in process.output
+    assert len([line for line in process.lines if line.endswith("x" * 999)]) == 200
+
+
+def test_a_line_of_ten_megabytes_passes_through(tmp_path):
+    script = JOIN + "import sys; sys.stdout.write('y' * 10_000_000); sys.stdout.flush(); print(); print('AFTER')"
+    process = launch(tmp_path, sys.executable, "-c", script)
+    assert process.finish(30) == 0, process.output
+    assert process.output.count("y") == 10_000_000 + process.output.count("only")
+    assert process.lines[-1] == "[worker-0] AFTER"
+    assert (tmp_path / "run" / "worker-0.log").read_text() == "y" * 10_000_000 + "\nAFTER\n"
+
+
+def test_a_command_that_never_joins_does_not_keep_the_servers_waiting(tmp_path):
+    start = time.monotonic()
+    process = launch(tmp_path, sys.executable, "-c", "print('HELLO')")
+    assert process.finish(30) == 1
+    assert time.monotonic() - start < 20
+    assert "kvstore.create" in process.output
+
+
+def test_output_after_the_end_of_its_process_is_kept(tmp_path):
+    script = JOIN + "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 0.3; echo LATE'])"
+    process = launch(tmp_path, sys.executable, "-c", script)
+    assert process.finish(30) == 0, process.output
+    assert "[worker-0] LATE" in process.lines
