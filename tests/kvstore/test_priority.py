@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 from jobs import Job
-from peer import Peer
+from session_peer import Peer
 
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import session, wire

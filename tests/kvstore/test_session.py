@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from peer import Peer
+from session_peer import Peer
 
 from mxopt.errors import JobFailedError, KVStoreError
 from mxopt.kvstore import messages as m
