@@ -1,9 +1,13 @@
 """Brings runs of other systems along: readers and writers of their files."""
 
+from mxopt.migrate.flat import read_npz, read_safetensors, write_npz, write_safetensors
 from mxopt.migrate.mxnet import read_mxnet_states
 from mxopt.migrate.ndarrays import read_mxnet_params, write_mxnet_params
 
-__all__ = ["read_mxnet_params", "read_mxnet_states", "write_mxnet_params"]
+__all__ = [
+    "read_mxnet_params", "read_mxnet_states", "read_npz", "read_safetensors", "write_mxnet_params", "write_npz",
+    "write_safetensors",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,159 @@
+"""States in files that other programs read: safetensors and NumPy's `.npz`.
+
+A state is a tree with arrays at its ends. In such a file each array stands under the path that leads to it, as in
+"state/fc.weight/mean", and one JSON text, "mxopt", holds the rest of the tree, with the paths in the arrays' places.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import to_host
+from mxopt.document import load_document, write_file
+from mxopt.engine import arrays
+from mxopt.errors import StatesError
+
+TREE = "mxopt"
+
+
+def write_safetensors(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -> None:
+    """Writes states as a safetensors file. Needs the package `safetensors`.
+
+    Parameters
+    ----------
+    path : path
+        The file; what was there stays until the new one is whole.
+    states : bytes or dict
+        What `Updater.get_states`, or the `state_dict` of an optimizer of any family returned; any tree of None, bool,
+        int, float, str, bytes, lists, tuples, dicts and arrays.
+
+    Raises
+    ------
+    StatesError
+        Something in the tree is none of these.
+    """
+    from safetensors.numpy import save
+
+    text, found = _taken_apart(states)
+    write_file(path, save(found, {TREE: text}))
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The states that `write_safetensors` wrote; from any other safetensors file its arrays by name.
+
+    Returns
+    -------
+    dict
+        As the tree was. `document.dump_document` makes bytes for `Updater.set_states` of an updater's.
+
+    Raises
+    ------
+    StatesError
+        The file is damaged, or no safetensors file.
+    OSError
+        It can't be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), "numpy") as file:
+            names = file.keys()
+            found = {name: file.get_tensor(name) for name in names}
+            text = (file.metadata() or {}).get(TREE)
+    except SafetensorError as error:
+        raise StatesError(f"{path}: {error}") from error
+    return _put_together(path, text, found)
+
+
+def write_npz(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -> None:
+    """Writes states as an `.npz` file, which `numpy.load` reads; bfloat16 arrays as their 16 bits, uint16.
+
+    Parameters and errors as in `write_safetensors`.
+    """
+    text, found = _taken_apart(states)
+    file = io.BytesIO()
+    content: dict[str, Any] = {TREE: np.array(text)}
+    content |= {name: a.view(np.uint16) if a.dtype == arrays.BFLOAT16 else a for name, a in found.items()}
+    np.savez(file, **content)
+    write_file(path, file.getvalue())
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The states that `write_npz` wrote; from any other `.npz` file its arrays by name. See `read_safetensors`."""
+    try:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:  # what NumPy makes of damage
+        raise StatesError(f"{path}: no .npz file of plain arrays: {error}") from error
+    text = found.pop(TREE, None)
+    return _put_together(path, None if text is None else str(text), found)
+
+
+# The tree. What JSON doesn't know is an object with one key that says what it is.
+
+
+def _taken_apart(states: bytes | Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+    found: dict[str, np.ndarray] = {}
+    content = load_document(states) if isinstance(states, bytes) else dict(states)
+    return json.dumps(_plain(content, "", found)), found
+
+
+def _plain(x: Any, path: str, found: dict[str, np.ndarray]) -> Any:
+    if x is None or isinstance(x, bool | int | float | str):
+        return x
+    if isinstance(x, bytes):
+        return {"bytes": base64.b64encode(x).decode()}
+    if isinstance(x, Mapping):
+        return {"dict": [[_plain(k, path, found), _plain(v, f"{path}/{k}", found)] for k, v in x.items()]}
+    if isinstance(x, list | tuple):
+        items = [_plain(v, f"{path}/{k}", found) for k, v in enumerate(x)]
+        return items if isinstance(x, list) else {"tuple": items}
+    if isinstance(x, np.generic):
+        return x.item()
+    if not arrays.is_array(x):
+        raise StatesError(f"{path[1:]} is a {type(x).__name__}: states hold arrays, numbers, texts, lists and dicts")
+    name = path[1:]
+    while name in found or name == TREE:  # 1 and "1" are two keys and make one path
+        name += "'"
+    found[name] = np.ascontiguousarray(to_host(x)).reshape(x.shape)
+    return {"array": [name, arrays.DTYPES.get(x.dtype, str(x.dtype))]}
+
+
+def _put_together(path: str | os.PathLike[str], text: str | None, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    if text is None:
+        return dict(found)
+    try:
+        content = _tree(json.loads(text), found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StatesError(f"{path}: the tree of the states is damaged: {error!r}") from error
+    if not isinstance(content, dict):
+        raise StatesError(f"{path}: the states are no dict")
+    return content
+
+
+def _tree(x: Any, found: dict[str, np.ndarray]) -> Any:
+    if isinstance(x, list):
+        return [_tree(v, found) for v in x]
+    if not isinstance(x, dict):
+        return x
+    ((kind, value),) = x.items()
+    if kind == "array":
+        name, dtype = value
+        array = found[name]
+        return array.view(arrays.BFLOAT16) if dtype == "bfloat16" and array.dtype == np.uint16 else array
+    if kind == "bytes":
+        return base64.b64decode(value, validate=True)
+    if kind == "dict":
+        return {_tree(k, found): _tree(v, found) for k, v in value}
+    if kind != "tuple":
+        raise ValueError(f"an unknown kind {kind!r}")
+    return tuple(_tree(v, found) for v in value)
