@@ -8,6 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.errors import ArrayTypeError
+
+INSTEAD = {
+    np.ma.MaskedArray: "x.filled(0), or x.data where the mask doesn't matter",
+    np.matrix: "np.asarray(x), in which axes and * mean what they do elsewhere",
+}
+
 
 def is_cupy(x: Any) -> bool:
     """Whether `x` is a CuPy array."""
@@ -34,3 +41,17 @@ def on_device_of(x: Any) -> AbstractContextManager[Any]:
     """Inside a `with` block of it, new CuPy arrays are on the device of `x`."""
     context: AbstractContextManager[Any] = x.device if is_cupy(x) else nullcontext()
     return context
+
+
+def check_bare(x: Any, name: str) -> None:
+    """Raises ArrayTypeError where `x` is of a subclass of NumPy's array, which may mean more (a mask, a unit) than the
+    numbers in its memory. `name` is what the error calls it."""
+    if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+        kind = type(x)
+        instead = next(
+            (text for known, text in INSTEAD.items() if isinstance(x, known)), "np.asarray(x), if that is all"
+        )
+        raise ArrayTypeError(
+            f"{name}: a {kind.__module__}.{kind.__qualname__} may mean more than the numbers in its memory, and only"
+            f" those are used: give {instead}"
+        )

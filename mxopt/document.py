@@ -41,10 +41,10 @@ def dump_document(content: dict[str, Any]) -> bytes:
     found: list[np.ndarray] = []
     tree = _encode(content, found)
     try:
-        header = msgspec.msgpack.encode({"content": tree, "arrays": [[NAMES[a.dtype], list(a.shape)] for a in found]})
+        header = msgspec.msgpack.encode({"content": tree, "arrays": [[_name(a), list(a.shape)] for a in found]})
     except (OverflowError, ValueError) as error:  # a number of more than 64 bits, a text that is no Unicode
         raise StatesError(f"this can't be saved: {error}") from error
-    data = [a.astype(DTYPES[NAMES[a.dtype]], copy=False).tobytes() for a in found]
+    data = [a.astype(DTYPES[_name(a)], copy=False).tobytes() for a in found]
     return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
 
 
@@ -75,6 +75,11 @@ def load_document(document: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StatesError("the states' header holds no map")
     return content
+
+
+def _name(array: np.ndarray) -> str:
+    name: str = NAMES[array.dtype.newbyteorder("=")]
+    return name
 
 
 def _digest(header: Any, data: Iterable[Any]) -> bytes:
@@ -113,7 +118,7 @@ def _encode(x: Any, found: list[np.ndarray]) -> Any:
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
         return x.item()
-    if isinstance(x, np.ndarray) and x.dtype in NAMES:
+    if isinstance(x, np.ndarray) and x.dtype.newbyteorder("=") in NAMES:
         found.append(x)
         return ["array", len(found) - 1]
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")

@@ -11,8 +11,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from mxopt.device import check_bare, library_of, on_device_of, to_host
 from mxopt.device import is_cupy as is_cupy
-from mxopt.device import library_of, on_device_of, to_host
 from mxopt.device import place_of as place_of
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse
@@ -24,11 +24,13 @@ DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | 
 
 def as_array(x: Any, name: str) -> Any:
     """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a buffer or
-    DLPack without a copy. `name` is what an error calls it."""
+    DLPack without a copy. `name` is what an error calls it. Raises ArrayTypeError where `x` lends no memory, or means
+    more than what is in it."""
     if type(x) is np.ndarray or isinstance(x, RowSparse) or is_cupy(x):
         return x
     if isinstance(x, np.ndarray):
-        return np.asarray(x)  # a subclass may compute differently
+        check_bare(x, name)
+        return np.asarray(x)
     value = getattr(x, "value", None)
     if value is not None and type(x).__module__.startswith("mxopt."):
         return as_array(value, name)
@@ -39,8 +41,19 @@ def as_array(x: Any, name: str) -> Any:
     except (TypeError, BufferError, RuntimeError, ValueError) as error:
         raise ArrayTypeError(
             f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}:"
-            f" {error}"
+            f" {_instead(x) or error}"
         ) from error
+
+
+def _instead(x: Any) -> str:
+    """What to write for things that people have in the place of arrays; nothing for others."""
+    if x is None:
+        return "leave out what has no array"
+    if isinstance(x, list | tuple | int | float):
+        return "write np.array(x, np.float32), and keep it where it is to be updated"
+    if hasattr(x, "tocoo"):
+        return "as a gradient mxopt.sparse.row_sparse_array(x) will do"
+    return "write x.to_numpy(copy=True), and keep it where it is to be updated" if hasattr(x, "to_numpy") else ""
 
 
 def is_array(x: Any) -> bool:
@@ -51,17 +64,29 @@ def is_array(x: Any) -> bool:
 def _from_dlpack(x: Any) -> np.ndarray:
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
+        if type(x) not in (torch.Tensor, torch.nn.Parameter):
+            raise TypeError(
+                "a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)"
+            )
+        if x.is_neg():
+            raise TypeError("this view stands for the negative of its memory; give x.resolve_neg()")
         x = x.detach()  # one that requires grad doesn't lend its memory
         if x.dtype is torch.bfloat16:  # NumPy's DLPack doesn't know it
             return np.from_dlpack(x.view(torch.int16)).view(BFLOAT16)
     return np.from_dlpack(x)
 
 
+def dtype_name(dtype: np.dtype) -> str | None:
+    """What kernels call a dtype, in whatever byte order; None for one that can't be updated."""
+    return DTYPES.get(dtype.newbyteorder("="))
+
+
 def check_weight(weight: Any, name: str) -> None:
     """Raises where `weight` can't be updated in place."""
     if not is_array(weight):
         raise ArrayTypeError(f"{name}: the weight must be a dense array, got {type(weight).__name__}")
-    if weight.dtype not in DTYPES:
+    check_bare(weight, f"{name}, weight")
+    if not dtype_name(weight.dtype):
         raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
     if not _writeable(weight):
         raise ArrayError(f"{name}: the weight is read-only, so it can't be updated in place")
@@ -102,12 +127,13 @@ def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what
 
 def _fits(weight: Any, dtype: np.dtype) -> bool:
     """Whether a value of `dtype` is exact in the arithmetic for `weight`: its own precision, float32 at least."""
-    return dtype in DTYPES and dtype.itemsize <= max(weight.dtype.itemsize, 4)
+    return bool(dtype_name(dtype)) and dtype.itemsize <= max(weight.dtype.itemsize, 4)
 
 
 def _check_place(array: Any, weight: Any, name: str, what: str) -> None:
     if not is_array(array):
         raise ArrayTypeError(f"{name}: {what} must be an array like the weight, got {type(array).__name__}")
+    check_bare(array, f"{name}, {what}")
     if place_of(array) != place_of(weight):
         raise ArrayTypeError(f"{name}: the weight is on {place_of(weight)}, {what} on {place_of(array)}")
 
@@ -143,14 +169,19 @@ def is_plain(array: Any) -> bool:
 
 
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
-    """Zeros on the device and of the dtype of `like`; on the CPU their memory isn't touched before it is used."""
-    size = math.prod(shape) * like.dtype.itemsize
+    """Zeros on the device and of the dtype of `like`, in the machine's byte order; on the CPU their memory isn't
+    touched before it is used. Raises MemoryError where there is none."""
+    dtype = like.dtype.newbyteorder("=")
+    size = math.prod(shape) * dtype.itemsize
     if size >= HUGE and not is_cupy(like) and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"there are no {size} bytes for an array of shape {shape} and {dtype}") from error
         memory.madvise(mmap.MADV_HUGEPAGE)  # as `np.empty` asks for, and `np.zeros` doesn't
-        return np.ndarray(shape, like.dtype, memory)
+        return np.ndarray(shape, dtype, memory)
     with on_device_of(like):
-        return library_of(like).zeros(shape, like.dtype)
+        return library_of(like).zeros(shape, dtype)
 
 
 def to_device_of(array: Any, like: Any) -> Any:

@@ -44,7 +44,7 @@ class ReferencePart:
                 self._update(tensor, [*rows[row]])
 
     def _update(self, tensor: Tensor, hypers: list[float]) -> None:
-        real = np.float64 if tensor.weight.dtype == np.float64 else np.float32
+        real = np.float64 if tensor.weight.dtype.itemsize == 8 else np.float32
         arrays = dict(zip(self.rule.states, tensor.states, strict=True))
         arrays["weight"] = tensor.weight if tensor.master is None else tensor.master
         for step, stage in enumerate(self.rule.stages):

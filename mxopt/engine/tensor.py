@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mxopt.engine import arrays
 from mxopt.engine.noise import Noise
 from mxopt.errors import ArrayError, ArrayTypeError
@@ -44,7 +42,7 @@ class Tensor:
             arrays.check_state(self.weight, state, shape, self.name, what)
         if self.master is not None:
             arrays.check_state(self.weight, self.master, self.weight.shape, self.name, "the master copy")
-            if self.master.dtype != np.float32:
+            if arrays.dtype_name(self.master.dtype) != "float32":
                 raise ArrayTypeError(f"{self.name}: the master copy must be float32, got {self.master.dtype}")
         written = [a for a in (self.weight, *self.states, self.master) if arrays.is_array(a)]
         for k, a in enumerate(written):
@@ -59,7 +57,7 @@ class Tensor:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        return tuple(arrays.DTYPES[a.dtype] for a in self.all)
+        return tuple(str(arrays.dtype_name(a.dtype)) for a in self.all)
 
     @property
     def plain(self) -> bool:

@@ -340,10 +340,10 @@ def _dense(value: Any, key: Key) -> np.ndarray:
     if isinstance(value, RowSparse):
         value = value.todense()
     array: np.ndarray = value.get() if arrays.is_cupy(value) else value
-    if array.dtype not in arrays.DTYPES:
+    if not arrays.dtype_name(array.dtype):
         names = ", ".join(arrays.DTYPES.values())
         raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {array.dtype}")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _named(outs: Mapping[Key, Any]) -> str:

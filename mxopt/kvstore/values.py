@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.device import check_bare
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError
 from mxopt.sparse import RowSparse, row_sparse_array
@@ -80,7 +81,7 @@ class Keys:
         return key
 
     def _arrays(self, key: Any, values: Any, what: str) -> list[Any]:
-        if isinstance(values, np.ndarray):
+        if type(values) is np.ndarray:
             return [values]
         name = f"key {key!r}: {what}"
         if isinstance(values, list | tuple):
@@ -140,6 +141,7 @@ def write(value: Any, out: Any, key: Key) -> None:
 
 def row_ids(ids: Any, key: Key) -> np.ndarray:
     """Row numbers of a pull: any shape, order and number type, as a sorted int64 array without repetition."""
+    check_bare(ids, f"key {key!r}: row_ids")
     found = np.unique(np.asarray(ids).astype(np.int64, copy=False))
     if found.ndim != 1:
         raise ArrayError(f"key {key!r}: row ids must be numbers")

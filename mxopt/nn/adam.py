@@ -37,7 +37,7 @@ class _Moments(RuleOptimizer):
         check_floats(owner, "(0, 1)", beta1=beta1, beta2=beta2)
         check_floats(owner, "(0, inf)", eps=eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        self._reals = [np.float64 if p.dtype == np.float64 else np.float32 for p in self.parameters]
+        self._reals = [np.float64 if p.dtype.itemsize == 8 else np.float32 for p in self.parameters]
 
     def own(self) -> Sequence[type[np.floating]]:
         """The type of each parameter's arithmetic."""

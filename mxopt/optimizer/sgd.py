@@ -194,7 +194,7 @@ class SGLD(UnsignedRate):
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
         tensors = super()._tensors(indices, *arguments)
         for index, tensor in zip(indices, tensors, strict=True):
-            dtype = np.float64 if tensor.weight.dtype == np.float64 else np.float32
+            dtype = np.float64 if tensor.weight.dtype.itemsize == 8 else np.float32
             tensor.states = (Noise(tensor.weight.shape, dtype, index, partial(self._stream, index)),)
         return tensors
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.device import is_cupy, library_of, on_device_of, to_host
+from mxopt.device import check_bare, is_cupy, library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
 from mxopt.sparse.array import RowSparse
 
@@ -64,6 +64,7 @@ def row_sparse_array(arg: Any, shape: Sequence[int] | None = None, dtype: Any = 
         data, indices, shape = _parts(arg, shape)
     if is_cupy(indices) and not is_cupy(data):
         raise ArrayTypeError("row_sparse_array: the indices are on a GPU, the data is not")
+    check_bare(indices, "row_sparse_array: the indices")
     library, place = library_of(data), data
     data, indices = _array(data), to_host(indices)
     if indices.size == 0:
@@ -131,6 +132,7 @@ def _of_torch(torch: Any, tensor: Any, shape: tuple[int, ...]) -> tuple[Any, np.
 
 def _array(x: Any) -> Any:
     """`x` as an array; lists are float32, as in MXNet."""
+    check_bare(x, "row_sparse_array: the data")
     if hasattr(x, "dtype"):
         return library_of(x).asarray(x)
     return np.asarray(x, np.float32)

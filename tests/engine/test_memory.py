@@ -134,3 +134,34 @@ def test_plans_hold_on_to_no_weight_and_no_gradient() -> None:
         seen = weakref.ref(weight), weakref.ref(grad)
         del weight, grad
         assert [ref() for ref in seen] == [None, None], row
+
+
+WITHOUT_MEMORY = """
+import resource
+import numpy as np, mxopt
+
+def updaters():
+    return [mxopt.get_updater(mxopt.create("adam")), mxopt.get_updater(mxopt.create("sgd", momentum=0.9))]
+
+for updater in updaters():
+    updater(0, np.ones(9, np.float32), np.ones(9, np.float32))
+weight, grad = np.ones(10_000_000, np.float32), np.ones(10_000_000, np.float32)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + 30_000_000, -1))
+for updater in updaters():
+    for arguments in ((0, grad, weight), ([0, 1], [grad, grad], [weight, weight])):
+        try:
+            updater(*arguments)
+        except MemoryError as error:
+            assert "40000000 bytes" in str(error)
+        else:
+            raise AssertionError("there was memory")
+        assert updater.optimizer.num_update == 0 and not updater.states and (weight == 1).all()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_no_memory_for_states_is_a_memory_error_and_nothing_has_changed() -> None:
+    command, folder = [sys.executable, "-c", WITHOUT_MEMORY], Path(mxopt.__file__).parent.parent
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert result.returncode == 0, result.stderr

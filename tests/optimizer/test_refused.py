@@ -63,7 +63,6 @@ PAIRS: dict[str, tuple[Callable[[], tuple[Any, Any]], type, str]] = {
     "integer weight": (lambda: (np.ones((4, 3), np.int32), grad()), ArrayTypeError, "int32"),
     "complex weight": (lambda: (np.ones((4, 3), np.complex64), grad()), ArrayTypeError, "complex64"),
     "weight of objects": (lambda: (np.ones((4, 3), object), grad()), ArrayTypeError, "object"),
-    "foreign byte order": (lambda: (np.ones((4, 3), ">f4"), grad()), ArrayTypeError, ">f4"),
     "integer gradient": (lambda: (grad(), np.ones((4, 3), np.int64)), ArrayTypeError, "int64"),
     "wider gradient": (lambda: (grad(), np.ones((4, 3), np.float64)), ArrayTypeError, "float64"),
     "gradient elsewhere": (lambda: (grad(), Elsewhere()), ArrayTypeError, "Elsewhere.*GPU"),

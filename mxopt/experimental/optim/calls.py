@@ -127,7 +127,7 @@ class ListCalls:
 
     def _rows(self, batch: _Batch) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
         """The distinct rows of hyper-parameters, for each parameter which row is its own, and what each hands on."""
-        real = np.float64 if batch.weights[0].dtype == np.float64 else np.float32
+        real = np.float64 if batch.weights[0].dtype.itemsize == 8 else np.float32
         slots = batch.slots
         kinds, which = distinct(
             [

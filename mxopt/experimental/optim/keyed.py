@@ -236,7 +236,7 @@ class _Call:
         counts = keyed._index_update_count
         kinds, which = distinct(
             [
-                [np.float64 if weight.dtype == np.float64 else np.float32 for weight in self.weights],
+                [np.float64 if weight.dtype.itemsize == 8 else np.float32 for weight in self.weights],
                 [counts[index] - 1 for index in indices],
                 [float(s[-1]) for s in self.states] if model.carried else [model.first_carry] * len(indices),
                 [keyed._multiplier("lr_mult", index) for index in indices],
