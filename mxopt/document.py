@@ -14,11 +14,13 @@ import contextlib
 import errno
 import hashlib
 import math
+import mmap
 import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,55 @@ def dump_document(content: dict[str, Any]) -> bytes:
     return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
 
 
+@dataclass(frozen=True)
+class ArrayInfo:
+    """An array in a document, without its values: the name of its dtype, its shape, its size in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What `describe` found: the content with an `ArrayInfo` for each array, the file's size and format version."""
+
+    content: dict[str, Any]
+    nbytes: int
+    version: int
+
+
 def load_document(document: bytes) -> dict[str, Any]:
     """The content of a document. Raises StatesError where it is damaged, foreign or of another version."""
-    view = memoryview(document).cast("B")
+    return _read(memoryview(document).cast("B"), _copied)
+
+
+def describe(path: str | os.PathLike[str]) -> Described:
+    """What is in a file of states. Its checksum is verified, but no array is loaded.
+
+    Raises StatesError where it is damaged, foreign or of another version, OSError where it can't be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < PREFIX.size:  # and an empty file can't be mapped
+            return Described(load_document(file.read()), size, VERSION)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
+            return Described(_read(view, _info), size, VERSION)
+
+
+def _copied(data: memoryview, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _info(data: memoryview, dtype: np.dtype, shape: list[int]) -> ArrayInfo:
+    return ArrayInfo(NAMES[dtype.newbyteorder("=")], tuple(shape), len(data))
+
+
+def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], Any]) -> dict[str, Any]:
+    """The content of a document, with what `array` makes of each array's bytes."""
     if len(view) < PREFIX.size:
         raise StatesError(f"these are no mxopt states: {len(view)} bytes, fewer than the {PREFIX.size} of the prefix")
     magic, version, length, digest = PREFIX.unpack_from(view)
@@ -61,20 +109,23 @@ def load_document(document: bytes) -> dict[str, Any]:
         raise StatesError(f"the states are of format version {version}, this mxopt reads version {VERSION}")
     if length > len(view) - PREFIX.size:
         raise StatesError(f"the states are cut off: a header of {length} bytes, {len(view) - PREFIX.size} are there")
-    header, data = view[PREFIX.size : PREFIX.size + length], view[PREFIX.size + length :]
-    if _digest(header, [data]) != digest:
-        raise StatesError("the states are damaged: their checksum is wrong")
+    with view[PREFIX.size : PREFIX.size + length] as header, view[PREFIX.size + length :] as data:
+        if _digest(header, [data]) != digest:
+            raise StatesError("the states are damaged: their checksum is wrong")
+        content = _content(header, data, array)
+    if not isinstance(content, dict):
+        raise StatesError("the states' header holds no map")
+    return content
+
+
+def _content(header: memoryview, data: memoryview, array: Callable[..., Any]) -> Any:
     try:
-        header = msgspec.msgpack.decode(header)
-        loaded = list(_arrays(header["arrays"], data))
-        content = _decode(header["content"], loaded)
+        decoded = msgspec.msgpack.decode(header)
+        return _decode(decoded["content"], list(_arrays(decoded["arrays"], data, array)))
     except StatesError:
         raise
     except Exception as error:  # of many kinds; with a right checksum it is a writer's mistake
         raise StatesError(f"the states' header can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise StatesError("the states' header holds no map")
-    return content
 
 
 def _name(array: np.ndarray) -> str:
@@ -89,7 +140,7 @@ def _digest(header: Any, data: Iterable[Any]) -> bytes:
     return digest.digest()
 
 
-def _arrays(described: Any, data: memoryview) -> Iterable[np.ndarray]:
+def _arrays(described: Any, data: memoryview, array: Callable[..., Any]) -> Iterable[Any]:
     at = 0
     for name, shape in described:
         if name not in DTYPES or any(not isinstance(n, int) or n < 0 for n in shape):
@@ -97,8 +148,8 @@ def _arrays(described: Any, data: memoryview) -> Iterable[np.ndarray]:
         size = math.prod(shape) * DTYPES[name].itemsize
         if size > len(data) - at:
             raise StatesError(f"the states are cut off: an array needs {size} bytes, {len(data) - at} are there")
-        array = np.frombuffer(data[at : at + size], DTYPES[name]).reshape(shape)
-        yield array.astype(DTYPES[name].newbyteorder("="))
+        with data[at : at + size] as part:
+            yield array(part, DTYPES[name], shape)
         at += size
     if at != len(data):
         raise StatesError(f"the states have {len(data) - at} bytes too many")
@@ -124,7 +175,7 @@ def _encode(x: Any, found: list[np.ndarray]) -> Any:
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
 
 
-def _decode(x: Any, loaded: list[np.ndarray]) -> Any:
+def _decode(x: Any, loaded: list[Any]) -> Any:
     if not isinstance(x, list):
         if x is not None and not isinstance(x, PLAIN):
             raise StatesError(f"a {type(x).__name__} where none belongs")

@@ -39,9 +39,11 @@ def optimizer_config(optimizer: Optimizer) -> dict[str, Any]:
 
 def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
     """The optimizer that a config describes. Raises StatesError where it can't be made."""
+    if not isinstance(config, Mapping):
+        raise StatesError(f"an optimizer's config is a dict, not {config!r:.80}")
     unknown = config.keys() - ENTRIES
     if unknown:
-        raise StatesError(f"an optimizer's config has no entry {min(unknown)!r}")
+        raise StatesError(f"an optimizer's config has no entry {min(map(str, unknown))!r}")
     try:
         klass, arguments = Optimizer.registry.find(config), dict(config["arguments"])
         scheduler, rate = _make_scheduler(config["scheduler"]), arguments.get("learning_rate")

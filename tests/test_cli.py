@@ -1,0 +1,74 @@
+"""The command `mxopt`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt.cli import main
+from mxopt.document import dump_document, write_file
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mxopt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+
+
+def test_info_names_what_a_report_needs() -> None:
+    done = run("info", MXOPT_ENGINE="numpy", MXOPT_NUM_THREADS="3", DMLC_ROLE="server")  # and it runs no server
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in done.stdout.splitlines()}
+    assert rows["mxopt"].startswith(mxopt.__version__)
+    assert rows["numpy"] == np.__version__
+    assert (rows["engine"], rows["threads"].split()[0], rows["DMLC_ROLE"]) == ("numpy", "3", "server")
+    assert {"Python", "system", "llvmlite", "LLVM", "processor", "libzmq", "cupy", "torch", "GPUs"} <= rows.keys()
+
+
+def test_states_lists_arrays_counts_and_the_optimizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    updater = mxopt.get_updater(mxopt.create("adam", learning_rate=0.25))
+    updater("fc", np.ones((3, 2), np.float32), np.ones((3, 2), np.float32))
+    path = tmp_path / "adam.states"
+    write_file(path, updater.get_states(dump_optimizer=True))
+    assert main(["states", str(path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["states/fc/0", "float32", "(3,", "2)"] in lines
+    assert ["counts/num_update", "1"] in lines
+    assert ["optimizer/arguments/learning_rate", "0.25"] in lines
+    assert ["arrays", "2,", "48", "bytes"] in lines
+
+
+def test_states_loads_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "x", dump_document({"big": np.ones(1000, np.float32)}))
+    monkeypatch.setattr(np, "frombuffer", None)
+    assert main(["states", str(tmp_path / "x")]) == 0
+
+
+def test_what_is_no_file_of_states_is_said_in_one_line(tmp_path: Path) -> None:
+    good = dump_document({"w": np.ones(3)})
+    for content, says in (
+        (b"", "no mxopt states: 0 bytes"),
+        (b"root:x:0:0" * 9, "they begin with b'root:x:0'"),
+        (good[:-3], "checksum is wrong"),
+        (good[:60], "cut off"),
+    ):
+        (tmp_path / "x").write_bytes(content)
+        done = run("states", str(tmp_path / "x"))
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert done.stderr.startswith(f"mxopt: {tmp_path / 'x'}: ")
+        assert len(done.stderr.splitlines()) == 1
+    done = run("states", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (1, f"mxopt: {tmp_path / 'none'}: No such file or directory\n")
+
+
+def test_version_and_unknown_commands() -> None:
+    assert run("--version").stdout == f"mxopt {mxopt.__version__}\n"
+    done = run("stats")
+    assert done.returncode == 2
+    assert "choose from" in done.stderr
