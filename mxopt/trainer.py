@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mxopt import settings
 from mxopt.document import write_file
@@ -20,6 +23,8 @@ from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
 from mxopt.parameter import Parameter
 from mxopt.sparse import RowSparse
+
+_owners: WeakKeyDictionary[Any, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
 
 
 class Trainer:
@@ -46,7 +51,9 @@ class Trainer:
     Raises
     ------
     ValueError
-        `params` are no parameters, or the store can't do what is asked.
+        `params` are no parameters, the store can't do what is asked, or optimizer or store are another Trainer's.
+
+    A parameter that stands twice among `params` counts once, with a warning.
     """
 
     def __init__(
@@ -58,6 +65,8 @@ class Trainer:
         compression_params: Mapping[str, Any] | None = None,
         update_on_kvstore: bool | None = None,
     ) -> None:
+        self._claim(optimizer, "its update counts and multipliers")
+        self._claim(kvstore, "its keys")
         self._params = _listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
@@ -83,6 +92,18 @@ class Trainer:
         self._ready = self._stepped = False
         for param in self._params:
             param.keepers.add(self)
+
+    def _claim(self, thing: Any, what: str) -> None:
+        """Makes an optimizer, or a store that can have one, this Trainer's own."""
+        if isinstance(thing, KVStoreBase) and not thing.is_capable("optimizer"):
+            return  # it keeps nothing of a Trainer
+        if isinstance(thing, KVStoreBase | Optimizer | experimental.Optimizer):
+            owner = _owners.get(thing, lambda: None)()
+            if owner is not None:
+                raise ArgumentError(
+                    f"the {type(thing).__name__} is another Trainer's already, and so are {what}: give each a new one"
+                )
+            _owners[thing] = weakref.ref(self)
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -243,14 +264,16 @@ class Trainer:
             store = None if asked.lower() in LOCAL else create(asked)
         elif asked is not None and not isinstance(asked, KVStoreBase):
             raise TypeError(f"kvstore must be a name or a store, got {asked!r}")
-        self._kvstore = store
+        updates = False
         if store is not None:
-            self._update_on_kvstore = self._where(store, update)
+            updates = self._where(store, update)
+            store.check_new(range(len(self._params)))
             if self._compression_params:
                 store.set_gradient_compression(self._compression_params)
-            if self._update_on_kvstore:
+            if updates:
                 store.set_optimizer(self._optimizer)
             self._broadcast(store)
+        self._kvstore, self._update_on_kvstore = store, updates
         for param in self._params:
             param.held = True
         self._ready = True
@@ -338,7 +361,11 @@ def _listed(params: Any) -> list[Parameter]:
             raise ArgumentError(
                 f"params must be a list or dict of Parameter or of arrays, got a {type(param).__name__} at {k}"
             ) from error
-    return found
+    once = list({id(param): param for param in found}.values())
+    if len(once) < len(found):
+        twice = ", ".join(sorted({repr(p.name) for p in once if sum(p is each for each in found) > 1}))
+        warnings.warn(f"parameters that stand twice among params are updated once: {twice}", stacklevel=3)
+    return once
 
 
 def _in_order_of(optimizer: experimental.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:

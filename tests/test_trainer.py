@@ -226,3 +226,75 @@ def test_what_cannot_be_is_refused():
 def test_a_store_without_optimizer_only_sums():
     params, trainer = made(kvstore=kvstore.create("teststore"))
     assert steps(params, trainer) == steps(*made(kvstore=None))
+
+
+def two() -> list[Parameter]:
+    """Two parameters with gradients."""
+    params = [Parameter(np.zeros(2, np.float32), name=name) for name in "ab"]
+    for param in params:
+        param.grad = np.ones(2, np.float32)
+    return params
+
+
+@pytest.mark.parametrize("experimental", [False, True])
+def test_an_optimizer_has_one_trainer(experimental):
+    a, b = two()
+    optimizer = optim.Adam([a]) if experimental else mxopt.create("adam")
+    trainer = Trainer([a], optimizer)
+    trainer.step(1)
+    before = a.value.copy()
+    with pytest.raises(ValueError, match="Adam is another Trainer's already"):
+        Trainer([a] if experimental else {"renamed": b}, optimizer)
+    if not experimental:
+        assert optimizer.param_dict == {0: a}
+    assert np.array_equal(a.value, before)
+    assert trainer.optimizer is optimizer
+    del trainer
+    assert Trainer([a], optimizer).optimizer is optimizer  # whose Trainer is gone
+
+
+@pytest.mark.parametrize("update_on_kvstore", [True, False])
+def test_a_store_has_one_trainer(update_on_kvstore):
+    a, b = two()
+    store = kvstore.create("local")
+    first = Trainer([a], "sgd", {"learning_rate": 1.0}, kvstore=store, update_on_kvstore=update_on_kvstore)
+    with pytest.raises(ValueError, match="KVStore is another Trainer's already"):
+        Trainer([b], "adam", kvstore=store, update_on_kvstore=update_on_kvstore)
+    first.step(1)
+    assert a.value.tolist() == [-1, -1]
+    sums = kvstore.create("teststore")  # keeps nothing: any number may sum with it
+    for param in (a, b):
+        Trainer([param], "sgd", kvstore=sums).step(1)
+
+
+@pytest.mark.parametrize("key", [1, "w"])
+def test_a_store_that_has_the_keys_already_is_left_as_it_is(key):
+    store = kvstore.create("local")
+    store.init(key, np.zeros(2, np.float32))
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+    with pytest.raises(kvstore.base.KVStoreError, match="key"):
+        Trainer(two(), "adam", kvstore=store, update_on_kvstore=True).step(1)
+    store.push(key, np.ones(2, np.float32))
+    out = np.zeros(2, np.float32)
+    store.pull(key, out)
+    assert out.tolist() == [-1, -1]  # by its own optimizer, and the first update
+
+
+def test_init_of_several_keys_takes_all_or_none():
+    store = kvstore.create("local")
+    store.init(1, np.zeros(1, np.float32))
+    with pytest.raises(kvstore.base.KVStoreError, match="key 1 is initialised already"):
+        store.init([0, 1], [np.zeros(1, np.float32)] * 2)
+    store.init(0, np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_a_parameter_that_stands_twice_is_updated_once(options):
+    if options.get("kvstore") == "store":
+        options = {**options, "kvstore": kvstore.create("local")}
+    a, b = two()
+    with pytest.warns(UserWarning, match="updated once: 'a'"):
+        trainer = Trainer([a, b, a], "sgd", {"learning_rate": 1.0}, **options)
+    assert trainer.parameters == [a, b]
+    trainer.step(1)
+    assert [p.value.tolist() for p in (a, b)] == [[-1, -1]] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 from mxopt.engine import arrays
@@ -31,6 +32,10 @@ class KVStoreBase:
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """Writes the value of rank 0 to `out` of all ranks."""
         raise NotImplementedError(f"{type(self).__name__} doesn't define broadcast")
+
+    def check_new(self, keys: Iterable[int | str]) -> None:
+        """Raises where `broadcast` of these keys would, since the store has a value of one already. A store of one's
+        own need not define this."""
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """Sums `value` over all ranks and writes what the store makes of it to `out`, or to `value` without it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,10 @@ class DistKVStore(KVStoreBase):
                     message = m.Init(0, key, dtype, shape, list(array.shape), stripe.start, stripe.step, piece, [frame])
                     self._connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
         self._connections.wait(call, f"init of {len(pairs)} keys")
+
+    def check_new(self, keys: Iterable[int | str]) -> None:
+        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
+        self._held.keys.check_new(keys)
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Sends gradients, and returns without waiting for the round; the arrays may be changed at once.

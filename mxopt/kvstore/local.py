@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,14 @@ class KVStore(KVStoreBase):
         Raises KVStoreError for a key that has a value already.
         """
         pairs = self._keys.pairs(key, value)
+        self.check_new([name for name, _ in pairs])
         for name, (first, *_) in pairs:
             self._keys.add(name)
             self._values[name] = _stored(first)
+
+    def check_new(self, keys: Iterable[int | str]) -> None:
+        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
+        self._keys.check_new(keys)
 
     def push(self, key: Any, value: Any, priority: int = 0) -> None:
         """Sums the values of each key; the sum replaces the key's value, or updates it where an optimizer is set.

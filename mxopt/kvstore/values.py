@@ -54,10 +54,15 @@ class Keys:
             return sorted(pairs, key=lambda pair: pair[0])
         return sorted(pairs, key=lambda pair: self.order[pair[0]])
 
+    def check_new(self, keys: Iterable[Any]) -> None:
+        """Raises KVStoreError where one of the keys is initialised already, or is of another type than the store's."""
+        for key in keys:
+            if self._key(key) in self.order:
+                raise KVStoreError(f"key {key!r} is initialised already (duplicate init)")
+
     def add(self, key: Key) -> None:
         """Notes a new key. Raises KVStoreError where it is initialised already."""
-        if key in self.order:
-            raise KVStoreError(f"key {key!r} is initialised already (duplicate init)")
+        self.check_new([key])
         self.kind = type(key)
         self.order[key] = len(self.order)
 
