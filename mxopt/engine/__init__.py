@@ -3,11 +3,11 @@ reference, where `MXOPT_ENGINE` or `use_engine` says so."""
 
 from mxopt.engine.choice import engine_in_use, use_engine
 from mxopt.engine.plan import Plan
-from mxopt.engine.plans import Plans
+from mxopt.engine.steps import Steps
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import get_num_threads, set_num_threads
 
-__all__ = ["Plan", "Plans", "Tensor", "engine_in_use", "get_num_threads", "set_num_threads", "use_engine"]
+__all__ = ["Plan", "Steps", "Tensor", "engine_in_use", "get_num_threads", "set_num_threads", "use_engine"]
 
 
 def __dir__() -> list[str]:

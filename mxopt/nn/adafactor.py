@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.batches import Batch
 from mxopt.nn.checks import check_bools, check_floats, check_numbers, check_range
-from mxopt.nn.parameters import ParameterTuple, zeros
+from mxopt.nn.parameters import ParameterTuple, Slot, zeros
 from mxopt.nn.ruled import Kind, RuleOptimizer
 from mxopt.parameter import Parameter
 from mxopt.rules import mindspore
@@ -93,56 +92,57 @@ class AdaFactor(RuleOptimizer):
         else:
             self.rule = mindspore.adafactor
             self.keep()
-        self.exp_avg_sq_row, self.exp_avg_sq_col, self.exp_avg_sq = map(
-            ParameterTuple, zip(*(_second_moments(p) for p in self.parameters), strict=True)
-        )
-        self._sizes = [math.prod(p.shape) or 1 for p in self.parameters]
-        self._renewed: dict[int, list[Any]] = {}
+        moments = ([Parameter(x, s.parameter.name) for x in s.states[-3:]] for s in self._slots)
+        self.exp_avg_sq_row, self.exp_avg_sq_col, self.exp_avg_sq = map(ParameterTuple, zip(*moments, strict=True))
 
-    def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
-        t = self.global_step + 1
+    def new_states(self, parameter: Parameter, lr: float) -> tuple[Any, ...]:
+        """The rule's, then the second moment: row, column and whole, of one element where it is not needed."""
+        shape = parameter.shape
+        shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
+        return (*super().new_states(parameter, lr), *(zeros(s, parameter.value) for s in shapes))
+
+    def own(self, parameter: Parameter) -> int:
+        """The number of elements."""
+        return math.prod(parameter.shape) or 1
+
+    def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
+        t, lr = self.global_step + 1, kind.lr
         if self.relative_step:
             lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
         smallest = self.eps[1] if self.scale_parameter else math.nan
-        row = (lr, wd, 1.0, math.inf, own, smallest, self.clip_threshold)
+        row = (lr, kind.wd, 1.0, math.inf, kind.own, smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
 
-    def own(self) -> Sequence[int]:
-        """The number of elements of each parameter."""
-        return self._sizes
+    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[..., object]) -> None:
+        renewed: list[tuple[Any, Any]] = []  # second moments, which are stored with the step
+        self._renewed = renewed
 
-    def _needs(self, kind: Kind, decay: float, sparse: bool) -> bool:
+        def store(*counted: Any) -> None:
+            for state, value in renewed:
+                state[...] = value
+            count(*counted)
+
+        super().apply(key, slots, grads, store)
+
+    def _needs(self, kind: Kind, sparse: bool) -> bool:
         return True
 
-    def _prepared(self, k: int, grad: Any, kind: Kind, decay: float) -> Any:
-        """The gradient over the root of its second moment, which `_commit` stores."""
-        grad = super()._prepared(k, grad.todense() if isinstance(grad, RowSparse) else grad, kind, decay)
+    def _prepared(self, slot: Slot, grad: Any, kind: Kind) -> Any:
+        """The gradient over the root of its second moment."""
+        grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, kind)
         kept = 1 - (self.global_step + 1) ** -self.decay_rate
+        row, column, whole = slot.states[-3:]
 
-        def mean(state: ParameterTuple, values: Any) -> Any:
-            return kept * state[k].value + (1 - kept) * values
+        def mean(state: Any, values: Any) -> Any:
+            new = kept * state + (1 - kept) * values
+            self._renewed.append((state, new))
+            return new
 
         square = grad * grad
         square += self.eps[0]
         if grad.ndim < 2:
-            root = mean(self.exp_avg_sq, square)
-            self._renewed[k] = [(self.exp_avg_sq, root)]
+            root = mean(whole, square)
         else:
-            row = mean(self.exp_avg_sq_row, square.mean(-1))
-            column = mean(self.exp_avg_sq_col, square.mean(-2))
-            self._renewed[k] = [(self.exp_avg_sq_row, row), (self.exp_avg_sq_col, column)]
+            row, column = mean(row, square.mean(-1)), mean(column, square.mean(-2))
             root = (row / row.mean(-1, keepdims=True))[..., None] * column[..., None, :]
         return grad / root**0.5
-
-    def _commit(self, positions: Batch) -> None:
-        for k in positions:
-            for state, value in self._renewed.pop(k):
-                state[k].value[...] = value
-
-
-def _second_moments(parameter: Parameter) -> tuple[Parameter, Parameter, Parameter]:
-    """Row, column and whole; one element where it is not needed."""
-    shape = parameter.shape
-    shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
-    row, column, whole = (Parameter(zeros(s, parameter.value), parameter.name) for s in shapes)
-    return row, column, whole

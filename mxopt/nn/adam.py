@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from mxopt.errors import ArgumentError, ArgumentKeyError, nearest
 from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.ruled import RuleOptimizer
+from mxopt.parameter import Parameter
 from mxopt.rules import adam, mindspore, pytorch
 
 
@@ -37,11 +37,10 @@ class _Moments(RuleOptimizer):
         check_floats(owner, "(0, 1)", beta1=beta1, beta2=beta2)
         check_floats(owner, "(0, inf)", eps=eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        self._reals = [np.float64 if p.dtype.itemsize == 8 else np.float32 for p in self.parameters]
 
-    def own(self) -> Sequence[type[np.floating]]:
-        """The type of each parameter's arithmetic."""
-        return self._reals
+    def own(self, parameter: Parameter) -> type[np.floating]:
+        """The type of the parameter's arithmetic."""
+        return np.float64 if parameter.dtype.itemsize == 8 else np.float32
 
     def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
         """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5 off, and with

@@ -11,7 +11,7 @@ from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn.checks import check_bools, check_floats
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import Kind, RuleOptimizer
 from mxopt.rules import adaptive, mindspore, pytorch
 
 NOT_ZERO = 1e-30  # added to a root that could be 0 where the gradient is; no other root feels it
@@ -225,6 +225,6 @@ class FTRL(RuleOptimizer):
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
         return lr, self.l1, 0.0 if self.lr_power == -0.5 else -self.lr_power
 
-    def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
-        rate, _, *rest = super()._row(lr, wd, ready, own)
+    def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
+        rate, _, *rest = super()._row(kind, ready)
         return (rate, 2 * self.l2, *rest)

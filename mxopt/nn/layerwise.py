@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mxopt.engine import Steps, Tensor
+from mxopt.engine.steps import run
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
-from mxopt.nn.batches import Batches
 from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.optimizer import Optimizer
 from mxopt.parameter import Parameter, name_of
@@ -106,22 +107,27 @@ class LARS(Optimizer):
         self.opt, self.use_clip = inner, use_clip
         self.epsilon, self.coefficient = epsilon, coefficient
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
-        self._scaled = [(p.value,) for p in self.parameters.clone("scaled")]  # the gradients handed on
-        self._batches = Batches(self._slots, self._scaled)
+        self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients handed on
+        self._steps = Steps()
 
     def construct(self, gradients: Any) -> Any:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
         given = g.as_arrays(self._checked(gradients), self._slots)
         grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in given]
         positions = tuple(k for k in self._adapted if grads[k] is not None)
-        plans = self._batches.plans(mindspore.lars_gradient, False, positions, grads)
-        own = math.inf, self.coefficient, self.epsilon, float(self.use_clip)
-        rates, decays = self._rates(), self._decays()
+        slots, mine = [self._slots[k] for k in positions], [grads[k] for k in positions]
+        weights, scaled = [slot.parameter.value for slot in slots], [self._scaled[k] for k in positions]
+        rule, rates, decays = mindspore.lars_gradient, self._rates(), self._decays()
+        calls = self._steps.find(positions, rule, False, weights, mine, scaled)
+        if calls is None and positions:
+            each = zip(slots, weights, mine, scaled, strict=True)
+            tensors = [Tensor(slot.where, weight, grad, (state,)) for slot, weight, grad, state in each]
+            calls = self._steps.make(positions, rule, False, tensors, scaled)
+        own = 1 / self.loss_scale, math.inf, self.coefficient, self.epsilon, float(self.use_clip)
         handed = list(self.scale_grad(grads))
-        for batch, plan in plans:
-            plan.run([(rates[k], decays[k], 1 / self.loss_scale, *own) for k in batch], range(len(batch)))
-            for k in batch:
-                handed[k] = self._scaled[k][0]
+        run(calls or [], [(rates[k], decays[k], *own) for k in positions], range(len(positions)))
+        for k in positions:
+            handed[k] = self._scaled[k]
         return self.opt(handed)
 
     def state_dict(self) -> dict[str, Any]:

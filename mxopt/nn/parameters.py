@@ -68,9 +68,12 @@ class Listed(LearningRateSchedule):
         return float(self.values[global_step])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Slot:
-    """One parameter: `given` is what the caller handed over, `where` what errors call it."""
+    """One parameter: `given` is what the caller handed over, `where` what errors call it.
+
+    `states` are the arrays kept for it. `own` is what its scalars follow from beside learning rate and step.
+    """
 
     parameter: Parameter
     given: Any
@@ -78,6 +81,8 @@ class Slot:
     rate: Rate
     decay: Decay
     centralized: bool = False
+    states: tuple[Any, ...] = ()
+    own: Any = None
 
 
 def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:

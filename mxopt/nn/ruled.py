@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from operator import attrgetter
+from collections.abc import Callable, Hashable
+from functools import partial
+from itertools import compress
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from mxopt.engine import Tensor
+from mxopt.engine import Steps, Tensor
+from mxopt.engine.steps import Call, distinct, run
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn import gradients as g
-from mxopt.nn.batches import Batch, Batches
 from mxopt.nn.optimizer import TARGETS, Optimizer
+from mxopt.nn.parameters import ParameterTuple, Slot, zeros
+from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 Row = tuple[float, ...]
 
-_marks = attrgetter("requires_grad", "lr_mult", "wd_mult")
-
 
 class Kind(NamedTuple):
-    """What the hyper-parameters of a parameter follow from."""
+    """What the hyper-parameters of a parameter follow from: its rate and weight decay at this step, and more."""
 
-    rate: int  # the `id` of the slot's
-    decay: int
+    lr: float
+    wd: float
     centralized: bool
     own: Any
-    requires_grad: bool
-    lr_mult: float
-    wd_mult: float
 
 
 class RuleOptimizer(Optimizer):
@@ -53,25 +51,31 @@ class RuleOptimizer(Optimizer):
         """
         raise NotImplementedError(f"{type(self).__name__} must define scalars")
 
-    def own(self) -> Sequence[Any]:
-        """For each parameter what `scalars` depends on beside learning rate and step; the same list while it stays."""
-        return self._nothing
+    def own(self, parameter: Parameter) -> Any:
+        """What `scalars` depends on for a parameter beside learning rate and step: anything hashable."""
 
-    def keep(self, **states: float | Sequence[float]) -> None:
-        """Makes the rule's states, in its order: attributes of these names, filled with a number (or one for each
-        parameter). float32 for 16-bit parameters."""
-        for name, value in states.items():
-            state = self.parameters.clone(name)
-            values = value if isinstance(value, Sequence) else [value] * len(state)
-            for parameter, x in zip(state, values, strict=True):
-                parameter.value[...] = x
-            setattr(self, name, state)
-        kept, count = [getattr(self, name) for name in states], len(self.parameters)
-        self._batches = Batches(self._slots, [tuple(state[k].value for state in kept) for k in range(count)])
-        self._nothing, self._everything = [None] * count, tuple(range(count))
-        self._known: tuple[Any, ...] = (None, None, None)
-        self._kinds: list[Kind] = []
-        self._which: list[int] = []
+    def next_own(self, kind: Kind) -> Any:
+        """What `own` is after this step of a parameter; None where it stays."""
+
+    def keep(self, **states: float | Callable[[float], float]) -> None:
+        """Makes the rule's states, in its order: attributes of these names, filled with a number, or with what a
+        function makes of the parameter's learning rate. float32 for 16-bit parameters."""
+        self._first = states
+        self.steps = Steps()
+        for slot, lr in zip(self._slots, self._rates(), strict=True):
+            slot.states, slot.own = self.new_states(slot.parameter, lr), self.own(slot.parameter)
+        for k, name in enumerate(states):
+            pairs = [(slot.states[k], slot.parameter.name) for slot in self._slots]
+            setattr(
+                self, name, ParameterTuple(Parameter(x, f"{name}.{whose}" if whose else name) for x, whose in pairs)
+            )
+
+    def new_states(self, parameter: Parameter, lr: float) -> tuple[Any, ...]:
+        """The states of a parameter whose first learning rate is `lr`."""
+        found = tuple(zeros(parameter.shape, parameter.value) for _ in self._first)
+        for state, value in zip(found, self._first.values(), strict=True):
+            state[...] = value(lr) if callable(value) else value
+        return found
 
     def construct(self, gradients: Any) -> bool:
         """Updates all parameters in place, and returns True.
@@ -87,70 +91,96 @@ class RuleOptimizer(Optimizer):
         ArrayError
             A gradient doesn't fit its parameter. Nothing has been changed then, and the message names it.
         """
-        grads = g.as_arrays(self._checked(gradients), self._slots)
-        self._sort()
-        kinds, which, positions, ready = self._kinds, self._which, self._everything, set[int]()
-        rates_now, decays_now = self._rates_now(), self._decays_now()
-        rates = [rates_now[kind.rate] * kind.lr_mult for kind in kinds]
-        decays = [decays_now[kind.decay] * kind.wd_mult for kind in kinds]
-        as_usual = all(
-            kind.requires_grad and not self._needs(kind, decay, False)
-            for kind, decay in zip(kinds, decays, strict=True)
-        )
-        if not as_usual or set(map(type, grads)) != {np.ndarray}:
-            positions = tuple(k for k in positions if grads[k] is not None and kinds[which[k]].requires_grad)
-            for k in positions:
-                kind, decay = kinds[which[k]], decays[which[k]]
-                if self._needs(kind, decay, isinstance(grads[k], RowSparse)):
-                    grads[k] = self._prepared(k, grads[k], kind, decay)
-                    ready.add(k)
-        rows = [
-            self._row(lr, decay, is_ready, kind.own)
-            for is_ready in ((False, True) if ready else (False,))
-            for lr, decay, kind in zip(rates, decays, kinds, strict=True)
-        ]
-        numbers = [n + len(kinds) * (k in ready) for k, n in enumerate(which)] if ready else which
-        plans = self._batches.plans(self.rule, self.lazy, positions, grads)
-        self._commit(positions)
-        for batch, plan in plans:
-            plan.run(*_used(rows, [numbers[k] for k in batch] if batch != self._everything else numbers))
+        self.apply(None, self._slots, g.as_arrays(self._checked(gradients), self._slots), self._count)
         return True
 
-    def _sort(self) -> None:
-        """Finds out the distinct kinds of parameters, and which is each one's."""
-        slots, own, marks = self._slots, self.own(), list(map(_marks, self.parameters))
-        if self._known[0] is slots and self._known[1] is own and self._known[2] == marks:
+    def apply(
+        self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[[list[Slot], list[Any]], object]
+    ) -> None:
+        """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
+
+        `count(slots, owns)` is called once they are updated, with what `own` is from then on, if that changes.
+        Raises ArrayError, and changes nothing, where one can't be updated.
+        """
+        kinds_of = set(map(type, grads))
+        given = [slot.parameter.requires_grad for slot in slots]
+        if type(None) in kinds_of:
+            given = [grad is not None and needed for grad, needed in zip(grads, given, strict=True)]
+        if False in given:
+            key, slots, grads = (key, *given), list(compress(slots, given)), list(compress(grads, given))
+        if not slots:
             return
-        kinds = [Kind(id(s.rate), id(s.decay), s.centralized, o, *m) for s, o, m in zip(slots, own, marks, strict=True)]
-        number = {kind: n for n, kind in enumerate(dict.fromkeys(kinds))}
-        self._kinds, self._which = list(number), [number[kind] for kind in kinds]
-        self._known = slots, own, marks
+        kinds, which = self._kinds(slots)
+        grads, ready = self._ready(slots, grads, [kinds[k] for k in which] if len(kinds) > 1 else kinds * len(slots))
+        calls, owns = self._calls(key, slots, grads), [self.next_own(kind) for kind in kinds]
+        after = [] if owns[0] is None else [owns[k] for k in which]
+        numbers, which = distinct([which, ready])
+        rows = [self._row(kinds[k], is_ready) for k, is_ready in numbers]
+        run(calls, rows, which, partial(count, slots, after))
 
-    def _row(self, lr: float, wd: float, ready: bool, own: Any) -> Row:
+    def _count(self, slots: list[Slot], owns: list[Any]) -> None:
+        for slot, own in zip(slots, owns, strict=False):
+            slot.own = own
+
+    def _kinds(self, slots: list[Slot]) -> tuple[list[Kind], list[int]]:
+        """What distinguishes parameters, and which is each one's."""
+        params = [slot.parameter for slot in slots]
+        found, which = distinct(
+            [
+                [id(slot.rate) for slot in slots],
+                [id(slot.decay) for slot in slots],
+                [slot.centralized for slot in slots],
+                [slot.own for slot in slots],
+                [param.lr_mult for param in params],
+                [param.wd_mult for param in params],
+            ]
+        )
+        rates, decays = self._rates_now(), self._decays_now()
+        kinds = [Kind(rates[r] * lr, decays[d] * wd, centralized, own) for r, d, centralized, own, lr, wd in found]
+        return kinds, which
+
+    def _calls(self, key: Hashable, slots: list[Slot], grads: list[Any]) -> list[Call]:
+        rule, lazy, weights = self.rule, self.lazy, [slot.parameter.value for slot in slots]
+        found = self.steps.find(key, rule, lazy, weights, grads, slots)
+        if found is None:
+            tensors = [self._tensor(slot, grad) for slot, grad in zip(slots, grads, strict=True)]
+            found = self.steps.make(key, rule, lazy, tensors, slots)
+        return found
+
+    def _tensor(self, slot: Slot, grad: Any) -> Tensor:
+        return Tensor(slot.where, slot.parameter.value, grad, slot.states[: len(self.rule.states)])
+
+    def _row(self, kind: Kind, ready: bool) -> Row:
         """The hyper-parameters of a parameter, which is `ready` if its gradient has been prepared."""
-        rate, *scalars = self.scalars(lr, self.global_step + 1, own)
-        if ready and self.decay == "added to the gradient":
-            wd = 0.0
+        rate, *scalars = self.scalars(kind.lr, self.global_step + 1, kind.own)
+        wd = 0.0 if ready and self.decay == "added to the gradient" else kind.wd
         return (rate, wd, 1.0 if ready else 1 / self.loss_scale, math.inf, *scalars)
-
-    def _commit(self, positions: Batch) -> None:
-        """Called right before a step of these parameters, which nothing can refuse any more."""
 
     # Gradients that the rule can't take as they are.
 
-    def _needs(self, kind: Kind, decay: float, sparse: bool) -> bool:
+    def _ready(self, slots: list[Slot], grads: list[Any], kinds: list[Kind]) -> tuple[list[Any], list[bool]]:
+        """The gradients, those prepared that must be, and which are."""
+        if set(map(type, grads)) == {np.ndarray} and not any(self._needs(kind, False) for kind in dict.fromkeys(kinds)):
+            return grads, [False] * len(grads)
+        ready = [self._needs(kind, isinstance(grad, RowSparse)) for kind, grad in zip(kinds, grads, strict=True)]
+        found = [
+            self._prepared(slot, grad, kind) if needed else grad
+            for slot, grad, kind, needed in zip(slots, grads, kinds, ready, strict=True)
+        ]
+        return found, ready
+
+    def _needs(self, kind: Kind, sparse: bool) -> bool:
         """Whether a gradient must be prepared."""
         if self.decay == "added to the gradient" and sparse and not self.lazy:
             return True  # or all rows would be decayed, not only those with a gradient
-        return kind.centralized or (self.decay == "unknown to the rule" and decay != 0)
+        return kind.centralized or (self.decay == "unknown to the rule" and kind.wd != 0)
 
-    def _prepared(self, k: int, grad: Any, kind: Kind, decay: float) -> Any:
+    def _prepared(self, slot: Slot, grad: Any, kind: Kind) -> Any:
         """The gradient after weight decay (unless that is the rule's own), centralization and loss scale."""
-        slot = self._slots[k]
-        Tensor(slot.where, slot.parameter.value, grad, self._batches.states[k]).check(self.rule)
+        self._tensor(slot, grad).check(self.rule)
         grad = g.widened(grad)
-        if decay and self.decay != "the rule's own":
-            grad = g.decayed(grad, slot.parameter.value, decay * self.loss_scale)
+        if kind.wd and self.decay != "the rule's own":
+            grad = g.decayed(grad, slot.parameter.value, kind.wd * self.loss_scale)
         if kind.centralized:
             grad = g.centralized(grad)
         return g.scaled(grad, 1 / self.loss_scale)
@@ -167,11 +197,3 @@ class RuleOptimizer(Optimizer):
             raise ArgumentTypeError(f"{owner}: target must be a text, got {value!r}")
         if value not in TARGETS or (value != "CPU" and self.target == "CPU"):
             raise ArgumentError(f"{owner}: target must be where the parameters are, {self.target!r}, got {value!r}")
-
-
-def _used(rows: list[Row], numbers: list[int]) -> tuple[list[Row], list[int]]:
-    """The rows that are used, and their numbers."""
-    if len(rows) == 1:
-        return rows, numbers
-    used = {n: k for k, n in enumerate(dict.fromkeys(numbers))}
-    return [rows[n] for n in used], [used[n] for n in numbers]

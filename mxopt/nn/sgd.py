@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.nn.batches import Batch
 from mxopt.nn.checks import check_bools, check_floats, check_numbers
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import Kind, RuleOptimizer
 from mxopt.rules import pytorch, sgd
 
 
@@ -133,33 +132,35 @@ class ASGD(RuleOptimizer):
         super().__init__(learning_rate, params, weight_decay)
         check_floats("ASGD", "(-inf, inf)", lambd=lambd, alpha=alpha, t0=t0)
         self.lambd, self.alpha, self.t0 = lambd, alpha, t0
-        self.eta = self._rates()  # for each parameter: of the step to come
         self.keep(ax=0.0)
 
-    def own(self) -> Sequence[float]:
-        """`eta` of this step."""
-        return self.eta if self.global_step else self._rates()
+    @property
+    def eta(self) -> list[float]:
+        """The rate of the step to come, for each parameter."""
+        pairs = zip(self._slots, self._rates(), strict=True)
+        return [rate if slot.own is None else slot.own for slot, rate in pairs]
 
-    def _commit(self, positions: Batch) -> None:
-        t = self.global_step + 1
-        self.eta = [lr / (1 + self.lambd * lr * t) ** self.alpha for lr in self._rates()]
+    def next_own(self, kind: Kind) -> float:
+        """`eta` of the next step."""
+        return float(kind.lr / (1 + self.lambd * kind.lr * (self.global_step + 1)) ** self.alpha)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
-        return own, 1 / max(1.0, t - 1 - self.t0)
+        return lr if own is None else own, 1 / max(1.0, t - 1 - self.t0)
 
-    def _row(self, lr: float, wd: float, ready: bool, own: Any) -> tuple[float, ...]:
-        rate, wd, *rest = super()._row(lr, wd, ready, own)
+    def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
+        rate, wd, *rest = super()._row(kind, ready)
         return (rate, wd + self.lambd, *rest)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "eta": list(self.eta)}
+        return {**super().state_dict(), "eta": self.eta}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         eta = state_dict.get("eta", ())
-        if len(eta) != len(self.eta) or not all(isinstance(x, float) for x in eta):
-            raise StatesError(f"ASGD: eta must hold a float for each of {len(self.eta)} parameters, got {eta!r:.80}")
+        if len(eta) != len(self._slots) or not all(isinstance(x, float) for x in eta):
+            raise StatesError(f"ASGD: eta must hold a float for each of {len(self._slots)} parameters, got {eta!r:.80}")
         super().load_state_dict(state_dict)
-        self.eta = list(eta)
+        for slot, own in zip(self._slots, eta, strict=True):
+            slot.own = own if self.global_step else None
 
 
 class Rprop(RuleOptimizer):
@@ -205,7 +206,7 @@ class Rprop(RuleOptimizer):
         if step_sizes[0] > step_sizes[1]:
             raise ArgumentError(f"Rprop: step_sizes must ascend, got {step_sizes!r}")
         self.etas, self.step_sizes = etas, step_sizes
-        self.keep(prev=0.0, step_size=self._rates())
+        self.keep(prev=0.0, step_size=float)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
         return (lr, *self.etas, *self.step_sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class LARS(MomentumOptimizer):
     def rule(self) -> Rule:
         return layerwise.lars_momentum if self.has_velocity else layerwise.lars
 
-    def groups(self, indices: Sequence[Index]) -> Iterable[Any]:
+    def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
         return [(self._exempt(index), self.previous_lr.get(index)) for index in indices]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:

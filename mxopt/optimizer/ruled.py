@@ -7,18 +7,15 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mxopt import settings
-from mxopt.engine import Plan, Plans, Tensor, arrays, engine_in_use
+from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
+from mxopt.engine.steps import distinct, run
 from mxopt.errors import ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.rules.rule import Rule
-
-LIST_PLANS = 8  # plans kept for lists of tensors; there is one for each single tensor
-
 
 _NO_PLAN = (None, None)
 
@@ -41,7 +38,7 @@ class RuleOptimizer(Optimizer):
         one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
         self.aggregate_num = 0 if self.overridden & one_by_one else settings.aggregation_size()
         self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
-        self._list_plans = Plans(LIST_PLANS)
+        self._lists = Steps()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": {}}  # they hold the addresses of states, which a copy has of its own
@@ -158,8 +155,8 @@ class RuleOptimizer(Optimizer):
             return
         key = tuple(indices)
         rule, lazy = self.rule, self.lazy_update
-        plan = self._list_plans.find(key, rule, lazy, weights, grads, states)
-        if plan is None:
+        calls = self._lists.find(key, rule, lazy, weights, grads, states)
+        if calls is None:
             tensors = self._tensors(key, weights, grads, states, masters)
             if len(set(key)) < len(key):  # a parameter several times: one update after the other
                 for tensor in tensors:
@@ -167,35 +164,29 @@ class RuleOptimizer(Optimizer):
                 for arguments in zip(indices, weights, grads, states, strict=True):
                     self._update(*arguments, masters)
                 return
-            plan = self._list_plans.make(key, rule, lazy, tensors, states)
+            calls = self._lists.make(key, rule, lazy, tensors, states)
         self._update_count(key)
-        plan.run(*self._hypers(key))
+        run(calls, *self._hypers(key))
 
     def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
         """The distinct rows of hyper-parameters, and for each parameter which row is its own."""
         clip = self.clip_gradient
         common = self.rescale_grad, clip if clip and clip > 0 else math.inf
-        counts = map(self._index_update_count.__getitem__, indices)
+        counts = list(map(self._index_update_count.__getitem__, indices))
         theirs = self.overridden
         lrs = [self._get_lr(index) for index in indices] if "_get_lr" in theirs else self._get_lrs(indices)
         wds = [self._get_wd(index) for index in indices] if "_get_wd" in theirs else self._get_wds(indices)
         each = indices if "scalars" in theirs and "groups" not in theirs else self.groups(indices)
-        kinds = list(zip(lrs, wds, counts, each, strict=False))
-        if kinds.count(kinds[0]) == len(kinds):  # the usual case, and faster
-            firsts, which = {kinds[0]: 0}, []
-        else:
-            firsts = {}
-            which = [firsts.setdefault(kind, len(firsts)) for kind in kinds]
+        kinds, which = distinct([lrs, wds, counts, each] if each else [lrs, wds, counts])
         rows = []
-        for kind in firsts:
-            lr, wd, t, _ = kind
-            rate, *own = self.scalars(indices[kinds.index(kind)], lr, t)
+        for number, (lr, wd, t, *_) in enumerate(kinds):
+            rate, *own = self.scalars(indices[which.index(number)], lr, t)
             rows.append((rate, wd, *common, *own))
-        return rows, which or [0] * len(kinds)
+        return rows, which
 
-    def groups(self, indices: Sequence[Index]) -> Iterable[Any]:
-        """For each parameter what distinguishes it beside learning rate, weight decay and count; nothing here."""
-        return repeat(None)
+    def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
+        """For each parameter what distinguishes it beside learning rate, weight decay and count; empty for nothing."""
+        return ()
 
     def _tensors(
         self,

@@ -24,16 +24,21 @@ class Slot:
 
     `step` is the number of its updates. `arrays` are the states its rule names, and "master", the float32 copy of a
     16-bit weight; they are made before the first update. `carry` is the one number that some optimizers hand on
-    from step to step.
+    from step to step. `real` is the type of its arithmetic, numpy.float32 or numpy.float64.
     """
 
-    name: str
+    name: Any  # a text, or a store's key
     place: str  # what errors call it
+    group: int
     parameter: Parameter
     weight: Any
     carry: float
     step: int = 0
     arrays: dict[str, Any] = field(default_factory=dict)
+    real: type[np.floating[Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.real = np.float64 if self.weight.dtype.itemsize == 8 else np.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tup
         value = value_of(x, place)
         arrays.check_weight(value, place)
         parameter = x if isinstance(x, Parameter) else Parameter(value, name)
-        slots.append(Slot(name, place, parameter, value, carry))
+        slots.append(Slot(name, place, group, parameter, value, carry))
     _check_distinct([*before, *slots])
     for slot in slots:
         slot.parameter.held = True

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mxopt import settings
 from mxopt.arguments import arguments_of
-from mxopt.engine import Plans, Tensor, arrays
+from mxopt.engine import arrays
+from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArrayError, StatesError
-from mxopt.experimental.optim.calls import PATTERNS, distinct, hypers
-from mxopt.experimental.optim.groups import Options
+from mxopt.experimental.optim.groups import Options, Slot
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.optimizer.base import LISTS, Index
 from mxopt.optimizer.base import Optimizer as ByKey
@@ -46,7 +47,7 @@ class KeyedOptimizer(ByKey):
         self._names = [list(group["params"]) for group in groups]
         self._number = {name: number for number, names in enumerate(self._names) for name in names}
         self._states = self._rule_states()
-        self._plans = Plans(0)
+        self._slots: dict[Index, tuple[Slot, Any]] = {}  # with the state each was made for
         super().__init__(**kwargs)
         self.aggregate_num = settings.aggregation_size()
 
@@ -177,77 +178,42 @@ class KeyedOptimizer(ByKey):
         """
         if not isinstance(index, LISTS):
             index, weight, grad, state = (index,), (weight,), (grad,), (state,)
-        calls = [_Call(self, number, *columns) for number, columns in self._by_group(index, weight, grad, state)]
-        self._update_count(index)
-        for call in calls:
-            call.run()
+        slots = list(map(self._slot, index, weight, state))
+        self.model.apply(tuple(index), slots, list(grad), self._count)
 
     update_multi_precision = update
 
-    def _by_group(self, indices: Sequence[Index], *columns: Sequence[Any]) -> list[tuple[int, list[Sequence[Any]]]]:
-        """What is to be updated, each group by itself."""
-        if len(self.model.param_groups) == 1:
-            return [(0, [indices, *columns])]
-        positions: dict[int, list[int]] = {}
-        for position, index in enumerate(indices):
-            positions.setdefault(self._group(index), []).append(position)
-        return [(number, [[c[p] for p in mine] for c in (indices, *columns)]) for number, mine in positions.items()]
+    def _slot(self, index: Index, weight: Any, state: Any) -> Slot:
+        """A key as the optimizer's parameter that it is; the same object while its state is."""
+        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
+        slot, before = self._slots.get(index, (None, None))
+        if slot is None or state is not before or weight.dtype != slot.weight.dtype:
+            slot = self._new_slot(index, weight, state)
+            self._slots[index] = slot, state
+        slot.weight, slot.step = weight, self._index_update_count.get(index, self.begin_num_update)
+        slot.carry = float(state[-1]) if self.model.carried else 0.0
+        slot.parameter.lr_mult = self._multiplier("lr_mult", index)
+        slot.parameter.wd_mult = self._multiplier("wd_mult", index)
+        return slot
+
+    def _new_slot(self, index: Index, weight: Any, state: Any) -> Slot:
+        names = self.state_names(index, weight)
+        if len(names) != len(state):
+            raise ArrayError(f"parameter {index!r}: {self.kind} needs {names}, the state is {state!r:.200}")
+        parts = dict(zip(names, state, strict=True))
+        parts.pop(self.model.carried or "", None)
+        multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0)
+        slot = Slot(index, f"parameter {index!r}", self._group(index), multipliers, weight, 0.0, 0, parts)
+        self.model.steps.lists = PATTERNS + 2 * len(self._slots)
+        return slot
+
+    def _count(self, slots: list[Slot], carries: list[float]) -> None:
+        self._update_count([slot.name for slot in slots])
+        for slot, carry in zip(slots, carries, strict=False):
+            self._slots[slot.name][1][-1][...] = carry
 
 
 ByKey.registry.add("_experimental", KeyedOptimizer)  # nothing that `create` makes: it is in no list
-
-
-class _Call:
-    """One list call of a group's rule."""
-
-    def __init__(
-        self,
-        keyed: KeyedOptimizer,
-        number: int,
-        indices: Sequence[Index],
-        weights: Sequence[Any],
-        grads: Sequence[Any],
-        states: Sequence[Any],
-    ) -> None:
-        self.keyed, self.group = keyed, keyed.model.param_groups[number]
-        self.indices, self.weights, self.states = tuple(indices), weights, states
-        rule, plans = keyed.model.rule(self.group), keyed._plans
-        lazy = self.group["lazy_update"] or keyed.model.rests(self.group)
-        plan = plans.find(self.indices, rule, lazy, weights, grads, states)
-        if plan is None:
-            plans.limit = PATTERNS + 2 * len(keyed._index_update_count)
-            tensors = [self._tensor(*row) for row in zip(indices, weights, grads, states, strict=True)]
-            plan = plans.make(self.indices, rule, lazy, tensors, states)
-        self.plan = plan
-
-    def _tensor(self, index: Index, weight: Any, grad: Any, state: Any) -> Tensor:
-        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
-        names = self.keyed.state_names(index, weight)
-        if len(names) != len(state):
-            raise ArrayError(f"parameter {index!r}: {self.keyed.kind} needs {names}, the state is {state!r:.200}")
-        parts = dict(zip(names, state, strict=True))
-        parts.pop(self.keyed.model.carried or "", None)
-        master = parts.pop("master", None)
-        return Tensor(f"parameter {index!r}", weight, grad, tuple(parts.values()), master)
-
-    def run(self) -> None:
-        """Updates, once the updates have been counted."""
-        keyed, model, indices = self.keyed, self.keyed.model, self.indices
-        counts = keyed._index_update_count
-        kinds, which = distinct(
-            [
-                [np.float64 if weight.dtype.itemsize == 8 else np.float32 for weight in self.weights],
-                [counts[index] - 1 for index in indices],
-                [float(s[-1]) for s in self.states] if model.carried else [model.first_carry] * len(indices),
-                [keyed._multiplier("lr_mult", index) for index in indices],
-                [keyed._multiplier("wd_mult", index) for index in indices],
-            ]
-        )
-        rows, carries = zip(*(hypers(model, self.group, *kind) for kind in kinds), strict=True)
-        self.plan.run(rows, which)
-        if model.carried:
-            for state, row in zip(self.states, which, strict=True):
-                state[-1][...] = carries[row]
 
 
 def following(optimizer: Optimizer) -> KeyedOptimizer:

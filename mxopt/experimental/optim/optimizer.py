@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mxopt.arguments import NamedArguments
-from mxopt.engine import arrays
+from mxopt.engine import Steps, Tensor, arrays
+from mxopt.engine.steps import PATTERNS, Call, distinct, run
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim import saving
-from mxopt.experimental.optim.calls import ListCalls
 from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot, Step, as_groups, check_keys, make_slots
 from mxopt.experimental.optim.options import CHECKS, Check
 from mxopt.registry import Registry
@@ -69,7 +72,7 @@ class Optimizer(NamedArguments):
         self.param_groups: list[ParameterGroup] = []
         self._members: list[list[Slot]] = []  # of each group
         self._slots: list[Slot] = []
-        self._calls = ListCalls(self)
+        self.steps = Steps()
         for group in as_groups(params):
             self.add_param_group(group)
 
@@ -123,7 +126,8 @@ class Optimizer(NamedArguments):
         self.param_groups.append(ParameterGroup(options, lambda group: self._checked(group, whose)))
         self._members.append(slots)
         self._slots = self._slots + slots
-        self._calls.take(self._members)
+        self._weights = [slot.weight for slot in self._slots]
+        self.steps = Steps(PATTERNS * len(self._members))
 
     def _checked(self, options: Options, whose: str) -> Options:
         checks = self.checks
@@ -153,7 +157,95 @@ class Optimizer(NamedArguments):
     def construct(self, *hyper_params: Any) -> None:
         """What a call does. A subclass without a rule defines this."""
         (gradients,) = hyper_params
-        self._calls.update(self._gradients(gradients))
+        try:
+            self.apply(None, self._slots, self._gradients(gradients), self._count)
+        except BaseException:  # states and master copies made for nothing would be out of date next time
+            for slot in self._slots:
+                slot.arrays = slot.arrays if slot.step else {}
+            self.steps.clear()
+            raise
+
+    def apply(
+        self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[[list[Slot], list[float]], object]
+    ) -> None:
+        """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
+
+        `count(slots, carries)` is called for parts of them once they are updated, with the numbers that they hand on.
+        Raises ArrayError, and changes nothing, where one can't be updated.
+        """
+        given = [grad is not None for grad in grads]
+        if False in given:
+            key, slots, grads = (key, *given), list(compress(slots, given)), list(compress(grads, given))
+        parts = [(group, mine, self._calls(key, group, mine, its)) for group, mine, its in self._by_group(slots, grads)]
+        updates = [(mine, calls, *self._rows(group, mine)) for group, mine, calls in parts]
+        for mine, calls, rows, which, carries in updates:
+            run(calls, rows, which, partial(count, mine, carries))
+
+    def _count(self, slots: list[Slot], carries: list[float]) -> None:
+        for slot in slots:
+            slot.step += 1
+        for slot, carry in zip(slots, carries, strict=False):
+            slot.carry = carry
+
+    def _by_group(self, slots: list[Slot], grads: list[Any]) -> list[tuple[ParameterGroup, list[Slot], list[Any]]]:
+        if len(self.param_groups) == 1:
+            return [(self.param_groups[0], slots, grads)] if slots else []
+        parts: dict[int, tuple[list[Slot], list[Any]]] = {}
+        for slot, grad in zip(slots, grads, strict=True):
+            mine, its = parts.setdefault(slot.group, ([], []))
+            mine.append(slot)
+            its.append(grad)
+        return [(self.param_groups[number], *part) for number, part in parts.items()]
+
+    def _calls(self, key: Hashable, group: ParameterGroup, slots: list[Slot], grads: list[Any]) -> list[Call]:
+        rule, lazy = self.rule(group), group["lazy_update"] or self.rests(group)
+        weights = self._weights if slots is self._slots else [slot.weight for slot in slots]
+        key = (slots[0].group, key)
+        found = self.steps.find(key, rule, lazy, weights, grads, slots)
+        if found is None:
+            tensors = [
+                Tensor(slot.place, slot.weight, grad, *self._states(slot, rule, group))
+                for slot, grad in zip(slots, grads, strict=True)
+            ]
+            found = self.steps.make(key, rule, lazy, tensors, slots)
+        return found
+
+    def _states(self, slot: Slot, rule: Rule, group: Options) -> tuple[tuple[Any, ...], Any]:
+        """The arrays of a rule's states, and the master copy where there is one, made if they aren't there yet."""
+        kept, source = slot.arrays, slot.weight
+        if self.uses_master(slot.weight):
+            if "master" not in kept:
+                kept["master"] = slot.weight.astype(np.float32)
+            source = kept["master"]
+        for name in rule.states:
+            if name not in kept:
+                kept[name] = self.new_state(name, source, group)
+        return tuple(kept[name] for name in rule.states), kept.get("master")
+
+    def _rows(self, group: ParameterGroup, slots: list[Slot]) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
+        """The distinct rows of hyper-parameters, for each parameter which is its own, and what each hands on."""
+        kinds, which = distinct(
+            [
+                [slot.step for slot in slots],
+                [slot.carry for slot in slots],
+                [slot.real for slot in slots],
+                [slot.parameter.lr_mult for slot in slots],
+                [slot.parameter.wd_mult for slot in slots],
+            ]
+        )
+        steps = [
+            Step(group, group["lr"] * lr_mult, group.get("weight_decay", 0.0) * wd_mult, step + 1, carry, real)
+            for step, carry, real, lr_mult, wd_mult in kinds
+        ]
+        scale = -self.rescale_grad if group["maximize"] else self.rescale_grad
+        rows = []
+        for at in steps:
+            lr, wd, *own = self.scalars(at)
+            rows.append((lr, wd, scale, math.inf, *own))
+        if not self.carried:
+            return rows, which, []
+        carries = [self.hand_on(at) for at in steps]
+        return rows, which, [carries[row] for row in which]
 
     def _gradients(self, gradients: Any) -> list[Any]:
         """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
@@ -184,7 +276,7 @@ class Optimizer(NamedArguments):
         parameters; nothing has been changed then.
         """
         saving.load_state_dict(self, self._members, state_dict)
-        self._calls.take(self._members)
+        self.steps.clear()
 
     def __repr__(self) -> str:
         groups = "\n".join(

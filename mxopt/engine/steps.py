@@ -1,0 +1,126 @@
+"""Steps: how every optimizer updates a list of tensors by a rule.
+
+    calls = steps.find(...) or steps.make(...)   raises where something can't be updated, before anything is
+    kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
+    run(calls, [row(*kind) for kind in kinds], which, count)
+
+Tensors that one plan can keep go together: those on one device, of the same dtypes, without gaps in their memory. Every
+other has a plan of its own, so that one which must be made anew at each step doesn't cost the rest theirs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from mxopt.engine import arrays
+from mxopt.engine.plan import Plan, Scalars
+from mxopt.engine.plans import Plans
+from mxopt.engine.tensor import Tensor
+from mxopt.rules.rule import Rule
+
+PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating between so many costs nothing extra
+
+Batch = tuple[int, ...] | None  # positions in a list; None for all of it
+Call = tuple[Batch, Plan]
+
+
+class Steps:
+    """What is prepared for the last `lists` lists of tensors, each found again by a key.
+
+    `states` are any objects, one for each tensor, that stay the same as long as the arrays of its states do.
+    """
+
+    def __init__(self, lists: int = PATTERNS) -> None:
+        self.lists = lists
+        self._known: dict[Hashable, tuple[list[Batch], Plans]] = {}
+        self._changing = threading.Lock()
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        """A copy starts empty: plans hold the addresses of one owner's states."""
+        return Steps, (self.lists,)
+
+    def clear(self) -> None:
+        """Forgets all lists: the arrays of states have been exchanged."""
+        self._known = {}
+
+    def find(
+        self,
+        key: Hashable,
+        rule: Rule,
+        lazy: bool,
+        weights: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[Any],
+    ) -> list[Call] | None:
+        """The calls made under `key`, bound to these arrays; None where there are none, or for arrays of other kinds.
+
+        `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows it.
+        """
+        batches, plans = self._known.get(key, (None, None))
+        if batches is None or plans is None:
+            return None
+        calls: list[Call] = []
+        for batch in batches:
+            plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
+            if plan is None:
+                return None
+            calls.append((batch, plan))
+        return calls
+
+    def make(
+        self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[Any]
+    ) -> list[Call]:
+        """The calls that update `tensors`, made or found again, and kept under `key`.
+
+        Raises ArrayError where a tensor can't be updated; nothing has been changed then.
+        """
+        _, plans = self._known.get(key, (None, Plans(PATTERNS + 2 * len(tensors))))
+        weights = [tensor.weight for tensor in tensors]
+        grads = [arrays.as_array(tensor.grad, f"{tensor.name}, grad") for tensor in tensors]
+        calls: list[Call] = []
+        for batch in _batches(weights, grads):
+            plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
+            calls.append((batch, plan or plans.make(batch, rule, lazy, *_of(batch, tensors, states))))
+        with self._changing:
+            self._known.pop(key, None)
+            while len(self._known) >= self.lists:
+                del self._known[next(iter(self._known))]
+            self._known[key] = [batch for batch, _ in calls], plans
+        return calls
+
+
+def run(
+    calls: Sequence[Call], rows: Sequence[Scalars], which: Sequence[int], count: Callable[[], object] = int
+) -> None:
+    """Updates tensor t of the list with the hyper-parameters `rows[which[t]]`; `count` then notes that it has been."""
+    for batch, plan in calls:
+        if batch is None:
+            plan.run(rows, which)
+        else:
+            used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
+            plan.run([rows[row] for row in used], [used[which[t]] for t in batch])
+    count()
+
+
+def distinct(columns: Sequence[Sequence[Any]]) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """The distinct rows of a table, in the order of their first, and for each row which of them it is."""
+    if all(column.count(column[0]) == len(column) for column in columns):  # nearly always, and three times as fast
+        return [tuple(column[0] for column in columns)], [0] * len(columns[0])
+    rows = list(zip(*columns, strict=True))
+    number = {row: k for k, row in enumerate(dict.fromkeys(rows))}
+    return list(number), [number[row] for row in rows]
+
+
+def _of(batch: Batch, *columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+    return columns if batch is None else tuple([column[t] for t in batch] for column in columns)
+
+
+def _batches(weights: Sequence[Any], grads: Sequence[Any]) -> list[Batch]:
+    together: dict[Any, list[int]] = {}
+    for t, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+        plain = all(arrays.is_array(x) and arrays.is_plain(x) for x in (weight, grad))
+        key = (arrays.place_of(weight), weight.dtype, grad.dtype) if plain else t
+        together.setdefault(key, []).append(t)
+    return [None] if len(together) == 1 else [tuple(batch) for batch in together.values()]
