@@ -1,12 +1,14 @@
 """Brings runs of other systems along: readers and writers of their files."""
 
 from mxopt.migrate.flat import read_npz, read_safetensors, write_npz, write_safetensors
+from mxopt.migrate.mindspore import read_mindspore_checkpoint, write_mindspore_checkpoint
+from mxopt.migrate.mindspore_states import load_mindspore_states
 from mxopt.migrate.mxnet import read_mxnet_states
 from mxopt.migrate.ndarrays import read_mxnet_params, write_mxnet_params
 
 __all__ = [
-    "read_mxnet_params", "read_mxnet_states", "read_npz", "read_safetensors", "write_mxnet_params", "write_npz",
-    "write_safetensors",
+    "load_mindspore_states", "read_mindspore_checkpoint", "read_mxnet_params", "read_mxnet_states", "read_npz",
+    "read_safetensors", "write_mindspore_checkpoint", "write_mxnet_params", "write_npz", "write_safetensors",
 ]  # fmt: skip
 
 

@@ -1,0 +1,176 @@
+"""MindSpore's checkpoints: the values in a `.ckpt` file, and the states of `mxopt.nn`'s optimizers among them."""
+
+from __future__ import annotations
+
+import binascii
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from mxopt.document import write_file
+from mxopt.errors import StatesError
+
+DTYPES = {
+    "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "UInt16": np.uint16, "Int32": np.int32,
+    "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64, "Float16": np.float16, "Float32": np.float32,
+    "Float64": np.float64, "Bool": np.bool_, "BFloat16": ml_dtypes.bfloat16,
+}  # fmt: skip
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+# A file is a message of Protocol Buffers: Checkpoint.value = 1, Value.tag = 1 and .tensor = 2, TensorProto.dims = 1,
+# .tensor_type = 2 and .tensor_content = 3. A checksum may follow it.
+VARINT, BYTES = 0, 2
+CHECKSUM = b"crc_num"
+LARGEST = 2**31 - 1  # bytes of a message, by its own rules
+
+
+def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The values in a `.ckpt` file of `mindspore.save_checkpoint`, by name.
+
+    Parameters
+    ----------
+    path : path
+        The file; not an encrypted one.
+
+    Returns
+    -------
+    dict of str to array
+        In the order of the file. A network's are its parameters; an optimizer's are the same, and its states:
+        `load_mindspore_states` puts those into an optimizer of `mxopt.nn`.
+
+    Raises
+    ------
+    StatesError
+        The file is damaged or encrypted, or holds something else than arrays of numbers.
+    OSError
+        It can't be read.
+    """
+    data = Path(path).read_bytes()
+    body = data
+    if data[-17:-10] == CHECKSUM:
+        body = data[:-17]
+        if int.from_bytes(data[-10:], "big") != binascii.crc32(body):
+            raise StatesError(f"{path}: the checkpoint is damaged: its checksum is wrong")
+    found: dict[str, tuple[np.dtype, tuple[int, ...], list[bytes]]] = {}
+    try:
+        for field, value in _fields(memoryview(body)):
+            if field == 1:
+                name, dtype, shape, content = _value(value)
+                known = found.setdefault(name, (dtype, shape, []))
+                if known[:2] != (dtype, shape):
+                    raise StatesError(f"{name!r} stands twice, as {known[0]} {known[1]} and {dtype} {shape}")
+                known[2].append(content)  # a large one comes in slices
+        return {name: _array(name, *parts) for name, parts in found.items()}
+    except (StatesError, UnicodeDecodeError) as error:
+        raise StatesError(f"{path}: no checkpoint of MindSpore's that can be read: {error}") from error
+
+
+def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Writes arrays as a `.ckpt` file, which `mindspore.load_checkpoint` reads.
+
+    Parameters
+    ----------
+    path : path
+        The file; what was there stays until the new one is whole.
+    values : dict of str to array
+
+    Raises
+    ------
+    StatesError
+        An array has no dtype of MindSpore's, or all of them are more than the 2 GiB that such a file can have.
+    """
+    parts = []
+    for name, value in values.items():
+        array = np.asarray(value)
+        if array.dtype not in NAMES:
+            raise StatesError(f"MindSpore has no array of {array.dtype}: {name!r}")
+        tensor = b"".join(_number(1, n) for n in array.shape)
+        tensor += _bytes(2, NAMES[array.dtype].encode()) + _bytes(3, array.tobytes())
+        parts.append(_bytes(1, _bytes(1, name.encode()) + _bytes(2, tensor)))
+    if sum(map(len, parts)) > LARGEST:
+        raise StatesError(f"a checkpoint can't have {sum(map(len, parts))} bytes: 2 GiB are the most")
+    write_file(path, b"".join(parts))
+
+
+# Protocol Buffers.
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """The fields of a message: their numbers, and an int or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        if key & 7 == VARINT:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+        elif key & 7 == BYTES:
+            size, at = _varint(data, at)
+            if size > len(data) - at:
+                raise StatesError(f"it is cut off: {size} bytes are needed, {len(data) - at} are there")
+            yield key >> 3, data[at : at + size]
+            at += size
+        else:
+            raise StatesError(f"a field of the wire type {key & 7}")
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """A number, and where the next thing begins."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise StatesError("it is cut off within a number")
+        number |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return number, at
+    raise StatesError("a number of more than 64 bits")
+
+
+def _value(data: Any) -> tuple[str, np.dtype, tuple[int, ...], bytes]:
+    """Name, dtype, shape and bytes of a `Checkpoint.Value`."""
+    parts = dict(_fields(_message(data)))
+    if 1 not in parts or 2 not in parts:
+        raise StatesError(f"a value that is no tensor: its fields are {sorted(parts)}")
+    dims, kind, content = [], "", b""
+    for field, value in _fields(_message(parts[2])):
+        if field == 1:
+            dims.append(value if isinstance(value, int) else -1)
+        elif field == 2:
+            kind = bytes(_message(value)).decode()
+        elif field == 3:
+            content = bytes(_message(value))
+    name = bytes(_message(parts[1])).decode()
+    if kind not in DTYPES:
+        raise StatesError(f"{name!r} is of the type {kind!r}, no array of numbers")
+    if not all(0 <= n < LARGEST for n in dims):
+        raise StatesError(f"{name!r} has the shape {dims}")
+    return name, np.dtype(DTYPES[kind]), tuple(dims), content
+
+
+def _message(value: Any) -> memoryview:
+    if not isinstance(value, memoryview):
+        raise StatesError(f"a number where a message belongs: {value}")
+    return value
+
+
+def _array(name: str, dtype: np.dtype, shape: tuple[int, ...], slices: list[bytes]) -> np.ndarray:
+    content = b"".join(slices)
+    if len(content) != math.prod(shape) * dtype.itemsize:
+        raise StatesError(f"{name!r} is {dtype} {shape}, and {len(content)} bytes")
+    return np.frombuffer(content, dtype).reshape(shape).copy()
+
+
+def _number(field: int, value: int) -> bytes:
+    out = bytearray([field << 3 | VARINT])
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return bytes([field << 3 | BYTES]) + _number(0, len(value))[1:] + value
