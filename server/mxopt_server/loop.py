@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 import socket as socket_module
 import time
@@ -72,7 +73,7 @@ def run_scheduler(settings: Job, host: str, port: int, insecure: bool, ready: Ca
         sender(socket),
         settings.workers or 1,
         settings.servers or 1,
-        settings.job,
+        settings.job or secrets.token_hex(8),
         settings.heartbeat,
         settings.dead_after,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,19 +44,27 @@ class Gathering:
 
 
 class Scheduler:
-    """The state of one job, moved by messages (`handle`) and time (`tick`)."""
+    """The state of one job, moved by messages (`handle`) and time (`tick`, by `clock`)."""
 
     def __init__(
-        self, send: Send, workers: int, servers: int, job: str = "", heartbeat: float = 1, dead_after: float = 10
+        self,
+        send: Send,
+        workers: int,
+        servers: int,
+        job: str,
+        heartbeat: float = 1,
+        dead_after: float = 10,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.wanted = {"worker": workers, "server": servers}
-        self.job = job or secrets.token_hex(8)
+        self.job = job
         self.heartbeat, self.dead_after = heartbeat, dead_after
         self.state, self.text = "gathering", ""
         self.nodes: dict[tuple[str, int], Node] = {}
         self.barriers: dict[int, Gathering] = {}
         self.passed: dict[int, Any] = {}
-        self.since = self._ticked = time.monotonic()
+        self.since = self._ticked = clock()
+        self._clock = clock
         self._send = send
         self._handlers: dict[type, Callable[[bytes, Any], None]] = {
             m.Join: self._join, m.Beat: self._beat, m.Barrier: self._barrier, m.Goodbye: self._goodbye,
@@ -81,7 +88,7 @@ class Scheduler:
 
     def tick(self) -> None:
         """Looks who has been silent too long."""
-        now = time.monotonic()
+        now = self._clock()
         asleep, self._ticked = now - self._ticked, now
         for key, node in list(self.nodes.items()):
             if asleep > 2 * self.heartbeat:  # this process itself has slept: its silence is no one else's
@@ -100,14 +107,14 @@ class Scheduler:
         """Whether the job has ended, and all its processes know."""
         if self.state not in ("failed", "finished"):
             return False
-        return all(n.state == "ended" for n in self.nodes.values()) or time.monotonic() - self.since > self.dead_after
+        return all(n.state == "ended" for n in self.nodes.values()) or self._clock() - self.since > self.dead_after
 
     def fail(self, why: str) -> None:
         """Ends the job: every process is told why."""
         if self.state in ("failed", "finished"):
             return
         log.error("the job has failed: %s", why)
-        self.state, self.text, self.since = "failed", why[: wire.MAX_TEXT], time.monotonic()
+        self.state, self.text, self.since = "failed", why[: wire.MAX_TEXT], self._clock()
         for node in self.nodes.values():
             if not node.heart:
                 self._refuse(node.route, "JobFailedError", why)
@@ -122,7 +129,7 @@ class Scheduler:
             log.warning("refused %s: %s", join.name, why)
             self._refuse(route, "KVStoreError", why)
             return
-        now = time.monotonic()
+        now = self._clock()
         for node in self.nodes.values():
             if node.incarnation == join.incarnation:
                 node.route, node.seen = route, now
@@ -203,7 +210,7 @@ class Scheduler:
     def _beat(self, route: bytes, beat: m.Beat) -> None:
         node = self._known(route, beat)
         if node is not None:
-            node.seen, node.heart = time.monotonic(), route
+            node.seen, node.heart = self._clock(), route
             self._send(route, self._pulse())
 
     def _barrier(self, route: bytes, barrier: m.Barrier) -> None:
@@ -213,6 +220,9 @@ class Scheduler:
             return
         if number in self.passed:
             self._send(route, m.Passed(number, self.passed[number]))
+            return
+        if self.state == "failed":
+            self._refuse(route, "JobFailedError", self.text)
             return
         ended = self._ended()
         if ended:
@@ -243,7 +253,7 @@ class Scheduler:
         log.info("%s has ended", node)
         alive = [n for n in self.nodes.values() if n.state == "alive"]
         if not any(n.role == "worker" for n in alive) and self.state == "running":
-            self.state, self.since = "finished", time.monotonic()
+            self.state, self.since = "finished", self._clock()
         elif node.role == "server" and self.state == "running":
             self.fail(f"{node} has ended before the workers")
         for number, gathering in list(self.barriers.items()):
@@ -253,7 +263,7 @@ class Scheduler:
         self._tell()
 
     def _inquire(self, route: bytes, inquire: m.Inquire) -> None:
-        now = time.monotonic()
+        now = self._clock()
         nodes = [
             {
                 "role": n.role,

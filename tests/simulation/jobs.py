@@ -1,0 +1,241 @@
+"""Simulated jobs: scheduler, servers and workers in one process, disturbed as a seed says, and what must hold of each.
+
+What must hold: a job that nobody of dies ends with the bits of an undisturbed one. When somebody dies every worker
+that hasn't finished gets an error that names who it was, in time. No call lasts longer than its deadline, and nothing
+stands still.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from mxopt_server.scheduler import Scheduler
+from mxopt_server.server import Server
+from simulation.network import Network, Router, Transport, Weather
+from simulation.programs import BOUND, MODES, PROGRAMS
+from simulation.world import Process, World
+
+from mxopt.kvstore import messages as m
+from mxopt.kvstore.dist import DistKVStore
+from mxopt.kvstore.membership import Membership
+from mxopt.settings import Job as Settings
+
+LIMIT_S = 400.0  # of simulated time, for a whole job
+TIMEOUT_S, JOIN_S, DEAD_AFTER_S = 60.0, 60.0, 10.0
+NOTICED_S = 20.0  # from a death until everybody knows
+TICK_S = 0.5
+WAITS = {"init": 2, "broadcast": 3}  # deadlines that a call has one after the other
+
+
+@dataclass
+class Plan:
+    """A job, and what is done to it."""
+
+    program: str
+    mode: str
+    workers: int
+    servers: int
+    seed: int = 0
+    weather: Weather = field(default_factory=Weather)
+    pause: float = 0.1  # mean seconds of a worker's own work in a step
+    death: tuple[float, str] | None = None  # when, who
+    stop: tuple[float, str, float] | None = None  # when, who, for how long; too short to count as a death
+
+    @property
+    def members(self) -> list[str]:
+        return [f"worker {r}" for r in range(self.workers)] + [f"server {r}" for r in range(self.servers)]
+
+
+def drawn(seed: int) -> Plan:
+    """The plan of a seed."""
+    rng = random.Random(seed)
+    program = rng.choice(list(PROGRAMS))
+    plan = Plan(program, rng.choice(MODES.get(program, ["sync"])), rng.randint(1, 3), rng.randint(1, 2), seed)
+    plan.weather = Weather(rng.choice([0.0005, 0.005, 0.1]), rng.choice([0, 0, 0.5, 5.0]), rng.choice([0, 0, 0.02]))
+    plan.pause = rng.choice([0.0, 0.05, 2.0])
+    if rng.random() < 0.4:
+        plan.death = (rng.uniform(0, 5 + 5 * plan.pause), rng.choice([*plan.members, "the scheduler"]))
+    if rng.random() < 0.3:
+        plan.stop = (rng.uniform(0, 5), rng.choice(plan.members), rng.uniform(0.1, 4))
+    return plan
+
+
+class Job:
+    """A plan, carried out."""
+
+    def __init__(self, plan: Plan, program: Callable[..., Any] | None = None) -> None:
+        self.plan, self.world = plan, World()
+        self.network = Network(self.world, random.Random(plan.seed), plan.weather)
+        self.program = program or PROGRAMS[plan.program]
+        self.slow: list[str] = []  # calls that have lasted too long
+        self.standing: list[str] = []  # who hadn't ended when the time was up
+        self.noticed: dict[str, tuple[float, float]] = {}  # of workers with an error: when the call began, and ended
+        self.scheduler_process = Process(self.world, "the scheduler", lambda process: None)
+        self.scheduler = Scheduler(self._send_of("scheduler"), plan.workers, plan.servers, "job", 1.0, DEAD_AFTER_S,
+                                   lambda: self.world.now)  # fmt: skip
+        self.network.routers["tcp://here:1"] = Router(self.scheduler_process, self.scheduler.handle)
+        self.servers = [Process(self.world, f"server {r}", self._server(r)) for r in range(plan.servers)]
+        self.workers = [Process(self.world, f"worker {r}", self._worker(r)) for r in range(plan.workers)]
+
+    def run(self) -> None:
+        """Until all have ended, or the time is up."""
+        world, plan = self.world, self.plan
+        processes = {p.name: p for p in (*self.servers, *self.workers, self.scheduler_process)}
+        for process in (*self.servers, *self.workers):
+            process.start()
+        if plan.death is not None:
+            world.at(plan.death[0], lambda who=processes[plan.death[1]]: self._kill(who))
+        if plan.stop is not None:
+            when, name, seconds = plan.stop
+            world.at(when, lambda who=processes[name]: who.stop(seconds))
+        self._tick()
+        waited = (*self.servers, *self.workers)
+        world.run(lambda: all(p.ended for p in waited), LIMIT_S)
+        self.standing = [process.name for process in waited if not process.ended]
+        for process in waited:
+            process.kill()
+
+    def faults(self) -> list[str]:
+        """What doesn't hold."""
+        found, plan, death = list(self.slow), self.plan, self.plan.death
+        died = death is not None and next(
+            (p for p in (*self.servers, *self.workers, self.scheduler_process) if p.name == death[1] and p.dead), None
+        )
+        if self.standing:
+            found.append(f"{', '.join(self.standing)} stood still")
+        for worker in self.workers:
+            if worker is died:
+                continue
+            if worker.error is None:
+                if worker.result != undisturbed(plan.program, plan.mode, plan.workers, plan.servers):
+                    found.append(f"{worker.name} has other weights")
+            elif not died:
+                found.append(f"{worker.name}: {type(worker.error).__name__}: {worker.error}")
+            elif death is not None and death[1] not in str(worker.error):
+                found.append(f"{worker.name}'s error doesn't name {death[1]}: {worker.error}")
+            elif death is not None:
+                began, noticed = self.noticed[worker.name]
+                limit = JOIN_S + 1 if "come together" in str(worker.error) else NOTICED_S
+                if noticed - max(began, death[0]) > limit:
+                    found.append(f"{worker.name} noticed {death[1]} after {noticed - death[0]:.1f} s")
+        return found
+
+    # The processes.
+
+    def _send_of(self, name: str) -> Callable[[bytes, Any], bool]:
+        endpoint = "tcp://here:1" if name == "scheduler" else name
+        return lambda route, message: self.network.routers[endpoint].send(route, m.encode(message))
+
+    def _settings(self, role: str, rank: int) -> Settings:
+        return Settings(
+            role=role, host="here", port=1, workers=0, servers=0, rank=rank, advertised="", job="", timeout=TIMEOUT_S,
+            join_timeout=JOIN_S, heartbeat=1.0, dead_after=DEAD_AFTER_S, staleness=2, keys="", bound=BOUND,
+        )  # fmt: skip
+
+    def _tick(self) -> None:
+        if not self.scheduler_process.dead:
+            self.scheduler.tick()
+            self.world.at(self.world.now + TICK_S, self._tick)
+
+    def _kill(self, process: Process) -> None:
+        if not process.ended:
+            process.kill()
+
+    def _server(self, rank: int) -> Callable[[Process], None]:
+        endpoint = f"ipc://server-{rank}"
+
+        def main(process: Process) -> None:
+            inbox: deque[tuple[bytes, Any]] = deque()
+
+            def take(route: bytes, frames: Any) -> None:
+                inbox.append((route, frames))
+                process.wake()
+
+            self.network.routers[endpoint] = Router(process, take)
+            transport = Transport(self.network, process)
+            member = Membership(transport, self._settings("server", rank), "server", process.name, endpoint, rank)
+            server = Server(self._send_of(endpoint), member.job, member.rank, member.welcome.workers)
+            try:
+                while True:
+                    while inbox:
+                        server.handle(*inbox.popleft())
+                    member.check()
+                    if member.pulse is not None:
+                        server.set_ended(set(member.pulse.ended))
+                        if member.pulse.state == "finished":
+                            break
+                    process.sleep(TICK_S)
+            except Exception as error:
+                member.leave(str(error))
+                raise
+            member.leave()
+
+        return main
+
+    def _worker(self, rank: int) -> Callable[[Process], bytes]:
+        def main(process: Process) -> bytes:
+            pauses = random.Random(self.plan.seed * 31 + rank)
+
+            def pause() -> None:
+                until = self.world.now + pauses.expovariate(1 / self.plan.pause) if self.plan.pause else 0
+                while self.world.now < until:
+                    process.sleep(until - self.world.now)
+
+            store, began = None, self.world.now
+            try:
+                transport = Transport(self.network, process)
+                store = DistKVStore(f"dist_{self.plan.mode}", transport, self._settings("worker", rank))
+                timed = Timed(store, self)
+                found: bytes = self.program(timed, pause)
+                store.close()
+            except Exception as error:
+                self.noticed[process.name] = (began if store is None else timed.began, self.world.now)
+                if store is not None:
+                    transport.exit(f"{type(error).__name__}: {error}")
+                raise
+            return found
+
+        return main
+
+
+class Timed:
+    """A store whose calls are timed."""
+
+    def __init__(self, store: DistKVStore, job: Job) -> None:
+        self._store, self._job, self.began = store, job, job.world.now
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            world = self._job.world
+            self.began = began = world.now
+            try:
+                return found(*args, **kwargs)
+            finally:
+                stopped = self._job.plan.stop[2] if self._job.plan.stop else 0
+                if world.now - began > WAITS.get(name, 1) * TIMEOUT_S + stopped + 1:
+                    self._job.slow.append(f"{name} took {world.now - began:.1f} s")
+
+        return call
+
+
+@cache
+def undisturbed(program: str, mode: str, workers: int, servers: int) -> bytes:
+    """The weights of a job that nothing happens to."""
+    job = Job(Plan(program, mode, workers, servers))
+    job.run()
+    for process in (*job.workers, *job.servers):
+        if process.error is not None:
+            raise process.error
+    results = {worker.result for worker in job.workers}
+    assert len(results) == 1, "the workers of an undisturbed job have different weights"
+    found: bytes = results.pop()
+    return found

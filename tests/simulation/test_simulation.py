@@ -1,0 +1,87 @@
+"""A thousand simulated jobs with delays, cuts, stopped processes and deaths; and that the simulation sees faults."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from simulation.jobs import Job, Plan, drawn
+from simulation.network import Weather
+
+from mxopt.kvstore import session
+from mxopt.kvstore.session import Session
+
+JOBS, BATCH = 1000, 100
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("first", range(0, JOBS, BATCH))
+def test_jobs_end_with_the_same_bits_or_an_error_that_names_the_culprit(first):
+    for seed in range(first, first + BATCH):
+        job = Job(drawn(seed))
+        job.run()
+        assert job.faults() == [], f"replay it: scripts/simulate --jobs 1 --seed {seed}"
+
+
+def test_a_seed_is_the_same_run_every_time():
+    seed = next(s for s in range(100) if drawn(s).weather.cuts and drawn(s).death is None)
+    ends = []
+    for _ in range(2):
+        job = Job(drawn(seed))
+        job.run()
+        ends.append((job.world.now, [worker.result for worker in job.workers]))
+    assert ends[0] == ends[1]
+
+
+def storm(seed: int) -> Plan:
+    return Plan("pushes_only", "sync", 2, 1, seed, Weather(0.01, cuts=0.2), pause=0.5)
+
+
+def test_cut_connections_cost_no_more_than_what_was_on_the_way():
+    """One Ready a gap, one resend a Ready."""
+    for seed in range(20):
+        calm, cut = Job(Plan("pushes_only", "sync", 2, 1, seed)), Job(storm(seed))
+        for job in (calm, cut):
+            job.run()
+        assert cut.network.messages < 3 * calm.network.messages + 60 * cut.network.cuts
+
+
+@pytest.mark.parametrize("broken", ["nothing is sent again", "nobody asks", "answers count twice"])
+def test_the_simulation_sees_a_session_that_is_broken(monkeypatch, broken):
+    if broken == "nothing is sent again":
+        ready = Session._ready
+
+        def forgets(self, channel, answer):
+            pending, channel.pending = channel.pending, {}
+            ready(self, channel, answer)
+            channel.pending = pending
+
+        monkeypatch.setattr(Session, "_ready", forgets)
+    elif broken == "nobody asks":
+        monkeypatch.setattr(session, "RETRY", 1e9)
+    else:
+        monkeypatch.setattr(session, "_question", lambda seq, request: request.frames)
+        monkeypatch.setattr(Session, "_dispatch", twice(Session._dispatch))
+    assert any(faults(storm(seed)) for seed in range(20))
+
+
+def twice(dispatch):
+    def sends(self, channel, request):
+        dispatch(self, channel, request)
+        if type(request.message).__name__ == "Push" and channel.next % 5 == 0:
+            again = session.Request(session.replace(request.message), 0, None, None)
+            dispatch(self, channel, again)
+
+    return sends
+
+
+def faults(plan: Plan) -> list[str]:
+    job = Job(plan)
+    job.run()
+    return job.faults()
