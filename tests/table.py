@@ -66,6 +66,7 @@ ROWS = [
     Row("adabelief", **FULL),
     Row("adabelief", correct_bias=False),
     Row("adamax", **FULL),
+    Row("adamax", epsilon=0.25),
     Row("nadam", schedule_decay=0.25, **FULL),
     Row("ftml", **FULL),
     Row("adagrad"),

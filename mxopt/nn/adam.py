@@ -105,7 +105,7 @@ class Adam(_Moments):
         if self.use_amsgrad:
             return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root, 0.0
         if self.use_nesterov:
-            betas = self.beta1, self.beta2
+            betas = self.beta1, 1 - float(own(self.beta1)), self.beta2, 1 - float(own(self.beta2))
             return lr / correction1, *betas, self._epsilon(root), self.beta1, 1 - self.beta1, correction2
         return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root
 

@@ -62,7 +62,7 @@ class AdaDelta(RuleOptimizer):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return lr, self.rho, self.epsilon
+        return lr, self.rho, 1 - self.rho, self.epsilon
 
 
 @register

@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.engine import Tensor
 from mxopt.errors import ArgumentError, StatesError
-from mxopt.optimizer.adam import _Moments
+from mxopt.optimizer.adam import ArithmeticMoments
 from mxopt.optimizer.base import LISTS, Index, register
 from mxopt.optimizer.momentum import MomentumOptimizer
 from mxopt.rules import layerwise, sgd
@@ -231,7 +231,7 @@ class LBSGD(MomentumOptimizer):
         total[...] = 0
 
 
-class _Corrected(_Moments):
+class _Corrected(ArithmeticMoments):
     """The scalars of LAMB and LANS."""
 
     def __init__(
@@ -251,9 +251,9 @@ class _Corrected(_Moments):
         self.bias_correction = True
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        unbias = (1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)) if self.bias_correction else (1.0, 1.0)
+        correction1, correction2 = self.corrections(index, t) if self.bias_correction else (1.0, 1.0)
         bounds = (self.lower_bound or 0.0, self.upper_bound or math.inf)
-        return lr, self.beta1, self.beta2, self.epsilon, *unbias, *bounds
+        return lr, self.beta1, self.beta2, self.epsilon, 1 / correction1, 1 / correction2, *bounds
 
 
 @register

@@ -1,6 +1,8 @@
 """Adam and its relatives: running means of the gradient and of its square.
 
-Bias corrections are powers of scalars: the optimizers take them on the host, in double.
+Bias corrections are powers of scalars: the optimizers take them on the host, in double. Of `1 - beta` the last digits
+depend on the precision: it is taken here, in the arithmetic's, where MXNet has a kernel, and on the host where Python
+computes it there (`one_minus_beta1`).
 """
 
 from __future__ import annotations
@@ -53,19 +55,20 @@ def adabelief(
 @rule("mean", "largest")
 def adamax(
     weight: Any, grad: Any, mean: Any, largest: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, one_minus_beta1: Any, beta2: Any, epsilon: Any,
 ) -> Any:  # fmt: skip
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction)."""
     grad = clip(rescale * grad + wd * weight, bound)
-    mean = beta1 * mean + (1 - beta1) * grad
+    mean = beta1 * mean + one_minus_beta1 * grad
     largest = larger(beta2 * largest, np.abs(grad))
-    return weight - lr * mean / largest, mean, largest
+    return weight - lr * mean / (largest + epsilon), mean, largest
 
 
 @rule("mean", "var")
 def nadam(
     weight: Any, grad: Any, mean: Any, var: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
+    lr: Any, wd: Any, rescale: Any, bound: Any,
+    beta1: Any, one_minus_beta1: Any, beta2: Any, one_minus_beta2: Any, epsilon: Any,
     mean_share: Any, grad_share: Any, correction: Any,
 ) -> Any:  # fmt: skip
     """Nadam, https://cs229.stanford.edu/proj2015/054_report.pdf.
@@ -73,8 +76,8 @@ def nadam(
     `mean_share` and `grad_share` are the momentum schedule's, `correction` is 1 - beta2^t.
     """
     grad = clip(rescale * grad + wd * weight, bound)
-    mean = beta1 * mean + (1 - beta1) * grad
-    var = beta2 * var + (1 - beta2) * (grad * grad)
+    mean = beta1 * mean + one_minus_beta1 * grad
+    var = beta2 * var + one_minus_beta2 * (grad * grad)
     ahead = mean_share * mean + grad_share * grad
     return weight - lr * ahead / (np.sqrt(var / correction) + epsilon), mean, var
 

@@ -21,13 +21,13 @@ def adagrad(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any
 @rule("mean_square", "mean_square_step")
 def adadelta(
     weight: Any, grad: Any, mean_square: Any, mean_square_step: Any,
-    wd: Any, rescale: Any, bound: Any, rho: Any, epsilon: Any,
+    wd: Any, rescale: Any, bound: Any, rho: Any, one_minus_rho: Any, epsilon: Any,
 ) -> Any:  # fmt: skip
     """AdaDelta, https://arxiv.org/abs/1212.5701; weight decay is not scaled by any rate, as in MXNet."""
     grad = clip(rescale * grad, bound)
-    mean_square = rho * mean_square + (1 - rho) * (grad * grad)
+    mean_square = rho * mean_square + one_minus_rho * (grad * grad)
     step = np.sqrt((mean_square_step + epsilon) / (mean_square + epsilon)) * grad
-    mean_square_step = rho * mean_square_step + (1 - rho) * (step * step)
+    mean_square_step = rho * mean_square_step + one_minus_rho * (step * step)
     return weight - (step + wd * weight), mean_square, mean_square_step
 
 
@@ -67,7 +67,7 @@ def ftrl(
     step = (sign(z_new, lamda1) - z_new) / ((beta + root) / lr + wd)
     frozen = lr == 0  # the formula divides by the rate
     return (
-        np.where(frozen, weight, np.where(np.abs(z_new) > lamda1, step, 0)),
+        np.where(frozen, weight, np.where(np.abs(z_new) <= lamda1, 0, step)),
         np.where(frozen, z, z_new),
         np.where(frozen, n, n + grad * grad),
     )

@@ -21,11 +21,12 @@ def within(x: Any, low: Any, high: Any) -> Any:
 
 
 def larger(a: Any, b: Any) -> Any:
-    return np.where(a > b, a, b)
+    """The larger of two numbers; NaN where one is."""
+    return np.where(np.logical_or(a > b, a != a), a, b)
 
 
 def sign(x: Any, size: Any) -> Any:
-    """`size` with the sign of `x`; 0 where `x` is 0 or NaN."""
+    """`size` with the sign of `x`; 0 where `x` is 0 or NaN, which a rule must not hide."""
     return np.where(x > 0, size, np.where(x < 0, -size, 0 * size))
 
 

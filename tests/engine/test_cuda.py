@@ -100,6 +100,14 @@ def test_lists(cupy: Any, rng: np.random.Generator, row: Row, dtype: str, master
     assert_agrees(cupy, row, weights, grads, multi_precision=master, as_list=True)
 
 
+@pytest.mark.parametrize(("row", "dtype", "master"), CROSSED, ids=crossed_id)
+def test_weights_that_are_not_finite(cupy: Any, rng: np.random.Generator, row: Row, dtype: str, master: bool) -> None:
+    """And with them, from the second step on, states."""
+    weights = [array(rng, shape, dtype, special=True) for shape in SHAPES]
+    grads = [[array(rng, shape, dtype) for shape in SHAPES] for _ in range(3)]
+    assert_agrees(cupy, row, weights, grads, multi_precision=master, as_list=True)
+
+
 @pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "standard"])
 @pytest.mark.parametrize(("row", "dtype", "master"), CROSSED, ids=crossed_id)
 def test_row_sparse_gradients(

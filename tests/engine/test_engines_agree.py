@@ -50,6 +50,15 @@ def test_norms_that_overflow(row: Row) -> None:
         assert_runs_agree(runs, lambda step, huge=huge: [start * huge])
 
 
+@pytest.mark.parametrize(("row", "dtype", "master"), CROSSED, ids=crossed_id)
+def test_weights_that_are_not_finite(row: Row, dtype: str, master: bool) -> None:
+    """And with them, from the second step on, states."""
+    rng = np.random.default_rng(9)
+    start = array(rng, (40, 7), dtype, special=True)
+    runs = [Run(row.make(multi_precision=master), [start.copy()], engine) for engine in ("numpy", "llvm")]
+    assert_runs_agree(runs, lambda step: [array(rng, start.shape, dtype)])
+
+
 @pytest.mark.parametrize(("row", "dtype", "master", "lazy"), SPARSE, ids=crossed_id)
 def test_row_sparse_gradients(row: Row, dtype: str, master: bool, lazy: bool) -> None:
     rng = np.random.default_rng(3)

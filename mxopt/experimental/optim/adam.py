@@ -195,7 +195,9 @@ class NAdam(Optimizer):
         now, following, product = self._momentum(at.group, at.t), self._momentum(at.group, at.t + 1), self.hand_on(at)
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
         correction = _corrections(at)[1] ** 2
-        return at.lr, at.wd, *at.group["betas"], at.group["eps"], mean_share, grad_share, correction
+        beta1, beta2 = at.group["betas"]
+        betas = beta1, 1 - float(at.real(beta1)), beta2, 1 - float(at.real(beta2))
+        return at.lr, at.wd, *betas, at.group["eps"], mean_share, grad_share, correction
 
     def hand_on(self, at: Step) -> float:
         """The product of the momenta of all updates so far."""
