@@ -29,6 +29,7 @@ import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
+from mxopt.sparse import RowSparse, row_sparse_array
 
 MAGIC = b"mxopt\r\n\x1a"
 VERSION = 1
@@ -165,6 +166,8 @@ def _encode(x: Any, found: list[np.ndarray]) -> Any:
         return ["dict", [[_encode(k, found), _encode(v, found)] for k, v in x.items()]]
     if isinstance(x, tuple | list):
         return ["tuple" if isinstance(x, tuple) else "list", [_encode(v, found) for v in x]]
+    if isinstance(x, RowSparse):
+        return ["row_sparse", [_encode(part, found) for part in (x.data, x.indices, x.shape)]]
     if arrays.is_cupy(x):
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
@@ -183,6 +186,9 @@ def _decode(x: Any, loaded: list[Any]) -> Any:
     kind, content = x
     if kind == "array":
         return loaded[content]
+    if kind == "row_sparse":
+        data, indices, shape = (_decode(part, loaded) for part in content)
+        return row_sparse_array((data, indices), shape)
     if kind == "dict":
         return {_decode(k, loaded): _decode(v, loaded) for k, v in content}
     if kind not in ("tuple", "list"):

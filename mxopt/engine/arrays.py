@@ -81,10 +81,18 @@ def dtype_name(dtype: np.dtype) -> str | None:
     return DTYPES.get(dtype.newbyteorder("="))
 
 
+def data_of(x: Any) -> Any:
+    """The array that holds the values of `x`: itself, or a row-sparse array's rows."""
+    return x.data if isinstance(x, RowSparse) else x
+
+
 def check_weight(weight: Any, name: str) -> None:
     """Raises where `weight` can't be updated in place."""
+    if isinstance(weight, RowSparse):
+        _check_sound(weight, name, "the weight")
+        weight = weight.data
     if not is_array(weight):
-        raise ArrayTypeError(f"{name}: the weight must be a dense array, got {type(weight).__name__}")
+        raise ArrayTypeError(f"{name}: the weight must be an array, got {type(weight).__name__}")
     check_bare(weight, f"{name}, weight")
     if not dtype_name(weight.dtype):
         raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
@@ -107,16 +115,25 @@ def check_grad(weight: Any, grad: Any, name: str) -> None:
         raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't take a gradient of {grad.dtype}")
     if overlap(weight, grad):
         raise ArrayError(f"{name}: the gradient shares memory with the weight")
-    if isinstance(grad, RowSparse) and not grad.is_sound():
+    if isinstance(grad, RowSparse):
+        _check_sound(grad, name, "the gradient")
+
+
+def _check_sound(array: RowSparse, name: str, what: str) -> None:
+    if not array.is_sound():
         raise ArrayError(
-            f"{name}: the gradient's row indices must be ascending and within 0 to {weight.shape[0] - 1}, of int64, one"
-            " for each row of its data"
+            f"{name}: {what}'s row indices must be ascending and within 0 to {array.shape[0] - 1}, of int64, one for"
+            " each row of its data"
         )
 
 
 def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
     """Raises where `state` can't be a state of `weight`, for which it needs `shape`."""
-    _check_place(state, weight, name, what)
+    if isinstance(weight, RowSparse) and isinstance(state, RowSparse):
+        _check_sound(state, name, what)
+        _check_place(state.data, weight, name, what)
+    else:
+        _check_place(state, weight, name, what)
     if not _fits(weight, state.dtype):
         raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't have {what} of {state.dtype}")
     if not _writeable(state):
@@ -131,6 +148,7 @@ def _fits(weight: Any, dtype: np.dtype) -> bool:
 
 
 def _check_place(array: Any, weight: Any, name: str, what: str) -> None:
+    weight = data_of(weight)
     if not is_array(array):
         raise ArrayTypeError(f"{name}: {what} must be an array like the weight, got {type(array).__name__}")
     check_bare(array, f"{name}, {what}")
@@ -139,12 +157,13 @@ def _check_place(array: Any, weight: Any, name: str, what: str) -> None:
 
 
 def _writeable(array: Any) -> bool:
+    array = data_of(array)
     return is_cupy(array) or bool(array.flags.writeable)
 
 
 def overlap(a: Any, b: Any) -> bool:
     """Whether two arrays share memory; views too entangled to be sure count as sharing."""
-    a, b = addresses(a), addresses(b.data if isinstance(b, RowSparse) else b)
+    a, b = addresses(data_of(a)), addresses(data_of(b))
     if not np.may_share_memory(a, b):
         return False
     try:
@@ -170,7 +189,10 @@ def is_plain(array: Any) -> bool:
 
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
     """Zeros on the device and of the dtype of `like`, in the machine's byte order; on the CPU their memory isn't
-    touched before it is used. Raises MemoryError where there is none."""
+    touched before it is used. Where `like` is row-sparse, they are too, with its rows. Raises MemoryError where there
+    is none."""
+    if isinstance(like, RowSparse):
+        return RowSparse(zeros((len(like.data), *shape[1:]), like.data), like.indices.copy(), shape)
     dtype = like.dtype.newbyteorder("=")
     size = math.prod(shape) * dtype.itemsize
     if size >= HUGE and not is_cupy(like) and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -186,6 +208,9 @@ def zeros(shape: tuple[int, ...], like: Any) -> Any:
 
 def to_device_of(array: Any, like: Any) -> Any:
     """`array` on the device of `like`; as it is where it is there already."""
+    like = data_of(like)
+    if isinstance(array, RowSparse):
+        return RowSparse(to_device_of(array.data, like), to_device_of(array.indices, like), array.shape)
     if place_of(array) == place_of(like):
         return array
     with on_device_of(like):

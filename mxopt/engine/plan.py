@@ -7,6 +7,7 @@ job, the rest one by one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from mxopt.engine.native import NativePart, PassesPart, StagedPart
 from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import ElementsPart, LazyLayerwisePart, RowsPart, SparsePart
+from mxopt.engine.stored import StoredPart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -96,6 +98,8 @@ class Plan:
         def reference(rule: Rule, tensors: Sequence[Tensor]) -> Part:
             return ReferencePart(rule, tensors, self.lazy and rule.lazy)
 
+        if isinstance(tensor.weight, RowSparse):
+            return partial(StoredPart, partial(Plan, self.engine), self.lazy)
         if arrays.is_cupy(tensor.weight):
             from mxopt.engine import cuda
 

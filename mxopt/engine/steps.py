@@ -17,6 +17,7 @@ from typing import Any
 from mxopt.engine import arrays
 from mxopt.engine.plan import Plan, Scalars
 from mxopt.engine.plans import Plans
+from mxopt.engine.stored import check_once
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 
@@ -76,6 +77,7 @@ class Steps:
 
         Raises ArrayError where a tensor can't be updated; nothing has been changed then.
         """
+        check_once(tensors)
         _, plans = self._known.get(key, (None, Plans(PATTERNS + 2 * len(tensors))))
         weights = [tensor.weight for tensor in tensors]
         grads = [arrays.as_array(tensor.grad, f"{tensor.name}, grad") for tensor in tensors]

@@ -44,7 +44,8 @@ class Tensor:
             arrays.check_state(self.weight, self.master, self.weight.shape, self.name, "the master copy")
             if arrays.dtype_name(self.master.dtype) != "float32":
                 raise ArrayTypeError(f"{self.name}: the master copy must be float32, got {self.master.dtype}")
-        written = [a for a in (self.weight, *self.states, self.master) if arrays.is_array(a)]
+        written = [arrays.data_of(a) for a in (self.weight, *self.states, self.master)]
+        written = [a for a in written if arrays.is_array(a)]
         for k, a in enumerate(written):
             if any(arrays.overlap(a, b) for b in written[:k]) or arrays.overlap(a, self.grad):
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.engine import Tensor
+from mxopt.engine import Tensor, arrays
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.optimizer.adam import ArithmeticMoments
 from mxopt.optimizer.base import LISTS, Index, register
@@ -218,17 +218,17 @@ class LBSGD(MomentumOptimizer):
         tensor, total = self._checked(index, weight, grad, state, masters)
         grad = tensor.grad
         with np.errstate(all="ignore"):
-            if isinstance(grad, RowSparse):
+            if isinstance(grad, RowSparse) and not isinstance(total, RowSparse):
                 total[grad.indices] += grad.data.astype(total.dtype)
             else:
-                np.add(total, grad, out=total, casting="same_kind")
+                total += grad
         count = self._index_update_count.get(index, self.begin_num_update) + 1
         if self._calls(count) % self.batch_scale:
             self._update_count(index)
             return
         total /= self.batch_scale
         super()._update(index, weight, total, state, masters)
-        total[...] = 0
+        arrays.data_of(total)[...] = 0
 
 
 class _Corrected(ArithmeticMoments):

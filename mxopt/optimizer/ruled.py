@@ -203,7 +203,7 @@ class RuleOptimizer(Optimizer):
             try:
                 if masters and weight.dtype.itemsize == 2:
                     state, master = self.split(state)
-                    if not arrays.is_array(master):
+                    if not arrays.is_array(arrays.data_of(master)):
                         raise TypeError
                 state = self.state_arrays(state)
             except (TypeError, ValueError):

@@ -55,7 +55,7 @@ def rmsprop_centered(
     return clip(weight + velocity, weight_bound), mean_square, mean, velocity
 
 
-@rule("z", "n")
+@rule("z", "n", lazy_storage=True)
 def ftrl(
     weight: Any, grad: Any, z: Any, n: Any,
     lr: Any, wd: Any, rescale: Any, bound: Any, lamda1: Any, beta: Any,

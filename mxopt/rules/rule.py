@@ -58,9 +58,9 @@ class Rule:
 
     `states` are the arrays kept for each weight. `hypers` are the scalars: `COMMON` first, then the rule's own in the
     order in which its functions name them, `given` in all; then the derived ones. `lazy` says that rows without a
-    gradient may be left alone. A `row_state` has one value for each row of the weight; before the stage sees it,
-    `row_update(state, mean_square, **hypers)` renews it from the mean over the row of the square of what
-    `row_value(grad, **hypers)` returns.
+    gradient may be left alone, `lazy_storage` that those of a row-sparse weight always are. A `row_state` has one value
+    for each row of the weight; before the stage sees it, `row_update(state, mean_square, **hypers)` renews it from the
+    mean over the row of the square of what `row_value(grad, **hypers)` returns.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Rule:
     stages: tuple[Stage, ...]
     derivations: tuple[Derivation, ...] = ()
     lazy: bool = True
+    lazy_storage: bool = False
     row_state: str | None = None
     row_value: Function | None = None
     row_update: Function | None = None
@@ -114,11 +115,13 @@ def as_tuple(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def rule(*states: str, lazy: bool = True) -> Callable[[Function], Rule]:
+def rule(*states: str, lazy: bool = True, lazy_storage: bool = False) -> Callable[[Function], Rule]:
     """Decorator: a function is a rule of one stage."""
 
     def make(function: Function) -> Rule:
-        return Rule(function.__name__, states, (Stage(function, ("weight", *states)),), lazy=lazy)
+        return Rule(
+            function.__name__, states, (Stage(function, ("weight", *states)),), lazy=lazy, lazy_storage=lazy_storage
+        )
 
     return make
 

@@ -91,9 +91,9 @@ class RowSparse:
         every = np.union1d(before, indices)
         library = library_of(data)
         with on_device_of(data):
-            self.data = library.zeros((len(every), *self.shape[1:]), data.dtype)
-            self.data[np.searchsorted(every, before)] = data
-            self.indices = library.asarray(every)
+            grown = library.zeros((len(every), *self.shape[1:]), data.dtype)
+            grown[library.asarray(np.searchsorted(every, before))] = data
+            self.data, self.indices = grown, library.asarray(every)
 
     def add_all_rows(self) -> None:
         """Lets all rows be there. Raises ArrayError above 2 GiB."""
@@ -115,11 +115,11 @@ class RowSparse:
         if wanted.size and (wanted.dtype.kind not in "iuf" or wanted[0] < 0 or wanted[-1] >= self.shape[0]):
             raise ArrayError(f"retain: needs row numbers within 0 to {self.shape[0] - 1}, got {wanted}")
         wanted = wanted.astype(np.int64)
-        there = np.isin(wanted, to_host(self.indices))
+        there = np.isin(wanted, to_host(self.indices)).nonzero()[0]
         library = library_of(self.data)
         with on_device_of(self.data):
             data = library.zeros((len(wanted), *self.shape[1:]), self.dtype)
-            data[there] = self.data[self.places(wanted[there])]
+            data[library.asarray(there)] = self.data[library.asarray(self.places(wanted[there]))]
             return RowSparse(data, library.asarray(wanted), self.shape)
 
     # Other forms.
@@ -240,8 +240,9 @@ class RowSparse:
         _check_shapes(self, other)
         indices = to_host(other.indices)
         self.add_rows(indices)
-        places = self.places(indices)
-        self.data[places] = ufunc(self.data[places], other.data)
+        with on_device_of(self.data):
+            places = library_of(self.data).asarray(self.places(indices))
+            self.data[places] = ufunc(self.data[places], other.data)
         return self
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:

@@ -28,8 +28,12 @@ def gradients(case: Case, number: int, dtype: str) -> tuple[np.ndarray, list[lis
     return values.astype(dtype), rows
 
 
-def initial_weight(number: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    return np.random.default_rng((1912, number, *shape)).standard_normal(shape).astype(dtype)
+def initial_weight(case: Case, number: int, dtype: str) -> np.ndarray:
+    shape = case.shapes[number]
+    weight = np.random.default_rng((1912, number, *shape)).standard_normal(shape).astype(dtype)
+    if case.weight_rows is not None:
+        weight[np.setdiff1d(np.arange(shape[0]), case.weight_rows)] = 0
+    return weight
 
 
 def step_gradient(values: np.ndarray, rows: list[list[int]] | None, step: int, weight):

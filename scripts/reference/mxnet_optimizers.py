@@ -60,6 +60,32 @@ class File:
         np.savez_compressed(folder / f"{self.optimizer}.npz", json=np.array(json.dumps(about)), **self.arrays)
 
 
+class PackedFile(File):
+    """The same for thousands of small cases: equal arrays are kept once, all of a dtype one after the other.
+
+    The key of an array is its dtype, its first element's place, and its shape.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.packed: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.sizes: dict[str, int] = defaultdict(int)
+        self.known: dict[tuple, str] = {}
+
+    def put(self, key: str, array: np.ndarray) -> str:
+        name, shape = array.dtype.name, "x".join(map(str, array.shape))
+        known = (name, shape, array.tobytes())
+        if known not in self.known:
+            self.known[known] = f"{name}/{self.sizes[name]}/{shape}"
+            self.packed[name].append(array.reshape(-1))
+            self.sizes[name] += array.size
+        return self.known[known]
+
+    def write(self, folder: Path, **more) -> None:
+        self.arrays = {name: np.concatenate(parts) for name, parts in self.packed.items()}
+        super().write(folder, **more)
+
+
 def snapshot(state):
     """An MXNet state as nested lists of NumPy arrays."""
     if isinstance(state, (tuple, list)):
@@ -99,7 +125,7 @@ def run(case: Case, file: File) -> dict:
     optimizer = create(case)
     params, weights, grads, arrays = [], [], [], {}
     for i, (shape, dtype) in enumerate(zip(case.shapes, dtypes, strict=False)):
-        weights.append(mx.nd.array(initial_weight(i, shape, dtype), dtype=dtype).tostype(case.weight_storage))
+        weights.append(mx.nd.array(initial_weight(case, i, dtype), dtype=dtype).tostype(case.weight_storage))
         values, rows = gradients(case, i, dtype)
         grads.append((values, rows))
         key = f"grad/{dtype}/{i}/{'x'.join(map(str, shape))}/{case.steps}"
@@ -152,13 +178,21 @@ def run(case: Case, file: File) -> dict:
             own = [n.asnumpy() for n in noise[i :: len(weights)]]
             param["noise"] = f"{number}/{i}/noise"
             arrays[param["noise"]] = np.stack(own)
-    for key, array in arrays.items():
-        file.put(key, array)
+    places = {key: file.put(key, array) for key, array in arrays.items()}
+    for param in params:
+        param |= {name: renamed(param[name], places) for name in ("grad", "weight", "state", "noise") if name in param}
     return (
         describe(case)
         | {"params": params, "learning_rates": learning_rates}
         | ({"operator_calls": optimizer.calls} if case.form == "operator" else {})
     )
+
+
+def renamed(keys, places: dict[str, str]):
+    """The keys under which a file has put arrays, nested alike."""
+    if isinstance(keys, list):
+        return [renamed(part, places) for part in keys]
+    return None if keys is None else places[keys]
 
 
 def describe(case: Case) -> dict:
@@ -191,10 +225,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the .npz files")
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files = {"row_sparse": PackedFile("row_sparse")}
     reasons = defaultdict(int)
-    for case in mxnet_cases.cases():
-        file = files.setdefault(case.optimizer, File(case.optimizer))
+    every = [(case, case.optimizer) for case in mxnet_cases.cases()]
+    for case, name in every + [(case, "row_sparse") for case in mxnet_cases.row_sparse()]:
+        file = files.setdefault(name, File(name))
         try:
             file.cases.append(run(case, file))
         except (mx.base.MXNetError, ValueError, TypeError, AssertionError, AttributeError) as error:

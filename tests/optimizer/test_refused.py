@@ -72,7 +72,6 @@ PAIRS: dict[str, tuple[Callable[[], tuple[Any, Any]], type, str]] = {
     "weight of a list": (lambda: ([[1.0] * 3] * 4, grad()), ArrayTypeError, "list"),
     "weight of a number": (lambda: (1.0, grad()), ArrayTypeError, "float"),
     "gradient of None": (lambda: (grad(), None), ArrayTypeError, "NoneType"),
-    "sparse weight": (lambda: (row_sparse_array(([[1.0] * 3], [0]), (4, 3)), grad()), ArrayTypeError, "RowSparse"),
     "read-only weight": (lambda: (read_only(grad()), grad()), ArrayError, "read-only"),
     "read-only buffer": (lambda: (bytes(48), grad()), ArrayError, ""),
     "broadcast weight": (lambda: (np.lib.stride_tricks.as_strided(np.ones(3, np.float32), (4, 3), (0, 4)), grad()),
