@@ -109,7 +109,7 @@ class DistKVStore(KVStoreBase):
                 for piece in range(stripe.pieces):
                     a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
                     frame = wire.bytes_of(flat[a:b])
-                    message = m.Init(0, key, dtype, shape, list(array.shape), stripe.start, stripe.step, piece, [frame])
+                    message = m.Init(0, key, dtype, shape, list(array.shape), stripe.start, piece, [frame])
                     self._connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
         self._connections.wait(call, f"init of {len(pairs)} keys")
 

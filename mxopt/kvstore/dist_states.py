@@ -10,6 +10,7 @@ import numpy as np
 from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Stripe, needs_whole
 from mxopt.kvstore.session import Call
@@ -17,8 +18,6 @@ from mxopt.optimizer import states as updater_states
 
 if TYPE_CHECKING:
     from mxopt.kvstore.dist import DistKVStore
-
-CHUNK = 4 << 20
 
 
 def save(store: DistKVStore, fname: str, dump_optimizer: bool) -> None:
@@ -79,7 +78,7 @@ def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:
     while size < whole:
         answers: list[m.Chunk] = []
         call = Call()
-        store._connections.send(stripe.server, m.FetchStates(0, meta.key, size), call, answers.append, CHUNK)
+        store._connections.send(stripe.server, m.FetchStates(0, meta.key, size), call, answers.append, wire.CHUNK)
         store._connections.wait(call, f"the states of key {meta.key!r}")
         frame: Any = answers[0].data[0]
         part = bytes(getattr(frame, "buffer", frame))
@@ -92,8 +91,8 @@ def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:
 
 def _store(store: DistKVStore, meta: Meta, stripe: Stripe, document: bytes) -> None:
     call = Call()
-    for offset in range(0, len(document), CHUNK):
-        part = document[offset : offset + CHUNK]
+    for offset in range(0, len(document), wire.CHUNK):
+        part = document[offset : offset + wire.CHUNK]
         message = m.StoreStates(0, store._loads, meta.key, offset, len(document), [part])
         store._connections.send(stripe.server, message, call, None, len(part))
     store._connections.wait(call, f"the states of key {meta.key!r} to be taken")

@@ -3,7 +3,8 @@
     frame 0    a MessagePack array: [kind, field, field, ...]
     frame 1..  the bytes of arrays; those that are small stand in frame 0
 
-`seq` numbers a worker's requests to one server; the answer carries the request's number.
+`seq` numbers a worker's requests to one server; the answer carries the request's number. `read` is how many bytes of
+data of this server's answers the worker has taken so far.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ class Hello(Message, tag=20):
     mode: Text  # sync, async, ssp
     staleness: Whole
     oldest: Whole  # the lowest sequence number the worker may still send
+    read: Whole = 0
 
 
 class Ready(Message, tag=21):
@@ -189,9 +191,9 @@ class Init(Framed, tag=22):
     shape: Shape  # of this server's part: (units, elements of a unit...)
     whole: Shape  # of the whole array
     first: Whole  # where the part begins, in units
-    step: Whole  # units of a piece
     piece: Whole
     data: Data = []
+    read: Whole = 0
 
 
 class Done(Message, tag=23):
@@ -214,6 +216,7 @@ class Push(Framed, tag=24):
     update: Whole  # the worker's count of updates, 0 where others count too
     config: Map | None  # the optimizer, where it has changed since the worker's last push to this server
     data: Data = []
+    read: Whole = 0
 
 
 class Pull(Message, tag=25):
@@ -222,6 +225,7 @@ class Pull(Message, tag=25):
     seq: Whole
     keys: Keys
     piece: Whole
+    read: Whole = 0
 
 
 class Values(Framed, tag=26):
@@ -245,6 +249,7 @@ class PushRows(Framed, tag=27):
     update: Whole
     config: Map | None
     data: Data = []
+    read: Whole = 0
 
 
 class PullRows(Framed, tag=28):
@@ -253,6 +258,7 @@ class PullRows(Framed, tag=28):
     seq: Whole
     key: Key
     data: Data = []
+    read: Whole = 0
 
 
 class SetOptimizer(Message, tag=29):
@@ -263,6 +269,7 @@ class SetOptimizer(Message, tag=29):
     seq: Whole
     event: Whole
     config: Map | None
+    read: Whole = 0
 
 
 class FetchStates(Message, tag=30):
@@ -271,6 +278,7 @@ class FetchStates(Message, tag=30):
     seq: Whole
     key: Key
     offset: Whole
+    read: Whole = 0
 
 
 class Chunk(Framed, tag=31):
@@ -290,6 +298,7 @@ class StoreStates(Framed, tag=32):
     offset: Whole
     total: Whole
     data: Data = []
+    read: Whole = 0
 
 
 # Messages as frames.

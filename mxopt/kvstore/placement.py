@@ -51,11 +51,16 @@ def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: i
     by_row = len(shape) > 1 and 0 < row * itemsize <= PIECE
     unit, unit_shape = (row, tuple(shape[1:])) if by_row else (1, ())
     count = size // unit
-    step = max(1, PIECE // (unit * itemsize))
+    step = step_of(unit * itemsize)
     if servers == 1 or whole or size < bound or count < servers:
         return Layout(unit, unit_shape, (Stripe(home(key, servers), 0, count, step),))
     edges = [count * s // servers for s in range(servers + 1)]
     return Layout(unit, unit_shape, tuple(Stripe(s, a, b, step) for s, (a, b) in enumerate(itertools.pairwise(edges))))
+
+
+def step_of(unit: int) -> int:
+    """The units of `unit` bytes in a piece."""
+    return max(1, PIECE // unit) if unit else 1
 
 
 def home(key: Key, servers: int) -> int:

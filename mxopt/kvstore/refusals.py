@@ -6,10 +6,10 @@ from mxopt import errors
 from mxopt.kvstore import messages as m
 
 
-def error_of(refused: m.Refused) -> Exception:
+def error_of(refused: m.Refused) -> errors.MXOptError:
     """The exception that a Refused stands for."""
     klass = getattr(errors, refused.code, errors.KVStoreError)
     if not (isinstance(klass, type) and issubclass(klass, errors.MXOptError)):
         klass = errors.KVStoreError
-    made: Exception = klass(refused.text)
+    made: errors.MXOptError = klass(refused.text)
     return made

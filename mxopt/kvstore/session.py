@@ -24,7 +24,6 @@ from mxopt.kvstore.refusals import error_of
 
 log = logging.getLogger("mxopt.kvstore")
 
-WINDOW = 8 << 20  # bytes on the way to or from one server at a time
 BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority, while a call of the store waits
 RETRY = 3.0  # seconds of silence until a server is asked what has arrived
 
@@ -71,6 +70,7 @@ class Channel:
         self.pending: dict[int, Request] = {}  # sent, without an answer, by number
         self.backlog = Backlog()
         self.outstanding = 0  # bytes of what is pending
+        self.read = 0  # bytes of the answers that have come
         self.incarnation = ""  # of the server; "" before the handshake
         self.heard = now
         self.asked = -RETRY
@@ -84,7 +84,7 @@ class Channel:
     @property
     def full(self) -> bool:
         """Whether so much is on the way that a request has to wait."""
-        return self.outstanding > WINDOW or len(self.pending) >= wire.REQUESTS
+        return self.outstanding > wire.WINDOW or len(self.pending) >= wire.REQUESTS
 
     @property
     def waits(self) -> bool:
@@ -177,6 +177,8 @@ class Session:
             self._ready(channel, answer)
             return
         seq = getattr(answer, "seq", 0)
+        if answer.FRAMES:
+            channel.read += wire.size_of(answer.data[0])
         if isinstance(answer, m.Refused) and seq == 0:
             self.failure = self.failure or error_of(answer)
             return
@@ -217,7 +219,7 @@ class Session:
     def greet(self, channel: Channel) -> None:
         """Asks a server which number it expects."""
         channel.asked, channel.greeted = self._clock(), True
-        hello = replace(self._hello, oldest=min(channel.pending, default=channel.next))
+        hello = replace(self._hello, oldest=min(channel.pending, default=channel.next), read=channel.read)
         self._post(channel.server, m.encode(hello))
 
     def silent(self) -> str:
@@ -229,6 +231,7 @@ class Session:
     def _dispatch(self, channel: Channel, request: Request) -> None:
         """Gives a request its number and sends it."""
         request.message.seq = seq = channel.next
+        request.message.read = channel.read
         if not channel.pending:
             channel.heard = self._clock()
         request.frames = m.encode(request.message)

@@ -18,6 +18,8 @@ MAX_HEADER = 1 << 20
 MAX_FRAME = 64 << 20
 MAX_TEXT = 4096
 MAX_DEPTH = 16  # of lists and maps within each other, in fields that may hold anything
+WINDOW = 8 << 20  # bytes of these and their answers, not counting the last
+CHUNK = 4 << 20  # bytes of a document in one message
 REQUESTS = 2048  # requests of a worker to one server that are without an answer
 SMALL = 1 << 15  # bytes below which copying an array is cheaper than a frame of its own
 DTYPES = {name: dtype for dtype, name in arrays.DTYPES.items()}
@@ -72,9 +74,19 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
         check_plain(each, depth - 1)
 
 
+def buffer_of(frame: Frame) -> Any:
+    """The memory of a frame."""
+    return getattr(frame, "buffer", frame)
+
+
+def size_of(frame: Frame) -> int:
+    """The bytes of a frame."""
+    return len(buffer_of(frame))
+
+
 def array_of(frame: Frame, dtype: np.dtype[Any], count: int, name: Any) -> np.ndarray:
     """The `count` elements that a frame holds, without a copy. Raises ProtocolError where its length is another."""
-    buffer: Any = getattr(frame, "buffer", frame)
+    buffer = buffer_of(frame)
     if len(buffer) != count * dtype.itemsize:
         raise ProtocolError(
             f"key {name!r}: {count} elements of {dtype} are {count * dtype.itemsize} bytes, {len(buffer)} came"

@@ -215,6 +215,9 @@ class Optimizer(NamedArguments):
         """Whether each element is updated by itself, so that servers may cut arrays; False where nobody knows."""
         return False
 
+    per_worker_state: ClassVar[int | None] = None
+    """The place in a state of what each worker of an asynchronous job has its own of, as its own last weight."""
+
     @property
     def own_num_update(self) -> bool:
         """Whether `num_update` moves in another way than to the largest count of any parameter."""
@@ -312,6 +315,14 @@ class Optimizer(NamedArguments):
             count = counts[i] = counts.get(i, self.begin_num_update) + 1
             if count > self.num_update:
                 self.num_update = count
+
+    def count(self, index: Index) -> int | None:
+        """How often a parameter has been updated; None where it never was."""
+        return self._index_update_count.get(index)
+
+    def set_count(self, index: Index, count: int) -> None:
+        """Counts a parameter's updates on from `count`; `num_update` stays."""
+        self._index_update_count[index] = count
 
     def has_updated(self, index: Index) -> bool:
         """Whether an update of this parameter has been counted."""

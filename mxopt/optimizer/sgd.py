@@ -139,6 +139,8 @@ class DCASGD(MomentumOptimizer):
         See `Optimizer`.
     """
 
+    per_worker_state = 1
+
     def __init__(self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum

@@ -40,7 +40,7 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def sender(socket: Any, count: Callable[[int], None] = lambda n: None) -> Callable[[bytes, Any], None]:
+def sender(socket: Any) -> Callable[[bytes, Any], None]:
     """A function that sends a message to a route; to one that is gone, or reads too slowly, it drops it."""
     more = sockets.MORE | sockets.NOW
 
@@ -54,8 +54,6 @@ def sender(socket: Any, count: Callable[[int], None] = lambda n: None) -> Callab
             socket.send(last, sockets.NOW, len(last) < wire.SMALL)
         except zmq.ZMQError as error:
             log.info("an answer couldn't be sent: %s", error)
-            return
-        count(len(last))
 
     return send
 
@@ -124,12 +122,9 @@ def run_server(
         stop_on_signals()
         network = Network.of(settings)
         member = Membership(network, settings, "server", sockets.name_of_process(), endpoint, settings.rank)
-        server = Server(lambda route, message: None, member.job, member.rank, member.welcome.workers)
-
-        def count(n: int) -> None:
-            server.sent += n
-
-        server._send = sender(socket, count)
+        server = Server(
+            sender(socket), member.job, member.rank, member.welcome.workers, secrets.token_hex(8), time.monotonic
+        )
         attached = attach(server)
         try:
             _serve(server, socket, member, attached)

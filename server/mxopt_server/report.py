@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,25 +11,25 @@ if TYPE_CHECKING:
 
 def report(server: Server) -> dict[str, Any]:
     """Plain numbers about a server: what it holds, what it has done, who its workers are."""
-    table, now = server.table, time.monotonic()
+    values, served, now = server.values, server.served, server.clock()
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    groups = set(map(id, table.groups.values()))
+    groups = set(map(id, values.groups.values()))
     return {
         "role": "server",
         "job": server.job,
         "rank": server.rank,
-        "mode": table.mode,
+        "mode": server.members.mode,
         "uptime": now - server.started,
-        "keys": len(table.entries),
-        "bytes": sum(e.weight.nbytes for e in table.entries.values()),
+        "keys": len(values.entries),
+        "bytes": sum(e.weight.nbytes for e in values.entries.values()),
         "groups": len(groups),
-        "pending": sum(g.have for g in table.groups.values()),
-        "updates": table.updates,
+        "pending": sum(len(g.rounds.open) for g in values.groups.values()),
+        "updates": server.applier.updates,
         "messages": server.messages,
         "received": server.received,
-        "sent": server.sent,
-        "refused": server.refusals,
-        "optimizer": repr(table.updater.optimizer) if table.updater else None,
+        "sent": server.answers.sent,
+        "refused": server.answers.refusals,
+        "optimizer": repr(served.updater.optimizer) if served.updater else None,
         "cpu": usage.ru_utime + usage.ru_stime,
         "memory": usage.ru_maxrss * 1024,
         "workers": [
@@ -41,6 +40,6 @@ def report(server: Server) -> dict[str, Any]:
                 "waiting": len(w.waiting),
                 "expects": w.expects,
             }
-            for _, w in sorted(server.workers.items())
+            for _, w in sorted(server.sessions.items())
         ],
     }

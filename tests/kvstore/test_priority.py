@@ -10,7 +10,7 @@ from jobs import Job
 from session_peer import Peer
 
 from mxopt.kvstore import messages as m
-from mxopt.kvstore import session, wire
+from mxopt.kvstore import wire
 from mxopt.kvstore.backlog import Backlog
 
 PIECE = wire.bytes_of(np.zeros(1 << 18, np.float32))
@@ -61,7 +61,7 @@ def push(key: str, piece: int = 0) -> m.Push:
 
 def test_a_full_connection_sends_by_priority():
     worker = Peer()
-    way = session.WINDOW // len(PIECE) + 1  # pieces that are sent at once
+    way = wire.WINDOW // len(PIECE) + 1  # pieces that are sent at once
     for piece in range(way + 2):
         worker.send(push("large", piece), nbytes=len(PIECE), priority=0)
     worker.send(push("small"), nbytes=len(PIECE), priority=1)
@@ -81,7 +81,7 @@ def test_a_full_connection_sends_by_priority():
 
 def test_a_request_without_a_priority_is_overtaken_by_none():
     worker = Peer()
-    for piece in range(session.WINDOW // len(PIECE) + 3):
+    for piece in range(wire.WINDOW // len(PIECE) + 3):
         worker.send(push("large", piece), nbytes=len(PIECE), priority=-1)
     worker.send(push("config"), nbytes=len(PIECE))
     worker.send(push("small"), nbytes=len(PIECE), priority=5)

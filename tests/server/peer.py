@@ -21,10 +21,18 @@ class Peer:
 
     def __init__(self, workers: int = 1, mode: str = "sync") -> None:
         self.sent: list[tuple[bytes, object]] = []
-        self.server = Server(lambda route, message: self.sent.append((route, message)), "job", 0, workers)
         self.mode, self.workers = mode, workers
+        self.server = self.started()
         for rank in range(workers):
             self.hello(rank)
+
+    def started(self) -> Server:
+        """A new server."""
+
+        def send(route: bytes, message: object) -> None:
+            self.sent.append((route, message))
+
+        return Server(send, "job", 0, self.workers, "server", lambda: 0.0)
 
     def hello(self, rank: int, incarnation: str = "i", oldest: int = 1, **changes: object) -> object:
         fields = {"version": wire.VERSION, "job": "job", "workers": self.workers, "mode": self.mode} | changes
@@ -52,17 +60,17 @@ class Peer:
     def restart(self, folder: Path) -> None:
         """Goes on with a new server, from a snapshot of the one so far."""
         snapshot.save(self.server, folder / "snapshot")
-        self.server = Server(lambda route, message: self.sent.append((route, message)), "job", 0, self.workers)
+        self.server = self.started()
         assert snapshot.restore(self.server, folder / "snapshot")
         for rank in range(self.workers):
             self.hello(rank)
 
     def weight(self, key: object = "w") -> list[float]:
-        return self.server.table.entries[key].weight.tolist()
+        return self.server.values.entries[key].weight.tolist()
 
 
 def init(seq: int, key: object = "w") -> m.Init:
-    return m.Init(seq, key, "float32", [2], [2], 0, 9, 0, [np.zeros(2, np.float32).tobytes()])
+    return m.Init(seq, key, "float32", [2], [2], 0, 0, [np.zeros(2, np.float32).tobytes()])
 
 
 def push(seq: int, answer: bool = True, value: float = 1, keys: tuple[object, ...] = ("w",)) -> m.Push:

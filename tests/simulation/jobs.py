@@ -159,7 +159,8 @@ class Job:
             self.network.routers[endpoint] = Router(process, take)
             transport = Transport(self.network, process)
             member = Membership(transport, self._settings("server", rank), "server", process.name, endpoint, rank)
-            server = Server(self._send_of(endpoint), member.job, member.rank, member.welcome.workers)
+            workers, clock = member.welcome.workers, lambda: self.world.now
+            server = Server(self._send_of(endpoint), member.job, member.rank, workers, process.name, clock)
             try:
                 while True:
                     while inbox:

@@ -1,0 +1,136 @@
+"""Updates: what a complete round does to the parts it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.errors import KVStoreError
+from mxopt.sparse import RowSparse
+from mxopt_server.groups import Group
+from mxopt_server.rounds import ALL, Contribution, Members, Request
+from mxopt_server.served import Served
+from mxopt_server.sums import total
+from mxopt_server.values import Entry, Part
+
+
+class Applier:
+    """Applies rounds to the parts of groups by the optimizer of `served`."""
+
+    def __init__(self, served: Served, members: Members) -> None:
+        self.served, self.members = served, members
+        self.updates = 0
+
+    def apply(self, group: Group, contributions: Sequence[Contribution], concerned: list[Request]) -> None:
+        """Updates a group's parts by the sum of the contributions, or keeps it until the other pieces are there.
+
+        `concerned` gets the requests whose pushes are in the values now, or, where this raises, have failed.
+        """
+        concerned += [c.request for c in contributions if c.request is not None]
+        served, update = self.served, contributions[0].update
+        for contribution in contributions:
+            if contribution.config is not None:
+                served.reconfigure(contribution.config)
+        value = total([c.value for c in contributions])
+        if served.updater is None:
+            self._replace(group, value)
+            return
+        worker = contributions[0].rank if self.members.kind.apart else ALL
+        optimizer = served.updater.optimizer
+        if not update or optimizer.own_num_update:
+            self._update(group, value, worker, concerned)
+            return
+        latest = optimizer.num_update
+        optimizer.num_update = optimizer.begin_num_update + update  # of this push, which may have overtaken others
+        try:
+            self._update(group, value, worker, concerned)
+        finally:
+            optimizer.num_update = max(latest, optimizer.num_update)
+
+    def _update(self, group: Group, value: Any, worker: int, concerned: list[Request]) -> None:
+        part = group.parts[0]
+        entry, several = part.entry, len(group.parts) > 1
+        if entry.pieces > 1 and self.served.whole:
+            if several:
+                self._update_all(entry, value, worker)
+            else:
+                self._assemble(part, value, worker, concerned)
+        elif entry.pieces > 1 and several:
+            self._update_rows(entry, value, worker)
+        elif several:
+            self._call(group.indices, group.split(value), group.weights, worker)
+        else:
+            if entry.pieces > 1:
+                self.served.cut_states(entry)
+            self._call([part.index], [_shaped(value, part.shape)], [part.weight], worker)
+
+    def _update_rows(self, entry: Entry, rows: RowSparse, worker: int) -> None:
+        """One update of all parts of an entry together, counted once for each."""
+        served = self.served
+        served.cut_states(entry)
+        count = served.count(entry)
+        if count is not None:
+            served.set_count(entry, count)
+        self._call([entry.key], [_shaped(rows, entry.weight.shape)], [entry.weight], worker)
+        assert served.updater is not None
+        count = served.updater.optimizer.count(entry.key)
+        if count is not None:
+            served.set_count(entry, count)
+
+    def _update_all(self, entry: Entry, value: Any, worker: int) -> None:
+        """An update of an entry by an optimizer that needs the whole array: all of it is here."""
+        self._call([entry.key], [_shaped(value, entry.whole)], [entry.weight.reshape(entry.whole)], worker)
+
+    def _assemble(self, part: Part, value: Any, worker: int, concerned: list[Request]) -> None:
+        """Keeps a piece's sum until all are there, then updates the whole."""
+        entry = part.entry
+        if isinstance(value, RowSparse):
+            value = value.todense()
+        if worker not in entry.sums:
+            entry.sums[worker] = np.empty(entry.weight.shape, value.dtype)
+            entry.arrived[worker] = 0
+        entry.sums[worker][part.start : part.stop] = value.reshape(part.shape)
+        entry.arrived[worker] += 1
+        entry.assembling += concerned
+        concerned.clear()
+        if entry.arrived[worker] < entry.pieces:
+            return
+        gradient = entry.sums.pop(worker)
+        del entry.arrived[worker]
+        concerned += [request for request in entry.assembling if worker in (ALL, request.rank)]
+        entry.assembling = [request for request in entry.assembling if request not in concerned]
+        self._update_all(entry, gradient, worker)
+
+    def _call(self, indices: list[Any], grads: list[Any], weights: list[Any], worker: int) -> None:
+        """Calls the updater, with the states of `worker` where each has its own."""
+        updater = self.served.updater
+        assert updater is not None
+        self.updates += 1
+        if worker != ALL and updater.optimizer.per_worker_state is not None and self.members.workers > 1:
+            for index, weight in zip(indices, weights, strict=True):
+                self.served.lend(index, worker, weight, range(self.members.workers))
+        if len(indices) == 1:
+            updater(indices[0], grads[0], weights[0])
+        else:
+            updater(indices, grads, weights)
+
+    def _replace(self, group: Group, value: Any) -> None:
+        """Without an optimizer the sum becomes the value."""
+        if self.members.kind.apart:
+            raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
+        self.updates += 1
+        if not isinstance(value, RowSparse):
+            for weight, part in zip(group.weights, group.split(value), strict=True):
+                weight[...] = part
+            return
+        whole = group.parts[0].entry if len(group.parts) > 1 else group.parts[0]
+        whole.weight[...] = value.todense().reshape(whole.weight.shape)
+
+
+def _shaped(value: Any, shape: tuple[int, ...]) -> Any:
+    """A flat gradient, or one of rows, as one of `shape`."""
+    if isinstance(value, RowSparse):
+        return RowSparse(value.data.reshape(len(value.indices), *shape[1:]), value.indices, shape)
+    return value.reshape(shape)

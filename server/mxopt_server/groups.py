@@ -1,0 +1,92 @@
+"""Parts that workers push together in one message: one piece of a large array, all pieces of an array whose rows are
+pushed, or many small keys.
+
+As long as everyone groups the same keys, a whole message is one contribution. A message that groups them otherwise
+dissolves the group into single parts, with everything that is pending in it, so that the outcome is that of single
+pushes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mxopt.sparse import RowSparse
+from mxopt_server.rounds import Contribution, Request, Rounds
+
+if TYPE_CHECKING:
+    from mxopt_server.values import Part
+
+Keys = tuple[Any, ...]  # of a group: (key, key...), ((key, piece),), or (None, key) for all pieces of a key
+
+
+class Group:
+    """Parts that are pushed together, with their rounds and those who wait to see them."""
+
+    __slots__ = ("dtype", "flats", "indices", "keys", "parts", "rounds", "size", "slices", "waiting", "weights")
+
+    def __init__(self, parts: Sequence[Part], keys: Keys, rounds: Rounds) -> None:
+        self.parts, self.keys, self.rounds = list(parts), keys, rounds
+        self.waiting: list[Request] = []  # pulls
+        offset, self.slices = 0, []
+        for part in self.parts:
+            self.slices.append(slice(offset, offset + part.size))
+            offset += part.size
+            part.group = self
+        self.size, self.dtype = offset, self.parts[0].weight.dtype
+        self.indices = [part.index for part in self.parts]
+        self.weights = [part.weight for part in self.parts]
+        self.flats = [part.weight.reshape(-1) for part in self.parts]
+
+    def split(self, value: np.ndarray) -> list[np.ndarray]:
+        """A flat array over the parts as one of each part's shape."""
+        return [
+            value[s] if w.ndim == 1 else value[s].reshape(w.shape)
+            for s, w in zip(self.slices, self.weights, strict=True)
+        ]
+
+    def values(self) -> np.ndarray:
+        """The weights, flat, one after the other: the array itself where there is only one."""
+        return self.flats[0] if len(self.flats) == 1 else np.concatenate(self.flats)
+
+    def settled(self, rank: int) -> bool:
+        """Whether a worker may see the values now."""
+        return self.rounds.settled(rank) and not self.parts[0].entry.holds_back(rank)
+
+    @property
+    def pending(self) -> bool:
+        """Whether somebody waits, or has pushed for an open round."""
+        return bool(self.waiting or self.rounds.open)
+
+    def settle(self) -> None:
+        """Answers those who need wait no longer."""
+        waiting, self.waiting = self.waiting, []
+        for request in waiting:
+            if self.settled(request.rank):
+                request.met()
+            else:
+                self.waiting.append(request)
+
+    def singles(self) -> list[Group]:
+        """Groups of one part each, with what is pending in this one."""
+        for request in [c.request for c in self.rounds.open if c.request is not None] + self.waiting:
+            request.missing += len(self.parts) - 1
+        made = []
+        for k, part in enumerate(self.parts):
+            rounds = self.rounds.part(lambda c, k=k, part=part: cut(c, self.slices[k], part, k == 0))  # type: ignore[misc]
+            made.append(Group([part], ((part.entry.key, part.piece),), rounds))
+            made[-1].waiting = list(self.waiting)
+        return made
+
+
+def cut(contribution: Contribution, span: slice, part: Part, first: bool) -> Contribution:
+    """What of a contribution to several parts is for one of them, where it has the elements `span`."""
+    c, value = contribution, contribution.value
+    if isinstance(value, RowSparse):
+        a, b = np.searchsorted(value.indices, (part.start, part.stop))
+        value = RowSparse(value.data[a:b], value.indices[a:b] - part.start, part.shape)
+    else:
+        value = value[span]
+    return Contribution(c.rank, value, c.config if first else None, c.update, c.request)

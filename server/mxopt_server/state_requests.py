@@ -1,0 +1,56 @@
+"""What workers ask of the optimizer and its states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mxopt.document import dump_document, load_document
+from mxopt.errors import ProtocolError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt_server.answers import Answers
+from mxopt_server.served import ABSENT, Served
+from mxopt_server.values import Values
+from mxopt_server.worker_session import Session
+
+STATES = 16  # bytes of states for each of the values, at most
+
+
+class StateRequests:
+    """The handlers of these messages, one each."""
+
+    def __init__(self, values: Values, served: Served, answers: Answers) -> None:
+        self.values, self.served, self.answers = values, served, answers
+        self.handlers: dict[type, Callable[[Session, Any], None]] = {
+            m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states, m.StoreStates: self.store_states,
+        }  # fmt: skip
+
+    def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
+        self.served.set_optimizer(request.event, request.config)
+        self.answers.done(session, request.seq)
+
+    def fetch_states(self, session: Session, request: m.FetchStates) -> None:
+        entry, served = self.values.entry(request.key), self.served
+        if request.offset == 0:
+            content: dict[str, Any] = {"count": served.count(entry), "first": entry.first}
+            content["num_update"] = served.updater.optimizer.num_update if served.updater else 0
+            if served.state(entry) is not ABSENT:
+                content["state"] = served.state(entry)
+            session.document = (entry.key, dump_document(content))
+        if session.document is None or session.document[0] != entry.key:
+            raise ProtocolError(f"key {entry.key!r}: states are fetched from byte 0 on")
+        document = session.document[1]
+        part = document[request.offset : request.offset + wire.CHUNK]
+        self.answers.data(session, m.Chunk(request.seq, len(document), [part]))
+
+    def store_states(self, session: Session, request: m.StoreStates) -> None:
+        entry, frame = self.values.entry(request.key), request.data[0]
+        limit = STATES * entry.weight.nbytes + wire.PIECE
+        if request.total > limit:
+            raise ProtocolError(f"key {request.key!r}: states of {request.total} bytes, {limit} at most")
+        size = wire.size_of(frame)
+        frames = session.gather(["states", request.key], request.offset, request.total, size, request.data)
+        if frames is not None:
+            self.served.load(request.event, entry, load_document(bytes(wire.buffer_of(frames[0]))))
+        self.answers.done(session, request.seq)

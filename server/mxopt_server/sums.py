@@ -1,0 +1,44 @@
+"""The sum of what several workers pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.sparse import RowSparse
+
+
+def total(values: Sequence[Any]) -> Any:
+    """The sum of the workers' gradients in their order; float32 for 16-bit types where there are several."""
+    if len(values) == 1:
+        return values[0]
+    if all(isinstance(v, RowSparse) for v in values):
+        return _sparse_total(values)
+    dense = [v.todense().reshape(-1) if isinstance(v, RowSparse) else v for v in values]
+    if dense[0].dtype.itemsize == 2:
+        result = dense[0].astype(np.float32)
+        for value in dense[1:]:
+            result += value.astype(np.float32)
+        return result
+    result = np.add(dense[0], dense[1])
+    for value in dense[2:]:
+        result += value
+    return result
+
+
+def _sparse_total(values: Sequence[RowSparse]) -> RowSparse:
+    """The same for row-sparse gradients: a row is the sum of those of its number, in the workers' order."""
+    indices = np.unique(np.concatenate([v.indices for v in values]))
+    dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
+    data = np.zeros((len(indices), *values[0].data.shape[1:]), dtype)
+    seen = np.zeros(len(indices), bool)
+    for value in values:
+        at = np.searchsorted(indices, value.indices)
+        fresh = ~seen[at]
+        rows = value.data.astype(dtype, copy=False)
+        data[at[fresh]] = rows[fresh]
+        data[at[~fresh]] += rows[~fresh]
+        seen[at] = True
+    return RowSparse(data, indices, values[0].shape)

@@ -1,0 +1,199 @@
+"""What workers ask of values: to begin with one, pushes, pulls, and both by rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.errors import JobFailedError, KVStoreError, ProtocolError
+from mxopt.kvstore import compression, wire
+from mxopt.kvstore import messages as m
+from mxopt.sparse import RowSparse
+from mxopt_server.answers import Answers
+from mxopt_server.applier import Applier
+from mxopt_server.groups import Group, Keys
+from mxopt_server.rounds import DEPTH, Contribution, Request
+from mxopt_server.values import Entry, Part, Values
+from mxopt_server.worker_session import Session
+
+INT64 = np.dtype(np.int64)
+
+
+class ValueRequests:
+    """The handlers of these messages, one each."""
+
+    def __init__(self, values: Values, applier: Applier, answers: Answers) -> None:
+        self.values, self.applier, self.answers = values, applier, answers
+        self.members, self.served = values.members, applier.served
+        self.handlers: dict[type, Callable[[Session, Any], None]] = {
+            m.Push: self.push, m.Pull: self.pull, m.Init: self.init, m.PushRows: self.push_rows,
+            m.PullRows: self.pull_rows,
+        }  # fmt: skip
+
+    def init(self, session: Session, init: m.Init) -> None:
+        if not init.shape or math.prod(init.shape) > math.prod(init.whole):
+            raise ProtocolError(f"key {init.key!r}: no part of {init.shape} in {init.whole}")
+        described = (init.dtype, tuple(init.shape), tuple(init.whole), init.first)
+        entry = self.values.entries.get(init.key)
+        if entry is None:
+            entry = Entry(init.key, *described)
+        elif (entry.dtype, entry.shape, entry.whole, entry.first) != described:
+            raise KVStoreError(
+                f"key {init.key!r} is initialised on server {self.answers.rank} as {entry.dtype} of shape"
+                f" {entry.whole}, not as {init.dtype} of shape {tuple(init.whole)}"
+            )
+        if init.piece < len(entry.parts):  # of a snapshot: what is here counts
+            self.answers.done(session, init.seq)
+            return
+        if init.piece > len(entry.parts):
+            raise ProtocolError(f"key {init.key!r}: piece {init.piece} before piece {len(entry.parts)}")
+        entry.add(wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key))
+        self.values.entries[init.key] = entry
+        if entry.complete:
+            self.served.name_parts(entry)
+        self.answers.done(session, init.seq)
+
+    def push(self, session: Session, push: m.Push) -> None:
+        keys: Keys = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
+        group = self.values.groups.get(keys)
+        if group is not None:
+            parts, size, dtype = group.parts, group.size, group.dtype
+        else:
+            parts = self.values.parts(push.keys, push.piece)
+            size, dtype = sum(p.size for p in parts), parts[0].weight.dtype
+        if push.codec:
+            value = self._decompress(push, size).astype(dtype, copy=False)
+        else:
+            value = wire.array_of(push.data[0], dtype, size, push.keys[0])
+        self._take(session, push, keys, parts, value, push.answer)
+
+    def _decompress(self, push: m.Push, size: int) -> np.ndarray:
+        if push.codec not in compression.CODECS.values():
+            raise ProtocolError(f"there is no codec {push.codec}")
+        expected = compression.encoded_size(push.codec, size)
+        sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, push.keys[0])
+        return compression.decode(sent, push.codec, push.threshold, size)
+
+    def _take(self, session: Session, push: Any, keys: Keys, parts: list[Part], value: Any, answer: bool) -> None:
+        """Hands a push to its rounds, and sees to it that the worker gets its answer."""
+        rank, group = session.rank, parts[0].group
+        if self.members.ended:
+            lost = self.lost(rank, parts, pushing=True)
+            if lost is not None:
+                raise lost
+        if self.served.updater is None and self.members.kind.apart:
+            raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
+        request = None
+        if answer:
+            request = self.answers.request(session, push.seq, parts, value.nbytes, self._values)
+        elif group is not None and group.rounds.depth(rank) >= DEPTH:
+            nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
+            request = self.answers.request(session, push.seq, parts, nbytes, self.answers.done_with)
+        else:
+            self.answers.done(session, push.seq)
+        contribution = Contribution(rank, value, push.config, push.update, request)
+        for group, due in self.values.push(keys, parts, contribution):
+            if due:
+                self._update(group, due)
+
+    def _update(self, group: Group, due: Sequence[Contribution]) -> None:
+        """Applies a round, and answers who has waited for it."""
+        concerned: list[Request] = []
+        try:
+            self.applier.apply(group, due, concerned)
+        except Exception as error:
+            for request in concerned:
+                self.answers.refuse_waiting(request, error)
+            if not concerned:
+                raise
+        else:
+            for request in concerned:
+                if group.rounds.may_hear(request.rank):
+                    request.met()
+                else:
+                    group.waiting.append(request)
+        entry = group.parts[0].entry
+        for each in [part.group for part in entry.parts] if self.served.whole and entry.pieces > 1 else (group,):
+            if each is not None and each.waiting:
+                each.settle()
+
+    def pull(self, session: Session, pull: m.Pull) -> None:
+        parts = self.values.parts(pull.keys, pull.piece)
+        self._wait(session, pull.seq, parts, sum(p.weight.nbytes for p in parts), self._values)
+
+    def push_rows(self, session: Session, push: m.PushRows) -> None:
+        entry = self.values.entry(push.key)
+        name, width = f"key {push.key!r}, rows", entry.rows().shape[1]
+        count = wire.size_of(push.data[0]) // 8
+        if push.total > entry.units:
+            raise ProtocolError(f"{name}: {push.total} of {entry.units}")
+        for frame, dtype, size in ((push.data[0], INT64, count), (push.data[1], entry.weight.dtype, count * width)):
+            wire.array_of(frame, dtype, size, push.key)
+        frames = session.gather(["rows", push.key], push.offset, push.total, count, push.data)
+        if frames is None:
+            self.answers.done(session, push.seq)
+            return
+        indices = wire.array_of(frames[0], INT64, push.total, push.key)
+        data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
+        if len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
+            raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
+        value = RowSparse(data.reshape(len(indices), width), indices, (entry.units, width))
+        keys = (None, push.key) if entry.pieces > 1 else ((push.key, 0),)
+        self._take(session, push, keys, entry.parts, value, False)
+
+    def pull_rows(self, session: Session, pull: m.PullRows) -> None:
+        entry = self.values.entry(pull.key)
+        ids = wire.array_of(pull.data[0], INT64, wire.size_of(pull.data[0]) // 8, pull.key)
+        if len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
+            raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
+
+        def answer(request: Request) -> None:
+            rows = np.ascontiguousarray(entry.rows()[ids])
+            self.answers.data(session, m.Values(request.seq, [wire.bytes_of(rows)]))
+
+        nbytes = ids.nbytes + len(ids) * entry.rows().shape[1] * entry.weight.itemsize
+        self._wait(session, pull.seq, entry.parts, nbytes, answer)
+
+    def _wait(
+        self, session: Session, seq: int, parts: list[Part], nbytes: int, answer: Callable[[Request], None]
+    ) -> None:
+        """Lets `answer` answer a request as soon as its worker may see the values of `parts`."""
+        if self.members.ended:
+            lost = self.lost(session.rank, parts)
+            if lost is not None:
+                raise lost
+        self.values.wait(self.answers.request(session, seq, parts, nbytes, answer), parts)
+
+    def _values(self, request: Request) -> None:
+        parts = request.parts
+        group = parts[0].group
+        if len(parts) > 1:
+            known = group is not None and group.parts is parts
+            data: Any = wire.bytes_of(
+                group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts])
+            )
+        elif self.members.kind.apart and self.members.workers > 1:
+            data = bytes(parts[0].frame)
+        else:
+            # The array itself may be sent, without a copy: it can't change before the answer has arrived, since no
+            # round of it is complete without this worker's next push.
+            data = parts[0].frame
+        self.answers.data(self.answers.sessions[request.rank], m.Values(request.seq, [data]))
+
+    def lost(self, rank: int, parts: list[Part], pushing: bool = False) -> Exception | None:
+        """Why a worker would wait in vain for pushes of others that have ended; None where it wouldn't."""
+        for part in parts:
+            group = part.group
+            if group is None or (not pushing and group.settled(rank)):
+                continue
+            lost = group.rounds.lost(rank)
+            if lost is not None:
+                mine, theirs = group.rounds.counts[rank] + pushing, group.rounds.counts[lost]
+                return JobFailedError(
+                    f"worker {lost} has ended with {theirs} pushes of key {part.entry.key!r}, so worker {rank} waits in"
+                    f" vain for the round of its push number {mine}"
+                )
+        return None

@@ -1,0 +1,198 @@
+"""What a server holds: entries (its part of each key's value), cut into parts (the pieces that travel)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mxopt.errors import KVStoreError, NotInitializedError, ProtocolError
+from mxopt.kvstore import wire
+from mxopt.kvstore.placement import step_of
+from mxopt.kvstore.wire import Key
+from mxopt_server.groups import Group, Keys, cut
+from mxopt_server.rounds import ALL, Contribution, Members, Request
+
+
+class PartIndex:
+    """The optimizer's index of one of several parts of a key."""
+
+    __slots__ = ("key", "piece")
+
+    def __init__(self, key: Key, piece: int) -> None:
+        self.key, self.piece = key, piece
+
+    def __repr__(self) -> str:
+        return f"{self.key!r}, piece {self.piece}"
+
+
+class Part:
+    """A piece of an entry: the unit of rounds and of updates. `weight` is a view of the entry's, `frame` its bytes."""
+
+    __slots__ = ("entry", "frame", "group", "index", "piece", "shape", "size", "start", "stop", "weight")
+
+    def __init__(self, entry: Entry, piece: int) -> None:
+        self.entry, self.piece = entry, piece
+        self.start, self.stop = piece * entry.step, min(entry.units, (piece + 1) * entry.step)
+        self.weight = entry.weight if entry.pieces == 1 else entry.weight[self.start : self.stop]
+        self.frame = wire.bytes_of(self.weight)
+        self.shape, self.size = self.weight.shape, self.weight.size
+        self.index: Any = entry.key if entry.pieces == 1 else PartIndex(entry.key, piece)
+        self.group: Group | None = None
+
+
+class Entry:
+    """This server's part of a key's value. Its parts are made as their first values come, one after the other.
+
+    Parameters
+    ----------
+    key : int or str
+    dtype : str
+    shape : (units, elements of a unit...)
+    whole : the shape of the whole array
+    first : where the part begins in the whole array, in units
+    """
+
+    def __init__(self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int) -> None:
+        self.key, self.dtype, self.shape, self.whole, self.first = key, dtype, tuple(shape), tuple(whole), first
+        self.real = wire.DTYPES[dtype]
+        self.units, self.step = shape[0], step_of(math.prod(shape[1:]) * self.real.itemsize)
+        self.pieces = max(1, -(-self.units // self.step))
+        self.is_all = math.prod(shape) == math.prod(whole)  # of the array
+        self.parts: list[Part] = []
+        self.sums: dict[int, np.ndarray] = {}  # for rules that need all pieces, those so far: by worker, or of ALL
+        self.arrived: dict[int, int] = {}  # how many pieces each of them has
+        self.assembling: list[Request] = []  # those whose pushes are in them
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the first value has come."""
+        return len(self.parts) == self.pieces
+
+    def size_of(self, piece: int) -> int:
+        """The elements of a piece."""
+        return (min(self.units, (piece + 1) * self.step) - piece * self.step) * math.prod(self.shape[1:])
+
+    def add(self, value: np.ndarray) -> None:
+        """Takes the first value of the next part, flat."""
+        if not self.parts:
+            self._allocate()
+        part = Part(self, len(self.parts))
+        part.weight[...] = value.reshape(part.shape)
+        self.parts.append(part)
+
+    def restore(self, weight: np.ndarray, have: int) -> None:
+        """Takes saved values, of the first `have` parts."""
+        self._allocate()
+        self.weight[...] = weight
+        self.parts = [Part(self, piece) for piece in range(have)]
+
+    def _allocate(self) -> None:
+        """Makes the array; what of it hasn't come takes no memory."""
+        # All of it in one piece: the optimizer sees it as the worker does.
+        self.weight = np.zeros(self.whole if self.is_all and self.pieces == 1 else self.shape, self.real)
+
+    def holds_back(self, rank: int) -> bool:
+        """Whether a worker's pushes wait for other pieces."""
+        return bool(self.sums) and (ALL in self.sums or rank in self.sums)
+
+    def rows(self) -> np.ndarray:
+        """The weight as (units, elements of a unit)."""
+        return self.weight.reshape(self.units, -1) if self.units else self.weight.reshape(0, 1)
+
+
+class Values:
+    """All entries of a server, and their groups."""
+
+    def __init__(self, members: Members) -> None:
+        self.members = members
+        self.entries: dict[Key, Entry] = {}
+        self.groups: dict[Keys, Group] = {}
+
+    def entry(self, key: Key) -> Entry:
+        """The entry of a key whose first value is complete."""
+        found = self.entries.get(key)
+        if found is None or len(found.parts) < found.pieces:
+            raise NotInitializedError(f"key {key!r} has not been initialised on this server")
+        return found
+
+    def parts(self, keys: Sequence[Key], piece: int) -> list[Part]:
+        """The parts a message speaks of: piece `piece` of a single key, or several keys of one piece each."""
+        if len(keys) == 1:
+            entry = self.entry(keys[0])
+            if piece >= entry.pieces:
+                raise KVStoreError(f"key {keys[0]!r} has {entry.pieces} pieces here, there is no piece {piece}")
+            return [entry.parts[piece]]
+        known = self.groups.get(tuple(keys))
+        if known is not None:
+            return known.parts
+        found = [self.entry(key) for key in keys]
+        for entry in found:
+            if entry.pieces > 1:
+                raise KVStoreError(f"key {entry.key!r} has {entry.pieces} pieces, which travel one by one")
+        if len({entry.weight.dtype for entry in found}) > 1:
+            raise ProtocolError("a message with keys of different dtypes")
+        return [entry.parts[0] for entry in found]
+
+    def parts_of(self, keys: Keys) -> list[Part]:
+        """The parts of the group that these keys name."""
+        if keys[0] is None:
+            return self.entry(keys[1]).parts
+        if isinstance(keys[0], tuple):
+            return self.parts([keys[0][0]], keys[0][1])
+        return self.parts(keys, 0)
+
+    def group(self, keys: Keys, parts: Sequence[Part]) -> Group | None:
+        """The group of exactly these parts; None where something is pending in other groups of them."""
+        found = self.groups.get(keys)
+        if found is not None:
+            return found
+        if len({id(part) for part in parts}) < len(parts):
+            raise KVStoreError("a message with the same key twice")
+        for other in {id(p.group): p.group for p in parts if p.group is not None}.values():
+            if len(other.parts) > 1:
+                del self.groups[other.keys]
+                self.groups.update({single.keys: single for single in other.singles()})
+        for part in parts:
+            if part.group is None:
+                single = ((part.entry.key, part.piece),)
+                self.groups[single] = Group([part], single, self.members.kind(self.members))
+        if len(parts) == 1:
+            return self.groups[keys]
+        groups = [part.group for part in parts if part.group is not None]
+        if any(g.pending for g in groups) or any(g.rounds.counts != groups[0].rounds.counts for g in groups):
+            return None
+        for group in groups:
+            del self.groups[group.keys]
+        made = self.groups[keys] = Group(parts, keys, groups[0].rounds)
+        return made
+
+    def push(
+        self, keys: Keys, parts: Sequence[Part], contribution: Contribution
+    ) -> Iterator[tuple[Group, list[Contribution]]]:
+        """Takes a contribution, as a whole or part by part; yields the rounds that it completes, each to be applied
+        before the next is asked for."""
+        group = self.group(keys, parts)
+        if contribution.request is not None:
+            contribution.request.missing = 1 if group is not None else len(parts)
+        if group is not None:
+            yield group, group.rounds.push(contribution)
+            return
+        start = 0
+        for k, part in enumerate(parts):
+            assert part.group is not None
+            mine = cut(contribution, slice(start, start + part.size), part, k == 0)
+            yield part.group, part.group.rounds.push(mine)
+            start += part.size
+
+    def wait(self, request: Request, parts: Sequence[Part]) -> None:
+        """Answers `request` when its worker may see the values of `parts`."""
+        groups = {id(p.group): p.group for p in parts if p.group is not None}
+        unsettled = [g for g in groups.values() if not g.settled(request.rank)]
+        request.missing = len(unsettled) or 1
+        for group in unsettled:
+            group.waiting.append(request)
+        if not unsettled:
+            request.met()

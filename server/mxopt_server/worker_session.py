@@ -1,0 +1,139 @@
+"""One worker, as a server knows it: its numbers, what waits, what has come in part, what it may ask for again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mxopt.errors import ProtocolError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.wire import Key
+from mxopt_server.rounds import Request
+
+CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that it hasn't read; it keeps within half
+
+
+@dataclass
+class Half:
+    """Something that comes in several messages, as far as it has come."""
+
+    what: list[Any]  # the message's name, and the key or number it is about
+    total: int  # bytes, or rows
+    size: int  # of these, how much is here
+    buffers: list[bytearray]  # the frames, joined
+
+
+class Session:
+    """A worker's requests to this server.
+
+    Attributes
+    ----------
+    expects : the next number; those before it have been taken
+    waiting : the requests that are to be answered later
+    refused : the refusals that the worker may not have heard of
+    configs : the optimizers' configs that it has sent, by number
+    half : what is coming in; one thing at a time
+    document : the states that it is fetching, and their key
+    """
+
+    def __init__(self, rank: int, incarnation: str, route: bytes = b"") -> None:
+        self.rank, self.incarnation, self.route = rank, incarnation, route
+        self.expects = 1
+        self.waiting: dict[int, Request] = {}
+        self.refused: dict[int, m.Refused] = {}
+        self.configs: dict[int, dict[str, Any]] = {}
+        self.half: Half | None = None
+        self.document: tuple[Key, bytes] | None = None
+        self.requests = 0
+        self.seen = 0.0  # when it said Hello
+        self._sent = self._read = self._waiting_bytes = 0
+
+    # What waits.
+
+    def wait(self, request: Request) -> None:
+        """Keeps a request until it is answered."""
+        self.waiting[request.seq] = request
+        self._waiting_bytes += request.nbytes
+
+    def answered(self, seq: int) -> bool:
+        """Forgets a request; whether it was waiting."""
+        request = self.waiting.pop(seq, None)
+        if request is not None:
+            self._waiting_bytes -= request.nbytes
+        return request is not None
+
+    def refuse(self, refused: m.Refused) -> None:
+        """Keeps a refusal for as long as its request can be without an answer."""
+        self.answered(refused.seq)
+        self.refused[refused.seq] = refused
+        while (first := next(iter(self.refused))) <= self.expects - 1 - wire.REQUESTS:
+            del self.refused[first]
+
+    # Credit.
+
+    def sent(self, nbytes: int) -> None:
+        """Counts the bytes of an answer."""
+        self._sent += nbytes
+
+    def has_read(self, nbytes: int) -> None:
+        """The worker has read so many bytes of answers."""
+        self._read = max(self._read, nbytes)
+
+    def greeted(self, nbytes: int) -> None:
+        """The worker says Hello, having read so many bytes: what it hasn't may be lost, and is counted no more."""
+        self._sent = self._read = nbytes
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether another request is taken. A worker that keeps within its window always has credit."""
+        return self._waiting_bytes + self._sent - self._read <= CREDIT and len(self.waiting) <= wire.REQUESTS
+
+    # What comes in several messages.
+
+    def gather(self, what: list[Any], offset: int, total: int, size: int, frames: Sequence[Any]) -> list[Any] | None:
+        """Takes `size` of the `total` of something, which follow on `offset` before them. Returns the frames with the
+        last of it, joined; None before. Raises ProtocolError where it doesn't follow on: all of it is refused then."""
+        half, self.half = self.half, None
+        if size > total - offset or (size == 0 and total > 0):
+            raise ProtocolError(f"{what[0]} of {what[1]!r}: {size} after {offset} of {total}")
+        if offset == 0 and size == total:
+            return list(frames)
+        if offset == 0:
+            half = Half(what, total, 0, [bytearray() for _ in frames])
+        elif half is None or (half.what, half.total, half.size) != (what, total, offset):
+            here = half.size if half is not None and half.what == what else 0
+            raise ProtocolError(f"{what[0]} of {what[1]!r}: what comes after {offset} of {total} came, {here} are here")
+        for buffer, frame in zip(half.buffers, frames, strict=True):
+            buffer += wire.buffer_of(frame)
+        half.size += size
+        if half.size == total:
+            return list(half.buffers)
+        self.half = half
+        return None
+
+    # For a snapshot.
+
+    def record(self) -> dict[str, Any]:
+        """All of it that carries on, as plain data."""
+        half = self.half and [
+            self.half.what, self.half.total, self.half.size, [bytes(buffer) for buffer in self.half.buffers]
+        ]  # fmt: skip
+        return {
+            "rank": self.rank, "incarnation": self.incarnation, "expects": self.expects, "half": half,
+            "refused": [[r.seq, r.code, r.text, r.key] for r in self.refused.values()],
+            "configs": list(self.configs.items()),
+        }  # fmt: skip
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> Session:
+        """The session that a record is of; its worker has yet to say Hello."""
+        made = cls(saved["rank"], saved["incarnation"])
+        made.expects = saved["expects"]
+        made.refused = {refused[0]: m.Refused(*refused) for refused in saved["refused"]}
+        made.configs = dict(saved["configs"])
+        if saved["half"] is not None:
+            what, total, size, buffers = saved["half"]
+            made.half = Half(what, total, size, [bytearray(buffer) for buffer in buffers])
+        return made

@@ -1,0 +1,71 @@
+"""A server that is started again after any message goes on with the same bits, whatever the optimizer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from peer import Peer
+from table import ROWS
+
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import placement
+from mxopt.optimizer.config import optimizer_config
+
+UNITS = 5
+
+
+class Script:
+    """A job of two workers by messages, in the order in which they come: (rank, message without its number)."""
+
+    def __init__(self, row: object, mode: str, form: str) -> None:
+        self.mode, self.form = mode, form
+        rng = np.random.default_rng(7)
+        values = rng.normal(size=(UNITS, 2)).astype(np.float32)
+        pieces = [values[:2], values[2:4], values[4:]] if form != "one piece" else [values]
+        self.messages: list[tuple[int, object]] = [(0, m.SetOptimizer(0, 1, optimizer_config(row.make())))]
+        for piece, part in enumerate(pieces):
+            self.messages.append((0, m.Init(0, "w", "float32", [UNITS, 2], [UNITS, 2], 0, piece, [part.tobytes()])))
+        for _ in range(3):
+            for rank in (0, 1):
+                grad = rng.normal(size=(UNITS, 2)).astype(np.float32)
+                if form == "rows":
+                    self.messages += [(rank, message) for message in self._rows(grad, sorted(rng.choice(5, 3, False)))]
+                    continue
+                for piece in range(len(pieces)):
+                    part = grad[2 * piece : 2 * piece + 2] if len(pieces) > 1 else grad
+                    self.messages.append((rank, m.Push(0, False, ["w"], piece, 0, 0.0, 0, None, [part.tobytes()])))
+            if mode == "async":
+                for rank in (1, 0):  # each has seen another weight
+                    self.messages.append((rank, m.Pull(0, ["w"], 0)))
+
+    @staticmethod
+    def _rows(grad: np.ndarray, numbers: list[int]) -> list[m.PushRows]:
+        frames = [np.array(numbers, np.int64), grad[numbers]]
+        first, last = ([f[:2].tobytes() for f in frames], [f[2:].tobytes() for f in frames])
+        return [m.PushRows(0, "w", 0, 3, 0, None, first), m.PushRows(0, "w", 2, 3, 0, None, last)]
+
+    def run(self, restart_after: int | None, folder: object) -> list[float]:
+        """The weights at the end; `restart_after` so many messages the server is started again."""
+        peer, numbers = Peer(2, self.mode), [0, 0]
+        for k, (rank, message) in enumerate(self.messages):
+            numbers[rank] += 1
+            message.seq = numbers[rank]
+            answer = peer.ask(rank, message)
+            assert not isinstance(answer, m.Refused), answer.text
+            if k == restart_after:
+                peer.restart(folder)
+        return peer.weight()
+
+
+@pytest.mark.parametrize("form", ["one piece", "pieces", "rows"])
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_server_started_again_after_any_message_goes_on_with_the_same_bits(row, mode, form, tmp_path, monkeypatch):
+    if form != "one piece":
+        monkeypatch.setattr(placement, "PIECE", 16)  # two rows
+    script = Script(row, mode, form)
+    expected = script.run(None, tmp_path)
+    for message in range(len(script.messages)):
+        assert script.run(message, tmp_path) == expected, (
+            f"after {type(script.messages[message][1]).__name__} {message}"
+        )
