@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import numpy as np
+
 from mxopt.arguments import NamedArguments
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.registry import Registry
 
 __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
@@ -61,6 +63,8 @@ class LRScheduler(NamedArguments):
         warmup_mode: str = "linear",
     ) -> None:
         _whole("warmup_steps", warmup_steps, 0)
+        _number("base_lr", base_lr)
+        _number("warmup_begin_lr", warmup_begin_lr)
         if not warmup_begin_lr <= base_lr:
             raise ArgumentError(f"warmup_begin_lr {warmup_begin_lr} must not be above base_lr {base_lr}")
         if warmup_mode not in ("linear", "constant"):
@@ -93,6 +97,7 @@ class LRScheduler(NamedArguments):
 
     @base_lr.setter
     def base_lr(self, rate: float) -> None:
+        _number("base_lr", rate)
         self.assigned = (rate, self._now)
 
     @property
@@ -146,6 +151,7 @@ class FactorScheduler(LRScheduler):
         warmup_mode: str = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        _number("step", step)
         if step < 1:
             raise ArgumentError(f"step must be 1 or more, got {step}")
         _at_most_one(factor)
@@ -206,6 +212,8 @@ class MultiFactorScheduler(LRScheduler):
         warmup_mode: str = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        if not isinstance(step, Sequence | np.ndarray):
+            raise ArgumentTypeError(f"step must be a list of whole numbers, got {step!r}")
         step = list(step)
         if not step or step[0] < 1 or any(b <= a for a, b in pairwise(step)):
             raise ArgumentError(f"step must be an ascending list of whole numbers of 1 or more, got {step}")
@@ -242,6 +250,7 @@ class _Annealing(LRScheduler):
                 f"max_update counts the warm-up in: {max_update} is below warmup_steps {warmup_steps}; for {max_update}"
                 f" updates after the warm-up give max_update={max_update + warmup_steps}"
             )
+        _number("final_lr", final_lr)
         self.base_lr_orig = base_lr
         self.max_update = max_update
         self.final_lr = final_lr
@@ -327,6 +336,12 @@ def _whole(name: str, value: int, least: int) -> None:
         raise ArgumentError(f"{name} must be {least} or more, got {value}")
 
 
+def _number(name: str, value: float) -> None:
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
+
+
 def _at_most_one(factor: float) -> None:
+    _number("factor", factor)
     if not factor <= 1:
         raise ArgumentError(f"factor must be at most 1, so that the rate falls, got {factor}")

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from mxopt import settings
 from mxopt.document import write_file
-from mxopt.errors import ArgumentError, ArrayError, KVStoreError
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
 from mxopt.experimental.optim.keyed import KeyedOptimizer, following
@@ -70,6 +70,8 @@ class Trainer:
         self._params = _listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
+        if optimizer_params is not None and not isinstance(optimizer_params, Mapping):
+            raise ArgumentTypeError(f"optimizer_params must be a dict of arguments, got {optimizer_params!r}")
         self._optimizer: Optimizer
         self._updater: Updater | DirectUpdater
         if isinstance(optimizer, experimental.Optimizer):

@@ -177,6 +177,12 @@ def test_a_warm_up_as_long_as_the_schedule() -> None:
         (lambda: PolyScheduler(2.5), "max_update"),
         (lambda: CosineScheduler(-3), "max_update"),
         (lambda: CosineScheduler(10, warmup_steps=100), "max_update=110"),
+        (lambda: CosineScheduler(10, 0.1, "0"), "final_lr"),
+        (lambda: FactorScheduler("2"), "step"),
+        (lambda: FactorScheduler(2, base_lr="0.1"), "base_lr"),
+        (lambda: FactorScheduler(2, "0.1"), "factor"),
+        (lambda: MultiFactorScheduler(3), "step must be a list"),
+        (lambda: setattr(FactorScheduler(2), "base_lr", None), "base_lr"),
         (lambda: PolyScheduler(10, warmup_steps=11), "max_update=21"),
     ],
 )

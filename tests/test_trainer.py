@@ -212,6 +212,8 @@ def test_a_parameter_without_gradient_stops_the_step():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="Parameter"):
         Trainer(3, "sgd")
+    with pytest.raises(TypeError, match="optimizer_params must be a dict"):
+        Trainer([], "sgd", 0.1)
     with pytest.raises(AssertionError):
         Trainer([], mxopt.create("sgd"), {"learning_rate": 1})
     params, _ = made()

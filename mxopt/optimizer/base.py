@@ -11,7 +11,7 @@ import numpy as np
 
 from mxopt.arguments import NamedArguments, hands_all_on, parameters_of
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, StatesError, UnknownArgumentError, UnknownNameError, nearest
+from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError, UnknownArgumentError, UnknownNameError, nearest
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.overrides import overridden
 from mxopt.registry import Registry
@@ -96,6 +96,11 @@ class Optimizer(NamedArguments):
         if lr_scheduler is not None and learning_rate is not None and lr_scheduler.base_lr != learning_rate:
             warnings.warn("the learning_rate of the optimizer overwrites base_lr of its lr_scheduler", stacklevel=3)
             lr_scheduler.base_lr = learning_rate
+        if lr_scheduler is not None and (isinstance(lr_scheduler, type) or not callable(lr_scheduler)):
+            raise ArgumentTypeError(
+                f"lr_scheduler must be a schedule, called with the number of updates, got {lr_scheduler!r}"
+            )
+        _warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
             raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
         self.rescale_grad = rescale_grad
@@ -173,6 +178,13 @@ class Optimizer(NamedArguments):
             )
         return self.create_state(index, weight)
 
+    def __call__(self, *arguments: Any, **keywords: Any) -> None:
+        """An optimizer isn't called: raises ArgumentTypeError, which says what is."""
+        raise ArgumentTypeError(
+            f"{type(self).__name__} isn't called: mxopt.get_updater(optimizer) gives what is, with (index, grad,"
+            " weight), and keeps the states; or call optimizer.update(index, weight, grad, state)"
+        )
+
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Like `update`, with the state of `create_state_multi_precision`."""
         if isinstance(index, LISTS):
@@ -239,6 +251,7 @@ class Optimizer(NamedArguments):
         if self.lr_scheduler is not None:
             raise UserWarning("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
         _check_number("learning_rate", lr)
+        _warn_of_climbing(lr)
         self.lr = lr
 
     def set_lr_scale(self, args_lrscale: Any) -> None:
@@ -246,7 +259,10 @@ class Optimizer(NamedArguments):
         raise DeprecationWarning("set_lr_scale is gone: use set_lr_mult")
 
     def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1."""
+        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1.
+
+        Warns of a name that no parameter has, and where the parameters' own multipliers (`param_dict`) count instead.
+        """
         self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
@@ -259,13 +275,28 @@ class Optimizer(NamedArguments):
     decayed_endings: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
 
     def _multipliers(self, what: str, default: dict[Any, float], given: Mapping[Index, float]) -> dict[Any, float]:
+        if not isinstance(given, Mapping):
+            raise ArgumentTypeError(f"set_{what} takes a dict of index or name to number, got {given!r}")
         for key, value in given.items():
             _check_number(f"{what} of {key!r}", value)
+        self._warn_of_idle(what, given)
         if self.sym_info:
             attributes, names = self.sym_info
             attribute = f"__{what}__"
             default.update({n: float(attributes[n][attribute]) for n in names if attribute in attributes.get(n, {})})
         return {**default, **given}
+
+    def _warn_of_idle(self, what: str, given: Mapping[Index, float]) -> None:
+        """Warns of multipliers that nothing will be multiplied by."""
+        own = {*self.param_dict, *(getattr(p, "name", None) for p in self.param_dict.values())}
+        known = own.union(self.idx2name, self.idx2name.values(), *self.sym_info[1:])
+        names = [name for name in known if isinstance(name, str)]
+        for key in given:
+            if key in own:
+                counts = f"parameter {key!r} has a multiplier of its own, which counts: set its {what}"
+                warnings.warn(f"set_{what}: {counts}", stacklevel=4)
+            elif isinstance(key, str) and names and key not in names and not self.has_updated(key):
+                warnings.warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}", stacklevel=4)
 
     def _multiplier(self, what: str, index: Index) -> float:
         """A parameter's own attribute counts first, then a multiplier by index, then one by name."""
@@ -347,6 +378,11 @@ class Optimizer(NamedArguments):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={self.learning_rate} num_update={self.num_update}>"
+
+
+def _warn_of_climbing(lr: float | None) -> None:
+    if lr is not None and lr < 0:
+        warnings.warn(f"a learning rate of {lr} climbs the gradient: give a positive one to descend", stacklevel=4)
 
 
 def _check_number(name: str, value: Any) -> None:

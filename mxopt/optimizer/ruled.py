@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from mxopt import settings
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.steps import distinct, run
-from mxopt.errors import ArrayError
+from mxopt.errors import ArgumentError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.rules.rule import Rule
 
@@ -199,6 +199,11 @@ class RuleOptimizer(Optimizer):
         tensors = []
         for index, weight, grad, state in zip(indices, weights, grads, states, strict=True):
             name = f"parameter {index!r}" + (f" ({self.idx2name[index]})" if index in self.idx2name else "")
+            if _is_parameter(grad) and not _is_parameter(weight):
+                raise ArgumentError(
+                    f"{name}: the gradient is a parameter, and the weight is none: an updater takes (index, grad,"
+                    " weight), an optimizer's update (index, weight, grad, state)"
+                )
             weight, master = arrays.as_array(weight, f"{name}, weight"), None
             try:
                 if masters and weight.dtype.itemsize == 2:
@@ -211,3 +216,8 @@ class RuleOptimizer(Optimizer):
                 raise ArrayError(f"{name}: needs a state made by {made}, got {state!r:.200}") from None
             tensors.append(Tensor(name, weight, grad, state, master))
         return tensors
+
+
+def _is_parameter(x: Any) -> bool:
+    """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is no result do."""
+    return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)

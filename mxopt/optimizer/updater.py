@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError
+from mxopt.errors import ArgumentTypeError, ArrayError
 from mxopt.optimizer import states as updater_states
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 
@@ -52,7 +52,14 @@ class Updater:
             return
         if type(index) is bytes:  # as MXNet's kvstore hands over a string
             index = index.decode()
-        new = () if self.states_synced.get(index) else self._prepare((index,), (weight,))
+        try:
+            known = self.states_synced.get(index)
+        except TypeError:
+            raise ArgumentTypeError(
+                "an updater takes (index, grad, weight): the index must be a number or a text, got"
+                f" {type(index).__name__}"
+            ) from None
+        new = () if known else self._prepare((index,), (weight,))
         try:
             self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
         except BaseException:
@@ -151,4 +158,6 @@ def get_updater(optimizer: Optimizer) -> Updater:
     >>> weight
     array([0.5, 0. ], dtype=float32)
     """
+    if not hasattr(optimizer, "update_multi_precision"):
+        raise ArgumentTypeError(f"get_updater takes an optimizer, as mxopt.create('sgd') makes it, got {optimizer!r}")
     return Updater(optimizer)

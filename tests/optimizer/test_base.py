@@ -88,7 +88,11 @@ def test_a_negative_learning_rate_where_it_cannot_be_meant(name: str) -> None:
 
 def test_a_negative_learning_rate_is_ascent_elsewhere() -> None:
     for name in ("sgd", "adam", "nag", "lamb"):
-        assert moved(mxopt.create(name, learning_rate=-0.5), 0) < 0
+        with pytest.warns(UserWarning, match=r"-0.5 climbs the gradient"):
+            optimizer = mxopt.create(name, learning_rate=-0.5)
+        assert moved(optimizer, 0) < 0
+        with pytest.warns(UserWarning, match="climbs the gradient"):
+            optimizer.set_learning_rate(-0.25)
 
 
 # Multipliers.
@@ -124,12 +128,63 @@ def test_multipliers_that_are_not_numbers_are_refused() -> None:
 def test_param_dict_counts_before_all_others() -> None:
     parameter = SimpleNamespace(lr_mult=0.25, wd_mult=4.0)
     optimizer = mxopt.create("sgd", learning_rate=1.0, wd=0.5, param_idx2name=NAMES, param_dict={0: parameter})
-    optimizer.set_lr_mult({0: 9.0, "fc_weight": 9.0, 1: 0.5})
-    optimizer.set_wd_mult({0: 9.0})
+    with pytest.warns(UserWarning, match="set_lr_mult: parameter 0 has a multiplier of its own, .* set its lr_mult"):
+        optimizer.set_lr_mult({0: 9.0, "fc_weight": 9.0, 1: 0.5})
+    with pytest.warns(UserWarning, match="set its wd_mult"):
+        optimizer.set_wd_mult({0: 9.0})
     assert moved(optimizer, 0, weight=1.0) == 0.25 * (1 + 4 * 0.5)
     assert moved(optimizer, 1, weight=1.0) == 0.5
     parameter.lr_mult = 1.0
     assert moved(optimizer, 0, weight=1.0) == 3.0
+
+
+@pytest.mark.parametrize("what", ["lr_mult", "wd_mult"])
+def test_a_multiplier_of_a_name_that_no_parameter_has_is_warned_of(what: str) -> None:
+    named = [
+        mxopt.create("sgd", param_idx2name=NAMES),
+        mxopt.Trainer([mxopt.Parameter(np.ones(1), "fc_weight")], "sgd").optimizer,
+    ]
+    for optimizer in named:
+        with pytest.warns(
+            UserWarning, match=f"set_{what}: no parameter is called 'fc_wieght': did you mean 'fc_weight'"
+        ):
+            getattr(optimizer, f"set_{what}")({"fc_wieght": 2.0})
+    nameless = mxopt.create("sgd")
+    getattr(nameless, f"set_{what}")({"w": 0.5})  # it may be an index
+    with pytest.raises(TypeError, match="takes a dict"):
+        getattr(nameless, f"set_{what}")([("w", 0.5)])
+    assert getattr(nameless, what) == {"w": 0.5}
+
+
+class Unbound:
+    """Says of itself that it is trained, as a parameter of PyTorch's does."""
+
+    requires_grad = True
+
+
+def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
+    one = np.ones(2, np.float32)
+    optimizer = mxopt.create("sgd")
+    updater = mxopt.get_updater(optimizer)
+    with pytest.raises(TypeError, match=r"SGD isn't called: mxopt.get_updater"):
+        optimizer(0, one, one)
+    with pytest.raises(TypeError, match=r"\(index, grad, weight\): the index must be a number or a text, got ndarray"):
+        updater(one, one, 0)
+    with pytest.raises(TypeError, match="get_updater takes an optimizer"):
+        mxopt.get_updater("sgd")
+    parameter = mxopt.Parameter(one)
+    for call in (
+        lambda: updater(0, parameter, one.copy()),
+        lambda: updater([0], [parameter], [one.copy()]),
+        lambda: optimizer.update(0, one.copy(), parameter, None),
+        lambda: updater(0, Unbound(), one.copy()),
+    ):
+        with pytest.raises(ValueError, match="the gradient is a parameter, and the weight is none"):
+            call()
+    assert (optimizer.num_update, updater.states, one.tolist()) == (0, {}, [1, 1])
+    for schedule in (0.1, mxopt.lr_scheduler.FactorScheduler):
+        with pytest.raises(TypeError, match="lr_scheduler must be a schedule"):
+            mxopt.create("sgd", lr_scheduler=schedule)
 
 
 def test_multipliers_are_taken_from_a_symbol() -> None:

@@ -66,9 +66,9 @@ def make(case: dict[str, Any]) -> mxopt.Optimizer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         optimizer = mxopt.create(case["optimizer"], **kwargs)
-    for what, setter in (("lr_mult", optimizer.set_lr_mult), ("wd_mult", optimizer.set_wd_mult)):
-        if case[what]:
-            setter(dict(map(tuple, case[what])))
+        for what, setter in (("lr_mult", optimizer.set_lr_mult), ("wd_mult", optimizer.set_wd_mult)):
+            if case[what]:
+                setter(dict(map(tuple, case[what])))  # warns of names that no parameter has
     return optimizer
 
 
