@@ -12,11 +12,17 @@ from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 
 
+def lapse(interval: float, limit: float) -> float:
+    """Seconds without a sign of life from ZeroMQ's thread after which the scheduler closes a connection."""
+    return min(3 * interval, limit / 2)
+
+
 class Heart:
     """Sends `beat` every `interval` seconds; the scheduler may be silent for `limit` seconds.
 
     Attributes
     ----------
+    identity : by which the scheduler knows its connection, also a new one
     due : when the next beat is to be sent
     pulse : the last that was heard of the job
     failure : why the job, or this member of it, has failed; "" while it hasn't
@@ -25,6 +31,7 @@ class Heart:
 
     def __init__(self, beat: m.Beat, interval: float, limit: float, scheduler: str, now: float) -> None:
         self._beat, self._interval, self._limit, self._scheduler = m.encode(beat), interval, limit, scheduler
+        self.identity = f"heart/{beat.job}/{beat.role}/{beat.rank}/{beat.incarnation}".encode()[:255]
         self._heard = self._turned = self.due = now
         self.pulse: m.Pulse | None = None
         self.failure = ""

@@ -108,7 +108,7 @@ class Network:
     def _beat(self, heart: Heart, endpoint: str, address: str) -> None:
         stop = self.context.socket(zmq.PAIR)
         stop.connect(address)
-        socket = sockets.connect(self.context, endpoint, self.keys)
+        socket = sockets.connect(self.context, endpoint, self.keys, heart.identity)
         poller = zmq.Poller()
         poller.register(stop, zmq.POLLIN)
         poller.register(socket, zmq.POLLIN)

@@ -14,7 +14,7 @@ from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
 
-Send = Callable[[bytes, Any], None]  # (route, message)
+Send = Callable[[bytes, Any], object]  # (route, message)
 
 
 class Answers:

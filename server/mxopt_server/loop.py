@@ -15,6 +15,7 @@ import zmq
 from mxopt.errors import JobFailedError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, wire
+from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.network import Network
 from mxopt.settings import Job
@@ -40,11 +41,12 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def sender(socket: Any) -> Callable[[bytes, Any], None]:
-    """A function that sends a message to a route; to one that is gone, or reads too slowly, it drops it."""
+def sender(socket: Any) -> Callable[[bytes, Any], bool]:
+    """A function that sends a message to a route; to one that is gone, or reads too slowly, it drops it. It tells
+    whether there is a connection."""
     more = sockets.MORE | sockets.NOW
 
-    def send(route: bytes, message: Any) -> None:
+    def send(route: bytes, message: Any) -> bool:
         frames = m.encode(message)
         last = frames.pop()
         try:
@@ -54,6 +56,8 @@ def sender(socket: Any) -> Callable[[bytes, Any], None]:
             socket.send(last, sockets.NOW, len(last) < wire.SMALL)
         except zmq.ZMQError as error:
             log.info("an answer couldn't be sent: %s", error)
+            return error.errno != zmq.EHOSTUNREACH
+        return True
 
     return send
 
@@ -65,7 +69,7 @@ def run_scheduler(settings: Job, host: str, port: int, insecure: bool, ready: Ca
     keys = sockets.load_keys(settings.keys)
     sockets.check_bind(host, keys, insecure)
     guard = sockets.authenticator(context, keys)
-    socket, port = sockets.bind(context, host, port, keys)
+    socket, port = sockets.bind(context, host, port, keys, lapse(settings.heartbeat, settings.dead_after))
     socket.setsockopt(zmq.RCVTIMEO, int(TICK * 1000))
     scheduler = Scheduler(
         sender(socket),

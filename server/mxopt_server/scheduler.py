@@ -11,10 +11,11 @@ from typing import Any
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.heart import lapse
 
 log = logging.getLogger("mxopt.scheduler")
 
-Send = Callable[[bytes, Any], None]  # (whom to, message)
+Send = Callable[[bytes, Any], bool]  # (whom to, message); whether there is a connection
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Node:
     seen: float
     state: str = "alive"  # alive, ended
     heart: bytes = b""  # where its beats come from
+    felt: float = 0.0  # when its connection was last seen to live
 
     def __str__(self) -> str:
         return f"{self.role} {self.rank} ({self.name})"
@@ -93,7 +95,10 @@ class Scheduler:
         for key, node in list(self.nodes.items()):
             if asleep > 2 * self.heartbeat:  # this process itself has slept: its silence is no one else's
                 node.seen += asleep
-            if node.state != "alive" or now - node.seen <= self.dead_after:
+            if node.state != "alive":
+                continue
+            self._feel(node, now)
+            if now - node.seen <= self.dead_after:
                 continue
             if self.state == "gathering":
                 log.warning("%s went away before the job was complete", node)
@@ -101,6 +106,14 @@ class Scheduler:
             else:
                 node.state = "ended"
                 self.fail(f"{node} has not been heard of for {self.dead_after:g} s")
+
+    def _feel(self, node: Node, now: float) -> None:
+        """Looks whether a worker without beats is there. One whose script holds the interpreter's lock can't beat; but
+        while its connection lives, ZeroMQ's own thread has been heard of within the last `lapse`."""
+        late = node.role == "worker" and node.heart and now - node.seen > 2 * self.heartbeat
+        if late and now - node.felt >= self.heartbeat and self._send(node.heart, self._pulse()):
+            node.felt = now
+            node.seen = max(node.seen, now - lapse(self.heartbeat, self.dead_after))
 
     @property
     def over(self) -> bool:

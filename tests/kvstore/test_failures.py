@@ -46,6 +46,18 @@ def test_a_killed_worker_is_noticed_in_time_with_the_default_settings():
         others_fail(job, job.workers[0], "worker 0")
 
 
+def test_a_worker_whose_script_holds_the_interpreters_lock_is_not_dead():
+    with Job(2, 1, MXOPT_KVSTORE_DEAD_AFTER=1) as job:
+        assert job.run("holding.lock_held", {"seconds": 2.5}) == [-6.0, -6.0]
+
+
+def test_a_stopped_worker_fails_the_job():
+    with Job(2, 1) as job:
+        running(job)
+        job.workers[1].kill(signal.SIGSTOP)
+        others_fail(job, job.workers[1], "worker 1")
+
+
 def test_a_killed_server_fails_the_job():
     with Job(2, 2) as job:
         running(job)

@@ -22,6 +22,7 @@ from simulation.world import Process, World
 
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.dist import DistKVStore
+from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
 from mxopt.settings import Job as Settings
 
@@ -29,6 +30,7 @@ LIMIT_S = 400.0  # of simulated time, for a whole job
 TIMEOUT_S, JOIN_S, DEAD_AFTER_S = 60.0, 60.0, 10.0
 NOTICED_S = 20.0  # from a death until everybody knows
 TICK_S = 0.5
+TOGETHER = "didn't come together"  # in the error of who waits for a process that died before the job began
 WAITS = {"init": 2, "broadcast": 3}  # deadlines that a call has one after the other
 
 
@@ -45,6 +47,7 @@ class Plan:
     pause: float = 0.1  # mean seconds of a worker's own work in a step
     death: tuple[float, str] | None = None  # when, who
     stop: tuple[float, str, float] | None = None  # when, who, for how long; too short to count as a death
+    hold: tuple[float, str, float] | None = None  # the same of a worker whose script holds the interpreter's lock
 
     @property
     def members(self) -> list[str]:
@@ -62,6 +65,8 @@ def drawn(seed: int) -> Plan:
         plan.death = (rng.uniform(0, 5 + 5 * plan.pause), rng.choice([*plan.members, "the scheduler"]))
     if rng.random() < 0.3:
         plan.stop = (rng.uniform(0, 5), rng.choice(plan.members), rng.uniform(0.1, 4))
+    elif rng.random() < 0.1:
+        plan.hold = (rng.uniform(0, 5), f"worker {rng.randrange(plan.workers)}", rng.uniform(5, 40))
     return plan
 
 
@@ -78,7 +83,9 @@ class Job:
         self.scheduler_process = Process(self.world, "the scheduler", lambda process: None)
         self.scheduler = Scheduler(self._send_of("scheduler"), plan.workers, plan.servers, "job", 1.0, DEAD_AFTER_S,
                                    lambda: self.world.now)  # fmt: skip
-        self.network.routers["tcp://here:1"] = Router(self.scheduler_process, self.scheduler.handle)
+        self.network.routers["tcp://here:1"] = Router(
+            self.scheduler_process, self.scheduler.handle, lapse(1.0, DEAD_AFTER_S)
+        )
         self.servers = [Process(self.world, f"server {r}", self._server(r)) for r in range(plan.servers)]
         self.workers = [Process(self.world, f"worker {r}", self._worker(r)) for r in range(plan.workers)]
 
@@ -92,7 +99,9 @@ class Job:
             world.at(plan.death[0], lambda who=processes[plan.death[1]]: self._kill(who))
         if plan.stop is not None:
             when, name, seconds = plan.stop
-            world.at(when, lambda who=processes[name]: who.stop(seconds))
+            world.at(when, lambda who=processes[name], seconds=seconds: who.stop(seconds))
+        if plan.hold is not None:
+            world.at(plan.hold[0], lambda who=processes[plan.hold[1]]: self._hold(who))
         self._tick()
         waited = (*self.servers, *self.workers)
         world.run(lambda: all(p.ended for p in waited), LIMIT_S)
@@ -116,11 +125,11 @@ class Job:
                     found.append(f"{worker.name} has other weights")
             elif not died:
                 found.append(f"{worker.name}: {type(worker.error).__name__}: {worker.error}")
-            elif death is not None and death[1] not in str(worker.error):
+            elif death is not None and death[1] not in str(worker.error) and TOGETHER not in str(worker.error):
                 found.append(f"{worker.name}'s error doesn't name {death[1]}: {worker.error}")
             elif death is not None:
                 began, noticed = self.noticed[worker.name]
-                limit = JOIN_S + 1 if "come together" in str(worker.error) else NOTICED_S
+                limit = JOIN_S + 1 if TOGETHER in str(worker.error) else NOTICED_S + (plan.hold[2] if plan.hold else 0)
                 if noticed - max(began, death[0]) > limit:
                     found.append(f"{worker.name} noticed {death[1]} after {noticed - death[0]:.1f} s")
         return found
@@ -141,6 +150,14 @@ class Job:
         if not self.scheduler_process.dead:
             self.scheduler.tick()
             self.world.at(self.world.now + TICK_S, self._tick)
+
+    def _hold(self, process: Process) -> None:
+        """Takes the interpreter's lock, once the scheduler has heard the worker's heart."""
+        node = self.scheduler.nodes.get(("worker", self.workers.index(process)))
+        if node is not None and node.heart:
+            process.stop(self.plan.hold[2], held=True)
+        elif not process.ended:
+            self.world.at(self.world.now + 0.1, lambda: self._hold(process))
 
     def _kill(self, process: Process) -> None:
         if not process.ended:
@@ -221,7 +238,7 @@ class Timed:
             try:
                 return found(*args, **kwargs)
             finally:
-                stopped = self._job.plan.stop[2] if self._job.plan.stop else 0
+                stopped = sum(asleep[2] for asleep in (self._job.plan.stop, self._job.plan.hold) if asleep)
                 if world.now - began > WAITS.get(name, 1) * TIMEOUT_S + stopped + 1:
                     self._job.slow.append(f"{name} took {world.now - began:.1f} s")
 

@@ -7,6 +7,7 @@ router knows a line by the identity it gives, or else by a new name for every co
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,15 +31,16 @@ class Weather:
 class Router:
     """A bound socket: what comes is put to `take(route, frames)` while its process is awake."""
 
-    def __init__(self, process: Process, take: Callable[[bytes, list[Any]], None]) -> None:
+    def __init__(self, process: Process, take: Callable[[bytes, list[Any]], None], lapse: float = math.inf) -> None:
         self.process, self._take = process, take
+        self.lapse = lapse  # after so much silence it closes a connection
         self.lines: dict[bytes, Line] = {}
         self._inbox: deque[tuple[bytes, list[Any]]] = deque()
 
     def send(self, route: bytes, frames: list[Any]) -> bool:
         """Sends to who is connected by that name. Whether there was one."""
         line = self.lines.get(route)
-        if line is None or not line.connected or line.closed or line.process.dead:
+        if line is None or not line.connected or line.closed or line.process.dead or line.process.numb > self.lapse:
             return False
         line.travel(frames, back=True)
         return True
@@ -183,7 +185,7 @@ class Transport:
 
     def beat(self, heart: Heart, endpoint: str) -> Callable[[], None]:
         world, process = self.network.world, self.process
-        line = self.connect(endpoint)
+        line = self.connect(endpoint, heart.identity)
 
         def hear() -> None:
             while process.awake and line.inbox:

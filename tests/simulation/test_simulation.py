@@ -85,3 +85,16 @@ def faults(plan: Plan) -> list[str]:
     job = Job(plan)
     job.run()
     return job.faults()
+
+
+def test_a_worker_that_holds_the_interpreters_lock_is_not_dead_and_a_stopped_one_is():
+    for seed in range(10):
+        plan = Plan("pushes_only", "sync", 2, 1, seed, Weather(0.01, cuts=2.0), pause=4.0)
+        plan.hold = (1.0, "worker 1", 50.0)
+        assert faults(plan) == []
+        plan.hold, plan.stop = None, (1.0, "worker 1", 50.0)
+        job = Job(plan)
+        job.run()
+        assert "worker 1 (" in str(job.workers[0].error)
+        assert "has not been heard of for 10 s" in str(job.workers[0].error)
+        assert job.noticed["worker 0"][1] < 1.0 + 10.0 + 20.0

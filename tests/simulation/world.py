@@ -44,7 +44,8 @@ class Process:
     def __init__(self, world: World, name: str, main: Callable[[Process], object]) -> None:
         self.world, self.name, self.main = world, name, main
         self.dead = self.ended = False
-        self.asleep_until = 0.0  # a stopped process (SIGSTOP) does nothing till then
+        self.asleep_until = self.asleep_since = 0.0  # a stopped process (SIGSTOP) does nothing till then
+        self.held = False  # asleep, it holds the interpreter's lock: ZeroMQ's thread goes on
         self.error: BaseException | None = None
         self.result: object = None
         self._mine, self._worlds = threading.Semaphore(0), threading.Semaphore(0)
@@ -80,9 +81,14 @@ class Process:
         if self._started and not self.ended:
             self._turn()
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float, held: bool = False) -> None:
         """Lets it do nothing for so long."""
-        self.asleep_until = max(self.asleep_until, self.world.now + seconds)
+        self.asleep_since, self.asleep_until, self.held = self.world.now, self.world.now + seconds, held
+
+    @property
+    def numb(self) -> float:
+        """How long no part of it has done anything."""
+        return 0.0 if self.awake or self.held else self.world.now - self.asleep_since
 
     @property
     def awake(self) -> bool:
