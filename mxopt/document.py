@@ -19,10 +19,10 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -41,14 +41,43 @@ NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
 def dump_document(content: dict[str, Any]) -> bytes:
     """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested) as bytes."""
+    header, found = _header(content)
+    data = [a.astype(DTYPES[_name(a)], copy=False).tobytes() for a in found]
+    return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
+
+
+def write_document(
+    path: str | os.PathLike[str], content: dict[str, Any], read: Callable[[np.ndarray], Iterable[Any]]
+) -> None:
+    """Writes the document of `content` to a file, as `write_file` does, without making all of it first: `read` gives
+    the bytes of one array after the other, each in pieces of any size, in this machine's byte order."""
+    header, found = _header(content)
+
+    def pieces(digest: Any) -> Iterator[Any]:
+        for part in (header, *(piece for array in found for piece in read(array))):
+            digest.update(part)
+            yield part
+
+    def write(file: BinaryIO) -> None:
+        digest = hashlib.sha256(struct.pack("<Q", len(header)))
+        file.write(bytes(PREFIX.size))
+        for part in pieces(digest):
+            file.write(part)
+        file.seek(0)
+        file.write(PREFIX.pack(MAGIC, VERSION, len(header), digest.digest()))
+
+    write_file(path, write)
+
+
+def _header(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
+    """A document's header, and the arrays that follow it."""
     found: list[np.ndarray] = []
     tree = _encode(content, found)
     try:
         header = msgspec.msgpack.encode({"content": tree, "arrays": [[_name(a), list(a.shape)] for a in found]})
     except (OverflowError, ValueError) as error:  # a number of more than 64 bits, a text that is no Unicode
         raise StatesError(f"this can't be saved: {error}") from error
-    data = [a.astype(DTYPES[_name(a)], copy=False).tobytes() for a in found]
-    return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
+    return header, found
 
 
 @dataclass(frozen=True)
@@ -196,8 +225,9 @@ def _decode(x: Any, loaded: list[Any]) -> Any:
     return (tuple if kind == "tuple" else list)(_decode(v, loaded) for v in content)
 
 
-def write_file(path: str | os.PathLike[str], document: bytes) -> None:
+def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryIO], None]) -> None:
     """Writes a file so that there is always either the old one or the new one: to a temporary name, synced, renamed.
+    `document` is its content, or writes it.
 
     A file that is there keeps its mode, its owner where that may be set, and the links that lead to it. What is no
     regular file, as `/dev/stdout`, is written into. Raises OSError where the file can't be written; it is as it was
@@ -210,7 +240,7 @@ def write_file(path: str | os.PathLike[str], document: bytes) -> None:
         old = None
     if old is not None and not stat.S_ISREG(old.st_mode):
         with open(path, "wb") as file:
-            file.write(document)
+            _write(file, document)
         return
     if old is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is there, and may not be written", str(path))
@@ -223,7 +253,7 @@ def write_file(path: str | os.PathLike[str], document: bytes) -> None:
                 with contextlib.suppress(PermissionError):
                     os.fchown(handle, old.st_uid, old.st_gid)
                 os.fchmod(handle, mode)
-            file.write(document)
+            _write(file, document)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -236,3 +266,10 @@ def write_file(path: str | os.PathLike[str], document: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _write(file: BinaryIO, document: bytes | Callable[[BinaryIO], None]) -> None:
+    if callable(document):
+        document(file)
+    else:
+        file.write(document)

@@ -10,6 +10,7 @@ import numpy as np
 from mxopt.errors import KVStoreError
 from mxopt.sparse import RowSparse
 from mxopt_server.groups import Group
+from mxopt_server.moment import Moment
 from mxopt_server.rounds import ALL, Contribution, Members, Request
 from mxopt_server.served import Served
 from mxopt_server.sums import total
@@ -22,6 +23,7 @@ class Applier:
     def __init__(self, served: Served, members: Members) -> None:
         self.served, self.members = served, members
         self.updates = 0
+        self.moment: Moment | None = None  # what a snapshot is being made of
 
     def apply(self, group: Group, contributions: Sequence[Contribution], concerned: list[Request]) -> None:
         """Updates a group's parts by the sum of the contributions, or keeps it until the other pieces are there.
@@ -34,6 +36,8 @@ class Applier:
             if contribution.config is not None:
                 served.reconfigure(contribution.config)
         value = total([c.value for c in contributions])
+        if self.moment is not None:
+            self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)
         if served.updater is None:
             self._replace(group, value)
             return

@@ -191,7 +191,8 @@ class Served:
         refused = self.refused and [type(self.refused).__name__, str(self.refused)]
         counts: dict[str, Any] = {}
         if self.updater is not None:
-            counts = dict(self.updater.optimizer.get_counts())
+            known = self.updater.optimizer.get_counts()
+            counts = {name: dict(n) if isinstance(n, dict) else n for name, n in known.items()}
             devices = counts["devices"].items()
             counts["devices"] = [[device, [[_named(i), n] for i, n in of.items()]] for device, of in devices]
         own = [[_named(index), rank, array] for (index, rank), array in self.own.items()]

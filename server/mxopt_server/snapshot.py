@@ -1,25 +1,27 @@
 """Snapshots: everything a server needs to carry on, in one record of the states' format.
 
 Values, optimizer states and counts, the optimizer, each worker's session, and what has been pushed for rounds that are
-not complete. Written to a temporary name, synced, renamed: there is always one whole snapshot.
+not complete.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mxopt.document import dump_document, load_document, write_file
+from mxopt.document import load_document
 from mxopt.errors import StatesError
 from mxopt.sparse import RowSparse
 from mxopt_server.groups import Group
+from mxopt_server.moment import Moment
 from mxopt_server.rounds import Contribution
 from mxopt_server.served import ABSENT
 from mxopt_server.server import Server
-from mxopt_server.values import Entry
+from mxopt_server.values import Entry, PartIndex
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
@@ -27,13 +29,8 @@ log = logging.getLogger("mxopt.server")
 KIND, VERSION = "mxopt-server snapshot", 2
 
 
-def save(server: Server, path: Path) -> None:
-    """Writes a snapshot of `server` to `path`."""
-    write_file(path, dump_document(record(server)))
-
-
 def record(server: Server) -> dict[str, Any]:
-    """The content of a snapshot. Its arrays are the server's own, not copies."""
+    """The content of a snapshot. Its arrays are the server's own, not copies; all else is the record's alone."""
     groups = {id(group): group for group in server.values.groups.values()}.values()
     return {
         "kind": KIND, "version": VERSION, "job": server.job, "rank": server.rank, "workers": server.members.workers,
@@ -42,6 +39,26 @@ def record(server: Server) -> dict[str, Any]:
         "entries": [_entry(server, entry) for entry in server.values.entries.values()],
         "groups": [_group(group) for group in groups], "optimizer": server.served.record(),
     }  # fmt: skip
+
+
+def moment(server: Server) -> Moment:
+    """The arrays of a record that change while the server goes on."""
+    served, found = server.served, []
+    for entry in server.values.entries.values():
+        found.append((entry.parts, entry.weight))
+        state = served.state(entry)
+        found += [(entry.parts, array) for array in ([] if state is ABSENT else _arrays(state))]
+    for (index, _), array in served.own.items():
+        entry = server.values.entries[index.key if isinstance(index, PartIndex) else index]
+        found.append(([entry.parts[index.piece]] if isinstance(index, PartIndex) else entry.parts, array))
+    return Moment(found)
+
+
+def _arrays(state: Any) -> Iterator[np.ndarray]:
+    if isinstance(state, np.ndarray):
+        yield state
+    for each in state if isinstance(state, tuple | list) else ():
+        yield from _arrays(each)
 
 
 def restore(server: Server, path: Path) -> bool:

@@ -9,6 +9,7 @@ from mxopt_server import snapshot
 from mxopt_server.server import Server
 
 import mxopt
+from mxopt.document import dump_document
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.optimizer.config import optimizer_config
@@ -59,7 +60,7 @@ class Peer:
 
     def restart(self, folder: Path) -> None:
         """Goes on with a new server, from a snapshot of the one so far."""
-        snapshot.save(self.server, folder / "snapshot")
+        (folder / "snapshot").write_bytes(dump_document(snapshot.record(self.server)))
         self.server = self.started()
         assert snapshot.restore(self.server, folder / "snapshot")
         for rank in range(self.workers):

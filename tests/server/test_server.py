@@ -255,21 +255,3 @@ def test_a_peer_of_version_1_is_told_what_to_do():
     scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
     scheduler.handle(b"a", m.encode(m.Join(1, "job", "worker", -1, 1, 1, "", "i", "me")))
     assert "install the same mxopt for all" in sent[-1].text
-
-
-def test_a_failed_snapshot_leaves_the_old_one_and_the_server_running(tmp_path, monkeypatch):
-    from mxopt_server.attached import Attached
-
-    peer = with_sgd(Peer(mode="async"))
-    attached = Attached(peer.server, tmp_path / "s", 1, None)
-    attached.save()
-    before = (tmp_path / "s").read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    peer.ask(0, push(3))
-    monkeypatch.setattr("mxopt.document.os.fsync", full)
-    attached.save()
-    assert (tmp_path / "s").read_bytes() == before
-    assert isinstance(peer.ask(0, push(4)), m.Values)
