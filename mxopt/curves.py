@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -55,7 +54,7 @@ def _run(schedule: LRScheduler, steps: int, metrics: Sequence[float] | None) -> 
     """Steps a twin of the schedule on groups of its own."""
     if isinstance(schedule, ReduceLROnPlateau) and (metrics is None or len(metrics) < steps - 1):
         raise ArgumentError(f"{type(schedule).__name__} follows metrics: give {steps - 1} of them")
-    stand_in = SimpleNamespace(param_groups=[{k: group[k] for k in ("lr", "initial_lr")} for group in schedule.groups])
+    stand_in = _StandIn(schedule)
     memo = {id(schedule.optimizer): stand_in, id(schedule.groups): stand_in.param_groups}
     twin = copy.deepcopy(schedule, memo)
     rates = [[group["lr"] for group in stand_in.param_groups]]
@@ -63,6 +62,20 @@ def _run(schedule: LRScheduler, steps: int, metrics: Sequence[float] | None) -> 
         twin.step(*([metrics[step]] if metrics is not None else []))
         rates.append([group["lr"] for group in stand_in.param_groups])
     return np.array(rates, np.float64)
+
+
+class _StandIn:
+    """An optimizer of which there are rates only, in groups or as the only one."""
+
+    def __init__(self, schedule: LRScheduler) -> None:
+        self.param_groups = [{k: group[k] for k in ("lr", "initial_lr")} for group in schedule.groups]
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.param_groups[0]["lr"])
+
+    def set_learning_rate(self, lr: float) -> None:
+        self.param_groups[0]["lr"] = lr
 
 
 class Curve:

@@ -72,6 +72,7 @@ class Parameter:
         if name is not None and not isinstance(name, str):
             raise ArgumentError(f"a parameter's name must be a text, got {name!r}")
         self._value = arrays.as_array(value, f"parameter {name!r}" if name else "parameter")
+        self._lender = None if self._value is value else value  # a tensor, whose memory the array is over
         self.name = name
         self.requires_grad = requires_grad
         self.lr_mult = lr_mult
@@ -82,7 +83,13 @@ class Parameter:
         self.keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # Trainers, whose stores may hold the value too
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "held": False, "keepers": weakref.WeakSet()}  # a copy is nobody's yet
+        value = self._value if self._lender is None else None
+        return {**self.__dict__, "_value": value, "held": False, "keepers": None}  # a copy is nobody's yet
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, keepers=weakref.WeakSet())
+        if self._lender is not None:  # a copy of a tensor is updated by way of its own memory
+            self._value = arrays.as_array(self._lender, f"parameter {self.name!r}")
 
     @property
     def value(self) -> Any:

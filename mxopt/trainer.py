@@ -95,6 +95,14 @@ class Trainer:
         for param in self._params:
             param.keepers.add(self)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for param in self._params:
+            param.keepers.add(self)
+        for thing in (self.optimizer, self._kvstore or self._asked[0]):
+            if isinstance(thing, KVStoreBase | Optimizer | experimental.Optimizer):
+                _owners.setdefault(thing, weakref.ref(self))
+
     def _claim(self, thing: Any, what: str) -> None:
         """Makes an optimizer, or a store that can have one, this Trainer's own."""
         if isinstance(thing, KVStoreBase) and not thing.is_capable("optimizer"):

@@ -118,6 +118,12 @@ class Optimizer(NamedArguments):
         self._all_decays = {id(s.decay): s.decay for s in slots}
         self.dynamic_weight_decay = any(map(callable, self._all_decays.values()))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._take(self._slots, self._decay)  # a copy's rates are other objects
+        for slot in self._slots:
+            slot.parameter.held = True
+
     # A step.
 
     def __call__(self, *hyper_params: Any) -> Any:

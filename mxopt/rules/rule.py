@@ -12,9 +12,11 @@ NumPy too, and computes in double: for one tensor, or for many at once.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
+from importlib import import_module
 from itertools import zip_longest
 from typing import Any
 
@@ -93,6 +95,13 @@ class Rule:
         )
         object.__setattr__(self, "wanted", wanted)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of a module's rule is that rule."""
+        module = self.stages[0].function.__module__
+        if getattr(sys.modules.get(module), self.name, None) is self:
+            return _of_module, (module, self.name)
+        return Rule, tuple(getattr(self, f.name) for f in fields(self) if f.init)
+
     @property
     def layerwise(self) -> bool:
         """Whether an update needs the whole tensor at once."""
@@ -108,6 +117,10 @@ class Rule:
         values = [*norms, *(hypers[k] for k in self.wanted[step])]
         with np.errstate(all="ignore"):
             return as_tuple(self.derivations[step].function(*map(np.float64, values)))
+
+
+def _of_module(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
 
 
 def as_tuple(results: Any) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from mxopt.device import is_cupy
 from mxopt.engine import arrays
 from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentTypeError, nearest
-from mxopt.experimental.optim.options import CHECKS
+from mxopt.experimental.optim.options import CHECKS, Check
 from mxopt.parameter import Parameter, name_of, value_of
 
 Options = dict[str, Any]
@@ -60,12 +60,15 @@ class Step:
 class ParameterGroup(dict[str, Any]):
     """The options of some parameters, which are its item "params". What is assigned is checked at once.
 
-    `checked` returns options as they are kept, or raises.
+    `checks` are those of the options that are the optimizer's, by name; errors begin with `whose`.
     """
 
-    def __init__(self, options: Options, check: Callable[[Options], Options]) -> None:
-        super().__init__(check(options))
-        self.checked = check
+    def __init__(self, options: Options, checks: Mapping[str, Check], whose: str) -> None:
+        super().__init__(checked(options, checks, whose))
+        self.checks, self.whose = checks, whose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ParameterGroup, (dict(self), self.checks, self.whose)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
@@ -86,6 +89,15 @@ class ParameterGroup(dict[str, Any]):
         if new["params"] is not self["params"]:
             raise ArgumentError("the parameters of a group can't be exchanged: use add_param_group")
         super().update(self.checked(new))
+
+    def checked(self, options: Options) -> Options:
+        """Options as they would be kept. Raises where one can't be used."""
+        return checked(options, self.checks, self.whose)
+
+
+def checked(options: Options, checks: Mapping[str, Check], whose: str) -> Options:
+    """Options as they are kept, after the checks of their names. Raises where one can't be used."""
+    return {k: checks[k](f"{whose}: {k}", v) if k in checks else v for k, v in options.items()}
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], whose: str) -> None:
@@ -124,10 +136,9 @@ def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tup
     for x in given:
         name = name_of(x, str(len(before) + len(slots)))
         place = f"group {group}, parameter {name!r}"
-        value = value_of(x, place)
-        arrays.check_weight(value, place)
-        parameter = x if isinstance(x, Parameter) else Parameter(value, name)
-        slots.append(Slot(name, place, group, parameter, value, carry))
+        arrays.check_weight(value_of(x, place), place)
+        parameter = x if isinstance(x, Parameter) else Parameter(x, name)
+        slots.append(Slot(name, place, group, parameter, parameter.value, carry))
     _check_distinct([*before, *slots])
     for slot in slots:
         slot.parameter.held = True

@@ -15,7 +15,16 @@ from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import PATTERNS, Call, distinct, run
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim import saving
-from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot, Step, as_groups, check_keys, make_slots
+from mxopt.experimental.optim.groups import (
+    Options,
+    ParameterGroup,
+    Slot,
+    Step,
+    as_groups,
+    check_keys,
+    checked,
+    make_slots,
+)
 from mxopt.experimental.optim.options import CHECKS, Check
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
@@ -66,7 +75,7 @@ class Optimizer(NamedArguments):
         Optimizer.registry.add(cls.__name__, cls)
 
     def __init__(self, params: Any, defaults: Options, *, multi_precision: bool = False) -> None:
-        self.defaults = self._checked({"lazy_update": False, "maximize": False, **defaults}, type(self).__name__)
+        self.defaults = checked({"lazy_update": False, "maximize": False, **defaults}, self.checks, type(self).__name__)
         self.multi_precision = multi_precision
         self.rescale_grad = 1.0
         self.param_groups: list[ParameterGroup] = []
@@ -123,16 +132,18 @@ class Optimizer(NamedArguments):
         check_keys(param_group, self.defaults, whose)
         params, slots = make_slots(param_group["params"], number, self._slots, self.first_carry)
         options = {**self.defaults, **param_group, "params": params}
-        self.param_groups.append(ParameterGroup(options, lambda group: self._checked(group, whose)))
+        ours = {name: check for name, check in self.checks.items() if name in self.defaults or name == "initial_lr"}
+        self.param_groups.append(ParameterGroup(options, ours, whose))
         self._members.append(slots)
         self._slots = self._slots + slots
         self._weights = [slot.weight for slot in self._slots]
         self.steps = Steps(PATTERNS * len(self._members))
 
-    def _checked(self, options: Options, whose: str) -> Options:
-        checks = self.checks
-        ours = getattr(self, "defaults", options).keys() | {"initial_lr"}
-        return {k: checks[k](f"{whose}: {k}", v) if k in checks and k in ours else v for k, v in options.items()}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for slot in self._slots:  # a copy of a tensor is updated by way of its own memory
+            slot.weight, slot.parameter.held = slot.parameter.value, True
+        self._weights = [slot.weight for slot in self._slots]
 
     # Updates.
 

@@ -16,11 +16,12 @@ Group = MutableMapping[str, Any]
 
 
 class OneRate(MutableMapping[str, Any]):
-    """An optimizer with a single learning rate, seen as a parameter group."""
+    """An optimizer with a single learning rate, seen as a parameter group. What else is kept lies in the optimizer, for
+    all its schedules."""
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
-        self._more: dict[str, Any] = {}
+        self._more: dict[str, Any] = vars(optimizer).setdefault("_one_rate", {})
 
     def __getitem__(self, key: str) -> Any:
         return self._optimizer.learning_rate if key == "lr" else self._more[key]
@@ -56,9 +57,7 @@ def groups_of(optimizer: Any) -> list[Group]:
         )
     if getattr(optimizer, "lr_scheduler", None) is not None:
         raise ArgumentError("the optimizer has an lr_scheduler of its own already")
-    if "_one_rate" not in vars(optimizer):
-        optimizer._one_rate = [OneRate(optimizer)]
-    return optimizer._one_rate  # type: ignore[no-any-return]
+    return [OneRate(optimizer)]
 
 
 class LRScheduler:
