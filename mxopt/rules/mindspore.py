@@ -45,7 +45,7 @@ def proximal_adagrad(
     rate = lr / (np.sqrt(history) + epsilon)
     forward = weight - rate * grad
     left = np.abs(forward) - rate * l1
-    return sign(forward, np.where(left > 0, left, 0)) / (1 + rate * l2), history
+    return sign(forward, np.where(left <= 0, 0, left)) / (1 + rate * l2), history
 
 
 @rule("mean_square", "velocity")
@@ -85,7 +85,7 @@ def ftrl_power(
     n_new = n + grad * grad
     grown = power(n_new, exponent)
     z = z + grad - (grown - power(n, exponent)) / lr * weight
-    return np.where(np.abs(z) > lamda1, (sign(z, lamda1) - z) / (grown / lr + wd), 0), z, n_new
+    return np.where(np.abs(z) <= lamda1, 0, (sign(z, lamda1) - z) / (grown / lr + wd)), z, n_new
 
 
 @derives("trust")

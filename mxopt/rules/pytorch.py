@@ -123,7 +123,7 @@ def rmsprop_l2_momentum(
 def _deviation(mean_square: Any, mean: Any) -> Any:
     """The root of the variance, which rounding may leave a little below 0 (there PyTorch's step is NaN)."""
     var = mean_square - mean * mean
-    return np.sqrt(np.where(var < 0, 0, var))
+    return np.sqrt(np.where(var < 0, 0 * var, var))  # of minus infinity, an overflow, NaN
 
 
 @rule("mean_square", "mean")

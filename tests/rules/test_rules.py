@@ -82,6 +82,40 @@ def test_norms_of_what_is_not_finite() -> None:
     assert math.isnan(norm([1.0, math.inf, math.nan]))
 
 
+# What hides a NaN: rule, input. Everywhere else it reaches the weight.
+HIDES = {
+    ("signsgd", "grad"), ("signum", "grad"), ("signum", "velocity"),  # the sign of NaN is 0, as in MXNet
+    ("rprop", "grad"), ("rprop", "previous"),  # as in PyTorch and MindSpore
+    ("asgd", "average"), ("test", "copy"),  # which their weights don't read
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("some", [r for r in RULES if len(r.stages) == 1], ids=lambda r: r.name)
+def test_a_nan_in_any_input_reaches_the_weight(some: Rule) -> None:
+    (step,) = some.stages
+    names = parameters(step.function)
+    for array in ("weight", "grad", *some.states):
+        for hyper in (0.25, 0.75):  # on both sides of what is compared with them
+            values = {n: np.float32(0.5 if n in ("weight", "grad", *some.states) else hyper) for n in names}
+            if array not in values:
+                continue
+            values[array] = np.float32("nan")
+            with np.errstate(all="ignore"):
+                weight = as_tuple(step.function(**values))[0]
+            assert np.isnan(weight) == ((some.name, array) not in HIDES), array
+
+
+@pytest.mark.parametrize("name", ["proximal_adagrad", "ftrl", "ftrl_power", "rmsprop_l2_centered"])
+def test_an_overflow_is_not_hidden(name: str) -> None:
+    """Infinities that meet give NaN, which a comparison must not turn into a number."""
+    (some,) = (r for r in RULES if r.name == name)
+    (step,) = some.stages
+    values = {n: np.float32(math.inf if n == "bound" else 0.5) for n in parameters(step.function)}
+    values["mean" if "mean" in values else "grad"] = np.float32("inf")
+    with np.errstate(all="ignore"):
+        assert np.isnan(as_tuple(step.function(**values))[0])
+
+
 def branching(weight: Any, grad: Any) -> Any:
     return weight if grad > 0 else grad
 
