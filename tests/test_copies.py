@@ -226,6 +226,17 @@ def test_row_sparse_arrays_and_curves_are_copied() -> None:
         np.testing.assert_array_equal(way(curve).rates, curve.rates)
 
 
+def test_a_distributed_store_says_why_it_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMLC_ROLE", "server")  # so it joins nothing
+    monkeypatch.setenv("DMLC_PS_ROOT_URI", "127.0.0.1")
+    store = mxopt.kvstore.create("dist_sync")
+    for way in WAYS.values():
+        with pytest.raises(
+            TypeError, match=r"holds connections, .*: call kvstore.create\('dist_sync'\) in each process"
+        ):
+            way(store)
+
+
 # How long things live.
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -64,6 +64,12 @@ class DistKVStore(KVStoreBase):
         self._connections = self._worker.connections
         self._servers = self._worker.member.welcome.servers
         self._held = Held(self._servers, job.bound)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {self._type} store holds connections, so it can't be copied or sent to another process: call"
+            f" kvstore.create({self._type!r}) in each process of the job"
+        )
 
     # Values.
 
