@@ -12,7 +12,7 @@ Of a distributed job (`Job`):
 |---|---|---|
 | `DMLC_ROLE` | `worker`, `server` or `scheduler` | `worker` |
 | `MXOPT_BECOME_ROLE` | whether `import mxopt` makes this process the server or scheduler that `DMLC_ROLE` says | 1 |
-| `DMLC_PS_ROOT_URI`, `DMLC_PS_ROOT_PORT` | where the scheduler is | `127.0.0.1`, 9091 |
+| `DMLC_PS_ROOT_URI`, `DMLC_PS_ROOT_PORT` | where the scheduler is; `ipc://PATH` needs no port | `127.0.0.1`, 9091 |
 | `DMLC_NUM_WORKER`, `DMLC_NUM_SERVER` | how many workers and servers the job has | what the scheduler says |
 | `DMLC_WORKER_ID`, `DMLC_SERVER_ID` | the rank this process wishes for | the order of joining |
 | `DMLC_NODE_HOST` | the address under which others reach this server | that it is bound to |
@@ -24,7 +24,7 @@ Of a distributed job (`Job`):
 | `MXOPT_KVSTORE_HEARTBEAT` | seconds between heartbeats | 1 |
 | `MXOPT_KVSTORE_DEAD_AFTER` | seconds of silence after which a process counts as dead | 10 |
 | `MXOPT_KVSTORE_STALENESS` | `dist_ssp`: how many pushes a worker may be ahead of the slowest | 4 |
-| `MXOPT_KVSTORE_KEYS` | the file with the job's keys (`mxopt-server keygen`) | no encryption |
+| `MXOPT_KVSTORE_KEYS` | the file with the job's keys (`mxopt-server keygen`); `-`: the standard input | none |
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Job:
 
     @property
     def scheduler(self) -> str:
-        return f"tcp://{self.host}:{self.port}"
+        """Its endpoint."""
+        return self.host if self.host.startswith("ipc://") else f"tcp://{self.host}:{self.port}"
 
 
 def job() -> Job:

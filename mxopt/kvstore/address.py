@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 
 from mxopt.errors import ArgumentError
+from mxopt.kvstore import unix
 
 
 def host_and_port(text: str, name: str) -> tuple[str, int]:
-    """The parts of `HOST:PORT`. Raises ArgumentError, which begins with `name`, where there are none."""
+    """The parts of `HOST:PORT`, or `ipc://PATH` and 0. Raises ArgumentError, which begins with `name`, where it is
+    neither."""
+    if unix.is_unix(text):
+        return text, 0
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise ArgumentError(f"{name} {text!r}: needs HOST:PORT")
+        raise ArgumentError(f"{name} {text!r}: needs HOST:PORT or ipc://PATH")
     return host, checked_port(int(port), name)
 
 
@@ -23,7 +27,10 @@ def checked_port(port: int, name: str, least: int = 1) -> int:
 
 
 def check_host(host: str) -> None:
-    """Raises ArgumentError where a host has no IPv4 address."""
+    """Raises ArgumentError where a host has no IPv4 address, or is `ipc://PATH` in a folder that isn't this user's."""
+    if unix.is_unix(host):
+        unix.check(host)
+        return
     if ":" in host:
         raise ArgumentError(f"{host!r} is an IPv6 address, which isn't supported: give an IPv4 address or a name")
     try:

@@ -15,6 +15,7 @@ import zmq.utils.garbage  # its exit handler has to run after ours, so to be reg
 from mxopt.kvstore import ending, sockets
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.keys import Keys, load_keys
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.settings import Job
 
@@ -65,7 +66,7 @@ class SocketLine:
 class Network:
     """Real connections, made with the job's keys where it has some."""
 
-    def __init__(self, keys: sockets.Keys | None) -> None:
+    def __init__(self, keys: Keys | None) -> None:
         self.context = zmq.Context()
         self.keys = keys
 
@@ -73,7 +74,7 @@ class Network:
     def of(cls, job: Job) -> Network:
         """For a process of the job. Raises ArgumentError where its scheduler's host doesn't exist, or its keys."""
         check_host(job.host)
-        return cls(sockets.load_keys(job.keys))
+        return cls(load_keys(job.keys))
 
     def clock(self) -> float:
         return time.monotonic()

@@ -27,13 +27,18 @@ class Parser(argparse.ArgumentParser):
     def add_keys(self) -> None:
         """The option by which a process is given the job's keys."""
         self.add_argument(
-            "--keys", metavar="FILE", help="the job's keys, from `mxopt-server keygen` (MXOPT_KVSTORE_KEYS)"
+            "--keys",
+            metavar="FILE",
+            help="the job's keys, from `mxopt-server keygen`; -: from the standard input (MXOPT_KVSTORE_KEYS)",
         )
 
     def add_scheduler(self) -> None:
         """The option that says where the scheduler is."""
         self.add_argument(
-            "--scheduler", type=address, metavar="HOST:PORT", help="where it is (DMLC_PS_ROOT_URI and _PORT)"
+            "--scheduler",
+            type=address,
+            metavar="HOST:PORT",
+            help="where it is, or ipc://PATH (DMLC_PS_ROOT_URI and _PORT)",
         )
 
 
@@ -51,7 +56,7 @@ def _type(check: Callable[[str], Any]) -> Callable[[str], Any]:
 
 @_type
 def address(text: str) -> tuple[str, int]:
-    """A scheduler's HOST:PORT."""
+    """A scheduler's HOST:PORT or ipc://PATH."""
     return host_and_port(text, "the address")
 
 

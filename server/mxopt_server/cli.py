@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mxopt import set_num_threads, settings
 from mxopt.errors import ArgumentError, MXOptError
-from mxopt_server import logs
+from mxopt.kvstore import unix
+from mxopt_server import logs, loop
 from mxopt_server.arguments import LEVELS, Parser, any_port, count, port
 
 DESCRIPTION = """\
@@ -33,9 +34,13 @@ def parser() -> Parser:
     made.add_argument("--servers", type=count, metavar="N", help="servers of the job (DMLC_NUM_SERVER)")
     made.add_argument("--rank", type=int, metavar="N", help="the rank this server wishes for (DMLC_SERVER_ID)")
     made.add_argument("--job", help="the job's name, which all its processes must share (MXOPT_JOB_ID)")
-    made.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="the address to listen on (%(default)s)")
+    made.add_argument("--bind", metavar="HOST", help="the address to listen on (127.0.0.1)")
     made.add_argument(
-        "--port", type=any_port, metavar="N", help="the port to listen on; 0, and a server's default: a free one"
+        "--port",
+        type=any_port,
+        metavar="N",
+        help="the port to listen on; 0, and a server's default: a free one. With "
+        "a scheduler at ipc://PATH processes listen on TCP only where --bind, --port or --advertise asks for it",
     )
     made.add_argument("--advertise", metavar="HOST[:PORT]", help="where others reach this server (DMLC_NODE_HOST)")
     made.add_keys()
@@ -78,11 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except loop.Stopped as stopped:  # before there was anything to end in order
+        print(f"mxopt-server: stopped by {stopped}", file=sys.stderr)
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mxopt_server import loop, preload  # noqa: F401
+    from mxopt_server import preload  # noqa: F401
     from mxopt_server.attached import Attached
+    from mxopt_server.doors import Wanted
 
     job = _job(options)
     if job.role == "worker":
@@ -92,12 +101,17 @@ def _run(options: argparse.Namespace) -> int:
     logs.start(sys.stderr, job.role, options.log_level)
     import_all(options.imports)
     set_num_threads(options.threads)
+    asked = not (options.bind is options.port is options.advertise is None)
+    usual = job.port if job.role == "scheduler" and not unix.is_unix(job.host) else 0
+    wanted = Wanted(
+        asked or not unix.is_unix(job.host), options.bind or "127.0.0.1",
+        usual if options.port is None else options.port, options.insecure,
+    )  # fmt: skip
     if job.role == "scheduler":
-        port = job.port if options.port is None else options.port
-        return loop.run_scheduler(job, options.bind, port, options.insecure, _announce)
+        return loop.run_scheduler(job, wanted, _announce)
     snapshot = Path(options.snapshot) if options.snapshot else None
     return loop.run_server(
-        job, options.bind, options.port or 0, options.insecure, _announce,
+        job, wanted, _announce,
         lambda server: Attached(server, snapshot, options.snapshot_every, options.metrics_port),
     )  # fmt: skip
 

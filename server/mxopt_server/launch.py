@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
-import socket
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
@@ -42,7 +41,9 @@ def parser() -> Parser:
     )
     made.add_argument("--run-dir", metavar="DIR", help="where the logs go (a new folder under ./runs)")
     made.add_argument("--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server")
-    made.add_argument("--keys", metavar="FILE", help="the job's keys, needed beyond this machine")
+    made.add_argument(
+        "--keys", metavar="FILE", help="the job's keys, needed beyond this machine; a file that is there too"
+    )
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
     made.add_argument("--dry-run", action="store_true", help="print the command lines, to be pasted, and start nothing")
     made.add_argument("command", nargs=argparse.REMAINDER, help="what every worker runs")
@@ -68,10 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ArgumentError("needs a command, which every worker runs")
     plan = Plan(options, secrets.token_hex(4))
     if options.dry_run:
-        with socket.create_server((plan.host if plan.local else "", 0)) as free:
-            port = str(free.getsockname()[1])
-        scheduler = replace(plan.scheduler, command=(*plan.scheduler.command[:-1], port))
-        print(*(p.line for p in (scheduler, *plan.started(port))), sep="\n")
+        print(*(p.line for p in plan.dry()), sep="\n")
         return 0
     plan.check()
     run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.job}")
@@ -87,11 +85,15 @@ def _start(plan: Plan, run_dir: Path) -> int:
     with signals() as wake:
         launch = Launch(run_dir, wake, plan.local)
         try:
+            if plan.folder:
+                plan.folder.mkdir(mode=0o700)
             launch.start(plan.scheduler)
             port = launch.endpoint("scheduler").rpartition(":")[2]
+            root = plan.host if plan.local else f"tcp://{plan.host}:{port}"
+            launch.terminal.say(f"mxopt-launch: the scheduler is at {root}, the logs are in {run_dir}")
             for process in plan.started(port):
                 launch.start(process)
-            return launch.wait(lambda: _never_joined(plan, port))
+            return launch.wait(lambda: _never_joined(root, plan.options.keys or ""))
         except Interrupted as interrupted:
             _tell(f"stopped by {interrupted}")
             return 128 + interrupted.number
@@ -100,14 +102,16 @@ def _start(plan: Plan, run_dir: Path) -> int:
             return 1
         finally:
             launch.stop()
+            if plan.folder:
+                shutil.rmtree(plan.folder, ignore_errors=True)
 
 
-def _never_joined(plan: Plan, port: str) -> str:
+def _never_joined(scheduler: str, keys: str) -> str:
     """Asked when all workers have ended: why the others need not go on, "" where they are at their work."""
     from mxopt_server import status
 
     try:
-        found = status.scheduler_report(f"tcp://{plan.host}:{port}", plan.options.keys or "")
+        found = status.scheduler_report(scheduler, keys)
     except MXOptError:
         return ""
     if found["state"] != "gathering":

@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mxopt.errors import ArgumentError
+from mxopt.kvstore import unix
 from mxopt.kvstore.address import check_host
+from mxopt.kvstore.keys import load_keys
 from mxopt.settings import usable_cores
 from mxopt_server import launchers
 from mxopt_server.launchers import Process
@@ -28,15 +30,25 @@ class Plan:
     def __init__(self, options: argparse.Namespace, job: str) -> None:
         self.options, self.job = options, job
         self.local = options.launcher == "local"
-        self.host = "127.0.0.1" if self.local else options.host or socket.gethostname()
+        self.folder = unix.job_folder() if self.local else None  # of this job's sockets
+        self.host = f"{unix.PREFIX}{self.folder / 'scheduler'}" if self.folder else options.host or socket.gethostname()
         self.hosts = _hosts(options.hostfile)
         if options.launcher == "ssh" and not self.hosts:
             raise ArgumentError("--launcher ssh needs --hostfile, a file with one host a line")
         self.scheduler, *self.others = self._processes()
 
     def check(self) -> None:
-        """Raises ArgumentError where a program that this machine has to run isn't here, or its name doesn't exist."""
+        """Raises ArgumentError where this machine's name doesn't exist, a program that it has to run isn't here, or
+        other machines are to take part in a job without keys."""
         check_host(self.host)
+        self._check_program()
+        if not (self.local or self.options.keys or self.options.insecure):
+            raise ArgumentError(
+                "beyond this machine a job needs --keys (`mxopt-server keygen` makes some), or --insecure"
+            )
+        load_keys(self.options.keys or "")
+
+    def _check_program(self) -> None:
         if not self.local:
             program = launchers.PROGRAMS[self.options.launcher]
             if shutil.which(program) is None:
@@ -50,14 +62,22 @@ class Plan:
             raise ArgumentError(f"there is no program {name!r}{hint}")
 
     def started(self, port: str) -> list[Process]:
-        """The servers and workers as commands of this machine, when the scheduler's port is known."""
-        root = {"DMLC_PS_ROOT_PORT": port}
+        """The servers and workers as commands of this machine, when the scheduler's port is known where it has one."""
+        root = {} if self.local else {"DMLC_PS_ROOT_PORT": port}
         with_root = [replace(p, env={**p.env, **root}) for p in self.others]
         if self.local:
             return with_root
         if self.options.launcher == "ssh":
             return [self._by_ssh(p, self.hosts[k % len(self.hosts)]) for k, p in enumerate(with_root)]
         return [self._together([p for p in with_root if p.role == role]) for role in ("server", "worker")]
+
+    def dry(self) -> list[Process]:
+        """All processes as commands of this machine; the scheduler's port is one that is free now."""
+        if self.local:
+            return [self.scheduler, *self.others]
+        with socket.create_server(("", 0)) as free:
+            port = str(free.getsockname()[1])
+        return [replace(self.scheduler, command=(*self.scheduler.command[:-1], port)), *self.started(port)]
 
     def _processes(self) -> list[Process]:
         """The scheduler, the servers and the workers, all but the scheduler's port."""
@@ -74,7 +94,8 @@ class Plan:
             shared["MXOPT_KVSTORE_KEYS"] = os.path.abspath(options.keys)
         serve = [options.python, "-m", "mxopt_server", *([] if self.local else ["--bind", "0.0.0.0"])]
         serve += ["--insecure"] if options.insecure else []
-        made = [Process("scheduler", 0, (*serve, "--port", "0"), {**shared, "DMLC_ROLE": "scheduler"})]
+        door = () if self.local else ("--port", "0")
+        made = [Process("scheduler", 0, (*serve, *door), {**shared, "DMLC_ROLE": "scheduler"})]
         more = _words(options.server_args, "--server-args")
         for rank in range(options.num_servers):
             ranked = options.launcher in ("local", "ssh")  # else all servers have one command line

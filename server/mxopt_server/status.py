@@ -15,6 +15,7 @@ from mxopt.errors import ArgumentError, DeadlineError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets
 from mxopt.kvstore.address import check_host
+from mxopt.kvstore.keys import Keys, load_keys
 from mxopt_server.arguments import Parser
 from mxopt_server.logs import printable
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         job = dataclasses.replace(job, host=options.scheduler[0], port=options.scheduler[1])
     check_host(job.host)
     scheduler = job.scheduler
-    keys = sockets.load_keys(options.keys or job.keys)
+    keys = load_keys(options.keys or job.keys)
     context = zmq.Context()
     try:
         if options.json:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def ask(context: Any, endpoint: str, keys: sockets.Keys | None) -> dict[str, Any]:
+def ask(context: Any, endpoint: str, keys: Keys | None) -> dict[str, Any]:
     """The report of the process at `endpoint`. Raises DeadlineError where it doesn't answer."""
     socket = sockets.connect(context, endpoint, keys)
     try:
@@ -70,12 +71,12 @@ def scheduler_report(endpoint: str, keys: str) -> dict[str, Any]:
     answer."""
     context = zmq.Context()
     try:
-        return ask(context, endpoint, sockets.load_keys(keys))
+        return ask(context, endpoint, load_keys(keys))
     finally:
         context.destroy(0)
 
 
-def ask_all(context: Any, scheduler: str, keys: sockets.Keys | None) -> dict[str, Any]:
+def ask_all(context: Any, scheduler: str, keys: Keys | None) -> dict[str, Any]:
     """The scheduler's report with those of its servers, `None` for one that doesn't answer."""
     found = ask(context, scheduler, keys)
     found["servers"] = []
@@ -88,7 +89,7 @@ def ask_all(context: Any, scheduler: str, keys: sockets.Keys | None) -> dict[str
     return found
 
 
-def _watch(context: Any, scheduler: str, keys: sockets.Keys | None, every: float) -> None:
+def _watch(context: Any, scheduler: str, keys: Keys | None, every: float) -> None:
     try:
         from rich.live import Live
     except ImportError as error:

@@ -101,10 +101,12 @@ class Job:
         self.env = environment(**{"DMLC_NUM_WORKER": workers, "DMLC_NUM_SERVER": servers, **env})
         self.processes: list[Process] = []
         self.server_args, self.serve = server_args, serve
-        self.scheduler = self.start([*SERVE, "--role", "scheduler", "--port", "0"])
+        local = "DMLC_PS_ROOT_URI" in env  # a Unix socket
+        self.scheduler = self.start([*SERVE, "--role", "scheduler", *([] if local else ["--port", "0"])])
         try:
             self.port = self.scheduler.endpoint.rpartition(":")[2]
-            self.env["DMLC_PS_ROOT_PORT"] = self.port
+            if not local:
+                self.env["DMLC_PS_ROOT_PORT"] = self.port
             self.servers = [self.start_server(rank) for rank in range(servers)]
         except BaseException:
             self.__exit__()

@@ -1,0 +1,176 @@
+"""Where a scheduler or server listens: on a Unix socket for this user's processes here, on TCP for others."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket as socket_module
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from mxopt.errors import ArgumentError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import sockets, unix, wire
+from mxopt.kvstore.keys import Keys, load_keys
+from mxopt.settings import Job
+from mxopt_server import routers
+
+log = logging.getLogger("mxopt.server")
+
+LAPSE = 35.0  # seconds without a sign of life, which ZeroMQ's own threads give, until a connection is closed
+TICK = 0.1  # seconds that a process waits for messages before it looks at the clock
+
+Send = Callable[[bytes, Any], bool]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for: whether TCP at all, and there which host and port (0: a free one)."""
+
+    tcp: bool
+    host: str
+    port: int
+    insecure: bool
+
+
+class Doors:
+    """The sockets of one process of `job`, bound.
+
+    Without keys one ROUTER has both doors. With keys TCP is encrypted and has a ROUTER of its own, since one that asks
+    for keys asks on Unix sockets too. Raises ArgumentError where an address would let in whoever can reach it,
+    KVStoreError where one can't be bound. A connection is closed after `lapse` seconds without a sign of life.
+
+    Attributes
+    ----------
+    announced : the endpoint to tell people
+    endpoint : what to tell the job: `ipc://PATH tcp://HOST:PORT`, or one of them
+    """
+
+    def __init__(self, role: str, job: Job, wanted: Wanted, lapse: float = LAPSE) -> None:
+        self._lapse = lapse
+        keys = load_keys(job.keys) if wanted.tcp else None
+        if wanted.tcp:
+            routers.check_bind(wanted.host, keys, wanted.insecure)
+        self._routers: list[Any] = []
+        self._socket: Path | None = None
+        self._context = zmq.Context()
+        self._guard = routers.authenticator(self._context, keys)
+        try:
+            tcp = self._bind_tcp(job, wanted, keys) if wanted.tcp else ""
+            local = self._bind_unix(role, job, keys)
+        except BaseException:
+            self.close()
+            raise
+        self.announced = f"tcp://{wanted.host}:{self._port}" if tcp else local
+        self.endpoint = f"{local} {tcp}".strip()
+        if tcp and keys is None:
+            who = "any user of this machine" if routers.is_loopback(wanted.host) else "whoever reaches this machine"
+            log.warning(
+                "%s may read and change this job at %s: it has no keys; a job with DMLC_PS_ROOT_URI=ipc://PATH is its"
+                " owner's alone%s", who, self.announced, f" (this process is at {local} too)" if local else "",
+            )  # fmt: skip
+
+    def sender(self) -> Send:
+        """A function that sends a message to a route; to one that is gone, or reads too slowly, it drops it. It tells
+        whether there is a connection."""
+        senders = [_sender(router) for router in self._routers]
+        if len(senders) == 1:
+            return senders[0]
+        return lambda route, message: senders[route[0]](route[1:], message)
+
+    def received(self) -> Iterator[list[Any]]:
+        """Messages as they come, each a list of frames, the route first, large ones not copied. Ends after a tick's
+        time."""
+        return _received(self._routers[0]) if len(self._routers) == 1 else _received_by_all(self._routers)
+
+    def close(self) -> None:
+        """Closes the sockets; what was sent leaves still, if it can within a little while."""
+        for router in self._routers:
+            router.close()
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.term()
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+            if self._socket.parent.name.startswith(unix.JOB):
+                with contextlib.suppress(OSError):  # others are in it
+                    self._socket.parent.rmdir()
+
+    def _bind_tcp(self, job: Job, wanted: Wanted, keys: Keys | None) -> str:
+        router = routers.router(self._context, keys, self._lapse)
+        self._routers.append(router)
+        self._port = routers.bind_tcp(router, wanted.host, wanted.port)
+        shown = job.advertised or (wanted.host if wanted.host != "0.0.0.0" else socket_module.gethostname())
+        return f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{self._port}"
+
+    def _bind_unix(self, role: str, job: Job, keys: Keys | None) -> str:
+        """Binds the Unix socket; returns its endpoint, "" where there is none besides TCP."""
+        if unix.is_unix(job.host):
+            path = unix.path_of(job.host)
+            endpoint = job.host if role == "scheduler" else f"{unix.PREFIX}{path.with_name(f'{role}-{os.getpid()}')}"
+        elif zmq.has("ipc"):
+            endpoint = f"{unix.PREFIX}{unix.user_folder() / f'{role}-{os.getpid()}'}"
+        else:
+            return ""
+        try:
+            unix.make_folder(endpoint)
+        except ArgumentError as error:
+            if unix.is_unix(job.host):
+                raise
+            log.info("there is no Unix socket besides TCP: %s", error)
+            return ""
+        routers.sweep(unix.user_folder())
+        if keys is not None or not self._routers:
+            self._routers.insert(0, routers.router(self._context, None, self._lapse))
+        routers.bind_unix(self._routers[0], endpoint)
+        self._socket = unix.path_of(endpoint)
+        return endpoint
+
+
+def _sender(socket: Any) -> Send:
+    more = sockets.MORE | sockets.NOW
+
+    def send(route: bytes, message: Any) -> bool:
+        frames = m.encode(message)
+        last = frames.pop()
+        try:
+            socket.send(route, more)
+            for frame in frames:
+                socket.send(frame, more)
+            socket.send(last, sockets.NOW, len(last) < wire.SMALL)
+        except zmq.ZMQError as error:
+            log.info("an answer couldn't be sent: %s", error)
+            return error.errno != zmq.EHOSTUNREACH
+        return True
+
+    return send
+
+
+def _received(router: Any) -> Iterator[list[Any]]:
+    until = time.monotonic() + TICK
+    while time.monotonic() < until:
+        try:
+            frames = sockets.receive(router)
+        except zmq.Again:
+            return
+        yield frames
+
+
+def _received_by_all(routers: list[Any]) -> Iterator[list[Any]]:
+    """The same of several; the first byte of a route says which."""
+    poller = zmq.Poller()
+    for router in routers:
+        poller.register(router, zmq.POLLIN)
+    until = time.monotonic() + TICK
+    while (left := until - time.monotonic()) > 0:
+        ready = dict(poller.poll(max(1, int(left * 1000))))
+        for k, router in enumerate(routers):
+            if router in ready:
+                route, *frames = sockets.receive(router)
+                yield [bytes([k]) + route, *frames]

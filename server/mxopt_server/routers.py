@@ -1,0 +1,118 @@
+"""The sockets on which a scheduler or server listens, in the clear or with the job's keys."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from mxopt.errors import ArgumentError, KVStoreError
+from mxopt.kvstore import sockets, unix
+from mxopt.kvstore.keys import Keys
+from mxopt.kvstore.wire import MAX_FRAME
+
+RECEIVE_QUEUE = 256  # messages waiting on one connection before its sender is held back
+SEND_QUEUE = 4096
+HANDSHAKE_MS = 5000  # how long a connection may be without its handshake
+WAIT_MS = 100  # how long receiving waits for a message
+ALLOW = "mxopt-job"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to bind to can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(host: str, keys: Keys | None, insecure: bool) -> None:
+    """Raises ArgumentError where other machines could reach an address without keys."""
+    if keys is None and not insecure and not is_loopback(host):
+        raise ArgumentError(
+            f"binding to {host} lets other machines in: give --keys (see `mxopt-server keygen`), or --insecure"
+        )
+
+
+def router(context: Any, keys: Keys | None, lapse: float) -> Any:
+    """A ROUTER socket, with `keys` for holders of them only. It closes a connection after `lapse` seconds without a
+    sign of life; ZeroMQ's own thread gives one when it is asked, whatever the process is busy with."""
+    made = context.socket(zmq.ROUTER)
+    sockets.prepare(made)
+    made.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    made.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    made.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+    made.setsockopt(zmq.SNDHWM, SEND_QUEUE)
+    made.setsockopt(zmq.RCVTIMEO, WAIT_MS)
+    made.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
+    made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    made.setsockopt(zmq.HEARTBEAT_IVL, int(lapse * 1000 / 3))
+    made.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(lapse * 1000 * 2 / 3))
+    if keys is not None:
+        made.curve_publickey, made.curve_secretkey = keys
+        made.curve_server = True
+        made.setsockopt(zmq.ZAP_DOMAIN, ALLOW.encode())
+    return made
+
+
+def bind_tcp(made: Any, host: str, port: int) -> int:
+    """Binds a socket to `host` and `port`, a free one for 0; returns the port."""
+    try:
+        made.bind(f"tcp://{host}:{port or '*'}")
+    except zmq.ZMQError as error:
+        raise KVStoreError(f"can't bind to {host}:{port}: {error}") from error
+    return int(made.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").rpartition(b":")[2])
+
+
+def bind_unix(made: Any, endpoint: str) -> None:
+    """Binds a socket to `ipc://PATH`, which only its owner may open. A path that a dead process has left is taken."""
+    if _connects(unix.path_of(endpoint)) == 0:
+        raise KVStoreError(f"can't bind to {unix.path_of(endpoint)}: another process listens there")
+    before = os.umask(0o177)
+    try:
+        made.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise KVStoreError(f"can't bind to {unix.path_of(endpoint)}: {error}") from error
+    finally:
+        os.umask(before)
+
+
+def sweep(folder: Path) -> None:
+    """Removes the sockets in a folder that killed processes have left."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_socket() and _connects(path) == errno.ECONNREFUSED:
+                path.unlink(missing_ok=True)
+
+
+def _connects(path: Path) -> int:
+    with socket.socket(socket.AF_UNIX) as made:
+        return made.connect_ex(str(path))
+
+
+def authenticator(context: Any, keys: Keys | None) -> ThreadAuthenticator | None:
+    """Lets in only those that hold the job's keys; to be stopped at the end. None without keys."""
+    if keys is None:
+        return None
+    made = ThreadAuthenticator(context)
+    made.start()
+    made.configure_curve_callback(ALLOW, credentials_provider=_Holder(keys[0]))
+    return made
+
+
+class _Holder:
+    def __init__(self, public: bytes) -> None:
+        self.public = public
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether a client with this key (in Z85) may come in."""
+        return key == self.public
