@@ -17,7 +17,8 @@ from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, KVStoreEr
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
 from mxopt.experimental.optim.keyed import KeyedOptimizer, following
-from mxopt.kvstore.base import LOCAL, KVStoreBase, create
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.kinds import LOCAL, create
 from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from mxopt import settings
+from mxopt.document import write_file
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.keyed import by_key
+from mxopt.kvstore import dist_states, rows, sockets, wire
 from mxopt.kvstore import messages as m
-from mxopt.kvstore import rows, sockets, wire
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed, sendable
 from mxopt.kvstore.held import Held
-from mxopt.kvstore.local import with_ids
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.session import Call
 from mxopt.kvstore.transport import Transport
-from mxopt.kvstore.values import Key, write_rows
+from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
 from mxopt.optimizer import Optimizer
+from mxopt.optimizer import states as updater_states
 from mxopt.sparse import RowSparse
 
 
@@ -283,19 +285,30 @@ class DistKVStore(KVStoreBase):
 
         The file is the one a local store writes: it can be loaded by either, with any number of servers.
         """
-        from mxopt.kvstore.dist_states import save
-
         with self._worker:
-            save(self, fname, dump_optimizer)
+            if self._optimizer is None:
+                raise AssertionError("there are no states to save: this worker has not called set_optimizer")
+            document = dist_states.save(self._connections, self._held.metas, self._optimizer, dump_optimizer)
+            write_file(fname, document)
 
     def load_optimizer_states(self, fname: str) -> None:
         """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is
         one event."""
-        from mxopt.kvstore.dist_states import load
-
         with self._worker:
             self._worker.changes("load_optimizer_states")
-            load(self, fname)
+            if self._optimizer is None:
+                raise AssertionError("there is nothing to load the states into: call set_optimizer first")
+            loaded = updater_states.load(Path(fname).read_bytes())
+            made = loaded.make_optimizer()
+            dist_states.check(loaded, self._held.metas, made)
+            if made is not None:
+                self.set_optimizer(self._optimizer.replaced_by(made))
+            self._loads += 1
+            dist_states.load(self._connections, self._held.metas, loaded, self._loads)
+            assert self._followed is not None
+            self._followed.restore(loaded.key_counts)
+            if made is not None:
+                loaded.restore_counts(self._optimizer)
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
         """Compresses the dense gradients that this worker pushes; what is lost stays for its next push."""

@@ -1,35 +1,32 @@
-"""Optimizer states of a distributed store in a file: the parts of all servers joined, and cut again."""
+"""Optimizer states of a distributed store as a document: the parts of all servers joined, and cut again."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from mxopt.document import dump_document, load_document, write_file
+from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Stripe, needs_whole
 from mxopt.kvstore.session import Call
+from mxopt.kvstore.values import Key
+from mxopt.optimizer import Optimizer
 from mxopt.optimizer import states as updater_states
 
-if TYPE_CHECKING:
-    from mxopt.kvstore.dist import DistKVStore
 
-
-def save(store: DistKVStore, fname: str, dump_optimizer: bool) -> None:
-    """Writes the states of all keys to a file."""
-    optimizer = store._optimizer
-    if optimizer is None:
-        raise AssertionError("there are no states to save: this worker has not called set_optimizer")
+def save(connections: Connections, metas: Mapping[Key, Meta], optimizer: Optimizer, dump_optimizer: bool) -> bytes:
+    """The states of all keys as a document, with the servers' update counts."""
     found: dict[Any, Any] = {}
     counts: dict[Any, int] = {}
     num_update = optimizer.begin_num_update
-    for meta in store._held.metas.values():
-        documents = [_fetch(store, meta, stripe) for stripe in meta.layout.stripes]
+    for meta in metas.values():
+        documents = [_fetch(connections, meta, stripe) for stripe in meta.layout.stripes]
         num_update = max([num_update, *(d["num_update"] for d in documents)])
         if documents[0]["count"] is not None:
             counts[meta.key] = documents[0]["count"]
@@ -38,48 +35,38 @@ def save(store: DistKVStore, fname: str, dump_optimizer: bool) -> None:
     held = optimizer.get_counts()
     try:
         optimizer.set_counts({**held, "num_update": num_update, "devices": {0: counts}})
-        document = updater_states.dump(found, optimizer, dump_optimizer)
+        return updater_states.dump(found, optimizer, dump_optimizer)
     finally:
         optimizer.set_counts(held)
-    write_file(fname, document)
 
 
-def load(store: DistKVStore, fname: str) -> None:
-    """Gives the servers the states of a file."""
-    if store._optimizer is None:
-        raise AssertionError("there is nothing to load the states into: call set_optimizer first")
-    loaded = updater_states.load(Path(fname).read_bytes())
-    optimizer = loaded.make_optimizer()
-    unknown = [k for k in loaded.states if k not in store._held.metas]
+def check(loaded: updater_states.Loaded, metas: Mapping[Key, Meta], optimizer: Optimizer | None) -> None:
+    """Raises StatesError where servers with these keys can't go on from `loaded`, by `optimizer` if it is another."""
+    unknown = [key for key in loaded.states if key not in metas]
     if unknown:
-        raise StatesError(f"{fname} has states of key {unknown[0]!r}, which this store hasn't")
-    if optimizer is not None:
-        optimizer = store._optimizer.replaced_by(optimizer)
-        if needs_whole(optimizer) and any(len(x.layout.stripes) > 1 for x in store._held.metas.values()):
-            raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
-        store.set_optimizer(optimizer)
-    store._loads += 1
-    counts = loaded.counts.get("devices", {}).get(0, {})
-    for meta in store._held.metas.values():
+        raise StatesError(f"there are states of key {unknown[0]!r}, which this store hasn't")
+    if needs_whole(optimizer) and any(len(meta.layout.stripes) > 1 for meta in metas.values()):
+        raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
+
+
+def load(connections: Connections, metas: Mapping[Key, Meta], loaded: updater_states.Loaded, number: int) -> None:
+    """Gives the servers the states of the worker's load of this number."""
+    for meta in metas.values():
         for stripe in meta.layout.stripes:
-            content: dict[str, Any] = {"count": counts.get(meta.key)}
+            content: dict[str, Any] = {"count": loaded.key_counts.get(meta.key)}
             if meta.key in loaded.states:
                 content["state"] = _cut(loaded.states[meta.key], meta, stripe)
-            _store(store, meta, stripe, dump_document(content))
-    assert store._followed is not None
-    store._followed.restore(counts)
-    if optimizer is not None:
-        loaded.restore_counts(optimizer)
+            _store(connections, meta, stripe, dump_document(content), number)
 
 
-def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:
+def _fetch(connections: Connections, meta: Meta, stripe: Stripe) -> dict[str, Any]:
     parts: list[bytes] = []
     size, whole = 0, 1
     while size < whole:
         answers: list[m.Chunk] = []
         call = Call()
-        store._connections.send(stripe.server, m.FetchStates(0, meta.key, size), call, answers.append, wire.CHUNK)
-        store._connections.wait(call, f"the states of key {meta.key!r}")
+        connections.send(stripe.server, m.FetchStates(0, meta.key, size), call, answers.append, wire.CHUNK)
+        connections.wait(call, f"the states of key {meta.key!r}")
         frame: Any = answers[0].data[0]
         part = bytes(getattr(frame, "buffer", frame))
         if not part:
@@ -89,13 +76,13 @@ def _fetch(store: DistKVStore, meta: Meta, stripe: Stripe) -> dict[str, Any]:
     return load_document(b"".join(parts))
 
 
-def _store(store: DistKVStore, meta: Meta, stripe: Stripe, document: bytes) -> None:
+def _store(connections: Connections, meta: Meta, stripe: Stripe, document: bytes, number: int) -> None:
     call = Call()
     for offset in range(0, len(document), wire.CHUNK):
         part = document[offset : offset + wire.CHUNK]
-        message = m.StoreStates(0, store._loads, meta.key, offset, len(document), [part])
-        store._connections.send(stripe.server, message, call, None, len(part))
-    store._connections.wait(call, f"the states of key {meta.key!r} to be taken")
+        message = m.StoreStates(0, number, meta.key, offset, len(document), [part])
+        connections.send(stripe.server, message, call, None, len(part))
+    connections.wait(call, f"the states of key {meta.key!r} to be taken")
 
 
 def _join(parts: list[Any], meta: Meta) -> Any:

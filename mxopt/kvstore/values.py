@@ -159,3 +159,36 @@ def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, key: Key) -> Non
         raise ArrayTypeError(f"key {key!r}: row_sparse_pull needs a row-sparse out, got {type(out).__name__}")
     out.data = data.astype(out.dtype, copy=True)
     out.indices = indices
+
+
+def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, np.ndarray]]:
+    """(key, out, row numbers) for each out of a row-sparse pull, in the order of the call.
+
+    `ids` is one array for all; or nested as `out`: for each key an array, or a list of one for each of its outs.
+    """
+    keys.need(keys.pairs(key, out, "out"))
+    several = isinstance(key, list | tuple)
+    calls = [keys.pairs(k, o, "out")[0] for k, o in (zip(key, out, strict=True) if several else [(key, out)])]
+    given = _listed(ids)
+    if len(given) == 1:
+        given *= len(calls)
+    elif not several:
+        given = [given]
+    if len(given) != len(calls):
+        raise AssertionError(f"row_sparse_pull: {len(calls)} keys need row_ids for each, got {len(given)}")
+    found = []
+    for (name, targets), mine in zip(calls, map(_listed, given), strict=True):
+        if len(mine) == 1:
+            mine *= len(targets)
+        if len(mine) != len(targets):
+            raise AssertionError(
+                f"row_sparse_pull of key {name!r}: {len(targets)} outs need one array of row_ids, or {len(targets)};"
+                f" got {len(mine)}"
+            )
+        found += [(name, target, row_ids(i, name)) for target, i in zip(targets, mine, strict=True)]
+    return found
+
+
+def _listed(ids: Any) -> list[Any]:
+    """The arrays of a list of arrays, or the only one; a list of numbers is an array."""
+    return list(ids) if isinstance(ids, list | tuple) and ids and not np.isscalar(ids[0]) else [ids]

@@ -203,6 +203,10 @@ class Optimizer(NamedArguments):
             )
         raise ArgumentError(f"get_lr_parameter: this optimizer doesn't have {param!r:.80}")
 
+    def fixed_rates(self) -> list[Parameter]:
+        """The learning rates that are a number, which `state_dict` saves."""
+        return [rate for rate in self._all_rates.values() if isinstance(rate, Parameter)]
+
     # Gradients.
 
     def decay_weight(self, gradients: Sequence[Any]) -> tuple[Any, ...]:

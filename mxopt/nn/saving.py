@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
 from mxopt.nn.parameters import ParameterTuple
 from mxopt.parameter import Parameter
 
-if TYPE_CHECKING:
-    from mxopt.nn.optimizer import Optimizer
+
+class Optimizer(Protocol):
+    """What is asked of an optimizer here."""
+
+    parameters: ParameterTuple
+    global_step: int
+
+    def fixed_rates(self) -> list[Parameter]: ...
 
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
@@ -20,7 +26,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     return {
         "optimizer": type(optimizer).__name__,
         "global_step": optimizer.global_step,
-        "learning_rates": [float(rate.asnumpy()) for rate in _fixed_rates(optimizer)],
+        "learning_rates": [float(rate.asnumpy()) for rate in optimizer.fixed_rates()],
         "states": {
             name: {key: parameter.asnumpy().copy() for key, parameter in zip(keys, state, strict=True)}
             for name, state in _states(optimizer).items()
@@ -30,7 +36,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
     """Restores all of `document`, or raises StatesError and restores nothing."""
-    own, keys, fixed = _states(optimizer), _keys(optimizer), _fixed_rates(optimizer)
+    own, keys, fixed = _states(optimizer), _keys(optimizer), optimizer.fixed_rates()
     try:
         name, step = document["optimizer"], int(document["global_step"])
         rates = [float(rate) for rate in document["learning_rates"]]
@@ -65,10 +71,6 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
 def _states(optimizer: Optimizer) -> dict[str, ParameterTuple]:
     found = {name: value for name, value in vars(optimizer).items() if isinstance(value, ParameterTuple)}
     return {name: value for name, value in found.items() if name != "parameters"}
-
-
-def _fixed_rates(optimizer: Optimizer) -> list[Parameter]:
-    return [rate for rate in optimizer._all_rates.values() if isinstance(rate, Parameter)]
 
 
 def _keys(optimizer: Optimizer) -> list[str]:

@@ -19,6 +19,12 @@ class Loaded:
     counts: dict[str, Any]
     config: dict[str, Any] | None
 
+    @property
+    def key_counts(self) -> dict[Index, int]:
+        """The update count of each index."""
+        counts: dict[Index, int] = self.counts.get("devices", {}).get(0, {})
+        return counts
+
     def make_optimizer(self) -> Optimizer | None:
         """The optimizer, where one was saved."""
         return None if self.config is None else make_optimizer(self.config)

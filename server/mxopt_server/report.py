@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import resource
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mxopt_server.server import Server
+from typing import Any
 
 
-def report(server: Server) -> dict[str, Any]:
-    """Plain numbers about a server: what it holds, what it has done, who its workers are."""
+def report(server: Any) -> dict[str, Any]:
+    """Plain numbers about a `Server`: what it holds, what it has done, who its workers are."""
     values, served, now = server.values, server.served, server.clock()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     groups = set(map(id, values.groups.values()))

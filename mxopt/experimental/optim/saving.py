@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
-from mxopt.experimental.optim.groups import Slot
+from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot
+from mxopt.rules.rule import Rule
 
-if TYPE_CHECKING:
-    from mxopt.experimental.optim.optimizer import Optimizer
+
+class Optimizer(Protocol):
+    """What is asked of an optimizer here."""
+
+    param_groups: list[ParameterGroup]
+    defaults: Options
+    carried: ClassVar[str | None]
+    first_carry: ClassVar[float]
+
+    def rule(self, group: Options) -> Rule: ...
+    def uses_master(self, weight: Any) -> bool: ...
 
 
 def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> dict[str, Any]:
