@@ -60,10 +60,12 @@ def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options):
 )
 def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(optimizer, options):
     arguments = {"optimizer": optimizer, "options": options}
-    expected = scheduled({**arguments, "kvstore": None})
-    assert scheduled({**arguments, "kvstore": kvstore.create("local")}) == expected
-    with Job(1, 1) as job:
-        assert job.run("training.scheduled", {**arguments, "kvstore": "dist_sync"}) == [expected]
+    expected = scheduled({**arguments, "grad": 1.0, "kvstore": None})
+    assert scheduled({**arguments, "grad": 1.0, "kvstore": kvstore.create("local")}) == expected
+    for workers in (1, 2):
+        with Job(workers, 1) as job:
+            shared = {**arguments, "grad": 1 / workers, "kvstore": "dist_sync"}
+            assert job.run("training.scheduled", shared) == [expected] * workers
 
 
 def test_two_workers_sum_their_gradients():

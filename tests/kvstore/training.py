@@ -39,6 +39,7 @@ def scheduled(arguments: dict[str, Any]) -> list[float]:
     """Updates under a schedule whose rate is assigned on the way: the weight after each."""
     arguments = dict(arguments)
     schedule = lr_scheduler.FactorScheduler(2, 0.5, base_lr=1.0)
+    grad = np.full(1, arguments.pop("grad"), np.float32)
     optimizer = create(arguments.pop("optimizer"), lr_scheduler=schedule, **arguments.pop("options"))
     param = Parameter(np.zeros(1, np.float32), "w")
     trainer, found = Trainer([param], optimizer, **arguments), []
@@ -47,7 +48,7 @@ def scheduled(arguments: dict[str, Any]) -> list[float]:
             schedule.base_lr = 0.75
         if step == 7:
             schedule.base_lr *= 0.5
-        param.grad = np.ones(1, np.float32)
+        param.grad = grad
         trainer.step(1)
         found.append(float(param.value[0]))
     return found
