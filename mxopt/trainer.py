@@ -223,10 +223,15 @@ class Trainer:
             raise
 
     def _check_sparse(self, params: list[int]) -> None:
-        if self._kvstore is None or self._update_on_kvstore or isinstance(self._kvstore, KVStore):
+        if self._kvstore is None or isinstance(self._kvstore, KVStore):
             return
         for i in params:
-            if isinstance(self._params[i].grad, RowSparse):
+            if isinstance(self._params[i].value, RowSparse):
+                raise ArgumentError(
+                    f"parameter {self._params[i].name!r}: a Trainer with a {self._kvstore.type} store can't know which"
+                    " rows of a row-sparse value are wanted: push, and row_sparse_pull those, by the store itself"
+                )
+            if not self._update_on_kvstore and isinstance(self._params[i].grad, RowSparse):
                 raise ArgumentError(
                     f"parameter {self._params[i].name!r}: a {self._kvstore.type} store can't sum row-sparse gradients"
                     " for a Trainer that updates by itself: make it with update_on_kvstore=True"
@@ -238,11 +243,14 @@ class Trainer:
         if self._kvstore is None:
             return
         grads = {i: self._params[i].grad for i in self._trained(True)}
-        dense = [i for i in grads if not isinstance(grads[i], RowSparse)]
+        sparse = [i for i, g in grads.items() if RowSparse in (type(g), type(self._params[i].value))]
+        dense = [i for i in grads if i not in sparse]
         if self._update_on_kvstore:  # otherwise the store is a local one, where there is nothing to sum them with
-            for i in (i for i in grads if isinstance(grads[i], RowSparse)):
+            for i in sparse:
+                value = self._params[i].value
+                whole = {"ignore_sparse": False} if isinstance(value, RowSparse) else {}
                 self._kvstore.push(i, grads[i], priority=-i)
-                self._kvstore.pull(i, self._params[i].value, priority=-i)
+                self._kvstore.pull(i, value, priority=-i, **whole)
         if not dense:
             return
         given = [grads[i] for i in dense]

@@ -198,7 +198,7 @@ class DistKVStore(KVStoreBase):
             for name, target, ids in with_ids(self._held.keys, key, out, row_ids):
                 meta = self._held.metas[name]
                 ids = ids[(ids >= 0) & (ids < meta.shape[0])]
-                write_rows(target, ids, self._rows(meta, ids), name)
+                write_rows(target, ids, self._rows(meta, ids), meta.shape[0], name)
 
     def _rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
         if math.prod(meta.shape[1:]) == meta.layout.unit:

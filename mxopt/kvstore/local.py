@@ -41,7 +41,7 @@ class KVStore(KVStoreBase):
     # Values.
 
     def init(self, key: Any, value: Any) -> None:
-        """Gives keys their first values, which are copied.
+        """Gives keys their first values, which are copied; a row-sparse value stays row-sparse.
 
         Parameters
         ----------
@@ -114,10 +114,7 @@ class KVStore(KVStoreBase):
         for name, outs in pairs:
             value = self._values[name]
             for target in outs:
-                if isinstance(target, RowSparse):
-                    if not ignore_sparse:
-                        write_rows(target, np.arange(len(value)), value, name)
-                else:
+                if not (isinstance(target, RowSparse) and ignore_sparse):
                     write(value, target, name)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
@@ -145,7 +142,8 @@ class KVStore(KVStoreBase):
         for name, target, ids in with_ids(self._keys, key, out, row_ids):
             value = self._values[name]
             ids = ids[(ids >= 0) & (ids < len(value))]
-            write_rows(target, ids, value[ids], name)
+            rows = value.retain(ids).data if isinstance(value, RowSparse) else value[ids]
+            write_rows(target, ids, rows, len(value), name)
 
     # Optimizer.
 
@@ -216,7 +214,7 @@ class KVStore(KVStoreBase):
 
 
 def _stored(value: Any) -> Any:
-    """A copy of a value as the store keeps it: dense."""
+    """A copy of a value as the store keeps it."""
     if isinstance(value, RowSparse):
-        return value.todense()
+        return value.copy()
     return value.copy() if arrays.is_cupy(value) else np.array(value, order="C")

@@ -100,16 +100,17 @@ def total(values: Sequence[Any], blocks: bool) -> Any:
     """The sum of a key's values, a new array if there are several; the only value itself otherwise.
 
     `blocks`: in the order of MXNet's `local` store, v0 + ((v1 + v2) + v3 + v4) and so on by four; else left to
-    right, as
-    its `device` store. 16-bit values are rounded after every addition. Row-sparse values give a row-sparse sum.
+    right, as its `device` store. 16-bit values are rounded after every addition. Row-sparse values give a row-sparse
+    sum; beside a dense one they count as dense.
     """
-    first = values[0]
     if len(values) == 1:
-        return first
-    if any(isinstance(v, RowSparse) for v in values):
-        return _sparse_total(values)
-    if any(v.shape != first.shape for v in values):
+        return values[0]
+    if any(v.shape != values[0].shape for v in values):
         raise ArrayError(f"values of different shapes can't be summed: {', '.join(str(v.shape) for v in values)}")
+    if all(isinstance(v, RowSparse) for v in values):
+        return _sparse_total(values)
+    values = [v.todense() if isinstance(v, RowSparse) else v for v in values]
+    first = values[0]
     if not blocks:
         result = first + values[1]
         for value in values[2:]:
@@ -125,20 +126,22 @@ def total(values: Sequence[Any], blocks: bool) -> Any:
 
 
 def _sparse_total(values: Sequence[Any]) -> RowSparse:
-    if not all(isinstance(v, RowSparse) for v in values) or any(v.shape != values[0].shape for v in values):
-        raise ArrayTypeError("row-sparse values can be summed with row-sparse values of one shape only")
     data = np.concatenate([v.data for v in values])
     indices = np.concatenate([v.indices for v in values])
     return row_sparse_array((data, indices), shape=values[0].shape)
 
 
 def write(value: Any, out: Any, key: Key) -> None:
-    """Copies `value` into the array `out`, converted to its dtype. Raises ArrayError where the shapes differ."""
-    if not hasattr(out, "dtype") or isinstance(out, RowSparse):
-        raise ArrayTypeError(f"key {key!r}: out must be a dense array, got {type(out).__name__}")
+    """Copies `value` into `out`, converted to its dtype. Raises ArrayError where the shapes differ."""
+    if not hasattr(out, "dtype"):
+        raise ArrayTypeError(f"key {key!r}: out must be an array, got {type(out).__name__}")
     if out.shape != value.shape:
         raise ArrayError(f"key {key!r}: the store holds shape {value.shape}, out has {out.shape}")
-    if type(out) is np.ndarray and type(value) is np.ndarray:
+    if isinstance(out, RowSparse):
+        out[:] = value
+    elif isinstance(value, RowSparse):
+        value.copyto(out)
+    elif type(out) is np.ndarray and type(value) is np.ndarray:
         np.copyto(out, value, casting="unsafe")
     else:
         out[...] = arrays.to_device_of(value, out)
@@ -153,10 +156,12 @@ def row_ids(ids: Any, key: Key) -> np.ndarray:
     return found
 
 
-def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, key: Key) -> None:
-    """Makes the RowSparse `out` hold the rows `data`."""
+def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: Key) -> None:
+    """Makes the RowSparse `out` hold the rows `data` of a value that has `rows`."""
     if not isinstance(out, RowSparse):
         raise ArrayTypeError(f"key {key!r}: row_sparse_pull needs a row-sparse out, got {type(out).__name__}")
+    if out.shape != (rows, *data.shape[1:]):
+        raise ArrayError(f"key {key!r}: the store holds shape {(rows, *data.shape[1:])}, out has {out.shape}")
     out.data = data.astype(out.dtype, copy=True)
     out.indices = indices
 

@@ -10,7 +10,7 @@ from mxopt import kvstore
 from mxopt.errors import KVStoreError, NotInitializedError
 from mxopt.kvstore import KVStoreBase
 from mxopt.kvstore.values import total
-from mxopt.sparse import row_sparse_array, zeros
+from mxopt.sparse import row_sparse_array
 
 
 def full(x: float, n: int = 2) -> np.ndarray:
@@ -183,31 +183,6 @@ def test_row_sparse_values():  # 21, 23, 24, 25
     kv.set_optimizer(mxopt.create("sgd", learning_rate=1.0, wd=0.5))
     kv.push(1, rows)
     assert pulled(kv, 1, table) == [[0, 0], [0, 0], [0, 0], [0, 0]]
-
-
-def test_row_ids_for_each_key_and_each_out():
-    kv, table = kvstore.create(), np.arange(8, dtype=np.float32).reshape(4, 2)
-    kv.init(["a", "b"], [table, -table])
-
-    def pulled_rows(key, outs, ids):
-        out = [[zeros("row_sparse", (4, 2)) for _ in range(n)] for n in outs]
-        kv.row_sparse_pull(key, out[0] if isinstance(key, str) else out, row_ids=ids)
-        return [[o.data[:, 0].tolist() for o in each] for each in out]
-
-    one, two, three = (np.array([n]) for n in (1, 2, 3))
-    nested = [[one, two], [three]]
-    assert pulled_rows(["a", "b"], (2, 1), nested) == [[[2], [4]], [[-6]]]
-    assert pulled_rows(["b", "a", "b"], (1, 1, 1), [one, two, [three]]) == [[[-2]], [[4]], [[-6]]]
-    assert pulled_rows("a", (2,), [one, two]) == pulled_rows(["a"], (2,), [[one, two]]) == [[[2], [4]]]
-    for same in (one, [one], [1]):
-        assert pulled_rows("a", (2,), same) == [[[2], [2]]]
-    for key, outs, ids in (
-        ("a", (2,), [one] * 3),
-        (["a", "b"], (2, 1), [[one], [two, three]]),
-        (["a", "b"], (1, 1), [one] * 3),
-    ):
-        with pytest.raises(AssertionError, match="row_sparse_pull"):
-            pulled_rows(key, outs, ids)
 
 
 def test_compression_sends_one_step_and_keeps_the_rest():  # 27, 28, 29
