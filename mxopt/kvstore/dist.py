@@ -88,7 +88,9 @@ class DistKVStore(KVStoreBase):
         workers' arrays differ or can't be held by servers.
         """
         with self._worker:
-            pairs = [(k, _dense(v[0], k)) for k, v in self._held.keys.pairs(key, value)]
+            given = self._held.keys.pairs(key, value)
+            sparse = {k for k, v in given if isinstance(v[0], RowSparse)}
+            pairs = [(k, _dense(v[0], k)) for k, v in given]
             for name, _ in pairs:
                 if name in self._held.metas:
                     raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
@@ -96,7 +98,7 @@ class DistKVStore(KVStoreBase):
             mine = [[k, arrays.DTYPES[v.dtype], list(v.shape), whole] for k, v in pairs]
             self._worker.changes("init")
             if self.rank == 0:
-                self._init_servers(pairs, whole)
+                self._init_servers(pairs, sparse, whole)
             roots = {k: rest for k, *rest in self._worker.barrier(mine if self.rank == 0 else None)}
             for name, array in pairs:
                 dtype, shape, whole = roots.get(name, [None, None, None])
@@ -107,7 +109,7 @@ class DistKVStore(KVStoreBase):
                     )
                 self._held.add(self._held.meta(name, array, whole))
 
-    def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], whole: bool) -> None:
+    def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], sparse: set[Key], whole: bool) -> None:
         call = Call()
         for key, array in pairs:
             meta = self._held.meta(key, array, whole)
@@ -117,7 +119,8 @@ class DistKVStore(KVStoreBase):
                 for piece in range(stripe.pieces):
                     a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
                     frame = wire.bytes_of(flat[a:b])
-                    message = m.Init(0, key, dtype, shape, list(array.shape), stripe.start, piece, [frame])
+                    about = dtype, shape, list(array.shape), stripe.start, piece
+                    message = m.Init(0, key, *about, [frame], row_sparse=key in sparse)
                     self._connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
         self._connections.wait(call, f"init of {len(pairs)} keys")
 

@@ -194,6 +194,7 @@ class Init(Framed, tag=22):
     piece: Whole
     data: Data = []
     read: Whole = 0
+    row_sparse: bool = False  # whether the whole value is
 
 
 class Done(Message, tag=23):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -229,6 +230,10 @@ class Optimizer(NamedArguments):
 
     per_worker_state: ClassVar[int | None] = None
     """The place in a state of what each worker of an asynchronous job has its own of, as its own last weight."""
+
+    def on_row_sparse_weights(self) -> AbstractContextManager[None]:
+        """Inside a `with` block of it, an array counts as a row-sparse weight of which all rows are there."""
+        return nullcontext()
 
     @property
     def own_num_update(self) -> bool:

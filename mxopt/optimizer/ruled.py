@@ -7,7 +7,8 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from mxopt import settings
@@ -53,6 +54,14 @@ class RuleOptimizer(Optimizer):
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in its order."""
         raise NotImplementedError
+
+    @contextmanager
+    def on_row_sparse_weights(self) -> Iterator[None]:
+        before, self.lazy_update = self.lazy_update, self.lazy_update or self.rule.lazy_storage
+        try:
+            yield
+        finally:
+            self.lazy_update = before
 
     @property
     def elementwise(self) -> bool:

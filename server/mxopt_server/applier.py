@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ class Applier:
             optimizer.num_update = max(latest, optimizer.num_update)
 
     def _update(self, group: Group, value: Any, worker: int, concerned: list[Request]) -> None:
+        assert self.served.updater is not None
+        stored = isinstance(value, RowSparse) and group.parts[0].entry.row_sparse
+        with self.served.updater.optimizer.on_row_sparse_weights() if stored else nullcontext():
+            self._update_by_kind(group, value, worker, concerned)
+
+    def _update_by_kind(self, group: Group, value: Any, worker: int, concerned: list[Request]) -> None:
         part = group.parts[0]
         entry, several = part.entry, len(group.parts) > 1
         if entry.pieces > 1 and self.served.whole:

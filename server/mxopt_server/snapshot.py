@@ -94,7 +94,7 @@ def restore(server: Server, path: Path) -> bool:
 def _entry(server: Server, entry: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
-        "first": entry.first, "have": len(entry.parts), "weight": entry.weight,
+        "first": entry.first, "row_sparse": entry.row_sparse, "have": len(entry.parts), "weight": entry.weight,
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
         "loads": server.served.loads.get(entry.key, 0),
     }  # fmt: skip
@@ -103,7 +103,7 @@ def _entry(server: Server, entry: Entry) -> dict[str, Any]:
 
 
 def _restore_entry(server: Server, saved: dict[str, Any], same_job: bool) -> None:
-    entry = Entry(saved["key"], saved["dtype"], saved["shape"], saved["whole"], saved["first"])
+    entry = Entry(saved["key"], saved["dtype"], saved["shape"], saved["whole"], saved["first"], saved["row_sparse"])
     if not same_job and saved["have"] < entry.pieces:
         return
     entry.restore(saved["weight"], saved["have"])

@@ -39,7 +39,7 @@ class ValueRequests:
         described = (init.dtype, tuple(init.shape), tuple(init.whole), init.first)
         entry = self.values.entries.get(init.key)
         if entry is None:
-            entry = Entry(init.key, *described)
+            entry = Entry(init.key, *described, init.row_sparse)
         elif (entry.dtype, entry.shape, entry.whole, entry.first) != described:
             raise KVStoreError(
                 f"key {init.key!r} is initialised on server {self.answers.rank} as {entry.dtype} of shape"

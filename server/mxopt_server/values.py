@@ -53,9 +53,13 @@ class Entry:
     shape : (units, elements of a unit...)
     whole : the shape of the whole array
     first : where the part begins in the whole array, in units
+    row_sparse : whether the workers' value is
     """
 
-    def __init__(self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int) -> None:
+    def __init__(
+        self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int, row_sparse: bool = False
+    ) -> None:
+        self.row_sparse = row_sparse
         self.key, self.dtype, self.shape, self.whole, self.first = key, dtype, tuple(shape), tuple(whole), first
         self.real = wire.DTYPES[dtype]
         self.units, self.step = shape[0], step_of(math.prod(shape[1:]) * self.real.itemsize)
