@@ -10,6 +10,7 @@ from typing import Any
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
+from mxopt.kvstore.progress import Progress
 
 
 def lapse(interval: float, limit: float) -> float:
@@ -29,8 +30,11 @@ class Heart:
     listener : called when something has changed
     """
 
-    def __init__(self, beat: m.Beat, interval: float, limit: float, scheduler: str, now: float) -> None:
-        self._beat, self._interval, self._limit, self._scheduler = m.encode(beat), interval, limit, scheduler
+    def __init__(
+        self, beat: m.Beat, interval: float, limit: float, scheduler: str, now: float, progress: Progress | None = None
+    ) -> None:
+        self._beat, self._interval, self._limit, self._scheduler = beat, interval, limit, scheduler
+        self._progress = progress
         self.identity = f"heart/{beat.job}/{beat.role}/{beat.rank}/{beat.incarnation}".encode()[:255]
         self._heard = self._turned = self.due = now
         self.pulse: m.Pulse | None = None
@@ -47,7 +51,9 @@ class Heart:
         if now < self.due:
             return None
         self.due = now + self._interval
-        return self._beat
+        if self._progress is not None:
+            self._beat.progress, self._beat.doing = self._progress.count, self._progress.doing
+        return m.encode(self._beat)
 
     def hear(self, frames: list[bytes], now: float) -> None:
         """Takes a message of the scheduler."""

@@ -9,6 +9,7 @@ from mxopt.errors import DeadlineError, JobFailedError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.progress import Progress
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.transport import Transport
 from mxopt.settings import Job
@@ -19,12 +20,19 @@ RETRY = 2.0  # seconds until a question to the scheduler is asked again
 class Membership:
     """This process as member `role` of the job that `settings` names.
 
-    `endpoint` is where workers reach a server, `name` is for people. Raises DeadlineError where the job doesn't come
-    together in time, KVStoreError where the scheduler refuses the process.
+    `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's loop. Raises
+    DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler refuses the process.
     """
 
     def __init__(
-        self, transport: Transport, settings: Job, role: str, name: str, endpoint: str = "", rank: int = -1
+        self,
+        transport: Transport,
+        settings: Job,
+        role: str,
+        name: str,
+        endpoint: str = "",
+        rank: int = -1,
+        progress: Progress | None = None,
     ) -> None:
         self.settings, self.role, self._transport = settings, role, transport
         self.incarnation = transport.token()
@@ -38,7 +46,7 @@ class Membership:
         self.rank, self.job = self.welcome.rank, self.welcome.job
         beat = m.Beat(self.job, role, self.rank, self.incarnation)
         self._heart = Heart(
-            beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock()
+            beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress
         )
         self._stop_heart: Callable[[], None] | None = transport.beat(self._heart, settings.scheduler)
 
@@ -50,6 +58,11 @@ class Membership:
     def watch(self, listener: Callable[[], None]) -> None:
         """Calls `listener`, from the heart's thread, whenever the job's state changes."""
         self._heart.listener = listener
+
+    @property
+    def failure(self) -> str:
+        """Why the job has failed; "" while it hasn't."""
+        return self._heart.failure
 
     def check(self) -> None:
         """Raises JobFailedError where another process has failed."""

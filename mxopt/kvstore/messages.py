@@ -85,12 +85,14 @@ class Welcome(Message, tag=3):
 
 
 class Beat(Message, tag=4):
-    """I am alive."""
+    """I am alive, and so far my loop has come."""
 
     job: Text
     role: Text
     rank: Whole
     incarnation: Text
+    progress: int = -1  # of a server: a number that rises while its loop runs
+    doing: Text = ""  # what it has called that it can't move the number in
 
 
 class Pulse(Message, tag=5):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.errors import KVStoreError
+from mxopt.kvstore.progress import Progress
 from mxopt.sparse import RowSparse
 from mxopt_server.groups import Group
 from mxopt_server.moment import Moment
@@ -25,6 +26,7 @@ class Applier:
         self.served, self.members = served, members
         self.updates = 0
         self.moment: Moment | None = None  # what a snapshot is being made of
+        self.progress = Progress()  # of the loop that calls this
 
     def apply(self, group: Group, contributions: Sequence[Contribution], concerned: list[Request]) -> None:
         """Updates a group's parts by the sum of the contributions, or keeps it until the other pieces are there.
@@ -122,10 +124,14 @@ class Applier:
         if worker != ALL and updater.optimizer.per_worker_state is not None and self.members.workers > 1:
             for index, weight in zip(indices, weights, strict=True):
                 self.served.lend(index, worker, weight, range(self.members.workers))
-        if len(indices) == 1:
-            updater(indices[0], grads[0], weights[0])
-        else:
-            updater(indices, grads, weights)
+        self.progress.begin("an update of key", indices[0])
+        try:
+            if len(indices) == 1:
+                updater(indices[0], grads[0], weights[0])
+            else:
+                updater(indices, grads, weights)
+        finally:
+            self.progress.end()
 
     def _replace(self, group: Group, value: Any) -> None:
         """Without an optimizer the sum becomes the value."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.network import Network
+from mxopt.kvstore.progress import Progress
 from mxopt.settings import Job
 from mxopt_server.doors import TICK, Doors, Wanted
 from mxopt_server.scheduler import Scheduler
@@ -49,6 +52,7 @@ def run_scheduler(settings: Job, wanted: Wanted, ready: Callable[[str], None]) -
         settings.job or secrets.token_hex(8),
         settings.heartbeat,
         settings.dead_after,
+        timeout=settings.timeout,
     )
     try:
         ready(doors.announced)
@@ -77,17 +81,25 @@ def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], atta
     network = Network.of(settings)
     doors = Doors("server", settings, wanted)
     member: Membership | None = None
-    error = ""
+    progress, error = Progress(), ""
     try:
         ready(doors.announced)
-        member = Membership(network, settings, "server", sockets.name_of_process(), doors.endpoint, settings.rank)
+        member = Membership(
+            network, settings, "server", sockets.name_of_process(), doors.endpoint, settings.rank, progress
+        )
         server = Server(
             doors.sender(), member.job, member.rank, member.welcome.workers, secrets.token_hex(8), time.monotonic
         )
+        server.applier.progress = progress
+        progress.begin("loading the snapshot of server", member.rank)
         attached = attach(server)
+        progress.end()
+        watchdog = Watchdog(member, progress)
         try:
-            _serve(server, doors, member, attached)
+            _serve(server, doors, member, attached, progress)
         finally:
+            watchdog.stop()
+            progress.begin("the last snapshot of server", member.rank)
             attached.close()
     except JobFailedError as failure:
         log.error("the job has failed: %s", failure)
@@ -106,12 +118,40 @@ def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], atta
     return 1 if error else 0
 
 
-def _serve(server: Server, doors: Doors, member: Membership, attached: Any) -> None:
+class Watchdog:
+    """Ends a server of a failed job whose loop doesn't hear of that: it stands still in a call that doesn't return."""
+
+    def __init__(self, member: Membership, progress: Progress) -> None:
+        self._member, self._progress = member, progress
+        self._timer: threading.Timer | None = None
+        member.watch(self._changed)
+
+    def stop(self) -> None:
+        """The loop has ended by itself."""
+        self._member.watch(lambda: None)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _changed(self) -> None:
+        if self._member.failure and self._timer is None:
+            self._timer = threading.Timer(self._member.welcome.dead_after, self._look, [self._progress.count])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _look(self, before: int) -> None:
+        if self._progress.count == before:
+            log.error("the job has failed: %s; this process ends within %s", self._member.failure, self._progress.doing)
+            os._exit(1)
+
+
+def _serve(server: Server, doors: Doors, member: Membership, attached: Any, progress: Progress) -> None:
     handle, due = server.handle, 0.0
     while True:
         for route, *frames in doors.received():
             server.received += len(frames[-1]) if frames else 0
             handle(route, frames)
+            progress.count += 1
+        progress.count += 1
         now = time.monotonic()
         if now < due:
             continue

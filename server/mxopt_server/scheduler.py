@@ -32,6 +32,9 @@ class Node:
     state: str = "alive"  # alive, ended
     heart: bytes = b""  # where its beats come from
     felt: float = 0.0  # when its connection was last seen to live
+    progress: int = -1  # of a server's loop, at its last beat,
+    doing: str = ""  # what it had called then,
+    moved: float = 0.0  # and since when that is so
 
     def __str__(self) -> str:
         return f"{self.role} {self.rank} ({self.name})"
@@ -57,10 +60,11 @@ class Scheduler:
         heartbeat: float = 1,
         dead_after: float = 10,
         clock: Callable[[], float] = time.monotonic,
+        timeout: float = 600,
     ) -> None:
         self.wanted = {"worker": workers, "server": servers}
         self.job = job
-        self.heartbeat, self.dead_after = heartbeat, dead_after
+        self.heartbeat, self.dead_after, self.timeout = heartbeat, dead_after, timeout
         self.state, self.text = "gathering", ""
         self.nodes: dict[tuple[str, int], Node] = {}
         self.barriers: dict[int, Gathering] = {}
@@ -95,10 +99,12 @@ class Scheduler:
         for key, node in list(self.nodes.items()):
             if asleep > 2 * self.heartbeat:  # this process itself has slept: its silence is no one else's
                 node.seen += asleep
+                node.moved += asleep
             if node.state != "alive":
                 continue
             self._feel(node, now)
             if now - node.seen <= self.dead_after:
+                self._watch(node, now)
                 continue
             if self.state == "gathering":
                 log.warning("%s went away before the job was complete", node)
@@ -106,6 +112,15 @@ class Scheduler:
             else:
                 node.state = "ended"
                 self.fail(f"{node} has not been heard of for {self.dead_after:g} s")
+
+    def _watch(self, node: Node, now: float) -> None:
+        """Looks whether a server that beats still works: its heart beats from another thread than its loop."""
+        limit = self.timeout if node.doing else self.dead_after
+        if self.state == "running" and node.progress >= 0 and now - node.moved > limit:
+            node.state = "ended"
+            self.fail(
+                f"{node} beats, but its loop has stood still for {limit:g} s" + f", in {node.doing}" * bool(node.doing)
+            )
 
     def _feel(self, node: Node, now: float) -> None:
         """Looks whether a worker without beats is there. One whose script holds the interpreter's lock can't beat; but
@@ -224,6 +239,8 @@ class Scheduler:
         node = self._known(route, beat)
         if node is not None:
             node.seen, node.heart = self._clock(), route
+            if beat.progress >= 0 and (beat.progress, beat.doing) != (node.progress, node.doing):
+                node.progress, node.doing, node.moved = beat.progress, beat.doing, node.seen
             self._send(route, self._pulse())
 
     def _barrier(self, route: bytes, barrier: m.Barrier) -> None:

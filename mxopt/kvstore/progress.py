@@ -1,0 +1,38 @@
+"""How a process's loop gets on: moved by the loop, told to the scheduler by the heart, in another thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mxopt.kvstore.wire import MAX_TEXT
+
+
+class Progress:
+    """A counter that a loop moves, and what it is doing where it can't move it: a call of code that isn't its own, as
+    an optimizer's update, which compiles when it is called first.
+
+    Attributes
+    ----------
+    count : a number that rises while the loop runs
+    """
+
+    __slots__ = ("_call", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._call: tuple[str, Any] | None = None
+
+    def begin(self, what: str, about: Any) -> None:
+        """Such a call begins."""
+        self._call = what, about
+
+    def end(self) -> None:
+        """It has ended."""
+        self._call = None
+        self.count += 1
+
+    @property
+    def doing(self) -> str:
+        """What such a call does; "" outside."""
+        call = self._call
+        return "" if call is None else f"{call[0]} {call[1]!r}"[:MAX_TEXT]
