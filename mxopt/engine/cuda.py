@@ -45,6 +45,13 @@ def needs(rule: Rule, tensor: Tensor, lazy: bool) -> Any:
     return CudaRowsPart if sparse or rule.row_state is not None else CudaPart
 
 
+def _stream() -> Any:
+    """The stream that this thread uses; an update, which another may start, goes into it."""
+    import cupy
+
+    return cupy.cuda.get_current_stream()
+
+
 class CudaPart:
     """Contiguous tensors on one GPU, all of the same dtypes.
 
@@ -53,6 +60,8 @@ class CudaPart:
 
     lasting = True
     lists = True
+    direct = False
+    address = 0
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule, self.device, self.dtypes = rule, tensors[0].weight.device, tensors[0].dtypes
@@ -110,18 +119,22 @@ class CudaPart:
 
     # Running.
 
-    def run_one(self, hypers: Scalars) -> None:
-        """Updates the only tensor."""
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> None:
+        """`prepare` for the only tensor."""
+        self.prepare([hypers], [0])
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        """Takes the hyper-parameters: `rows[which[t]]` for tensor t."""
+        self.stream = _stream()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
             self.hypers[:, : self.rule.given] = [rows[r] for r in which]
         else:
             self.hypers[: len(rows), : self.rule.given] = rows
             self.hyper_rows[:] = which
-        with self.device:
+
+    def finish(self) -> None:
+        """Does what `prepare` has prepared."""
+        with self.device, self.stream:
             for stage in range(len(self.rule.stages)):
                 sums = self._launch(stage)
                 if stage < len(self.rule.derivations):
@@ -193,7 +206,8 @@ class CudaCopiesPart:
     """One tensor that no kernel can walk: strided views, and row-sparse gradients that move every row. Works on
     contiguous copies."""
 
-    lasting = False
+    lasting = direct = False
+    address = 0
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         self.rule, (self.tensor,), self.lazy = rule, tensors, lazy
@@ -204,17 +218,20 @@ class CudaCopiesPart:
     def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
         return False
 
-    def run_one(self, hypers: Scalars) -> None:
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> None:
+        self.hypers, self.stream = hypers, _stream()
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.prepare_one(rows[which[0]])
+
+    def finish(self) -> None:
         import cupy
 
         def copied(array: Any) -> Any:
             return cupy.ascontiguousarray(array if is_cupy(array) else cupy.asarray(array[...]))  # noise is no array
 
         t, written = self.tensor, {name for stage in self.rule.stages for name in stage.writes}
-        with t.weight.device:
+        with t.weight.device, self.stream:
             if not isinstance(t.grad, RowSparse):
                 grad = copied(t.grad)
             elif (self.lazy and self.rule.lazy) or self.rule.row_state is not None:
@@ -223,7 +240,9 @@ class CudaCopiesPart:
                 grad = t.grad.rows(0, len(t.grad))
             master = None if t.master is None else copied(t.master)
             copy = Tensor(t.name, copied(t.weight), grad, tuple(map(copied, t.states)), master)
-            needs(self.rule, copy, self.lazy)(self.rule, [copy]).run(rows, which)
+            part = needs(self.rule, copy, self.lazy)(self.rule, [copy])
+            part.prepare_one(self.hypers)
+            part.finish()
             names = ("weight", "grad", *self.rule.states, "weight")  # the last is the master copy
             for name, original, new in zip(names, t.all, copy.all, strict=False):
                 if name in written | {self.rule.row_state} and new is not original:

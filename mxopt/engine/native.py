@@ -2,15 +2,16 @@
 
 A job (`kernel.py` lists its words) says where the arrays of a list of tensors are, which hyper-parameters each
 takes, and how the work is cut into pieces. It is laid out once. At each step, `bind` puts in the addresses of the
-gradients, the hyper-parameters are packed in, and `run` starts the kernel.
+gradients, `prepare` packs the hyper-parameters in, and the kernel is called.
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from mxopt.engine import kernel as k
 from mxopt.engine.noise import BLOCK
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
+from mxopt.engine.uninterrupted import interruptible
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 Scalars = Sequence[float]
+Call = Callable[[int], Any]  # a compiled function, of a job's address
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
 PARALLEL = 1_000_000  # elements, of all arrays together, from which waking a second thread pays (some 50 µs)
@@ -51,6 +54,7 @@ class NativePart:
         n, width = len(tensors), len(rule.hypers)
         self._lay_out_pieces(tensors)
         self.elements = sum(t.weight.size for t in tensors)
+        self.alone = self.direct = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
         self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
         self.hypers = np.zeros((n, max(width, 1)))
         self.hyper_rows = np.zeros(n, np.int64)
@@ -124,28 +128,38 @@ class NativePart:
 
     # Running.
 
-    def run_one(self, hypers: Scalars) -> None:
-        """Updates the only tensor."""
+    def prepare_one(self, hypers: Scalars) -> Call | None:
+        """`prepare` for the only tensor."""
         self._pack(self._first_row, 0, *hypers)
-        if self.elements <= QUICK:  # the same as `launch`, without the call
-            self.job[k.NEXT] = 0
-            self._kernels[0][0](self.address)
-        else:
-            self.launch(0)
+        self.job[k.NEXT] = 0
+        return self._kernels[0][0] if self.elements <= QUICK else self.whole()
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        """Updates all tensors, tensor t with the hyper-parameters `rows[which[t]]`."""
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None:
+        """Takes the hyper-parameters: `rows[which[t]]` for tensor t. Returns the function that does all of the update
+        in one call, of `address`; None where it takes several, which `finish` makes."""
         self.hypers[: len(rows), : self.rule.given] = rows
         self.hyper_rows[:] = 0 if len(rows) == 1 else which
+        self.job[k.NEXT] = 0
+        return self.whole()
+
+    def whole(self) -> Call | None:
+        """What does all in one call."""
+        quick, long = self._kernels[0]
+        if self.elements <= QUICK:
+            return quick
+        return long if self.direct or not crew().helpers else None
+
+    def finish(self) -> None:
+        """Does what `prepare` has prepared."""
         self.launch(0)
 
     def launch(self, number: int) -> None:
-        """One pass over all arrays."""
+        """One pass over all arrays. Helpers take part only where nothing can make the caller leave before them."""
         self.job[k.NEXT] = 0
         quick, long = self._kernels[number]
         if self.elements <= QUICK:
             quick(self.address)
-        elif self.elements * self.pointers.shape[1] < PARALLEL:
+        elif self.alone or interruptible():
             long(self.address)
         else:
             self.job[k.LEFT] = 0
@@ -158,16 +172,19 @@ class PassesPart(NativePart):
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
+        self.direct = False
         self.hyper_rows[:] = np.arange(len(tensors))
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         return [k.Kernel(self.rule, stage, dtypes) for stage in range(len(self.rule.stages))]
 
-    def run_one(self, hypers: Scalars) -> None:
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> None:
+        self.prepare([hypers], [0])
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
+
+    def finish(self) -> None:
         for stage in range(len(self.rule.stages)):
             self.launch(stage)
             if stage < len(self.rule.derivations):
@@ -196,7 +213,8 @@ class StagedPart:
     """One tensor whose memory can't be walked directly: strided views, foreign byte orders, and row-sparse
     gradients under rules that move every row. Works on copies of a segment at a time, in one thread."""
 
-    lasting = False
+    lasting = direct = False
+    address = 0
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule, (self.tensor,) = rule, tensors
@@ -210,23 +228,22 @@ class StagedPart:
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return False
 
-    def run_one(self, hypers: Scalars) -> None:
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> None:
+        """Lays out a job for each length of segment there is."""
+        size = self.tensor.weight.size
+        for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
+            part = self.parts[length] = PassesPart(self.rule, [self._scratch_tensor(length)])
+            part.prepare_one(hypers)
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        self.prepare(rows[which[0]])
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.prepare_one(rows[which[0]])
+
+    def finish(self) -> None:
         for stage in range(len(self.rule.stages)):
             norms = self.launch(stage)
             if stage < len(self.rule.derivations):
                 for part in self.parts.values():
                     part.derive(stage, [[x] for x in norms])
-
-    def prepare(self, hypers: Scalars) -> None:
-        """Lays out a job for each length of segment there is."""
-        size = self.tensor.weight.size
-        for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
-            part = self.parts[length] = PassesPart(self.rule, [self._scratch_tensor(length)])
-            part.hypers[:, : self.rule.given] = hypers
 
     def launch(self, stage: int) -> list[float]:
         """One pass over all arrays; returns the norms."""

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from mxopt.engine import kernel as k
-from mxopt.engine.native import PARALLEL, NativePart, Scalars, address_of
+from mxopt.engine.native import NativePart, Scalars, address_of
 from mxopt.engine.noise import BLOCK, Noise
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
+from mxopt.engine.uninterrupted import interruptible
 from mxopt.rules.rule import Rule
 
 
@@ -28,17 +29,21 @@ class NoisyPart(NativePart):
         self.scratch = np.empty(min(BLOCK, t.weight.size), self.noise.dtype)
         states = tuple(self.scratch if state is self.noise else state for state in t.states)
         super().__init__(rule, [replace(t, states=states)])
+        self.direct = False
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         super()._lay_out_pieces(tensors)
         self.batches = np.arange(len(self.pieces) + 1)
 
-    def run_one(self, hypers: Scalars) -> None:
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> None:
+        super().prepare_one(hypers)
+
+    def whole(self) -> None:
+        return None
 
     def launch(self, number: int) -> None:
         self._blocks = iter(range(0, self.elements, BLOCK))  # all threads take from it
-        if self.elements * self.pointers.shape[1] < PARALLEL:
+        if self.alone or interruptible():
             self._update(self.job, self.pointers, self.scratch)
         else:
             crew().run(self._help, self.address)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mxopt.engine import arrays, binding
 from mxopt.engine.kernel import PIECE
-from mxopt.engine.native import NativePart, PassesPart, StagedPart
+from mxopt.engine.native import Call, NativePart, PassesPart, StagedPart
 from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import ElementsPart, LazyLayerwisePart, RowsPart, SparsePart
@@ -31,16 +31,20 @@ class Part(Protocol):
     """Some tensors of a plan that run together.
 
     `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they are not like
-    the ones the part was made for; a part that is not `lasting` never takes them. `run` (`run_one`) updates, tensor
-    t by the hyper-parameters `rows[which[t]]`.
+    the ones the part was made for; a part that is not `lasting` never takes them. `prepare` (`prepare_one`) takes the
+    hyper-parameters, `rows[which[t]]` for tensor t, and has whatever memory is needed. It returns a function of C that
+    makes the update in one call, of `address`, for a `direct` part always; where there is none, `finish` makes it.
     """
 
     lasting: bool
+    direct: bool
+    address: int
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool: ...
     def bind_one(self, weight: object, grad: object) -> bool: ...
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None: ...
-    def run_one(self, hypers: Scalars) -> None: ...
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None: ...
+    def prepare_one(self, hypers: Scalars) -> Call | None: ...
+    def finish(self) -> None: ...
 
 
 class Plan:
@@ -60,7 +64,7 @@ class Plan:
         # For a plan of a single tensor: part of every update, so not wrapped.
         self.single = len(tensors) == 1
         self.bind_one = self.parts[0][1].bind_one if self.single and self.lasting else _never
-        self.run_one = self.parts[0][1].run_one if self.single else _nothing
+        self.part = self.parts[0][1]  # of a plan of a single tensor the only one
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         """Whether the plan can be run with these arrays; it will then use them."""
@@ -70,17 +74,24 @@ class Plan:
             return self.lasting and self.parts[0][1].bind(weights, grads)
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        """Updates tensor t with the hyper-parameters `rows[which[t]]`."""
-        if self.single:
-            self.run_one(rows[which[0]])
-            return
-        if len(self.parts) == 1:
-            self.parts[0][1].run(rows, which)
-            return
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> list[partial[object]] | None:
+        """Takes the hyper-parameters, `rows[which[t]]` for tensor t. Returns the calls of C functions that make up the
+        update; None where it is more than that."""
+        found = []
         for positions, part in self.parts:
-            mine = list(dict.fromkeys(which[p] for p in positions))
-            part.run([rows[r] for r in mine], [mine.index(which[p]) for p in positions])
+            if len(self.parts) == 1:
+                call = part.prepare(rows, which)
+            else:
+                mine = list(dict.fromkeys(which[p] for p in positions))
+                call = part.prepare([rows[r] for r in mine], [mine.index(which[p]) for p in positions])
+            if call is not None:
+                found.append(partial(call, part.address))
+        return found if len(found) == len(self.parts) else None
+
+    def finish(self) -> None:
+        """Makes the update that was prepared, in any number of calls."""
+        for _, part in self.parts:
+            part.finish()
 
     def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], Part]]:
         groups: dict[Any, tuple[Any, list[int]]] = {}
@@ -138,7 +149,3 @@ def _apart(tensors: Sequence[Tensor]) -> bool:
 
 def _never(weight: object, grad: object) -> bool:
     return False
-
-
-def _nothing(hypers: Scalars) -> None:
-    pass

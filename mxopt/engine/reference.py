@@ -24,7 +24,8 @@ Scalars = Sequence[float]
 class ReferencePart:
     """Tensors of any memory layout. `lazy` leaves the rows alone for which a row-sparse gradient has none."""
 
-    lasting = False
+    lasting = direct = False
+    address = 0
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         self.rule, self.tensors, self.lazy = rule, tensors, lazy
@@ -35,18 +36,24 @@ class ReferencePart:
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return False
 
-    def run_one(self, hypers: Scalars) -> None:
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> None:
+        self.prepare([hypers], [0])
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.rows = [[*rows[row]] for row in which]
+
+    def finish(self) -> None:
         with np.errstate(all="ignore"):
-            for tensor, row in zip(self.tensors, which, strict=True):
-                self._update(tensor, [*rows[row]])
+            for tensor, row in zip(self.tensors, self.rows, strict=True):
+                self._update(tensor, row)
 
     def _update(self, tensor: Tensor, hypers: list[float]) -> None:
         real = np.float64 if tensor.weight.dtype.itemsize == 8 else np.float32
         arrays = dict(zip(self.rule.states, tensor.states, strict=True))
         arrays["weight"] = tensor.weight if tensor.master is None else tensor.master
+        originals = dict(arrays)
+        if len(self.rule.stages) > 1:  # nothing is changed before there is memory for all
+            arrays = {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in arrays.items()}
         for step, stage in enumerate(self.rule.stages):
             rows, grad = self._rows(tensor.grad, stage)
             values: dict[str, Any] = {name: array[rows].astype(real) for name, array in arrays.items()}
@@ -58,13 +65,17 @@ class ReferencePart:
                 writes = (*writes, self.rule.row_state)
             results = _call(stage, values)
             values |= zip(stage.writes, results, strict=False)
-            for name in writes:
-                arrays[name][rows] = values[name].astype(arrays[name].dtype)
+            new = [(arrays[name], values[name].astype(arrays[name].dtype)) for name in writes]
             if tensor.master is not None and "weight" in writes:
-                tensor.weight[rows] = values["weight"].astype(tensor.weight.dtype)
+                new.append((tensor.weight, values["weight"].astype(tensor.weight.dtype)))
+            for array, value in new:
+                array[rows] = value
             if step < len(self.rule.derivations):
                 norms = [_norm(x) for x in results[len(stage.writes) :]]
                 hypers += self.rule.derive(step, norms, hypers)
+        for name, array in arrays.items():
+            if array is not originals[name]:
+                originals[name][...] = array
 
     def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
         """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.engine import binding
 from mxopt.engine import kernel as k
-from mxopt.engine.native import NativePart, PassesPart, address_of
+from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
@@ -62,6 +62,8 @@ class SparsePart(RowsPart):
     def _take(self, rows: int) -> None:
         self._about[k.ROW_COUNT] = rows
         self.elements = rows * self.length
+        self.alone = self.elements * self.pointers.shape[1] < PARALLEL
+        self.direct = self.alone and not self.rule.layerwise
         self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
 
     def bind_one(self, weight: Any, grad: Any) -> bool:
@@ -84,20 +86,22 @@ class LazyLayerwisePart(SparsePart):
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
-        self.whole = _WholePart(rule, tensors)
-        self.whole.hypers = self.hypers
+        self.all_rows = _WholePart(rule, tensors)
+        self.all_rows.hypers = self.hypers
         for word in (k.POINTERS, k.HYPERS, k.ROWS):
-            self.whole.job[word] = self.job[word]
+            self.all_rows.job[word] = self.job[word]
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         return [k.Kernel(self.rule, 1, dtypes, rows=True)]
 
-    def run_one(self, hypers: Sequence[float]) -> None:
-        self.run([hypers], [0])
+    def prepare_one(self, hypers: Sequence[float]) -> None:
+        self.hypers[0, : self.rule.given] = hypers
 
-    def run(self, rows: Sequence[Sequence[float]], which: Sequence[int]) -> None:
-        whole = self.whole
-        self.hypers[0, : self.rule.given] = rows[which[0]]
+    def prepare(self, rows: Sequence[Sequence[float]], which: Sequence[int]) -> None:
+        self.prepare_one(rows[which[0]])
+
+    def finish(self) -> None:
+        whole = self.all_rows
         whole.job[k.INDICES] = self.job[k.INDICES]
         whole.launch(0)
         whole.derive(0, whole.norms(0))

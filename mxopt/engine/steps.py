@@ -2,7 +2,7 @@
 
     calls = steps.find(...) or steps.make(...)   raises where something can't be updated, before anything is
     kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
-    run(calls, [row(*kind) for kind in kinds], which, count)
+    run(calls, [row(*kind) for kind in kinds], which, counted)
 
 Tensors that one plan can keep go together: those on one device, of the same dtypes, without gaps in their memory. Every
 other has a plan of its own, so that one which must be made anew at each step doesn't cost the rest theirs.
@@ -11,7 +11,9 @@ other has a plan of its own, so that one which must be made anew at each step do
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from mxopt.engine import arrays
@@ -19,6 +21,7 @@ from mxopt.engine.plan import Plan, Scalars
 from mxopt.engine.plans import Plans
 from mxopt.engine.stored import check_once
 from mxopt.engine.tensor import Tensor
+from mxopt.engine.uninterrupted import exhaust, uninterrupted
 from mxopt.rules.rule import Rule
 
 PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating between so many costs nothing extra
@@ -93,17 +96,29 @@ class Steps:
         return calls
 
 
-def run(
-    calls: Sequence[Call], rows: Sequence[Scalars], which: Sequence[int], count: Callable[[], object] = int
-) -> None:
-    """Updates tensor t of the list with the hyper-parameters `rows[which[t]]`; `count` then notes that it has been."""
+def run(calls: Sequence[Call], rows: Sequence[Scalars], which: Sequence[int], counted: Iterable[object] = ()) -> None:
+    """Updates tensor t of the list with the hyper-parameters `rows[which[t]]`, and counts that: of all tensors, or of
+    none where an exception of a signal handler comes first.
+
+    `counted` does the counting: an iterator that calls functions of C, as `map(setattr, ...)` does.
+    """
+    found: list[Any] = []
     for batch, plan in calls:
         if batch is None:
-            plan.run(rows, which)
+            found.append(plan.prepare(rows, which))
         else:
             used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
-            plan.run([rows[row] for row in used], [used[which[t]] for t in batch])
-    count()
+            found.append(plan.prepare([rows[row] for row in used], [used[which[t]] for t in batch]))
+    if None not in found:
+        exhaust(chain(map(partial.__call__, chain.from_iterable(found)), counted))
+    else:
+        uninterrupted(partial(_finish, [plan for _, plan in calls], counted))
+
+
+def _finish(plans: Iterable[Plan], counted: Iterable[object]) -> None:
+    for plan in plans:
+        plan.finish()
+    exhaust(counted)
 
 
 def distinct(columns: Sequence[Sequence[Any]]) -> tuple[list[tuple[Any, ...]], list[int]]:

@@ -65,13 +65,25 @@ class StoredPart:
         """The same for lists of one."""
         return self.bind_one(*weights, *grads)
 
-    def run_one(self, hypers: Scalars) -> None:
-        """Updates the only tensor."""
-        self.plan.run_one(hypers)
+    @property
+    def direct(self) -> bool:
+        return bool(self.plan.part.direct)
 
-    def run(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        """Updates the only tensor by `rows[which[0]]`."""
-        self.plan.run_one(rows[which[0]])
+    @property
+    def address(self) -> int:
+        return int(self.plan.part.address)
+
+    def prepare_one(self, hypers: Scalars) -> Any:
+        """Takes the hyper-parameters; see `Part`."""
+        return self.plan.part.prepare_one(hypers)
+
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Any:
+        """The same for lists of one."""
+        return self.prepare_one(rows[which[0]])
+
+    def finish(self) -> None:
+        """Does what `prepare` has prepared."""
+        self.plan.finish()
 
     def _placed(self, weight: RowSparse, grad: Any) -> Any:
         """The gradient of the array that holds the rows of `weight`; None where it has others."""

@@ -1,7 +1,8 @@
 """The crew: a few threads that help with the pieces of a job.
 
 The calling thread always works itself, and takes all pieces no one else takes, so a helper that never gets a core
-only helps less. A helper is waited for only once it has started on the job. After `os.fork` the child
+only helps less. A helper is waited for only once it has started on the job. It joins only where nothing can make the
+caller leave before it has done (`uninterrupted.py`). After `os.fork` the child
 starts a crew of its own; a second thread that calls while the crew is busy works alone.
 """
 
@@ -13,6 +14,7 @@ import platform
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -91,7 +93,7 @@ class Crew:
         self.helpers = helpers
         self._busy = threading.Lock()
         self._invitations: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._started = False
+        self._started, self._running = False, 0
 
     def run(self, work: Work, address: int) -> None:
         """Calls `work(address)` here and in the helpers; returns when all of them have returned."""
@@ -102,7 +104,7 @@ class Crew:
             if not self._started:
                 self._start()
             call = _Call(work, address)
-            for _ in range(self.helpers):
+            for _ in range(self._running):
                 self._invitations.put(call)
             try:
                 work(address)
@@ -113,14 +115,15 @@ class Crew:
 
     def dismiss(self) -> None:
         """Lets the helpers end."""
-        if self._started:
-            for _ in range(self.helpers):
-                self._invitations.put(None)
+        for _ in range(self._running):
+            self._invitations.put(None)
 
     def _start(self) -> None:
-        for k in range(self.helpers):
-            threading.Thread(target=self._serve, name=f"mxopt-{k + 1}", daemon=True).start()
         self._started = True
+        with suppress(RuntimeError):  # where there are no more threads to be had, those that run must do
+            for k in range(self.helpers):
+                threading.Thread(target=self._serve, name=f"mxopt-{k + 1}", daemon=True).start()
+                self._running = k + 1
 
     def _serve(self) -> None:
         while (call := self._invitations.get()) is not None:

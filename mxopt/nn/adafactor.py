@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
+from itertools import chain, starmap
+from operator import setitem
 from typing import Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
@@ -113,14 +115,12 @@ class AdaFactor(RuleOptimizer):
         row = (lr, kind.wd, 1.0, math.inf, kind.own, smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
 
-    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[..., object]) -> None:
+    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[..., Iterable[object]]) -> None:
         renewed: list[tuple[Any, Any]] = []  # second moments, which are stored with the step
         self._renewed = renewed
 
-        def store(*counted: Any) -> None:
-            for state, value in renewed:
-                state[...] = value
-            count(*counted)
+        def store(*counted: Any) -> Iterable[object]:
+            return chain(starmap(setitem, [(state, ..., value) for state, value in renewed]), count(*counted))
 
         super().apply(key, slots, grads, store)
 

@@ -128,6 +128,7 @@ class LARS(Optimizer):
         run(calls or [], [(rates[k], decays[k], *own) for k in positions], range(len(positions)))
         for k in positions:
             handed[k] = self._scaled[k]
+        self.opt.counted, self.counted = self.counted, ()
         return self.opt(handed)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -128,9 +128,15 @@ class Optimizer(NamedArguments):
 
     def __call__(self, *hyper_params: Any) -> Any:
         """Takes a step with these gradients, and counts it once it is done."""
+        following = self.global_step + 1
+        self.counted = (*self.counted, map(setattr, [self], ["global_step"], [following]))
         result = self.construct(*hyper_params)
-        self.global_step += 1
+        self.global_step, self.counted = following, ()
         return result
+
+    # What counts a step: iterators that call functions of C, which `construct` may use up together with the update; no
+    # exception of a signal handler comes between then.
+    counted: tuple[Iterable[object], ...] = ()
 
     def construct(self, *hyper_params: Any) -> Any:
         """Updates the parameters by the gradients, the only argument here. Subclasses define this."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from functools import partial
-from itertools import compress
+from collections.abc import Callable, Hashable, Iterable
+from itertools import chain, compress, repeat
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -91,15 +90,22 @@ class RuleOptimizer(Optimizer):
         ArrayError
             A gradient doesn't fit its parameter. Nothing has been changed then, and the message names it.
         """
-        self.apply(None, self._slots, g.as_arrays(self._checked(gradients), self._slots), self._count)
+        counted, self.counted = self.counted, ()
+        grads = g.as_arrays(self._checked(gradients), self._slots)
+        self.apply(None, self._slots, grads, lambda slots, owns: chain(self._count(slots, owns), *counted))
         return True
 
     def apply(
-        self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[[list[Slot], list[Any]], object]
+        self,
+        key: Hashable,
+        slots: list[Slot],
+        grads: list[Any],
+        count: Callable[[list[Slot], list[Any]], Iterable[object]],
     ) -> None:
         """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
 
-        `count(slots, owns)` is called once they are updated, with what `own` is from then on, if that changes.
+        `count(slots, owns)`, with what `own` is from then on, if that changes, counts an update with it: an iterator
+        that calls functions of C.
         Raises ArrayError, and changes nothing, where one can't be updated.
         """
         kinds_of = set(map(type, grads))
@@ -116,11 +122,10 @@ class RuleOptimizer(Optimizer):
         after = [] if owns[0] is None else [owns[k] for k in which]
         numbers, which = distinct([which, ready])
         rows = [self._row(kinds[k], is_ready) for k, is_ready in numbers]
-        run(calls, rows, which, partial(count, slots, after))
+        run(calls, rows, which, count(slots, after))
 
-    def _count(self, slots: list[Slot], owns: list[Any]) -> None:
-        for slot, own in zip(slots, owns, strict=False):
-            slot.own = own
+    def _count(self, slots: list[Slot], owns: list[Any]) -> Iterable[object]:
+        return map(setattr, slots, repeat("own"), owns)
 
     def _kinds(self, slots: list[Slot]) -> tuple[list[Kind], list[int]]:
         """What distinguishes parameters, and which is each one's."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mxopt.engine import Tensor, arrays
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.optimizer.adam import ArithmeticMoments
 from mxopt.optimizer.base import LISTS, Index, register
@@ -82,12 +83,10 @@ class LARS(MomentumOptimizer):
         before = self.previous_lr.get(index)
         return self.learning_rate / before if before and self.momentum_correction else 1.0
 
-    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
-        super()._update(index, weight, grad, state, masters)
-        if isinstance(index, LISTS):
-            self.previous_lr.update(dict.fromkeys(index, self.learning_rate))
-        else:
-            self.previous_lr[index] = self.learning_rate
+    counts_more = True
+
+    def _also_counted(self, indices: Sequence[Index]) -> Iterable[object]:
+        return map(self.previous_lr.update, [dict.fromkeys(indices, self.learning_rate)])
 
     def get_counts(self) -> dict[str, Any]:
         return {**super().get_counts(), "previous_lr": self.previous_lr}
@@ -202,7 +201,7 @@ class LBSGD(MomentumOptimizer):
         if self.batch_scale == 1:
             super()._update(index, weight, grad, state, masters)
         else:
-            self._accumulate(index, weight, grad, state, masters)
+            uninterrupted(lambda: self._accumulate(index, weight, grad, state, masters))
 
     def _checked(self, index: Index, weight: Any, grad: Any, state: Any, masters: bool) -> tuple[Tensor, Any]:
         """The arrays of an update, and the sum of gradients where there is one. Raises where they don't fit."""

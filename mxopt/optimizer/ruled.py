@@ -7,13 +7,15 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, filterfalse, repeat
 from typing import Any, ClassVar
 
 from mxopt import settings
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
-from mxopt.engine.steps import distinct, run
+from mxopt.engine.steps import Call, distinct, run
+from mxopt.engine.uninterrupted import exhaust
 from mxopt.errors import ArgumentError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.rules.rule import Rule
@@ -137,11 +139,53 @@ class RuleOptimizer(Optimizer):
             plan = Plan(engine_in_use(), rule, self._tensors((index,), (weight,), (grad,), (state,), masters), lazy)
             if plan.lasting:
                 self._plans[index] = (plan, state)
-        self._update_count(index)
-        lr, *own = self.scalars(index, self._get_lr(index), self._index_update_count[index])
-        clip = self.clip_gradient
-        bound = clip if clip and clip > 0 else math.inf
-        plan.run_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
+        part = plan.part
+        if self.counts_more or not part.direct:
+            self._apply((index,), [(None, plan)])
+            return
+        counts, latest, clip = self._index_update_count, self.num_update, self.clip_gradient
+        before = counts.get(index)
+        try:
+            self._update_count(index)
+            lr, *own = self.scalars(index, self._get_lr(index), counts[index])
+            bound = clip if clip and clip > 0 else math.inf
+            call = part.prepare_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
+            address = part.address
+        except:
+            # Python looks for signals after calls and where it jumps back: so no other exception comes in here before
+            # the count is as it was, and none from the end of `prepare_one` to that of `call`.
+            self.num_update = latest
+            if before is not None:
+                counts[index] = before
+            else:
+                counts.pop(index, None)
+            raise
+        call(address)  # type: ignore[misc]  # of a direct part there always is one
+
+    def _apply(self, indices: tuple[Index, ...], calls: list[Call]) -> None:
+        """Makes an update, and counts it with what else goes with it; where an exception comes first, neither."""
+        counts, latest, done = self._index_update_count, self.num_update, list[bool]()
+        known = len(counts) == len(indices) and all(map(counts.__contains__, indices))
+        before = dict(counts) if known else {i: counts[i] for i in indices if i in counts}
+        taken_back = chain(
+            map(counts.update, [before]),
+            map(counts.pop, filterfalse(before.__contains__, indices), repeat(None)),
+        )
+        try:
+            self._update_count(indices if len(indices) > 1 else indices[0])
+            rows, which = self._hypers(indices)
+            run(calls, rows, which, chain(self._also_counted(indices), map(done.append, [True])))
+        except:
+            if not done:
+                self.num_update = latest
+                exhaust(taken_back)
+            raise
+
+    counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
+
+    def _also_counted(self, indices: Sequence[Index]) -> Iterable[object]:
+        """What a subclass keeps of an update beside its count: an iterator that calls functions of C."""
+        return ()
 
     def _update_list(
         self,
@@ -174,8 +218,7 @@ class RuleOptimizer(Optimizer):
                     self._update(*arguments, masters)
                 return
             calls = self._lists.make(key, rule, lazy, tensors, states)
-        self._update_count(key)
-        run(calls, *self._hypers(key))
+        self._apply(key, calls)
 
     def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
         """The distinct rows of hyper-parameters, and for each parameter which row is its own."""

@@ -64,7 +64,7 @@ def test_rows_are_looked_at_again_without_memory_of_their_own() -> None:
         for grad in grads:
             updater(0, grad, weight)
         for grad in grads:
-            assert peak(lambda g=grad, u=updater, w=weight: u(0, g, w)) < 1000, row
+            assert peak(lambda g=grad, u=updater, w=weight: u(0, g, w)) < 5000, row  # their indices are 48 KiB
 
 
 IN_A_PROCESS_OF_ITS_OWN = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
+from operator import setitem
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -207,10 +209,15 @@ class KeyedOptimizer(ByKey):
         self.model.steps.lists = PATTERNS + 2 * len(self._slots)
         return slot
 
-    def _count(self, slots: list[Slot], carries: list[float]) -> None:
-        self._update_count([slot.name for slot in slots])
-        for slot, carry in zip(slots, carries, strict=False):
-            self._slots[slot.name][1][-1][...] = carry
+    def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
+        counts = {slot.name: slot.step + 1 for slot in slots}
+        latest = map(max, [max(counts.values())], map(getattr, [self], ["num_update"]))
+        kept = [self._slots[slot.name][1][-1] for slot in slots[: len(carries)]]
+        return chain(
+            map(self._index_update_count.update, [counts]),
+            map(setattr, [self], ["num_update"], latest),
+            map(setitem, kept, repeat(...), carries),
+        )
 
 
 ByKey.registry.add("_experimental", KeyedOptimizer)  # nothing that `create` makes: it is in no list

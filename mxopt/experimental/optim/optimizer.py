@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
-from functools import partial
-from itertools import compress
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import chain, compress, repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -177,11 +176,16 @@ class Optimizer(NamedArguments):
             raise
 
     def apply(
-        self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[[list[Slot], list[float]], object]
+        self,
+        key: Hashable,
+        slots: list[Slot],
+        grads: list[Any],
+        count: Callable[[list[Slot], list[float]], Iterable[object]],
     ) -> None:
         """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
 
-        `count(slots, carries)` is called for parts of them once they are updated, with the numbers that they hand on.
+        `count(slots, carries)` for parts of them, with the numbers that they hand on, counts an update with it: an
+        iterator that calls functions of C.
         Raises ArrayError, and changes nothing, where one can't be updated.
         """
         given = [grad is not None for grad in grads]
@@ -190,13 +194,11 @@ class Optimizer(NamedArguments):
         parts = [(group, mine, self._calls(key, group, mine, its)) for group, mine, its in self._by_group(slots, grads)]
         updates = [(mine, calls, *self._rows(group, mine)) for group, mine, calls in parts]
         for mine, calls, rows, which, carries in updates:
-            run(calls, rows, which, partial(count, mine, carries))
+            run(calls, rows, which, count(mine, carries))
 
-    def _count(self, slots: list[Slot], carries: list[float]) -> None:
-        for slot in slots:
-            slot.step += 1
-        for slot, carry in zip(slots, carries, strict=False):
-            slot.carry = carry
+    def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
+        steps = [slot.step + 1 for slot in slots]
+        return chain(map(setattr, slots, repeat("step"), steps), map(setattr, slots, repeat("carry"), carries))
 
     def _by_group(self, slots: list[Slot], grads: list[Any]) -> list[tuple[ParameterGroup, list[Slot], list[Any]]]:
         if len(self.param_groups) == 1:

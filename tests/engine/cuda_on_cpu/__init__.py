@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +111,7 @@ class CuPy:
     """What stands for the module `cupy`. `libraries` have kernels; others are compiled at their first call."""
 
     ndarray = ndarray
+    cuda = SimpleNamespace(get_current_stream=nullcontext)
 
     def __init__(self, libraries: Sequence[ctypes.CDLL], folder: Path) -> None:
         self.libraries, self.folder = list(libraries), folder

@@ -1,0 +1,304 @@
+"""Updates interrupted at random moments by the exceptions of signal handlers: each parameter is updated and counted, or
+neither, bit for bit, in all three front-ends; and the memory of an update is nobody's once it has been left.
+
+MXOPT_TEST_INTERRUPTS=1000 interrupts each case as many times.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from bitwise import flat
+
+import mxopt
+from mxopt.engine import native, reference, threads, uninterrupted
+from mxopt.experimental import optim
+from mxopt.sparse import row_sparse_array
+
+TIMES = int(os.environ.get("MXOPT_TEST_INTERRUPTS", "25"))
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+
+
+class Interruption(BaseException):
+    """What the signal handler raises."""
+
+
+class Interrupter:
+    """Lets calls be interrupted at random moments; sometimes once more right after."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng, self.armed, self.longest = rng, False, 0.0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.armed:
+            if self.rng.random() < 0.3:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6)
+            raise Interruption
+
+    def call(self, update: Callable[[], object], delay: float) -> bool:
+        """Whether an update was left by an interruption `delay` seconds after it began."""
+        try:
+            try:
+                self.armed = True
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                update()
+            finally:
+                self.armed = False
+        except Interruption:
+            self.armed = False
+            return True
+        finally:
+            self.armed = False
+        return False
+
+
+@pytest.fixture
+def interrupter(rng: np.random.Generator) -> Iterator[Interrupter]:
+    found = Interrupter(rng)
+    before = signal.signal(signal.SIGALRM, found.handle)
+    yield found
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+class Run:
+    """An optimizer and its arrays. `step()` updates all; `counts()` says how often each was."""
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def counts(self) -> list[int]:
+        raise NotImplementedError
+
+    def arrays(self) -> list[list[bytes]]:
+        """For each parameter the bytes of its weight and states."""
+        raise NotImplementedError
+
+
+def ones(shape: Any, dtype: str = "float32") -> np.ndarray:
+    return np.linspace(-1, 1, int(np.prod(shape))).astype(dtype).reshape(shape)
+
+
+class ByUpdater(Run):
+    """`mxopt.create`, with a call for each parameter, or one for all."""
+
+    def __init__(self, name: str, weights: list[np.ndarray], grads: list[Any], listed: bool, **options: Any) -> None:
+        self.engine = options.pop("engine", "llvm")
+        self.updater = mxopt.get_updater(mxopt.create(name, **options))
+        self.weights, self.grads, self.listed = weights, grads, listed
+
+    def step(self) -> None:
+        with mxopt.use_engine(self.engine):
+            if self.listed:
+                self.updater(list(range(len(self.weights))), self.grads, self.weights)
+            else:
+                for k, (grad, weight) in enumerate(zip(self.grads, self.weights, strict=True)):
+                    self.updater(k, grad, weight)
+
+    def counts(self) -> list[int]:
+        counts = self.updater.optimizer.get_counts()
+        found = [counts["devices"][0].get(k, 0) for k in range(len(self.weights))]
+        assert counts["num_update"] == max(found)
+        return found
+
+    def arrays(self) -> list[list[bytes]]:
+        extra = getattr(self.updater.optimizer, "previous_lr", {})
+        return [
+            [w.tobytes(), *(s.tobytes() for s in flat(self.updater.states.get(k))), repr(extra.get(k)).encode()]
+            for k, w in enumerate(self.weights)
+        ]
+
+
+class Experimental(Run):
+    """`mxopt.experimental.optim`."""
+
+    def __init__(self, kind: Any, weights: list[np.ndarray], grads: list[Any], **options: Any) -> None:
+        self.optimizer, self.weights, self.grads = kind(weights, **options), weights, grads
+
+    def step(self) -> None:
+        self.optimizer(self.grads)
+
+    def counts(self) -> list[int]:
+        return [slot.step for slot in self.optimizer._slots]
+
+    def arrays(self) -> list[list[bytes]]:
+        slots = self.optimizer._slots
+        return [
+            [s.weight.tobytes(), repr(s.carry).encode(), *(x.tobytes() for _, x in sorted(s.arrays.items()))]
+            for s in slots
+        ]
+
+
+class Neural(Run):
+    """`mxopt.nn`."""
+
+    def __init__(self, kind: Any, weights: list[np.ndarray], grads: list[Any], **options: Any) -> None:
+        self.optimizer = kind([mxopt.Parameter(w, name=f"w{k}") for k, w in enumerate(weights)], **options)
+        self.weights, self.grads = weights, grads
+
+    def step(self) -> None:
+        self.optimizer(tuple(self.grads))
+
+    def counts(self) -> list[int]:
+        return [self.optimizer.global_step] * len(self.weights)
+
+    def arrays(self) -> list[list[bytes]]:
+        slots = getattr(self.optimizer, "opt", self.optimizer)._slots
+        return [[s.parameter.value.tobytes(), repr(s.own).encode(), *(x.tobytes() for x in s.states)] for s in slots]
+
+
+def rows(shape: tuple[int, ...]) -> Any:
+    return row_sparse_array((ones((shape[0] // 2, *shape[1:])), np.arange(0, shape[0] - 1, 2)), shape=shape)
+
+
+def updater(
+    name: str, *shapes: Any, listed: bool = True, dtype: str = "float32", sparse: bool = False, **options: Any
+) -> Any:
+    grads = [rows(shape) if sparse else ones(shape, dtype) for shape in shapes]
+    return lambda: ByUpdater(name, [ones(shape, dtype) for shape in shapes], grads, listed, **options)
+
+
+def strided() -> Run:
+    weight, grad = ones((200, 700))[:, ::2], ones((200, 700))[:, ::2]
+    return ByUpdater("lamb", [weight], [grad], False)
+
+
+def mixed(kind: Any, **options: Any) -> Any:
+    weights = lambda: [ones((40, 30)), ones(7, "float16"), ones((50_000,)), ones((6, 5), "float64"), ones((9, 8))]  # noqa: E731
+    grads = [*weights()[:-1], rows((9, 8))]
+    face = Neural if kind.__module__.startswith("mxopt.nn") else Experimental
+    return lambda: face(kind, weights(), grads, **options)
+
+
+def nn_lars() -> Run:
+    return Neural(
+        lambda p: mxopt.nn.LARS(mxopt.nn.Momentum(p, 0.1, 0.9)), [ones((40, 30)), ones(9)], [ones((40, 30)), ones(9)]
+    )
+
+
+CASES: dict[str, Callable[[], Run]] = {
+    "single tiny": updater("adam", 3, listed=False),
+    "single of a compiled call": updater("adam", 40_000, listed=False),
+    "single by threads": updater("adam", 300_000, listed=False),
+    "single of several passes": updater("lamb", 60_000, listed=False),
+    "momentum corrected by the rate before": updater(
+        "lars", 50_000, listed=False, momentum=0.9, lr_scheduler=mxopt.lr_scheduler.FactorScheduler(3, 0.9)
+    ),
+    "noise": updater("sgld", 200_000, listed=False, seed=3),
+    "accumulated": updater("lbsgd", 30_000, 40, listed=False, momentum=0.9, batch_scale=3),
+    "master copies": updater("nadam", 40_000, 17, listed=False, dtype="float16", multi_precision=True),
+    "sparse": updater("adam", (3000, 40), listed=False, sparse=True),
+    "sparse, norms of all": updater("lars", (3000, 40), listed=False, sparse=True, momentum=0.9),
+    "sparse, moves all": updater("adam", (300, 40), listed=False, sparse=True, lazy_update=False),
+    "a state a row": updater("groupadagrad", (300, 40), (7, 1), listed=False),
+    "strided": strided,
+    "numpy": updater("lamb", (300, 40), listed=False, engine="numpy"),
+    "list": updater("adam", 3, (40, 50), 100_000),
+    "list of several passes": updater("lamb", 3, 60_000, 30_000),
+    "list by threads": updater("sgd", *[4000] * 40, momentum=0.9),
+    "list, one by one": updater("lbsgd", 3, 50, 60_000, warmup_strategy="lars", batch_scale=2),
+    "list with rows": updater("groupadagrad", (300, 40), (7, 1), (90, 3)),
+    "experimental": mixed(optim.Adam, lr=0.01),
+    "experimental with a number handed on": mixed(optim.NAdam, lr=0.01),
+    "nn": mixed(mxopt.nn.Adam, learning_rate=0.01),
+    "nn with rates of its own": mixed(mxopt.nn.ASGD, learning_rate=0.01),
+    "nn with second moments": mixed(mxopt.nn.AdaFactor, learning_rate=0.01, relative_step=False, scale_parameter=False),
+    "nn around another": nn_lars,
+}  # fmt: skip
+
+
+def check(run: Run, twin: list[Run]) -> None:
+    """`twin[k]` is stepped, uninterrupted, until its parameter k has been updated as often."""
+    for k, count in enumerate(run.counts()):
+        while twin[k].counts()[k] < count:
+            twin[k].step()
+        assert twin[k].counts()[k] == count
+        assert run.arrays()[k] == twin[k].arrays()[k] or count == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_updated_and_counted_or_neither(case: str, interrupter: Interrupter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "PARALLEL", 150_000)
+    run = CASES[case]()
+    twins, times = [CASES[case]() for _ in run.counts()], []
+    for _ in range(6):
+        began = time.perf_counter()
+        run.step()
+        times.append(time.perf_counter() - began)
+    once = min(times[3:])  # the first ones compile
+    steps = 1 + int(3e-4 / once)  # a timer is no more exact than that
+
+    def several() -> None:
+        for _ in range(steps):
+            run.step()
+
+    left = 0
+    for attempt in range(TIMES):
+        left += interrupter.call(several, float(interrupter.rng.uniform(1e-6, 1.1 * steps * once)))
+        if attempt % 3 == 0 or attempt == TIMES - 1:
+            check(run, twins)
+    assert left > TIMES / 10
+    run.step()
+    check(run, twins)
+
+
+def test_the_caller_works_alone_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with_threads = [case() for case in CASES.values()]
+    for run in with_threads:
+        run.step()
+    monkeypatch.setattr(native, "PARALLEL", 0)
+    monkeypatch.setattr(uninterrupted, "_worker", None)
+    monkeypatch.setattr("_thread.start_new_thread", none_left)
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    monkeypatch.setattr(threads, "_crew", threads.Crew(3))
+    for case, other in zip(CASES.values(), with_threads, strict=True):
+        run = case()
+        run.step()
+        assert set(run.counts()) == {1}
+        assert run.arrays() == other.arrays()
+
+
+def test_another_thread_is_never_interrupted_and_takes_no_other() -> None:
+    found: list[threading.Thread] = []
+    thread = threading.Thread(
+        target=lambda: uninterrupted.uninterrupted(lambda: found.append(threading.current_thread()))
+    )
+    thread.start()
+    thread.join()
+    assert found == [thread]
+
+
+def test_an_error_of_an_uninterrupted_call_is_the_callers() -> None:
+    def fail() -> None:
+        raise MemoryError("none left")
+
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="none left"):
+            uninterrupted.uninterrupted(fail)
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numpy"])
+def test_an_update_that_fails_is_not_counted(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(native.PassesPart, "finish", fail)
+    monkeypatch.setattr(reference.ReferencePart, "finish", fail)
+    for listed in (False, True):
+        run = updater("lamb", 60_000, listed=listed, engine=engine)()
+        before = run.arrays()[0][0]
+        with pytest.raises(MemoryError, match="none left"):
+            run.step()
+        assert run.counts() == [0]
+        assert run.arrays()[0][0] == before
