@@ -42,7 +42,9 @@ def parser() -> Parser:
         help="the port to listen on; 0, and a server's default: a free one. With "
         "a scheduler at ipc://PATH processes listen on TCP only where --bind, --port or --advertise asks for it",
     )
-    made.add_argument("--advertise", metavar="HOST[:PORT]", help="where others reach this server (DMLC_NODE_HOST)")
+    made.add_argument(
+        "--advertise", metavar="HOST[:PORT]", help="where others reach this server (DMLC_NODE_HOST), and only there"
+    )
     made.add_keys()
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
@@ -104,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     asked = not (options.bind is options.port is options.advertise is None)
     usual = job.port if job.role == "scheduler" and not unix.is_unix(job.host) else 0
     wanted = Wanted(
-        asked or not unix.is_unix(job.host), options.bind or "127.0.0.1",
+        asked or not unix.is_unix(job.host), options.advertise is not None, options.bind or "127.0.0.1",
         usual if options.port is None else options.port, options.insecure,
     )  # fmt: skip
     if job.role == "scheduler":

@@ -31,9 +31,10 @@ Send = Callable[[bytes, Any], bool]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for: whether TCP at all, and there which host and port (0: a free one)."""
+    """What is asked for: whether TCP at all, whether nothing else, and there which host and port (0: a free one)."""
 
     tcp: bool
+    only: bool
     host: str
     port: int
     insecure: bool
@@ -63,7 +64,7 @@ class Doors:
         self._guard = routers.authenticator(self._context, keys)
         try:
             tcp = self._bind_tcp(job, wanted, keys) if wanted.tcp else ""
-            local = self._bind_unix(role, job, keys)
+            local = "" if wanted.only else self._bind_unix(role, job, keys)
         except BaseException:
             self.close()
             raise

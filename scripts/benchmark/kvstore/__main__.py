@@ -76,10 +76,7 @@ def measure(setup: Setup, cases: list[str], share: float, tcp: bool) -> list[dic
         command = [sys.executable, "-m", "mxopt_server", "--log-level", "ERROR"]
         scheduler = processes.start([*command, "--role", "scheduler", "--port", "0"], env)
         env["DMLC_PS_ROOT_PORT"] = endpoint_of(scheduler).rpartition(":")[2]
-        if tcp:  # without Unix sockets TCP is all that servers offer
-            only = "import runpy, zmq; zmq.has = lambda name: False; runpy.run_module('mxopt_server', None, '__main__')"
-            command = [sys.executable, "-c", only, *command[3:]]
-        command += ["--role", "server"]
+        command += ["--role", "server", *(["--advertise", "127.0.0.1"] if tcp else [])]
         servers = [processes.start(command, env) for _ in range(setup.servers)]
         for server in servers:
             endpoint_of(server)
