@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -45,3 +48,68 @@ def one_raises(arguments: Any) -> list[float]:
     except Exception as error:
         print("CAUGHT", error, flush=True)
         return []
+
+
+def forks(arguments: Any) -> list[Any]:
+    """A forked child can't use the store, and ends without a word to the job."""
+    store = started(kvstore.create("dist_sync"))
+    rounds(store, 1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            rounds(store, 1)
+        except Exception as error:
+            os.write(writer, str(error).encode())
+        store.close()
+        sys.exit(0)
+    os.close(writer)
+    said = os.read(reader, 1000).decode()
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said, rounds(store, 1)]
+
+
+def ends_at_once(arguments: Any) -> str:
+    """Ends right after 400 MB of pushes; another worker sees whether all were applied."""
+    store = kvstore.create("dist_async")
+    store.set_optimizer(make("sgd", {"learning_rate": -1.0}))
+    size = 5_000_000
+    store.init("w", np.zeros(size, np.float32))
+    if store.rank == 0:
+        for _ in range(20):
+            store.push("w", np.ones(size, np.float32))
+        return "ends"
+    out = np.zeros(size, np.float32)
+    while 0 not in store._worker.member.pulse.ended:
+        store.pull("w", out)
+    store.pull("w", out)
+    return str(set(out.tolist()))
+
+
+def interrupted(arguments: dict[str, Any]) -> list[Any]:
+    """Ctrl-C at some moment within a call of many pieces; what it says, and what the next call says."""
+    store = kvstore.create("dist_sync")
+    store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
+    weight, grad = np.zeros(8_000_000, np.float32), np.ones(8_000_000, np.float32)
+    store.init("w", weight)
+    store.pushpull("w", grad, out=weight)
+    timer = threading.Timer(arguments["after"], os.kill, (os.getpid(), signal.SIGINT))
+    found: list[Any] = []
+    steps = 1
+    try:
+        timer.start()
+        while True:
+            if arguments["call"] == "pull":
+                store.pull("w", weight)
+            elif arguments["call"] == "push":
+                store.push("w", grad)
+            else:
+                store.pushpull("w", grad, out=weight)
+            steps += arguments["call"] != "pull"
+    except KeyboardInterrupt:
+        found.append("interrupted")
+    try:
+        store.pull("w", weight)
+        found.append(sorted({-round(x) - steps for x in set(weight.tolist())}))
+    except Exception as error:
+        found.append(f"{type(error).__name__}: {error}")
+    return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from jobs import Job
+import random
+
+import pytest
+from jobs import Job, result_of
 
 
 def test_an_error_that_an_interactive_session_has_survived_does_not_fail_the_job():
@@ -29,3 +32,34 @@ def test_a_worker_whose_handshake_fails_ends(tmp_path):
         worker = job.start_worker(0, "ends.after_an_error")
         assert worker.finish(20) != 0
         assert "JobFailedError: server 0" in worker.output
+
+
+def test_a_forked_child_ends_normally_and_cannot_use_the_store():
+    with Job(1, 1) as job:
+        ((code, said, weights),) = job.run("ends.forks")
+        assert code == 0
+        assert "forked" in said
+        assert weights == [-2.0] * 4
+        assert job.ended() == [0, 0]
+
+
+def test_a_worker_that_ends_at_once_after_many_pushes_has_them_applied():
+    with Job(2, 2) as job:
+        assert job.run("ends.ends_at_once") == ["ends", "{20.0}"]
+        assert job.ended() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("call", ["pull", "push", "pushpull"])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interrupt_within_a_call_leaves_all_of_it_or_none_or_a_closed_store_that_says_so(call, seed):
+    after = random.Random(seed).uniform(0.05, 0.4)
+    with Job(1, 1) as job:
+        worker = job.start_worker(0, "ends.interrupted", {"call": call, "after": after})
+        worker.finish()
+        said, then = result_of(worker)
+        assert said == "interrupted", after
+        if isinstance(then, list):  # the last call, which may have been interrupted, counts as a whole or not at all
+            assert then in ([0], [1]), (after, then)
+        else:
+            assert f"KVStoreError: this store was closed by KeyboardInterrupt within {call}" in then, after
+            assert f"KeyboardInterrupt within {call}" in job.scheduler.wait_for("failed")
