@@ -146,7 +146,8 @@ class Trainer:
         ----------
         batch_size : float
         ignore_stale_grad : bool
-            Leave parameters without a gradient alone, instead of raising.
+            Leave parameters without a gradient alone, instead of raising. In a job of several workers such a
+            parameter has a gradient of zeros instead: what one worker leaves out the others would wait for.
 
         Raises
         ------
@@ -161,15 +162,21 @@ class Trainer:
         with self._scaled(batch_size):
             self._check_sparse(params)
             self._stepped = True
-            self._allreduce_grads()
-            if not self._update_on_kvstore:
-                self._update(params)
+            filled = self._fill_stale()
+            try:
+                self._allreduce_grads()
+                if not self._update_on_kvstore:
+                    self._update(sorted(params + filled))
+            finally:
+                for i in filled:
+                    self._params[i].grad = None
 
     def allreduce_grads(self) -> None:
         """Sums the gradients over all workers, in place; for a Trainer that updates by itself."""
         self._prepare()
         self._updates_itself("allreduce_grads")
         self._check_sparse(self._trained(True))
+        self._fill_stale()
         self._allreduce_grads()
 
     def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
@@ -193,6 +200,17 @@ class Trainer:
                 raise UserWarning(
                     f"parameter {param.name!r} has no gradient: give it one, or call step with ignore_stale_grad=True"
                 )
+        return found
+
+    def _fill_stale(self) -> list[int]:
+        """Gives the parameters without a gradient zeros, where other workers may have one; returns them."""
+        if self._kvstore is None or "dist" not in self._kvstore.type or self._kvstore.num_workers == 1:
+            return []
+        found = [i for i, p in enumerate(self._params) if getattr(p, "requires_grad", True) and p.grad is None]
+        for i in found:
+            zeros = self._params[i].value.copy()
+            zeros[...] = 0
+            self._params[i].grad = zeros
         return found
 
     @contextmanager

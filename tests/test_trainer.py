@@ -302,3 +302,10 @@ def test_a_parameter_that_stands_twice_is_updated_once(options):
     assert trainer.parameters == [a, b]
     trainer.step(1)
     assert [p.value.tolist() for p in (a, b)] == [[-1, -1]] * 2
+
+
+@pytest.mark.parametrize("update", [True, False])
+def test_a_parameter_without_a_gradient_on_one_worker_counts_as_zeros_there(update):
+    with Job(2, 1) as job:
+        first, second = job.run("training.stale", {"update_on_kvstore": update})
+    assert first == second == [[-1.0] * 2, [-3.0] * 2, [1.0] * 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,15 @@ def set_data(arguments: dict[str, Any]) -> list[Any]:
     found = [type(error).__name__, param.value.tolist()]
     trainer.step(1)
     return [*found, param.value.tolist()]
+
+
+def stale(arguments: dict[str, Any]) -> list[Any]:
+    """Steps in which each of two workers has a gradient for one of three parameters: the values after them."""
+    params, rank = {name: Parameter(np.ones(2, np.float32)) for name in "abc"}, int(os.environ["DMLC_WORKER_ID"])
+    trainer = Trainer(params, "sgd", {"learning_rate": 1.0}, kvstore="dist_sync", **arguments)
+    for _ in range(2):
+        for param in params.values():
+            param.grad = None
+        params["ab"[rank]].grad = np.full(2, 1 + rank, np.float32)
+        trainer.step(1, ignore_stale_grad=True)
+    return [p.value.tolist() for p in params.values()]
