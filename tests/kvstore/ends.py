@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,17 @@ def one_raises(arguments: Any) -> list[float]:
     except Exception as error:
         print("CAUGHT", error, flush=True)
         return []
+
+
+def pushes_last(arguments: dict[str, Any]) -> str:
+    """Ends right after a push, once it is told to."""
+    store = started(kvstore.create("dist_async"))
+    rounds(store, 1)
+    print("READY", flush=True)
+    while not Path(arguments["go"]).exists():
+        store._worker.member.check()
+    store.push("w", np.ones(4, np.float32))
+    return "ends"
 
 
 def forks(arguments: Any) -> list[Any]:
