@@ -95,10 +95,10 @@ def sparse(store: Any, pause: Pause) -> bytes:
 
 
 def adding(store: Any, pause: Pause) -> bytes:
-    """Every push adds whole numbers, so that the order doesn't matter: what is applied twice or never shows."""
+    """Every push takes off whole numbers, so that the order doesn't matter: what is applied twice or never shows."""
     keys = ["small", "striped"]
     weights = [np.zeros(5, np.float32), np.zeros(300, np.float32)]
-    store.set_optimizer(mxopt.create("sgd", learning_rate=-1.0))
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
     store.init(keys, weights)
     for step in range(10):
         pause()
