@@ -122,10 +122,13 @@ def test_the_parameter_server_is_measured_beside_its_floor(tmp_path: Path) -> No
     done = bench(*wanted, "--json", found, "--markdown", page, module="benchmark.kvstore")
     assert done.returncode == 0, done.stderr
     rows = json.loads(found.read_text())["setups"]["2x1-sync"]
-    assert [row["case"] for row in rows] == ["latency", "small"]
+    assert [(row["case"], row["way"]) for row in rows] == [
+        (case, way) for case in ("latency", "small") for way in ("pushpull", "push, pull")
+    ]
     for row in rows:
         assert row["ms"] > row["floor_ms"] / 2 > 0
         assert row["ratio"] == pytest.approx(row["ms"] / row["floor_ms"], rel=1)
+        assert row["same_ratio"] == pytest.approx(row["ms"] / row["same_ms"], rel=1)
         assert row["server_peak_mib"] > 10
         assert row["server_cpu_ms"] > 0
     assert "### 2 workers, 1 server, dist_sync" in page.read_text()

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent
 DEADLINE = 600  # seconds for a set-up
 
-ABOUT = """A round is one pushpull of all keys with an sgd optimizer on the servers, by every worker at once. The floor
-sends the same bytes through a plain pyzmq echo for each server, over TCP, and back. Both are measured in turn within
-one run: only their ratio means anything. Processes of one machine talk through Unix sockets; with --tcp they don't."""
+ABOUT = """A round is a pushpull of all keys with an sgd optimizer on the servers, or a push and then a pull as MXNet's
+scripts have it, by every worker at once. The floors send the same bytes through a plain pyzmq echo for each server and
+back: over TCP, and over the transport that the store uses. All are measured in turn within one run: only their ratios
+mean anything. Processes of one machine talk through Unix sockets; with --tcp they don't."""
 
 
 class Processes:
@@ -70,9 +72,10 @@ def measure(setup: Setup, cases: list[str], share: float, tcp: bool) -> list[dic
     """The rounds of one set-up."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")])
     env = dict(os.environ, PYTHONPATH=path, DMLC_NUM_WORKER=str(setup.workers), DMLC_NUM_SERVER=str(setup.servers))
-    with Processes() as processes:
+    with tempfile.TemporaryDirectory() as folder, Processes() as processes:
         echo = [sys.executable, "-m", "benchmark.kvstore.floor"]
-        floors = [endpoint_of(processes.start(echo, env)) for _ in range(setup.servers)]
+        unix = [f"{folder}/echo-{k}" for k in range(setup.servers)]
+        floors = [endpoint_of(processes.start([*echo, path], env)) for path in unix]
         command = [sys.executable, "-m", "mxopt_server", "--log-level", "ERROR"]
         scheduler = processes.start([*command, "--role", "scheduler", "--port", "0"], env)
         env["DMLC_PS_ROOT_PORT"] = endpoint_of(scheduler).rpartition(":")[2]
@@ -82,6 +85,7 @@ def measure(setup: Setup, cases: list[str], share: float, tcp: bool) -> list[dic
             endpoint_of(server)
         watch = machine.Watch(process.pid for process in processes.running)
         asked = {"store": setup.store, "cases": cases, "share": share, "floors": floors,
+                 "same": floors if tcp else [f"ipc://{path}" for path in unix],
                  "servers": [server.pid for server in servers]}  # fmt: skip
         run = [sys.executable, "-m", "benchmark.kvstore.worker", json.dumps(asked)]
         rows = processes.results([processes.start(run, env) for _ in range(setup.workers)])
@@ -108,19 +112,19 @@ def measure_mxnet(python: str, setup: Setup, cases: list[str]) -> dict[str, floa
 
 def table(setup: str, rows: list[dict[str, Any]]) -> tables.Table:
     """A set-up's rows."""
-    header = ["", "floor", "mxopt", "mxopt / floor", "target", "MXNet", "MXNet / mxopt", "servers' CPU a round",
-              "server's memory", "remarks"]  # fmt: skip
-    body = []
+    header = ["", "by", "floor, TCP", "floor, same", "mxopt", "mxopt / TCP", "mxopt / same", "target", "MXNet",
+              "MXNet / mxopt", "servers' CPU a round", "server's memory", "remarks"]  # fmt: skip
+    body, chosen = [], SETUPS[setup]
     for row in rows:
         mxnet = row.get("mxnet_ms")
         other = ["–", "–"] if mxnet is None else [f"{tables.number(mxnet)} ms", f"{mxnet / row['ms']:.1f}"]
         case = CASES[row["case"]]
         body.append([
-            case.title, f"{tables.number(row['floor_ms'])} ms", f"{tables.number(row['ms'])} ms",
-            f"{row['ratio']:.2f}", f"{case.target:g}", *other, f"{tables.number(row['server_cpu_ms'])} ms",
+            case.title, row["way"], f"{tables.number(row['floor_ms'])} ms", f"{tables.number(row['same_ms'])} ms",
+            f"{tables.number(row['ms'])} ms", f"{row['ratio']:.2f}", f"{row['same_ratio']:.2f}",
+            f"{case.target(chosen.workers):g}", *other, f"{tables.number(row['server_cpu_ms'])} ms",
             f"{row['server_peak_mib']:.0f} MiB", "; ".join(row["remarks"]),
         ])  # fmt: skip
-    chosen = SETUPS[setup]
     workers = f"{chosen.workers} worker{'s' * (chosen.workers > 1)}"
     return tables.Table(f"{workers}, {chosen.servers} server{'s' * (chosen.servers > 1)}, {chosen.store}", header, body)
 

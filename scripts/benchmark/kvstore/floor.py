@@ -1,6 +1,9 @@
-"""The floor: the same bytes through plain pyzmq over TCP, in pieces of 1 MiB, to an echo for each server and back."""
+"""The floor: the same bytes through plain pyzmq, in pieces of 1 MiB, to an echo for each server and back; over TCP, and
+over Unix sockets, which are what processes of one machine use."""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 import zmq
@@ -35,12 +38,13 @@ class Echo:
                 socket.recv(copy=False)
 
 
-def serve() -> None:
-    """The server's side, for ever."""
+def serve(path: str) -> None:
+    """The server's side, for ever; on a free port, and on the Unix socket `path`."""
     socket = zmq.Context().socket(zmq.ROUTER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
+    socket.bind(f"ipc://{path}")
     print(f"listening on tcp://127.0.0.1:{port}", flush=True)
     while True:
         frames = socket.recv_multipart(copy=False)
@@ -48,4 +52,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

@@ -26,17 +26,21 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     store = kvstore.create(asked["store"])
     store.set_optimizer(mxopt.create("sgd", learning_rate=0.01))
-    echo, servers, first = Echo(asked["floors"]), [psutil.Process(pid) for pid in asked["servers"]], 0
+    tcp, same = Echo(asked["floors"]), Echo(asked["same"])
+    servers, first = [psutil.Process(pid) for pid in asked["servers"]], 0
     for name in asked["cases"]:
-        found = measure(store, CASES[name], first, echo, servers, asked["share"])
+        rows = measure(store, CASES[name], first, tcp, same, servers, asked["share"])
         first += len(CASES[name].shapes)
-        if store.rank == 0:
-            print("RESULT " + json.dumps({"case": name, **found}), flush=True)
+        for way, found in rows.items() if store.rank == 0 else ():
+            print("RESULT " + json.dumps({"case": name, "way": way, **found}), flush=True)
     store.close()
 
 
-def measure(store: Any, case: Case, first: int, echo: Echo, servers: list[psutil.Process], share: float) -> Any:
-    """The medians of floor and store, and of the blocks' ratios; what a round costs the servers."""
+def measure(
+    store: Any, case: Case, first: int, tcp: Echo, same: Echo, servers: list[psutil.Process], share: float
+) -> dict[str, dict[str, float]]:
+    """For each way of a round: the medians of floors and store, and of the blocks' ratios; what it costs the servers.
+    `tcp` is the floor over TCP, `same` that over the transport of the store."""
     keys = list(range(first, first + len(case.shapes)))
     weights = [np.zeros(shape, np.float32) for shape in case.shapes]
     grads = [np.full(shape, 0.5, np.float32) for shape in case.shapes]
@@ -46,24 +50,43 @@ def measure(store: Any, case: Case, first: int, echo: Echo, servers: list[psutil
     rounds = max(1, int(case.rounds * share) // BLOCKS)
     for process in servers if store.rank == 0 else ():
         forget_peak(process)
-    floor: list[list[float]] = []
-    mine: list[list[float]] = []
-    cpu = 0.0
+
+    def push_then_pull(keys: Any, grads: Any, weights: Any) -> None:
+        store.push(keys, grads)
+        store.pull(keys, weights)
+
+    floors: list[list[float]] = []
+    sames: list[list[float]] = []
+    ways: dict[str, Callable[..., None]] = {"pushpull": store.pushpull, "push, pull": push_then_pull}
+    mine: dict[str, list[list[float]]] = {way: [] for way in ways}
+    cpu = dict.fromkeys(ways, 0.0)
     for _ in range(BLOCKS):
         store.barrier()
-        floor.append([timed(echo.round, nbytes) for _ in range(rounds)])
+        floors.append([timed(tcp.round, nbytes) for _ in range(rounds)])
         store.barrier()
-        before = used(servers)
-        mine.append([timed(store.pushpull, *given) for _ in range(rounds)])
-        store.barrier()
-        cpu += used(servers) - before
+        sames.append([timed(same.round, nbytes) for _ in range(rounds)])
+        for way, call in ways.items():
+            store.barrier()
+            before = used(servers)
+            mine[way].append([timed(call, *given) for _ in range(rounds)])
+            store.barrier()
+            cpu[way] += used(servers) - before
     median = statistics.median
+
+    def ratio(times: list[list[float]], floor: list[list[float]]) -> float:
+        return median(median(m) / median(f) for m, f in zip(times, floor, strict=True))
+
     return {
-        "floor_ms": 1e3 * median(chain(*floor)),
-        "ms": 1e3 * median(chain(*mine)),
-        "ratio": median(median(m) / median(f) for m, f in zip(mine, floor, strict=True)),
-        "server_cpu_ms": 1e3 * cpu / (BLOCKS * rounds),
-        "server_peak_mib": max(map(peak, servers)),
+        way: {
+            "floor_ms": 1e3 * median(chain(*floors)),
+            "same_ms": 1e3 * median(chain(*sames)),
+            "ms": 1e3 * median(chain(*mine[way])),
+            "ratio": ratio(mine[way], floors),
+            "same_ratio": ratio(mine[way], sames),
+            "server_cpu_ms": 1e3 * cpu[way] / (BLOCKS * rounds),
+            "server_peak_mib": max(map(peak, servers)),
+        }
+        for way in ways
     }
 
 
