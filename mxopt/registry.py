@@ -63,6 +63,11 @@ class Registry:
         return fitting[0]
 
 
+def same_class(one: type, other: type) -> bool:
+    """Whether two classes are the same, perhaps defined again."""
+    return _home(one) == _home(other)
+
+
 def _home(klass: type) -> Home:
     """Module and qualified name; all of mxopt is one module, whose files are nobody's business."""
     package = klass.__module__.partition(".")[0]

@@ -22,6 +22,7 @@ from mxopt.kvstore.kinds import LOCAL, create
 from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
+from mxopt.optimizer.states import load
 from mxopt.parameter import Parameter
 from mxopt.sparse import RowSparse
 
@@ -370,16 +371,17 @@ class Trainer:
             write_file(fname, self._updater.get_states(dump_optimizer=True))
 
     def load_states(self, fname: str) -> None:
-        """Takes optimizer, states and update counts from a file. The parameters' own multipliers stay."""
+        """Takes states, update counts and the optimizer's options from a file. The parameters' own multipliers stay.
+
+        States follow the parameters' names, where all have one, else their order. The optimizer stays the same object.
+        Raises StatesError where the states are of another optimizer or of other parameters, and says what differs;
+        nothing has changed then.
+        """
         self._prepare()
         if self._update_on_kvstore:
             self._kvstore.load_optimizer_states(fname)
-            updater = getattr(self._kvstore, "_updater", None)
-            self._optimizer = updater.optimizer if updater is not None else self._kvstore._optimizer
         else:
-            self._updater.set_states(Path(fname).read_bytes())
-            self._optimizer = self._updater.optimizer
-        self._optimizer.param_dict = dict(enumerate(self._params))
+            self._updater.take(load(Path(fname).read_bytes()), {})
 
 
 def _listed(params: Any) -> list[Parameter]:

@@ -138,7 +138,7 @@ def test_experimental_optimizers_of_one_name_reach_servers_as_what_they_are() ->
         keyed = following(klass([mxopt.Parameter(np.ones(2, np.float32), name="w")]))
         made: Any = resumed(keyed)
         assert type(made.model) is klass
-        assert made.alike(keyed) is keyed
+        assert made.is_like(keyed)
 
 
 def test_a_scripts_classes_are_found_where_the_script_is_a_module(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def assert_refused(document: bytes, match: str | None = None) -> None:
     assert updater.states_synced == before[3]
 
 
+# The entries of an updater's document without states, as the format writes them.
+EMPTY: dict[str, Any] = {
+    "states": ["dict", []], "kind": ["dict", []], "parameters": ["dict", []], "complete": False,
+    "counts": ["dict", [["num_update", 0], ["devices", ["dict", []]]]], "optimizer": None,
+}  # fmt: skip
+
+
 def small_document(optimizer: bool = True) -> bytes:
     updater = mxopt.get_updater(mxopt.create("sgd", momentum=0.5))
     updater("w", np.ones(2, np.float32), np.ones(2, np.float32))
@@ -117,6 +124,11 @@ def test_impossible_arrays(described: Any) -> None:
         ["dict", [["states", ["dict", []]], ["counts", None], ["optimizer", None]]],
         ["dict", [["states", ["dict", []]], ["counts", ["dict", [["num_update", 1]]]], ["optimizer", None]]],
         ["dict", [["states", ["list", []]], ["counts", ["dict", []]], ["optimizer", None]]],
+        *(["dict", [[k, wrong if k == what else v] for k, v in EMPTY.items()]] for what in EMPTY for wrong in (5, "x")
+          if what != "complete"),
+        *(["dict", [[k, ["dict", [[0, wrong]]] if k == "parameters" else v] for k, v in EMPTY.items()]]
+          for wrong in (5, ["tuple", [None, None]], ["tuple", [5, None, None]], ["tuple", [None, "x", None]],
+                        ["tuple", [None, None, 5]])),
     ],
 )  # fmt: skip
 def test_headers_that_mean_nothing(content: Any) -> None:
@@ -181,9 +193,10 @@ anything = st.recursive(
 
 
 @settings(deadline=None, print_blob=True)
-@given(anything, anything)
-def test_random_counts_and_optimizers_under_a_right_checksum(counts: Any, optimizer: Any) -> None:
-    entries = [["states", ["dict", []]], ["counts", counts], ["optimizer", optimizer]]
+@given(anything, anything, st.just(["dict", []]) | anything)
+def test_random_counts_and_optimizers_under_a_right_checksum(counts: Any, optimizer: Any, parameters: Any) -> None:
+    entries = [["states", ["dict", []]], ["counts", counts], ["optimizer", optimizer], ["complete", True]]
+    entries += [["kind", ["dict", [["optimizer", "LARS"]]]], ["parameters", parameters]]
     document = sealed(pack({"content": ["dict", entries], "arrays": []}))
     updater = mxopt.get_updater(mxopt.create("lars", momentum=0.5))
     before = updater.get_states(dump_optimizer=True)

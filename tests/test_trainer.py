@@ -11,6 +11,7 @@ import pytest
 
 import mxopt
 from mxopt import kvstore
+from mxopt.errors import KVStoreError
 from mxopt.experimental import optim
 from mxopt.parameter import Parameter
 from mxopt.sparse import row_sparse_array
@@ -276,7 +277,7 @@ def test_a_store_that_has_the_keys_already_is_left_as_it_is(key):
     store = kvstore.create("local")
     store.init(key, np.zeros(2, np.float32))
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
-    with pytest.raises(kvstore.base.KVStoreError, match="key"):
+    with pytest.raises(KVStoreError, match="key"):
         Trainer(two(), "adam", kvstore=store, update_on_kvstore=True).step(1)
     store.push(key, np.ones(2, np.float32))
     out = np.zeros(2, np.float32)
@@ -287,7 +288,7 @@ def test_a_store_that_has_the_keys_already_is_left_as_it_is(key):
 def test_init_of_several_keys_takes_all_or_none():
     store = kvstore.create("local")
     store.init(1, np.zeros(1, np.float32))
-    with pytest.raises(kvstore.base.KVStoreError, match="key 1 is initialised already"):
+    with pytest.raises(KVStoreError, match="key 1 is initialised already"):
         store.init([0, 1], [np.zeros(1, np.float32)] * 2)
     store.init(0, np.zeros(1, np.float32))
 

@@ -29,7 +29,7 @@ from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
 from mxopt.optimizer import Optimizer
-from mxopt.optimizer import states as updater_states
+from mxopt.optimizer.states import fit, load
 from mxopt.sparse import RowSparse
 
 
@@ -301,17 +301,18 @@ class DistKVStore(KVStoreBase):
             self._worker.changes("load_optimizer_states")
             if self._optimizer is None:
                 raise AssertionError("there is nothing to load the states into: call set_optimizer first")
-            loaded = updater_states.load(Path(fname).read_bytes())
-            made = loaded.make_optimizer()
-            dist_states.check(loaded, self._held.metas, made)
+            metas = self._held.metas
+            loaded, made = fit(load(Path(fname).read_bytes()), self._optimizer, dist_states.known(metas))
+            dist_states.check(loaded, metas, made)
             if made is not None:
-                self.set_optimizer(self._optimizer.replaced_by(made))
+                self._optimizer.take_over(made)
+                self.set_optimizer(self._optimizer)
             self._loads += 1
-            dist_states.load(self._connections, self._held.metas, loaded, self._loads)
+            dist_states.load(self._connections, metas, loaded, self._loads)
             assert self._followed is not None
             self._followed.restore(loaded.key_counts)
             if made is not None:
-                loaded.restore_counts(self._optimizer)
+                self._optimizer.set_counts(loaded.counts)
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
         """Compresses the dense gradients that this worker pushes; what is lost stays for its next push."""

@@ -17,7 +17,8 @@ from mxopt.kvstore.placement import Stripe, needs_whole
 from mxopt.kvstore.session import Call
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import Optimizer
-from mxopt.optimizer import states as updater_states
+from mxopt.optimizer.base import Index
+from mxopt.optimizer.states import Described, Loaded, dump
 
 
 def save(connections: Connections, metas: Mapping[Key, Meta], optimizer: Optimizer, dump_optimizer: bool) -> bytes:
@@ -35,12 +36,17 @@ def save(connections: Connections, metas: Mapping[Key, Meta], optimizer: Optimiz
     held = optimizer.get_counts()
     try:
         optimizer.set_counts({**held, "num_update": num_update, "devices": {0: counts}})
-        return updater_states.dump(found, optimizer, dump_optimizer)
+        return dump(found, optimizer, known(metas), dump_optimizer)
     finally:
         optimizer.set_counts(held)
 
 
-def check(loaded: updater_states.Loaded, metas: Mapping[Key, Meta], optimizer: Optimizer | None) -> None:
+def known(metas: Mapping[Key, Meta]) -> dict[Index, Described]:
+    """What is known of the parameters that these keys are."""
+    return {key: Described(None, meta.shape, str(meta.dtype)) for key, meta in metas.items()}
+
+
+def check(loaded: Loaded, metas: Mapping[Key, Meta], optimizer: Optimizer | None) -> None:
     """Raises StatesError where servers with these keys can't go on from `loaded`, by `optimizer` if it is another."""
     unknown = [key for key in loaded.states if key not in metas]
     if unknown:
@@ -49,7 +55,7 @@ def check(loaded: updater_states.Loaded, metas: Mapping[Key, Meta], optimizer: O
         raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
 
 
-def load(connections: Connections, metas: Mapping[Key, Meta], loaded: updater_states.Loaded, number: int) -> None:
+def load(connections: Connections, metas: Mapping[Key, Meta], loaded: Loaded, number: int) -> None:
     """Gives the servers the states of the worker's load of this number."""
     for meta in metas.values():
         for stripe in meta.layout.stripes:

@@ -17,6 +17,7 @@ from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import Key, Keys, Pairs, total, with_ids, write, write_rows
 from mxopt.optimizer import Optimizer, Updater, get_updater
+from mxopt.optimizer.states import described, load
 from mxopt.overrides import overridden
 from mxopt.sparse import RowSparse
 
@@ -166,10 +167,13 @@ class KVStore(KVStoreBase):
         write_file(fname, self._updater.get_states(dump_optimizer))
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Takes the optimizer's states, and the optimizer if there, from the file `fname`."""
+        """Takes the optimizer's states, and its options if there, from the file `fname`.
+
+        Raises StatesError where they are of another optimizer or other parameters; nothing has changed then.
+        """
         if not isinstance(self._updater, Updater):
             raise AssertionError("there is nothing to load the states into: call set_optimizer first")
-        self._updater.set_states(Path(fname).read_bytes())
+        self._updater.take(load(Path(fname).read_bytes()), {key: described(v) for key, v in self._values.items()})
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
         """Compresses every value that is pushed, as `{'type': '2bit', 'threshold': 0.5}` says; see `compression`.

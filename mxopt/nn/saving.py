@@ -9,6 +9,7 @@ from mxopt.engine import arrays
 from mxopt.errors import StatesError
 from mxopt.nn.parameters import ParameterTuple
 from mxopt.parameter import Parameter
+from mxopt.rules.rule import Rule
 
 
 class Optimizer(Protocol):
@@ -25,6 +26,8 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     keys = _keys(optimizer)
     return {
         "optimizer": type(optimizer).__name__,
+        "rule": _rule(optimizer),
+        "parameters": _parameters(optimizer),
         "global_step": optimizer.global_step,
         "learning_rates": [float(rate.asnumpy()) for rate in optimizer.fixed_rates()],
         "states": {
@@ -38,7 +41,8 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
     """Restores all of `document`, or raises StatesError and restores nothing."""
     own, keys, fixed = _states(optimizer), _keys(optimizer), optimizer.fixed_rates()
     try:
-        name, step = document["optimizer"], int(document["global_step"])
+        name, rule, step = document["optimizer"], document["rule"], int(document["global_step"])
+        parameters = {key: (tuple(shape), str(dtype)) for key, (shape, dtype) in document["parameters"].items()}
         rates = [float(rate) for rate in document["learning_rates"]]
         loaded = {name: dict(state) for name, state in document["states"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -50,6 +54,9 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
             f"{name} has the states {', '.join(own) or 'none'} and {len(fixed)} fixed learning rates,"
             f" the state_dict {', '.join(loaded) or 'none'} and {len(rates)}"
         )
+    if rule != _rule(optimizer):
+        raise StatesError(f"the state_dict is of {name} with the rule {rule!r}, this one has {_rule(optimizer)!r}")
+    _compare(_parameters(optimizer), parameters)
     for what, state in own.items():
         if loaded[what].keys() != set(keys):
             raise StatesError(f"{what} is kept for {', '.join(keys)}, in the state_dict for {', '.join(loaded[what])}")
@@ -66,6 +73,30 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
     for rate, value in zip(fixed, rates, strict=True):
         rate.value[...] = value
     optimizer.global_step = step
+
+
+def _rule(optimizer: Optimizer) -> str | None:
+    """What the states are used by; None where a step is not a rule's."""
+    rule = getattr(optimizer, "rule", None)
+    return rule.name if isinstance(rule, Rule) else None
+
+
+def _parameters(optimizer: Optimizer) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each parameter."""
+    return {k: (p.shape, str(p.dtype)) for k, p in zip(_keys(optimizer), optimizer.parameters, strict=True)}
+
+
+def _compare(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
+    """Raises where the parameters differ, and says in what."""
+    removed, added = ([repr(k) for k in a if k not in b] for a, b in ((loaded, own), (own, loaded)))
+    words = [f"{', '.join(removed)} of its parameters are not here"] * bool(removed)
+    words += [f"{', '.join(added)} are new here"] * bool(added)
+    for key in own:
+        if key in loaded and own[key] != loaded[key]:
+            (there, dtype), (here, own_dtype) = loaded[key], own[key]
+            words.append(f"{key!r} is {dtype} {there} there, {own_dtype} {here} here")
+    if words:
+        raise StatesError(f"the state_dict is for other parameters: {'; '.join(words)}")
 
 
 def _states(optimizer: Optimizer) -> dict[str, ParameterTuple]:

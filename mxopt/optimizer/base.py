@@ -15,7 +15,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError, UnknownArgumentError, UnknownNameError, nearest
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.overrides import overridden
-from mxopt.registry import Registry
+from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
 
 Index = int | str
@@ -240,9 +240,27 @@ class Optimizer(NamedArguments):
         """Whether `num_update` moves in another way than to the largest count of any parameter."""
         return "_update_count" in self.overridden
 
-    def replaced_by(self, loaded: Optimizer) -> Optimizer:
-        """The optimizer to go on with once `loaded` has come out of a file."""
-        return loaded
+    def state_kind(self) -> dict[str, Any]:
+        """What its states are, as plain data: they are taken only where the same is said."""
+        family = {"optimizer": type(self).__name__, "family": "mxopt.optimizer"}
+        return {**family, "multi_precision": self.multi_precision}
+
+    def is_like(self, other: Optimizer) -> bool:
+        """Whether `other` is of the same class, so that its options can be taken over."""
+        return same_class(type(self), type(other))
+
+    def take_over(self, made: Optimizer) -> None:
+        """Takes the options, the schedule and the counts of `made`, which `is_like` it.
+
+        It stays the same object for everybody who holds it, and so does its schedule where that is of the same class.
+        What isn't saved (`param_dict`, `sym`, `aggregate_num`) stays too.
+        """
+        schedule = self.lr_scheduler
+        kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num")}
+        if schedule is not None and type(schedule) is type(made.lr_scheduler):
+            vars(schedule).update(vars(made.lr_scheduler))
+            kept["lr_scheduler"] = schedule
+        vars(self).update({**vars(made), **kept})
 
     # Learning rate and multipliers.
 

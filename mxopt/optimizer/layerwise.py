@@ -157,6 +157,9 @@ class LBSGD(MomentumOptimizer):
             return layerwise.lbsgd_momentum if self.has_velocity else layerwise.lbsgd
         return sgd.sgd_momentum if self.has_velocity else sgd.sgd
 
+    def state_kind(self) -> dict[str, Any]:
+        return {**super().state_kind(), "sums gradients": self.batch_scale > 1}
+
     def create_state(self, index: Index, weight: Any) -> Any:
         """Velocity or None; with a batch scale a tuple of that and the sum of gradients."""
         velocity = super().create_state(index, weight)

@@ -72,6 +72,9 @@ class RuleOptimizer(Optimizer):
 
     # States.
 
+    def state_kind(self) -> dict[str, Any]:
+        return {**super().state_kind(), "rule": self.rule.name}
+
     def create_state(self, index: Index, weight: Any) -> Any:
         """Zeros for each state of the rule: None, an array, or a tuple of arrays."""
         weight = arrays.as_array(weight, f"parameter {index!r}")

@@ -1,21 +1,50 @@
-"""An updater's states as a document: the states, the update counts, and the optimizer where it is asked for."""
+"""An updater's states as a document: the states, whose they are, the update counts, and the optimizer if asked for.
+
+Whose they are is the kind of the states (optimizer, rule, and what else shapes them), and of each parameter name, shape
+and dtype. A load compares this with the optimizer, and with the parameters as far as it knows them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.optimizer.base import Index, Optimizer
 from mxopt.optimizer.config import make_optimizer, optimizer_config
 
+ENTRIES = {"states", "kind", "parameters", "complete", "counts", "optimizer"}
+SHOWN = 5  # differences that a message lists
 
-@dataclass
+
+class Described(NamedTuple):
+    """What is known of a parameter; None for what isn't."""
+
+    name: str | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+def described(thing: Any, name: str | None = None) -> Described:
+    """What is known of a parameter that is `thing`: an array, a `Parameter`, or what else has shape and dtype."""
+    shape, dtype = getattr(thing, "shape", None), getattr(thing, "dtype", None)
+    return Described(name, None if shape is None else tuple(map(int, shape)), None if dtype is None else str(dtype))
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """What `load` read."""
+    """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without a state."""
 
     states: dict[Index, Any]
+    kind: dict[str, Any]
+    parameters: dict[Index, Described]
+    complete: bool
     counts: dict[str, Any]
     config: dict[str, Any] | None
 
@@ -25,19 +54,22 @@ class Loaded:
         counts: dict[Index, int] = self.counts.get("devices", {}).get(0, {})
         return counts
 
-    def make_optimizer(self) -> Optimizer | None:
-        """The optimizer, where one was saved."""
-        return None if self.config is None else make_optimizer(self.config)
 
-    def restore_counts(self, optimizer: Optimizer) -> None:
-        """Makes `optimizer` count on from where the saved one was."""
-        optimizer.set_counts(self.counts)
+def dump(
+    states: dict[Index, Any], optimizer: Optimizer, parameters: Mapping[Index, Described], dump_optimizer: bool
+) -> bytes:
+    """The states of an updater, with the update counts, and the optimizer if asked for.
 
-
-def dump(states: dict[Index, Any], optimizer: Optimizer, dump_optimizer: bool) -> bytes:
-    """The states of an updater, with the update counts, and the optimizer if asked for."""
+    `parameters` is what is known of those that have a state; the optimizer's own `param_dict` knows more.
+    """
+    own = _own(optimizer, states)
+    known = {index: parameters.get(index, Described())._replace(name=optimizer.idx2name.get(index)) for index in states}
+    known.update(own)
     content = {
         "states": states,
+        "kind": optimizer.state_kind(),
+        "parameters": {index: tuple(each) for index, each in known.items()},
+        "complete": bool(own),
         "counts": optimizer.get_counts(),
         "optimizer": optimizer_config(optimizer) if dump_optimizer else None,
     }
@@ -47,6 +79,190 @@ def dump(states: dict[Index, Any], optimizer: Optimizer, dump_optimizer: bool) -
 def load(document: bytes) -> Loaded:
     """Reads what `dump` wrote. Raises StatesError where it is anything else."""
     content = load_document(document)
-    if content.keys() != {"states", "counts", "optimizer"} or not isinstance(content["states"], dict):
-        raise StatesError(f"this is no document of an updater's states; it holds {', '.join(map(str, content))}")
-    return Loaded(content["states"], content["counts"], content["optimizer"])
+    try:
+        if content.keys() != ENTRIES:
+            raise StatesError(f"this is no document of an updater's states; it holds {', '.join(map(str, content))}")
+        if not all(isinstance(content[what], dict) for what in ("states", "kind", "counts")):
+            raise TypeError("states, their kind and the counts are dicts")
+        content["parameters"] = {index: _read(each) for index, each in content["parameters"].items()}
+        return Loaded(config=content.pop("optimizer"), **content)
+    except StatesError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise StatesError(f"this is no document of an updater's states: {error}") from error
+
+
+def _read(each: Any) -> Described:
+    name, shape, dtype = each
+    if not isinstance(name, str | None) or not isinstance(dtype, str | None):
+        raise TypeError(f"a parameter's name and dtype are texts, not {name!r} and {dtype!r}")
+    return Described(name, None if shape is None else tuple(map(int, shape)), dtype)
+
+
+def fit(
+    loaded: Loaded, optimizer: Optimizer, known: Mapping[Index, Described], replaceable: bool = False
+) -> tuple[Loaded, Optimizer | None]:
+    """What was saved, as it is to be taken over by `optimizer`, which stays as it is.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    optimizer : Optimizer
+        Its `param_dict`, where it has one, says which parameters there are: states follow their names.
+    known : dict of index to Described
+        What else is known of the parameters.
+    replaceable : bool
+        Whether a saved optimizer of another class may take its place.
+
+    Returns
+    -------
+    loaded : with the indices that the parameters have here
+    made : the optimizer that was saved, where one was, with the counts
+
+    Raises StatesError where the states don't fit.
+    """
+    made = None if loaded.config is None else make_optimizer(loaded.config)
+    to: dict[Index, Index] = {}
+    if made is None or optimizer.is_like(made):
+        own = _own(optimizer, loaded.parameters)
+        to = _places(loaded, own)
+        loaded = _moved(loaded, to)
+        names = optimizer.idx2name if made is None else {}
+        _compare(loaded, {**{i: Described(name) for i, name in names.items()}, **known, **own})
+    elif not replaceable:
+        raise StatesError(
+            f"the states are those of {_both(loaded.kind, optimizer.state_kind())}: load them into what was made with"
+            " the same optimizer"
+        )
+    if made is not None:
+        for table in (made.idx2name, made.lr_mult, made.wd_mult):
+            moved = _by_index(table, to)
+            table.clear()
+            table.update(moved)
+        made.set_counts(loaded.counts)
+        return loaded, made
+    probe = copy.copy(optimizer)
+    probe.lr_scheduler = None  # the optimizer's own
+    probe.set_counts(loaded.counts)
+    _compare_kinds(loaded, probe.state_kind())
+    return loaded, None
+
+
+def take(
+    loaded: Loaded, optimizer: Optimizer, known: Mapping[Index, Described], replaceable: bool = False
+) -> tuple[Loaded, Optimizer]:
+    """`fit`, and the optimizer to go on with: `optimizer` with the counts and options that were saved, or the saved
+    one in its place. Nothing has changed where it raises."""
+    loaded, made = fit(loaded, optimizer, known, replaceable)
+    if made is None:
+        optimizer.set_counts(loaded.counts)
+    elif optimizer.is_like(made):
+        optimizer.take_over(made)
+    else:
+        return loaded, made
+    return loaded, optimizer
+
+
+def check(index: Index, saved: Described, weight: Any) -> None:
+    """Raises StatesError where a state can't be that of `weight`."""
+    wrong = _difference(saved, described(weight))
+    if wrong:
+        raise StatesError(f"the loaded state of parameter {index!r} is another's: {wrong}")
+
+
+def _own(optimizer: Optimizer, indices: Iterable[Index]) -> dict[Index, Described]:
+    """What an optimizer knows of its parameters by itself, where they go by numbers."""
+    if not all(isinstance(index, int) for index in indices):
+        return {}
+    return {i: described(p, getattr(p, "name", None)) for i, p in optimizer.param_dict.items() if isinstance(i, int)}
+
+
+def _compare_kinds(loaded: Loaded, own: dict[str, Any]) -> None:
+    """Raises where states are not of a kind."""
+    narrow = any(p.dtype is None or "16" in p.dtype for p in loaded.parameters.values())
+    relevant = [what for what in (*loaded.kind, *own) if what != "multi_precision" or narrow]
+    wrong = [what for what in dict.fromkeys(relevant) if loaded.kind.get(what) != own.get(what)]
+    if wrong and loaded.states:
+        shown = [what for what in wrong if what not in ("optimizer", "family")]
+        there, here = (_listed({what: kind.get(what) for what in shown}) for kind in (loaded.kind, own))
+        raise StatesError(f"the states are those of {_both(loaded.kind, own, there, here)}")
+
+
+def _both(there: Mapping[str, Any], here: Mapping[str, Any], theirs: str = "", ours: str = "") -> str:
+    """Two kinds of states; with the families where the optimizers are called the same."""
+    names = [kind.get("optimizer") for kind in (there, here)]
+    if names[0] == names[1] and there.get("family") != here.get("family"):
+        names = [f"{kind.get('optimizer')} of {kind.get('family')}" for kind in (there, here)]
+    return f"{names[0]}{theirs}, this is {names[1]}{ours}"
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return " with " * bool(options) + ", ".join(f"{name} {value!r}" for name, value in options.items())
+
+
+def _places(loaded: Loaded, own: Mapping[Index, Described]) -> dict[Index, Index]:
+    """The indices that the parameters of `loaded` have in `own`, found by their names where all have one."""
+    theirs = loaded.parameters
+    if not own or not theirs:
+        return {}
+    if not (_named(theirs) and _named(own)):
+        unknown = [index for index in theirs if index not in own]
+        lacking = [index for index in own if index not in theirs] if loaded.complete else []
+        if unknown or lacking:
+            raise StatesError(f"the states are for {len(theirs)} parameters, here are {len(own)}")
+        return {}
+    here, there = ({each.name: index for index, each in of.items()} for of in (own, theirs))
+    added = [name for name in here if name not in there] if loaded.complete else []
+    removed = [name for name in there if name not in here]
+    if added or removed:
+        words = [f"{_names(removed)} of theirs are not here"] * bool(removed)
+        words += [f"{_names(added)} are new here"] * bool(added)
+        raise StatesError(f"the states are for other parameters: {'; '.join(words)}")
+    return {index: here[each.name] for index, each in theirs.items()}
+
+
+def _named(parameters: Mapping[Index, Described]) -> bool:
+    names = {each.name for each in parameters.values()}
+    return None not in names and len(names) == len(parameters)
+
+
+def _names(names: Iterable[str | None]) -> str:
+    found = [repr(name) for name in names]
+    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+
+
+def _moved(loaded: Loaded, to: Mapping[Index, Index]) -> Loaded:
+    """`loaded` with other indices. What is counted is numbers, and dicts by index."""
+    counts = {w: _by_index(v, to) if isinstance(v, dict) and w != "devices" else v for w, v in loaded.counts.items()}
+    if isinstance(loaded.counts.get("devices"), dict):
+        devices = loaded.counts["devices"].items()
+        counts["devices"] = {d: _by_index(each, to) if isinstance(each, dict) else each for d, each in devices}
+    return replace(
+        loaded, states=_by_index(loaded.states, to), parameters=_by_index(loaded.parameters, to), counts=counts
+    )
+
+
+def _by_index(values: Mapping[Any, Any], to: Mapping[Index, Index]) -> dict[Any, Any]:
+    return {to.get(index, index): value for index, value in values.items()}
+
+
+def _compare(loaded: Loaded, known: Mapping[Index, Described]) -> None:
+    """Raises where a parameter that is known is another than the state's."""
+    wrong = []
+    for index, saved in loaded.parameters.items():
+        found = _difference(saved, known.get(index, Described()))
+        wrong += [f"parameter {saved.name or index!r}: {found}"] * bool(found)
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        shapes = [sorted(str(p) for p in of.values()) for of in (loaded.parameters, known)]
+        order = "; they are the same shapes in another order" if shapes[0] == shapes[1] else ""
+        raise StatesError(f"the states don't fit the parameters: {'; '.join(wrong[:SHOWN])}{more}{order}")
+
+
+def _difference(saved: Described, here: Described) -> str:
+    """What two parameters differ in, as far as it is known of both."""
+    words = []
+    for what, theirs, ours in zip(Described._fields, saved, here, strict=True):
+        if theirs is not None and ours is not None and theirs != ours:
+            words.append(f"{what} {theirs!r} in the states, {ours!r} here")
+    return ", ".join(words)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentTypeError, ArrayError
-from mxopt.optimizer import states as updater_states
 from mxopt.optimizer.base import LISTS, Index, Optimizer
+from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
 
 
 class Updater:
@@ -31,6 +31,7 @@ class Updater:
         self.optimizer = optimizer
         self.states: dict[Index, Any] = {}
         self.states_synced: dict[Index, bool] = {}
+        self._parameters: dict[Index, Described] = {}  # whose states they are
         self.aggregate_updates = optimizer.aggregate_num > 0
 
     def __call__(self, index: Any, grad: Any, weight: Any) -> None:
@@ -95,9 +96,12 @@ class Updater:
             for index, weight in zip(indices, weights, strict=True):
                 if index not in self.states:
                     self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
+                    self._parameters[index] = described(arrays.as_array(weight, f"parameter {index!r}"))
                     new.append(index)
                 elif not self.states_synced.get(index):
                     weight = arrays.as_array(weight, f"parameter {index!r}")
+                    check(index, self._parameters.get(index, Described()), weight)
+                    self._parameters[index] = described(weight)
                     self.states[index] = self.sync_state_context(self.states[index], weight)
                 self.states_synced[index] = True
         except BaseException:
@@ -109,7 +113,7 @@ class Updater:
         """Takes back states made for an update that was refused: they may be of weights that never can be updated."""
         for index in new:
             if not self.optimizer.has_updated(index):
-                del self.states[index], self.states_synced[index]
+                del self.states[index], self.states_synced[index], self._parameters[index]
 
     def refresh(self, index: Index, weight: Any) -> None:
         """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
@@ -131,20 +135,25 @@ class Updater:
         dump_optimizer : bool
             Put in the optimizer too: its registered name and plain arguments, its scheduler, its multipliers.
         """
-        return updater_states.dump(self.states, self.optimizer, dump_optimizer)
+        return dump(self.states, self.optimizer, self._parameters, dump_optimizer)
 
     def set_states(self, states: bytes) -> None:
         """Takes over what `get_states` returned: states and counts, and the optimizer if it is in there.
 
-        Raises StatesError where the bytes are damaged or foreign; the updater is as before then.
+        An optimizer of the class of this updater's gives its options to it, which everybody who holds it goes on
+        holding; one of another class takes its place, as in MXNet.
+
+        Raises StatesError where the bytes are damaged or foreign, or the states are of another optimizer or of other
+        parameters; the updater is as before then. Of parameters that aren't known yet, their first update raises it.
         """
-        loaded = updater_states.load(states)
-        made = loaded.make_optimizer()
-        optimizer = self.optimizer if made is None else self.optimizer.replaced_by(made)
-        loaded.restore_counts(optimizer)
-        self.optimizer, self.states = optimizer, loaded.states
+        self.take(load(states), {}, True)
+
+    def take(self, loaded: Loaded, known: Mapping[Index, Described], replaceable: bool = False) -> None:
+        """What `set_states` does, for who knows the parameters and, unless `replaceable`, keeps the optimizer."""
+        loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable)
+        self.states, self._parameters = loaded.states, loaded.parameters
         self.states_synced = dict.fromkeys(self.states, False)
-        self.aggregate_updates = optimizer.aggregate_num > 0
+        self.aggregate_updates = self.optimizer.aggregate_num > 0
 
 
 def get_updater(optimizer: Optimizer) -> Updater:

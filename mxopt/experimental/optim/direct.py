@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from mxopt.errors import StatesError
 from mxopt.experimental.optim.groups import Slot
 from mxopt.experimental.optim.keyed import KeyedOptimizer
-from mxopt.optimizer import states as updater_states
 from mxopt.optimizer.base import Index
+from mxopt.optimizer.states import Described, Loaded, dump, fit
 
 
 class DirectUpdater:
@@ -49,15 +49,15 @@ class DirectUpdater:
                 found[index] = tuple(np.array(kept[n]) if type(kept[n]) is float else kept[n] for n in names)
         counts = {index: slot.step for index, slot in enumerate(self._slots) if slot.step}
         self.optimizer.set_counts({"num_update": max(counts.values(), default=0), "devices": {0: counts}})
-        return updater_states.dump(found, self.optimizer, dump_optimizer)
+        return dump(found, self.optimizer, {}, dump_optimizer)
 
-    def set_states(self, states: bytes) -> None:
+    def take(self, loaded: Loaded, known: Mapping[Index, Described]) -> None:
         """Takes over what `get_states` returned.
 
-        Raises StatesError where the bytes are damaged or foreign, or of other parameters; nothing has changed then.
+        Raises StatesError where the states are of another optimizer or of other parameters; nothing has changed then.
         """
-        loaded = updater_states.load(states)
-        made = self.optimizer.alike(loaded.make_optimizer() or self.optimizer)
+        loaded, saved = fit(loaded, self.optimizer, known)
+        made: Any = self.optimizer if saved is None else saved
         counts = loaded.counts["devices"].get(0, {})
         found = {}
         for index, state in loaded.states.items():

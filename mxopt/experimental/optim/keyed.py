@@ -19,6 +19,8 @@ from mxopt.experimental.optim.groups import Options, Slot
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.optimizer.base import LISTS, Index
 from mxopt.optimizer.base import Optimizer as ByKey
+from mxopt.overrides import overridden
+from mxopt.registry import same_class
 
 
 class KeyedOptimizer(ByKey):
@@ -68,8 +70,9 @@ class KeyedOptimizer(ByKey):
 
     @groups.setter
     def groups(self, groups: Sequence[Options]) -> None:
-        if [list(group["params"]) for group in groups] != self._names:
-            raise ArgumentError(f"{self.kind}: these are the groups of other parameters")
+        theirs = [list(group["params"]) for group in groups]
+        if list(map(sorted, theirs)) != list(map(sorted, self._names)):
+            raise ArgumentError(f"{self.kind}: these are the groups of other parameters, {theirs}, not {self._names}")
         for mine, new in zip(self.model.param_groups, groups, strict=True):
             mine.update({name: value for name, value in new.items() if name != "params"})
 
@@ -104,30 +107,32 @@ class KeyedOptimizer(ByKey):
     @property
     def elementwise(self) -> bool:
         rules = [self.model.rule(group) for group in self.model.param_groups]
+        if overridden(type(self.model), ["new_state"]):
+            return False
         return not (self.model.carried or any(rule.layerwise or rule.row_state for rule in rules))
 
     def check_index(self, index: Index) -> None:
         """Raises ArgumentError where the key is no parameter."""
         self._group(index)
 
-    def replaced_by(self, loaded: ByKey) -> ByKey:
-        """This optimizer, whose options have become those of `loaded`: it is the one its owner has in hand.
+    def state_kind(self) -> dict[str, Any]:
+        rules = [self.model.rule(group).name for group in self.model.param_groups]
+        family = {"optimizer": self.kind, "family": "mxopt.experimental.optim"}
+        return {**super().state_kind(), **family, "rules": rules}
 
-        Raises StatesError where `loaded` is of another kind, or for other parameters.
-        """
-        self.groups = self.alike(loaded).groups
-        self.rescale_grad = loaded.rescale_grad
-        return self
+    def is_like(self, other: ByKey) -> bool:
+        return isinstance(other, KeyedOptimizer) and same_class(type(other.model), type(self.model))
 
-    def alike(self, loaded: ByKey) -> KeyedOptimizer:
-        """`loaded`, if it is of the same kind and for parameters of the same names; raises StatesError otherwise."""
-        describe = Optimizer.registry.describe
-        if not isinstance(loaded, KeyedOptimizer) or describe(type(loaded.model)) != describe(type(self.model)):
-            kind = loaded.kind if isinstance(loaded, KeyedOptimizer) else type(loaded).__name__
-            raise StatesError(f"the states are those of {kind}, this is {self.kind}")
-        if loaded._names != self._names:
-            raise StatesError(f"the states are for groups of {loaded._names}, not of {self._names}")
-        return loaded
+    def take_over(self, made: ByKey) -> None:
+        """Takes the options and counts of `made`. Raises StatesError where its groups are of other parameters."""
+        assert isinstance(made, KeyedOptimizer)
+        try:
+            self.groups = made.groups
+        except ArgumentError as error:
+            raise StatesError(str(error)) from error
+        self.rescale_grad = made.rescale_grad
+        self._states = self._rule_states()
+        self.set_counts(made.get_counts())
 
     def __repr__(self) -> str:
         return f"<{self.kind} of mxopt.experimental.optim, {len(self._names)} groups, num_update={self.num_update}>"
