@@ -12,6 +12,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.errors import ArrayError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.sparse.array import union
 
 Scalars = Sequence[float]
 
@@ -37,7 +38,7 @@ class StoredPart:
         if some and all(isinstance(x, RowSparse) for x in parts):
             wanted = to_host(weight.indices)
             for x in (tensor.grad, *stored):
-                wanted = _union(wanted, to_host(x.indices))
+                wanted = union(wanted, to_host(x.indices))
             for x in stored:
                 x.add_rows(wanted)
         else:
@@ -109,7 +110,3 @@ def check_once(tensors: Sequence[Tensor]) -> None:
         if isinstance(tensor.weight, RowSparse) and names.setdefault(id(tensor.weight), tensor.name) != tensor.name:
             other = names[id(tensor.weight)]
             raise ArrayError(f"{tensor.name}: its row-sparse weight is that of {other} too; update them in two calls")
-
-
-def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a if np.array_equal(a, b) else np.union1d(a, b)

@@ -88,7 +88,7 @@ class RowSparse:
         if self.places(indices) is not None:
             return
         before, data = to_host(self.indices), self.data
-        every = np.union1d(before, indices)
+        every = union(before, indices)
         library = library_of(data)
         with on_device_of(data):
             grown = library.zeros((len(every), *self.shape[1:]), data.dtype)
@@ -259,6 +259,16 @@ class RowSparse:
 
     def __repr__(self) -> str:
         return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {len(self.indices)} rows>"
+
+
+def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The row numbers of two ascending arrays, ascending. `np.union1d` takes ten times as long."""
+    if np.array_equal(a, b):
+        return a
+    both = np.concatenate([a, b])
+    both.sort(kind="stable")  # which merges what is ascending already
+    distinct: np.ndarray = both[np.concatenate([[True], both[1:] != both[:-1]])]
+    return distinct
 
 
 def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Any:
