@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import math
 import mmap
 import os
 import secrets
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,15 +54,11 @@ def write_document(
     the bytes of one array after the other, each in pieces of any size, in this machine's byte order."""
     header, found = _header(content)
 
-    def pieces(digest: Any) -> Iterator[Any]:
-        for part in (header, *(piece for array in found for piece in read(array))):
-            digest.update(part)
-            yield part
-
     def write(file: BinaryIO) -> None:
         digest = hashlib.sha256(struct.pack("<Q", len(header)))
         file.write(bytes(PREFIX.size))
-        for part in pieces(digest):
+        for part in itertools.chain([header], (piece for array in found for piece in read(array))):
+            digest.update(part)
             file.write(part)
         file.seek(0)
         file.write(PREFIX.pack(MAGIC, VERSION, len(header), digest.digest()))

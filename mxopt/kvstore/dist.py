@@ -19,8 +19,8 @@ from mxopt.kvstore import dist_states, rows, sockets, wire
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
-from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
-from mxopt.kvstore.follow import Followed, sendable
+from mxopt.kvstore.exchange import Item, Meta, compressed, fitting, gather, scatter
+from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.placement import needs_whole
@@ -99,7 +99,7 @@ class DistKVStore(KVStoreBase):
             self._worker.changes("init")
             if self.rank == 0:
                 self._init_servers(pairs, sparse, whole)
-            roots = {k: rest for k, *rest in self._worker.barrier(mine if self.rank == 0 else None)}
+            roots = {k: rest for k, *rest in self._of_rank_0(mine)}
             for name, array in pairs:
                 dtype, shape, whole = roots.get(name, [None, None, None])
                 if (dtype, shape) != (arrays.DTYPES[array.dtype], list(array.shape)):
@@ -108,6 +108,18 @@ class DistKVStore(KVStoreBase):
                         f" rank {self.rank} {array.dtype} of shape {list(array.shape)}"
                     )
                 self._held.add(self._held.meta(name, array, whole))
+
+    def _of_rank_0(self, mine: list[Any]) -> list[Any]:
+        """Rank 0's `mine`, told to all workers, in as many barriers as it takes: no message grows with the number of
+        keys."""
+        found: list[Any] = []
+        rest, more = mine, True
+        while more:
+            part = rest[: max(1, fitting(k for k, *_ in rest))]
+            rest = rest[len(part) :]
+            told, more = self._worker.barrier([part, bool(rest)] if self.rank == 0 else None)
+            found += told
+        return found
 
     def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], sparse: set[Key], whole: bool) -> None:
         call = Call()
@@ -236,7 +248,7 @@ class DistKVStore(KVStoreBase):
             config = self._config_for(item.server)
             message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
             sink = _sink(item, outs) if outs is not None else None
-            self._connections.send(item.server, message, call, sink, item.nbytes, priority if config is None else None)
+            self._connections.send(item.server, message, call, sink, item.nbytes, None if config else priority)
         if outs is None:
             self._worker.settled()
         else:
@@ -264,23 +276,22 @@ class DistKVStore(KVStoreBase):
         doesn't know it (`mxopt-server --import`).
         """
         with self._worker:
-            optimizer = by_key(optimizer)
-            config = sendable(optimizer)
+            followed = Followed(by_key(optimizer), self._connections)
             self._worker.changes("set_optimizer")
             self._events += 1
             call = Call()
             for server in range(self._servers):
-                self._connections.send(server, m.SetOptimizer(0, self._events, config), call)
+                followed.tell(server)
+                self._connections.send(server, m.SetOptimizer(0, self._events, followed.number), call)
             self._connections.wait(call, "set_optimizer")
-            version = 0 if self._followed is None else self._followed.version
-            self._followed = Followed(optimizer, config, self._connections.channels, version)
+            self._followed = followed
 
     @property
     def _optimizer(self) -> Optimizer | None:
         return None if self._followed is None else self._followed.optimizer
 
-    def _config_for(self, server: int) -> dict[str, Any] | None:
-        return None if self._followed is None else self._followed.config_for(self._connections.channels[server])
+    def _config_for(self, server: int) -> int:
+        return 0 if self._followed is None else self._followed.tell(server)
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
         """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mxopt.kvstore.placement import Layout
 from mxopt.kvstore.wire import PIECE, Key
 
 ALONE = 1 << 15  # bytes from which a key has a message of its own: joining it with others would cost a copy
+NAMES = 256 << 10  # bytes of keys in a message
 PLANS = 256  # plans kept; one for each list of keys that is used together
 
 
@@ -53,13 +54,17 @@ def plan(metas: Sequence[Meta]) -> list[Item]:
     """The messages that carry these keys, those to different servers in turn."""
     queues: dict[int, list[Item]] = {}
     batches: dict[tuple[int, np.dtype[Any]], Item] = {}
+    names: dict[tuple[int, np.dtype[Any]], int] = {}
     for meta in metas:
         stripes = meta.layout.stripes
         itemsize = meta.dtype.itemsize
         if len(stripes) == 1 and stripes[0].pieces == 1 and meta.size * itemsize < ALONE:
             server = stripes[0].server
             batch = batches.get((server, meta.dtype))
-            if batch is None or batch.nbytes + meta.size * itemsize > PIECE:
+            name = (server, meta.dtype)
+            names[name] = names.get(name, 0) + header_bytes(meta.key)
+            if batch is None or batch.nbytes + meta.size * itemsize > PIECE or names[name] > NAMES:
+                names[name] = header_bytes(meta.key)
                 batch = batches[server, meta.dtype] = Item(server, [], [], 0, 0, 0, 0)
                 queues.setdefault(server, []).append(batch)
             batch.keys.append(meta.key)
@@ -73,6 +78,22 @@ def plan(metas: Sequence[Meta]) -> list[Item]:
                 item = Item(stripe.server, [meta.key], [meta], piece, a, b, (b - a) * itemsize)
                 queues.setdefault(stripe.server, []).append(item)
     return list(_in_turn(list(queues.values())))
+
+
+def header_bytes(key: Key) -> int:
+    """The bytes that a key, with a few numbers, takes in a message's header, at most."""
+    return 64 + (4 * len(key) if isinstance(key, str) else 0)
+
+
+def fitting(keys: Iterable[Key]) -> int:
+    """How many of these keys, from the first on, one message may name."""
+    left, count = NAMES, 0
+    for key in keys:
+        left -= header_bytes(key)
+        if left < 0:
+            break
+        count += 1
+    return count
 
 
 def _in_turn(queues: list[list[Item]]) -> Iterator[Item]:

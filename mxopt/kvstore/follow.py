@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
 from mxopt.experimental.optim.keyed import KeyedOptimizer
-from mxopt.kvstore.session import Channel
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import LBSGD, Optimizer
 from mxopt.optimizer.config import ATTRIBUTES, optimizer_config
 
 
 class Followed:
-    """`optimizer` as the servers behind `channels` have just been given it, by `config`."""
+    """`optimizer` as servers are given it by `connections`. Configs are numbered on over all that a store follows.
 
-    def __init__(self, optimizer: Optimizer, config: dict[str, Any], channels: Sequence[Channel], version: int) -> None:
-        self.optimizer, self.config, self.version = optimizer, config, version
+    Raises StatesError where it can't be sent.
+    """
+
+    def __init__(self, optimizer: Optimizer, connections: Connections) -> None:
+        self.optimizer = optimizer
+        self.number = max(channel.config_sent for channel in connections.channels) + 1
+        self._connections = connections
+        config = sendable(optimizer)
+        self._document = wire.document_of(config)
         self.counts: dict[Key, int] = {}
         self.num_update = 0
         self._arguments = attrgetter(*(ATTRIBUTES.get(name, name) for name in config["arguments"]))
         self._seen = self._fingerprint()
-        for channel in channels:
-            channel.config_sent = version
 
     def look(self, keys: Iterable[Key]) -> None:
         """Notes whether hyper-parameters have changed. Called before every push of `keys`, so it must be quick.
@@ -35,16 +42,21 @@ class Followed:
                 self.optimizer.check_index(key)
         now = self._fingerprint()
         if now != self._seen:
-            self.config = sendable(self.optimizer)
-            self.version += 1
+            self._document = wire.document_of(sendable(self.optimizer))
+            self.number += 1
             self._seen = now
 
-    def config_for(self, channel: Channel) -> dict[str, Any] | None:
-        """The optimizer's config, if the server doesn't know it yet; from now on it does."""
-        if channel.config_sent == self.version:
-            return None
-        channel.config_sent = self.version
-        return self.config
+    def tell(self, server: int) -> int:
+        """Sends a server the optimizer's config, if it doesn't know it yet; returns its number then, else 0."""
+        channel = self._connections.channels[server]
+        if channel.config_sent == self.number:
+            return 0
+        for offset in range(0, len(self._document), wire.CHUNK):
+            part = self._document[offset : offset + wire.CHUNK]
+            message = m.Config(0, self.number, offset, len(self._document), [part])
+            self._connections.send(server, message, nbytes=len(part))
+        channel.config_sent = self.number
+        return self.number
 
     def restore(self, counts: dict[Key, int]) -> None:
         """Counts on from the saved numbers of updates, and takes the optimizer as it is now for known."""

@@ -177,11 +177,12 @@ class Hello(Message, tag=20):
 
 
 class Ready(Message, tag=21):
-    """The answer to Hello: the next sequence number the server expects."""
+    """The answer to Hello: the next sequence number the server expects, and whose pushes the worker waits for."""
 
     rank: Whole
     incarnation: Text
     expects: Whole
+    lacks: Text = ""
 
 
 class Init(Framed, tag=22):
@@ -208,8 +209,6 @@ class Done(Message, tag=23):
 class Push(Framed, tag=24):
     """Gradients: of several keys, one after the other in the frame, or of one piece of one key."""
 
-    FREE: ClassVar[str] = "config"
-
     seq: Whole
     answer: bool  # send the values when the round is complete
     keys: Keys
@@ -217,7 +216,7 @@ class Push(Framed, tag=24):
     codec: Whole  # 0 raw, 1 two bits, 2 one bit; see compression.py
     threshold: Float
     update: Whole  # the worker's count of updates, 0 where others count too
-    config: Map | None  # the optimizer, where it has changed since the worker's last push to this server
+    config: Whole  # the number of the Config that holds from here on, 0 where the last does
     data: Data = []
     read: Whole = 0
 
@@ -243,14 +242,13 @@ class PushRows(Framed, tag=27):
     push comes in several, which bring `total` rows: these after `offset` others."""
 
     FRAMES: ClassVar[int] = 2
-    FREE: ClassVar[str] = "config"
 
     seq: Whole
     key: Key
     offset: Whole
     total: Whole
     update: Whole
-    config: Map | None
+    config: Whole
     data: Data = []
     read: Whole = 0
 
@@ -265,13 +263,12 @@ class PullRows(Framed, tag=28):
 
 
 class SetOptimizer(Message, tag=29):
-    """The optimizer to update with; `event` counts a worker's calls, and the first of each number counts."""
-
-    FREE: ClassVar[str] = "config"
+    """The optimizer to update with, by the number of its Config, 0 for none; `event` counts a worker's calls, and the
+    first of each number counts."""
 
     seq: Whole
     event: Whole
-    config: Map | None
+    config: Whole
     read: Whole = 0
 
 
@@ -298,6 +295,18 @@ class StoreStates(Framed, tag=32):
     seq: Whole
     event: Whole
     key: Key
+    offset: Whole
+    total: Whole
+    data: Data = []
+    read: Whole = 0
+
+
+class Config(Framed, tag=33):
+    """Part of an optimizer's config, which is `total` bytes of MessagePack. `number` counts those of a worker; a server
+    keeps the last."""
+
+    seq: Whole
+    number: Whole
     offset: Whole
     total: Whole
     data: Data = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from mxopt.kvstore.placement import Stripe
 from mxopt.kvstore.session import Call
 from mxopt.sparse import RowSparse
 
-BYTES = 4 << 20  # of rows in one message
+BYTES = 4 << 20  # of rows, or of their numbers, in one message
 
 
 def push(
@@ -23,14 +22,14 @@ def push(
     meta: Meta,
     value: RowSparse,
     update: int,
-    config_for: Callable[[int], dict[str, Any] | None],
+    config_for: Callable[[int], int],
     call: Call | None,
 ) -> None:
     """Sends the rows of `value` to the servers that hold them; servers without any hear of the push too."""
     for stripe, first, last, offset, total in _runs(meta, value.indices):
         ids = value.indices[first:last] - stripe.start
         data = np.array(value.data[first:last])
-        config = config_for(stripe.server) if last - first + offset == total else None
+        config = config_for(stripe.server) if last - first + offset == total else 0
         message = m.PushRows(0, meta.key, offset, total, update, config, [wire.bytes_of(ids), wire.bytes_of(data)])
         connections.send(stripe.server, message, call, None, data.nbytes)
 
@@ -55,7 +54,7 @@ def pull(connections: Connections, meta: Meta, ids: np.ndarray) -> np.ndarray:
 
 def _runs(meta: Meta, ids: np.ndarray) -> Iterator[tuple[Stripe, int, int, int, int]]:
     """(stripe, first, last, rows of the stripe before them, rows of the stripe) of the messages with rows `ids`."""
-    step = max(1, BYTES // max(1, meta.layout.unit * meta.dtype.itemsize))
+    step = max(1, BYTES // max(8, meta.layout.unit * meta.dtype.itemsize))
     for stripe in meta.layout.stripes:
         a, b = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))
         for first in range(a, max(b, a + 1), step):

@@ -72,6 +72,7 @@ class Channel:
         self.outstanding = 0  # bytes of what is pending
         self.read = 0  # bytes of the answers that have come
         self.incarnation = ""  # of the server; "" before the handshake
+        self.lacks = ""  # whose pushes the server waits for, as it said last
         self.heard = now
         self.asked = -RETRY
         self.greeted = False  # whether a Hello is without its Ready
@@ -250,7 +251,7 @@ class Session:
         if channel.incarnation and ready.incarnation != channel.incarnation:
             log.warning("%s was started again", channel)
         first = not channel.incarnation
-        channel.incarnation = ready.incarnation
+        channel.incarnation, channel.lacks = ready.incarnation, ready.lacks
         if ready.expects > channel.next:
             raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
         asked, channel.greeted = channel.greeted, False
@@ -280,4 +281,4 @@ def _describe(channel: Channel) -> str:
     keys = getattr(message, "keys", None) or [k for k in (getattr(message, "key", None),) if k is not None]
     name = f" of key {keys[0]!r}" if keys else ""
     more = f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else ""
-    return f"{type(message).__name__}{name}{more}"
+    return f"{type(message).__name__}{name}{more}" + (f", where {channel.lacks}" if channel.lacks else "")

@@ -6,6 +6,7 @@ import ctypes
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
@@ -15,10 +16,11 @@ from mxopt.errors import ProtocolError
 VERSION = 2
 PIECE = 1 << 20  # bytes of one piece of a large array
 MAX_HEADER = 1 << 20
-MAX_FRAME = 64 << 20
+MAX_FRAME = 4 << 20
 MAX_TEXT = 4096
 MAX_DEPTH = 16  # of lists and maps within each other, in fields that may hold anything
 WINDOW = 8 << 20  # bytes of these and their answers, not counting the last
+MAX_CONFIG = 64 << 20  # bytes of an optimizer's config
 CHUNK = 4 << 20  # bytes of a document in one message
 REQUESTS = 2048  # requests of a worker to one server that are without an answer
 SMALL = 1 << 15  # bytes below which copying an array is cheaper than a frame of its own
@@ -101,6 +103,21 @@ def bytes_of(array: np.ndarray) -> memoryview:
     """A C-contiguous array's memory as a frame."""
     flat: Any = array.reshape(-1).view(np.uint8)
     return memoryview(flat)
+
+
+def document_of(plain: dict[str, Any]) -> bytes:
+    """Plain values as bytes, for a message that takes them in parts."""
+    return msgspec.msgpack.encode(plain)
+
+
+def plain_of(document: Frame) -> dict[str, Any]:
+    """The plain values that bytes stand for. Raises ProtocolError where they are none."""
+    try:
+        found = msgspec.msgpack.decode(buffer_of(document), type=Map)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ProtocolError(f"these are no plain values: {error}") from None
+    check_plain(found)
+    return found
 
 
 def tune_memory() -> None:

@@ -56,7 +56,7 @@ class Answers:
         if not isinstance(error, MXOptError):
             log.error("a message failed", exc_info=error)
             error = KVStoreError(f"{type(error).__name__}: {error}")
-        log.warning("refused a request of %s: %s", f"worker {session.rank}" if session else "a stranger", error)
+        log.warning("refused a request of %s: %s", f"worker {session.rank}" if session else "a stranger", str(error))
         text = str(error) if str(error).startswith("server") else f"server {self.rank}: {error}"
         key = key if type(key) in (int, str) else None
         refused = m.Refused(seq, type(error).__name__, text[: wire.MAX_TEXT], key)

@@ -84,8 +84,8 @@ class Rounds:
         """How many pushes of a worker wait for others."""
         return 0
 
-    def missing(self) -> list[int]:
-        """The workers that the open round waits for; none where no round is open."""
+    def lacking(self, rank: int) -> list[int]:
+        """The workers whose pushes a worker waits for."""
         return []
 
     def lost(self, rank: int) -> int | None:
@@ -110,6 +110,10 @@ class Ssp(Rounds):
     def may_hear(self, rank: int) -> bool:
         others = [n for r, n in enumerate(self.counts) if r not in self.members.ended]
         return self.counts[rank] - min(others, default=0) <= self.members.staleness
+
+    def lacking(self, rank: int) -> list[int]:
+        least, ended = self.counts[rank] - self.members.staleness, self.members.ended
+        return [other for other, count in enumerate(self.counts) if count < least and other not in ended]
 
 
 class Sync(Rounds):
@@ -141,8 +145,8 @@ class Sync(Rounds):
     def depth(self, rank: int) -> int:
         return len(self.queues[rank])
 
-    def missing(self) -> list[int]:
-        return [rank for rank, queue in enumerate(self.queues) if not queue] if self.have else []
+    def lacking(self, rank: int) -> list[int]:
+        return [other for other, queue in enumerate(self.queues) if not queue] if self.queues[rank] else []
 
     def lost(self, rank: int) -> int | None:
         return next((r for r in sorted(self.members.ended) if r != rank and not self.queues[r]), None)

@@ -254,6 +254,10 @@ class Scheduler:
         if self.state == "failed":
             self._refuse(route, "JobFailedError", self.text)
             return
+        coming = max(self.passed, default=0) + 1
+        if number != coming:  # what is kept for barriers is bounded: there is one at a time
+            self._refuse(route, "ProtocolError", f"barrier {number} came, the workers' next is number {coming}")
+            return
         ended = self._ended()
         if ended:
             self._refuse(route, "JobFailedError", f"worker {ended[0]} has ended, and can't come to barrier {number}")

@@ -137,7 +137,7 @@ class Server:
         self.answers.send(route, self._ready(session))
 
     def _ready(self, session: Session) -> m.Ready:
-        return m.Ready(self.rank, self.incarnation, session.expects)
+        return m.Ready(self.rank, self.incarnation, session.expects, self._values.lacks(session))
 
     def _again(self, session: Session, message: Any) -> None:
         """A request that was taken before: it is answered again, and not applied again."""

@@ -23,11 +23,21 @@ class StateRequests:
     def __init__(self, values: Values, served: Served, answers: Answers) -> None:
         self.values, self.served, self.answers = values, served, answers
         self.handlers: dict[type, Callable[[Session, Any], None]] = {
-            m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states, m.StoreStates: self.store_states,
+            m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
+            m.StoreStates: self.store_states,
         }  # fmt: skip
 
+    def config(self, session: Session, part: m.Config) -> None:
+        if part.total > wire.MAX_CONFIG:
+            raise ProtocolError(f"an optimizer's config of {part.total} bytes, {wire.MAX_CONFIG} at most")
+        what = ["config", part.number]
+        frames = session.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
+        if frames is not None:
+            session.config = (part.number, wire.plain_of(frames[0]))
+        self.answers.done(session, part.seq)
+
     def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
-        self.served.set_optimizer(request.event, request.config)
+        self.served.set_optimizer(request.event, session.config_of(request.config))
         self.answers.done(session, request.seq)
 
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:

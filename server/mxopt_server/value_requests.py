@@ -86,6 +86,7 @@ class ValueRequests:
                 raise lost
         if self.served.updater is None and self.members.kind.apart:
             raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
+        config = session.config_of(push.config) if push.config else None
         request = None
         if answer:
             request = self.answers.request(session, push.seq, parts, value.nbytes, self._values)
@@ -94,7 +95,7 @@ class ValueRequests:
             request = self.answers.request(session, push.seq, parts, nbytes, self.answers.done_with)
         else:
             self.answers.done(session, push.seq)
-        contribution = Contribution(rank, value, push.config, push.update, request)
+        contribution = Contribution(rank, value, config, push.update, request)
         for group, due in self.values.push(keys, parts, contribution):
             if due:
                 self._update(group, due)
@@ -154,7 +155,7 @@ class ValueRequests:
             rows = np.ascontiguousarray(entry.rows()[ids])
             self.answers.data(session, m.Values(request.seq, [wire.bytes_of(rows)]))
 
-        nbytes = ids.nbytes + len(ids) * entry.rows().shape[1] * entry.weight.itemsize
+        nbytes = len(ids) * entry.rows().shape[1] * entry.weight.itemsize
         self._wait(session, pull.seq, entry.parts, nbytes, answer)
 
     def _wait(
@@ -182,6 +183,17 @@ class ValueRequests:
             # round of it is complete without this worker's next push.
             data = parts[0].frame
         self.answers.data(self.answers.sessions[request.rank], m.Values(request.seq, [data]))
+
+    def lacks(self, session: Session) -> str:
+        """Whose pushes a worker waits for, of the first key that some lack; "" where it waits for nobody's."""
+        for request in session.waiting.values():
+            for part in request.parts:
+                others = part.group.rounds.lacking(session.rank) if part.group is not None else []
+                if others:
+                    count = part.group.rounds.counts[others[0]] + 1
+                    ranks = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+                    return f"key {part.entry.key!r} lacks push number {count} of worker {ranks}"
+        return ""
 
     def lost(self, rank: int, parts: list[Part], pushing: bool = False) -> Exception | None:
         """Why a worker would wait in vain for pushes of others that have ended; None where it wouldn't."""

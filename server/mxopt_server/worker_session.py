@@ -33,7 +33,7 @@ class Session:
     expects : the next number; those before it have been taken
     waiting : the requests that are to be answered later
     refused : the refusals that the worker may not have heard of
-    configs : the optimizers' configs that it has sent, by number
+    config : the last config of an optimizer that it has sent, and its number
     half : what is coming in; one thing at a time
     document : the states that it is fetching, and their key
     """
@@ -43,7 +43,7 @@ class Session:
         self.expects = 1
         self.waiting: dict[int, Request] = {}
         self.refused: dict[int, m.Refused] = {}
-        self.configs: dict[int, dict[str, Any]] = {}
+        self.config: tuple[int, dict[str, Any]] | None = None
         self.half: Half | None = None
         self.document: tuple[Key, bytes] | None = None
         self.requests = 0
@@ -113,6 +113,14 @@ class Session:
         self.half = half
         return None
 
+    def config_of(self, number: int) -> dict[str, Any] | None:
+        """The config of that number, which must be the last; None for 0."""
+        if number == 0:
+            return None
+        if self.config is None or self.config[0] != number:
+            raise ProtocolError(f"the optimizer's config number {number} hasn't come, or another has since")
+        return self.config[1]
+
     # For a snapshot.
 
     def record(self) -> dict[str, Any]:
@@ -123,7 +131,7 @@ class Session:
         return {
             "rank": self.rank, "incarnation": self.incarnation, "expects": self.expects, "half": half,
             "refused": [[r.seq, r.code, r.text, r.key] for r in self.refused.values()],
-            "configs": list(self.configs.items()),
+            "config": self.config,
         }  # fmt: skip
 
     @classmethod
@@ -132,7 +140,7 @@ class Session:
         made = cls(saved["rank"], saved["incarnation"])
         made.expects = saved["expects"]
         made.refused = {refused[0]: m.Refused(*refused) for refused in saved["refused"]}
-        made.configs = dict(saved["configs"])
+        made.config = saved["config"]
         if saved["half"] is not None:
             what, total, size, buffers = saved["half"]
             made.half = Half(what, total, size, [bytearray(buffer) for buffer in buffers])

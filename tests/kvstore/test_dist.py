@@ -90,3 +90,8 @@ def test_dcasgd_compensates_with_the_weight_of_each_workers_own_last_update(size
         for found in job.run("asynchronous.delay_compensated", {"size": size, "turns": [0, 0, 1, 0, 1, 1, 0]}):
             assert found["differ"] == []
             assert found["shared"] > 0.01  # one previous weight for all gives something else
+
+
+def test_many_thousand_named_parameters_are_one_job_like_any_other():
+    with Job(1, 2) as job:  # the optimizer's config has more than 1 MiB
+        assert job.run("many.named", {"count": 20_000}) == [[[-0.5, -0.5], [-1.5, -1.5]]]

@@ -56,7 +56,7 @@ def test_messages_of_a_key_keep_their_order(seed):
 
 
 def push(key: str, piece: int = 0) -> m.Push:
-    return m.Push(0, False, [key], piece, 0, 0.0, 0, None, [PIECE])
+    return m.Push(0, False, [key], piece, 0, 0.0, 0, 0, [PIECE])
 
 
 def test_a_full_connection_sends_by_priority():

@@ -13,7 +13,7 @@ from mxopt.kvstore.session import RETRY
 
 
 def push(answer: bool = False) -> m.Push:
-    return m.Push(0, answer, ["w"], 0, 0, 0.0, 0, None, [wire.bytes_of(np.zeros(2, np.float32))])
+    return m.Push(0, answer, ["w"], 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
 
 
 def test_what_lies_behind_a_gap_is_sent_again_once_however_many_ready_it_sets_off():
@@ -91,7 +91,7 @@ def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions():
 def test_what_a_call_has_given_up_is_sent_again_as_it_was():
     worker = Peer()
     array = np.ones(2, np.float32)
-    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0.0, 0, None, [wire.bytes_of(array)]))
+    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0.0, 0, 0, [wire.bytes_of(array)]))
     first = worker.posted()
     worker.session.forget(call)
     array[:] = 7
@@ -104,3 +104,10 @@ def test_a_server_that_knows_requests_which_were_never_sent_is_none_of_this_work
     worker.send(push())
     with pytest.raises(JobFailedError, match="never sent"):
         worker.ready(3)
+
+
+def test_the_error_of_a_deadline_names_whose_push_is_missing():
+    worker = Peer()
+    worker.send(m.Pull(0, ["w"], 0))
+    worker.answer(m.Ready(0, "server", 2, "key 'w' lacks push number 3 of worker 1"))
+    assert "Pull of key 'w', where key 'w' lacks push number 3 of worker 1" in worker.session.silent()

@@ -76,11 +76,16 @@ def init(seq: int, key: object = "w") -> m.Init:
 
 def push(seq: int, answer: bool = True, value: float = 1, keys: tuple[object, ...] = ("w",)) -> m.Push:
     data = np.full(2 * len(keys), value, np.float32).tobytes()
-    return m.Push(seq, answer, list(keys), 0, 0, 0.0, 0, None, [data])
+    return m.Push(seq, answer, list(keys), 0, 0, 0.0, 0, 0, [data])
+
+
+def config(seq: int, number: int, what: mxopt.Optimizer | dict[str, object]) -> m.Config:
+    document = wire.document_of(what if isinstance(what, dict) else optimizer_config(what))
+    return m.Config(seq, number, 0, len(document), [document])
 
 
 def with_sgd(peer: Peer) -> Peer:
-    config = optimizer_config(mxopt.create("sgd", learning_rate=1.0))
-    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, config)), m.Done)
+    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
+    peer.server.served.install(optimizer_config(mxopt.create("sgd", learning_rate=1.0)))
     assert isinstance(peer.ask(0, init(2)), m.Done)
     return peer

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from peer import Peer
+from peer import Peer, config
 from table import ROWS
 
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import placement
-from mxopt.optimizer.config import optimizer_config
 
 UNITS = 5
 
@@ -22,7 +21,7 @@ class Script:
         rng = np.random.default_rng(7)
         values = rng.normal(size=(UNITS, 2)).astype(np.float32)
         pieces = [values[:2], values[2:4], values[4:]] if form != "one piece" else [values]
-        self.messages: list[tuple[int, object]] = [(0, m.SetOptimizer(0, 1, optimizer_config(row.make())))]
+        self.messages: list[tuple[int, object]] = [(0, config(0, 1, row.make())), (0, m.SetOptimizer(0, 1, 1))]
         for piece, part in enumerate(pieces):
             self.messages.append((0, m.Init(0, "w", "float32", [UNITS, 2], [UNITS, 2], 0, piece, [part.tobytes()])))
         for _ in range(3):
@@ -33,7 +32,7 @@ class Script:
                     continue
                 for piece in range(len(pieces)):
                     part = grad[2 * piece : 2 * piece + 2] if len(pieces) > 1 else grad
-                    self.messages.append((rank, m.Push(0, False, ["w"], piece, 0, 0.0, 0, None, [part.tobytes()])))
+                    self.messages.append((rank, m.Push(0, False, ["w"], piece, 0, 0.0, 0, 0, [part.tobytes()])))
             if mode == "async":
                 for rank in (1, 0):  # each has seen another weight
                     self.messages.append((rank, m.Pull(0, ["w"], 0)))
@@ -42,7 +41,7 @@ class Script:
     def _rows(grad: np.ndarray, numbers: list[int]) -> list[m.PushRows]:
         frames = [np.array(numbers, np.int64), grad[numbers]]
         first, last = ([f[:2].tobytes() for f in frames], [f[2:].tobytes() for f in frames])
-        return [m.PushRows(0, "w", 0, 3, 0, None, first), m.PushRows(0, "w", 2, 3, 0, None, last)]
+        return [m.PushRows(0, "w", 0, 3, 0, 0, first), m.PushRows(0, "w", 2, 3, 0, 0, last)]
 
     def run(self, restart_after: int | None, folder: object) -> list[float]:
         """The weights at the end; `restart_after` so many messages the server is started again."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
+
+import msgspec
 import numpy as np
 import pytest
 from mxopt_server.scheduler import Scheduler
-from peer import ONES, Peer, init, push, with_sgd
+from peer import ONES, Peer, config, init, push, with_sgd
 
 import mxopt
 from mxopt.document import dump_document, load_document
@@ -73,16 +77,19 @@ def test_a_hello_that_does_not_fit_is_refused(changes, text):
     ("message", "text"),
     [
         (push(3, keys=("x",)), "'x' has not been initialised"),
-        (m.Push(3, True, ["w"], 0, 0, 0.0, 0, None, [b"123"]), "3 came"),
-        (m.Push(3, True, ["w"], 7, 0, 0.0, 0, None, [ONES]), "no piece 7"),
-        (m.Push(3, True, ["w"], 0, 9, 0.0, 0, None, [ONES]), "no codec 9"),
+        (m.Push(3, True, ["w"], 0, 0, 0.0, 0, 0, [b"123"]), "3 came"),
+        (m.Push(3, True, ["w"], 7, 0, 0.0, 0, 0, [ONES]), "no piece 7"),
+        (m.Push(3, True, ["w"], 0, 9, 0.0, 0, 0, [ONES]), "no codec 9"),
         (push(3, keys=("w", "w")), "twice"),
         (m.Init(3, "w", "float32", [3], [3], 0, 0, [ONES]), "'w' is initialised"),
         (m.Init(3, "v", "float32", [1 << 60], [1 << 60], 0, 0, [ONES]), "8 came"),
-        (m.PushRows(3, "w", 0, 1, 0, None, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
+        (m.PushRows(3, "w", 0, 1, 0, 0, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
         (m.PullRows(3, "w", [np.array([-1]).tobytes()]), "row ids"),
         (m.StoreStates(3, 1, "w", 5, 9, [b"x"]), "what comes after 5 of 9 came, 0 are here"),
-        (m.SetOptimizer(3, 2, {"name": "nonsense"}), "can't be made"),
+        (m.SetOptimizer(3, 2, 7), "config number 7 hasn't come"),
+        (m.Push(3, True, ["w"], 0, 0, 0.0, 0, 7, [ONES]), "config number 7 hasn't come"),
+        (m.Config(3, 1, 0, wire.MAX_CONFIG + 1, [b"x"]), "at most"),
+        (m.Config(3, 1, 0, 1, [b"x"]), "no plain values"),
     ],
 )  # fmt: skip
 def test_a_bad_request_is_refused_by_name_and_the_server_goes_on(message, text):
@@ -136,12 +143,30 @@ def test_a_snapshot_has_who_was_replaced(tmp_path):
     assert "replaced" in peer.hello(0).text
 
 
+def test_a_worker_that_waits_long_hears_whose_push_of_which_key_is_missing():
+    peer = with_sgd(Peer(3))
+    peer.ask(0, init(3, "v"))
+    for seq in (4, 6):
+        peer.ask(0, push(seq, False, keys=("v",)))
+        peer.ask(0, push(seq + 1, False))
+    for seq in (1, 2):
+        peer.ask(2, push(seq, False))
+    peer.ask(1, push(1, False))
+    assert peer.ask(0, m.Pull(8, ["v", "w"], 0)) is None
+    assert peer.hello(0).lacks == "key 'v' lacks push number 1 of worker 1, 2"
+    assert peer.hello(1).lacks == ""
+    peer = with_sgd(Peer(2, "ssp"))
+    for seq in (3, 4):
+        peer.ask(0, push(seq))
+    assert peer.hello(0).lacks == "key 'w' lacks push number 1 of worker 1"
+
+
 # Rows and states that come in several messages.
 
 
 def rows(seq: int, offset: int, total: int, numbers: list[int], key: str = "e") -> m.PushRows:
     data = np.ones((len(numbers), 1), np.float32).tobytes()
-    return m.PushRows(seq, key, offset, total, 0, None, [np.array(numbers, np.int64).tobytes(), data])
+    return m.PushRows(seq, key, offset, total, 0, 0, [np.array(numbers, np.int64).tobytes(), data])
 
 
 def with_rows(workers: int = 1, keys: str = "e") -> Peer:
@@ -156,7 +181,8 @@ def with_rows(workers: int = 1, keys: str = "e") -> Peer:
 def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse, tmp_path):
     """As in MXNet; a dense key is updated in all rows, and one that no gradient ever named becomes 0."""
     peer, half = Peer(), np.full((4, 1), 0.5, np.float32)
-    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, optimizer_config(mxopt.create("ftrl")))), m.Done)
+    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
+    peer.server.served.install(optimizer_config(mxopt.create("ftrl")))
     about = "float32", [4, 1], [4, 1], 0, 0
     assert isinstance(peer.ask(0, m.Init(2, "e", *about, [half.tobytes()], row_sparse=sparse)), m.Done)
     for seq in (3, 4):
@@ -214,12 +240,14 @@ def test_states_that_came_in_part_never_become_another_keys(tmp_path):
 
 def test_a_refusal_that_got_lost_is_given_again(tmp_path):
     peer = with_sgd(Peer(mode="async"))
-    bad = m.Push(3, True, ["w"], 0, 0, 0.0, 0, None, [b"123"])
+    bad = m.Push(3, True, ["w"], 0, 0, 0.0, 0, 0, [b"123"])
     refused = peer.ask(0, bad)
-    optimizer = peer.ask(0, m.SetOptimizer(4, 2, {"name": "nonsense"}))
-    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(4, 2, {"name": "nonsense"}))] == [refused, optimizer]
+    assert isinstance(peer.ask(0, config(4, 1, {"name": "nonsense"})), m.Done)
+    optimizer = peer.ask(0, m.SetOptimizer(5, 2, 1))
+    assert "can't be made" in optimizer.text
+    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(5, 2, 1))] == [refused, optimizer]
     peer.restart(tmp_path)
-    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(4, 2, {"name": "nonsense"}))] == [refused, optimizer]
+    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(5, 2, 1))] == [refused, optimizer]
 
 
 def test_refusals_are_kept_for_as_many_requests_as_can_be_without_an_answer():
@@ -231,21 +259,49 @@ def test_refusals_are_kept_for_as_many_requests_as_can_be_without_an_answer():
 
 def test_an_optimizer_that_was_refused_is_refused_to_every_worker():
     peer = Peer(2)
-    first, second = (peer.ask(rank, m.SetOptimizer(1, 1, {"name": "nonsense"})) for rank in (0, 1))
+    for rank in (0, 1):
+        peer.ask(rank, config(1, 1, {"name": "nonsense"}))
+    first, second = (peer.ask(rank, m.SetOptimizer(2, 1, 1)) for rank in (0, 1))
     assert first.text == second.text
-    assert isinstance(peer.ask(0, m.SetOptimizer(2, 2, None)), m.Done)
+    assert isinstance(peer.ask(0, m.SetOptimizer(3, 2, 0)), m.Done)
 
 
 def test_an_optimizer_is_never_left_out():
     peer = with_sgd(Peer(2))
-    assert "number 1 is the last" in peer.ask(1, m.SetOptimizer(1, 2**63 - 1, None)).text
-    assert isinstance(peer.ask(1, m.SetOptimizer(2, 2, None)), m.Done)
+    assert "number 1 is the last" in peer.ask(1, m.SetOptimizer(1, 2**63 - 1, 0)).text
+    assert isinstance(peer.ask(1, m.SetOptimizer(2, 2, 0)), m.Done)
     assert peer.server.served.updater is None
 
 
 def test_a_config_with_an_unknown_entry_is_refused():
-    config = optimizer_config(mxopt.create("sgd"))
-    assert "no entry 'note'" in Peer().ask(0, m.SetOptimizer(1, 1, {**config, "note": 1})).text
+    peer = Peer()
+    peer.ask(0, config(1, 1, {**optimizer_config(mxopt.create("sgd")), "note": 1}))
+    assert "no entry 'note'" in peer.ask(0, m.SetOptimizer(2, 1, 1)).text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (msgspec.msgpack.Ext(5, b""), "type Ext"),
+        (datetime.datetime.now(datetime.timezone.utc), "type datetime"),
+        (functools.reduce(lambda x, _: [x], range(20), 1), "more than 16"),
+    ],
+)
+def test_a_config_of_other_than_plain_values_is_refused(value, text):
+    assert text in Peer().ask(0, config(1, 1, {"arguments": value})).text
+
+
+def test_a_config_of_many_parameters_comes_in_parts_and_is_in_the_snapshot(tmp_path):
+    peer = Peer()
+    names = {k: f"layer{k}_weight" for k in range(30_000)}
+    document = config(1, 1, mxopt.create("sgd", learning_rate=1.0, param_idx2name=names)).data[0]
+    cut = len(document) // 2
+    assert isinstance(peer.ask(0, m.Config(1, 1, 0, len(document), [document[:cut]])), m.Done)
+    peer.restart(tmp_path)
+    assert isinstance(peer.ask(0, m.Config(2, 1, cut, len(document), [document[cut:]])), m.Done)
+    peer.restart(tmp_path)
+    assert isinstance(peer.ask(0, m.SetOptimizer(3, 1, 1)), m.Done)
+    assert peer.server.served.updater.optimizer.idx2name == names
 
 
 def test_an_init_of_no_piece_leaves_nothing():

@@ -42,7 +42,8 @@ class Held(Moment):
 def peer_with(row: Row, mode: str) -> Peer:
     """A server with a value of several pieces and one of one piece, both updated once by each of two workers."""
     peer = Peer(2, mode)
-    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, optimizer_config(row.make()))), m.Done)
+    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
+    peer.server.served.install(optimizer_config(row.make()))
     for piece in range(5):
         value = np.full(2 if piece < 4 else 1, piece, np.float32).tobytes()
         assert isinstance(peer.ask(0, m.Init(2 + piece, "w", "float32", [UNITS], [UNITS], 0, piece, [value])), m.Done)
@@ -54,7 +55,7 @@ def push_all(peer: Peer, first: tuple[int, int], value: float) -> None:
     for rank in (0, 1):
         for k, (key, piece) in enumerate([*(("w", p) for p in range(5)), ("v", 0)]):
             data = np.full(2 if key == "w" and piece < 4 else 1, value, np.float32).tobytes()
-            answer = peer.ask(rank, m.Push(first[rank] + k, False, [key], piece, 0, 0.0, 0, None, [data]))
+            answer = peer.ask(rank, m.Push(first[rank] + k, False, [key], piece, 0, 0.0, 0, 0, [data]))
             assert isinstance(answer, m.Done)
 
 

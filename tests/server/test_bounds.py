@@ -1,0 +1,119 @@
+"""What a member can make a server or the scheduler keep: bounded in bytes, whatever it sends, and never reads."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from mxopt_server.scheduler import Scheduler
+from peer import Peer, with_sgd
+
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+
+MIB = 1 << 20
+CEILING = 48 * MIB  # above what the server holds anyway
+PIECE = bytes(wire.PIECE)
+
+
+@pytest.fixture
+def grown() -> Iterator[object]:
+    """The peak of what was allocated since the test began."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+def with_pieces(count: int, workers: int = 1, mode: str = "sync") -> Peer:
+    """A server with a key of so many pieces; the next request of worker 0 is number 3 + `count`."""
+    peer, size = with_sgd(Peer(workers, mode)), count * (wire.PIECE // 4)
+    for piece in range(count):
+        assert isinstance(peer.ask(0, m.Init(3 + piece, "big", "float32", [size], [size], 0, piece, [PIECE])), m.Done)
+    return peer
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_answers_that_are_never_read(mode):
+    peer = with_pieces(2, mode=mode)
+    sent = 0
+    for seq in range(5, 1205):
+        answer = peer.ask(0, m.Pull(seq, ["big"], seq % 2))
+        sent += len(answer.data[0]) if isinstance(answer, m.Values) else 0
+    assert sent <= 2 * wire.WINDOW + wire.PIECE
+    # A worker that has read them, and asks again, is served.
+    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, "i0", 1, mode, 1, 5, sent))
+    assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, sent)), m.Values)
+
+
+def test_a_worker_that_reads_is_never_held_up():
+    peer, read = with_pieces(2), 0
+    for seq in range(5, 205):
+        read += len(peer.ask(0, m.Pull(seq, ["big"], seq % 2, read)).data[0])
+    assert read == 200 * wire.PIECE
+
+
+def test_pushes_for_rounds_that_others_never_join(grown):
+    peer = with_pieces(2, workers=2)
+    for seq in range(5, 605):
+        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0.0, 0, 0, [PIECE]))
+    assert grown() < CEILING
+
+
+def test_rows_without_an_end(grown):
+    peer, rows = with_pieces(4), np.arange(0, 1000)
+    peer.ask(0, m.Init(7, "e", "float32", [2000, 64], [2000, 64], 0, 0, [bytes(2000 * 256)]))
+    data = [rows.astype(np.int64).tobytes(), bytes(len(rows) * 256)]
+    refused = 0
+    for seq in range(8, 608):
+        answer = peer.ask(0, m.PushRows(seq, "e", 1000 * (seq - 8), 1 << 40, 0, 0, data))
+        refused += isinstance(answer, m.Refused)
+    assert refused == 600
+    assert grown() < CEILING
+
+
+def test_states_without_an_end(grown):
+    peer = with_sgd(Peer())
+    for k in range(200):
+        answer = peer.ask(0, m.StoreStates(3 + k, 1, "w", k * wire.CHUNK, 1 << 40, [bytes(wire.CHUNK)]))
+        assert isinstance(answer, m.Refused)
+    assert grown() < CEILING
+
+
+def test_a_config_without_an_end(grown):
+    peer = with_sgd(Peer())
+    for k in range(200):
+        peer.ask(0, m.Config(3 + k, 1, k * wire.CHUNK, wire.MAX_CONFIG, [bytes(wire.CHUNK)]))
+    assert grown() < wire.MAX_CONFIG + CEILING
+
+
+def test_first_values_take_memory_only_as_they_come(grown):
+    peer = with_sgd(Peer())
+    for k, size in enumerate((1 << 20, 1 << 22, 1 << 40)):
+        answer = peer.ask(0, m.Init(3 + k, f"bomb{k}", "float32", [size], [size], 0, 0, [bytes(4)]))
+        assert isinstance(answer, m.Refused)
+    assert isinstance(peer.ask(0, m.Init(6, "large", "float32", [1 << 28], [1 << 28], 0, 0, [PIECE])), m.Done)
+    assert len(peer.server.values.entries["large"].parts) == 1
+    entry = peer.server.values.entries["large"]
+    assert grown() - entry.weight.nbytes < CEILING  # of the array, pages that nobody has written don't exist
+
+
+def test_barriers_of_one_worker_at_the_scheduler(grown):
+    sent: list[object] = []
+    scheduler = Scheduler(lambda route, message: sent.append(message), 2, 0, "job")
+    for rank in (0, 1):
+        scheduler.handle(
+            b"%d" % rank, m.encode(m.Join(wire.VERSION, "job", "worker", rank, 2, 0, "", f"i{rank}", "me"))
+        )
+    assert scheduler.state == "running"
+    payload = bytes(900 << 10)
+    for number in range(1, 600):
+        scheduler.handle(b"0", [bytes(f) for f in m.encode(m.Barrier("job", 0, number, payload))])
+    assert grown() < CEILING
+    scheduler.handle(b"1", m.encode(m.Barrier("job", 1, 1, None)))
+    assert sum(isinstance(message, m.Passed) for message in sent) == 2
+
+
+def test_a_frame_that_is_larger_than_any_message_is_not_taken():
+    assert max(wire.PIECE, wire.CHUNK, wire.MAX_HEADER) <= wire.MAX_FRAME
