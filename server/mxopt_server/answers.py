@@ -25,14 +25,6 @@ class Answers:
         self.sessions: dict[int, Session] = {}  # by the workers' ranks
         self.sent = self.refusals = 0
 
-    def request(
-        self, session: Session, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None]
-    ) -> Request:
-        """A request that `answer` will answer when it has what it waits for."""
-        made = Request(session.rank, seq, parts, nbytes, answer)
-        session.wait(made)
-        return made
-
     def done(self, session: Session, seq: int) -> None:
         """A request has been met."""
         session.answered(seq)
@@ -44,9 +36,8 @@ class Answers:
 
     def data(self, session: Session, answer: m.Values | m.Chunk) -> None:
         """An answer with data."""
-        session.answered(answer.seq)
         nbytes = len(answer.data[0])
-        session.sent(nbytes)
+        session.answered(answer.seq, nbytes)
         self.sent += nbytes
         self.send(session.route, answer)
 

@@ -33,18 +33,19 @@ class Applier:
 
         `concerned` gets the requests whose pushes are in the values now, or, where this raises, have failed.
         """
-        concerned += [c.request for c in contributions if c.request is not None]
         served, update = self.served, contributions[0].update
         for contribution in contributions:
+            if contribution.request is not None:
+                concerned.append(contribution.request)
             if contribution.config is not None:
                 served.reconfigure(contribution.config)
-        value = total([c.value for c in contributions])
+        value = contributions[0].value if len(contributions) == 1 else total([c.value for c in contributions])
         if self.moment is not None:
             self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)
         if served.updater is None:
             self._replace(group, value)
             return
-        worker = contributions[0].rank if self.members.kind.apart else ALL
+        worker = contributions[0].rank if group.rounds.apart else ALL
         optimizer = served.updater.optimizer
         if not update or optimizer.own_num_update:
             self._update(group, value, worker, concerned)

@@ -72,8 +72,7 @@ class Server:
             if number < session.expects:
                 self._again(session, message)
                 return
-            session.has_read(message.read)
-            if not session.has_credit:
+            if not session.may_ask(message.read):
                 log.info("worker %d has more without an answer than it may: request %d isn't taken", session.rank, seq)
                 return
             session.expects = number + 1

@@ -11,9 +11,7 @@ from mxopt.sparse import RowSparse
 
 
 def total(values: Sequence[Any]) -> Any:
-    """The sum of the workers' gradients in their order; float32 for 16-bit types where there are several."""
-    if len(values) == 1:
-        return values[0]
+    """The sum of several workers' gradients in their order; float32 for 16-bit types."""
     if all(isinstance(v, RowSparse) for v in values):
         return _sparse_total(values)
     dense = [v.todense().reshape(-1) if isinstance(v, RowSparse) else v for v in values]

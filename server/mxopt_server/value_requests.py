@@ -89,27 +89,29 @@ class ValueRequests:
         config = session.config_of(push.config) if push.config else None
         request = None
         if answer:
-            request = self.answers.request(session, push.seq, parts, value.nbytes, self._values)
+            request = session.wait(push.seq, parts, value.nbytes, self._values)
         elif group is not None and group.rounds.depth(rank) >= DEPTH:
             nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
-            request = self.answers.request(session, push.seq, parts, nbytes, self.answers.done_with)
-        else:
-            self.answers.done(session, push.seq)
-        contribution = Contribution(rank, value, config, push.update, request)
+            request = session.wait(push.seq, parts, nbytes, self.answers.done_with)
+        contribution, failed = Contribution(rank, value, config, push.update, request), None
         for group, due in self.values.push(keys, parts, contribution):
             if due:
-                self._update(group, due)
+                failed = self._update(group, due) or failed
+        if request is None:
+            if failed is not None:
+                raise failed
+            self.answers.done(session, push.seq)
 
-    def _update(self, group: Group, due: Sequence[Contribution]) -> None:
-        """Applies a round, and answers who has waited for it."""
+    def _update(self, group: Group, due: Sequence[Contribution]) -> Exception | None:
+        """Applies a round, and answers who has waited for it; returns why it has failed."""
         concerned: list[Request] = []
+        failed: Exception | None = None
         try:
             self.applier.apply(group, due, concerned)
         except Exception as error:
+            failed = error
             for request in concerned:
                 self.answers.refuse_waiting(request, error)
-            if not concerned:
-                raise
         else:
             for request in concerned:
                 if group.rounds.may_hear(request.rank):
@@ -120,6 +122,7 @@ class ValueRequests:
         for each in [part.group for part in entry.parts] if self.served.whole and entry.pieces > 1 else (group,):
             if each is not None and each.waiting:
                 each.settle()
+        return failed
 
     def pull(self, session: Session, pull: m.Pull) -> None:
         parts = self.values.parts(pull.keys, pull.piece)
@@ -166,7 +169,7 @@ class ValueRequests:
             lost = self.lost(session.rank, parts)
             if lost is not None:
                 raise lost
-        self.values.wait(self.answers.request(session, seq, parts, nbytes, answer), parts)
+        self.values.wait(session.wait(seq, parts, nbytes, answer), parts)
 
     def _values(self, request: Request) -> None:
         parts = request.parts
@@ -176,7 +179,7 @@ class ValueRequests:
             data: Any = wire.bytes_of(
                 group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts])
             )
-        elif self.members.kind.apart and self.members.workers > 1:
+        elif self.members.workers > 1 and (group is None or group.rounds.apart):
             data = bytes(parts[0].frame)
         else:
             # The array itself may be sent, without a copy: it can't change before the answer has arrived, since no

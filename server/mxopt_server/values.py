@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -175,21 +175,21 @@ class Values:
 
     def push(
         self, keys: Keys, parts: Sequence[Part], contribution: Contribution
-    ) -> Iterator[tuple[Group, list[Contribution]]]:
-        """Takes a contribution, as a whole or part by part; yields the rounds that it completes, each to be applied
-        before the next is asked for."""
-        group = self.group(keys, parts)
+    ) -> Sequence[tuple[Group, list[Contribution]]]:
+        """Takes a contribution, as a whole or part by part; returns the groups that took it, each with the pushes that
+        make an update now."""
+        group = self.groups.get(keys) or self.group(keys, parts)
         if contribution.request is not None:
             contribution.request.missing = 1 if group is not None else len(parts)
         if group is not None:
-            yield group, group.rounds.push(contribution)
-            return
-        start = 0
+            return ((group, group.rounds.push(contribution)),)
+        start, taken = 0, []
         for k, part in enumerate(parts):
             assert part.group is not None
             mine = cut(contribution, slice(start, start + part.size), part, k == 0)
-            yield part.group, part.group.rounds.push(mine)
+            taken.append((part.group, part.group.rounds.push(mine)))
             start += part.size
+        return taken
 
     def wait(self, request: Request, parts: Sequence[Part]) -> None:
         """Answers `request` when its worker may see the values of `parts`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,17 +52,18 @@ class Session:
 
     # What waits.
 
-    def wait(self, request: Request) -> None:
-        """Keeps a request until it is answered."""
-        self.waiting[request.seq] = request
-        self._waiting_bytes += request.nbytes
+    def wait(self, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None]) -> Request:
+        """Keeps a request until it is answered, by `answer` when it has what it waits for."""
+        made = self.waiting[seq] = Request(self.rank, seq, parts, nbytes, answer)
+        self._waiting_bytes += nbytes
+        return made
 
-    def answered(self, seq: int) -> bool:
-        """Forgets a request; whether it was waiting."""
+    def answered(self, seq: int, nbytes: int = 0) -> None:
+        """Forgets a request, whose answer has so many bytes of data."""
         request = self.waiting.pop(seq, None)
         if request is not None:
             self._waiting_bytes -= request.nbytes
-        return request is not None
+        self._sent += nbytes
 
     def refuse(self, refused: m.Refused) -> None:
         """Keeps a refusal for as long as its request can be without an answer."""
@@ -73,21 +74,15 @@ class Session:
 
     # Credit.
 
-    def sent(self, nbytes: int) -> None:
-        """Counts the bytes of an answer."""
-        self._sent += nbytes
-
-    def has_read(self, nbytes: int) -> None:
-        """The worker has read so many bytes of answers."""
-        self._read = max(self._read, nbytes)
-
     def greeted(self, nbytes: int) -> None:
         """The worker says Hello, having read so many bytes: what it hasn't may be lost, and is counted no more."""
         self._sent = self._read = nbytes
 
-    @property
-    def has_credit(self) -> bool:
-        """Whether another request is taken. A worker that keeps within its window always has credit."""
+    def may_ask(self, read: int) -> bool:
+        """Whether another request is taken, of a worker that has read so many bytes of answers. One that keeps within
+        its window always may."""
+        if read > self._read:
+            self._read = read
         return self._waiting_bytes + self._sent - self._read <= CREDIT and len(self.waiting) <= wire.REQUESTS
 
     # What comes in several messages.

@@ -161,6 +161,14 @@ def test_a_worker_that_waits_long_hears_whose_push_of_which_key_is_missing():
     assert peer.hello(0).lacks == "key 'w' lacks push number 1 of worker 1"
 
 
+def test_a_push_that_nobody_waits_for_and_that_fails_is_refused(monkeypatch):
+    peer = with_sgd(Peer(2))
+    monkeypatch.setattr(peer.server.served.updater.optimizer, "update_multi_precision", lambda *_: 1 / 0)
+    assert isinstance(peer.ask(0, push(3, False)), m.Done)
+    assert "ZeroDivisionError" in peer.ask(1, push(1, False)).text
+    assert isinstance(peer.ask(1, m.Pull(2, ["w"], 0)), m.Values)
+
+
 # Rows and states that come in several messages.
 
 
