@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from itertools import chain, compress, repeat
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,20 @@ from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 Row = tuple[float, ...]
+
+_marks = attrgetter("lr_mult", "wd_mult", "requires_grad")
+
+
+class Seen(NamedTuple):
+    """Parameters, and what distinguishes them."""
+
+    slots: list[Slot]
+    params: list[Parameter]
+    weights: list[Any]
+    marks: list[tuple[float, float, bool]]
+    trained: bool  # all of them
+    distinct: list[tuple[Any, ...]]
+    which: list[int]
 
 
 class Kind(NamedTuple):
@@ -61,6 +76,7 @@ class RuleOptimizer(Optimizer):
         function makes of the parameter's learning rate. float32 for 16-bit parameters."""
         self._first = states
         self.steps = Steps()
+        self._seen: Seen | None = None
         for slot, lr in zip(self._slots, self._rates(), strict=True):
             slot.states, slot.own = self.new_states(slot.parameter, lr), self.own(slot.parameter)
         for k, name in enumerate(states):
@@ -75,6 +91,9 @@ class RuleOptimizer(Optimizer):
         for state, value in zip(found, self._first.values(), strict=True):
             state[...] = value(lr) if callable(value) else value
         return found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_seen": None})  # it has the arrays of another
 
     def construct(self, gradients: Any) -> bool:
         """Updates all parameters in place, and returns True.
@@ -108,44 +127,53 @@ class RuleOptimizer(Optimizer):
         that calls functions of C.
         Raises ArrayError, and changes nothing, where one can't be updated.
         """
-        kinds_of = set(map(type, grads))
-        given = [slot.parameter.requires_grad for slot in slots]
-        if type(None) in kinds_of:
-            given = [grad is not None and needed for grad, needed in zip(grads, given, strict=True)]
-        if False in given:
+        types, seen = set(map(type, grads)), self._look(slots)
+        if type(None) in types or not seen.trained:
+            given = [grad is not None and slot.parameter.requires_grad for slot, grad in zip(slots, grads, strict=True)]
             key, slots, grads = (key, *given), list(compress(slots, given)), list(compress(grads, given))
+            types, seen = set(map(type, grads)), self._look(slots)
         if not slots:
             return
-        kinds, which = self._kinds(slots)
-        grads, ready = self._ready(slots, grads, [kinds[k] for k in which] if len(kinds) > 1 else kinds * len(slots))
-        calls, owns = self._calls(key, slots, grads), [self.next_own(kind) for kind in kinds]
+        rates, decays, which = self._rates_now(), self._decays_now(), seen.which
+        kinds = [
+            Kind(rates[r] * lr, decays[d] * wd, centred, own) for (r, d, centred, own), (lr, wd, _) in seen.distinct
+        ]
+        owns = [self.next_own(kind) for kind in kinds]
         after = [] if owns[0] is None else [owns[k] for k in which]
-        numbers, which = distinct([which, ready])
-        rows = [self._row(kinds[k], is_ready) for k, is_ready in numbers]
-        run(calls, rows, which, count(slots, after))
+        if types == {np.ndarray} and not any(self._needs(kind, False) for kind in kinds):
+            rows = [self._row(kind, False) for kind in kinds]
+        else:
+            each = [kinds[k] for k in which]
+            ready = [self._needs(kind, isinstance(grad, RowSparse)) for kind, grad in zip(each, grads, strict=True)]
+            grads = [
+                self._prepared(slot, grad, kind) if needed else grad
+                for slot, grad, kind, needed in zip(slots, grads, each, ready, strict=True)
+            ]
+            numbers, which = distinct([which, ready])
+            rows = [self._row(kinds[k], is_ready) for k, is_ready in numbers]
+        self._seen = None if after else self._seen
+        run(self._calls(key, slots, seen.weights, grads), rows, which, count(slots, after))
 
     def _count(self, slots: list[Slot], owns: list[Any]) -> Iterable[object]:
         return map(setattr, slots, repeat("own"), owns)
 
-    def _kinds(self, slots: list[Slot]) -> tuple[list[Kind], list[int]]:
-        """What distinguishes parameters, and which is each one's."""
+    def _look(self, slots: list[Slot]) -> Seen:
+        """What there is to know about these parameters, nothing of which changes in most steps."""
+        seen = self._seen
+        if seen is not None and seen.slots is slots and seen.marks == list(map(_marks, seen.params)):
+            return seen
         params = [slot.parameter for slot in slots]
-        found, which = distinct(
-            [
-                [id(slot.rate) for slot in slots],
-                [id(slot.decay) for slot in slots],
-                [slot.centralized for slot in slots],
-                [slot.own for slot in slots],
-                [param.lr_mult for param in params],
-                [param.wd_mult for param in params],
-            ]
-        )
-        rates, decays = self._rates_now(), self._decays_now()
-        kinds = [Kind(rates[r] * lr, decays[d] * wd, centralized, own) for r, d, centralized, own, lr, wd in found]
-        return kinds, which
+        marks = list(map(_marks, params))
+        fixed = [(id(slot.rate), id(slot.decay), slot.centralized, slot.own) for slot in slots]
+        kinds, which = distinct([fixed, marks]) if slots else ([], [])
+        trained = all(needed for _, _, needed in marks)
+        found = Seen(slots, params, [param.value for param in params], marks, trained, kinds, which)
+        if slots is self._slots:
+            self._seen = found
+        return found
 
-    def _calls(self, key: Hashable, slots: list[Slot], grads: list[Any]) -> list[Call]:
-        rule, lazy, weights = self.rule, self.lazy, [slot.parameter.value for slot in slots]
+    def _calls(self, key: Hashable, slots: list[Slot], weights: list[Any], grads: list[Any]) -> list[Call]:
+        rule, lazy = self.rule, self.lazy
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
         if found is None:
             tensors = [self._tensor(slot, grad) for slot, grad in zip(slots, grads, strict=True)]
@@ -162,17 +190,6 @@ class RuleOptimizer(Optimizer):
         return (rate, wd, 1.0 if ready else 1 / self.loss_scale, math.inf, *scalars)
 
     # Gradients that the rule can't take as they are.
-
-    def _ready(self, slots: list[Slot], grads: list[Any], kinds: list[Kind]) -> tuple[list[Any], list[bool]]:
-        """The gradients, those prepared that must be, and which are."""
-        if set(map(type, grads)) == {np.ndarray} and not any(self._needs(kind, False) for kind in dict.fromkeys(kinds)):
-            return grads, [False] * len(grads)
-        ready = [self._needs(kind, isinstance(grad, RowSparse)) for kind, grad in zip(kinds, grads, strict=True)]
-        found = [
-            self._prepared(slot, grad, kind) if needed else grad
-            for slot, grad, kind, needed in zip(slots, grads, kinds, ready, strict=True)
-        ]
-        return found, ready
 
     def _needs(self, kind: Kind, sparse: bool) -> bool:
         """Whether a gradient must be prepared."""

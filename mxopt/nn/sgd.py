@@ -161,6 +161,7 @@ class ASGD(RuleOptimizer):
         super().load_state_dict(state_dict)
         for slot, own in zip(self._slots, eta, strict=True):
             slot.own = own if self.global_step else None
+        self._seen = None
 
 
 class Rprop(RuleOptimizer):

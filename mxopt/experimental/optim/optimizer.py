@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from itertools import chain, compress, repeat
+from itertools import chain, compress, islice, repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -79,6 +79,7 @@ class Optimizer(NamedArguments):
         self.rescale_grad = 1.0
         self.param_groups: list[ParameterGroup] = []
         self._members: list[list[Slot]] = []  # of each group
+        self._weights: list[list[Any]] = []  # of each group
         self._slots: list[Slot] = []
         self.steps = Steps()
         for group in as_groups(params):
@@ -135,14 +136,14 @@ class Optimizer(NamedArguments):
         self.param_groups.append(ParameterGroup(options, ours, whose))
         self._members.append(slots)
         self._slots = self._slots + slots
-        self._weights = [slot.weight for slot in self._slots]
+        self._weights.append([slot.weight for slot in slots])
         self.steps = Steps(PATTERNS * len(self._members))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         for slot in self._slots:  # a copy of a tensor is updated by way of its own memory
             slot.weight, slot.parameter.held = slot.parameter.value, True
-        self._weights = [slot.weight for slot in self._slots]
+        self._weights = [[slot.weight for slot in members] for members in self._members]
 
     # Updates.
 
@@ -201,8 +202,10 @@ class Optimizer(NamedArguments):
         return chain(map(setattr, slots, repeat("step"), steps), map(setattr, slots, repeat("carry"), carries))
 
     def _by_group(self, slots: list[Slot], grads: list[Any]) -> list[tuple[ParameterGroup, list[Slot], list[Any]]]:
-        if len(self.param_groups) == 1:
-            return [(self.param_groups[0], slots, grads)] if slots else []
+        if slots is self._slots:
+            left = iter(grads)
+            pairs = zip(self.param_groups, self._members, strict=True)
+            return [(group, mine, list(islice(left, len(mine)))) for group, mine in pairs if mine]
         parts: dict[int, tuple[list[Slot], list[Any]]] = {}
         for slot, grad in zip(slots, grads, strict=True):
             mine, its = parts.setdefault(slot.group, ([], []))
@@ -212,8 +215,10 @@ class Optimizer(NamedArguments):
 
     def _calls(self, key: Hashable, group: ParameterGroup, slots: list[Slot], grads: list[Any]) -> list[Call]:
         rule, lazy = self.rule(group), group["lazy_update"] or self.rests(group)
-        weights = self._weights if slots is self._slots else [slot.weight for slot in slots]
-        key = (slots[0].group, key)
+        number = slots[0].group
+        whole = number < len(self._members) and slots is self._members[number]
+        weights = self._weights[number] if whole else [slot.weight for slot in slots]
+        key = (number, key)
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
         if found is None:
             tensors = [
