@@ -14,6 +14,7 @@ from mxopt.kvstore.keys import Keys
 from mxopt.kvstore.wire import SMALL
 
 LINGER_MS = 2000
+FRAMES = 8  # of a message that are kept
 MORE, NOW = int(zmq.SNDMORE), int(zmq.DONTWAIT)
 
 
@@ -51,12 +52,14 @@ def send(made: Any, frames: list[Any]) -> None:
 
 
 def receive(made: Any, flags: int = 0) -> list[Any]:
-    """The frames of a message: the first as bytes, of the others large ones as `zmq.Frame`, without a copy."""
+    """The frames of a message: the first as bytes, of the others large ones as `zmq.Frame`, without a copy. What is
+    beyond FRAMES of them, so none of this protocol's messages, is thrown away as it comes."""
     frame = made.recv(flags, False)
     frames = [frame.bytes]
     while frame.more:
         frame = made.recv(0, False)
-        frames.append(frame if len(frame) >= SMALL else frame.bytes)
+        if len(frames) < FRAMES:
+            frames.append(frame if len(frame) >= SMALL else frame.bytes)
     return frames
 
 

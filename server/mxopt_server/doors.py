@@ -58,6 +58,7 @@ class Doors:
         keys = load_keys(job.keys) if wanted.tcp else None
         if wanted.tcp:
             routers.check_bind(wanted.host, keys, wanted.insecure)
+        routers.allow_connections()
         self._routers: list[Any] = []
         self._socket: Path | None = None
         self._context = zmq.Context()

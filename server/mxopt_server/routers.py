@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def router(context: Any, keys: Keys | None, lapse: float) -> Any:
         made.curve_server = True
         made.setsockopt(zmq.ZAP_DOMAIN, ALLOW.encode())
     return made
+
+
+def allow_connections() -> None:
+    """Lets this process have as many connections as the system grants, so that those of strangers leave room for
+    others'."""
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind_tcp(made: Any, host: str, port: int) -> int:
