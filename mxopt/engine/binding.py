@@ -4,8 +4,9 @@ Asking NumPy from Python for an array's dtype, shape, flags and address takes a 
 that an update of a small tensor may cost. This compiled function reads them from `PyArrayObject`, whose layout
 NumPy documents and keeps (numpy.org/doc/stable/reference/c-api/types-and-structures.html), and whose address is
 the array's `id`. It accepts an array only if it is exactly a `numpy.ndarray`, of the expected dtype object and
-shape, C-contiguous and aligned, the weight writeable and where it was before, the gradient apart from it. Whatever
-it doesn't accept goes the slow way through `arrays.py`, which can do more and explains what it refuses.
+shape, C-contiguous and aligned, the weight writeable and where it was before, the gradient nowhere in the memory that
+the call writes: where it was before, or found apart from it by bisection. Whatever it doesn't accept goes the slow way
+through `arrays.py`, which can do more and explains what it refuses.
 """
 
 from __future__ import annotations
@@ -17,11 +18,20 @@ from functools import cache
 import numpy as np
 
 from mxopt.engine.jit import compile_assembly
-from mxopt.engine.kernel import EXPECTED, GRAD_IDS, INDICES, N_TENSORS, POINTERS, WEIGHT_IDS
+from mxopt.engine.kernel import (
+    EXPECTED,
+    GRAD_IDS,
+    INDICES,
+    N_TAKEN,
+    N_TENSORS,
+    POINTERS,
+    TAKEN,
+    WEIGHT_IDS,
+)
 
 # Words of a tensor's expectations. GRAD_BYTES are those of one row where the gradient is row-sparse, ARRAYS is how many
 # pointers a tensor's row in the job's table has.
-WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, WEIGHT_BYTES, GRAD_BYTES, ARRAYS, EXPECTED_WORDS = range(8)
+WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS, EXPECTED_WORDS = range(7)
 
 HEAD = object.__basicsize__
 TYPE, DATA, ND, DIMENSIONS, DTYPE, FLAGS = HEAD - 8, HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
@@ -90,14 +100,41 @@ no:
   ret i1 false
 }}
 
-define internal i1 @apart(i64 %w, i64 %g, i64 %g.bytes, ptr %e) alwaysinline {{
-  {_words("e", WEIGHT_BYTES)}
-  %w.stop = add i64 %w, %e{WEIGHT_BYTES}
+define internal i1 @clear(ptr %job, i64 %g, i64 %g.bytes) alwaysinline {{
+  {_words("job", TAKEN, N_TAKEN)}
+  %taken = inttoptr i64 %job{TAKEN} to ptr
   %g.stop = add i64 %g, %g.bytes
-  %before = icmp ule i64 %w.stop, %g
-  %after = icmp ule i64 %g.stop, %w
-  %clear = or i1 %before, %after
-  ret i1 %clear
+  br label %search
+search:
+  %low = phi i64 [ 0, %0 ], [ %low.next, %halve ]
+  %rest = phi i64 [ %job{N_TAKEN}, %0 ], [ %rest.next, %halve ]
+  %found = icmp eq i64 %rest, 0
+  br i1 %found, label %here, label %halve
+halve:
+  %half = lshr i64 %rest, 1
+  %middle = add i64 %low, %half
+  %stop.word = shl i64 %middle, 1
+  %start.at = getelementptr i64, ptr %taken, i64 %stop.word
+  %stop.at = getelementptr i64, ptr %start.at, i64 1
+  %stop = load i64, ptr %stop.at
+  %before = icmp ule i64 %stop, %g
+  %above = add i64 %middle, 1
+  %low.next = select i1 %before, i64 %above, i64 %low
+  %less = sub i64 %rest, %half
+  %upper = sub i64 %less, 1
+  %rest.next = select i1 %before, i64 %upper, i64 %half
+  br label %search
+here:
+  %last = icmp eq i64 %low, %job{N_TAKEN}
+  br i1 %last, label %yes, label %compare
+compare:
+  %first.word = shl i64 %low, 1
+  %first.at = getelementptr i64, ptr %taken, i64 %first.word
+  %first = load i64, ptr %first.at
+  %after = icmp ule i64 %g.stop, %first
+  ret i1 %after
+yes:
+  ret i1 true
 }}
 """
 
@@ -112,7 +149,7 @@ define i64 @bind(ptr %job) {{
   %table = inttoptr i64 %job{POINTERS} to ptr
   br label %tensor
 tensor:
-  %t = phi i64 [ 0, %0 ], [ %t.next, %done ]
+  %t = phi i64 [ 0, %0 ], [ %t.next, %next ]
   %end = icmp eq i64 %t, %job{N_TENSORS}
   br i1 %end, label %yes, label %weight
 weight:
@@ -135,11 +172,18 @@ done:
   %g.data.at = getelementptr i8, ptr %g, i64 {DATA}
   %g.data = load i64, ptr %g.data.at
   %g.place = getelementptr i64, ptr %row, i64 1
+  %g.before = load i64, ptr %g.place
+  %same = icmp eq i64 %g.data, %g.before
+  br i1 %same, label %next, label %elsewhere
+elsewhere:
+  %clear = call i1 @clear(ptr %job, i64 %g.data, i64 %e{GRAD_BYTES})
+  br i1 %clear, label %place, label %no
+place:
   store i64 %g.data, ptr %g.place
-  %w.data = load i64, ptr %row
-  %clear = call i1 @apart(i64 %w.data, i64 %g.data, i64 %e{GRAD_BYTES}, ptr %e)
+  br label %next
+next:
   %t.next = add i64 %t, 1
-  br i1 %clear, label %tensor, label %no
+  br label %tensor
 yes:
   ret i64 1
 no:
@@ -180,17 +224,22 @@ lengths:
   %match = icmp eq i64 %rows, %g.rows
   br i1 %match, label %place, label %no
 place:
-  %w.data = load i64, ptr %table
   %g.data.at = getelementptr i8, ptr %g, i64 {DATA}
   %g.data = load i64, ptr %g.data.at
   %g.bytes = mul i64 %rows, %e{GRAD_BYTES}
-  %clear = call i1 @apart(i64 %w.data, i64 %g.data, i64 %g.bytes, ptr %e)
+  %g.clear = call i1 @clear(ptr %job, i64 %g.data, i64 %g.bytes)
   %i.data.at = getelementptr i8, ptr %i, i64 {DATA}
   %i.data = load ptr, ptr %i.data.at
-  br i1 %clear, label %next, label %no
+  %i.at = ptrtoint ptr %i.data to i64
+  %i.bytes = shl i64 %rows, 3
+  %i.clear = call i1 @clear(ptr %job, i64 %i.at, i64 %i.bytes)
+  %clear = and i1 %g.clear, %i.clear
+  br i1 %clear, label %look.first, label %no
+look.first:
+  br label %next
 next:
-  %k = phi i64 [ 0, %place ], [ %k.next, %ascending ]
-  %before = phi i64 [ -1, %place ], [ %index, %ascending ]
+  %k = phi i64 [ 0, %look.first ], [ %k.next, %ascending ]
+  %before = phi i64 [ -1, %look.first ], [ %index, %ascending ]
   %end = icmp eq i64 %k, %rows
   br i1 %end, label %last, label %look
 look:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.device import is_cupy
+from mxopt.engine.aliases import meets
 from mxopt.engine.cuda_source import OPTIONS, THREADS, source
 from mxopt.engine.kernel import PIECE, Kernel
 from mxopt.engine.tensor import Tensor
@@ -92,6 +93,10 @@ class CudaPart:
 
     # Binding: the arrays of one step.
 
+    def forbid(self, taken: np.ndarray) -> None:
+        """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
+        self.taken = taken
+
     def bind_one(self, weight: Any, grad: Any) -> bool:
         """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
         return self._bind(0, weight, grad)
@@ -112,9 +117,10 @@ class CudaPart:
             and weight.flags.c_contiguous
             and grad.flags.c_contiguous
             and grad.device == self.device
-            and (grad_at + grad.nbytes <= at or at + weight.nbytes <= grad_at)
+            and (grad_at == int(self.table[t, 1]) or not meets(self.taken, grad_at, grad_at + grad.nbytes))
         )
-        self.table[t, 1] = grad_at
+        if fits:
+            self.table[t, 1] = grad_at
         return fits
 
     # Running.
@@ -208,6 +214,9 @@ class CudaCopiesPart:
 
     lasting = direct = False
     address = 0
+
+    def forbid(self, taken: np.ndarray) -> None:
+        pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         self.rule, (self.tensor,), self.lazy = rule, tensors, lazy

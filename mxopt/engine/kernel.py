@@ -37,7 +37,7 @@ PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a
 # The words (8 bytes) of a job. Every thread writes NEXT (the next batch) and LEFT (how many threads have returned),
 # so these have cache lines of their own.
 PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
-WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED = 9, 10, 11, 12  # for `binding.py`
+WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 NEXT, LEFT, JOB_WORDS = 16, 24, 32
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
 ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what a row-wise kernel finds at ROWS for each tensor

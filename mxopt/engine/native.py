@@ -101,7 +101,7 @@ class NativePart:
             weight, grad = t.weight, t.grad
             shape = np.array(weight.shape, np.int64)
             rows.append(
-                (id(weight.dtype), id(grad.dtype), weight.ndim, address_of(shape), weight.nbytes)
+                (id(weight.dtype), id(grad.dtype), weight.ndim, address_of(shape))
                 + (weight.size * grad.dtype.itemsize, len(t.all))
             )
             self.keep.append(shape)
@@ -112,6 +112,11 @@ class NativePart:
         self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
         self.job[k.N_TENSORS] = len(tensors)
         self._bind = binding.binder()
+
+    def forbid(self, taken: np.ndarray) -> None:
+        """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
+        self.taken = taken
+        self.job[k.TAKEN], self.job[k.N_TAKEN] = address_of(taken), len(taken)
 
     def bind_one(self, weight: object, grad: object) -> bool:
         """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
@@ -215,6 +220,9 @@ class StagedPart:
 
     lasting = direct = False
     address = 0
+
+    def forbid(self, taken: np.ndarray) -> None:
+        pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule, (self.tensor,) = rule, tensors

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from mxopt.engine import arrays, binding
+from mxopt.engine import aliases, arrays, binding
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import Call, NativePart, PassesPart, StagedPart
 from mxopt.engine.noisy import NoisyPart
@@ -24,6 +21,9 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Scalars = Sequence[float]
 
 
@@ -31,9 +31,10 @@ class Part(Protocol):
     """Some tensors of a plan that run together.
 
     `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they are not like
-    the ones the part was made for; a part that is not `lasting` never takes them. `prepare` (`prepare_one`) takes the
-    hyper-parameters, `rows[which[t]]` for tensor t, and has whatever memory is needed. It returns a function of C that
-    makes the update in one call, of `address`, for a `direct` part always; where there is none, `finish` makes it.
+    the ones the part was made for, or a gradient lies in the memory that `forbid` has named; a part that is not
+    `lasting` never takes them. `prepare` (`prepare_one`) takes the hyper-parameters, `rows[which[t]]` for tensor t, and
+    has whatever memory is needed. It returns a function of C that makes the update in one call, of `address`, for a
+    `direct` part always; where there is none, `finish` makes it.
     """
 
     lasting: bool
@@ -42,6 +43,7 @@ class Part(Protocol):
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool: ...
     def bind_one(self, weight: object, grad: object) -> bool: ...
+    def forbid(self, taken: np.ndarray) -> None: ...
     def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None: ...
     def prepare_one(self, hypers: Scalars) -> Call | None: ...
     def finish(self) -> None: ...
@@ -58,13 +60,21 @@ class Plan:
         for tensor in tensors:
             tensor.check(rule)
         self.rule, self.engine, self.lazy = rule, engine, lazy
+        taken = aliases.check(tensors)
         self.parts = self._parts(tensors)
+        self.forbid(taken)
         # Whether the plan may serve again. Then it holds on to no weight and no gradient.
         self.lasting = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
         # For a plan of a single tensor: part of every update, so not wrapped.
         self.single = len(tensors) == 1
         self.bind_one = self.parts[0][1].bind_one if self.single and self.lasting else _never
         self.part = self.parts[0][1]  # of a plan of a single tensor the only one
+
+    def forbid(self, taken: np.ndarray) -> None:
+        """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
+        for _, part in self.parts:
+            if part.lasting:
+                part.forbid(taken)
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         """Whether the plan can be run with these arrays; it will then use them."""
@@ -95,7 +105,7 @@ class Plan:
 
     def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], Part]]:
         groups: dict[Any, tuple[Any, list[int]]] = {}
-        apart = _apart(tensors)
+        apart = aliases.apart(tensors)
         for position, tensor in enumerate(tensors):
             make = self._needs(tensor)
             together = apart and getattr(make, "lists", False)
@@ -132,19 +142,6 @@ class Plan:
         if tensor.noisy:
             return NoisyPart
         return PassesPart if self.rule.layerwise and tensor.weight.size > PIECE else NativePart
-
-
-def _apart(tensors: Sequence[Tensor]) -> bool:
-    """Whether no two tensors write the same memory, so that they may be updated at the same time."""
-    if len(tensors) == 1:
-        return True
-    spans = []
-    for tensor in tensors:
-        for array in [tensor.weight, *tensor.states] + [tensor.master] * (tensor.master is not None):
-            if arrays.is_array(array) and array.size:
-                spans.append(np.lib.array_utils.byte_bounds(arrays.addresses(array)))
-    spans.sort()
-    return all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 
 
 def _never(weight: object, grad: object) -> bool:

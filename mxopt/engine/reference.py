@@ -27,6 +27,9 @@ class ReferencePart:
     lasting = direct = False
     address = 0
 
+    def forbid(self, taken: np.ndarray) -> None:
+        pass  # every update is checked anew
+
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         self.rule, self.tensors, self.lazy = rule, tensors, lazy
 

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from mxopt.engine import arrays
+from mxopt.engine import aliases, arrays
 from mxopt.engine.plan import Plan, Scalars
 from mxopt.engine.plans import Plans
 from mxopt.engine.stored import check_once
@@ -88,6 +88,10 @@ class Steps:
         for batch in _batches(weights, grads):
             plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
             calls.append((batch, plan or plans.make(batch, rule, lazy, *_of(batch, tensors, states))))
+        if len(calls) > 1:
+            taken = aliases.check(tensors)
+            for _, plan in calls:
+                plan.forbid(taken)
         with self._changing:
             self._known.pop(key, None)
             while len(self._known) >= self.lists:

@@ -52,6 +52,10 @@ class StoredPart:
         self.plan = plan_of(rule, [Tensor(tensor.name, weight.data, grad, states, master)], lazy)
         self.lasting = self.plan.lasting
 
+    def forbid(self, taken: np.ndarray) -> None:
+        """Lets no gradient be bound that lies in the memory `taken`."""
+        self.plan.forbid(taken)
+
     def bind_one(self, weight: Any, grad: Any) -> bool:
         """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for, or a row
         of the gradient isn't there yet."""

@@ -46,8 +46,9 @@ class Tensor:
                 raise ArrayTypeError(f"{self.name}: the master copy must be float32, got {self.master.dtype}")
         written = [arrays.data_of(a) for a in (self.weight, *self.states, self.master)]
         written = [a for a in written if arrays.is_array(a)]
+        read = (self.grad.data, self.grad.indices) if isinstance(self.grad, RowSparse) else (self.grad,)
         for k, a in enumerate(written):
-            if any(arrays.overlap(a, b) for b in written[:k]) or arrays.overlap(a, self.grad):
+            if any(arrays.overlap(a, b) for b in (*written[:k], *read)):
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
 
     @property

@@ -1,0 +1,82 @@
+"""Which memory the tensors of one call write, and that no gradient of another tensor lies in it.
+
+Tensors of a call are updated at the same time, so a gradient that shares memory with another tensor's weight or states
+would be read before or after they are written, as it happens. One gradient of two tensors is harmless: it is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mxopt.engine import arrays
+from mxopt.engine.tensor import Tensor
+from mxopt.errors import ArrayError
+from mxopt.sparse import RowSparse
+
+Span = tuple[int, int]  # the addresses of the first byte and of the one after the last
+
+
+def check(tensors: Sequence[Tensor]) -> np.ndarray:
+    """The memory that is written, as ascending spans (n, 2) of addresses. Raises ArrayError where a gradient lies in
+    another tensor's."""
+    taken = _joined(sorted(span(array) for tensor in tensors for _, array in _written(tensor)))
+    for tensor in tensors if len(tensors) > 1 else ():
+        for array in _read(tensor):
+            if meets(taken, *span(array)):  # perhaps only the tensor's own, or between the elements of a view
+                _check_one(tensor, array, tensors)
+    return taken
+
+
+def apart(tensors: Sequence[Tensor]) -> bool:
+    """Whether no two tensors write the same memory, so that they may be updated at the same time."""
+    spans = sorted(span(array) for tensor in tensors for _, array in _written(tensor))
+    return len(tensors) == 1 or all(stop <= start for (_, stop), (start, _) in pairwise(spans))
+
+
+def meets(taken: np.ndarray, start: int, stop: int) -> bool:
+    """Whether addresses from `start` to `stop` are in the spans `taken`."""
+    k = int(np.searchsorted(taken[:, 1], start, "right"))
+    return k < len(taken) and bool(taken[k, 0] < stop)
+
+
+def span(array: Any) -> Span:
+    """The addresses of an array, which is not empty."""
+    low, high = np.lib.array_utils.byte_bounds(arrays.addresses(array))
+    return int(low), int(high)
+
+
+def _written(tensor: Tensor) -> Iterator[tuple[str, Any]]:
+    names = ["weight", *(f"state {k + 1}" for k in range(len(tensor.states))), "master copy"]
+    for name, x in zip(names, (tensor.weight, *tensor.states, tensor.master), strict=True):
+        array = arrays.data_of(x)
+        if arrays.is_array(array) and array.size:
+            yield name, array
+
+
+def _read(tensor: Tensor) -> Iterator[Any]:
+    parts = (tensor.grad.data, tensor.grad.indices) if isinstance(tensor.grad, RowSparse) else (tensor.grad,)
+    return (array for array in parts if array.size)
+
+
+def _joined(spans: Sequence[Span]) -> np.ndarray:
+    joined: list[list[int]] = []
+    for start, stop in spans:
+        if joined and start < joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], stop)
+        else:
+            joined.append([start, stop])
+    return np.array(joined, np.int64).reshape(-1, 2)
+
+
+def _check_one(tensor: Tensor, array: Any, tensors: Sequence[Tensor]) -> None:
+    for other in tensors:
+        for name, theirs in _written(other) if other is not tensor else ():
+            if arrays.overlap(theirs, array):
+                raise ArrayError(
+                    f"{tensor.name}: the gradient shares memory with the {name} of {other.name}, which the same call"
+                    " changes; give a copy of it, or update them in two calls"
+                )
