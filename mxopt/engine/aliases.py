@@ -20,15 +20,17 @@ from mxopt.sparse import RowSparse
 Span = tuple[int, int]  # the addresses of the first byte and of the one after the last
 
 
-def check(tensors: Sequence[Tensor]) -> np.ndarray:
-    """The memory that is written, as ascending spans (n, 2) of addresses. Raises ArrayError where a gradient lies in
-    another tensor's."""
-    taken = _joined(sorted(span(array) for tensor in tensors for _, array in _written(tensor)))
+def taken_by(tensors: Sequence[Tensor]) -> np.ndarray:
+    """The memory that is written, as ascending spans (n, 2) of addresses."""
+    return _joined(sorted(span(array) for tensor in tensors for _, array in _written(tensor)))
+
+
+def check(tensors: Sequence[Tensor], taken: np.ndarray) -> None:
+    """Raises ArrayError where a gradient lies in what belongs to another tensor; `taken` is what `taken_by` says."""
     for tensor in tensors if len(tensors) > 1 else ():
         for array in _read(tensor):
             if meets(taken, *span(array)):  # perhaps only the tensor's own, or between the elements of a view
                 _check_one(tensor, array, tensors)
-    return taken
 
 
 def apart(tensors: Sequence[Tensor]) -> bool:

@@ -60,7 +60,8 @@ class Plan:
         for tensor in tensors:
             tensor.check(rule)
         self.rule, self.engine, self.lazy = rule, engine, lazy
-        taken = aliases.check(tensors)
+        taken = aliases.taken_by(tensors)
+        aliases.check(tensors, taken)
         self.parts = self._parts(tensors)
         self.forbid(taken)
         # Whether the plan may serve again. Then it holds on to no weight and no gradient.

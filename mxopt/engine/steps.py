@@ -89,9 +89,10 @@ class Steps:
             plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
             calls.append((batch, plan or plans.make(batch, rule, lazy, *_of(batch, tensors, states))))
         if len(calls) > 1:
-            taken = aliases.check(tensors)
+            taken = aliases.taken_by(tensors)
             for _, plan in calls:
                 plan.forbid(taken)
+            aliases.check(tensors, taken)
         with self._changing:
             self._known.pop(key, None)
             while len(self._known) >= self.lists:

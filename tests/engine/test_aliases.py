@@ -1,5 +1,5 @@
-"""Gradients that share memory with what another tensor of the call writes: refused, by a new plan and by one that is used
-again. Whatever isn't refused has the same bits for any number of threads."""
+"""Gradients that share memory with what another tensor of the call writes: refused, by new plans and by used ones.
+Whatever isn't refused has the same bits for any number of threads."""
 
 from __future__ import annotations
 
@@ -147,10 +147,9 @@ def test_lists_of_several_dtypes_and_sizes() -> None:
 
 
 def test_one_gradient_of_two_tensors_is_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = same_for_any_thread_count(
+    same_for_any_thread_count(
         monkeypatch, lambda memory: ([memory[:N], memory[N : 2 * N]], [memory[2 * N : 3 * N]] * 2)
     )
-    assert np.array_equal(results[:N], results[N : 2 * N])
 
 
 def test_weights_that_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
