@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,6 +98,11 @@ class Parameter:
         return self._value
 
     @property
+    def lender(self) -> Any:
+        """The tensor of PyTorch, or whatever else, over whose memory the array is; None for an array."""
+        return self._lender
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
         return tuple(self._value.shape)
@@ -185,6 +191,7 @@ class Parameter:
         for keeper in self.keepers:
             keeper.before_set_data(self)
         self._value[...] = data
+        written([self])
         for keeper in self.keepers:
             keeper.after_set_data(self)
 
@@ -195,9 +202,22 @@ class Parameter:
         return f"Parameter {self.name!r} {self.shape} {self.dtype}"
 
 
+def written(parameters: Iterable[Parameter]) -> None:
+    """Tells PyTorch of the parameters that have been written, where they are its tensors."""
+    arrays.tell_autograd([p.lender for p in parameters if p.lender is not None])
+
+
 def value_of(x: Any, name: str) -> Any:
     """The array of a Parameter, or of a plain array, over the same memory. `name` is what an error calls it."""
     return x.value if isinstance(x, Parameter) else arrays.as_array(x, name)
+
+
+def named(x: Any) -> Any:
+    """What stands among parameters as (name, array), as in PyTorch's `named_parameters()`, as a Parameter; everything
+    else as it is."""
+    if isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str):
+        return Parameter(x[1], x[0])
+    return x
 
 
 def name_of(x: Any, otherwise: str) -> str:

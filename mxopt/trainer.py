@@ -23,7 +23,7 @@ from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
 from mxopt.optimizer.states import load
-from mxopt.parameter import Parameter
+from mxopt.parameter import Parameter, written
 from mxopt.sparse import RowSparse
 
 _owners: WeakKeyDictionary[Any, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
@@ -289,6 +289,7 @@ class Trainer:
         if params:
             values = [self._params[i].value for i in params]
             self._updater(params, [self._params[i].grad for i in params], values)
+            written(self._params[i] for i in params)
 
     # The store.
 

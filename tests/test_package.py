@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import subprocess
@@ -21,9 +22,14 @@ ROOT = Path(mxopt.__file__).parent
 HEAVY = ["cupy", "zmq", "llvmlite", "matplotlib", "torch", "numba", "sklearn", "rich", "mxopt_server"]
 
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
 def modules() -> list[str]:
-    """Every module of the package."""
-    return ["mxopt", *(m.name for m in pkgutil.walk_packages([str(ROOT)], "mxopt."))]
+    """Every module of the package; those for PyTorch where it is installed."""
+    found = [m.name for m in pkgutil.iter_modules([str(ROOT)], "mxopt.") if m.name != "mxopt.torch" or HAS_TORCH]
+    within = [pkgutil.walk_packages([str(ROOT / name.removeprefix("mxopt."))], f"{name}.") for name in found]
+    return ["mxopt", *found, *(m.name for modules in within for m in modules)]
 
 
 def python(code: str) -> str:
@@ -100,7 +106,7 @@ FLOORS = [
     ["mxopt.optimizer"],
     ["mxopt.experimental", "mxopt.migrate", "mxopt.nn"],
     ["mxopt.curves", "mxopt.kvstore"],
-    ["mxopt.trainer"],
+    ["mxopt.torch", "mxopt.trainer"],
     ["mxopt"],
     ["mxopt.cli", "mxopt_server"],
     ["mxopt.__main__", "benchmark"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import sys
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from mxopt.device import check_bare, library_of, on_device_of, to_host
 from mxopt.device import is_cupy as is_cupy
 from mxopt.device import place_of as place_of
 from mxopt.errors import ArrayError, ArrayTypeError
-from mxopt.sparse import RowSparse
+from mxopt.sparse import RowSparse, row_sparse_array
 
 HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -28,6 +29,11 @@ def as_array(x: Any, name: str) -> Any:
     more than what is in it."""
     if type(x) is np.ndarray or isinstance(x, RowSparse) or is_cupy(x):
         return x
+    if is_tensor(x):
+        try:
+            return _of_tensor(x)
+        except (TypeError, BufferError, RuntimeError, ValueError) as error:
+            raise ArrayTypeError(f"{name}: this tensor doesn't lend its memory: {error}") from error
     if isinstance(x, np.ndarray):
         check_bare(x, name)
         return np.asarray(x)
@@ -36,7 +42,7 @@ def as_array(x: Any, name: str) -> Any:
         return as_array(value, name)
     try:
         if hasattr(x, "__dlpack__"):
-            return _from_dlpack(x)
+            return np.from_dlpack(x)
         return np.asarray(memoryview(x))
     except (TypeError, BufferError, RuntimeError, ValueError) as error:
         raise ArrayTypeError(
@@ -61,19 +67,46 @@ def is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray) or is_cupy(x)
 
 
-def _from_dlpack(x: Any) -> np.ndarray:
+# PyTorch's tensors. It is never imported here: who has a tensor has imported it.
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a tensor of PyTorch."""
     torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(x, torch.Tensor):
-        if type(x) not in (torch.Tensor, torch.nn.Parameter):
-            raise TypeError(
-                "a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)"
-            )
-        if x.is_neg():
-            raise TypeError("this view stands for the negative of its memory; give x.resolve_neg()")
-        x = x.detach()  # one that requires grad doesn't lend its memory
-        if x.dtype is torch.bfloat16:  # NumPy's DLPack doesn't know it
-            return np.from_dlpack(x.view(torch.int16)).view(BFLOAT16)
-    return np.from_dlpack(x)
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def as_gradient(x: Any, name: str) -> Any:
+    """`as_array` for what is only read, as gradients are: a sparse tensor of PyTorch becomes a RowSparse."""
+    if type(x) is not np.ndarray and is_tensor(x) and x.is_sparse:
+        return row_sparse_array(x)
+    return as_array(x, name)
+
+
+def tell_autograd(written: Iterable[Any]) -> None:
+    """Lets PyTorch know which tensors have been written, so that a backward pass that needs their old values is an
+    error there, as after its own optimizers. Everything else in `written` is left alone."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        tensors = [x for x in written if isinstance(x, torch.Tensor)]
+        if tensors:
+            torch.autograd.graph.increment_version(tensors)
+
+
+def _of_tensor(x: Any) -> Any:
+    torch: Any = sys.modules["torch"]
+    if type(x) not in (torch.Tensor, torch.nn.Parameter):
+        raise TypeError("a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)")
+    if x.is_neg():
+        raise TypeError("this view stands for the negative of its memory; give x.resolve_neg()")
+    x = x.detach()  # one that requires grad doesn't lend its memory
+    if x.is_cuda:
+        import cupy
+
+        return cupy.from_dlpack(x)
+    if x.dtype is torch.bfloat16:  # which NumPy doesn't know
+        return x.view(torch.int16).numpy().view(BFLOAT16)
+    return x.numpy()
 
 
 def dtype_name(dtype: np.dtype) -> str | None:

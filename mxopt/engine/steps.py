@@ -83,7 +83,7 @@ class Steps:
         check_once(tensors)
         _, plans = self._known.get(key, (None, Plans(PATTERNS + 2 * len(tensors))))
         weights = [tensor.weight for tensor in tensors]
-        grads = [arrays.as_array(tensor.grad, f"{tensor.name}, grad") for tensor in tensors]
+        grads = [arrays.as_gradient(tensor.grad, f"{tensor.name}, grad") for tensor in tensors]
         calls: list[Call] = []
         for batch in _batches(weights, grads):
             plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))

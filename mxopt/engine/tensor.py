@@ -25,7 +25,7 @@ class Tensor:
     def check(self, rule: Rule) -> None:
         """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
         self.weight = arrays.as_array(self.weight, f"{self.name}, weight")
-        self.grad = arrays.as_array(self.grad, f"{self.name}, grad")
+        self.grad = arrays.as_gradient(self.grad, f"{self.name}, grad")
         arrays.check_weight(self.weight, self.name)
         arrays.check_grad(self.weight, self.grad, self.name)
         if rule.row_state is not None and not self.weight.ndim:

@@ -89,11 +89,14 @@ class Keys:
         if type(values) is np.ndarray:
             return [values]
         name = f"key {key!r}: {what}"
-        if isinstance(values, list | tuple):
+        several = isinstance(values, list | tuple)
+        if what == "out":
+            arrays.tell_autograd(values if several else [values])
+        if several:
             if not values:
                 raise ArrayError(f"{name}: an empty list")
-            return [arrays.as_array(v, name) for v in values]
-        return [arrays.as_array(values, name)]
+            return [arrays.as_gradient(v, name) for v in values]
+        return [arrays.as_gradient(values, name)]
 
 
 def total(values: Sequence[Any], blocks: bool) -> Any:

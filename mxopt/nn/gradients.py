@@ -16,7 +16,7 @@ def as_arrays(gradients: tuple[Any, ...], slots: list[Slot]) -> list[Any]:
     if set(map(type, gradients)) == {np.ndarray}:
         return list(gradients)
     return [
-        grad if grad is None else arrays.as_array(grad, f"{slot.where}, gradient")
+        grad if grad is None else arrays.as_gradient(grad, f"{slot.where}, gradient")
         for grad, slot in zip(gradients, slots, strict=True)
     ]
 

@@ -27,7 +27,7 @@ from mxopt.nn.parameters import (
     read,
     scaled_decay,
 )
-from mxopt.parameter import Parameter
+from mxopt.parameter import Parameter, written
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
@@ -114,6 +114,7 @@ class Optimizer(NamedArguments):
 
     def _take(self, slots: list[Slot], decay: Decay) -> None:
         self._slots, self._decay = slots, decay
+        self._of_tensors = any(slot.parameter.lender is not None for slot in slots)
         self._all_rates = {id(s.rate): s.rate for s in slots}
         self._all_decays = {id(s.decay): s.decay for s in slots}
         self.dynamic_weight_decay = any(map(callable, self._all_decays.values()))
@@ -132,6 +133,9 @@ class Optimizer(NamedArguments):
         self.counted = (*self.counted, map(setattr, [self], ["global_step"], [following]))
         result = self.construct(*hyper_params)
         self.global_step, self.counted = following, ()
+        if self._of_tensors:
+            pairs = zip(self.parameters, hyper_params[0], strict=True)
+            written(p for p, grad in pairs if grad is not None and p.requires_grad)
         return result
 
     # What counts a step: iterators that call functions of C, which `construct` may use up together with the update; no

@@ -20,7 +20,7 @@ from mxopt.errors import (
 )
 from mxopt.nn.checks import check_bools, check_range
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
-from mxopt.parameter import Parameter, value_of
+from mxopt.parameter import Parameter, named, value_of
 
 KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
 Rate = Parameter | LearningRateSchedule
@@ -203,6 +203,7 @@ def _listed(values: Any, what: str) -> list[Any]:
 def _slot(given: Any, where: str, rate: Rate, decay: Decay, centralized: bool = False) -> Slot:
     if isinstance(given, dict):
         raise ArgumentTypeError(f"{where} must be a parameter like those before it, got a dict")
+    given = named(given)
     value_of(given, where)  # or the error wouldn't say where
     parameter = given if isinstance(given, Parameter) else Parameter(given)
     if parameter.name:

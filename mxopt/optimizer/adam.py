@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mxopt.engine import Tensor
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
@@ -47,7 +45,7 @@ class ArithmeticMoments(_Moments):
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
         tensors = super()._tensors(indices, *arguments)
         for index, tensor in zip(indices, tensors, strict=True):
-            (self._doubles.add if tensor.weight.dtype == np.float64 else self._doubles.discard)(index)
+            (self._doubles.add if tensor.weight.dtype.itemsize == 8 else self._doubles.discard)(index)
         return tensors
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Any]:

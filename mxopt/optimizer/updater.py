@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mxopt.engine import arrays
@@ -60,12 +60,38 @@ class Updater:
                 "an updater takes (index, grad, weight): the index must be a number or a text, got"
                 f" {type(index).__name__}"
             ) from None
+        if not known and arrays.is_tensor(weight):
+            self._update_tensors((index,), (grad,), (weight,), self._update_one)
+            return
         new = () if known else self._prepare((index,), (weight,))
         try:
             self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
         except BaseException:
             self._forget(new)
             raise
+
+    def _update_tensors(self, indices: Any, grads: Any, weights: Any, update: Callable[..., None]) -> None:
+        """Updates those of PyTorch's tensors that have a gradient. No state of theirs ever counts as known, so that
+        whoever updates arrays needn't look for them."""
+        rows = [row for row in zip(indices, grads, weights, strict=True) if row[1] is not None]
+        if not rows:
+            return
+        indices, grads, weights = map(list, zip(*rows, strict=True))
+        names = [f"parameter {index!r}" for index in indices]
+        try:
+            update(
+                indices,
+                [arrays.as_gradient(grad, name) for grad, name in zip(grads, names, strict=True)],
+                [arrays.as_array(weight, name) for weight, name in zip(weights, names, strict=True)],
+            )
+        finally:
+            for index, weight in zip(indices, weights, strict=True):
+                if arrays.is_tensor(weight):
+                    self.states_synced.pop(index, None)
+        arrays.tell_autograd(weights)
+
+    def _update_one(self, indices: Any, grads: Any, weights: Any) -> None:
+        self(indices[0], grads[0], weights[0])
 
     def _update_list(self, indices: Any, grads: Any, weights: Any) -> None:
         if not len(indices) == len(grads) == len(weights):
@@ -74,7 +100,11 @@ class Updater:
             )
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
-        new = () if all(map(self.states_synced.get, indices)) else self._prepare(indices, weights)
+        known = all(map(self.states_synced.get, indices))
+        if not known and any(map(arrays.is_tensor, weights)):
+            self._update_tensors(indices, grads, weights, self._update_list)
+            return
+        new = () if known else self._prepare(indices, weights)
         states = list(map(self.states.__getitem__, indices))
         update, size = self.optimizer.update_multi_precision, self.optimizer.aggregate_num
         try:

@@ -13,7 +13,7 @@ from mxopt.device import is_cupy
 from mxopt.engine import arrays
 from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentTypeError, nearest
 from mxopt.experimental.optim.options import CHECKS, Check
-from mxopt.parameter import Parameter, name_of, value_of
+from mxopt.parameter import Parameter, name_of, named, value_of
 
 Options = dict[str, Any]
 
@@ -131,7 +131,7 @@ def as_groups(params: Any) -> list[Options]:
 
 def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tuple[list[Any], list[Slot]]:
     """The parameters of group number `group`, as given and as slots, which must differ from those `before`."""
-    given = [params] if hasattr(params, "shape") else _listed(params, f"group {group}: params")
+    given = [params] if hasattr(params, "shape") else list(map(named, _listed(params, f"group {group}: params")))
     slots: list[Slot] = []
     for x in given:
         name = name_of(x, str(len(before) + len(slots)))

@@ -25,6 +25,7 @@ from mxopt.experimental.optim.groups import (
     make_slots,
 )
 from mxopt.experimental.optim.options import CHECKS, Check
+from mxopt.parameter import written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
 
@@ -81,6 +82,7 @@ class Optimizer(NamedArguments):
         self._members: list[list[Slot]] = []  # of each group
         self._weights: list[list[Any]] = []  # of each group
         self._slots: list[Slot] = []
+        self._of_tensors = False
         self.steps = Steps()
         for group in as_groups(params):
             self.add_param_group(group)
@@ -114,6 +116,11 @@ class Optimizer(NamedArguments):
     # Groups.
 
     @property
+    def slots(self) -> list[Slot]:
+        """What is kept of each parameter, in the order of their gradients."""
+        return self._slots
+
+    @property
     def parameters(self) -> list[Any]:
         """All parameters as they were given, in the order of their gradients."""
         return [p for group in self.param_groups for p in group["params"]]
@@ -137,6 +144,7 @@ class Optimizer(NamedArguments):
         self._members.append(slots)
         self._slots = self._slots + slots
         self._weights.append([slot.weight for slot in slots])
+        self._of_tensors = any(slot.parameter.lender is not None for slot in self._slots)
         self.steps = Steps(PATTERNS * len(self._members))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,12 +177,15 @@ class Optimizer(NamedArguments):
         """What a call does. A subclass without a rule defines this."""
         (gradients,) = hyper_params
         try:
-            self.apply(None, self._slots, self._gradients(gradients), self._count)
+            grads = self._gradients(gradients)
+            self.apply(None, self._slots, grads, self._count)
         except BaseException:  # states and master copies made for nothing would be out of date next time
             for slot in self._slots:
                 slot.arrays = slot.arrays if slot.step else {}
             self.steps.clear()
             raise
+        if self._of_tensors:
+            written(slot.parameter for slot, grad in zip(self._slots, grads, strict=True) if grad is not None)
 
     def apply(
         self,
@@ -275,7 +286,7 @@ class Optimizer(NamedArguments):
             )
         ours, frozen = np.ndarray, [not slot.parameter.requires_grad for slot in self._slots]
         found = [
-            g if g is None or type(g) is ours else arrays.as_array(g, f"{slot.place}, gradient")
+            g if g is None or type(g) is ours else arrays.as_gradient(g, f"{slot.place}, gradient")
             for g, slot in zip(gradients, self._slots, strict=True)
         ]
         return [None if no else g for g, no in zip(found, frozen, strict=True)] if True in frozen else found

@@ -1,0 +1,138 @@
+"""PyTorch's tensors in the hands of updaters, experimental, nn, Trainer and stores: autograd hears of every write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import mxopt  # noqa: E402
+from mxopt import nn  # noqa: E402
+from mxopt.experimental import optim  # noqa: E402
+
+
+def updater_of(name: str, **options: Any) -> Callable[[list[Any], list[Any]], None]:
+    updater = mxopt.get_updater(mxopt.create(name, learning_rate=0.1, **options))
+
+    def step(weights: list[Any], grads: list[Any]) -> None:
+        updater(list(range(len(weights))), grads, weights)
+
+    return step
+
+
+def one_by_one(updater: Any, weights: list[Any], grads: list[Any]) -> None:
+    for k, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+        updater(k, grad, weight)
+
+
+def trainer_step(weights: list[Any], grads: list[Any]) -> None:
+    parameters = [mxopt.Parameter(w, f"p{k}") for k, w in enumerate(weights)]
+    trainer = mxopt.Trainer(parameters, "sgd", {"learning_rate": 0.1})
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad
+    trainer.step(1, ignore_stale_grad=True)
+
+
+def store_step(weights: list[Any], grads: list[Any]) -> None:
+    store = mxopt.kvstore.create("local")
+    store.set_optimizer(mxopt.create("sgd", learning_rate=0.1))
+    for k, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+        store.init(k, weight)
+        if grad is not None:
+            store.push(k, grad)
+            store.pull(k, out=weight)
+
+
+WAYS: dict[str, Callable[[], Callable[[list[Any], list[Any]], None]]] = {
+    "updater, list": lambda: updater_of("sgd"),
+    "updater, one by one": lambda: partial(one_by_one, mxopt.get_updater(mxopt.create("sgd", learning_rate=0.1))),
+    "experimental": lambda: lambda w, g: optim.SGD(w, 0.1)(tuple(g)),
+    "nn": lambda: lambda w, g: nn.SGD(w, 0.1)(tuple(g)),
+    "Trainer": lambda: trainer_step,
+    "store": lambda: store_step,
+}
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+def tensors() -> tuple[list[Any], Any]:
+    """Two weights, and a loss whose second backward pass needs the first one's old value."""
+    first = torch.nn.Parameter(torch.ones(3))
+    second = torch.nn.Parameter(torch.ones(3))
+    return [first, second], (first * first).sum() + second.sum()
+
+
+@every_way
+def test_a_second_backward_through_a_changed_weight_is_an_error(way: str) -> None:
+    weights, loss = tensors()
+    loss.backward(retain_graph=True)
+    WAYS[way]()(weights, [w.grad for w in weights])
+    np.testing.assert_allclose(weights[0].detach().numpy(), 0.8, rtol=1e-6)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@every_way
+def test_weights_without_a_gradient_stay_and_autograd_hears_nothing_of_them(way: str) -> None:
+    weights, loss = tensors()
+    loss.backward(retain_graph=True)
+    WAYS[way]()(weights, [None, weights[1].grad])
+    assert weights[0].tolist() == [1.0] * 3
+    np.testing.assert_allclose(weights[1].detach().numpy(), 0.9, rtol=1e-6)
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "lamb"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_updater_gives_tensors_and_arrays_the_same_bits(name: str, dtype: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(s, generator=generator).to(getattr(torch, dtype)) for s in ((3, 2), (5,))]
+    copies = [mxopt.Parameter(w.clone()).value for w in weights]
+    by_tensor = updater_of(name, multi_precision=True)
+    updater = mxopt.get_updater(mxopt.create(name, learning_rate=0.1, multi_precision=True))
+
+    def by_array(indices: list[int], grads: list[Any], weights: list[Any]) -> None:
+        updater(indices, grads, weights)
+
+    for step in range(4):
+        grads = [torch.randn(w.shape, generator=generator).to(w.dtype) for w in weights]
+        left_out = step == 2
+        by_tensor(weights, [None if left_out else grads[0], grads[1]])
+        arrays = [mxopt.Parameter(g).value for g in grads]
+        by_array([1] if left_out else [0, 1], arrays[left_out:], copies[left_out:])
+        for w, c in zip(weights, copies, strict=True):
+            assert mxopt.Parameter(w).value.tobytes() == c.tobytes()
+
+
+@every_way
+def test_sparse_gradients_work(way: str) -> None:
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    before = table.weight.detach().clone()
+    table(torch.tensor([1, 3, 3])).sum().backward()
+    assert table.weight.grad.is_sparse
+    WAYS[way]()([table.weight], [table.weight.grad])
+    moved = (before - table.weight.detach()).numpy()
+    np.testing.assert_allclose(moved, np.outer([0, 0.1, 0, 0.2, 0], [1, 1]), atol=1e-6)
+
+
+def test_a_parameter_has_the_name_that_named_parameters_gives_it() -> None:
+    model = torch.nn.Linear(2, 1)
+    model(torch.ones(1, 2)).sum().backward()
+    for make in (lambda p: optim.SGD(p, 0.1), lambda p: nn.SGD(p, 0.1)):
+        before = model.weight.detach().clone()
+        optimizer = make(list(model.named_parameters()))
+        optimizer(tuple(p.grad for p in model.parameters()))
+        assert not torch.equal(before, model.weight)
+    assert [p.name for p in optimizer.parameters] == ["weight", "bias"]
+
+
+def test_set_data_tells_autograd() -> None:
+    weights, loss = tensors()
+    loss.backward(retain_graph=True)
+    mxopt.Parameter(weights[0]).set_data(np.zeros(3, np.float32))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
