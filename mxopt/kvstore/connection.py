@@ -23,6 +23,7 @@ class Connections:
         self._transport, self._member = transport, member
         settings, welcome = member.settings, member.welcome
         self._timeout = settings.timeout
+        self._waits = 0  # calls that have waited
         self._look_at = 0.0  # when to look at the clock again
         self._identity = f"{member.job}/{member.rank}/{member.incarnation}".encode()[:255]
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, welcome.workers, mode,
@@ -111,7 +112,8 @@ class Connections:
         self.session.look(pulse.endpoints if pulse is not None else ())
 
     def _until(self, done: Callable[[], bool], timeout: float, what: str) -> None:
-        deadline = self._transport.clock() + timeout
+        deadline, told = self._transport.clock() + timeout, self.session.answers
+        self._waits += 1
         while not done():
             if self._receive() and self._transport.clock() < self._look_at:
                 continue
@@ -119,6 +121,9 @@ class Connections:
                 return
             self._raise()
             self._look()
+            if self.session.answers != told and self.session.lacks:
+                self._member.waits(self._waits, self.session.lacks)
+            told = self.session.answers
             if self._transport.clock() > deadline:
                 silent = self.session.silent() or "anyone"
                 raise DeadlineError(f"waited {timeout:g} s for {what}; no answer from {silent}")

@@ -91,6 +91,10 @@ class Membership:
             if isinstance(answer, m.Refused):
                 raise error_of(answer)
 
+    def waits(self, number: int, lacks: list[tuple[int, Any, int]]) -> None:
+        """Says that this worker waits, in its n-th call, for pushes of others: (rank, key, number)."""
+        self._line.send(m.encode(m.Waits(self.job, self.role, self.rank, self.incarnation, number, lacks)))
+
     def leave(self, error: str = "") -> None:
         """Says goodbye, and stops the heart. `error` makes the whole job fail."""
         if self._stop_heart is None:

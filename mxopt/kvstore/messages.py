@@ -26,6 +26,7 @@ from mxopt.kvstore.wire import (
     Frame,
     Key,
     Keys,
+    Lacks,
     Map,
     Shape,
     Text,
@@ -159,6 +160,18 @@ class Report(Message, tag=12):
     content: Map
 
 
+class Waits(Message, tag=13):
+    """A worker waits in its n-th call, all that it has sent is taken, and servers have just said whose pushes they
+    lack. Sent again every time they have said so."""
+
+    job: Text
+    role: Text
+    rank: Whole
+    incarnation: Text
+    number: Whole
+    lacks: Lacks
+
+
 # A worker and a server.
 
 
@@ -182,7 +195,7 @@ class Ready(Message, tag=21):
     rank: Whole
     incarnation: Text
     expects: Whole
-    lacks: Text = ""
+    lacks: Lacks = []
 
 
 class Init(Framed, tag=22):

@@ -72,11 +72,11 @@ class Channel:
         self.outstanding = 0  # bytes of what is pending
         self.read = 0  # bytes of the answers that have come
         self.incarnation = ""  # of the server; "" before the handshake
-        self.lacks = ""  # whose pushes the server waits for, as it said last
         self.heard = now
         self.asked = -RETRY
         self.greeted = False  # whether a Hello is without its Ready
-        self.resent = 0  # the number from which all was sent again last
+        self.taken = False  # whether the server has taken all that was sent
+        self.lacks: list[tuple[int, Any, int]] = []  # (worker, key, number) of the pushes it waits for, as it said last
         self.config_sent = 0  # the version of the optimizer's config that this server knows
 
     def __str__(self) -> str:
@@ -112,6 +112,7 @@ class Session:
     Attributes
     ----------
     channels : list of Channel
+    answers : how often a server has answered Hello
     deferred : what went wrong with a request that no call waits for
     failure : why a server doesn't talk to this worker; None where all do
     """
@@ -128,11 +129,20 @@ class Session:
         self.channels = [Channel(server, endpoint, clock()) for server, endpoint in enumerate(endpoints)]
         self.deferred: Exception | None = None
         self.failure: Exception | None = None
+        self.answers = 0
 
     @property
     def ready(self) -> bool:
         """Whether the handshake with every server is done."""
         return all(channel.incarnation for channel in self.channels)
+
+    @property
+    def lacks(self) -> list[tuple[int, Any, int]]:
+        """(worker, key, number) of pushes of others that are waited for; none unless all that this worker has sent is
+        taken."""
+        if any(c.backlog or (c.pending and not c.taken) for c in self.channels):
+            return []
+        return [lack for channel in self.channels for lack in channel.lacks][:8]
 
     @property
     def idle(self) -> bool:
@@ -188,6 +198,8 @@ class Session:
             return  # answered before
         channel.outstanding -= request.nbytes
         del channel.pending[seq]
+        if channel.lacks:
+            channel.lacks = []
         call = request.call
         if isinstance(answer, m.Refused):
             self._failed(call, error_of(answer))
@@ -237,6 +249,7 @@ class Session:
             channel.heard = self._clock()
         request.frames = m.encode(request.message)
         channel.pending[seq] = request
+        channel.taken = False
         channel.next = seq + 1
         channel.outstanding += request.nbytes
         self._post(channel.server, request.frames)
@@ -251,15 +264,14 @@ class Session:
         if channel.incarnation and ready.incarnation != channel.incarnation:
             log.warning("%s was started again", channel)
         first = not channel.incarnation
-        channel.incarnation, channel.lacks = ready.incarnation, ready.lacks
+        channel.incarnation = ready.incarnation
         if ready.expects > channel.next:
             raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
         asked, channel.greeted = channel.greeted, False
+        channel.taken, channel.lacks = ready.expects == channel.next, list(ready.lacks)
+        self.answers += asked
         if first and not channel.pending:
             return
-        if not asked and ready.expects == channel.resent:
-            return  # about a gap that is mended: every request that came after it may have set off one of these
-        channel.resent = ready.expects
         for seq, request in list(channel.pending.items()):
             again = request.frames if seq >= ready.expects else _question(seq, request)
             self._post(channel.server, again)
@@ -281,4 +293,7 @@ def _describe(channel: Channel) -> str:
     keys = getattr(message, "keys", None) or [k for k in (getattr(message, "key", None),) if k is not None]
     name = f" of key {keys[0]!r}" if keys else ""
     more = f" and {len(channel.pending) - 1} more" if len(channel.pending) > 1 else ""
-    return f"{type(message).__name__}{name}{more}" + (f", where {channel.lacks}" if channel.lacks else "")
+    lacks = ", ".join(
+        f"key {key!r} lacks push number {number} of worker {rank}" for rank, key, number in channel.lacks[:3]
+    )
+    return f"{type(message).__name__}{name}{more}" + (f", where {lacks}" if lacks else "")

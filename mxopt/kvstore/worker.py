@@ -102,8 +102,9 @@ class Worker:
             self._transport.close()
 
     def barrier(self, payload: Any = None) -> Any:
-        """Waits until all workers have come here; returns rank 0's payload."""
+        """Waits until all pushes of this worker are taken and all workers have come here; returns rank 0's payload."""
         self.changes("barrier")
+        self.connections.flush(self.member.settings.timeout)
         return self.member.barrier(payload)
 
 

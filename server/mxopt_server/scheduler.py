@@ -12,6 +12,7 @@ from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.heart import lapse
+from mxopt_server.standstill import Standstill
 
 log = logging.getLogger("mxopt.scheduler")
 
@@ -71,9 +72,11 @@ class Scheduler:
         self.passed: dict[int, Any] = {}
         self.since = self._ticked = clock()
         self._clock = clock
+        self._standstill = Standstill()
         self._send = send
         self._handlers: dict[type, Callable[[bytes, Any], None]] = {
             m.Join: self._join, m.Beat: self._beat, m.Barrier: self._barrier, m.Goodbye: self._goodbye,
+            m.Waits: self._waits,
             m.Inquire: self._inquire,
         }  # fmt: skip
 
@@ -263,6 +266,10 @@ class Scheduler:
             self._refuse(route, "JobFailedError", f"worker {ended[0]} has ended, and can't come to barrier {number}")
             return
         gathering = self.barriers.setdefault(number, Gathering())
+        if barrier.rank in gathering.routes:  # it asks again
+            absent = set(range(self.wanted["worker"])) - gathering.routes.keys()
+            said = f"hasn't come to barrier {number}"
+            self._stuck(barrier.rank, ("barrier", number), dict.fromkeys(absent, said))
         gathering.routes[barrier.rank] = route
         if barrier.rank == 0:
             gathering.payload = barrier.payload
@@ -272,6 +279,18 @@ class Scheduler:
             self.passed.pop(number - 2, None)
             for each in gathering.routes.values():
                 self._send(each, m.Passed(number, gathering.payload))
+
+    def _waits(self, route: bytes, waits: m.Waits) -> None:
+        if self._known(route, waits) is not None and waits.role == "worker":
+            reasons: dict[int, str] = {}
+            for rank, key, number in waits.lacks:
+                reasons.setdefault(rank, f"hasn't pushed key {key!r} (its push number {number})")
+            self._stuck(waits.rank, waits.number, reasons)
+
+    def _stuck(self, rank: int, call: Any, reasons: dict[int, str]) -> None:
+        why = self._standstill.waits(rank, call, reasons, self._clock())
+        if why:
+            self.fail(f"no worker can go on: {why}")
 
     def _goodbye(self, route: bytes, goodbye: m.Goodbye) -> None:
         node = self._known(route, goodbye)

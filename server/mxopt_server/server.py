@@ -65,8 +65,9 @@ class Server:
             session.requests += 1
             number = message.seq
             if number > session.expects:
-                log.info("worker %d: request %d came, %d is expected", session.rank, number, session.expects)
-                self.answers.send(route, self._ready(session))
+                if session.is_gap(number):
+                    log.info("worker %d: request %d came, %d is expected", session.rank, number, session.expects)
+                    self.answers.send(route, m.Ready(self.rank, self.incarnation, session.expects))
                 return
             seq = number
             if number < session.expects:
@@ -133,10 +134,7 @@ class Server:
         session.route, session.seen = route, self.clock()
         session.greeted(hello.read)
         self._routes[route] = session
-        self.answers.send(route, self._ready(session))
-
-    def _ready(self, session: Session) -> m.Ready:
-        return m.Ready(self.rank, self.incarnation, session.expects, self._values.lacks(session))
+        self.answers.send(route, m.Ready(self.rank, self.incarnation, session.expects, self._values.lacks(session)))
 
     def _again(self, session: Session, message: Any) -> None:
         """A request that was taken before: it is answered again, and not applied again."""

@@ -20,6 +20,7 @@ from mxopt_server.values import Entry, Part, Values
 from mxopt_server.worker_session import Session
 
 INT64 = np.dtype(np.int64)
+LACKS = 8  # missing pushes that a worker is told of
 
 
 class ValueRequests:
@@ -187,16 +188,18 @@ class ValueRequests:
             data = parts[0].frame
         self.answers.data(self.answers.sessions[request.rank], m.Values(request.seq, [data]))
 
-    def lacks(self, session: Session) -> str:
-        """Whose pushes a worker waits for, of the first key that some lack; "" where it waits for nobody's."""
+    def lacks(self, session: Session) -> list[tuple[int, Any, int]]:
+        """(rank, key, number) of the pushes of others that a worker waits for, some of them."""
+        found: dict[tuple[int, Any, int], None] = {}
         for request in session.waiting.values():
             for part in request.parts:
-                others = part.group.rounds.lacking(session.rank) if part.group is not None else []
-                if others:
-                    count = part.group.rounds.counts[others[0]] + 1
-                    ranks = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-                    return f"key {part.entry.key!r} lacks push number {count} of worker {ranks}"
-        return ""
+                if part.group is not None:
+                    counts = part.group.rounds.counts
+                    for rank in part.group.rounds.lacking(session.rank):
+                        found[rank, part.entry.key, counts[rank] + 1] = None
+                if len(found) >= LACKS:
+                    return list(found)[:LACKS]
+        return list(found)
 
     def lost(self, rank: int, parts: list[Part], pushing: bool = False) -> Exception | None:
         """Why a worker would wait in vain for pushes of others that have ended; None where it wouldn't."""

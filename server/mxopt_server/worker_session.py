@@ -41,6 +41,7 @@ class Session:
     def __init__(self, rank: int, incarnation: str, route: bytes = b"") -> None:
         self.rank, self.incarnation, self.route = rank, incarnation, route
         self.expects = 1
+        self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number
         self.waiting: dict[int, Request] = {}
         self.refused: dict[int, m.Refused] = {}
         self.config: tuple[int, dict[str, Any]] | None = None
@@ -49,6 +50,13 @@ class Session:
         self.requests = 0
         self.seen = 0.0  # when it said Hello
         self._sent = self._read = self._waiting_bytes = 0
+
+    def is_gap(self, number: int) -> bool:
+        """Whether a number that is too high is the first behind a gap, not one of those that follow it: of these the
+        worker has been told, and what it sends again begins lower."""
+        expects, last = self._ahead
+        self._ahead = (self.expects, number)
+        return expects != self.expects or number <= last
 
     # What waits.
 

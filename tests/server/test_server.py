@@ -153,12 +153,12 @@ def test_a_worker_that_waits_long_hears_whose_push_of_which_key_is_missing():
         peer.ask(2, push(seq, False))
     peer.ask(1, push(1, False))
     assert peer.ask(0, m.Pull(8, ["v", "w"], 0)) is None
-    assert peer.hello(0).lacks == "key 'v' lacks push number 1 of worker 1, 2"
-    assert peer.hello(1).lacks == ""
+    assert peer.hello(0).lacks == [(1, "v", 1), (2, "v", 1), (1, "w", 2)]
+    assert peer.hello(1).lacks == []
     peer = with_sgd(Peer(2, "ssp"))
     for seq in (3, 4):
         peer.ask(0, push(seq))
-    assert peer.hello(0).lacks == "key 'w' lacks push number 1 of worker 1"
+    assert peer.hello(0).lacks == [(1, "w", 1)]
 
 
 def test_a_push_that_nobody_waits_for_and_that_fails_is_refused(monkeypatch):
@@ -334,3 +334,13 @@ def test_a_peer_of_version_1_is_told_what_to_do():
     scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
     scheduler.handle(b"a", m.encode(m.Join(1, "job", "worker", -1, 1, 1, "", "i", "me")))
     assert "install the same mxopt for all" in sent[-1].text
+
+
+def test_a_gap_is_told_once_however_many_requests_follow_it_and_again_when_it_is_not_mended():
+    peer = with_sgd(Peer())
+    answers = [type(peer.ask(0, push(seq))) for seq in range(10, 60)]
+    assert answers == [m.Ready] + [type(None)] * 49
+    assert [type(peer.ask(0, push(seq))) for seq in range(5, 60)] == [m.Ready] + [
+        type(None)
+    ] * 54  # sent again, in part
+    assert [type(peer.ask(0, push(seq))) for seq in range(3, 60)] == [m.Values] * 57

@@ -59,7 +59,8 @@ def drawn(seed: int) -> Plan:
     rng = random.Random(seed)
     program = rng.choice(list(PROGRAMS))
     plan = Plan(program, rng.choice(MODES.get(program, ["sync"])), rng.randint(1, 3), rng.randint(1, 2), seed)
-    plan.weather = Weather(rng.choice([0.0005, 0.005, 0.1]), rng.choice([0, 0, 0.5, 5.0]), rng.choice([0, 0, 0.02]))
+    delay, cuts, stalls = rng.choice([0.0005, 0.005, 0.1]), rng.choice([0, 0, 0.5, 5.0]), rng.choice([0, 0, 0.02])
+    plan.weather = Weather(delay, max(cuts, 30 * delay) if cuts else 0, stalls)
     plan.pause = rng.choice([0.0, 0.05, 2.0])
     if rng.random() < 0.4:
         plan.death = (rng.uniform(0, 5 + 5 * plan.pause), rng.choice([*plan.members, "the scheduler"]))

@@ -1,0 +1,100 @@
+"""Workers that don't do the same: an error says who lacks what, long before the deadline; none where all is well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from simulation.jobs import Job, Plan
+from simulation.network import Weather
+
+import mxopt
+
+SOON_S = 20.0
+ONE = np.ones(3, np.float32)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def errors(program: Callable[[Any, Callable[[], None]], Any], workers: int = 2, seed: int = 0) -> list[str]:
+    """What the workers raise; all of them end soon."""
+    job = Job(Plan("by_key", "sync", workers, 2, seed, Weather(0.01, cuts=3.0)), prepared(program))
+    job.run()
+    assert job.standing == []
+    assert job.world.now < SOON_S
+    return [str(worker.error) for worker in job.workers]
+
+
+def prepared(program: Callable[[Any, Callable[[], None]], Any]) -> Callable[..., bytes]:
+    def run(store: Any, pause: Callable[[], None]) -> bytes:
+        store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+        store.init(["a", "b"], [np.zeros(3, np.float32)] * 2)
+        program(store, pause)
+        return b""
+
+    return run
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_key_that_one_worker_leaves_out(seed):
+    def program(store, pause):
+        out = ONE.copy()
+        for _ in range(3):
+            pause()
+            store.push("a", ONE)
+            if store.rank == 0:
+                store.push("b", ONE)
+            store.pull("a", out)
+            store.pull("b", out)
+
+    for error in errors(program, seed=seed):
+        assert "worker 0 waits, as worker 1 hasn't pushed key 'b'" in error or "worker 1 has ended" in error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_order_of_keys(seed):
+    def program(store, pause):
+        for key in ("a", "b") if store.rank == 0 else ("b", "a"):
+            pause()
+            store.pushpull(key, ONE, out=ONE.copy())
+
+    for error in errors(program, seed=seed):
+        assert "worker 0 waits, as worker 1 hasn't pushed key 'a'" in error
+        assert "worker 1 waits, as worker 0 hasn't pushed key 'b'" in error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_batch_fewer_before_a_barrier(seed):
+    def program(store, pause):
+        for _ in range(3 if store.rank == 1 else 4):
+            pause()
+            store.pushpull("a", ONE, out=ONE.copy())
+        store.barrier()
+
+    for error in errors(program, workers=3, seed=seed):
+        assert "worker 0 waits, as worker 1 hasn't pushed key 'a'" in error
+        assert "worker 1 waits, as worker 0 hasn't come to barrier" in error
+
+
+def test_a_worker_that_only_takes_its_time_is_no_circle():
+    def program(store, pause):
+        for _ in range(2):
+            if store.rank == 1:
+                store._job.workers[1].stop(30.0, held=True)
+                pause()
+            store.push("a", ONE)
+            store.barrier()
+            store.pull("a", ONE.copy())
+
+    job = Job(Plan("by_key", "sync", 3, 2, 0, Weather(0.01, cuts=3.0), pause=0.2), prepared(program))
+    job.run()
+    assert [worker.error for worker in job.workers] == [None] * 3
+    assert job.world.now > 30
