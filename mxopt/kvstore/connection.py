@@ -9,8 +9,9 @@ from typing import Any
 from mxopt.errors import DeadlineError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.channel import Call, Sink
 from mxopt.kvstore.membership import Membership
-from mxopt.kvstore.session import Call, Session, Sink
+from mxopt.kvstore.session import Session
 from mxopt.kvstore.transport import SLICE_S, Transport
 
 log = logging.getLogger("mxopt.kvstore")

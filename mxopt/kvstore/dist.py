@@ -11,20 +11,19 @@ import numpy as np
 
 from mxopt import settings
 from mxopt.document import write_file
-from mxopt.engine import arrays
-from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
+from mxopt.errors import KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.keyed import by_key
-from mxopt.kvstore import dist_states, rows, sockets, wire
+from mxopt.kvstore import dist_states, first, rows, sockets, wire
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.channel import Call
 from mxopt.kvstore.compression import GradientCompression
-from mxopt.kvstore.exchange import Item, Meta, compressed, fitting, gather, scatter
+from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.placement import needs_whole
-from mxopt.kvstore.session import Call
 from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
@@ -88,53 +87,7 @@ class DistKVStore(KVStoreBase):
         workers' arrays differ or can't be held by servers.
         """
         with self._worker:
-            given = self._held.keys.pairs(key, value)
-            sparse = {k for k, v in given if isinstance(v[0], RowSparse)}
-            pairs = [(k, _dense(v[0], k)) for k, v in given]
-            for name, _ in pairs:
-                if name in self._held.metas:
-                    raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
-            whole = needs_whole(self._optimizer)
-            mine = [[k, arrays.DTYPES[v.dtype], list(v.shape), whole] for k, v in pairs]
-            self._worker.changes("init")
-            if self.rank == 0:
-                self._init_servers(pairs, sparse, whole)
-            roots = {k: rest for k, *rest in self._of_rank_0(mine)}
-            for name, array in pairs:
-                dtype, shape, whole = roots.get(name, [None, None, None])
-                if (dtype, shape) != (arrays.DTYPES[array.dtype], list(array.shape)):
-                    raise ArrayError(
-                        f"key {name!r}: rank 0 initialised {dtype} of shape {shape},"
-                        f" rank {self.rank} {array.dtype} of shape {list(array.shape)}"
-                    )
-                self._held.add(self._held.meta(name, array, whole))
-
-    def _of_rank_0(self, mine: list[Any]) -> list[Any]:
-        """Rank 0's `mine`, told to all workers, in as many barriers as it takes: no message grows with the number of
-        keys."""
-        found: list[Any] = []
-        rest, more = mine, True
-        while more:
-            part = rest[: max(1, fitting(k for k, *_ in rest))]
-            rest = rest[len(part) :]
-            told, more = self._worker.barrier([part, bool(rest)] if self.rank == 0 else None)
-            found += told
-        return found
-
-    def _init_servers(self, pairs: list[tuple[Key, np.ndarray]], sparse: set[Key], whole: bool) -> None:
-        call = Call()
-        for key, array in pairs:
-            meta = self._held.meta(key, array, whole)
-            flat, dtype = np.ascontiguousarray(array).reshape(-1), arrays.DTYPES[array.dtype]
-            for stripe in meta.layout.stripes:
-                shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
-                for piece in range(stripe.pieces):
-                    a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
-                    frame = wire.bytes_of(flat[a:b])
-                    about = dtype, shape, list(array.shape), stripe.start, piece
-                    message = m.Init(0, key, *about, [frame], row_sparse=key in sparse)
-                    self._connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
-        self._connections.wait(call, f"init of {len(pairs)} keys")
+            first.give(self._worker, self._held, key, value, needs_whole(self._optimizer))
 
     def check_new(self, keys: Iterable[int | str]) -> None:
         """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
@@ -372,16 +325,6 @@ def _sink(item: Item, outs: dict[Key, list[Any]]) -> Callable[[Any], None]:
         scatter(item, answer.data[0], outs)
 
     return sink
-
-
-def _dense(value: Any, key: Key) -> np.ndarray:
-    if isinstance(value, RowSparse):
-        value = value.todense()
-    array: np.ndarray = value.get() if arrays.is_cupy(value) else value
-    if not arrays.dtype_name(array.dtype):
-        names = ", ".join(arrays.DTYPES.values())
-        raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {array.dtype}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _named(outs: Mapping[Key, Any]) -> str:

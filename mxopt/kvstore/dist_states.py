@@ -11,10 +11,10 @@ from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Stripe, needs_whole
-from mxopt.kvstore.session import Call
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import Optimizer
 from mxopt.optimizer.base import Index

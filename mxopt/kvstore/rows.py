@@ -8,10 +8,10 @@ import numpy as np
 
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Stripe
-from mxopt.kvstore.session import Call
 from mxopt.sparse import RowSparse
 
 BYTES = 4 << 20  # of rows, or of their numbers, in one message

@@ -6,7 +6,8 @@ from typing import Any
 
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
-from mxopt.kvstore.session import Call, Session
+from mxopt.kvstore.channel import Call
+from mxopt.kvstore.session import Session
 
 
 class Peer:

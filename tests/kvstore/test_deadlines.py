@@ -10,8 +10,8 @@ import pytest
 from mxopt.errors import DeadlineError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
-from mxopt.kvstore.session import Call
 
 
 class Chatter:
