@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mxopt.errors import UnknownArgumentError, nearest
 from mxopt.overrides import overridden
 
+# Constructor arguments that are kept under another name: a schedule's base_lr may have been assigned since.
+KEPT_AS = {
+    "learning_rate": "lr",
+    "param_idx2name": "idx2name",
+    "pwr": "power",
+    "base_lr": "warmup_final_lr",
+}
+
 
 class NamedArguments:
     """A base of classes that suggest the argument that is like an unknown one.
@@ -57,6 +65,23 @@ def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
 def arguments_of(klass: type) -> tuple[str, ...]:
     """The names of `parameters_of`."""
     return tuple(parameters_of(klass))
+
+
+def call_of(thing: Any) -> str:
+    """A call that would make `thing`, for people to read: without the arguments that are at their defaults, and those
+    that `thing` doesn't keep.
+
+    >>> from mxopt.lr_scheduler import PolyScheduler
+    >>> call_of(PolyScheduler(100, pwr=3))
+    'PolyScheduler(max_update=100, pwr=3)'
+    """
+    missing = object()
+    shown = []
+    for name, parameter in parameters_of(type(thing)).items():
+        value = getattr(thing, KEPT_AS.get(name, name), getattr(thing, name, missing))
+        if value is not missing and repr(value) != repr(parameter.default):
+            shown.append(f"{name}={value!r}")
+    return f"{type(thing).__name__}({', '.join(shown)})"
 
 
 def hands_all_on(klass: type) -> bool:

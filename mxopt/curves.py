@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
+import io
 import os
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +16,8 @@ from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+DRAWN = BLOCKS + "└┤│"
+ASCII = str.maketrans(DRAWN, " ..::==##+||")
 
 
 def curve(schedule: LRScheduler | Callable[[int], float], steps: int, metrics: Sequence[float] | None = None) -> Curve:
@@ -79,7 +85,8 @@ class _StandIn:
 
 
 class Curve:
-    """The rates of some steps. Printed, it is a drawing.
+    """The rates of some steps. Printed, it is a drawing; the last expression of a notebook's cell, a picture, or a
+    drawing where there is no matplotlib.
 
     Attributes
     ----------
@@ -94,8 +101,13 @@ class Curve:
     def text(self, width: int | None = None, height: int = 12) -> str:
         """A drawing in block characters, one for each group, in so many columns and so many lines a group.
 
-        Without a `width` as wide as the terminal, up to 100.
+        Without a `width` as wide as the terminal, up to 100. Where the standard output has no block characters, in
+        ASCII.
         """
+        drawing = self._drawing(width, height)
+        return drawing if _has_blocks() else drawing.translate(ASCII)
+
+    def _drawing(self, width: int | None, height: int) -> str:
         width = min(_columns(), 100) if width is None else width
         groups = self.rates.shape[1]
         titles = [self.title] if groups == 1 else [f"{self.title}, group {k}" for k in range(groups)]
@@ -104,9 +116,14 @@ class Curve:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a picture of the kind that the name's ending says: .png, .svg, .pdf. Needs matplotlib."""
         try:
-            from matplotlib.figure import Figure
+            figure = self._figure()
         except ImportError as error:
             raise ImportError("Curve.save needs matplotlib: pip install matplotlib") from error
+        figure.savefig(path, dpi=150)
+
+    def _figure(self) -> Any:
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axes = figure.add_subplot()
         for k, rates in enumerate(self.rates.T):
@@ -118,13 +135,34 @@ class Curve:
         axes.spines[["top", "right"]].set_visible(False)
         if self.rates.shape[1] > 1:
             axes.legend(frameon=False)
-        figure.savefig(path, dpi=150)
+        return figure
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What IPython and notebooks show."""
+        shown: dict[str, Any] = {"text/plain": str(self)}
+        try:
+            figure = self._figure()
+        except ImportError:
+            shown["text/html"] = f"<pre>{html.escape(self._drawing(None, 12))}</pre>"
+        else:
+            figure.savefig(picture := io.BytesIO(), format="png", dpi=100)
+            shown["image/png"] = picture.getvalue()
+        return shown
 
     def __str__(self) -> str:
         return self.text()
 
     def __repr__(self) -> str:
         return f"<Curve of {self.title}, {len(self.rates)} steps>"
+
+
+def _has_blocks() -> bool:
+    """Whether the standard output can show what is drawn; one without an encoding, of texts, can."""
+    try:
+        DRAWN.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _columns() -> int:

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import StatesError
+from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.sparse import RowSparse, row_sparse_array
 
 MAGIC = b"mxopt\r\n\x1a"
@@ -99,8 +99,15 @@ class Described:
 
 
 def load_document(document: bytes) -> dict[str, Any]:
-    """The content of a document. Raises StatesError where it is damaged, foreign or of another version."""
-    return _read(memoryview(document).cast("B"), _copied)
+    """The content of a document. Raises StatesError where it is damaged, foreign or of another version, and
+    ArgumentTypeError where it is no bytes."""
+    try:
+        data = memoryview(document).cast("B")
+    except TypeError:
+        raise ArgumentTypeError(
+            f"saved states are bytes, got {document!r:.80}: of a file these are pathlib.Path(name).read_bytes()"
+        ) from None
+    return _read(data, _copied)
 
 
 def describe(path: str | os.PathLike[str]) -> Described:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments
+from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.registry import Registry
 
@@ -119,6 +119,11 @@ class LRScheduler(NamedArguments):
     def after_warmup(self, num_update: int) -> float:
         """The rate of an update after the warm-up. Subclasses define this (or, as in MXNet, `__call__`)."""
         raise NotImplementedError(f"{type(self).__name__} must define after_warmup or __call__")
+
+    def __repr__(self) -> str:
+        rate, since = self.assigned
+        made = call_of(self)
+        return f"<{made}, base_lr set to {rate} at update {since}>" if since else made
 
 
 class FactorScheduler(LRScheduler):

@@ -71,7 +71,11 @@ class Trainer:
         self._claim(kvstore, "its keys")
         self._params = _listed(params)
         if optimizer_params and not isinstance(optimizer, str):
-            raise AssertionError("optimizer_params go with an optimizer's name, not with an optimizer")
+            name = type(optimizer).__name__
+            raise AssertionError(
+                f"optimizer_params go with an optimizer's name, not with an optimizer: give {name} its arguments where"
+                f" it is made, as {name}({', '.join(f'{k}={v!r}' for k, v in optimizer_params.items())})"
+            )
         if optimizer_params is not None and not isinstance(optimizer_params, Mapping):
             raise ArgumentTypeError(f"optimizer_params must be a dict of arguments, got {optimizer_params!r}")
         self._optimizer: Optimizer
@@ -121,6 +125,11 @@ class Trainer:
     def parameters(self) -> list[Parameter]:
         """The parameters, in the order in which they are numbered."""
         return list(self._params)
+
+    def __repr__(self) -> str:
+        asked, _ = self._asked
+        store = self._kvstore if self._ready and self._kvstore is not None else asked
+        return f"<Trainer of {len(self._params)} parameters, kvstore {store!r}: {self.optimizer!r}>"
 
     # Rates.
 

@@ -61,6 +61,9 @@ class KVStoreBase:
         """How many workers share the store."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
     @staticmethod
     def register(klass: K) -> K:
         """Registers a class of stores under its name in lower case; usable as a decorator. Warns where it takes

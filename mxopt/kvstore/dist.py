@@ -315,6 +315,13 @@ class DistKVStore(KVStoreBase):
     def _set_updater(self, updater: Any) -> None:
         """Has no effect, as in MXNet: servers take registered optimizers only, by `set_optimizer`."""
 
+    def __repr__(self) -> str:
+        if isinstance(self._worker, Outside):
+            return f"<{type(self).__name__} {self.type!r} in a process that is no worker>"
+        place = f"rank {self.rank} of {self.num_workers} workers, {self._servers} servers"
+        optimizer = f", {self._optimizer!r}" if self._optimizer is not None else ""
+        return f"<{type(self).__name__} {self.type!r}: {place}, {len(self._held.metas)} keys{optimizer}>"
+
     def close(self) -> None:
         """Waits until all pushes are taken, and leaves the job. At the end of the process this is done anyway."""
         self._worker.close()

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
+from mxopt.arguments import KEPT_AS
 from mxopt.experimental.optim.keyed import KeyedOptimizer
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import LBSGD, Optimizer
-from mxopt.optimizer.config import ATTRIBUTES, optimizer_config
+from mxopt.optimizer.config import optimizer_config
 
 
 class Followed:
@@ -29,7 +30,7 @@ class Followed:
         self._document = wire.document_of(config)
         self.counts: dict[Key, int] = {}
         self.num_update = 0
-        self._arguments = attrgetter(*(ATTRIBUTES.get(name, name) for name in config["arguments"]))
+        self._arguments = attrgetter(*(KEPT_AS.get(name, name) for name in config["arguments"]))
         self._seen = self._fingerprint()
 
     def look(self, keys: Iterable[Key]) -> None:

@@ -216,6 +216,10 @@ class KVStore(KVStoreBase):
 
     _barrier = barrier
 
+    def __repr__(self) -> str:
+        updater = f", {self._updater!r}" if self._updater is not None else ""
+        return f"<{type(self).__name__} {self.type!r}: {len(self._values)} keys{updater}>"
+
 
 def _stored(value: Any) -> Any:
     """A copy of a value as the store keeps it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mxopt.arguments import call_of
 from mxopt.errors import ArgumentError
 from mxopt.nn.checks import check_bools, check_floats, check_positive_ints
 
@@ -29,6 +30,9 @@ class LearningRateSchedule:
 
     def __call__(self, global_step: Any) -> Any:
         return self.construct(global_step)
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
 
 class _Decay(LearningRateSchedule):

@@ -296,6 +296,15 @@ class Optimizer(NamedArguments):
         check_bools(type(self).__name__, unique=value)
         self._unique = value
 
+    def __repr__(self) -> str:
+        groups: dict[tuple[str, str], int] = {}
+        for slot in self._slots:
+            decay = slot.decay if isinstance(slot.decay, float | LearningRateSchedule) else "a function"
+            rate = f"{slot.rate.asnumpy().item():g}" if isinstance(slot.rate, Parameter) else repr(slot.rate)
+            groups[rate, str(decay)] = groups.get((rate, str(decay)), 0) + 1
+        lines = [f"  {n} parameters: learning_rate={r}, weight_decay={d}" for (r, d), n in groups.items()]
+        return "\n".join([f"{type(self).__name__}, step {self.global_step}", *lines])
+
     # Saving.
 
     def state_dict(self) -> dict[str, Any]:

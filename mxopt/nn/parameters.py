@@ -67,6 +67,9 @@ class Listed(LearningRateSchedule):
             )
         return float(self.values[global_step])
 
+    def __repr__(self) -> str:
+        return f"a list of {len(self.values)}"
+
 
 @dataclass(eq=False)
 class Slot:

@@ -153,7 +153,10 @@ class Optimizer(NamedArguments):
         """
         klass = Optimizer.opt_registry.get(name.lower()) if isinstance(name, str) else None
         if klass is None:
-            raise UnknownNameError(f"there is no optimizer {name!r}: {nearest(str(name), Optimizer.opt_registry)}")
+            raise UnknownNameError(
+                f"there is no optimizer {name!r}: {nearest(str(name), Optimizer.opt_registry)}; a class of one's own"
+                " gets a name by @mxopt.register, as Lion does in the guide (docs/guide.md)"
+            )
         return klass(**kwargs)
 
     # What subclasses define.

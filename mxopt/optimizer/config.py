@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mxopt.arguments import arguments_of
+from mxopt.arguments import KEPT_AS, arguments_of
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.base import Optimizer
 
-# Constructor arguments that are kept under another name.
-ATTRIBUTES = {"learning_rate": "lr", "param_idx2name": "idx2name", "pwr": "power"}
 ENTRIES = {"name", "module", "qualname", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
 PLAIN = (type(None), bool, int, float, str)
 
@@ -65,7 +63,7 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
         if name in skip:
             continue
         try:
-            value = getattr(thing, ATTRIBUTES.get(name, name))
+            value = getattr(thing, KEPT_AS.get(name, name))
         except AttributeError:
             raise StatesError(
                 f"{type(thing).__name__} can't be saved: it doesn't keep its argument {name!r} under that name"
@@ -90,10 +88,7 @@ def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
     if scheduler is None:
         return None
     described = LRScheduler.registry.describe(type(scheduler))
-    arguments = _arguments(scheduler, skip=("base_lr",))
-    if "base_lr" in arguments_of(type(scheduler)):
-        arguments["base_lr"] = scheduler.warmup_final_lr  # that of construction; base_lr may have been assigned since
-    return {**described, "arguments": arguments, "assigned": list(scheduler.assigned)}
+    return {**described, "arguments": _arguments(scheduler, skip=()), "assigned": list(scheduler.assigned)}
 
 
 def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:

@@ -43,10 +43,13 @@ class Updater:
         grad : array or RowSparse, or a list
         weight : array, or a list; changed in place
 
+        The order is MXNet's; `updater(0, weight=w, grad=g)` is safe from swapping them.
+
         Raises
         ------
         ArrayError
-            The arrays can't be updated; no weight and no count has been changed then.
+            The arrays can't be updated, or a weight's first gradient is a Parameter and the weight is none; no weight
+            and no count has been changed then.
         """
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
@@ -60,6 +63,8 @@ class Updater:
                 "an updater takes (index, grad, weight): the index must be a number or a text, got"
                 f" {type(index).__name__}"
             ) from None
+        if not known:
+            self._check_order((index,), (grad,), (weight,))
         if not known and arrays.is_tensor(weight):
             self._update_tensors((index,), (grad,), (weight,), self._update_one)
             return
@@ -101,6 +106,8 @@ class Updater:
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
         known = all(map(self.states_synced.get, indices))
+        if not known:
+            self._check_order(indices, grads, weights)
         if not known and any(map(arrays.is_tensor, weights)):
             self._update_tensors(indices, grads, weights, self._update_list)
             return
@@ -118,6 +125,15 @@ class Updater:
         except BaseException:
             self._forget(new)
             raise
+
+    def _check_order(self, indices: Sequence[Index], grads: Sequence[Any], weights: Sequence[Any]) -> None:
+        """Refuses new weights and gradients that have changed places, where it can be seen."""
+        for index, grad, weight in zip(indices, grads, weights, strict=True):
+            if index not in self.states and _is_parameter(grad) and not _is_parameter(weight):
+                raise ArrayError(
+                    f"parameter {index!r}: the gradient is a Parameter and the weight none: an updater takes"
+                    " (index, grad, weight), in this order"
+                )
 
     def _prepare(self, indices: Sequence[Index], weights: Sequence[Any]) -> list[Index]:
         """Makes the states of new indices, and returns these; brings loaded states to their weights' devices."""
@@ -184,6 +200,14 @@ class Updater:
         self.states, self._parameters = loaded.states, loaded.parameters
         self.states_synced = dict.fromkeys(self.states, False)
         self.aggregate_updates = self.optimizer.aggregate_num > 0
+
+    def __repr__(self) -> str:
+        return f"<Updater with states of {len(self.states)} parameters: {self.optimizer!r}>"
+
+
+def _is_parameter(x: Any) -> bool:
+    """Whether `x` is made to be trained, by whatever library."""
+    return type(x).__name__ == "Parameter"
 
 
 def get_updater(optimizer: Optimizer) -> Updater:

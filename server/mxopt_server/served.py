@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.arguments import KEPT_AS
 from mxopt.errors import KVStoreError, MXOptError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import Updater
-from mxopt.optimizer.config import ATTRIBUTES, make_optimizer
+from mxopt.optimizer.config import make_optimizer
 from mxopt_server.values import Entry, PartIndex
 
 log = logging.getLogger("mxopt.server")
@@ -83,7 +84,7 @@ class Served:
         if type(made) is not type(kept) or needs_whole(made) != self.whole:
             raise KVStoreError(f"a {type(kept).__name__} can't become {made!r} between pushes: call set_optimizer")
         for name in config["arguments"]:
-            attribute = ATTRIBUTES.get(name, name)
+            attribute = KEPT_AS.get(name, name)
             setattr(kept, attribute, getattr(made, attribute))
         kept.lr_scheduler, kept.idx2name = made.lr_scheduler, made.idx2name
         kept.lr_mult, kept.wd_mult = made.lr_mult, made.wd_mult

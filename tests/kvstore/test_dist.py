@@ -49,6 +49,8 @@ def test_a_store_without_optimizer_sums_rounds_and_refuses_what_cannot_be():
         for found in job.run("sums"):
             assert found["first"] == [1, 1]
             assert found["rounds"] == [[3, 3], [6, 6]]
+            place = f"rank {found['rank']} of 2 workers, 2 servers, 2 keys"
+            assert found["repr"] == f"<DistKVStore 'dist_sync': {place}>"
             assert found["twice"] == [[4, 4], [4, 4]]
             assert found["errors"] == [
                 "NotInitializedError", "KVStoreError", "ArrayError", "ArrayTypeError", "KVStoreError", "ArrayError",

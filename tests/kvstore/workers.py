@@ -123,6 +123,7 @@ def sums(arguments: Any) -> dict[str, Any]:
         store.pull(3, out)
         rounds.append(out.tolist())
     found["rounds"] = rounds
+    found["repr"] = repr(store)
     store.push([3, 3], [np.ones(2, np.float32), np.ones(2, np.float32)])
     wide = [np.zeros(2), np.zeros(2, np.int32)]
     store.pull(3, wide)
