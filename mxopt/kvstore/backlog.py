@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Backlog:
     def __init__(self) -> None:
         self.nbytes = 0
         self._waiting: list[Waiting] = []  # as they came
+        self._priorities: Counter[int] = Counter()  # how many wait with each; usually all with one
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -35,17 +37,32 @@ class Backlog:
 
     def put(self, request: Any, keys: frozenset[Any] | None, priority: int, nbytes: int) -> None:
         """Adds a request. Without `keys` it speaks of everything: it overtakes none, and none overtakes it."""
-        related = keys
+        if self._waiting and priority > min(self._priorities):
+            self._raise(keys, priority)
+        self._waiting.append(Waiting(request, keys, priority, nbytes))
+        self._priorities[priority] += 1
+        self.nbytes += nbytes
+
+    def _raise(self, related: frozenset[Any] | None, priority: int) -> None:
+        """Raises what a request with these keys would have to overtake to its priority."""
         for earlier in reversed(self._waiting):
             if related is None or earlier.keys is None or not related.isdisjoint(earlier.keys):
-                earlier.priority = max(earlier.priority, priority)
+                if earlier.priority < priority:
+                    self._forget(earlier.priority)
+                    earlier.priority = priority
+                    self._priorities[priority] += 1
                 related = None if related is None or earlier.keys is None else related | earlier.keys
-        self._waiting.append(Waiting(request, keys, priority, nbytes))
-        self.nbytes += nbytes
 
     def take(self) -> Any:
         """Removes the request that is next, and returns it."""
-        found = max(self._waiting, key=lambda waiting: waiting.priority)  # the first of equals
-        self._waiting.remove(found)
+        highest = max(self._priorities)
+        at = next(k for k, waiting in enumerate(self._waiting) if waiting.priority == highest)  # the first of equals
+        found = self._waiting.pop(at)
+        self._forget(highest)
         self.nbytes -= found.nbytes
         return found.request
+
+    def _forget(self, priority: int) -> None:
+        self._priorities[priority] -= 1
+        if not self._priorities[priority]:
+            del self._priorities[priority]
