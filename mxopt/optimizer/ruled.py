@@ -143,7 +143,7 @@ class RuleOptimizer(Optimizer):
             if plan.lasting:
                 self._plans[index] = (plan, state)
         part = plan.part
-        if self.counts_more or not part.direct:
+        if not part.direct:
             self._apply((index,), [(None, plan)])
             return
         counts, latest, clip = self._index_update_count, self.num_update, self.clip_gradient
@@ -152,8 +152,10 @@ class RuleOptimizer(Optimizer):
             self._update_count(index)
             lr, *own = self.scalars(index, self._get_lr(index), counts[index])
             bound = clip if clip and clip > 0 else math.inf
-            call = part.prepare_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
-            address = part.address
+            call: Any = part.prepare_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
+            argument: Any = part.address
+            if self.counts_more:
+                call, argument = exhaust, chain(map(call, [argument]), self._also_counted((index,)))
         except:
             # Python looks for signals after calls and where it jumps back: so no other exception comes in here before
             # the count is as it was, and none from the end of `prepare_one` to that of `call`.
@@ -163,7 +165,7 @@ class RuleOptimizer(Optimizer):
             else:
                 counts.pop(index, None)
             raise
-        call(address)  # type: ignore[misc]  # of a direct part there always is one
+        call(argument)
 
     def _apply(self, indices: tuple[Index, ...], calls: list[Call]) -> None:
         """Makes an update, and counts it with what else goes with it; where an exception comes first, neither."""
