@@ -306,7 +306,10 @@ class DistKVStore(KVStoreBase):
         return workers
 
     def barrier(self) -> None:
-        """Returns when all workers have called it. Raises JobFailedError where one can't come any more."""
+        """Returns when all workers have called it, and the servers have taken what they had pushed before.
+
+        Raises JobFailedError where one can't come any more; and what went wrong with an earlier push.
+        """
         with self._worker:
             self._worker.barrier()
 
