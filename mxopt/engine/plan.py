@@ -50,7 +50,7 @@ class Part(Protocol):
 
 
 class Plan:
-    """An update of `tensors` by `rule`, by the engine called `engine`.
+    """An update of `tensors` by `rule`, by the engine called `engine`. `doubles` are the places of float64 weights.
 
     `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows it.
     Raises ArrayError where the arrays can't be updated.
@@ -60,6 +60,7 @@ class Plan:
         for tensor in tensors:
             tensor.check(rule)
         self.rule, self.engine, self.lazy = rule, engine, lazy
+        self.doubles = [k for k, tensor in enumerate(tensors) if tensor.weight.dtype.itemsize == 8]
         taken = aliases.taken_by(tensors)
         aliases.check(tensors, taken)
         self.parts = self._parts(tensors)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mxopt.engine import Tensor
+from mxopt.engine.steps import Call
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
@@ -40,13 +41,25 @@ class ArithmeticMoments(_Moments):
 
     def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Any) -> None:
         super().__init__(learning_rate, beta1, beta2, **kwargs)
-        self._doubles: set[Index] = set()  # whose weights are of float64
+        self._doubles: frozenset[Index] = frozenset()  # those whose weight, in the latest call, was of float64
 
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
         tensors = super()._tensors(indices, *arguments)
-        for index, tensor in zip(indices, tensors, strict=True):
-            (self._doubles.add if tensor.weight.dtype.itemsize == 8 else self._doubles.discard)(index)
+        pairs = zip(indices, tensors, strict=True)
+        self._note(indices, {index for index, tensor in pairs if tensor.weight.dtype.itemsize == 8})
         return tensors
+
+    def _apply(self, indices: tuple[Index, ...], calls: list[Call]) -> None:
+        self._note(indices, {indices[batch[k] if batch else k] for batch, plan in calls for k in plan.doubles})
+        super()._apply(indices, calls)
+
+    def _note(self, indices: Sequence[Index], doubles: set[Index]) -> None:
+        """Keeps which of the weights are of float64. A prepared update of a single tensor relies on what was noted
+        when it was made: where that changes, it goes."""
+        if doubles or self._doubles:
+            for index in doubles.symmetric_difference(self._doubles.intersection(indices)):
+                self._plans.pop(index, None)
+            self._doubles = self._doubles.difference(indices) | doubles
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
         return [index in self._doubles for index in indices] if self._doubles else ()

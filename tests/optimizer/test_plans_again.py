@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -70,3 +71,24 @@ def test_a_momentum_set_to_zero_is_a_number_like_any_other() -> None:
         other = mxopt.get_updater(mxopt.create("sgd"))
         other.set_states(updater.get_states(dump_optimizer=True))
         other(0, np.ones(3, np.float32), weight)
+
+
+@pytest.mark.parametrize("name", ["ftml", "lamb", "lans"])
+@pytest.mark.parametrize("first", ["single", "list"])
+def test_a_prepared_update_takes_the_corrections_of_its_own_precision(name: str, first: str) -> None:
+    """Single tensors and lists are prepared apart: what one leaves behind is not what the other relies on."""
+    optimizer, fresh = mxopt.create(name), mxopt.create(name)
+    arrays = {k: [np.linspace(-1, 1, 99, dtype=k), np.linspace(0.1, 9, 99, dtype=k)] for k in ("float32", "float64")}
+    states = {k: [o.create_state(0, arrays[k][0]) for o in (optimizer, fresh)] for k in arrays}
+    twins = {k: weight.copy() for k, (weight, _) in arrays.items()}
+    forms = ["single", "list"] if first == "single" else ["list", "single"]
+    for _ in range(9):
+        for kind, form in zip(("float32", "float64"), forms, strict=True):
+            (weight, grad), (state, other) = arrays[kind], states[kind]
+            if form == "single":
+                optimizer.update(0, weight, grad, state)
+            else:
+                optimizer.update([0], [weight], [grad], [state])
+            fresh = copy.copy(fresh)  # which has no plans yet
+            fresh.update(0, twins[kind], grad, other)
+        assert_same([arrays[k][0] for k in arrays], [twins[k] for k in arrays], name)
