@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -223,3 +224,31 @@ def named(x: Any) -> Any:
 def name_of(x: Any, otherwise: str) -> str:
     """The name of a Parameter; `otherwise` for one without, and for a plain array."""
     return x.name if isinstance(x, Parameter) and x.name else otherwise
+
+
+def listed(params: Any) -> list[Parameter]:
+    """Parameters as a list: of a dict in the order of its sorted keys, which name those that have no name; arrays
+    become parameters over their memory. One that stands twice counts once, with a warning.
+
+    Raises ArgumentError where `params` is no list or dict of parameters or arrays.
+    """
+    if isinstance(params, Mapping):
+        found = listed([params[name] for name in sorted(params)])
+        for name, param in zip(sorted(params), found, strict=True):
+            param.name = param.name or name
+        return found
+    if not isinstance(params, list | tuple):
+        raise ArgumentError(f"params must be a list or dict of Parameter, got {type(params).__name__}")
+    found = []
+    for k, param in enumerate(params):
+        try:
+            found.append(param if isinstance(param, Parameter) else Parameter(param))
+        except ArrayError as error:
+            raise ArgumentError(
+                f"params must be a list or dict of Parameter or of arrays, got a {type(param).__name__} at {k}"
+            ) from error
+    once = list({id(param): param for param in found}.values())
+    if len(once) < len(found):
+        twice = ", ".join(sorted({repr(p.name) for p in once if sum(p is each for each in found) > 1}))
+        warnings.warn(f"parameters that stand twice among params are updated once: {twice}", stacklevel=3)
+    return once

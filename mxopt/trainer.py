@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mxopt import settings
+from mxopt import clipping, settings
 from mxopt.document import write_file
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, KVStoreError
+from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
 from mxopt.experimental.optim.keyed import KeyedOptimizer, following
@@ -23,7 +22,7 @@ from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
 from mxopt.optimizer.states import load
-from mxopt.parameter import Parameter, written
+from mxopt.parameter import Parameter, listed, written
 from mxopt.sparse import RowSparse
 
 _owners: WeakKeyDictionary[Any, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
@@ -49,6 +48,13 @@ class Trainer:
     update_on_kvstore : bool, optional
         Whether the store updates the weights, or only sums the gradients and the Trainer updates. Without it the
         store does (`MXNET_UPDATE_ON_KVSTORE=0` changes that); asynchronous ones must.
+    clip_global_norm : float, optional
+        The largest Euclidean norm that all gradients together are to have, before they are divided by the batch size:
+        what `mxopt.clip_global_norm` between `allreduce_grads` and `update` does. Here the factor goes into the
+        update, and the gradients stay as they are (but for LBSGD's). Needs a Trainer that updates by itself.
+    skip_nonfinite : bool
+        Leave out a step of whose gradients one is NaN or infinite: no weight, no state and no count changes.
+        Needs a Trainer that updates by itself.
 
     Raises
     ------
@@ -66,10 +72,14 @@ class Trainer:
         kvstore: str | KVStoreBase | None = "device",
         compression_params: Mapping[str, Any] | None = None,
         update_on_kvstore: bool | None = None,
+        *,
+        clip_global_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
+        self._guard = clipping.Guard(clip_global_norm, skip_nonfinite)
         self._claim(optimizer, "its update counts and multipliers")
         self._claim(kvstore, "its keys")
-        self._params = _listed(params)
+        self._params = listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             name = type(optimizer).__name__
             raise AssertionError(
@@ -125,6 +135,11 @@ class Trainer:
     def parameters(self) -> list[Parameter]:
         """The parameters, in the order in which they are numbered."""
         return list(self._params)
+
+    @property
+    def skipped(self) -> int:
+        """How many steps `skip_nonfinite` has left out."""
+        return self._guard.skipped
 
     def __repr__(self) -> str:
         asked, _ = self._asked
@@ -225,7 +240,7 @@ class Trainer:
 
     @contextmanager
     def _scaled(self, batch_size: float) -> Iterator[None]:
-        """Makes the optimizer divide by `batch_size`; a step that fails leaves it as it was."""
+        """Makes the optimizer divide by `batch_size`; a step that fails, or is skipped, leaves it as it was."""
         try:
             usable = 0 < batch_size < math.inf
         except (TypeError, ValueError):  # no number, an array of several
@@ -235,7 +250,7 @@ class Trainer:
                 f"batch_size must be a number above 0, got {batch_size!r}: gradients are divided by it; give 1 where"
                 " the loss is a mean already"
             )
-        before, scale = self._optimizer.rescale_grad, self._scale / float(batch_size)
+        before, scale, skipped = self._optimizer.rescale_grad, self._scale / float(batch_size), self.skipped
         remote = self._stepped and self._update_on_kvstore and "dist" in self._kvstore.type
         if remote and self._optimizer.rescale_grad != scale:
             raise UserWarning(
@@ -249,6 +264,8 @@ class Trainer:
         except BaseException:
             self._optimizer.rescale_grad = before
             raise
+        if self.skipped > skipped:
+            self._optimizer.rescale_grad = before
 
     def _check_sparse(self, params: list[int]) -> None:
         if self._kvstore is None or isinstance(self._kvstore, KVStore):
@@ -295,10 +312,21 @@ class Trainer:
             self._kvstore.pushpull(key, value, out=value if outs is None else outs[k], priority=-key)
 
     def _update(self, params: list[int]) -> None:
-        if params:
-            values = [self._params[i].value for i in params]
-            self._updater(params, [self._params[i].grad for i in params], values)
-            written(self._params[i] for i in params)
+        if not params:
+            return
+        grads, values = ([getattr(self._params[i], what) for i in params] for what in ("grad", "value"))
+        optimizer, scale = self._optimizer, self._optimizer.rescale_grad
+        if self._guard.asked:
+            factor = self._guard(grads, [f"parameter {self._params[i].name or i!r}, grad" for i in params])
+            if factor is None:
+                return
+            if optimizer.rescales_first:
+                optimizer.rescale_grad = scale * factor
+            else:
+                clipping.rescale(grads, factor)
+        self._updater(params, grads, values)
+        optimizer.rescale_grad = scale
+        written(self._params[i] for i in params)
 
     # The store.
 
@@ -315,6 +343,12 @@ class Trainer:
         updates = False
         if store is not None:
             updates = self._where(store, update)
+            if updates and self._guard.asked:
+                raise ArgumentError(
+                    f"{self._guard.asked} needs the summed gradients of all parameters, and this {store.type} store"
+                    " updates each by itself: make the Trainer with update_on_kvstore=False, and with a store that"
+                    " isn't asynchronous"
+                )
             store.check_new(range(len(self._params)))
             if self._compression_params:
                 store.set_gradient_compression(self._compression_params)
@@ -392,29 +426,6 @@ class Trainer:
             self._kvstore.load_optimizer_states(fname)
         else:
             self._updater.take(load(Path(fname).read_bytes()), {})
-
-
-def _listed(params: Any) -> list[Parameter]:
-    if isinstance(params, Mapping):
-        named = _listed([params[name] for name in sorted(params)])
-        for name, param in zip(sorted(params), named, strict=True):
-            param.name = param.name or name
-        return named
-    if not isinstance(params, list | tuple):
-        raise ArgumentError(f"params must be a list or dict of Parameter, got {type(params).__name__}")
-    found = []
-    for k, param in enumerate(params):
-        try:
-            found.append(param if isinstance(param, Parameter) else Parameter(param))
-        except ArrayError as error:
-            raise ArgumentError(
-                f"params must be a list or dict of Parameter or of arrays, got a {type(param).__name__} at {k}"
-            ) from error
-    once = list({id(param): param for param in found}.values())
-    if len(once) < len(found):
-        twice = ", ".join(sorted({repr(p.name) for p in once if sum(p is each for each in found) > 1}))
-        warnings.warn(f"parameters that stand twice among params are updated once: {twice}", stacklevel=3)
-    return once
 
 
 def _in_order_of(optimizer: experimental.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:

@@ -119,20 +119,20 @@ def data_of(x: Any) -> Any:
     return x.data if isinstance(x, RowSparse) else x
 
 
-def check_weight(weight: Any, name: str) -> None:
-    """Raises where `weight` can't be updated in place."""
+def check_weight(weight: Any, name: str, what: str = "the weight") -> None:
+    """Raises where `weight` can't be updated in place. `what` is what the error calls it."""
     if isinstance(weight, RowSparse):
-        _check_sound(weight, name, "the weight")
+        _check_sound(weight, name, what)
         weight = weight.data
     if not is_array(weight):
-        raise ArrayTypeError(f"{name}: the weight must be an array, got {type(weight).__name__}")
-    check_bare(weight, f"{name}, weight")
+        raise ArrayTypeError(f"{name}: {what} must be an array, got {type(weight).__name__}")
+    check_bare(weight, f"{name}, {what.removeprefix('the ')}")
     if not dtype_name(weight.dtype):
-        raise ArrayTypeError(f"{name}: the weight must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
+        raise ArrayTypeError(f"{name}: {what} must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
     if not _writeable(weight):
-        raise ArrayError(f"{name}: the weight is read-only, so it can't be updated in place")
+        raise ArrayError(f"{name}: {what} is read-only, so it can't be updated in place")
     if weight.size and any(n > 1 and step == 0 for n, step in zip(weight.shape, weight.strides, strict=True)):
-        raise ArrayError(f"{name}: the weight is a broadcast view, whose elements share memory")
+        raise ArrayError(f"{name}: {what} is a broadcast view, whose elements share memory")
 
 
 def check_grad(weight: Any, grad: Any, name: str) -> None:

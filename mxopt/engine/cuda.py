@@ -146,6 +146,12 @@ class CudaPart:
                 if stage < len(self.rule.derivations):
                     self._derive(stage, sums.get())
 
+    def squares(self, stage: int) -> list[float]:
+        """One pass over all arrays, in a stage that takes one norm; returns the sums of squares of the pieces."""
+        with self.device:
+            sums: list[float] = self._launch(stage).get()[:, 0].tolist()
+        return sums
+
     def _launch(self, stage: int) -> Any:
         """One pass over all arrays; returns the sums of squares, for each piece and norm."""
         import cupy

@@ -74,7 +74,7 @@ class ReferencePart:
             for array, value in new:
                 array[rows] = value
             if step < len(self.rule.derivations):
-                norms = [_norm(x) for x in results[len(stage.writes) :]]
+                norms = [norm(squares(x)) for x in results[len(stage.writes) :]]
                 hypers += self.rule.derive(step, norms, hypers)
         for name, array in arrays.items():
             if array is not originals[name]:
@@ -105,12 +105,12 @@ def _call(stage: Stage, values: dict[str, Any]) -> tuple[Any, ...]:
     return as_tuple(stage.function(*(values[name] for name in parameters(stage.function))))
 
 
-def _norm(x: np.ndarray) -> float:
-    """The Euclidean norm, summed in the order every engine follows."""
+def squares(x: np.ndarray) -> list[float]:
+    """The sums of the squares of each piece of an array, in the order every engine follows."""
     x = x.reshape(-1)
     whole = x.size // PIECE * PIECE
-    sums = [*_lane_sums(x[:whole].reshape(-1, PIECE)), *_lane_sums(x[whole:].reshape(1, -1))]
-    return norm(sums)
+    with np.errstate(all="ignore"):
+        return [*_lane_sums(x[:whole].reshape(-1, PIECE)), *_lane_sums(x[whole:].reshape(1, -1))]
 
 
 def _lane_sums(x: np.ndarray) -> np.ndarray:

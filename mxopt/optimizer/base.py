@@ -231,6 +231,11 @@ class Optimizer(NamedArguments):
         """Whether each element is updated by itself, so that servers may cut arrays; False where nobody knows."""
         return False
 
+    @property
+    def rescales_first(self) -> bool:
+        """Whether an update depends on its gradient only through `rescale_grad * grad`."""
+        return True
+
     per_worker_state: ClassVar[int | None] = None
     """The place in a state of what each worker of an asynchronous job has its own of, as its own last weight."""
 

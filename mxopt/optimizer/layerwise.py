@@ -160,6 +160,10 @@ class LBSGD(MomentumOptimizer):
     def state_kind(self) -> dict[str, Any]:
         return {**super().state_kind(), "sums gradients": self.batch_scale > 1}
 
+    @property
+    def rescales_first(self) -> bool:
+        return self.batch_scale == 1 and self.warmup_strategy != "lars"
+
     def create_state(self, index: Index, weight: Any) -> Any:
         """Velocity or None; with a batch scale a tuple of that and the sum of gradients."""
         velocity = super().create_state(index, weight)

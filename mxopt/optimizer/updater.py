@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from mxopt.clipping import Guard
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentTypeError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
@@ -17,6 +18,8 @@ class Updater:
     Parameters
     ----------
     optimizer : Optimizer
+    skip_nonfinite : bool
+        Leave out a call of whose gradients one is NaN or infinite: no weight, no state and no count changes.
 
     Attributes
     ----------
@@ -27,12 +30,18 @@ class Updater:
         Whether a state is known to be on its weight's device.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, *, skip_nonfinite: bool = False) -> None:
         self.optimizer = optimizer
+        self._guard = Guard(skip_nonfinite=True) if skip_nonfinite else None
         self.states: dict[Index, Any] = {}
         self.states_synced: dict[Index, bool] = {}
         self._parameters: dict[Index, Described] = {}  # whose states they are
         self.aggregate_updates = optimizer.aggregate_num > 0
+
+    @property
+    def skipped(self) -> int:
+        """How many calls `skip_nonfinite` has left out."""
+        return 0 if self._guard is None else self._guard.skipped
 
     def __call__(self, index: Any, grad: Any, weight: Any) -> None:
         """Updates one weight, or lists of them, in place.
@@ -67,6 +76,8 @@ class Updater:
             self._check_order((index,), (grad,), (weight,))
         if not known and arrays.is_tensor(weight):
             self._update_tensors((index,), (grad,), (weight,), self._update_one)
+            return
+        if self._guard is not None and self._guard((grad,), [f"parameter {index!r}, grad"]) is None:
             return
         new = () if known else self._prepare((index,), (weight,))
         try:
@@ -110,6 +121,8 @@ class Updater:
             self._check_order(indices, grads, weights)
         if not known and any(map(arrays.is_tensor, weights)):
             self._update_tensors(indices, grads, weights, self._update_list)
+            return
+        if self._guard is not None and self._guard(grads, [f"parameter {i!r}, grad" for i in indices]) is None:
             return
         new = () if known else self._prepare(indices, weights)
         states = list(map(self.states.__getitem__, indices))

@@ -18,6 +18,9 @@ import pytest
 from bitwise import Run, array, assert_same, flat
 from table import CROSSED, ROWS, Row, crossed_id
 
+import mxopt
+from mxopt.device import to_host
+from mxopt.engine.arrays import data_of
 from mxopt.engine.cuda import compiled
 from mxopt.engine.kernel import PIECE
 from mxopt.errors import ArrayError, ArrayTypeError
@@ -255,3 +258,18 @@ def test_a_cupy_gradient_or_state_of_a_numpy_weight_is_refused(cupy: Any) -> Non
     with pytest.raises(ArrayTypeError, match="indices are on a GPU, the data is not"):
         row_sparse_array((np.ones((1, 2)), cupy.asarray(np.array([0]))), shape=(3, 2))
     assert weight.tolist() == [1, 1, 1]
+
+
+def test_clipping_by_the_norm_of_all(cupy: Any, rng: np.random.Generator) -> None:
+    """On the GPU, and with some of the arrays there: the CPU's bits."""
+    arrays = [
+        array(rng, shape, dtype) for shape in (*SHAPES, (3, PIECE)) for dtype in ("float16", "float32", "float64")
+    ]
+    arrays.append(row_sparse_array((array(rng, (2, 3), "float32"), [1, 4]), shape=(6, 3)))
+    given = [on_gpu(cupy, x) for x in arrays]
+    mixed = [on_gpu(cupy, x) if k % 2 else x.copy() for k, x in enumerate(arrays)]
+    given[0], mixed[1] = strided(cupy, arrays[0]), strided(cupy, arrays[1])
+    norm = mxopt.clip_global_norm(arrays, 1.5)
+    assert mxopt.clip_global_norm(given, 1.5) == norm == mxopt.clip_global_norm(mixed, 1.5)
+    for some in (given, mixed):
+        assert_same([data_of(x) for x in arrays], [to_host(data_of(x)) for x in some])

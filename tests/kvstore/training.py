@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from workers import caught
 
-from mxopt import Parameter, Trainer, create, lr_scheduler
+from mxopt import Parameter, Trainer, create, kvstore, lr_scheduler
 
 
 def parameters() -> dict[str, Parameter]:
@@ -77,3 +77,24 @@ def stale(arguments: dict[str, Any]) -> list[Any]:
         params["ab"[rank]].grad = np.full(2, 1 + rank, np.float32)
         trainer.step(1, ignore_stale_grad=True)
     return [p.value.tolist() for p in params.values()]
+
+
+def guarded(arguments: Any) -> list[Any]:
+    """Three clipped steps, in the second of which the last worker has a NaN: what is said where the servers update,
+    how many were skipped where they don't, and the weight."""
+    param, store = Parameter(np.zeros(2, np.float32), "w"), kvstore.create("dist_sync")
+
+    def trainer(update: bool) -> Trainer:
+        guard = {"clip_global_norm": 2.5, "skip_nonfinite": True}
+        optimizer = create("sgd", learning_rate=1.0)
+        return Trainer([param], optimizer, kvstore=store, update_on_kvstore=update, **guard)
+
+    param.grad = np.ones(2, np.float32)
+    refused = str(caught(trainer(True).step, 1))
+    by_itself = trainer(False)
+    for step in range(3):
+        param.grad = np.array([3, 4], np.float32)
+        if step == 1 and store.rank == store.num_workers - 1:
+            param.grad[0] = np.nan
+        by_itself.step(1)
+    return [refused[:43], by_itself.skipped, param.value.round(6).tolist()]

@@ -1,0 +1,63 @@
+"""The norm of many arrays together: one pass that reads them and writes nothing.
+
+Pieces are summed as for the layer-wise rules, and the pieces' sums added exactly, so that neither the engine nor the
+number of threads can be seen in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import library_of, on_device_of, place_of
+from mxopt.engine import arrays, reference
+from mxopt.engine.choice import engine_in_use
+from mxopt.engine.native import PassesPart
+from mxopt.engine.tensor import Tensor
+from mxopt.errors import ArrayTypeError
+from mxopt.rules import norms
+from mxopt.rules.common import norm
+
+
+def global_norm(given: Sequence[Any], names: Sequence[str]) -> float:
+    """The Euclidean norm of all elements of these arrays, in double; not finite where one of them isn't.
+
+    Of a row-sparse array its rows count. `names` are what errors call the arrays. Raises ArrayTypeError where one is no
+    array, or of no dtype that can be a gradient's.
+    """
+    together: dict[Any, list[Any]] = {}
+    for x, name in zip(given, names, strict=True):
+        x = arrays.data_of(arrays.as_gradient(x, name))
+        if arrays.dtype_name(x.dtype) is None:
+            raise ArrayTypeError(f"{name}: needs one of {', '.join(arrays.DTYPES.values())}, got {x.dtype}")
+        x = x if arrays.is_plain(x) else _plain(x)
+        together.setdefault((place_of(x), x.dtype), []).append(x)
+    return norm(chain.from_iterable(map(_squares, together.values())))
+
+
+def _plain(x: Any) -> Any:
+    """A copy that a kernel can walk."""
+    with on_device_of(x):
+        library = library_of(x)
+        return np.array(x, x.dtype.newbyteorder("="), order="C") if library is np else library.ascontiguousarray(x)
+
+
+def _squares(like: Sequence[Any]) -> list[float]:
+    """The sums of squares of the pieces of plain arrays of one place and dtype."""
+    if arrays.is_cupy(like[0]):
+        from mxopt.engine.cuda import CudaPart
+
+        return CudaPart(norms.global_norm, _tensors(like)).squares(0)
+    if engine_in_use() == "numpy":
+        return [square for x in like for square in reference.squares(x)]
+    part = PassesPart(norms.global_norm, _tensors(like))
+    part.launch(0)
+    (squares,) = part.squares(0)
+    return squares
+
+
+def _tensors(like: Sequence[Any]) -> list[Tensor]:
+    return [Tensor("", x, x) for x in like]  # the rule reads no weight and writes none
