@@ -44,7 +44,7 @@ class Heart:
     def turn(self, now: float) -> list[Any] | None:
         """Time has passed: the beat to send, if it is due."""
         if now - self._turned > 2 * self._interval:  # this process itself has slept: its silence is no one else's
-            self._heard += now - self._turned
+            self._heard = min(now, self._heard + now - self._turned)
         self._turned = now
         if now - self._heard > self._limit:
             self._fail(f"the scheduler at {self._scheduler} has not been heard of for {self._limit:g} s")
