@@ -256,11 +256,7 @@ class RuleOptimizer(Optimizer):
         tensors = []
         for index, weight, grad, state in zip(indices, weights, grads, states, strict=True):
             name = f"parameter {index!r}" + (f" ({self.idx2name[index]})" if index in self.idx2name else "")
-            if _is_parameter(grad) and not _is_parameter(weight):
-                raise ArgumentError(
-                    f"{name}: the gradient is a parameter, and the weight is none: an updater takes (index, grad,"
-                    " weight), an optimizer's update (index, weight, grad, state)"
-                )
+            check_places(name, grad, weight)
             weight, master = arrays.as_array(weight, f"{name}, weight"), None
             try:
                 if masters and weight.dtype.itemsize == 2:
@@ -273,6 +269,15 @@ class RuleOptimizer(Optimizer):
                 raise ArrayError(f"{name}: needs a state made by {made}, got {state!r:.200}") from None
             tensors.append(Tensor(name, weight, grad, state, master))
         return tensors
+
+
+def check_places(name: str, grad: Any, weight: Any) -> None:
+    """Raises ArgumentError where gradient and weight have changed places, if that can be seen."""
+    if _is_parameter(grad) and not _is_parameter(weight):
+        raise ArgumentError(
+            f"{name}: the gradient is a parameter, and the weight is none: an updater takes (index, grad, weight), an"
+            " optimizer's update (index, weight, grad, state)"
+        )
 
 
 def _is_parameter(x: Any) -> bool:

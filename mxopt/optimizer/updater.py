@@ -9,6 +9,7 @@ from mxopt.clipping import Guard
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentTypeError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
+from mxopt.optimizer.ruled import check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
 
 
@@ -57,8 +58,9 @@ class Updater:
         Raises
         ------
         ArrayError
-            The arrays can't be updated, or a weight's first gradient is a Parameter and the weight is none; no weight
-            and no count has been changed then.
+            The arrays can't be updated; no weight and no count has been changed then.
+        ArgumentError
+            The gradient is a parameter, and the weight is none; nothing has been changed then either.
         """
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
@@ -72,8 +74,6 @@ class Updater:
                 "an updater takes (index, grad, weight): the index must be a number or a text, got"
                 f" {type(index).__name__}"
             ) from None
-        if not known:
-            self._check_order((index,), (grad,), (weight,))
         if not known and arrays.is_tensor(weight):
             self._update_tensors((index,), (grad,), (weight,), self._update_one)
             return
@@ -94,6 +94,8 @@ class Updater:
             return
         indices, grads, weights = map(list, zip(*rows, strict=True))
         names = [f"parameter {index!r}" for index in indices]
+        for each in zip(names, grads, weights, strict=True):
+            check_places(*each)
         try:
             update(
                 indices,
@@ -117,8 +119,6 @@ class Updater:
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
         known = all(map(self.states_synced.get, indices))
-        if not known:
-            self._check_order(indices, grads, weights)
         if not known and any(map(arrays.is_tensor, weights)):
             self._update_tensors(indices, grads, weights, self._update_list)
             return
@@ -138,15 +138,6 @@ class Updater:
         except BaseException:
             self._forget(new)
             raise
-
-    def _check_order(self, indices: Sequence[Index], grads: Sequence[Any], weights: Sequence[Any]) -> None:
-        """Refuses new weights and gradients that have changed places, where it can be seen."""
-        for index, grad, weight in zip(indices, grads, weights, strict=True):
-            if index not in self.states and _is_parameter(grad) and not _is_parameter(weight):
-                raise ArrayError(
-                    f"parameter {index!r}: the gradient is a Parameter and the weight none: an updater takes"
-                    " (index, grad, weight), in this order"
-                )
 
     def _prepare(self, indices: Sequence[Index], weights: Sequence[Any]) -> list[Index]:
         """Makes the states of new indices, and returns these; brings loaded states to their weights' devices."""
@@ -216,11 +207,6 @@ class Updater:
 
     def __repr__(self) -> str:
         return f"<Updater with states of {len(self.states)} parameters: {self.optimizer!r}>"
-
-
-def _is_parameter(x: Any) -> bool:
-    """Whether `x` is made to be trained, by whatever library."""
-    return type(x).__name__ == "Parameter"
 
 
 def get_updater(optimizer: Optimizer) -> Updater:
