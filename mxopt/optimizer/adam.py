@@ -295,4 +295,5 @@ class FTML(ArithmeticMoments, UnsignedRate):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return lr, self.beta1, self.beta2, self.epsilon, *self.corrections(index, t)
+        corrections = self.corrections(index, t)
+        return *super().scalars(index, lr, t), self.beta1, self.beta2, self.epsilon, *corrections

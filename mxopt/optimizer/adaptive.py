@@ -157,4 +157,4 @@ class Ftrl(UnsignedRate):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return lr, self.lamda1, self.beta
+        return *super().scalars(index, lr, t), self.lamda1, self.beta

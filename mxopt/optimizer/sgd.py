@@ -204,7 +204,7 @@ class SGLD(UnsignedRate):
         return self.seed, self._index_update_count[index]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, math.sqrt(lr))
+        return *super().scalars(index, lr, t), math.sqrt(lr)
 
 
 @register

@@ -63,6 +63,18 @@ def test_set_lr_scale_raises() -> None:
         mxopt.create("sgd").set_lr_scale({0: 0.5})
 
 
+def own_rate(name: str) -> mxopt.optimizer.Optimizer:
+    """An optimizer whose rates are its own way's, times `rate`."""
+
+    class Own(type(mxopt.create(name))):  # type: ignore[misc]
+        rate = 1.0
+
+        def _get_lr(self, index: Any) -> float:
+            return self.rate * super()._get_lr(index)
+
+    return Own()
+
+
 @pytest.mark.parametrize("name", ["ftml", "ftrl", "sgld"])
 def test_a_negative_learning_rate_where_it_cannot_be_meant(name: str) -> None:
     with pytest.raises(ValueError, match="learning rate can't be negative"):
@@ -74,8 +86,9 @@ def test_a_negative_learning_rate_where_it_cannot_be_meant(name: str) -> None:
         lambda o: setattr(o, "lr", -0.5),
         lambda o: o.set_lr_mult({0: -1.0}),
         lambda o: setattr(o, "lr_scheduler", lambda n: 1.5 - n),
+        lambda o: setattr(o, "rate", -0.5),
     ):
-        optimizer = mxopt.create(name)
+        optimizer = own_rate(name)
         updater, weight = mxopt.get_updater(optimizer), one()
         updater(0, one(), weight)
         change(optimizer)
