@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mxopt.errors import KVStoreError, UnknownNameError, nearest
-from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.base import KVStoreBase, TestStore
 from mxopt.kvstore.local import KVStore
+
+if TYPE_CHECKING:
+    from mxopt.kvstore.dist import DistKVStore
 
 LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device")
 DISTRIBUTED = (
@@ -20,6 +23,26 @@ DISTRIBUTED = (
 )
 
 
+@overload
+def create(
+    name: Literal["local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device"] = "local",
+) -> KVStore: ...
+@overload
+def create(
+    name: Literal[
+        "dist",
+        "dist_sync",
+        "dist_device_sync",
+        "dist_sync_device",
+        "dist_async",
+        "dist_device_async",
+        "dist_ssp",
+    ],
+) -> DistKVStore: ...
+@overload
+def create(name: Literal["teststore"]) -> TestStore: ...
+@overload
+def create(name: str) -> Any: ...
 def create(name: str = "local") -> Any:
     """Makes a key-value store.
 

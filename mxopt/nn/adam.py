@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.ruled import RuleOptimizer
 from mxopt.parameter import Parameter
 from mxopt.rules import adam, mindspore, pytorch
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class _Moments(RuleOptimizer):
@@ -46,6 +49,11 @@ class _Moments(RuleOptimizer):
         """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5 off, and with
         corrections that are off by as much, steps come out right."""
         return 1 - float(real(self.beta1)) ** t, 1 - float(real(self.beta2)) ** t
+
+
+class _Kinds(TypedDict, total=False):
+    use_lazy: bool
+    use_offload: bool
 
 
 class Adam(_Moments):
@@ -79,7 +87,7 @@ class Adam(_Moments):
         weight_decay: Any = 0.0,
         loss_scale: float = 1.0,
         use_amsgrad: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[_Kinds],
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
         owner = type(self).__name__

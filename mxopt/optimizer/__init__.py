@@ -3,10 +3,11 @@
 from mxopt.optimizer import contrib
 from mxopt.optimizer.adam import FTML, AdaBelief, Adam, Adamax, AdamW, Nadam
 from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, RMSProp
-from mxopt.optimizer.base import Optimizer, create, register
+from mxopt.optimizer.base import Optimizer, register
 from mxopt.optimizer.contrib import GroupAdaGrad
 from mxopt.optimizer.elementwise import NDabs
 from mxopt.optimizer.layerwise import LAMB, LANS, LARS, LBSGD
+from mxopt.optimizer.named import create
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.sgd import DCASGD, NAG, SGD, SGLD, Signum, Test, ccSGD
 from mxopt.optimizer.updater import Updater, get_updater

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxopt.engine import Tensor
 from mxopt.engine.steps import Call
@@ -14,13 +14,18 @@ from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import adam
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import Options
+
 SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (Veltkamp); NumPy takes ten times as long
 
 
 class _Moments(RuleOptimizer):
     """What keeps running means of the gradient (by `beta1`) and of its square (by `beta2`)."""
 
-    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Any) -> None:
+    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Unpack[Options]) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
@@ -39,7 +44,7 @@ class ArithmeticMoments(_Moments):
     In float32 1 - 0.999 is 1.3e-5 off. So is the running mean square, and what is divided by the other comes out right.
     """
 
-    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Any) -> None:
+    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Unpack[Options]) -> None:
         super().__init__(learning_rate, beta1, beta2, **kwargs)
         self._doubles: frozenset[Index] = frozenset()  # those whose weight, in the latest call, was of float64
 
@@ -79,7 +84,7 @@ class _LazyMoments(_Moments):
     """What may leave rows without a gradient alone."""
 
     def __init__(
-        self, learning_rate: float | None, beta1: float, beta2: float, lazy_update: bool, **kwargs: Any
+        self, learning_rate: float | None, beta1: float, beta2: float, lazy_update: bool, **kwargs: Unpack[Options]
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **kwargs)
         self.lazy_update = lazy_update
@@ -111,7 +116,7 @@ class Adam(_LazyMoments):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         lazy_update: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
         self.epsilon = epsilon
@@ -131,7 +136,7 @@ class _BiasCorrected(_LazyMoments):
         epsilon: float = 1e-6,
         correct_bias: bool = True,
         lazy_update: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
         self.epsilon = epsilon
@@ -206,7 +211,7 @@ class Adamax(_LazyMoments):
         beta2: float = 0.999,
         lazy_update: bool = False,
         epsilon: float = 0.0,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
         self.epsilon = epsilon
@@ -243,7 +248,7 @@ class Nadam(_LazyMoments):
         epsilon: float = 1e-8,
         schedule_decay: float = 0.004,
         lazy_update: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
         self.epsilon = epsilon
@@ -288,7 +293,7 @@ class FTML(ArithmeticMoments, UnsignedRate):
         epsilon: float = 1e-8,
         lazy_update: bool = False,
         learning_rate: float | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **kwargs)
         self.epsilon = epsilon

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import adaptive
 from mxopt.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import Options, OptionsAndRate
 
 
 @register
@@ -28,7 +33,7 @@ class AdaGrad(RuleOptimizer):
 
     rule = adaptive.adagrad
 
-    def __init__(self, eps: float = 1e-7, lazy_update: bool = True, **kwargs: Any) -> None:
+    def __init__(self, eps: float = 1e-7, lazy_update: bool = True, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         self.eps = eps
         self.lazy_update = lazy_update
@@ -55,7 +60,9 @@ class AdaDelta(RuleOptimizer):
 
     rule = adaptive.adadelta
 
-    def __init__(self, rho: float = 0.90, epsilon: float = 1e-5, lazy_update: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, rho: float = 0.90, epsilon: float = 1e-5, lazy_update: bool = False, **kwargs: Unpack[OptionsAndRate]
+    ) -> None:
         super().__init__(**kwargs)
         self.rho = rho
         self.epsilon = epsilon
@@ -97,7 +104,7 @@ class RMSProp(RuleOptimizer):
         centered: bool = False,
         clip_weights: float | None = None,
         lazy_update: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.gamma1 = gamma1
@@ -147,7 +154,7 @@ class Ftrl(UnsignedRate):
         learning_rate: float | None = 0.1,
         beta: float = 1,
         lazy_update: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(**kwargs)
         if learning_rate is not None:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -65,15 +65,17 @@ class Optimizer(NamedArguments):
     )  # fmt: skip
     overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
-        made = super().__new__(cls, *args, **kwargs)
-        known = parameters_of(cls)
-        for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
-            if name not in known:
-                continue
-            if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
-                _check_number(f"{cls.__name__}: {name}", value)
-        return made
+    if not TYPE_CHECKING:  # which reads the constructors
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            made = super().__new__(cls, *args, **kwargs)
+            known = parameters_of(cls)
+            for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
+                if name not in known:
+                    continue
+                if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
+                    _check_number(f"{cls.__name__}: {name}", value)
+            return made
 
     @classmethod
     def takes_more(cls) -> bool:
@@ -426,4 +428,3 @@ def _check_number(name: str, value: Any) -> None:
 
 
 register = Optimizer.register
-create = Optimizer.create_optimizer

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.rules import adaptive
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import OptionsAndRate
 
 __all__ = ["GroupAdaGrad"]
 
@@ -28,7 +33,7 @@ class GroupAdaGrad(RuleOptimizer):
     rule = adaptive.group_adagrad
     lazy_update = True
 
-    def __init__(self, eps: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(self, eps: float = 1e-5, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         self.eps = eps
         if self.wd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from mxopt.optimizer.momentum import MomentumOptimizer
 from mxopt.rules import layerwise, sgd
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import Options, OptionsAndRate
 
 
 @register
@@ -52,7 +57,7 @@ class LARS(MomentumOptimizer):
         eta: float = 0.001,
         eps: float = 0,
         momentum_correction: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[OptionsAndRate],
     ) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
@@ -137,7 +142,7 @@ class LBSGD(MomentumOptimizer):
         updates_per_epoch: int = 32,
         begin_epoch: int = 0,
         num_epochs: int = 60,
-        **kwargs: Any,
+        **kwargs: Any,  # Options, but for multi_precision
     ) -> None:
         super().__init__(multi_precision=multi_precision, **kwargs)
         if batch_scale < 1:
@@ -248,7 +253,7 @@ class _Corrected(ArithmeticMoments):
         epsilon: float,
         lower_bound: float | None,
         upper_bound: float | None,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **kwargs)
         self.epsilon = epsilon
@@ -289,7 +294,7 @@ class LAMB(_Corrected):
         lower_bound: float | None = None,
         upper_bound: float | None = None,
         bias_correction: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **kwargs)
         self.bias_correction = bias_correction
@@ -319,6 +324,6 @@ class LANS(_Corrected):
         epsilon: float = 1e-6,
         lower_bound: float | None = None,
         upper_bound: float | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **kwargs)

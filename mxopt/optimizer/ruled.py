@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, filterfalse, repeat
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mxopt import settings
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
@@ -19,6 +19,11 @@ from mxopt.engine.uninterrupted import exhaust
 from mxopt.errors import ArgumentError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import OptionsAndRate
 
 _NO_PLAN = (None, None)
 
@@ -36,7 +41,7 @@ class RuleOptimizer(Optimizer):
     aggregates: ClassVar[bool] = False  # whether MXNet's class takes lists
     overridable = (*Optimizer.overridable, "scalars", "groups", "new_state")
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
         self.aggregate_num = 0 if self.overridden & one_by_one else settings.aggregation_size()

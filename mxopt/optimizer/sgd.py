@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import Options, OptionsAndRate
 
 
 @register
@@ -37,7 +42,7 @@ class SGD(MomentumOptimizer):
     inner_first = True
     aggregates = True
 
-    def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Any) -> None:
+    def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.lazy_update = lazy_update
@@ -71,7 +76,7 @@ class NAG(MomentumOptimizer):
 
     inner_first = True
 
-    def __init__(self, momentum: float = 0.0, lazy_update: bool = False, **kwargs: Any) -> None:
+    def __init__(self, momentum: float = 0.0, lazy_update: bool = False, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.lazy_update = lazy_update or not momentum
@@ -108,7 +113,7 @@ class Signum(MomentumOptimizer):
         momentum: float = 0.9,
         wd_lh: float = 0.0,
         lazy_update: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum = momentum
@@ -141,7 +146,9 @@ class DCASGD(MomentumOptimizer):
 
     per_worker_state = 1
 
-    def __init__(self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Unpack[OptionsAndRate]
+    ) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.lamda = lamda
@@ -183,7 +190,7 @@ class SGLD(UnsignedRate):
         See `Optimizer`.
     """
 
-    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, seed: int | None = None, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         self.seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.ruled import RuleOptimizer
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mxopt.optimizer.options import Options
+
 
 class UnsignedRate(RuleOptimizer):
     """Refuses a negative learning rate where it is given, and at an update, whatever it comes from."""
 
-    def __init__(self, learning_rate: float | None = None, **kwargs: Any) -> None:
+    def __init__(self, learning_rate: float | None = None, **kwargs: Unpack[Options]) -> None:
         super().__init__(learning_rate=self._unsigned(learning_rate), **kwargs)
 
     def set_learning_rate(self, lr: float) -> None:

@@ -213,7 +213,7 @@ def get_updater(optimizer: Optimizer) -> Updater:
     """A function `updater(index, grad, weight)` that keeps the states of all weights.
 
     >>> import numpy as np
-    >>> from mxopt.optimizer import create
+    >>> from mxopt import create
     >>> weight = np.ones(2, np.float32)
     >>> updater = get_updater(create('sgd', learning_rate=0.5))
     >>> updater(0, np.array([1, 2], np.float32), weight)
