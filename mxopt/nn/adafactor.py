@@ -53,6 +53,7 @@ class AdaFactor(RuleOptimizer):
 
     decay = "the rule's own"
     undecayed = ()
+    preparing = ()  # MindSpore's step calls none of these methods either
 
     def __init__(
         self,
@@ -115,14 +116,21 @@ class AdaFactor(RuleOptimizer):
         row = (lr, kind.wd, 1.0, math.inf, kind.own, smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
 
-    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Callable[..., Iterable[object]]) -> None:
+    def apply(
+        self,
+        key: Hashable,
+        slots: list[Slot],
+        grads: list[Any],
+        count: Callable[..., Iterable[object]],
+        ready: bool = False,
+    ) -> None:
         renewed: list[tuple[Any, Any]] = []  # second moments, which are stored with the step
         self._renewed = renewed
 
         def store(*counted: Any) -> Iterable[object]:
             return chain(starmap(setitem, [(state, ..., value) for state, value in renewed]), count(*counted))
 
-        super().apply(key, slots, grads, store)
+        super().apply(key, slots, grads, store, ready)
 
     def _needs(self, kind: Kind, sparse: bool) -> bool:
         return True

@@ -103,6 +103,7 @@ class LARS(Optimizer):
         self._set_up(inner._slots, inner._slots[0].rate, inner._decay, inner.loss_scale, inner.is_group)
         inner._take([replace(slot, decay=0.0) for slot in inner._slots], 0.0)
         inner.loss_scale = 1.0
+        inner.decay_flags = (False,) * len(self._slots)
         self.global_step = inner.global_step
         self.opt, self.use_clip = inner, use_clip
         self.epsilon, self.coefficient = epsilon, coefficient
@@ -117,7 +118,8 @@ class LARS(Optimizer):
         positions = tuple(k for k in self._adapted if grads[k] is not None)
         slots, mine = [self._slots[k] for k in positions], [grads[k] for k in positions]
         weights, scaled = [slot.parameter.value for slot in slots], [self._scaled[k] for k in positions]
-        rule, rates, decays = mindspore.lars_gradient, self._rates(), self._decays()
+        rule, rates = mindspore.lars_gradient, self.step_rates()
+        decays = [decay / self.loss_scale for decay in self.step_decays()]
         calls = self._steps.find(positions, rule, False, weights, mine, scaled)
         if calls is None and positions:
             each = zip(slots, weights, mine, scaled, strict=True)

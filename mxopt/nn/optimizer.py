@@ -27,6 +27,7 @@ from mxopt.nn.parameters import (
     read,
     scaled_decay,
 )
+from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 
 TARGETS = ("CPU", "GPU", "Ascend")
@@ -104,6 +105,7 @@ class Optimizer(NamedArguments):
         self._take(slots, decay)
         self.parameters = ParameterTuple(s.parameter for s in slots)
         self.loss_scale, self.is_group = loss_scale, is_group
+        self.overridden = overridden(type(self), self.overridable)
         self.is_group_lr = any(s.rate is not rate for s in slots)
         self.param_length = len(slots)
         self.grad_centralization = any(s.centralized for s in slots)
@@ -148,6 +150,11 @@ class Optimizer(NamedArguments):
 
     # Learning rate, weight decay and loss scale.
 
+    overridable: ClassVar[tuple[str, ...]] = (
+        "get_lr", "get_weight_decay", "decay_weight", "gradients_centralization", "scale_grad",
+    )  # fmt: skip
+    overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
+
     @property
     def need_scale(self) -> bool:
         """Whether gradients have to be divided by the loss scale."""
@@ -171,6 +178,10 @@ class Optimizer(NamedArguments):
         rates = tuple(self._rates())
         return rates if self.is_group_lr or any(p.lr_mult != 1 for p in self.parameters) else rates[0]
 
+    def step_rates(self) -> list[float]:
+        """The learning rate of each parameter at this step: what `get_lr` says."""
+        return self._each("get_lr", self.get_lr()) if "get_lr" in self.overridden else self._rates()
+
     def _rates(self) -> list[float]:
         now = self._rates_now()
         return [now[id(slot.rate)] * slot.parameter.lr_mult for slot in self._slots]
@@ -184,6 +195,27 @@ class Optimizer(NamedArguments):
         if not self.is_group and all(p.wd_mult == 1 for p in self.parameters):
             return decay_at(self._decay, self.global_step) * self.loss_scale
         return tuple(decay * self.loss_scale for decay in self._decays())
+
+    def step_decays(self) -> list[float]:
+        """The weight decay of each parameter at this step times the loss scale: what `get_weight_decay` says, for those
+        of which `decay_flags` says that they are decayed."""
+        if "get_weight_decay" not in self.overridden:
+            return [decay * self.loss_scale for decay in self._decays()]
+        decays = self._each("get_weight_decay", self.get_weight_decay())
+        return [decay if flag else 0.0 for decay, flag in zip(decays, self.decay_flags, strict=True)]
+
+    def _each(self, method: str, values: Any) -> list[float]:
+        """What a subclass' method returned, for each parameter."""
+        owner, n = type(self).__name__, len(self._slots)
+        listed = list(values) if isinstance(values, tuple | list) else [values] * n
+        if len(listed) != n:
+            raise ArgumentError(f"{owner}.{method} returned {len(listed)} numbers for {n} parameters")
+        try:
+            return [float(x.asnumpy() if isinstance(x, Parameter) else x) for x in listed]
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(
+                f"{owner}.{method} must return a number, or one for each parameter, got {values!r:.80}"
+            ) from None
 
     def _decays(self) -> list[float]:
         now = self._decays_now()
@@ -222,8 +254,8 @@ class Optimizer(NamedArguments):
     def decay_weight(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """The gradients plus weight decay times loss scale times the parameters; new arrays where that is not 0."""
         return tuple(
-            grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay * self.loss_scale)
-            for grad, slot, decay in zip(self._checked(gradients), self._slots, self._decays(), strict=True)
+            grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay)
+            for grad, slot, decay in zip(self._checked(gradients), self._slots, self.step_decays(), strict=True)
         )
 
     def gradients_centralization(self, gradients: Sequence[Any]) -> tuple[Any, ...]:

@@ -51,7 +51,8 @@ class RuleOptimizer(Optimizer):
 
     A subclass sets `rule`, calls `keep` in its constructor, and defines `scalars`. Weight decay and loss scale become
     hyper-parameters of the rule where that gives the same numbers: `decay` says what the rule takes weight decay for.
-    `lazy` says whether rows stay as they are for which a row-sparse gradient has none.
+    `lazy` says whether rows stay as they are for which a row-sparse gradient has none. What a class from outside
+    overrides of `overridable` is called, as MindSpore's steps call it.
     """
 
     rule: Rule
@@ -111,7 +112,10 @@ class RuleOptimizer(Optimizer):
         """
         counted, self.counted = self.counted, ()
         grads = g.as_arrays(self._checked(gradients), self._slots)
-        self.apply(None, self._slots, grads, lambda slots, owns: chain(self._count(slots, owns), *counted))
+        ready = any(method in self.overridden for method in self.preparing) if self.overridden else False
+        if ready:
+            grads = self._made_ready(grads)
+        self.apply(None, self._slots, grads, lambda slots, owns: chain(self._count(slots, owns), *counted), ready)
         return True
 
     def apply(
@@ -120,11 +124,12 @@ class RuleOptimizer(Optimizer):
         slots: list[Slot],
         grads: list[Any],
         count: Callable[[list[Slot], list[Any]], Iterable[object]],
+        ready: bool = False,
     ) -> None:
         """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
 
         `count(slots, owns)`, with what `own` is from then on, if that changes, counts an update with it: an iterator
-        that calls functions of C.
+        that calls functions of C. `ready` gradients have their weight decay, centralization and loss scale.
         Raises ArrayError, and changes nothing, where one can't be updated.
         """
         types, seen = set(map(type, grads)), self._look(slots)
@@ -134,22 +139,19 @@ class RuleOptimizer(Optimizer):
             types, seen = set(map(type, grads)), self._look(slots)
         if not slots:
             return
-        rates, decays, which = self._rates_now(), self._decays_now(), seen.which
-        kinds = [
-            Kind(rates[r] * lr, decays[d] * wd, centred, own) for (r, d, centred, own), (lr, wd, _) in seen.distinct
-        ]
+        kinds, which = self._kinds(slots, seen)
         owns = [self.next_own(kind) for kind in kinds]
         after = [] if owns[0] is None else [owns[k] for k in which]
-        if types == {np.ndarray} and not any(self._needs(kind, False) for kind in kinds):
-            rows = [self._row(kind, False) for kind in kinds]
+        if ready or (types == {np.ndarray} and not any(self._needs(kind, False) for kind in kinds)):
+            rows = [self._row(kind, ready) for kind in kinds]
         else:
             each = [kinds[k] for k in which]
-            ready = [self._needs(kind, isinstance(grad, RowSparse)) for kind, grad in zip(each, grads, strict=True)]
+            needs = [self._needs(kind, isinstance(grad, RowSparse)) for kind, grad in zip(each, grads, strict=True)]
             grads = [
                 self._prepared(slot, grad, kind) if needed else grad
-                for slot, grad, kind, needed in zip(slots, grads, each, ready, strict=True)
+                for slot, grad, kind, needed in zip(slots, grads, each, needs, strict=True)
             ]
-            numbers, which = distinct([which, ready])
+            numbers, which = distinct([which, needs])
             rows = [self._row(kinds[k], is_ready) for k, is_ready in numbers]
         self._seen = None if after else self._seen
         run(self._calls(key, slots, seen.weights, grads), rows, which, count(slots, after))
@@ -172,6 +174,19 @@ class RuleOptimizer(Optimizer):
             self._seen = found
         return found
 
+    def _kinds(self, slots: list[Slot], seen: Seen) -> tuple[list[Kind], list[int]]:
+        """What distinguishes parameters at this step, and which is each one's."""
+        if not self.overridden & {"get_lr", "get_weight_decay"}:
+            rates, decays = self._rates_now(), self._decays_now()
+            kinds = [
+                Kind(rates[r] * lr, decays[d] * wd, centred, own) for (r, d, centred, own), (lr, wd, _) in seen.distinct
+            ]
+            return kinds, seen.which
+        numbers = zip(self.step_rates(), self.step_decays(), strict=True)
+        theirs = {slot: (lr, wd / self.loss_scale) for slot, (lr, wd) in zip(self._slots, numbers, strict=True)}
+        found, which = distinct([[(*theirs[slot], slot.centralized, slot.own) for slot in slots]])
+        return [Kind(*kind) for (kind,) in found], which
+
     def _calls(self, key: Hashable, slots: list[Slot], weights: list[Any], grads: list[Any]) -> list[Call]:
         rule, lazy = self.rule, self.lazy
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
@@ -190,6 +205,20 @@ class RuleOptimizer(Optimizer):
         return (rate, wd, 1.0 if ready else 1 / self.loss_scale, math.inf, *scalars)
 
     # Gradients that the rule can't take as they are.
+
+    preparing: ClassVar[tuple[str, ...]] = ("decay_weight", "gradients_centralization", "scale_grad")
+    """The methods by which a step prepares the gradients, where a subclass overrides one, in this order."""
+
+    def _made_ready(self, grads: list[Any]) -> list[Any]:
+        """The gradients prepared by these methods."""
+        for slot, grad in zip(self._slots, grads, strict=True):
+            if grad is not None:
+                self._tensor(slot, grad).check(self.rule)
+        ready: Any = tuple(grad if grad is None else g.widened(grad) for grad in grads)
+        for method in self.preparing:
+            if method != "decay_weight" or self.decay != "the rule's own":
+                ready = getattr(self, method)(ready)
+        return g.as_arrays(self._checked(ready), self._slots)
 
     def _needs(self, kind: Kind, sparse: bool) -> bool:
         """Whether a gradient must be prepared."""
