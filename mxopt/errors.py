@@ -10,6 +10,7 @@ MXOptError
     ArrayError (ValueError)           an array's shape, memory or values can't work
         ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
     NoGradientError (RuntimeError)    a parameter has no gradient
+    RuleError (TypeError)             a rule does what no kernel can
     CompilationError (RuntimeError)   LLVM doesn't accept a kernel
     ScheduleOverError (RuntimeError)  a list of learning rates has no value for this step
     StatesError (ValueError)          saved states that can't be read, or don't fit
@@ -71,6 +72,10 @@ class ArrayTypeError(ArrayError, TypeError):
 
 class NoGradientError(MXOptError, RuntimeError):
     """A parameter has no gradient."""
+
+
+class RuleError(MXOptError, TypeError):
+    """A rule does what no kernel can."""
 
 
 class CompilationError(MXOptError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def test_blocks_run(page: Path) -> None:
     namespace: dict[str, object] = {"__name__": page.stem}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{page.name}, block {number + 1}", "exec"), namespace)
+
+
+SESSIONS = [page for page in (ROOT / "docs").glob("*.md") if page.name != "api.md"]  # whose run with the docstrings
+
+
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda p: p.name)
+def test_sessions_go_as_shown(page: Path) -> None:
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
 
 
 def test_links_lead_somewhere() -> None:

@@ -9,16 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
+from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape
 
 LANES = 16
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 STORED = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
-COMPARISONS = {
-    "greater": "ogt", "greater_equal": "oge", "less": "olt", "less_equal": "ole", "equal": "oeq", "not_equal": "une",
-}  # fmt: skip
-ARITHMETIC = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"}
-INTRINSICS = {"sqrt": "sqrt", "absolute": "fabs"}
 
 
 def arithmetic(dtypes: Sequence[str]) -> str:
@@ -215,21 +211,12 @@ class Assembly:
         def name(x: Operand) -> str:
             return values[x] if isinstance(x, int) else literal(x)
 
-        for operation, operands in tape.operations:
-            x = [name(o) for o in operands]
-            if operation in ARITHMETIC:
-                result = self.let(f"{ARITHMETIC[operation]} {real} {x[0]}, {x[1]}")
-            elif operation in COMPARISONS:
-                result = self.let(f"fcmp {COMPARISONS[operation]} {real} {x[0]}, {x[1]}")
-            elif operation in INTRINSICS:
-                result = self.call(real, f"llvm.{INTRINSICS[operation]}.{suffix}", f"{real} {x[0]}")
-            elif operation == "where":
-                result = self.let(f"select {boolean} {x[0]}, {real} {x[1]}, {real} {x[2]}")
-            elif operation == "negative":
-                result = self.let(f"fneg {real} {x[0]}")
+        for done, operands in tape.operations:
+            llvm, x = operation(done).llvm, [name(o) for o in operands]
+            if llvm.startswith("llvm."):
+                values.append(self.call(real, f"{llvm}.{suffix}", f"{real} {x[0]}"))
             else:
-                result = self.let(f"{operation.removeprefix('logical_')} {boolean} {x[0]}, {x[1]}")
-            values.append(result)
+                values.append(self.let(llvm.format(*x, real=real, boolean=boolean)))
         return [name(o) for o in tape.outputs]
 
 

@@ -4,7 +4,7 @@ One transpiler, two printers. The rule is traced once; here each operation of th
 tape's order and in IEEE arithmetic, and the compiler is told not to contract products and sums (`OPTIONS`). So a GPU
 gives the bits of the CPU's engines. CuPy's own transpiler would translate the rules too, by rules of its own.
 
-A block of threads has one piece of a tensor (or one row of it), each thread every so-many-th element:
+A block of threads has one piece of a tensor (or one row of it), whose threads take its elements in turn:
 
     for each element of the piece that is this thread's:
         load the arrays' elements and widen them to the arithmetic's type
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from mxopt.engine.assembly import LANES, arithmetic
 from mxopt.engine.kernel import PIECE_WORDS, Kernel
+from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, trace
 from mxopt.rules.rule import Function, parameters
 
@@ -28,12 +29,6 @@ OPTIONS = ("-fmad=false",)
 THREADS = 256  # of a block, at most; what is computed doesn't depend on it
 
 TYPES = {"float16": "__half", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
-INFIX = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/",
-    "greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==", "not_equal": "!=",
-    "logical_and": "&&", "logical_or": "||",
-}  # fmt: skip
-PREFIX = {"negative": "-", "sqrt": "sqrt", "absolute": "fabs"}
 
 # A kernel's parameters, all of them addresses on the GPU but the last:
 PARAMETERS = (
@@ -210,20 +205,13 @@ class _Writer:
 
     def _run(self, function: Function) -> list[str]:
         """The operations of a function on values of the names of its parameters; returns the names of its results."""
-        names = parameters(function)
-        tape = trace(function, len(names))
-        values = [("h_" if name in self.rule.hypers else "x_") + name for name in names]
+        tape = trace(function)
+        values = [("h_" if name in self.rule.hypers else "x_") + name for name in tape.arguments]
 
         def name(x: Operand) -> str:
             return values[x] if isinstance(x, int) else f"({self.real}){x!r}"
 
-        for operation, operands in tape.operations:
-            x = [name(o) for o in operands]
-            if operation == "where":
-                values.append(self.let(f"{x[0]} ? {x[1]} : {x[2]}"))
-            elif operation in PREFIX:
-                values.append(self.let(f"{PREFIX[operation]}({x[0]})"))
-            else:
-                boolean = INFIX[operation] not in "+-*/"
-                values.append(self.let(f"{x[0]} {INFIX[operation]} {x[1]}", "bool" if boolean else None))
+        for done, operands in tape.operations:
+            made = operation(done)
+            values.append(self.let(made.cuda.format(*map(name, operands)), "bool" if made.boolean else None))
         return [name(o) for o in tape.outputs]

@@ -195,7 +195,7 @@ class _Writer:
         norms = [asm.call("double", "llvm.sqrt.f64", f"double {x}") for x in sums]
         names = parameters(derivation.function)
         given = [derived.get(name) or self._hyper(name) for name in names[len(norms) :]]
-        results = asm.run_one(trace(derivation.function, len(names)), [*norms, *given])
+        results = asm.run_one(trace(derivation.function), [*norms, *given])
         derived.update(zip(derivation.names, results, strict=True))
         self.hypers.update((name, self._everywhere(derived[name])) for name in derivation.names)
 
@@ -249,8 +249,8 @@ class _Writer:
         place = asm.at(STORED[dtype], self.base[1], asm.let(f"add i64 {moved}, %i"))
         by_grad = _value(stage.function, 1)
         values = self.hypers | {"weight": none["grad"], "grad": asm.load(dtype, place, mask)}
-        names = parameters(by_grad)
-        (x,) = asm.run(trace(by_grad, len(names)), [values[n] for n in names])
+        tape = trace(by_grad)
+        (x,) = asm.run(tape, [values[name] for name in tape.arguments])
         asm.put(f"%sum.next = fadd {doubles} %sum, {asm.square(x, mask)}")
         asm.put(f"%i.next = add i64 %i, {LANES}")
         asm.put("br label %vector")
@@ -311,8 +311,8 @@ class _Writer:
         length = asm.let(f"uitofp i64 {self.row} to double")
         mean = self._everywhere(asm.let(f"fdiv double {asm.halves(total)}, {length}"))
         values = {rule.row_state: asm.load_one(dtype, address[k]), "mean_square": mean}
-        names = parameters(rule.row_update)
-        (new,) = asm.run(trace(rule.row_update, len(names)), [(self.hypers | values)[n] for n in names])
+        tape = trace(rule.row_update)
+        (new,) = asm.run(tape, [(self.hypers | values)[name] for name in tape.arguments])
         asm.store_one(dtype, address[k], new)
         scalar = asm.let(f"extractelement {asm.vec(asm.real)} {new}, i64 0")
         return asm.splat(asm.real, scalar)
@@ -336,20 +336,19 @@ class _Writer:
         vectors of summed squares.
         """
         asm, dtypes = self.asm, self.kernel.dtypes
-        names, doubles, i = parameters(function), asm.vec("double"), f"%{name}.i"
-        tape = trace(function, len(names))
+        tape, doubles, i = trace(function), asm.vec("double"), f"%{name}.i"
 
         def vectors(mask: str | None) -> list[str]:
             at = [asm.at(STORED[d], p, i) for d, p in zip(dtypes, address, strict=True)]
             values = self.hypers | fixed
             for k, array in enumerate(self.arrays):
-                if array in names and array not in fixed:
+                if array in tape.arguments and array not in fixed:
                     source = -1 if array == "weight" and self.kernel.master else k
                     values[array] = asm.load(dtypes[source], at[source], mask)
             for k, place in fetch.items():
                 for line in range(0, LANES * ITEMSIZE[dtypes[k]], LINE):
                     asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line))
-            results = asm.run(tape, [values[n] for n in names])
+            results = asm.run(tape, [values[n] for n in tape.arguments])
             for array, value in zip(writes, results, strict=False):
                 k = self.arrays.index(array)
                 asm.store(dtypes[k], at[k], value, mask)

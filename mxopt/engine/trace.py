@@ -8,42 +8,51 @@ LLVM IR and `cuda_source.py` into CUDA C. Symbols enter through NumPy's own prot
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from mxopt.rules.rule import as_tuple
-
-# NumPy's names of what a rule may do to an element; everything here is exact to the last bit in IEEE
-# arithmetic, so that every engine can give the same result.
-OPERATIONS = {
-    "add", "subtract", "multiply", "divide", "negative", "sqrt", "absolute", "where", "logical_and", "logical_or",
-    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
-}  # fmt: skip
+from mxopt.engine.operations import operation
+from mxopt.errors import RuleError
+from mxopt.rules.rule import Function, as_tuple, parameters
 
 Operand = int | float  # the position of an earlier value on the tape, or a literal
 
 
 @dataclass
 class Tape:
-    """`arguments` values are given; each operation appends one more; `outputs` are positions."""
+    """The values named in `arguments` are given; each operation appends one more; `outputs` are positions.
 
-    arguments: int
+    >>> print(trace(lambda weight, grad, lr: weight - lr * grad))
+    v3 = multiply(lr, grad)
+    v4 = subtract(weight, v3)
+    return v4
+    """
+
+    arguments: tuple[str, ...]
     operations: list[tuple[str, tuple[Operand, ...]]] = field(default_factory=list)
     outputs: tuple[Operand, ...] = ()
 
     def record(self, name: str, inputs: tuple[Any, ...]) -> Symbol:
-        if name not in OPERATIONS:
-            raise TypeError(f"a rule can't use np.{name}; it may use {', '.join(sorted(OPERATIONS))}")
+        operation(name)
         self.operations.append((name, tuple(self._operand(x) for x in inputs)))
-        return Symbol(self, self.arguments + len(self.operations) - 1)
+        return Symbol(self, len(self.arguments) + len(self.operations) - 1)
 
     def _operand(self, value: Any) -> Operand:
         # A literal becomes a float so that it can't be mistaken for a position.
         return value.position if isinstance(value, Symbol) else float(value)
+
+    def __str__(self) -> str:
+        names = [*self.arguments, *(f"v{len(self.arguments) + k}" for k in range(len(self.operations)))]
+
+        def listed(operands: tuple[Operand, ...]) -> str:
+            return ", ".join(names[x] if isinstance(x, int) else repr(x) for x in operands)
+
+        made = zip(names[len(self.arguments) :], self.operations, strict=True)
+        lines = [f"{name} = {operation}({listed(operands)})" for name, (operation, operands) in made]
+        return "\n".join([*lines, f"return {listed(self.outputs)}"])
 
 
 class Symbol(NDArrayOperatorsMixin):
@@ -54,21 +63,22 @@ class Symbol(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Symbol:
         if method != "__call__" or options:
-            raise TypeError(f"a rule can't use np.{ufunc.__name__} with {method} and {sorted(options)}")
+            raise RuleError(f"a rule can't use np.{ufunc.__name__} with {method} and {sorted(options)}")
         return self.tape.record(ufunc.__name__, inputs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Symbol:
         if kwargs:
-            raise TypeError(f"a rule can't use np.{function.__name__} with {sorted(kwargs)}")
+            raise RuleError(f"a rule can't use np.{function.__name__} with {sorted(kwargs)}")
         return self.tape.record(function.__name__, args)
 
     def __bool__(self) -> bool:
-        raise TypeError("a rule can't branch on a value: use np.where(condition, a, b)")
+        raise RuleError("a rule can't branch on a value: use np.where(condition, a, b)")
 
 
-def trace(function: Callable[..., Any], arguments: int) -> Tape:
-    """The tape of `function` called with `arguments` symbols."""
-    tape = Tape(arguments)
-    results = function(*(Symbol(tape, i) for i in range(arguments)))
+def trace(function: Function) -> Tape:
+    """The tape of `function`, called with a symbol for each of its parameters. Raises RuleError where it does what no
+    kernel can."""
+    tape = Tape(parameters(function))
+    results = function(*(Symbol(tape, i) for i in range(len(tape.arguments))))
     tape.outputs = tuple(tape._operand(x) for x in as_tuple(results))
     return tape

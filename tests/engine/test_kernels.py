@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -16,10 +17,11 @@ import pytest
 
 import mxopt
 import mxopt.rules
-from mxopt.engine import Plan, Tensor, jit
+from mxopt.engine import Plan, Tensor, cuda_source, jit, kernel
 from mxopt.engine.kernel import PIECE, Kernel, assemble
 from mxopt.engine.steps import run
-from mxopt.errors import CompilationError
+from mxopt.engine.trace import Tape
+from mxopt.errors import CompilationError, RuleError
 from mxopt.rules import adam, adaptive, sgd
 from mxopt.rules.rule import Rule, rule
 
@@ -60,6 +62,15 @@ def test_row_wise_kernels_fetch_the_rows_to_come(dtype: str, lines: int) -> None
         assert len(re.findall("prefetch", code)) == 2 * arrays * lines + others  # in the loop, and for what is left
         if some.row_state is None:
             assert "prefetch" not in instructions(Kernel(some, 0, (dtype,) * (2 + len(some.states))))
+
+
+@pytest.mark.parametrize("printer", [kernel, cuda_source])
+def test_an_operation_that_no_printer_knows_is_refused(printer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a tape's: no rule gets that far."""
+    monkeypatch.setattr(printer, "trace", lambda function: Tape(("weight",), [("exp", (0,))], (1,)))
+    write = assemble if printer is kernel else cuda_source.definition
+    with pytest.raises(RuleError, match=r"np\.exp"):
+        write(Kernel(sgd.sgd, 0, ("float32", "float32")))
 
 
 OLDER = """

@@ -1,0 +1,48 @@
+"""What a rule may do to an element, and how each printer writes it.
+
+Every operation is exact to the last bit in IEEE arithmetic, so that every engine can give the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mxopt.errors import RuleError
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`{0}`, `{1}`, `{2}` stand for the operands, `{real}` and `{boolean}` for LLVM's types; an LLVM operation without
+    operands is an intrinsic's name. The result is a boolean, or a real number."""
+
+    llvm: str
+    cuda: str
+    boolean: bool = False
+
+
+# By NumPy's names. A comparison is false where an operand is NaN, but for `not_equal`.
+OPERATIONS = {
+    "add": Operation("fadd {real} {0}, {1}", "{0} + {1}"),
+    "subtract": Operation("fsub {real} {0}, {1}", "{0} - {1}"),
+    "multiply": Operation("fmul {real} {0}, {1}", "{0} * {1}"),
+    "divide": Operation("fdiv {real} {0}, {1}", "{0} / {1}"),
+    "negative": Operation("fneg {real} {0}", "-({0})"),
+    "sqrt": Operation("llvm.sqrt", "sqrt({0})"),
+    "absolute": Operation("llvm.fabs", "fabs({0})"),
+    "where": Operation("select {boolean} {0}, {real} {1}, {real} {2}", "{0} ? {1} : {2}"),
+    "greater": Operation("fcmp ogt {real} {0}, {1}", "{0} > {1}", boolean=True),
+    "greater_equal": Operation("fcmp oge {real} {0}, {1}", "{0} >= {1}", boolean=True),
+    "less": Operation("fcmp olt {real} {0}, {1}", "{0} < {1}", boolean=True),
+    "less_equal": Operation("fcmp ole {real} {0}, {1}", "{0} <= {1}", boolean=True),
+    "equal": Operation("fcmp oeq {real} {0}, {1}", "{0} == {1}", boolean=True),
+    "not_equal": Operation("fcmp une {real} {0}, {1}", "{0} != {1}", boolean=True),
+    "logical_and": Operation("and {boolean} {0}, {1}", "{0} && {1}", boolean=True),
+    "logical_or": Operation("or {boolean} {0}, {1}", "{0} || {1}", boolean=True),
+}
+
+
+def operation(name: str) -> Operation:
+    """The operation that NumPy calls `name`. Raises RuleError where a rule can't use it."""
+    if name not in OPERATIONS:
+        raise RuleError(f"a rule can't use np.{name}; it may use {', '.join(sorted(OPERATIONS))}")
+    return OPERATIONS[name]
