@@ -5,6 +5,7 @@ import mxopt.role  # noqa: F401 first, since it may replace the process
 # isort: split
 from mxopt import document, errors, experimental, kvstore, lr_scheduler, nn, optimizer, sparse
 from mxopt import kvstore as kv
+from mxopt.averages import ExponentialMovingAverage
 from mxopt.clipping import clip_global_norm
 from mxopt.curves import curve
 from mxopt.engine import get_num_threads, set_num_threads, use_engine
@@ -13,9 +14,9 @@ from mxopt.parameter import Parameter
 from mxopt.trainer import Trainer
 
 __all__ = [
-    "Optimizer", "Parameter", "Trainer", "Updater", "clip_global_norm", "create", "curve", "document", "errors",
-    "experimental", "get_num_threads", "get_updater", "kv", "kvstore", "lr_scheduler", "nn", "optimizer", "register",
-    "set_num_threads", "sparse", "use_engine",
+    "ExponentialMovingAverage", "Optimizer", "Parameter", "Trainer", "Updater", "clip_global_norm", "create", "curve",
+    "document", "errors", "experimental", "get_num_threads", "get_updater", "kv", "kvstore", "lr_scheduler", "nn",
+    "optimizer", "register", "set_num_threads", "sparse", "use_engine",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

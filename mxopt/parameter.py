@@ -46,7 +46,7 @@ class Parameter:
     Attributes
     ----------
     grad : array, RowSparse or None
-        Its gradient, where somebody put one.
+        Its gradient, where somebody put one; `put_grad` adds several up.
     held : bool
         Whether an optimizer or a Trainer at work has taken the array, which `cast` could not exchange any more.
 
@@ -137,8 +137,8 @@ class Parameter:
 
     @property
     def grad_req(self) -> str:
-        """'null' for a parameter that isn't trained, else 'write' or 'add', between which only who writes `grad` can
-        tell. Set to 'null' it drops the gradient. Raises ArgumentError for anything else.
+        """'null' for a parameter that isn't trained, else what `put_grad` does: 'write' or 'add'. Set to 'null' it
+        drops the gradient. Raises ArgumentError for anything else.
         """
         return "null" if not self.requires_grad else "add" if self._accumulates else "write"
 
@@ -149,6 +149,34 @@ class Parameter:
         self.requires_grad, self._accumulates = req != "null", req == "add"
         if req == "null":
             self.grad = None
+
+    def put_grad(self, grad: Any) -> None:
+        """Takes a gradient as gluon's backward pass does: with `grad_req` 'write' it becomes the gradient, with 'add'
+        it is added to the one there is, with 'null' nothing happens.
+
+        The sum is an array of the parameter's own, at first a copy of `grad`, and of its dtype; it grows until
+        `zero_grad`, which belongs behind the step that takes it. Raises ArrayError where the shapes differ; nothing has
+        been changed then.
+        """
+        where = f"parameter {self.name!r}, gradient"
+        if not self.requires_grad:
+            return
+        if not self._accumulates:
+            self.grad = grad
+            return
+        grad = arrays.as_gradient(grad, where)
+        if grad.shape != self.shape:
+            raise ArrayError(f"{where}: the parameter has shape {self.shape}, the gradient {grad.shape}")
+        if self.grad is None:
+            self.grad = grad.copy()
+            return
+        total = arrays.as_gradient(self.grad, where)
+        if isinstance(grad, RowSparse) and not isinstance(total, RowSparse):
+            total[grad.indices] += grad.data
+        else:
+            total += grad
+        if isinstance(total, RowSparse):  # a sparse tensor was none
+            self.grad = total
 
     def zero_grad(self) -> None:
         """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing where there is none."""

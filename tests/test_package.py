@@ -102,7 +102,7 @@ FLOORS = [
     ["mxopt.arguments", "mxopt.device", "mxopt.registry", "mxopt.settings"],
     ["mxopt.role", "mxopt.sparse"],
     ["mxopt.engine"],
-    ["mxopt.clipping", "mxopt.document", "mxopt.lr_scheduler", "mxopt.parameter"],
+    ["mxopt.averages", "mxopt.clipping", "mxopt.document", "mxopt.lr_scheduler", "mxopt.parameter"],
     ["mxopt.optimizer"],
     ["mxopt.experimental", "mxopt.migrate", "mxopt.nn"],
     ["mxopt.curves", "mxopt.kvstore"],

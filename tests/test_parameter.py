@@ -43,6 +43,67 @@ def test_grad_req_and_requires_grad_are_one_thing() -> None:
         p.grad_req = "never"
 
 
+def test_put_grad_writes_adds_or_does_nothing() -> None:
+    p, grad = parameter(), np.ones((3, 2), np.float32)
+    p.put_grad(grad)
+    assert p.grad is grad
+    p.put_grad(2 * grad)
+    assert (p.grad == 2).all()
+    p.grad_req = "null"
+    p.put_grad(grad)
+    assert p.grad is None
+    p.grad_req = "add"
+    p.put_grad(grad)
+    total = p.grad
+    p.put_grad(3 * grad)
+    assert (grad == 1).all()
+    assert p.grad is total
+    assert (total == 4).all()
+    with pytest.raises(ValueError, match=r"has shape \(3, 2\), the gradient \(2,\)"):
+        p.put_grad(np.ones(2, np.float32))
+    assert (total == 4).all()
+
+
+@pytest.mark.parametrize("first", ["dense", "sparse"])
+@pytest.mark.parametrize("second", ["dense", "sparse"])
+def test_row_sparse_gradients_are_added_up(first: str, second: str) -> None:
+    p = parameter()
+    p.grad_req = "add"
+    for kind, row in ((first, 1), (second, 2)):
+        dense = np.zeros((3, 2), np.float32)
+        dense[row] = row
+        p.put_grad(row_sparse_array(dense) if kind == "sparse" else dense)
+    found = p.grad if first == "dense" else p.grad.asnumpy()
+    assert found[:, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_four_gradients_added_up_make_one_step(dtype: str) -> None:
+    """As one of a batch four times as large, in a Trainer and in an updater."""
+    grads = np.random.default_rng(0).integers(-8, 8, (2, 4, 3, 2)).astype(dtype)  # whose sums are exact
+    added, whole, updated = (mxopt.Parameter(np.ones((3, 2), dtype)) for _ in range(3))
+    options = {"learning_rate": 0.5, "multi_precision": True}
+    trainers = [mxopt.Trainer([p], "adam", options, clip_global_norm=1.0) for p in (added, whole)]
+    updater = mxopt.get_updater(mxopt.create("adam", rescale_grad=1 / 8, **options))
+    plain = mxopt.Parameter(np.ones((3, 2), dtype))
+    unclipped = mxopt.Trainer([plain], "adam", options)
+    for p in (added, updated):
+        p.grad_req = "add"
+    for four in grads:
+        for grad in four:
+            added.put_grad(grad)
+            updated.put_grad(grad)
+        whole.grad = plain.grad = four.sum(axis=0)
+        for trainer in (*trainers, unclipped):
+            trainer.step(8)
+        updater(0, updated.grad, updated.value)
+        added.zero_grad()
+        updated.zero_grad()
+    assert (added.value == whole.value).all()
+    assert (updated.value == plain.value).all()
+    assert trainers[0].optimizer.num_update == 2
+
+
 def test_zero_grad_is_in_place() -> None:
     p = parameter()
     p.zero_grad()

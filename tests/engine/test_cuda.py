@@ -273,3 +273,21 @@ def test_clipping_by_the_norm_of_all(cupy: Any, rng: np.random.Generator) -> Non
     assert mxopt.clip_global_norm(given, 1.5) == norm == mxopt.clip_global_norm(mixed, 1.5)
     for some in (given, mixed):
         assert_same([data_of(x) for x in arrays], [to_host(data_of(x)) for x in some])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_moving_averages(cupy: Any, rng: np.random.Generator, dtype: str) -> None:
+    weights = [array(rng, shape, dtype) for shape in SHAPES]
+    theirs = [on_gpu(cupy, w) for w in weights]
+    theirs[0] = strided(cupy, weights[0])
+    ours, averages = mxopt.ExponentialMovingAverage(theirs, 0.9), mxopt.ExponentialMovingAverage(weights, 0.9)
+    for _ in range(2):
+        for weight, copy in zip(weights, theirs, strict=True):
+            weight[...] = array(rng, weight.shape, dtype)
+            copy[...] = cupy.asarray(weight)
+        averages.update()
+        ours.update()
+        assert_same([a.get() for a in ours.averages.values()], averages.averages.values())
+    ours.set_states(averages.get_states())
+    with ours.applied(), averages.applied():
+        assert_same([w.get() for w in theirs], weights)

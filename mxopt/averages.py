@@ -1,0 +1,147 @@
+"""Averages of weights, to evaluate with: what a training's last steps have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import library_of, on_device_of
+from mxopt.document import dump_document, load_document
+from mxopt.engine import Steps, Tensor, arrays
+from mxopt.engine.steps import run
+from mxopt.errors import ArgumentError, StatesError
+from mxopt.parameter import Parameter, listed, written
+from mxopt.rules.averages import moving_average
+from mxopt.sparse import RowSparse
+
+
+class ExponentialMovingAverage:
+    """Averages of parameters, in which a step counts `decay` times as much as the one after it.
+
+    Parameters
+    ----------
+    params : list or dict of Parameter, or of arrays
+        Any floating-point dtype and any shape; no row-sparse values. Read by `update`, which belongs behind each step.
+    decay : float
+        Within [0, 1). The average reaches back some `1 / (1 - decay)` steps.
+
+    Attributes
+    ----------
+    averages : dict of str to array
+        Under each parameter's name, or its position where it has none: first a copy of the value, float32 for 16-bit
+        ones; changed in place by `update`.
+
+    Raises
+    ------
+    ArgumentError
+        `decay` is out of its range, two parameters have one name, or a value is row-sparse.
+    ArrayTypeError
+        A parameter's dtype can't be averaged.
+
+    >>> weight = Parameter(np.zeros(2, np.float32), "weight")
+    >>> average = ExponentialMovingAverage([weight], decay=0.5)
+    >>> weight.value[...] = 1
+    >>> average.update()
+    >>> average.averages
+    {'weight': array([0.5, 0.5], dtype=float32)}
+    >>> with average.applied():
+    ...     print(weight.value)
+    [0.5 0.5]
+    >>> weight.value
+    array([1., 1.], dtype=float32)
+    """
+
+    def __init__(self, params: Sequence[Parameter | Any] | Mapping[str, Parameter | Any], decay: float = 0.999) -> None:
+        try:
+            usable = 0 <= decay < 1
+        except TypeError:
+            usable = False
+        if not usable:
+            raise ArgumentError(f"decay must be a number from 0 to below 1, got {decay!r}")
+        self.decay = decay
+        self._params = listed(params)
+        self.averages: dict[str, Any] = {}
+        for k, param in enumerate(self._params):
+            name = param.name or str(k)
+            if name in self.averages:
+                raise ArgumentError(f"two parameters are called {name!r}: an average needs a name of its own")
+            if isinstance(param.value, RowSparse):
+                raise ArgumentError(f"parameter {name!r}: the average of a row-sparse value has all its rows: not made")
+            self.averages[name] = _copy(param.value, name)
+        self._steps = Steps()
+
+    def update(self) -> None:
+        """Moves each average by `1 - decay` of the way to its parameter, in place.
+
+        Raises ArrayError where a parameter's array has been exchanged for another that doesn't fit; nothing has
+        changed then.
+        """
+        averages, values = list(self.averages.values()), [param.value for param in self._params]
+        if not averages:
+            return
+        calls = self._steps.find(0, moving_average, False, averages, values, averages)
+        if calls is None:
+            tensors = [
+                Tensor(f"average of {name!r}", average, value)
+                for (name, average), value in zip(self.averages.items(), values, strict=True)
+            ]
+            calls = self._steps.make(0, moving_average, False, tensors, averages)
+        run(calls, [(0.0, 0.0, 1.0, math.inf, 1 - self.decay)], [0] * len(averages))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside a `with` block the parameters' arrays hold the averages, in their own dtypes; after it, what they held
+        before."""
+        before = [param.value.copy() for param in self._params]
+        try:
+            self._fill(self.averages.values())
+            yield
+        finally:
+            self._fill(before)
+
+    def _fill(self, given: Any) -> None:
+        for param, value in zip(self._params, given, strict=True):
+            param.value[...] = value.astype(param.value.dtype)
+        written(self._params)
+
+    def get_states(self) -> bytes:
+        """The averages as bytes, as those of an Updater's states (see the format's page in the docs)."""
+        return dump_document({"averages": self.averages})
+
+    def set_states(self, states: bytes) -> None:
+        """Takes over what `get_states` returned, into the arrays of `averages`.
+
+        Raises StatesError where the bytes are damaged or foreign, or of parameters of other names, shapes or dtypes;
+        nothing has changed then.
+        """
+        loaded = load_document(states).get("averages")
+        if not isinstance(loaded, dict):
+            raise StatesError("this is no document of averages")
+        found, needed = _described(loaded), _described(self.averages)
+        if found != needed:
+            differ = sorted(name for name in {*found, *needed} if found.get(name) != needed.get(name))
+            there, here = ({name: kind.get(name, "none") for name in differ} for kind in (found, needed))
+            raise StatesError(f"the averages are of other parameters: in the states {there}, here {here}")
+        for name, average in self.averages.items():
+            average[...] = arrays.to_device_of(loaded[name], average)
+
+    def __repr__(self) -> str:
+        return f"<ExponentialMovingAverage of {len(self._params)} parameters, decay={self.decay}>"
+
+
+def _copy(value: Any, name: str) -> Any:
+    """What an average begins as: a copy, in the machine's byte order and without gaps."""
+    arrays.check_weight(value, f"parameter {name!r}", "the value")
+    wide = np.dtype(np.float32) if value.dtype.itemsize == 2 else value.dtype.newbyteorder("=")
+    with on_device_of(value):
+        average = library_of(value).empty(value.shape, wide)
+        average[...] = value.astype(wide)
+        return average
+
+
+def _described(content: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(name): f"{getattr(x, 'dtype', None)} {getattr(x, 'shape', None)}" for name, x in content.items()}
