@@ -34,7 +34,7 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Mapping[str,
         The file; what was there stays until the new one is whole.
     states : bytes or dict
         What `Updater.get_states`, or the `state_dict` of an optimizer of any family returned; any tree of None, bool,
-        int, float, str, bytes, lists, tuples, dicts and arrays.
+        int, float, str, bytes, lists, tuples, dicts, arrays and PyTorch's tensors on the CPU.
 
     Raises
     ------
@@ -53,7 +53,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        As the tree was. `document.dump_document` makes bytes for `Updater.set_states` of an updater's.
+        As the tree was, with arrays for tensors. `document.dump_document` makes bytes for `Updater.set_states` of an
+        updater's.
 
     Raises
     ------
@@ -119,6 +120,8 @@ def _plain(x: Any, path: str, found: dict[str, np.ndarray]) -> Any:
         return items if isinstance(x, list) else {"tuple": items}
     if isinstance(x, np.generic):
         return x.item()
+    if arrays.is_tensor(x):
+        x = arrays.as_array(x, path[1:])
     if not arrays.is_array(x):
         raise StatesError(f"{path[1:]} is a {type(x).__name__}: states hold arrays, numbers, texts, lists and dicts")
     name = path[1:]

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import mxopt  # noqa: E402
+from mxopt.migrate import read_npz, read_safetensors, write_npz, write_safetensors  # noqa: E402
 from mxopt.torch import Optimizer  # noqa: E402
 
 # name, options: the same in torch.optim, whose class has the name in its own spelling.
@@ -122,6 +124,23 @@ def test_a_resumed_run_has_the_same_bits(name: str, way: str) -> None:
     same(twin, net)
     for x, y in zip(before, values(net), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])
+@pytest.mark.parametrize(
+    ("write", "read"), [(write_safetensors, read_safetensors), (write_npz, read_npz)], ids=["safetensors", "npz"]
+)
+def test_states_go_through_files_that_other_programs_read(name: str, write: Any, read: Any, tmp_path: Path) -> None:
+    net = model()
+    optimizer = Optimizer(net.parameters(), name, lr=0.01)
+    train(net, optimizer, range(3))
+    twin = copy.deepcopy(net)
+    write(tmp_path / "states", optimizer.state_dict())
+    other = Optimizer(twin.parameters(), name, lr=0.5)
+    other.load_state_dict(read(tmp_path / "states"))
+    train(net, optimizer, range(3, 8))
+    train(twin, other, range(3, 8))
+    same(twin, net)
 
 
 @pytest.mark.parametrize("name", ["lamb", "lans", "adabelief", "ftrl", "nag"])
