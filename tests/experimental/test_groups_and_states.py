@@ -188,6 +188,10 @@ def test_a_group_that_is_refused_is_not_added() -> None:
         (lambda d: d["param_groups"].pop(), "1 groups, the optimizer 2"),
         (lambda d: d["param_groups"][0].update(params=["a", "x"]), "group 0 has 'x' too many"),
         (lambda d: d["param_groups"][1].update(params=[]), "group 1 lacks 'b'"),
+        (lambda d: d["parameters"].update(a=((6,), "float32")), r"'a' is float32 \(6,\) there, float32 \(5,\) here"),
+        (lambda d: d["parameters"].update(b=((3, 4), "float64")), "parameter 'b' is float64"),
+        (lambda d: d["parameters"].pop("b"), "parameter 'b' is unknown there"),
+        (lambda d: d.pop("parameters"), "no state of an optimizer"),
         (lambda d: d["param_groups"][0].pop("eps"), "group 0 lacks the options eps"),
         (lambda d: d["param_groups"][0].update(lr=-1.0), "lr must not be negative"),
         (lambda d: d["state"].update(c={}), "'c', which is no parameter"),
@@ -209,3 +213,12 @@ def test_a_state_that_does_not_fit_is_refused_whole(change: Callable[[Any], Any]
     with pytest.raises(StatesError, match=says):
         optimizer.load_state_dict(document)
     assert arrays_in(optimizer.state_dict()) == before
+
+
+def test_states_without_arrays_say_whose_they_are_too() -> None:
+    first, second = (optim.SGD([Parameter(np.ones(n, np.float32), "w")], 0.1) for n in (5, 6))
+    first((np.ones(5, np.float32),))
+    document = load_document(dump_document(first.state_dict()))
+    with pytest.raises(StatesError, match=r"'w' is float32 \(5,\) there, float32 \(6,\) here"):
+        second.load_state_dict(document)
+    first.load_state_dict(document)

@@ -10,6 +10,7 @@ import numpy as np
 from mxopt.errors import StatesError
 from mxopt.experimental.optim.groups import Slot
 from mxopt.experimental.optim.keyed import KeyedOptimizer
+from mxopt.experimental.optim.saving import parameters
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.states import Described, Loaded, dump, fit
 
@@ -72,6 +73,6 @@ class DirectUpdater:
             if carried:
                 kept[carried] = float(kept[carried])
             found[slot.name] = {"step": counts.get(index), **kept}
-        groups = made.groups
-        self.optimizer.model.load_state_dict({"optimizer": made.kind, "param_groups": groups, "state": found})
+        document = {"optimizer": made.kind, "parameters": parameters([self._slots]), "param_groups": made.groups}
+        self.optimizer.model.load_state_dict({**document, "state": found})
         self.optimizer.rescale_grad = made.rescale_grad

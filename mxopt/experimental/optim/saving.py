@@ -26,14 +26,20 @@ class Optimizer(Protocol):
 
 
 def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> dict[str, Any]:
-    """The document that `load_state_dict` takes: {"optimizer", "param_groups", "state"}."""
+    """The document that `load_state_dict` takes: {"optimizer", "parameters", "param_groups", "state"}."""
     groups, state = [], {}
     for group, slots in zip(optimizer.param_groups, members, strict=True):
         groups.append({**group, "params": [slot.name for slot in slots]})
         for slot in slots:
             if slot.step:
                 state[slot.name] = _kept(optimizer, group, slot)
-    return {"optimizer": type(optimizer).__name__, "param_groups": groups, "state": state}
+    name = type(optimizer).__name__
+    return {"optimizer": name, "parameters": parameters(members), "param_groups": groups, "state": state}
+
+
+def parameters(members: list[list[Slot]]) -> dict[Any, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each parameter, also of those without a state."""
+    return {slot.name: (tuple(slot.weight.shape), str(slot.weight.dtype)) for slots in members for slot in slots}
 
 
 def _kept(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> dict[str, Any]:
@@ -52,6 +58,7 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
         name, groups, state = document["optimizer"], document["param_groups"], document["state"]
         saved = [{**group, "params": list(group["params"])} for group in groups]
         state = {key: dict(kept) for key, kept in state.items()}
+        theirs = {key: (tuple(shape), str(dtype)) for key, (shape, dtype) in document["parameters"].items()}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise StatesError(f"this is no state of an optimizer: {error!r}") from error
     if name != type(optimizer).__name__:
@@ -59,6 +66,11 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
     differences = _group_differences(saved, members)
     options: list[dict[str, Any]] = []
     if not differences:
+        differences = [
+            f"parameter {key!r} is {_shown(theirs.get(key))} there, {_shown(own)} here"
+            for key, own in parameters(members).items()
+            if theirs.get(key) != own
+        ]
         for number, group in enumerate(optimizer.param_groups):
             options.append(_options(optimizer, number, {**saved[number], "params": group["params"]}, differences))
         every = {slot.name: slot for slots in members for slot in slots}
@@ -86,6 +98,10 @@ def _group_differences(saved: list[dict[str, Any]], members: list[list[Slot]]) -
         found += [f"group {number} lacks {missing}"] * bool(missing)
         found += [f"group {number} has {extra} too many"] * bool(extra)
     return found
+
+
+def _shown(parameter: tuple[tuple[int, ...], str] | None) -> str:
+    return "unknown" if parameter is None else f"{parameter[1]} {parameter[0]}"
 
 
 def _options(optimizer: Optimizer, number: int, options: dict[str, Any], differences: list[str]) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""What a subclass of a built-in optimizer overrides is used by a call, by a Trainer and by a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from optim_table import TABLE
+
+import mxopt
+from mxopt.experimental import optim
+from mxopt.parameter import Parameter
+
+METHODS = ["rule", "scalars", "hand_on", "new_state", "rests", "uses_master"]
+
+
+def handing_on(base: type, calls: list[str]) -> type:
+    """A subclass whose methods only note the call and hand it on."""
+
+    def method(name: str) -> Callable[..., Any]:
+        def handed_on(self: Any, *args: Any) -> Any:
+            calls.append(name)
+            return getattr(super(klass, self), name)(*args)
+
+        return handed_on
+
+    klass = type(f"Handing{base.__name__}", (base,), {name: method(name) for name in METHODS})
+    return klass
+
+
+def directly(optimizer: Any, params: list[Parameter], grads: list[np.ndarray]) -> Callable[[], None]:
+    return lambda: optimizer(tuple(grads))
+
+
+def trained(optimizer: Any, params: list[Parameter], grads: list[np.ndarray], **store: Any) -> Callable[[], None]:
+    trainer = mxopt.Trainer(params, optimizer, **store)
+
+    def step() -> None:
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
+        trainer.step(1)
+
+    return step
+
+
+def stored(optimizer: Any, params: list[Parameter], grads: list[np.ndarray]) -> Callable[[], None]:
+    return trained(optimizer, params, grads, kvstore=mxopt.kvstore.create("local"), update_on_kvstore=True)
+
+
+@pytest.mark.parametrize("stepping", [directly, trained, stored])
+@pytest.mark.parametrize("name", TABLE)
+def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
+    name: str, stepping: Callable[..., Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    klass = name.partition(" ")[0]
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal((4, 3)).astype(dtype) for dtype in ("float32", "float16")]
+    grads = [rng.standard_normal((4, 3)).astype(value.dtype) for value in values]
+    runs = []
+    for theirs in (False, True):
+        params = [Parameter(value.copy(), f"p{k}") for k, value in enumerate(values)]
+        if theirs:
+            own = handing_on(getattr(optim, klass), calls)
+            monkeypatch.setattr(optim, klass, own)
+            optim.Optimizer.registry.add(f"_{own.__name__}", own)  # in no list
+        optimizer = TABLE[name](params, multi_precision=True)
+        runs.append((params, stepping(optimizer, params, grads)))
+    for _ in range(3):
+        for _, step in runs:
+            step()
+    for one, other in zip(*(params for params, _ in runs), strict=True):
+        np.testing.assert_array_equal(one.value, other.value)
+    unused = set() if getattr(optim, klass).carried else {"hand_on"}
+    unused |= {"new_state"} if name in ("SGD", "SGD plain") else set()  # which have none
+    assert set(calls) == set(METHODS) - unused
