@@ -38,7 +38,7 @@ class Applier:
             if contribution.request is not None:
                 concerned.append(contribution.request)
             if contribution.config is not None:
-                served.reconfigure(contribution.config)
+                served.reconfigure(contribution.config, group.rounds.apart)
         value = contributions[0].value if len(contributions) == 1 else total([c.value for c in contributions])
         if self.moment is not None:
             self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)

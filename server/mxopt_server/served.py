@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from mxopt.arguments import KEPT_AS
-from mxopt.errors import KVStoreError, MXOptError
+from mxopt.errors import KVStoreError, MXOptError, StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
-from mxopt.optimizer import Updater
+from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
 from mxopt_server.values import Entry, PartIndex
 
@@ -76,8 +76,8 @@ class Served:
             self.name_parts(entry)
         log.info("optimizer: %r", optimizer)
 
-    def reconfigure(self, config: dict[str, Any]) -> None:
-        """Takes over changed hyper-parameters; states and counts stay."""
+    def reconfigure(self, config: dict[str, Any], apart: bool = False) -> None:
+        """Takes over changed hyper-parameters; states and counts stay. `apart`: each worker has pushed for itself."""
         if config == self.config or self.updater is None:
             return
         made, kept = make_optimizer(config), self.updater.optimizer
@@ -86,11 +86,25 @@ class Served:
         for name in config["arguments"]:
             attribute = KEPT_AS.get(name, name)
             setattr(kept, attribute, getattr(made, attribute))
+        if apart:
+            self._count_from_here(config, made, kept)
         kept.lr_scheduler, kept.idx2name = made.lr_scheduler, made.idx2name
         kept.lr_mult, kept.wd_mult = made.lr_mult, made.wd_mult
         for entry in self.entries.values():
             self.name_parts(entry)
         self.config = config
+
+    def _count_from_here(self, config: Mapping[str, Any], made: Optimizer, kept: Optimizer) -> None:
+        """A worker counts its own pushes: a rate that it has assigned to the schedule counts from all of them here."""
+        schedule, before = made.lr_scheduler, kept.lr_scheduler
+        if schedule is None or self.config is None:
+            return
+        schedule.reach(kept.num_update)
+        rate, since = schedule.assigned
+        if before is not None and config["scheduler"] == self.config["scheduler"]:
+            schedule.assigned = before.assigned
+        elif since:
+            schedule.assigned = (rate, max(since, kept.num_update))
 
     def name_parts(self, entry: Entry) -> None:
         """Lets a key's name and multipliers hold for its parts too."""
@@ -152,17 +166,34 @@ class Served:
         """Takes over the state and count of a document, unless a worker's call of this number did so already."""
         if self.loads.get(entry.key, 0) >= event:
             return
+        count = content.get("count")
+        if type(count) not in (int, type(None)):
+            raise StatesError(f"key {entry.key!r}: the count of its updates is a number or nil, not {count!r:.80}")
+        if "state" in content and self.updater is not None:
+            self._check_state(entry, content["state"])
         self.set_state(entry, content.get("state", ABSENT))
         assert self.updater is not None
-        optimizer, count = self.updater.optimizer, content.get("count")
+        optimizer = self.updater.optimizer
         if count is not None:
-            self.set_count(entry, int(count))
+            self.set_count(entry, count)
         if count is None or count < optimizer.num_update:
             counts = [n for of in optimizer.get_counts()["devices"].values() for n in of.values()]
             optimizer.num_update = max([optimizer.begin_num_update, *counts])
         else:
-            optimizer.num_update = int(count)
+            optimizer.num_update = count
         self.loads[entry.key] = event
+
+    def _check_state(self, entry: Entry, state: Any) -> None:
+        """Raises StatesError where this is no state of the entry: its optimizer makes others. What an optimizer of
+        one's own makes may change with the training."""
+        assert self.updater is not None
+        optimizer = self.updater.optimizer
+        if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
+            return
+        weight = entry.weight.reshape(entry.whole) if self.whole else entry.weight
+        wrong = _difference(state, optimizer.create_state_multi_precision(entry.key, weight))
+        if wrong:
+            raise StatesError(f"key {entry.key!r}: the states don't fit {optimizer!r}: {wrong}")
 
     def lend(self, index: Any, rank: int, weight: np.ndarray, ranks: Iterable[int]) -> None:
         """Puts a worker's own part into the state of `index`, where the optimizer has such a part."""
@@ -197,7 +228,12 @@ class Served:
             devices = counts["devices"].items()
             counts["devices"] = [[device, [[_named(i), n] for i, n in of.items()]] for device, of in devices]
         own = [[_named(index), rank, array] for (index, rank), array in self.own.items()]
-        return {"event": self.event, "refused": refused, "config": self.config, "counts": counts, "own": own}
+        schedule = None if self.updater is None else self.updater.optimizer.lr_scheduler
+        assigned = None if schedule is None else list(schedule.assigned)
+        return {
+            "event": self.event, "refused": refused, "config": self.config, "assigned": assigned, "counts": counts,
+            "own": own,
+        }  # fmt: skip
 
     def restore(self, saved: Mapping[str, Any], same_job: bool) -> None:
         """Takes over a record, once the entries and their states are there; events and what is a worker's own only of
@@ -206,6 +242,9 @@ class Served:
             counts = dict(saved["counts"])
             counts["devices"] = {d: {self._index(name): n for name, n in of} for d, of in counts["devices"]}
             self.updater.optimizer.set_counts(counts)
+            if saved["assigned"] is not None and self.updater.optimizer.lr_scheduler is not None:
+                rate, since = saved["assigned"]
+                self.updater.optimizer.lr_scheduler.assigned = (rate, since)
         if same_job:
             self.event = saved["event"]
             code, text = saved["refused"] or ("", "")
@@ -215,6 +254,24 @@ class Served:
     def _index(self, name: list[Any]) -> Any:
         key, piece = name
         return key if piece is None else self.entries[key].parts[piece].index
+
+
+def _difference(state: Any, made: Any) -> str:
+    """What a state hasn't as the one that was made; empty where all is alike."""
+    if isinstance(made, tuple | list):
+        if not isinstance(state, tuple | list) or len(state) != len(made):
+            return f"a state has {len(made)} parts, this one is {state!r:.80}"
+        found = (_difference(*pair) for pair in zip(state, made, strict=True))
+        return next(filter(None, found), "")
+    if made is None or state is None:
+        return "" if made is state else f"there is {_kind(state)} instead of {_kind(made)}"
+    if hasattr(made, "dtype") and _kind(state) != _kind(made):
+        return f"there is {_kind(state)} instead of {_kind(made)}"
+    return ""
+
+
+def _kind(part: Any) -> str:
+    return f"{part.dtype} {tuple(part.shape)}" if hasattr(part, "dtype") else f"{part!r:.80}"
 
 
 def _named(index: Any) -> list[Any]:
