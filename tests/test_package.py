@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,6 +150,24 @@ def test_rules_import_nothing_else_of_mxopt() -> None:
 
 def test_the_library_never_imports_the_server() -> None:
     assert not [p for p in ROOT.rglob("*.py") if any(n.startswith("mxopt_server") for n in imports(p))]
+
+
+def test_extras_that_are_spoken_of_exist() -> None:
+    project = ROOT.parent
+    _, _, section = (project / "pyproject.toml").read_text().partition("[project.optional-dependencies]")
+    extras = set(re.findall(r"^(\w+) = \[", section.partition("\n[")[0], re.MULTILINE))
+    texts = [
+        *ROOT.rglob("*.py"),
+        *(project / "server").rglob("*.py"),
+        *(project / "docs").glob("*.md"),
+        project / "README.md",
+    ]
+    spoken = set()
+    for path in texts:
+        for names in re.findall(r"(?:mxopt|'\.)\[([a-z0-9,]+)\]", path.read_text()):
+            spoken.update(names.split(","))
+    assert spoken - extras == set()
+    assert {"gpu12", "gpu13", "metrics", "torch", "examples"} <= spoken
 
 
 def test_nothing_is_pickled() -> None:
