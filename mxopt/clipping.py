@@ -11,7 +11,7 @@ import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.engine.norms import global_norm
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, UsageError
 
 EPSILON = 1e-8  # added to the norm that is divided by
 
@@ -36,7 +36,7 @@ def clip_global_norm(arrays: Sequence[Any], max_norm: float, check_isfinite: boo
 
     Raises
     ------
-    AssertionError
+    UsageError
         There are no arrays.
     ArgumentError
         `max_norm` is no number of 0 or more.
@@ -133,7 +133,7 @@ def _writeable(given: Any) -> list[Any]:
             f"clip_global_norm takes a list of arrays, got {type(given).__name__}; for a single one give [array]"
         )
     if not given:
-        raise AssertionError("clip_global_norm needs an array at least")
+        raise UsageError("clip_global_norm needs an array at least")
     found = [arrays.as_array(x, f"array {k}") for k, x in enumerate(given)]
     for k, x in enumerate(found):
         arrays.check_weight(x, f"array {k}", "it")

@@ -1,19 +1,28 @@
 """What mxopt raises. Every error is also of the built-in type that a caller would expect.
 
 MXOptError
-    ArgumentError (ValueError)        an argument's value can't be meant
-        ArgumentTypeError (TypeError)   its type is wrong
+    ArgumentError (ValueError)          an argument has a value that isn't allowed
+        ArgumentTypeError (TypeError)   it is of the wrong type
         ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
         RepeatedParameterError (RuntimeError)  the same parameter stands twice
-    UnknownArgumentError (TypeError)  an argument that doesn't exist
-    UnknownNameError (ValueError)     a name nothing is registered under
-    ArrayError (ValueError)           an array's shape, memory or values can't work
-        ArrayTypeError (TypeError)    its dtype, its device, or not an array at all
-    NoGradientError (RuntimeError)    a parameter has no gradient
-    RuleError (TypeError)             a rule does what no kernel can
-    CompilationError (RuntimeError)   LLVM doesn't accept a kernel
-    ScheduleOverError (RuntimeError)  a list of learning rates has no value for this step
-    StatesError (ValueError)          saved states that can't be read, or don't fit
+    UnknownArgumentError (TypeError)    an argument that doesn't exist
+    UnknownNameError (ValueError)       a name nothing is registered under
+    UsageError (AssertionError)         a call that lacks something, or comes at the wrong time
+        WarnedUsageError (UserWarning)  the same, where MXNet raises a warning
+    RemovedError (DeprecationWarning)   a method that MXNet has removed
+    NotDefinedError (NotImplementedError)  a class lacks a method that is asked of it
+    ArrayError (ValueError)             an array's shape, memory or values can't work
+        ArrayTypeError (TypeError)      its dtype, its device, or not an array at all
+    NoGradientError (RuntimeError)      a parameter has no gradient
+    RuleError (TypeError)               a rule does what no kernel can
+    CompilationError (RuntimeError)     LLVM doesn't accept a kernel
+    ScheduleOverError (RuntimeError)    a list of learning rates has no value for this step
+    StatesError (ValueError)            saved states that can't be read, or don't fit
+    KVStoreError (RuntimeError)         a store can't do what is asked
+        NotInitializedError (LookupError)  a key has no value, or the server that held it has lost it
+        ProtocolError (ValueError)      bytes that are no valid message
+        DeadlineError (TimeoutError)    no answer came in time
+        JobFailedError (ConnectionError)  another process of the job failed, ended early or is gone
 """
 
 from __future__ import annotations
@@ -37,11 +46,11 @@ class MXOptError(Exception):
 
 
 class ArgumentError(MXOptError, ValueError):
-    """An argument has a value that can't be meant."""
+    """An argument has a value that isn't allowed."""
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
-    """An argument is of a type that can't be meant."""
+    """An argument is of the wrong type."""
 
 
 class ArgumentKeyError(ArgumentError, KeyError):
@@ -60,6 +69,22 @@ class UnknownArgumentError(MXOptError, TypeError):
 
 class UnknownNameError(MXOptError, ValueError):
     """A name under which nothing is registered."""
+
+
+class UsageError(MXOptError, AssertionError):
+    """A call lacks something, doesn't fit together, or comes at the wrong time."""
+
+
+class WarnedUsageError(UsageError, UserWarning):
+    """A call that MXNet answers by raising a UserWarning."""
+
+
+class RemovedError(MXOptError, DeprecationWarning):
+    """A method that MXNet has removed."""
+
+
+class NotDefinedError(MXOptError, NotImplementedError):
+    """A class doesn't define a method that is asked of it."""
 
 
 class ArrayError(MXOptError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mxopt.arguments import NamedArguments, call_of
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.registry import Registry
 
 __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
@@ -118,7 +118,7 @@ class LRScheduler(NamedArguments):
 
     def after_warmup(self, num_update: int) -> float:
         """The rate of an update after the warm-up. Subclasses define this (or, as in MXNet, `__call__`)."""
-        raise NotImplementedError(f"{type(self).__name__} must define after_warmup or __call__")
+        raise NotDefinedError(f"{type(self).__name__} must define after_warmup or __call__")
 
     def __repr__(self) -> str:
         rate, since = self.assigned
@@ -275,7 +275,7 @@ class _Annealing(LRScheduler):
 
     def share(self, steps: int) -> float:
         """How much of the way is left `steps` updates after the warm-up: 1 to 0."""
-        raise NotImplementedError
+        raise NotDefinedError
 
 
 class PolyScheduler(_Annealing):

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from mxopt import clipping, settings
 from mxopt.document import write_file
-from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError
+from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.direct import DirectUpdater
 from mxopt.experimental.optim.keyed import KeyedOptimizer, following
@@ -82,7 +82,7 @@ class Trainer:
         self._params = listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             name = type(optimizer).__name__
-            raise AssertionError(
+            raise UsageError(
                 f"optimizer_params go with an optimizer's name, not with an optimizer: give {name} its arguments where"
                 f" it is made, as {name}({', '.join(f'{k}={v!r}' for k, v in optimizer_params.items())})"
             )
@@ -222,7 +222,7 @@ class Trainer:
             if param.grad is not None:
                 found.append(i)
             elif not ignore_stale:
-                raise UserWarning(
+                raise WarnedUsageError(
                     f"parameter {param.name!r} has no gradient: give it one, or call step with ignore_stale_grad=True"
                 )
         return found
@@ -253,7 +253,7 @@ class Trainer:
         before, scale, skipped = self._optimizer.rescale_grad, self._scale / float(batch_size), self.skipped
         remote = self._stepped and self._update_on_kvstore and "dist" in self._kvstore.type
         if remote and self._optimizer.rescale_grad != scale:
-            raise UserWarning(
+            raise WarnedUsageError(
                 "the batch_size has changed since the last step: the servers of a distributed kvstore keep dividing"
                 " by the first one; set trainer.optimizer.rescale_grad to change it"
             )
@@ -339,7 +339,7 @@ class Trainer:
         if isinstance(asked, str):
             store = None if asked.lower() in LOCAL else create(asked)
         elif asked is not None and not isinstance(asked, KVStoreBase):
-            raise TypeError(f"kvstore must be a name or a store, got {asked!r}")
+            raise ArgumentTypeError(f"kvstore must be a name or a store, got {asked!r}")
         updates = False
         if store is not None:
             updates = self._where(store, update)
@@ -380,11 +380,11 @@ class Trainer:
         """Whether the store updates."""
         if "async" in store.type or "ssp" in store.type:
             if update is False:
-                raise ValueError(f"{store.type} updates on the servers: update_on_kvstore=False can't be")
+                raise ArgumentError(f"{store.type} updates on the servers: update_on_kvstore=False can't be")
             return True
         if not store.is_capable("optimizer"):
             if update:
-                raise ValueError(f"{type(store).__name__} has no optimizer: update_on_kvstore=True can't be")
+                raise ArgumentError(f"{type(store).__name__} has no optimizer: update_on_kvstore=True can't be")
             return False
         return settings.update_on_kvstore() if update is None else update
 
@@ -400,9 +400,7 @@ class Trainer:
 
     def _updates_itself(self, what: str) -> None:
         if self._update_on_kvstore:
-            raise AssertionError(
-                f"{what}() needs a Trainer that updates by itself: make it with update_on_kvstore=False"
-            )
+            raise UsageError(f"{what}() needs a Trainer that updates by itself: make it with update_on_kvstore=False")
 
     # States.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import doctest
 import importlib
 import importlib.util
@@ -221,6 +222,41 @@ def test_exported_names_exist(name: str) -> None:
     module = importlib.import_module(name)
     assert all(hasattr(module, n) for n in module.__all__)
     assert len(set(module.__all__)) == len(module.__all__)
+
+
+def outlined(error: type[BaseException], depth: int = 0) -> Iterator[tuple[int, str, list[str]]]:
+    """(depth, name, built-in types besides the parent) of an error and those derived from it."""
+    built_in = [base.__name__ for base in error.__bases__ if base.__module__ == "builtins" and depth]
+    yield depth, error.__name__, built_in
+    for each in error.__subclasses__():
+        if each.__module__ == "mxopt.errors":
+            yield from outlined(each, depth + 1)
+
+
+def test_the_outline_of_errors_is_that_of_the_classes() -> None:
+    from mxopt import errors
+
+    lines = re.findall(r"^( *)(\w+)(?: \((\w+)\)  +\w.*)?$", str(errors.__doc__), re.MULTILINE)
+    found = [(len(space) // 4, name, [built_in] if built_in else []) for space, name, built_in in lines if name]
+    assert found == list(outlined(errors.MXOptError))
+
+
+# What of the system's own types a user meets by their names alone: no memory, no package, a file that can't be written.
+SYSTEM = {"MemoryError", "ImportError", "PermissionError"}
+# Modules that raise a built-in error for themselves: they catch it, and raise one of ours that says what it was about.
+EXPLAINED = {
+    *("mxopt.engine.arrays", "mxopt.migrate.flat", "mxopt.migrate.pickles"),
+    *("mxopt.optimizer.ruled", "mxopt.optimizer.states"),
+}
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(PATHS) if name.startswith("mxopt")])
+def test_what_is_raised_is_an_error_of_ours(module: str) -> None:
+    """So that `except MXOptError` is enough."""
+    raised = [node.exc for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, ast.Raise)]
+    calls = [error.func if isinstance(error, ast.Call) else error for error in raised]
+    names = {error.id for error in calls if isinstance(error, ast.Name) and hasattr(builtins, error.id)}
+    assert not names - SYSTEM or module in EXPLAINED
 
 
 def test_errors_are_of_the_built_in_types_too() -> None:

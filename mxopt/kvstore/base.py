@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 from mxopt.engine import arrays
+from mxopt.errors import ArgumentError, NotDefinedError, UsageError
 
 K = TypeVar("K", bound=type)
 
@@ -19,7 +20,7 @@ class KVStoreBase:
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """Writes the value of rank 0 to `out` of all ranks."""
-        raise NotImplementedError(f"{type(self).__name__} doesn't define broadcast")
+        raise NotDefinedError(f"{type(self).__name__} doesn't define broadcast")
 
     def check_new(self, keys: Iterable[int | str]) -> None:
         """Raises where `broadcast` of these keys would, since the store has a value of one already. A store of one's
@@ -27,39 +28,39 @@ class KVStoreBase:
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """Sums `value` over all ranks and writes what the store makes of it to `out`, or to `value` without it."""
-        raise NotImplementedError(f"{type(self).__name__} doesn't define pushpull")
+        raise NotDefinedError(f"{type(self).__name__} doesn't define pushpull")
 
     def set_optimizer(self, optimizer: Any) -> None:
         """Makes the store update its values by what is pushed."""
-        raise NotImplementedError(f"{type(self).__name__} has no optimizer")
+        raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     @staticmethod
     def is_capable(capability: str) -> bool:
         """Whether the store has a capability; there is one, 'optimizer'."""
-        raise NotImplementedError
+        raise NotDefinedError
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
         """Writes the optimizer's states to a file."""
-        raise NotImplementedError(f"{type(self).__name__} has no optimizer")
+        raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     def load_optimizer_states(self, fname: str) -> None:
         """Takes the optimizer's states from a file."""
-        raise NotImplementedError(f"{type(self).__name__} has no optimizer")
+        raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     @property
     def type(self) -> str:
         """The kind of store."""
-        raise NotImplementedError
+        raise NotDefinedError
 
     @property
     def rank(self) -> int:
         """This worker's number, from 0."""
-        raise NotImplementedError
+        raise NotDefinedError
 
     @property
     def num_workers(self) -> int:
         """How many workers share the store."""
-        raise NotImplementedError
+        raise NotDefinedError
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -69,7 +70,7 @@ class KVStoreBase:
         """Registers a class of stores under its name in lower case; usable as a decorator. Warns where it takes
         another's."""
         if not isinstance(klass, type):
-            raise AssertionError(f"register needs a class, got {klass!r}")
+            raise UsageError(f"register needs a class, got {klass!r}")
         name = klass.__name__.lower()
         other = KVStoreBase.kv_registry.get(name)
         if other is not None:
@@ -106,7 +107,7 @@ class TestStore(KVStoreBase):
         """False for 'optimizer'; raises ValueError for anything else."""
         if capability.lower() == KVStoreBase.OPTIMIZER:
             return False
-        raise ValueError(f"unknown capability {capability!r}")
+        raise ArgumentError(f"unknown capability {capability!r}")
 
     @property
     def type(self) -> str:

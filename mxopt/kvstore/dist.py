@@ -11,7 +11,7 @@ import numpy as np
 
 from mxopt import settings
 from mxopt.document import write_file
-from mxopt.errors import KVStoreError
+from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.keyed import by_key
 from mxopt.kvstore import dist_states, first, rows, sockets, wire
@@ -67,7 +67,7 @@ class DistKVStore(KVStoreBase):
         self._held = Held(self._servers, job.bound)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"a {self._type} store holds connections, so it can't be copied or sent to another process: call"
             f" kvstore.create({self._type!r}) in each process of the job"
         )
@@ -126,7 +126,7 @@ class DistKVStore(KVStoreBase):
             Of exactly the value's shape. A RowSparse is left as it is.
         """
         if out is None:
-            raise AssertionError("pull needs out")
+            raise UsageError("pull needs out")
         if not ignore_sparse:
             raise KVStoreError(
                 "a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull"
@@ -161,7 +161,7 @@ class DistKVStore(KVStoreBase):
     def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
         """Copies some rows of values into row-sparse `out`, see `KVStore.row_sparse_pull`."""
         if out is None or row_ids is None:
-            raise AssertionError("row_sparse_pull needs out and row_ids")
+            raise UsageError("row_sparse_pull needs out and row_ids")
         with self._worker:
             for name, target, ids in with_ids(self._held.keys, key, out, row_ids):
                 meta = self._held.metas[name]
@@ -254,7 +254,7 @@ class DistKVStore(KVStoreBase):
         """
         with self._worker:
             if self._optimizer is None:
-                raise AssertionError("there are no states to save: this worker has not called set_optimizer")
+                raise UsageError("there are no states to save: this worker has not called set_optimizer")
             document = dist_states.save(self._connections, self._held.metas, self._optimizer, dump_optimizer)
             write_file(fname, document)
 
@@ -264,7 +264,7 @@ class DistKVStore(KVStoreBase):
         with self._worker:
             self._worker.changes("load_optimizer_states")
             if self._optimizer is None:
-                raise AssertionError("there is nothing to load the states into: call set_optimizer first")
+                raise UsageError("there is nothing to load the states into: call set_optimizer first")
             metas = self._held.metas
             loaded, made = fit(load(Path(fname).read_bytes()), self._optimizer, dist_states.known(metas))
             dist_states.check(loaded, metas, made)
@@ -289,7 +289,7 @@ class DistKVStore(KVStoreBase):
         """True for 'optimizer'; raises ValueError for anything else."""
         if capability.lower() == KVStoreBase.OPTIMIZER:
             return True
-        raise ValueError(f"unknown capability {capability!r}")
+        raise ArgumentError(f"unknown capability {capability!r}")
 
     @property
     def type(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from mxopt.errors import KVStoreError, UnknownNameError, nearest
+from mxopt.errors import ArgumentTypeError, KVStoreError, UnknownNameError, nearest
 from mxopt.kvstore.base import KVStoreBase, TestStore
 from mxopt.kvstore.local import KVStore
 
@@ -64,7 +64,7 @@ def create(name: str = "local") -> Any:
         The job's other processes haven't come together in time.
     """
     if not isinstance(name, str):
-        raise TypeError(f"the name of a kvstore must be a text, got {name!r}")
+        raise ArgumentTypeError(f"the name of a kvstore must be a text, got {name!r}")
     name = name.lower()
     if name in KVStoreBase.kv_registry:
         return KVStoreBase.kv_registry[name]()

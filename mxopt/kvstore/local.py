@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.document import write_file
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError
+from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError
 from mxopt.experimental import optim as experimental
 from mxopt.experimental.optim.keyed import by_key
 from mxopt.kvstore.base import KVStoreBase
@@ -109,7 +109,7 @@ class KVStore(KVStoreBase):
             Has no effect here.
         """
         if out is None:
-            raise AssertionError("pull needs out")
+            raise UsageError("pull needs out")
         pairs = self._keys.pairs(key, out, "out")
         self._keys.need(pairs)
         for name, outs in pairs:
@@ -139,7 +139,7 @@ class KVStore(KVStoreBase):
             In any order and shape, repeated or not; those outside the value are left out.
         """
         if out is None or row_ids is None:
-            raise AssertionError("row_sparse_pull needs out and row_ids")
+            raise UsageError("row_sparse_pull needs out and row_ids")
         for name, target, ids in with_ids(self._keys, key, out, row_ids):
             value = self._values[name]
             ids = ids[(ids >= 0) & (ids < len(value))]
@@ -163,7 +163,7 @@ class KVStore(KVStoreBase):
         """Writes the optimizer's states, with their update counts, to the file `fname`; with the optimizer if asked
         for."""
         if not isinstance(self._updater, Updater):
-            raise AssertionError("there are no states to save: call set_optimizer first")
+            raise UsageError("there are no states to save: call set_optimizer first")
         write_file(fname, self._updater.get_states(dump_optimizer))
 
     def load_optimizer_states(self, fname: str) -> None:
@@ -172,16 +172,16 @@ class KVStore(KVStoreBase):
         Raises StatesError where they are of another optimizer or other parameters; nothing has changed then.
         """
         if not isinstance(self._updater, Updater):
-            raise AssertionError("there is nothing to load the states into: call set_optimizer first")
+            raise UsageError("there is nothing to load the states into: call set_optimizer first")
         self._updater.take(load(Path(fname).read_bytes()), {key: described(v) for key, v in self._values.items()})
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
         """Compresses every value that is pushed, as `{'type': '2bit', 'threshold': 0.5}` says; see `compression`.
 
-        Raises an Exception on a `local` store, which has no gain from it.
+        Raises KVStoreError on a `local` store, which has no gain from it.
         """
         if not self._on_device:
-            raise Exception(f"the {self._type!r} store has no gradient compression: use 'device' or a dist store")
+            raise KVStoreError(f"the {self._type!r} store has no gradient compression: use 'device' or a dist store")
         self._compression = GradientCompression(compression_params)
 
     def _replace(self, key: Key, value: Any) -> None:
@@ -197,7 +197,7 @@ class KVStore(KVStoreBase):
         """True for 'optimizer'; raises ValueError for anything else."""
         if capability.lower() == KVStoreBase.OPTIMIZER:
             return True
-        raise ValueError(f"unknown capability {capability!r}")
+        raise ArgumentError(f"unknown capability {capability!r}")
 
     @property
     def type(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mxopt.device import check_bare
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError
 from mxopt.sparse import RowSparse, row_sparse_array
 
 Key = int | str
@@ -26,17 +26,16 @@ class Keys:
     def pairs(self, key: Any, values: Any, what: str = "value") -> Pairs:
         """(key, its arrays) for each key of a call, in the order of the call; a key given twice stands once.
 
-        Raises AssertionError, as MXNet, for keys of other types, mixed keys and lists of different lengths;
-        KVStoreError where
-        the store's keys are of the other type.
+        Raises UsageError (an AssertionError, as MXNet's) for keys of other types, mixed keys and lists of different
+        lengths; KVStoreError where the store's keys are of the other type.
         """
         if not isinstance(key, list | tuple):
             return [(self._key(key), self._arrays(key, values, what))]
         kinds = {type(self._key(k, check=False)) for k in key}
         if len(kinds) > 1:
-            raise AssertionError("the keys of one call must be all int or all str")
+            raise UsageError("the keys of one call must be all int or all str")
         if not isinstance(values, list | tuple) or len(values) != len(key):
-            raise AssertionError(f"{len(key)} keys need a list of {len(key)} {what}s")
+            raise UsageError(f"{len(key)} keys need a list of {len(key)} {what}s")
         found: dict[Key, list[Any]] = {}
         for k, v in zip(key, values, strict=True):
             k = self._key(k)
@@ -78,7 +77,7 @@ class Keys:
         if isinstance(key, bytes):
             key = key.decode()
         if not isinstance(key, int | str) or isinstance(key, bool):
-            raise AssertionError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")
+            raise UsageError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")
         if check and self.kind is not None and type(key) is not self.kind:
             raise KVStoreError(
                 f"key {key!r}: this store's keys are {self.kind.__name__}, int and str don't mix in one store"
@@ -183,13 +182,13 @@ def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, n
     elif not several:
         given = [given]
     if len(given) != len(calls):
-        raise AssertionError(f"row_sparse_pull: {len(calls)} keys need row_ids for each, got {len(given)}")
+        raise UsageError(f"row_sparse_pull: {len(calls)} keys need row_ids for each, got {len(given)}")
     found = []
     for (name, targets), mine in zip(calls, map(_listed, given), strict=True):
         if len(mine) == 1:
             mine *= len(targets)
         if len(mine) != len(targets):
-            raise AssertionError(
+            raise UsageError(
                 f"row_sparse_pull of key {name!r}: {len(targets)} outs need one array of row_ids, or {len(targets)};"
                 f" got {len(mine)}"
             )

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from mxopt.arguments import call_of
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, NotDefinedError
 from mxopt.nn.checks import check_bools, check_floats, check_positive_ints
 
 
@@ -26,7 +26,7 @@ class LearningRateSchedule:
 
     def construct(self, global_step: Any) -> Any:
         """The value at a step, counted from 0."""
-        raise NotImplementedError(f"{type(self).__name__} must define construct(global_step)")
+        raise NotDefinedError(f"{type(self).__name__} must define construct(global_step)")
 
     def __call__(self, global_step: Any) -> Any:
         return self.construct(global_step)

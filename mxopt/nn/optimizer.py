@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.arguments import NamedArguments
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError
 from mxopt.nn import flat, saving
 from mxopt.nn import gradients as g
 from mxopt.nn.checks import check_bools, check_numbers
@@ -146,7 +146,7 @@ class Optimizer(NamedArguments):
 
     def construct(self, *hyper_params: Any) -> Any:
         """Updates the parameters by the gradients, the only argument here. Subclasses define this."""
-        raise NotImplementedError(f"{type(self).__name__} must define construct(gradients)")
+        raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
 
     # Learning rate, weight decay and loss scale.
 
@@ -316,7 +316,7 @@ class Optimizer(NamedArguments):
 
     @target.setter
     def target(self, value: str) -> None:
-        raise NotImplementedError(f"{type(self).__name__}: the parameters' arrays say where they are updated")
+        raise NotDefinedError(f"{type(self).__name__}: the parameters' arrays say where they are updated")
 
     @property
     def unique(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mxopt.engine import Steps, Tensor
 from mxopt.engine.steps import Call, distinct, run
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.nn import gradients as g
 from mxopt.nn.optimizer import TARGETS, Optimizer
 from mxopt.nn.parameters import ParameterTuple, Slot, zeros
@@ -64,7 +64,7 @@ class RuleOptimizer(Optimizer):
 
         `own` is what the method `own` says of the parameter.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define scalars")
+        raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
     def own(self, parameter: Parameter) -> Any:
         """What `scalars` depends on for a parameter beside learning rate and step: anything hashable."""

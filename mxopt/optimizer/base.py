@@ -12,7 +12,17 @@ import numpy as np
 
 from mxopt.arguments import NamedArguments, hands_all_on, parameters_of
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError, UnknownArgumentError, UnknownNameError, nearest
+from mxopt.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    NotDefinedError,
+    RemovedError,
+    StatesError,
+    UnknownArgumentError,
+    UnknownNameError,
+    WarnedUsageError,
+    nearest,
+)
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
@@ -168,7 +178,7 @@ class Optimizer(NamedArguments):
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Updates `weight` and `state` in place by `grad`. Subclasses define this."""
-        raise NotImplementedError(f"{type(self).__name__} must define update")
+        raise NotDefinedError(f"{type(self).__name__} must define update")
 
     def create_state_multi_precision(self, index: Index, weight: Any) -> Any:
         """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state of the master)."""
@@ -282,14 +292,14 @@ class Optimizer(NamedArguments):
     def set_learning_rate(self, lr: float) -> None:
         """Sets the learning rate. Raises UserWarning, as in MXNet, where a scheduler gives it."""
         if self.lr_scheduler is not None:
-            raise UserWarning("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
+            raise WarnedUsageError("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
         _check_number("learning_rate", lr)
         _warn_of_climbing(lr)
         self.lr = lr
 
     def set_lr_scale(self, args_lrscale: Any) -> None:
         """Gone, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
-        raise DeprecationWarning("set_lr_scale is gone: use set_lr_mult")
+        raise RemovedError("set_lr_scale is gone: use set_lr_mult")
 
     def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
         """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1.

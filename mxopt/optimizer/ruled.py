@@ -16,7 +16,7 @@ from mxopt import settings
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.steps import Call, distinct, run
 from mxopt.engine.uninterrupted import exhaust
-from mxopt.errors import ArgumentError, ArrayError
+from mxopt.errors import ArgumentError, ArrayError, NotDefinedError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.rules.rule import Rule
 
@@ -56,11 +56,11 @@ class RuleOptimizer(Optimizer):
     @property
     def rule(self) -> Rule:
         """The rule, as the hyper-parameters ask for it."""
-        raise NotImplementedError
+        raise NotDefinedError
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in its order."""
-        raise NotImplementedError
+        raise NotDefinedError
 
     @contextmanager
     def on_row_sparse_weights(self) -> Iterator[None]:

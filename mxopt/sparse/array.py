@@ -164,7 +164,7 @@ class RowSparse:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("a row-sparse array can't be a dense one without a copy")
+            raise ArrayError("a row-sparse array can't be a dense one without a copy")
         return self.asnumpy().astype(dtype or self.dtype, copy=False)
 
     # Arithmetic.

@@ -12,7 +12,7 @@ import numpy as np
 from mxopt.arguments import NamedArguments
 from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import PATTERNS, Call, distinct, run
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.experimental.optim import saving
 from mxopt.experimental.optim.groups import (
     Options,
@@ -91,11 +91,11 @@ class Optimizer(NamedArguments):
 
     def rule(self, group: Options) -> Rule:
         """The rule, as the options of `group` ask for it."""
-        raise NotImplementedError(f"{type(self).__name__} must define rule and scalars, or construct")
+        raise NotDefinedError(f"{type(self).__name__} must define rule and scalars, or construct")
 
     def scalars(self, at: Step) -> tuple[float, ...]:
         """Learning rate and weight decay as the rule takes them, then the rule's own hyper-parameters in its order."""
-        raise NotImplementedError(f"{type(self).__name__} must define scalars")
+        raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
     def hand_on(self, at: Step) -> float:
         """The number that an update hands on to the next one of its parameter, where `carried` has a name for it."""

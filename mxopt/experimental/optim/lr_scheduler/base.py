@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, StatesError
+from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError
 
 Group = MutableMapping[str, Any]
 
@@ -109,7 +109,7 @@ class LRScheduler:
     def get_lr(self) -> list[float]:
         """The rate of each group at step `last_epoch`, coming from the step before with the rates that the groups
         have now. Subclasses define this."""
-        raise NotImplementedError(f"{type(self).__name__} must define get_lr")
+        raise NotDefinedError(f"{type(self).__name__} must define get_lr")
 
     def closed_form(self, epoch: float) -> list[float] | None:
         """The rate of each group at step `epoch`, whatever came before; None where there is no such formula."""

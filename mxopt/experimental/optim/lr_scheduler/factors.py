@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, number, real, share, whole
 
 
@@ -23,7 +23,7 @@ class FactorLR(LRScheduler):
 
     def factor(self, epoch: float) -> float:
         """The factor at step `epoch`, from 0."""
-        raise NotImplementedError(f"{type(self).__name__} must define factor")
+        raise NotDefinedError(f"{type(self).__name__} must define factor")
 
     def closed_form(self, epoch: float) -> list[float]:
         return [self._at(base, self.factor(epoch)) for base in self.base_lrs]
