@@ -48,7 +48,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     options = p.parse_args(given)
     try:
         options.python = {environments.system(n): path for n, _, path in (x.partition("=") for x in options.python)}
-        skipped = ("experimental", "nn", "mindspore") if options.quick else ()  # MindSpore compiles for half a minute
+        skipped = (
+            ("experimental", "nn", "tensors", "mindspore") if options.quick else ()
+        )  # MindSpore compiles for half a minute
         default = ",".join(name for name in environments.SYSTEMS if name not in skipped)
         options.systems = [environments.system(name) for name in (options.systems or default).split(",")]
     except ValueError as error:
@@ -60,7 +62,7 @@ def main(given: list[str] | None = None) -> int:
     options, console = arguments(given), terminal.console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` interrupts, as Ctrl-C does
     if options.setup:
-        environments.set_up([name for name in options.systems if name in environments.PEERS])
+        environments.set_up([name for name in options.systems if name in environments.MADE])
         return 0
     if options.list:
         print("\n".join(f"{kind}/{row}" for kind, row in plan(options)))

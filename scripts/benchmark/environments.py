@@ -17,7 +17,10 @@ PEERS = {
     "mindspore": ["mindspore==2.10.0", "numpy<2"],
 }
 NAMES = {"torch": "pytorch", "jax": "optax", "ms": "mindspore", "mx": "mxnet"}  # also understood
-SYSTEMS = ("mxopt", "experimental", "nn", *PEERS, "limit")
+# mxopt's own where it needs a peer beside it.
+WITH_PEERS = {"tensors": [*PEERS["pytorch"], "llvmlite", "ml_dtypes", "msgspec", "pyzmq"]}
+MADE = PEERS | WITH_PEERS
+SYSTEMS = ("mxopt", "experimental", "nn", *WITH_PEERS, *PEERS, "limit")
 
 
 def system(name: str) -> str:
@@ -49,7 +52,7 @@ def pythons(given: dict[str, str]) -> dict[str, str]:
 def set_up(names: list[str]) -> None:
     """Makes the peers' environments. One that fails is reported and left out."""
     for name in names:
-        target, packages = folder() / name, PEERS[name]
+        target, packages = folder() / name, MADE[name]
         print(f"{name}: {' '.join(packages)} in {target}", flush=True)
         try:
             _install(target, packages)

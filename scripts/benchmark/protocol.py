@@ -21,7 +21,7 @@ class WorkerError(Exception):
 
 def environment(system: str, threads: int, cores: list[int]) -> dict[str, str]:
     """The environment of a system's processes: as many threads as all others, and each at its best."""
-    own = system in ("mxopt", "limit")
+    own = system in ("mxopt", "tensors", "limit")
     chosen = {
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
         "BENCH_CORES": ",".join(map(str, cores)),

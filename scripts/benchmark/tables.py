@@ -14,6 +14,7 @@ COLUMNS = {
     "mxopt": "mxopt",
     "experimental": "its experimental.optim",
     "nn": "its nn",
+    "tensors": "its torch",
     "limit": "limit",
     "one thread": "one thread alone",
     "pytorch": "PyTorch",
