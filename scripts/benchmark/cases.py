@@ -66,6 +66,7 @@ class Kind:
     """A kind of work: what is updated, and in which unit its time is told.
 
     `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the gradient has these.
+    `clipped`: by the norm of all gradients, which a pass before the others reads.
     """
 
     title: str
@@ -74,6 +75,7 @@ class Kind:
     dtype: str = "float32"
     fresh: bool = False
     rows: int = 0
+    clipped: bool = False
 
     @property
     def master(self) -> bool:
@@ -111,12 +113,13 @@ KINDS = {
     "sparse1k": Kind("1,000 rows of a 1M × 64 table", shapes=TABLE, rows=1_000),
     "sparse50k": Kind("50,000 rows of a 1M × 64 table", shapes=TABLE, rows=50_000),
     "startup": Kind("a fresh process", "s"),
+    "clipped": Kind("25M float32, clipped by the norm of all gradients", shapes=BIG, clipped=True),
     "busy": Kind("25M float32, one core kept busy by another process", shapes=BIG),
 }
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 QUICK = {
     "dense": ("sgd-momentum", "adam"),
-    **dict.fromkeys(("resnet50", "small", "tiny", "float16", "sparse50k", "busy"), ("adam",)),
+    **dict.fromkeys(("resnet50", "small", "tiny", "float16", "sparse50k", "clipped", "busy"), ("adam",)),
 }
 
 
@@ -140,9 +143,13 @@ class Case:
         return self.dtype != "float32"
 
     @property
+    def clipped(self) -> bool:
+        return KINDS[self.kind].clipped
+
+    @property
     def passes(self) -> list[tuple[str, str]]:
         """What each pass reads and writes. With a master copy (`m`) that is read in the weight's place."""
-        passes = [p.replace(" ", "").split(">") for p in self.row.passes]
+        passes = [p.replace(" ", "").split(">") for p in ("g >",) * self.clipped + self.row.passes]
         if self.master:
             return [(reads.replace("w", "m"), writes.replace("w", "wm")) for reads, writes in passes]
         return [(reads, writes) for reads, writes in passes]
@@ -183,7 +190,7 @@ def cases(quick: bool, scale: float) -> list[Case]:
     for kind, work in KINDS.items():
         if not work.shapes:
             continue
-        names = ("adam",) if kind == "busy" else tuple(OPTIMIZERS)
+        names = ("adam",) if kind in ("clipped", "busy") else tuple(OPTIMIZERS)
         for name in QUICK.get(kind, ()) if quick else names:
             if has(kind, OPTIMIZERS[name]):
                 shapes = tuple(_scaled(shape, scale) for shape in work.shapes)

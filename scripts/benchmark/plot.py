@@ -22,7 +22,7 @@ LOOKS = {
     "pytorch": ("#ff7f0e", "D"),
     "mxopt": ("#1f5fd0", "o"),
 }
-NOT_SHOWN = ("startup", "busy")
+NOT_SHOWN = ("startup", "clipped", "busy")
 COLUMNS_OF_PANELS = 4
 INCHES_PER_ROW = 0.19
 

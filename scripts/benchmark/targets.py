@@ -87,6 +87,7 @@ TARGETS = (
     Target("one tiny tensor per call: faster than every peer", ("tiny",), faster_than_all, 1, least=True),
     Target("sparse, 1,000 rows: to the limit", ("sparse1k",), to_reference, 1.5),
     Target("sparse, 50,000 rows: to the limit", ("sparse50k",), to_reference, 1.1),
+    Target("clipped by the norm of all gradients: to the limit and one more read", ("clipped",), to_reference, 1.10),
     Target("import", ("startup",), seconds, 0.35, rows=_called("import, warm"), unit="s"),
     Target("first update, warm", ("startup",), seconds, 0.5, rows=_called("first update, warm"), unit="s"),
     Target("first update, cold", ("startup",), seconds, 1.5, rows=_called("first update, cold"), unit="s"),

@@ -24,7 +24,7 @@ from mxopt.rules.rule import Rule, Stage
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 ARRAYS = {"w": "weight", "g": "grad", "m": "weight"}  # the others are states
-COMPARED = 2
+COMPARED, CLIPS = 2, True
 
 
 def version() -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+
 import mxopt
 from benchmark import inputs
 from benchmark.cases import Case
 from benchmark.timing import Job
+
+CLIPS = True  # whether it is compared where gradients are clipped by their norm
 
 
 def version() -> str:
@@ -25,6 +29,8 @@ def build(case: Case, way: str) -> Job:
     if case.rows:
         optimizer.lazy_update = True
         return _sparse(case, updater, weights[0])
+    if case.clipped:
+        return _clipped(optimizer, weights, grads)
     if way == "call":
         (weight,), (grad,) = weights, grads
         return Job(lambda: updater(0, grad, weight))
@@ -35,6 +41,13 @@ def build(case: Case, way: str) -> Job:
         now = [grad.copy() for grad in grads]
 
     return Job(lambda: updater(indices, now, weights), renew if case.fresh else None)
+
+
+def _clipped(optimizer: mxopt.Optimizer, weights: list[np.ndarray], grads: list[np.ndarray]) -> Job:
+    trainer = mxopt.Trainer(weights, optimizer, kvstore=None, clip_global_norm=1.0)
+    for param, grad in zip(trainer.parameters, grads, strict=True):
+        param.grad = grad
+    return Job(lambda: trainer.step(1))
 
 
 def _sparse(case: Case, updater: mxopt.Updater, weight: object) -> Job:

@@ -15,6 +15,7 @@ from benchmark.timing import Job
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
 
+CLIPS = True  # whether it is compared where gradients are clipped by their norm
 MOMENTUM = {"momentum": 0.9}
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "sgd": ("SGD", {"lr": 0.01}),
@@ -57,6 +58,14 @@ def build(case: Case, way: str) -> Job:
         return _sparse(case, optimizer, weights[0])
     for weight, grad in zip(weights, grads, strict=True):
         weight.grad = grad
+
+    if case.clipped:
+
+        def clipped() -> None:
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+
+        return Job(clipped)
 
     def renew() -> None:
         for weight, grad in zip(weights, grads, strict=True):
