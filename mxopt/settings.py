@@ -106,7 +106,8 @@ class Job:
 
 
 def job() -> Job:
-    """Reads the variables of a distributed job. Raises ValueError naming the one that can't be meant."""
+    """Reads the variables of a distributed job. Raises ValueError naming the one whose value isn't
+    allowed."""
     role = os.environ.get("DMLC_ROLE", "worker")
     if role not in ("worker", "server", "scheduler"):
         raise ArgumentError(f"DMLC_ROLE={role!r}: needs worker, server or scheduler")

@@ -198,7 +198,7 @@ CASES: dict[str, Callable[[], Run]] = {
     "sparse": updater("adam", (3000, 40), listed=False, sparse=True),
     "sparse, norms of all": updater("lars", (3000, 40), listed=False, sparse=True, momentum=0.9),
     "sparse, moves all": updater("adam", (300, 40), listed=False, sparse=True, lazy_update=False),
-    "a state a row": updater("groupadagrad", (300, 40), (7, 1), listed=False),
+    "one state for each row": updater("groupadagrad", (300, 40), (7, 1), listed=False),
     "strided": strided,
     "numpy": updater("lamb", (300, 40), listed=False, engine="numpy"),
     "list": updater("adam", 3, (40, 50), 100_000),

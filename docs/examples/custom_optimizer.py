@@ -50,7 +50,7 @@ def lion(
 
 
 class CompiledLion(nn.RuleOptimizer):
-    """The same as one compiled pass over all parameters, with row-sparse gradients and float16 for nothing."""
+    """The same as one compiled pass over all parameters, which also takes row-sparse gradients and float16."""
 
     rule = lion
 

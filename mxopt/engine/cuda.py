@@ -182,7 +182,8 @@ class CudaPart:
 
 
 class CudaRowsPart(CudaPart):
-    """One tensor row by row: the rows of a row-sparse gradient, or all of them under a rule with a state a row."""
+    """One tensor row by row: the rows of a row-sparse gradient, or all of them, where a rule keeps one state
+    for each row."""
 
     lasting = False
     lists = False

@@ -1,4 +1,4 @@
-"""Runs row-wise kernels: rules with a state a row, and the rows of row-sparse gradients."""
+"""Runs row-wise kernels: rules that keep one state for each row, and the rows of row-sparse gradients."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """Gradient compression with error feedback: two bits or one bit an element instead of 32.
 
-What is not sent stays in a residual, one for each value, that is added before the next gradient is looked at. On
-the wire a
-compressed array is bit planes, lowest bit first: '2bit' has the plane of +threshold, then that of -threshold,
-'1bit' the plane
-of +1 (the rest is -1).
+What is not sent stays in a residual, one for each value, that is added before the next gradient is looked at. On the
+wire a compressed array is bit planes, lowest bit first: '2bit' has the plane of +threshold, then that of -threshold,
+'1bit' the plane of +1 (the rest is -1).
 """
 
 from __future__ import annotations
@@ -28,7 +26,8 @@ class GradientCompression:
     params : {'type': '2bit' or '1bit', 'threshold': float}
         `threshold` is 0.5 unless given; '2bit' needs one above 0.
 
-    Raises ValueError where the type is missing or unknown or the threshold can't be meant.
+    Raises ValueError where the type is missing or unknown, or the threshold isn't a finite number above 0 ('1bit': a
+    finite number).
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:

@@ -36,8 +36,8 @@ class DistKVStore(KVStoreBase):
     """Values held by the servers of a job and shared by its workers.
 
     `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an update.
-    `dist_ssp`: the same,
-    but a worker that is too far ahead of the slowest waits. Joins the job that the environment names (`settings.Job`).
+    `dist_ssp`: the same, but a worker that is too far ahead of the slowest waits. Joins the job that the environment
+    names (`settings.Job`).
 
     Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in time.
     """

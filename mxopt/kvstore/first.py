@@ -1,4 +1,4 @@
-"""The first values of keys: rank 0's, given to the servers and told to all workers."""
+"""The first values of keys: rank 0's, given to the servers, and their shapes and dtypes to all workers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def give(worker: Worker, held: Held, key: Any, value: Any, whole: bool) -> None:
 
 
 def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:
-    """Rank 0's `mine`, told to all workers, in as many barriers as it takes: no message grows with the number of
+    """Rank 0's `mine`, sent to all workers in as many barriers as it takes: no message grows with the number of
     keys."""
     found: list[Any] = []
     rest, more = mine, True

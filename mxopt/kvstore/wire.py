@@ -122,9 +122,8 @@ def plain_of(document: Frame) -> dict[str, Any]:
 
 
 def tune_memory() -> None:
-    """Lets glibc keep what pieces are received into, instead of giving it back to the system after each: 256 page
-    faults a piece
-    otherwise. Up to 128 MiB of freed memory stay with the process."""
+    """Lets glibc keep what pieces are received into, instead of giving it back to the system after each, which
+    costs 256 page faults a piece. Up to 128 MiB of freed memory stay with the process."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

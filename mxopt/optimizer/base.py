@@ -62,7 +62,7 @@ class Optimizer(NamedArguments):
     Raises
     ------
     ValueError
-        A number is NaN or can't be meant.
+        A number is NaN or out of its range.
     TypeError
         An argument doesn't exist; the message names those like it.
     """
@@ -309,8 +309,8 @@ class Optimizer(NamedArguments):
         self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for
-        names (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
+        """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for names
+        (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
         names = self.idx2name.values()
         undecayed = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
         self.wd_mult = self._multipliers("wd_mult", undecayed, args_wd_mult)

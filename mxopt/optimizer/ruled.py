@@ -247,7 +247,8 @@ class RuleOptimizer(Optimizer):
         return rows, which
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
-        """For each parameter what distinguishes it beside learning rate, weight decay and count; empty for nothing."""
+        """For each parameter what distinguishes it beside learning rate, weight decay and count; empty where
+        nothing does."""
         return ()
 
     def _tensors(

@@ -141,7 +141,7 @@ def rule(*states: str, lazy: bool = True, lazy_storage: bool = False) -> Callabl
 
 @cache
 def by_element(rule: Rule) -> Rule:
-    """A rule with a state a row for weights whose rows have one element: the mean over a row is then the element's."""
+    """A rule that keeps one state for each row, for weights whose rows have one element, which is then the mean."""
     (step,) = rule.stages
     names = ("weight", "grad", *rule.states, *rule.hypers)
 

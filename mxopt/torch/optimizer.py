@@ -35,7 +35,7 @@ class Optimizer(torch.optim.Optimizer):
     Raises
     ------
     ValueError
-        There is no such optimizer, or an option has a value that can't be meant.
+        There is no such optimizer, or an option has a value that isn't allowed.
     TypeError
         An option doesn't exist; the message names those like it.
 

@@ -45,7 +45,7 @@ def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
         if gradient == "strided":
             weight, grad = weight.T, grad.T
             if row.name == "groupadagrad":
-                continue  # an unusual layout under a rule with a state a row is left to the reference engine
+                continue  # which the reference engine updates where the layout is unusual
         state = optimizer.create_state_multi_precision(0, weight)
         arguments = (0, weight, grad, state)
         listed = tuple([a] for a in arguments)

@@ -56,7 +56,7 @@ class Optimizer(NamedArguments):
     Raises
     ------
     ValueError
-        No parameters, the same one twice, or a number that can't be meant.
+        No parameters, the same one twice, or a number out of its range.
     TypeError
         `params` is no list, or holds something that lends no memory. A wrong type of an option is both.
     KeyError
@@ -179,7 +179,7 @@ class Optimizer(NamedArguments):
         try:
             grads = self._gradients(gradients)
             self.apply(None, self._slots, grads, self._count)
-        except BaseException:  # states and master copies made for nothing would be out of date next time
+        except BaseException:  # states and master copies of an update that failed would be out of date
             for slot in self._slots:
                 slot.arrays = slot.arrays if slot.step else {}
             self.steps.clear()
