@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mxopt import clipping, settings
+from mxopt import clipping, nn, settings
 from mxopt.document import write_file
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError
 from mxopt.experimental import optim as experimental
-from mxopt.experimental.optim.direct import DirectUpdater
-from mxopt.experimental.optim.keyed import KeyedOptimizer, following
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.kinds import LOCAL, create
 from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
+from mxopt.optimizer.direct import DirectUpdater
+from mxopt.optimizer.keyed import KeyedOptimizer, following
 from mxopt.optimizer.states import load
 from mxopt.parameter import Parameter, listed, written
 from mxopt.sparse import RowSparse
 
+AnyOptimizer = Optimizer | experimental.Optimizer | nn.Optimizer
 _owners: WeakKeyDictionary[Any, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
 
 
@@ -36,8 +37,8 @@ class Trainer:
     params : list or dict of Parameter, or of arrays
         A dict is taken in the order of its sorted keys, which name parameters that have no name. Arrays become
         parameters, over the same memory; their gradients go to those, in `parameters`.
-    optimizer : str, Optimizer, or one of `mxopt.experimental.optim`
-        The latter must have been made of these very parameters, whose order is then its own.
+    optimizer : str, Optimizer, or one of `mxopt.experimental.optim` or `mxopt.nn`
+        The latter two must have been made of these very parameters, whose order is then their own.
     optimizer_params : dict, optional
         Arguments for an optimizer given by name.
     kvstore : str, store or None
@@ -67,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         params: Sequence[Parameter | Any] | Mapping[str, Parameter | Any],
-        optimizer: str | Optimizer | experimental.Optimizer,
+        optimizer: str | AnyOptimizer,
         optimizer_params: Mapping[str, Any] | None = None,
         kvstore: str | KVStoreBase | None = "device",
         compression_params: Mapping[str, Any] | None = None,
@@ -90,7 +91,7 @@ class Trainer:
             raise ArgumentTypeError(f"optimizer_params must be a dict of arguments, got {optimizer_params!r}")
         self._optimizer: Optimizer
         self._updater: Updater | DirectUpdater
-        if isinstance(optimizer, experimental.Optimizer):
+        if isinstance(optimizer, experimental.Optimizer | nn.Optimizer):
             self._params = _in_order_of(optimizer, self._params)
             self._optimizer = keyed = following(optimizer)
             self._updater = DirectUpdater(keyed)
@@ -116,14 +117,14 @@ class Trainer:
         for param in self._params:
             param.keepers.add(self)
         for thing in (self.optimizer, self._kvstore or self._asked[0]):
-            if isinstance(thing, KVStoreBase | Optimizer | experimental.Optimizer):
+            if isinstance(thing, KVStoreBase | AnyOptimizer):
                 _owners.setdefault(thing, weakref.ref(self))
 
     def _claim(self, thing: Any, what: str) -> None:
         """Makes an optimizer, or a store that can have one, this Trainer's own."""
         if isinstance(thing, KVStoreBase) and not thing.is_capable("optimizer"):
             return  # it keeps nothing of a Trainer
-        if isinstance(thing, KVStoreBase | Optimizer | experimental.Optimizer):
+        if isinstance(thing, KVStoreBase | AnyOptimizer):
             owner = _owners.get(thing, lambda: None)()
             if owner is not None:
                 raise ArgumentError(
@@ -149,9 +150,12 @@ class Trainer:
     # Rates.
 
     @property
-    def optimizer(self) -> Optimizer | experimental.Optimizer:
+    def optimizer(self) -> AnyOptimizer:
         """The optimizer. Changes of it take effect, on servers too."""
-        return self._optimizer.model if isinstance(self._optimizer, KeyedOptimizer) else self._optimizer
+        if not isinstance(self._optimizer, KeyedOptimizer):
+            return self._optimizer
+        found: AnyOptimizer = self._optimizer.of.model
+        return found
 
     @property
     def learning_rate(self) -> float:
@@ -426,9 +430,9 @@ class Trainer:
             self._updater.take(load(Path(fname).read_bytes()), {})
 
 
-def _in_order_of(optimizer: experimental.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
+def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
     """The parameters of an optimizer, which must be `params`."""
-    its = optimizer.parameters
+    its = list(optimizer.parameters)
     for param in params:
         if not any(param is p for p in its):
             raise ArgumentError(

@@ -122,6 +122,9 @@ RUNS: dict[str, Callable[[], Run]] = {
     "Trainer": trainer,
     "Trainer with a store": lambda: trainer(kvstore="local", update_on_kvstore=True),
     "Trainer, experimental": lambda: trainer(lambda p: optim.Adam(p)),
+    "Trainer, nn": lambda: trainer(lambda p: nn.Adam(p)),
+    "Trainer, nn, with a store": lambda: trainer(lambda p: nn.ASGD(p, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), kvstore="local",
+                                                 update_on_kvstore=True),
 }  # fmt: skip
 every_run = pytest.mark.parametrize("name", RUNS)
 

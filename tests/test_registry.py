@@ -16,10 +16,10 @@ import pytest
 import mxopt
 from mxopt.errors import StatesError
 from mxopt.experimental import optim
-from mxopt.experimental.optim.keyed import following
 from mxopt.lr_scheduler import CosineScheduler, LRScheduler
 from mxopt.optimizer import Optimizer
 from mxopt.optimizer.config import make_optimizer, optimizer_config
+from mxopt.optimizer.keyed import following
 from mxopt.registry import Registry
 
 

@@ -12,8 +12,6 @@ import numpy as np
 from mxopt import settings
 from mxopt.document import write_file
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError
-from mxopt.experimental import optim as experimental
-from mxopt.experimental.optim.keyed import by_key
 from mxopt.kvstore import dist_states, first, rows, sockets, wire
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.base import KVStoreBase
@@ -28,6 +26,7 @@ from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
 from mxopt.optimizer import Optimizer
+from mxopt.optimizer.keyed import by_key
 from mxopt.optimizer.states import fit, load
 from mxopt.sparse import RowSparse
 
@@ -218,12 +217,12 @@ class DistKVStore(KVStoreBase):
 
     # The optimizer.
 
-    def set_optimizer(self, optimizer: Optimizer | experimental.Optimizer) -> None:
+    def set_optimizer(self, optimizer: Any) -> None:
         """Makes the servers update by `optimizer`, with no states. Waits for the servers only.
 
         The n-th call of every worker is one event, whichever worker's comes first. Later changes of `optimizer` (rates,
-        multipliers and so on) reach the servers with the next push. Of an optimizer of `mxopt.experimental.optim` a key
-        is a parameter's name, or its position.
+        multipliers and so on) reach the servers with the next push. Of an optimizer of `mxopt.experimental.optim` or
+        `mxopt.nn` a key is a parameter's name, or its position.
 
         Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a server
         doesn't know it (`mxopt-server --import`).

@@ -7,13 +7,13 @@ from operator import attrgetter
 from typing import Any
 
 from mxopt.arguments import KEPT_AS
-from mxopt.experimental.optim.keyed import KeyedOptimizer
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import LBSGD, Optimizer
 from mxopt.optimizer.config import optimizer_config
+from mxopt.optimizer.keyed import KeyedOptimizer
 
 
 class Followed:
@@ -41,6 +41,7 @@ class Followed:
         if isinstance(self.optimizer, KeyedOptimizer):
             for key in keys:
                 self.optimizer.check_index(key)
+            self.optimizer.prepare(max((self.counts.get(key, 0) for key in keys), default=0))
         now = self._fingerprint()
         if now != self._seen:
             self._document = wire.document_of(sendable(self.optimizer))

@@ -11,12 +11,11 @@ import numpy as np
 from mxopt.document import write_file
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError
-from mxopt.experimental import optim as experimental
-from mxopt.experimental.optim.keyed import by_key
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import Key, Keys, Pairs, total, with_ids, write, write_rows
-from mxopt.optimizer import Optimizer, Updater, get_updater
+from mxopt.optimizer import Updater, get_updater
+from mxopt.optimizer.keyed import by_key
 from mxopt.optimizer.states import described, load
 from mxopt.overrides import overridden
 from mxopt.sparse import RowSparse
@@ -148,10 +147,10 @@ class KVStore(KVStoreBase):
 
     # Optimizer.
 
-    def set_optimizer(self, optimizer: Optimizer | experimental.Optimizer) -> None:
+    def set_optimizer(self, optimizer: Any) -> None:
         """From here on a push updates the value by `optimizer`; changes of it take effect. States start afresh.
 
-        Of an optimizer of `mxopt.experimental.optim` a key is a parameter's name, or its position.
+        Of an optimizer of `mxopt.experimental.optim` or `mxopt.nn` a key is a parameter's name, or its position.
         """
         self._set_updater(get_updater(by_key(optimizer)))
 

@@ -12,6 +12,7 @@ from mxopt.nn.dynamic_lr import (
     polynomial_decay_lr,
     warmup_lr,
 )
+from mxopt.nn.family import NN as _NN  # noqa: F401 so that stores and Trainers take them
 from mxopt.nn.layerwise import LARS, Lamb
 from mxopt.nn.learning_rate_schedule import (
     CosineDecayLR,

@@ -95,21 +95,22 @@ class AdaFactor(RuleOptimizer):
         else:
             self.rule = mindspore.adafactor
             self.keep()
+        self.state_names += "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
         moments = ([Parameter(x, s.parameter.name) for x in s.states[-3:]] for s in self._slots)
         self.exp_avg_sq_row, self.exp_avg_sq_col, self.exp_avg_sq = map(ParameterTuple, zip(*moments, strict=True))
 
-    def new_states(self, parameter: Parameter, lr: float) -> tuple[Any, ...]:
+    def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:
         """The rule's, then the second moment: row, column and whole, of one element where it is not needed."""
-        shape = parameter.shape
+        shape = weight.shape
         shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
-        return (*super().new_states(parameter, lr), *(zeros(s, parameter.value) for s in shapes))
+        return (*super().new_states(weight, lr), *(zeros(s, weight) for s in shapes))
 
-    def own(self, parameter: Parameter) -> int:
+    def own(self, weight: Any) -> int:
         """The number of elements."""
-        return math.prod(parameter.shape) or 1
+        return math.prod(weight.shape) or 1
 
     def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
-        t, lr = self.global_step + 1, kind.lr
+        t, lr = kind.t, kind.lr
         if self.relative_step:
             lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
         smallest = self.eps[1] if self.scale_parameter else math.nan
@@ -132,13 +133,17 @@ class AdaFactor(RuleOptimizer):
 
         super().apply(key, slots, grads, store, ready)
 
+    @property
+    def elementwise(self) -> bool:
+        return False
+
     def _needs(self, kind: Kind, sparse: bool) -> bool:
         return True
 
     def _prepared(self, slot: Slot, grad: Any, kind: Kind) -> Any:
         """The gradient over the root of its second moment."""
         grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, kind)
-        kept = 1 - (self.global_step + 1) ** -self.decay_rate
+        kept = 1 - kind.t**-self.decay_rate
         row, column, whole = slot.states[-3:]
 
         def mean(state: Any, values: Any) -> Any:

@@ -15,7 +15,6 @@ import numpy as np
 from mxopt.errors import ArgumentError, ArgumentKeyError, nearest
 from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.ruled import RuleOptimizer
-from mxopt.parameter import Parameter
 from mxopt.rules import adam, mindspore, pytorch
 
 if TYPE_CHECKING:
@@ -41,9 +40,9 @@ class _Moments(RuleOptimizer):
         check_floats(owner, "(0, inf)", eps=eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
-    def own(self, parameter: Parameter) -> type[np.floating]:
+    def own(self, weight: Any) -> type[np.floating]:
         """The type of the parameter's arithmetic."""
-        return np.float64 if parameter.dtype.itemsize == 8 else np.float32
+        return np.float64 if weight.dtype.itemsize == 8 else np.float32
 
     def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
         """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5 off, and with

@@ -100,8 +100,10 @@ class LARS(Optimizer):
         check_bools("LARS", use_clip=use_clip)
         inner = optimizer
         self.decay_flags, self.is_group_params_ordered = inner.decay_flags, inner.is_group_params_ordered
-        self._set_up(inner._slots, inner._slots[0].rate, inner._decay, inner.loss_scale, inner.is_group)
-        inner._take([replace(slot, decay=0.0) for slot in inner._slots], 0.0)
+        self._set_up(inner._slots, inner._every, inner.loss_scale, inner.is_group)
+        undecayed = {group: replace(group, decay=0.0) for group in {*inner._groups, inner._every}}
+        slots = [replace(slot, group=undecayed[slot.group]) for slot in inner._slots]
+        inner._take(slots, undecayed[inner._every])
         inner.loss_scale = 1.0
         inner.decay_flags = (False,) * len(self._slots)
         self.global_step = inner.global_step

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments
+from mxopt.arguments import NamedArguments, arguments_of
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError
 from mxopt.nn import flat, saving
@@ -17,8 +17,8 @@ from mxopt.nn.checks import check_bools, check_numbers
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.nn.parameters import (
     Decay,
+    Group,
     ParameterTuple,
-    Rate,
     Slot,
     as_decay,
     as_rate,
@@ -29,6 +29,7 @@ from mxopt.nn.parameters import (
 )
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
+from mxopt.registry import Registry
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
@@ -85,47 +86,64 @@ class Optimizer(NamedArguments):
     """
 
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
+    registry: ClassVar[Registry] = Registry("optimizer of mxopt.nn", "derive it from Optimizer")  # all subclasses
+    given: Mapping[str, Any]  # the arguments it was made with
+    rescale_grad: float = 1.0  # what a `Trainer` multiplies gradients by: 1 / batch size
+    multi_precision: ClassVar[bool] = False  # states of 16-bit parameters are float32 anyway
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            made = super().__new__(cls, *args, **kwargs)
+            made.given = {**dict(zip(arguments_of(cls), args, strict=False)), **kwargs}
+            return made
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Optimizer.registry.add(cls.__name__, cls)
 
     def __init__(self, learning_rate: Any, parameters: Any, weight_decay: Any = 0.0, loss_scale: float = 1.0) -> None:
         owner = type(self).__name__
         check_numbers(owner, "(0, inf)", loss_scale=loss_scale)
-        rate, decay = as_rate(learning_rate, owner), as_decay(weight_decay, owner)
-        slots, is_group, is_ordered = read(parameters, rate, decay, owner)
+        every = Group(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
+        slots, is_group, is_ordered = read(parameters, every, owner)
         for slot in slots:
             slot.parameter.held = True
         if is_group:
-            flags = [slot.decay != 0 for slot in slots]
+            flags = [slot.group.decay != 0 for slot in slots]
         else:
             flags = [not any(part in (slot.parameter.name or "") for part in self.undecayed) for slot in slots]
-            slots = [slot if flag else replace(slot, decay=0.0) for slot, flag in zip(slots, flags, strict=True)]
+            undecayed = replace(every, decay=0.0)
+            slots = [s if flag else replace(s, group=undecayed) for s, flag in zip(slots, flags, strict=True)]
         self.decay_flags, self.is_group_params_ordered = tuple(flags), is_ordered
-        self._set_up(slots, rate, decay, float(loss_scale), is_group)
+        self._set_up(slots, every, float(loss_scale), is_group)
 
-    def _set_up(self, slots: list[Slot], rate: Rate, decay: Decay, loss_scale: float, is_group: bool) -> None:
-        self._take(slots, decay)
+    def _set_up(self, slots: list[Slot], every: Group, loss_scale: float, is_group: bool) -> None:
+        self._take(slots, every)
         self.parameters = ParameterTuple(s.parameter for s in slots)
         self.loss_scale, self.is_group = loss_scale, is_group
         self.overridden = overridden(type(self), self.overridable)
-        self.is_group_lr = any(s.rate is not rate for s in slots)
+        self.is_group_lr = any(group.rate is not every.rate for group in self._groups)
         self.param_length = len(slots)
-        self.grad_centralization = any(s.centralized for s in slots)
-        self.dynamic_lr = any(isinstance(s.rate, LearningRateSchedule) for s in slots)
-        self.learning_rate = tuple(s.rate for s in slots) if self.is_group_lr else rate
+        self.grad_centralization = any(group.centralized for group in self._groups)
+        self.dynamic_lr = any(isinstance(group.rate, LearningRateSchedule) for group in self._groups)
+        self.learning_rate = tuple(s.group.rate for s in slots) if self.is_group_lr else every.rate
         self.global_step = 0
         self._unique = True
 
-    def _take(self, slots: list[Slot], decay: Decay) -> None:
-        self._slots, self._decay = slots, decay
+    def _take(self, slots: list[Slot], every: Group) -> None:
+        self._slots, self._every = slots, every
         self._of_tensors = any(slot.parameter.lender is not None for slot in slots)
-        self._all_rates = {id(s.rate): s.rate for s in slots}
-        self._all_decays = {id(s.decay): s.decay for s in slots}
+        self._groups = list(dict.fromkeys(slot.group for slot in slots))
+        self._all_rates = {id(group.rate): group.rate for group in self._groups}
+        self._all_decays = {id(group.decay): group.decay for group in self._groups}
         self.dynamic_weight_decay = any(map(callable, self._all_decays.values()))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._take(self._slots, self._decay)  # a copy's rates are other objects
+        self._take(self._slots, self._every)  # a copy's rates are other objects
         for slot in self._slots:
-            slot.parameter.held = True
+            slot.weight, slot.parameter.held = slot.parameter.value, True
 
     # A step.
 
@@ -170,8 +188,8 @@ class Optimizer(NamedArguments):
         """The weight decay, a number or a function of the step, times the loss scale; one for each parameter where
         there are groups. See `get_weight_decay` for the numbers of this step."""
         if not self.is_group:
-            return scaled_decay(self._decay, self.loss_scale)
-        return tuple(scaled_decay(slot.decay, self.loss_scale) for slot in self._slots)
+            return scaled_decay(self._every.decay, self.loss_scale)
+        return tuple(scaled_decay(slot.group.decay, self.loss_scale) for slot in self._slots)
 
     def get_lr(self) -> float | tuple[float, ...]:
         """The learning rate of this step; one for each parameter where groups or `lr_mult` make them differ."""
@@ -183,17 +201,17 @@ class Optimizer(NamedArguments):
         return self._each("get_lr", self.get_lr()) if "get_lr" in self.overridden else self._rates()
 
     def _rates(self) -> list[float]:
-        now = self._rates_now()
-        return [now[id(slot.rate)] * slot.parameter.lr_mult for slot in self._slots]
+        now = self._rates_at(self.global_step)
+        return [now[id(slot.group.rate)] * slot.parameter.lr_mult for slot in self._slots]
 
-    def _rates_now(self) -> dict[int, float]:
-        return {key: rate_at(rate, self.global_step) for key, rate in self._all_rates.items()}
+    def _rates_at(self, step: int) -> dict[int, float]:
+        return {key: rate_at(rate, step) for key, rate in self._all_rates.items()}
 
     def get_weight_decay(self) -> float | tuple[float, ...]:
         """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`; one for
         each parameter where there are groups or `wd_mult` makes them differ."""
         if not self.is_group and all(p.wd_mult == 1 for p in self.parameters):
-            return decay_at(self._decay, self.global_step) * self.loss_scale
+            return decay_at(self._every.decay, self.global_step) * self.loss_scale
         return tuple(decay * self.loss_scale for decay in self._decays())
 
     def step_decays(self) -> list[float]:
@@ -218,11 +236,11 @@ class Optimizer(NamedArguments):
             ) from None
 
     def _decays(self) -> list[float]:
-        now = self._decays_now()
-        return [now[id(slot.decay)] * slot.parameter.wd_mult for slot in self._slots]
+        now = self._decays_at(self.global_step)
+        return [now[id(slot.group.decay)] * slot.parameter.wd_mult for slot in self._slots]
 
-    def _decays_now(self) -> dict[int, float]:
-        return {key: decay_at(decay, self.global_step) for key, decay in self._all_decays.items()}
+    def _decays_at(self, step: int) -> dict[int, float]:
+        return {key: decay_at(decay, step) for key, decay in self._all_decays.items()}
 
     def get_lr_parameter(self, param: Any) -> Any:
         """What gives the learning rate of a parameter: a Parameter without axes, or a LearningRateSchedule.
@@ -238,12 +256,21 @@ class Optimizer(NamedArguments):
             return [self.get_lr_parameter(p) for p in param]
         for slot in self._slots:
             if param is slot.parameter or param is slot.given:
-                return slot.rate
+                return slot.group.rate
         if not isinstance(param, Parameter | np.ndarray) and not arrays.is_cupy(param):
             raise ArgumentTypeError(
                 f"get_lr_parameter: needs a parameter or a list of them, got {type(param).__name__}"
             )
         raise ArgumentError(f"get_lr_parameter: this optimizer doesn't have {param!r:.80}")
+
+    @property
+    def slots(self) -> list[Slot]:
+        """What is kept of each parameter, in the order of their gradients."""
+        return self._slots
+
+    def regrouped(self) -> None:
+        """Takes over what has been changed in the groups of `slots`."""
+        self._take(self._slots, self._every)
 
     def fixed_rates(self) -> list[Parameter]:
         """The learning rates that are a number, which `state_dict` saves."""
@@ -261,7 +288,7 @@ class Optimizer(NamedArguments):
     def gradients_centralization(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """The gradients, those of groups with `grad_centralization` less their mean over all axes but the first."""
         return tuple(
-            g.centralized(grad) if slot.centralized and grad is not None else grad
+            g.centralized(grad) if slot.group.centralized and grad is not None else grad
             for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
         )
 
@@ -331,8 +358,9 @@ class Optimizer(NamedArguments):
     def __repr__(self) -> str:
         groups: dict[tuple[str, str], int] = {}
         for slot in self._slots:
-            decay = slot.decay if isinstance(slot.decay, float | LearningRateSchedule) else "a function"
-            rate = f"{slot.rate.asnumpy().item():g}" if isinstance(slot.rate, Parameter) else repr(slot.rate)
+            group = slot.group
+            decay = group.decay if isinstance(group.decay, float | LearningRateSchedule) else "a function"
+            rate = f"{group.rate.asnumpy().item():g}" if isinstance(group.rate, Parameter) else repr(group.rate)
             groups[rate, str(decay)] = groups.get((rate, str(decay)), 0) + 1
         lines = [f"  {n} parameters: learning_rate={r}, weight_decay={d}" for (r, d), n in groups.items()]
         return "\n".join([f"{type(self).__name__}, step {self.global_step}", *lines])

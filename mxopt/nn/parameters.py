@@ -72,20 +72,40 @@ class Listed(LearningRateSchedule):
 
 
 @dataclass(eq=False)
-class Slot:
-    """One parameter: `given` is what the caller handed over, `where` what errors call it.
+class Group:
+    """What some parameters have in common; `centralized` says whether their gradients are to be."""
 
-    `states` are the arrays kept for it. `own` is what its scalars follow from beside learning rate and step.
-    """
-
-    parameter: Parameter
-    given: Any
-    where: str
     rate: Rate
     decay: Decay
     centralized: bool = False
+
+
+@dataclass(eq=False)
+class Slot:
+    """One parameter: `given` is what the caller handed over, `where` what errors call it; `name` may be a store's key.
+
+    `states` are the arrays kept for it. `own` is what its scalars follow from beside learning rate and step. `step` is
+    the number of its updates where that isn't the optimizer's.
+    """
+
+    name: Any
+    parameter: Parameter
+    given: Any
+    where: str
+    group: Group
+    weight: Any
     states: tuple[Any, ...] = ()
     own: Any = None
+    step: int | None = None
+
+    @property
+    def carry(self) -> Any:
+        """`own`, where it is a number that is handed on from step to step."""
+        return self.own
+
+    @carry.setter
+    def carry(self, value: float) -> None:
+        self.own = value
 
 
 def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
@@ -145,12 +165,15 @@ def decay_at(decay: Decay, step: int) -> float:
     return float(decay(step)) if callable(decay) else decay
 
 
-def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Slot], bool, bool]:
-    """The parameters of an optimizer in their order; whether they came in groups, and in an order of its own."""
+def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], bool, bool]:
+    """The parameters of an optimizer in their order; whether they came in groups, and in an order of its own.
+
+    `every` is the group of those without one, and has the defaults of the others.
+    """
     items = _listed(parameters, f"{owner}: parameters")
     if not isinstance(items[0], dict):
         return (
-            _unrepeated([_slot(p, f"{owner}: parameter {k}", rate, decay) for k, p in enumerate(items)]),
+            _unrepeated([_slot(p, f"{owner}: parameter {k}", every) for k, p in enumerate(items)]),
             False,
             False,
         )
@@ -173,11 +196,12 @@ def read(parameters: Any, rate: Rate, decay: Decay, owner: str) -> tuple[list[Sl
         members = _listed(group["params"], f"{where}: 'params'")
         centralized = group.get("grad_centralization", False)
         check_bools(where, grad_centralization=centralized)
-        own_rate = as_rate(group["lr"], where, f"learning_rate_group_{k}") if "lr" in group else rate
-        own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else decay
-        slots += [_slot(p, f"{where}, parameter {n}", own_rate, own_decay, centralized) for n, p in enumerate(members)]
+        own_rate = as_rate(group["lr"], where, f"learning_rate_group_{k}") if "lr" in group else every.rate
+        own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else every.decay
+        own = Group(own_rate, own_decay, centralized)
+        slots += [_slot(p, f"{where}, parameter {n}", own) for n, p in enumerate(members)]
     slots = _unrepeated(slots)
-    _check_lengths([rate, *(slot.rate for slot in slots)], owner)
+    _check_lengths([every.rate, *(slot.group.rate for slot in slots)], owner)
     return (slots if order is None else _ordered(slots, order, owner)), True, order is not None
 
 
@@ -203,7 +227,7 @@ def _listed(values: Any, what: str) -> list[Any]:
     return listed
 
 
-def _slot(given: Any, where: str, rate: Rate, decay: Decay, centralized: bool = False) -> Slot:
+def _slot(given: Any, where: str, group: Group) -> Slot:
     if isinstance(given, dict):
         raise ArgumentTypeError(f"{where} must be a parameter like those before it, got a dict")
     given = named(given)
@@ -213,7 +237,7 @@ def _slot(given: Any, where: str, rate: Rate, decay: Decay, centralized: bool = 
         where += f" ({parameter.name})"
     if not arrays.is_cupy(parameter.value):
         arrays.check_weight(parameter.value, where)
-    return Slot(parameter, given, where, rate, decay, centralized)
+    return Slot(parameter.name, parameter, given, where, group, parameter.value)
 
 
 def _unrepeated(slots: list[Slot]) -> list[Slot]:

@@ -38,12 +38,13 @@ class Seen(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What the hyper-parameters of a parameter follow from: its rate and weight decay at this step, and more."""
+    """What the hyper-parameters of a parameter follow from: its rate and weight decay at step `t`, and more."""
 
     lr: float
     wd: float
     centralized: bool
     own: Any
+    t: int
 
 
 class RuleOptimizer(Optimizer):
@@ -66,29 +67,32 @@ class RuleOptimizer(Optimizer):
         """
         raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
-    def own(self, parameter: Parameter) -> Any:
+    carried: ClassVar[str | None] = None  # the name of the number that `own` is where it changes at each step
+    first_carry: ClassVar[float] = 0.0
+
+    def own(self, weight: Any) -> Any:
         """What `scalars` depends on for a parameter beside learning rate and step: anything hashable."""
 
     def next_own(self, kind: Kind) -> Any:
-        """What `own` is after this step of a parameter; None where it stays."""
+        """What `own` is after this step of a parameter, where `carried` has a name for it."""
 
     def keep(self, **states: float | Callable[[float], float]) -> None:
         """Makes the rule's states, in its order: attributes of these names, filled with a number, or with what a
         function makes of the parameter's learning rate. float32 for 16-bit parameters."""
-        self._first = states
+        self._first, self.state_names = states, tuple(states)
         self.steps = Steps()
         self._seen: Seen | None = None
         for slot, lr in zip(self._slots, self._rates(), strict=True):
-            slot.states, slot.own = self.new_states(slot.parameter, lr), self.own(slot.parameter)
+            slot.states, slot.own = self.new_states(slot.weight, lr), self.own(slot.weight)
         for k, name in enumerate(states):
             pairs = [(slot.states[k], slot.parameter.name) for slot in self._slots]
             setattr(
                 self, name, ParameterTuple(Parameter(x, f"{name}.{whose}" if whose else name) for x, whose in pairs)
             )
 
-    def new_states(self, parameter: Parameter, lr: float) -> tuple[Any, ...]:
+    def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:
         """The states of a parameter whose first learning rate is `lr`."""
-        found = tuple(zeros(parameter.shape, parameter.value) for _ in self._first)
+        found = tuple(zeros(weight.shape, weight) for _ in self._first)
         for state, value in zip(found, self._first.values(), strict=True):
             state[...] = value(lr) if callable(value) else value
         return found
@@ -140,8 +144,10 @@ class RuleOptimizer(Optimizer):
         if not slots:
             return
         kinds, which = self._kinds(slots, seen)
-        owns = [self.next_own(kind) for kind in kinds]
-        after = [] if owns[0] is None else [owns[k] for k in which]
+        after: list[Any] = []
+        if self.carried:
+            owns = [self.next_own(kind) for kind in kinds]
+            after = [owns[k] for k in which]
         if ready or (types == {np.ndarray} and not any(self._needs(kind, False) for kind in kinds)):
             rows = [self._row(kind, ready) for kind in kinds]
         else:
@@ -166,10 +172,10 @@ class RuleOptimizer(Optimizer):
             return seen
         params = [slot.parameter for slot in slots]
         marks = list(map(_marks, params))
-        fixed = [(id(slot.rate), id(slot.decay), slot.centralized, slot.own) for slot in slots]
+        fixed = [(slot.group, slot.own, slot.step) for slot in slots]
         kinds, which = distinct([fixed, marks]) if slots else ([], [])
         trained = all(needed for _, _, needed in marks)
-        found = Seen(slots, params, [param.value for param in params], marks, trained, kinds, which)
+        found = Seen(slots, params, [slot.weight for slot in slots], marks, trained, kinds, which)
         if slots is self._slots:
             self._seen = found
         return found
@@ -177,15 +183,18 @@ class RuleOptimizer(Optimizer):
     def _kinds(self, slots: list[Slot], seen: Seen) -> tuple[list[Kind], list[int]]:
         """What distinguishes parameters at this step, and which is each one's."""
         if not self.overridden & {"get_lr", "get_weight_decay"}:
-            rates, decays = self._rates_now(), self._decays_now()
-            kinds = [
-                Kind(rates[r] * lr, decays[d] * wd, centred, own) for (r, d, centred, own), (lr, wd, _) in seen.distinct
-            ]
+            kinds, known = [], dict[int | None, Any]()
+            for (group, own, step), (lr, wd, _) in seen.distinct:
+                if step not in known:
+                    at = self.global_step if step is None else step
+                    known[step] = self._rates_at(at), self._decays_at(at), at + 1
+                rates, decays, t = known[step]
+                kinds.append(Kind(rates[id(group.rate)] * lr, decays[id(group.decay)] * wd, group.centralized, own, t))
             return kinds, seen.which
         numbers = zip(self.step_rates(), self.step_decays(), strict=True)
         theirs = {slot: (lr, wd / self.loss_scale) for slot, (lr, wd) in zip(self._slots, numbers, strict=True)}
-        found, which = distinct([[(*theirs[slot], slot.centralized, slot.own) for slot in slots]])
-        return [Kind(*kind) for (kind,) in found], which
+        found, which = distinct([[(*theirs[slot], slot.group.centralized, slot.own) for slot in slots]])
+        return [Kind(lr, wd, centred, own, self.global_step + 1) for ((lr, wd, centred, own),) in found], which
 
     def _calls(self, key: Hashable, slots: list[Slot], weights: list[Any], grads: list[Any]) -> list[Call]:
         rule, lazy = self.rule, self.lazy
@@ -196,13 +205,19 @@ class RuleOptimizer(Optimizer):
         return found
 
     def _tensor(self, slot: Slot, grad: Any) -> Tensor:
-        return Tensor(slot.where, slot.parameter.value, grad, slot.states[: len(self.rule.states)])
+        return Tensor(slot.where, slot.weight, grad, slot.states[: len(self.rule.states)])
 
     def _row(self, kind: Kind, ready: bool) -> Row:
         """The hyper-parameters of a parameter, which is `ready` if its gradient has been prepared."""
-        rate, *scalars = self.scalars(kind.lr, self.global_step + 1, kind.own)
+        rate, *scalars = self.scalars(kind.lr, kind.t, kind.own)
         wd = 0.0 if ready and self.decay == "added to the gradient" else kind.wd
-        return (rate, wd, 1.0 if ready else 1 / self.loss_scale, math.inf, *scalars)
+        return (rate, wd, 1.0 if ready else self.rescale_grad / self.loss_scale, math.inf, *scalars)
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element is updated by itself, so that servers may cut arrays."""
+        centralized = any(slot.group.centralized for slot in self._slots)
+        return not (self.carried or centralized or self.rule.layerwise or self.rule.row_state)
 
     # Gradients that the rule can't take as they are.
 
@@ -231,10 +246,10 @@ class RuleOptimizer(Optimizer):
         self._tensor(slot, grad).check(self.rule)
         grad = g.widened(grad)
         if kind.wd and self.decay != "the rule's own":
-            grad = g.decayed(grad, slot.parameter.value, kind.wd * self.loss_scale)
+            grad = g.decayed(grad, slot.weight, kind.wd * (self.loss_scale / self.rescale_grad))
         if kind.centralized:
             grad = g.centralized(grad)
-        return g.scaled(grad, 1 / self.loss_scale)
+        return g.scaled(grad, self.rescale_grad / self.loss_scale)
 
     @property
     def target(self) -> str:

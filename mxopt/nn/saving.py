@@ -23,7 +23,7 @@ class Optimizer(Protocol):
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """The document that `load_state_dict` takes."""
-    keys = _keys(optimizer)
+    keys = keys_of(optimizer)
     return {
         "optimizer": type(optimizer).__name__,
         "rule": _rule(optimizer),
@@ -39,7 +39,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
     """Restores all of `document`, or raises StatesError and restores nothing."""
-    own, keys, fixed = _states(optimizer), _keys(optimizer), optimizer.fixed_rates()
+    own, keys, fixed = _states(optimizer), keys_of(optimizer), optimizer.fixed_rates()
     try:
         name, rule, step = document["optimizer"], document["rule"], int(document["global_step"])
         parameters = {key: (tuple(shape), str(dtype)) for key, (shape, dtype) in document["parameters"].items()}
@@ -83,7 +83,7 @@ def _rule(optimizer: Optimizer) -> str | None:
 
 def _parameters(optimizer: Optimizer) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each parameter."""
-    return {k: (p.shape, str(p.dtype)) for k, p in zip(_keys(optimizer), optimizer.parameters, strict=True)}
+    return {k: (p.shape, str(p.dtype)) for k, p in zip(keys_of(optimizer), optimizer.parameters, strict=True)}
 
 
 def _compare(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
@@ -104,7 +104,7 @@ def _states(optimizer: Optimizer) -> dict[str, ParameterTuple]:
     return {name: value for name, value in found.items() if name != "parameters"}
 
 
-def _keys(optimizer: Optimizer) -> list[str]:
+def keys_of(optimizer: Optimizer) -> list[str]:
     """The parameters' names, or their positions where some have none, or the same."""
     names = [p.name for p in optimizer.parameters]
     usable = all(names) and len(set(names)) == len(names)

@@ -119,6 +119,8 @@ class ASGD(RuleOptimizer):
     """
 
     rule = pytorch.asgd
+    carried = "eta"
+    first_carry = -1.0
 
     def __init__(
         self,
@@ -138,14 +140,18 @@ class ASGD(RuleOptimizer):
     def eta(self) -> list[float]:
         """The rate of the step to come, for each parameter."""
         pairs = zip(self._slots, self._rates(), strict=True)
-        return [rate if slot.own is None else slot.own for slot, rate in pairs]
+        return [rate if slot.own < 0 else slot.own for slot, rate in pairs]
+
+    def own(self, weight: Any) -> float:
+        """-1 before the first step, then `eta`."""
+        return self.first_carry
 
     def next_own(self, kind: Kind) -> float:
         """`eta` of the next step."""
-        return float(kind.lr / (1 + self.lambd * kind.lr * (self.global_step + 1)) ** self.alpha)
+        return float(kind.lr / (1 + self.lambd * kind.lr * kind.t) ** self.alpha)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
-        return lr if own is None else own, 1 / max(1.0, t - 1 - self.t0)
+        return lr if own < 0 else own, 1 / max(1.0, t - 1 - self.t0)
 
     def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
         rate, wd, *rest = super()._row(kind, ready)
@@ -160,7 +166,7 @@ class ASGD(RuleOptimizer):
             raise StatesError(f"ASGD: eta must hold a float for each of {len(self._slots)} parameters, got {eta!r:.80}")
         super().load_state_dict(state_dict)
         for slot, own in zip(self._slots, eta, strict=True):
-            slot.own = own if self.global_step else None
+            slot.own = own if self.global_step else self.first_carry
         self._seen = None
 
 

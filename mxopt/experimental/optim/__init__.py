@@ -3,6 +3,7 @@
 from mxopt.experimental.optim import lr_scheduler
 from mxopt.experimental.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from mxopt.experimental.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
+from mxopt.experimental.optim.family import Experimental as _Experimental  # noqa: F401 so that stores and Trainers take them
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.sgd import ASGD, SGD
 

@@ -1,8 +1,9 @@
-"""An experimental optimizer as key-value stores need it: updates by key, with states that someone else keeps."""
+"""Optimizers that have their parameters in groups, as key-value stores need them: updates by key, with states that
+someone else keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from operator import setitem
 from types import SimpleNamespace
@@ -11,20 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mxopt import settings
-from mxopt.arguments import arguments_of
 from mxopt.engine import arrays
 from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArrayError, StatesError
-from mxopt.experimental.optim.groups import Options, Slot
-from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.optimizer.base import LISTS, Index
-from mxopt.optimizer.base import Optimizer as ByKey
-from mxopt.overrides import overridden
-from mxopt.registry import same_class
+from mxopt.optimizer.base import LISTS, Index, Optimizer
+from mxopt.optimizer.family import FAMILIES, Grouped, Options
 
 
-class KeyedOptimizer(ByKey):
-    """An optimizer of `mxopt.experimental.optim` for a store; `set_optimizer` makes it of one that it is given.
+class KeyedOptimizer(Optimizer):
+    """An optimizer of groups for a store; `set_optimizer` makes it of one that it is given.
 
     A key is the name of a parameter, or its position among all parameters. A state is a tuple: the arrays that the
     rule names, the master copy where there is one, and, where the optimizer hands a number on, that number as an array
@@ -32,36 +28,47 @@ class KeyedOptimizer(ByKey):
 
     Parameters
     ----------
+    family : str
+        Its name in `FAMILIES`.
     described : dict
-        The class, as `Optimizer.registry` describes it.
-    defaults : dict
-        Its options.
+        The class, as the family's registry describes it.
+    made_by : dict
+        Its arguments.
     groups : list of dict
         The options of each group, with the names of its parameters as "params".
     """
 
     decayed_endings: ClassVar[tuple[str, ...]] = ("",)  # a name says nothing about weight decay here
 
-    def __init__(self, described: Options, defaults: Options, groups: Sequence[Options], **kwargs: Any) -> None:
-        klass: type[Optimizer] = Optimizer.registry.find(described)
-        self.described, self.kind, self.defaults = described, klass.__name__, defaults
-        known = {name: value for name, value in defaults.items() if name in arguments_of(klass)}
-        self.model: Optimizer = klass([{**group, "params": []} for group in groups], **known)
-        self.model.multi_precision = kwargs.get("multi_precision", False)
+    def __init__(
+        self, family: str, described: Options, made_by: Options, groups: Sequence[Options], **kwargs: Any
+    ) -> None:
+        if family not in FAMILIES:
+            raise StatesError(f"there are no optimizers {family!r}: {', '.join(FAMILIES)}")
+        of = FAMILIES[family]
+        klass = of.registry.find(described)
+        self.family, self.described, self.made_by, self.kind = family, described, made_by, klass.__name__
+        options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self._names = [list(group["params"]) for group in groups]
         self._number = {name: number for number, names in enumerate(self._names) for name in names}
-        self._states = self._rule_states()
-        self._slots: dict[Index, tuple[Slot, Any]] = {}  # with the state each was made for
+        self.follow(of.make(klass, made_by, options, kwargs.get("multi_precision", False)))
         super().__init__(**kwargs)
         self.aggregate_num = settings.aggregation_size()
+
+    def follow(self, model: Any) -> None:
+        """Updates by `model` from here on."""
+        self.model: Grouped = model
+        self.of = FAMILIES[self.family](model)
+        self._states = self._state_names()
+        self._slots: dict[Index, tuple[Any, Any]] = {}  # with the state each was made for
 
     # What changes during training: the groups' options and the scale of the gradients.
 
     @property
     def groups(self) -> list[Options]:
         """The options of each group as they are now, with the names of its parameters."""
-        groups = self.model.param_groups
-        if len(groups) != len(self._names) or self._rule_states() != self._states:
+        groups = self.of.groups()
+        if len(groups) != len(self._names) or self._state_names() != self._states:
             raise ArgumentError(
                 f"{self.kind}: groups were added, or an option was changed so that other states are needed;"
                 " call set_optimizer again, which starts with new states"
@@ -73,8 +80,7 @@ class KeyedOptimizer(ByKey):
         theirs = [list(group["params"]) for group in groups]
         if list(map(sorted, theirs)) != list(map(sorted, self._names)):
             raise ArgumentError(f"{self.kind}: these are the groups of other parameters, {theirs}, not {self._names}")
-        for mine, new in zip(self.model.param_groups, groups, strict=True):
-            mine.update({name: value for name, value in new.items() if name != "params"})
+        self.of.set_groups([{name: value for name, value in group.items() if name != "params"} for group in groups])
 
     @property
     def rescale_grad(self) -> float:
@@ -88,42 +94,48 @@ class KeyedOptimizer(ByKey):
     @property
     def learning_rate(self) -> float:
         """The learning rate. Raises ArgumentError where groups have different ones."""
-        rates = {group["lr"] for group in self.model.param_groups}
+        rates = {group["lr"] for group in self.of.groups()}
         if len(rates) != 1:
-            raise ArgumentError(f"{self.kind}: the groups have learning rates of their own: use param_groups")
+            raise ArgumentError(
+                f"{self.kind}: the groups have learning rates of their own: set those, in param_groups or by"
+                " get_lr_parameter"
+            )
         return float(rates.pop())
 
     def set_learning_rate(self, lr: float) -> None:
-        """Sets the learning rate. Raises ArgumentError where groups have different ones."""
+        """Sets the learning rate. Raises ArgumentError where groups have different ones, or a schedule gives it."""
         if self.learning_rate != lr:
-            for group in self.model.param_groups:
-                group["lr"] = lr
+            self.of.set_rate(lr)
 
-    def _rule_states(self) -> list[tuple[str, ...]]:
-        return [self.model.rule(group).states for group in self.model.param_groups]
+    def _state_names(self) -> list[tuple[str, ...]]:
+        return [self.of.state_names(number) for number in range(len(self.of.groups()))]
 
     # What a store asks.
 
     @property
     def elementwise(self) -> bool:
-        rules = [self.model.rule(group) for group in self.model.param_groups]
-        if overridden(type(self.model), ["new_state"]):
-            return False
-        return not (self.model.carried or any(rule.layerwise or rule.row_state for rule in rules))
+        return self.of.elementwise()
+
+    def prepare(self, step: int) -> None:
+        """What is to be done before step number `step` (from 0) is asked of a server, for the options of that step.
+
+        Raises ScheduleOverError where a list of rates has none for it.
+        """
+        self.of.reach(step)
+        self.of.check_step(step)
 
     def check_index(self, index: Index) -> None:
         """Raises ArgumentError where the key is no parameter."""
         self._group(index)
 
     def state_kind(self) -> dict[str, Any]:
-        rules = [self.model.rule(group).name for group in self.model.param_groups]
-        family = {"optimizer": self.kind, "family": "mxopt.experimental.optim"}
-        return {**super().state_kind(), **family, "rules": rules}
+        family = {"optimizer": self.kind, "family": f"mxopt.{self.family}"}
+        return {**super().state_kind(), **family, "rules": self.of.rules()}
 
-    def is_like(self, other: ByKey) -> bool:
-        return isinstance(other, KeyedOptimizer) and same_class(type(other.model), type(self.model))
+    def is_like(self, other: Optimizer) -> bool:
+        return isinstance(other, KeyedOptimizer) and self._class() == other._class()
 
-    def take_over(self, made: ByKey) -> None:
+    def take_over(self, made: Optimizer) -> None:
         """Takes the options and counts of `made`. Raises StatesError where its groups are of other parameters."""
         assert isinstance(made, KeyedOptimizer)
         try:
@@ -131,11 +143,19 @@ class KeyedOptimizer(ByKey):
         except ArgumentError as error:
             raise StatesError(str(error)) from error
         self.rescale_grad = made.rescale_grad
-        self._states = self._rule_states()
+        self._states = self._state_names()
         self.set_counts(made.get_counts())
 
+    def _class(self) -> tuple[str, Options]:
+        return self.family, self.of.registry.describe(type(self.model))
+
+    def set_counts(self, counts: Mapping[str, Any]) -> None:
+        super().set_counts(counts)
+        if self.num_update:  # a distributed store's worker counts elsewhere
+            self.of.reach(self.num_update)
+
     def __repr__(self) -> str:
-        return f"<{self.kind} of mxopt.experimental.optim, {len(self._names)} groups, num_update={self.num_update}>"
+        return f"<{self.kind} of mxopt.{self.family}, {len(self._names)} groups, num_update={self.num_update}>"
 
     def _group(self, index: Index) -> int:
         """The number of the group that a key's parameter is in."""
@@ -153,7 +173,7 @@ class KeyedOptimizer(ByKey):
         """What the elements of a state are."""
         names = list(self._states[self._group(index)])
         names += ["master"] if self.uses_master(weight) else []
-        return names + ([self.model.carried] if self.model.carried else [])
+        return names + ([self.of.carried] if self.of.carried else [])
 
     def create_state(self, index: Index, weight: Any) -> tuple[Any, ...]:
         """The state of a new weight."""
@@ -162,18 +182,17 @@ class KeyedOptimizer(ByKey):
     def create_state_multi_precision(self, index: Index, weight: Any) -> tuple[Any, ...]:
         """The state of a new weight."""
         weight = arrays.as_array(weight, f"parameter {index!r}")
-        group = self.model.param_groups[self._group(index)]
         master = [weight.astype(np.float32)] if self.uses_master(weight) else []
         source = master[0] if master else weight
-        state = [self.model.new_state(name, source, group) for name in self.model.rule(group).states]
-        carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
+        state = self.of.new_states(self._group(index), source, self._multiplier("lr_mult", index))
+        carry = [np.array(self.of.first_carry, np.float64)] if self.of.carried else []
         return (*state, *master, *carry)
 
     def uses_master(self, weight: Any) -> bool:
-        return self.model.uses_master(weight)
+        return self.of.uses_master(weight)
 
     def split(self, state: Any) -> tuple[Any, Any]:
-        at = len(state) - (2 if self.model.carried else 1)
+        at = len(state) - (2 if self.of.carried else 1)
         return (*state[:at], *state[at + 1 :]), state[at]
 
     # Updates.
@@ -187,10 +206,11 @@ class KeyedOptimizer(ByKey):
             index, weight, grad, state = (index,), (weight,), (grad,), (state,)
         slots = list(map(self._slot, index, weight, state))
         self.model.apply(tuple(index), slots, list(grad), self._count)
+        self.of.reach(self.num_update)
 
     update_multi_precision = update
 
-    def _slot(self, index: Index, weight: Any, state: Any) -> Slot:
+    def _slot(self, index: Index, weight: Any, state: Any) -> Any:
         """A key as the optimizer's parameter that it is; the same object while its state is."""
         weight = arrays.as_array(weight, f"parameter {index!r}, weight")
         slot, before = self._slots.get(index, (None, None))
@@ -198,23 +218,23 @@ class KeyedOptimizer(ByKey):
             slot = self._new_slot(index, weight, state)
             self._slots[index] = slot, state
         slot.weight, slot.step = weight, self._index_update_count.get(index, self.begin_num_update)
-        slot.carry = float(state[-1]) if self.model.carried else 0.0
+        if self.of.carried:
+            slot.carry = float(state[-1])
         slot.parameter.lr_mult = self._multiplier("lr_mult", index)
         slot.parameter.wd_mult = self._multiplier("wd_mult", index)
         return slot
 
-    def _new_slot(self, index: Index, weight: Any, state: Any) -> Slot:
+    def _new_slot(self, index: Index, weight: Any, state: Any) -> Any:
         names = self.state_names(index, weight)
         if len(names) != len(state):
             raise ArrayError(f"parameter {index!r}: {self.kind} needs {names}, the state is {state!r:.200}")
         parts = dict(zip(names, state, strict=True))
-        parts.pop(self.model.carried or "", None)
-        multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0)
-        slot = Slot(index, f"parameter {index!r}", self._group(index), multipliers, weight, 0.0, 0, parts)
+        parts.pop(self.of.carried or "", None)
+        multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0, requires_grad=True)
         self.model.steps.lists = PATTERNS + 2 * len(self._slots)
-        return slot
+        return self.of.new_slot(index, self._group(index), weight, multipliers, parts)
 
-    def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
+    def _count(self, slots: list[Any], carries: list[float]) -> Iterable[object]:
         counts = {slot.name: slot.step + 1 for slot in slots}
         latest = map(max, [max(counts.values())], map(getattr, [self], ["num_update"]))
         kept = [self._slots[slot.name][1][-1] for slot in slots[: len(carries)]]
@@ -225,50 +245,49 @@ class KeyedOptimizer(ByKey):
         )
 
 
-ByKey.registry.add("_experimental", KeyedOptimizer)  # nothing that `create` makes: it is in no list
+Optimizer.registry.add("_grouped", KeyedOptimizer)  # nothing that `create` makes: it is in no list
 
 
-def following(optimizer: Optimizer) -> KeyedOptimizer:
+def is_grouped(optimizer: Any) -> bool:
+    """Whether an optimizer has its parameters in groups."""
+    return any(isinstance(optimizer, of.base) for of in FAMILIES.values())
+
+
+def following(optimizer: Any) -> KeyedOptimizer:
     """A KeyedOptimizer with the options of `optimizer`, now and whenever they change.
 
     Raises ArgumentError where that can't be: it makes its steps in a way of its own, or no server could make one like
     it.
     """
-    klass, name = type(optimizer), type(optimizer).__name__
-    for method in ("construct", "__call__"):
-        if getattr(klass, method) is not getattr(Optimizer, method):
-            raise ArgumentError(f"{name} defines {method}: for a store or a Trainer it must define rule and scalars")
-    arguments = (*arguments_of(klass), *optimizer.unnamed_arguments)
-    unknown = [a for a in arguments if a not in optimizer.defaults and a not in ("params", "multi_precision")]
-    if unknown:
-        raise ArgumentError(f"{name}: the argument {unknown[0]!r} is none of its options, so servers can't get it")
-    slots = [slot for members in optimizer._members for slot in members]
-    pairs = zip(optimizer.param_groups, optimizer._members, strict=True)
+    family = next(of for of in FAMILIES.values() if isinstance(optimizer, of.base))
+    family.check(optimizer)
+    of = family(optimizer)
+    names = of.names()
     made = KeyedOptimizer(
-        Optimizer.registry.describe(klass),
-        optimizer.defaults,
-        [{**group, "params": [slot.name for slot in members]} for group, members in pairs],
+        of.name,
+        of.registry.describe(type(optimizer)),
+        of.arguments(),
+        [{**group, "params": mine} for group, mine in zip(of.groups(), of.members(), strict=True)],
         multi_precision=optimizer.multi_precision,
         rescale_grad=optimizer.rescale_grad,
-        param_idx2name={key: slot.name for k, slot in enumerate(slots) for key in (k, slot.name)},
-        param_dict={key: slot.parameter for k, slot in enumerate(slots) for key in (k, slot.name)},
+        param_idx2name={key: name for k, name in enumerate(names) for key in (k, name)},
+        param_dict={key: s.parameter for k, s in enumerate(optimizer.slots) for key in (k, names[k])},
     )
-    made.model = optimizer
+    made.follow(optimizer)
     return made
 
 
-def by_key(optimizer: ByKey | Optimizer) -> ByKey:
-    """An optimizer that a store can have: `optimizer` itself, or a KeyedOptimizer that follows an experimental one.
+def by_key(optimizer: Any) -> Optimizer:
+    """An optimizer that a store can have: `optimizer` itself, or a KeyedOptimizer that follows one of groups.
 
     Raises ArgumentError where `following` does, and where it has made steps already, whose states would be lost.
     """
-    if isinstance(optimizer, Optimizer):
-        optimizer = following(optimizer)
-    if isinstance(optimizer, KeyedOptimizer):
-        stepped = max((slot.step for members in optimizer.model._members for slot in members), default=0)
-        if stepped:
+    found: Optimizer = following(optimizer) if is_grouped(optimizer) else optimizer
+    if isinstance(found, KeyedOptimizer):
+        stepped = max(map(found.of.count, found.model.slots), default=0)
+        if stepped > found.num_update:  # not in a store
             raise ArgumentError(
-                f"the {optimizer.kind} has made {stepped} steps already, and a store starts without states: give it a"
+                f"the {found.kind} has made {stepped} steps already, and a store starts without states: give it a"
                 " new optimizer, and load the states from a file of Trainer.save_states"
             )
-    return optimizer
+    return found
