@@ -259,7 +259,7 @@ class _Annealing(LRScheduler):
         self.base_lr_orig = base_lr
         self.max_update = max_update
         self.final_lr = final_lr
-        self.max_steps = max_update - warmup_steps
+        self.max_steps: int = max_update - warmup_steps
 
     def after_warmup(self, num_update: int) -> float:
         rate, since = self.assigned

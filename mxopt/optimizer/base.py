@@ -123,11 +123,11 @@ class Optimizer(NamedArguments):
         self.clip_gradient = clip_gradient
         self.multi_precision = multi_precision
         self.begin_num_update = begin_num_update
-        self.num_update = begin_num_update
+        self.num_update: int = begin_num_update
         self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
         self.idx2name: dict[Any, str] = dict(param_idx2name or {})
-        self.sym_info = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
-        self.param_dict = param_dict or {}
+        self.sym_info: tuple[Any, Any] | tuple[()] = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
+        self.param_dict: Mapping[Index, Any] = param_dict or {}
         self.overridden = overridden(type(self), self.overridable)
         self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}
         self._index_update_count = self._all_index_update_counts[0]
@@ -306,14 +306,14 @@ class Optimizer(NamedArguments):
 
         Warns of a name that no parameter has, and where the parameters' own multipliers (`param_dict`) count instead.
         """
-        self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
+        self.lr_mult: dict[Any, float] = self._multipliers("lr_mult", {}, args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
         """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for names
         (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
         names = self.idx2name.values()
         undecayed = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
-        self.wd_mult = self._multipliers("wd_mult", undecayed, args_wd_mult)
+        self.wd_mult: dict[Any, float] = self._multipliers("wd_mult", undecayed, args_wd_mult)
 
     decayed_endings: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
 

@@ -44,7 +44,7 @@ class RuleOptimizer(Optimizer):
     def __init__(self, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
         one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
-        self.aggregate_num = 0 if self.overridden & one_by_one else settings.aggregation_size()
+        self.aggregate_num: int = 0 if self.overridden & one_by_one else settings.aggregation_size()
         self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
         self._lists = Steps()
 

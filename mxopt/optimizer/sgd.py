@@ -117,7 +117,7 @@ class Signum(MomentumOptimizer):
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum = momentum
-        self.wd_lh = wd_lh or 0.0
+        self.wd_lh: float = wd_lh or 0.0
         self.lazy_update = lazy_update
 
     @property
@@ -192,7 +192,9 @@ class SGLD(UnsignedRate):
 
     def __init__(self, seed: int | None = None, **kwargs: Unpack[OptionsAndRate]) -> None:
         super().__init__(**kwargs)
-        self.seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+        self.seed: int = (
+            seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+        )
 
     rule = sgd.sgld
     elementwise = False  # the noise depends on the whole array

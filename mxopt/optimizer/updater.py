@@ -37,7 +37,7 @@ class Updater:
         self.states: dict[Index, Any] = {}
         self.states_synced: dict[Index, bool] = {}
         self._parameters: dict[Index, Described] = {}  # whose states they are
-        self.aggregate_updates = optimizer.aggregate_num > 0
+        self.aggregate_updates: bool = optimizer.aggregate_num > 0
 
     @property
     def skipped(self) -> int:
