@@ -55,7 +55,7 @@ class Trainer:
         update, and the gradients stay as they are (but for LBSGD's). Needs a Trainer that updates by itself.
     skip_nonfinite : bool
         Leave out a step of whose gradients one is NaN or infinite: no weight, no state and no count changes.
-        Needs a Trainer that updates by itself.
+        Needs a Trainer that updates by itself, and gradients that aren't compressed.
 
     Raises
     ------
@@ -352,6 +352,12 @@ class Trainer:
                     f"{self._guard.asked} needs the summed gradients of all parameters, and this {store.type} store"
                     " updates each by itself: make the Trainer with update_on_kvstore=False, and with a store that"
                     " isn't asynchronous"
+                )
+            compressed = self._compression_params or getattr(store, "_compression", None)
+            if self._guard.skip_nonfinite and compressed:
+                raise ArgumentError(
+                    f"skip_nonfinite: the {store.type} store's gradient compression sends a step or nothing where a"
+                    " gradient is NaN, so nobody would see it; do without one of the two"
                 )
             store.check_new(range(len(self._params)))
             if self._compression_params:

@@ -276,6 +276,18 @@ def test_a_store_that_updates_refuses_both(option: dict[str, Any]) -> None:
     assert_same(values(params), [np.ones_like(v) for v in values(params)])
 
 
+@pytest.mark.parametrize("asked", ["store", "trainer"])
+def test_compressed_gradients_hide_what_is_not_finite_and_so_are_refused(asked: str) -> None:
+    store, compression = kvstore.create("device"), {"type": "2bit"}
+    if asked == "store":
+        store.set_gradient_compression(compression)
+    options: dict[str, Any] = {"kvstore": store, "update_on_kvstore": False, "skip_nonfinite": True}
+    params, trainer = trainer_of(**options, compression_params=compression if asked == "trainer" else None)
+    with pytest.raises(ValueError, match="compression sends a step or nothing where a gradient is NaN"):
+        trainer.step(1)
+    assert_same(values(params), [np.ones_like(v) for v in values(params)])
+
+
 @pytest.mark.parametrize("bad", [-1, math.nan, "1"])
 def test_a_trainer_takes_no_norm_that_cannot_be_meant(bad: Any) -> None:
     with pytest.raises(ValueError, match="0 or more"):
