@@ -81,17 +81,18 @@ class Assembly:
     # One vector of an array, between memory and the arithmetic's type.
 
     def load(self, dtype: str, address: str, mask: str | None) -> str:
+        return self._widened(dtype, self._load(dtype, address, mask))
+
+    def _load(self, dtype: str, address: str, mask: str | None) -> str:
         stored, size = STORED[dtype], ITEMSIZE[dtype]
         vec = self.vec(stored)
         if mask is None:
-            value = self.let(f"load {vec}, ptr {address}, align {size}")
-        else:
-            name = f"llvm.masked.load.v{LANES}{_mangled(stored)}.p0"
-            self.declarations.add(f"declare {vec} @{name}(ptr, {self.vec('i1')}, {vec})")
-            value = self.let(
-                f"call {vec} @{name}(ptr align {size} {address}, {self.vec('i1')} {mask}, {vec} zeroinitializer)"
-            )
-        return self._widened(dtype, value)
+            return self.let(f"load {vec}, ptr {address}, align {size}")
+        name = f"llvm.masked.load.v{LANES}{_mangled(stored)}.p0"
+        self.declarations.add(f"declare {vec} @{name}(ptr, {self.vec('i1')}, {vec})")
+        return self.let(
+            f"call {vec} @{name}(ptr align {size} {address}, {self.vec('i1')} {mask}, {vec} zeroinitializer)"
+        )
 
     def load_one(self, dtype: str, address: str) -> str:
         """A single element, in lane 0. (LLVM 22 stores two elements for a 16-bit one under a constant mask.)"""
@@ -101,14 +102,21 @@ class Assembly:
         return self._widened(dtype, value)
 
     def store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
+        self._store(dtype, address, self._narrowed(dtype, value), mask)
+
+    def _store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
         stored, size = STORED[dtype], ITEMSIZE[dtype]
-        vec, value = self.vec(stored), self._narrowed(dtype, value)
+        vec = self.vec(stored)
         if mask is None:
             self.put(f"store {vec} {value}, ptr {address}, align {size}")
         else:
             name = f"llvm.masked.store.v{LANES}{_mangled(stored)}.p0"
             self.declarations.add(f"declare void @{name}({vec}, ptr, {self.vec('i1')})")
             self.put(f"call void @{name}({vec} {value}, ptr align {size} {address}, {self.vec('i1')} {mask})")
+
+    def copy(self, dtype: str, source: str, place: str, mask: str) -> None:
+        """The lanes that are set, bit for bit."""
+        self._store(dtype, place, self._load(dtype, source, mask), mask)
 
     def store_one(self, dtype: str, address: str, value: str) -> None:
         """Lane 0 as a single element."""

@@ -46,7 +46,7 @@ class NativePart:
 
     lasting = True
     lists = True  # takes several tensors
-    rows = False
+    rows = scattered = False  # which form of a kernel
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule = rule
@@ -72,7 +72,7 @@ class NativePart:
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         """The kernels, in the order in which they are launched."""
-        return [k.Kernel(self.rule, None, dtypes, self.rows)]
+        return [k.Kernel(self.rule, None, dtypes, self.rows, self.scattered)]
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         self._cut(np.array([t.weight.size for t in tensors]), np.ones(len(tensors), np.int64))
@@ -181,7 +181,7 @@ class PassesPart(NativePart):
         self.hyper_rows[:] = np.arange(len(tensors))
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        return [k.Kernel(self.rule, stage, dtypes) for stage in range(len(self.rule.stages))]
+        return [k.Kernel(self.rule, stage, dtypes, scattered=self.scattered) for stage in range(len(self.rule.stages))]
 
     def prepare_one(self, hypers: Scalars) -> None:
         self.prepare([hypers], [0])
@@ -215,8 +215,8 @@ class PassesPart(NativePart):
 
 
 class StagedPart:
-    """One tensor whose memory can't be walked directly: strided views, foreign byte orders, and row-sparse
-    gradients under rules that move every row. Works on copies of a segment at a time, in one thread."""
+    """One tensor whose memory can't be walked directly: strided views and foreign byte orders. Works on copies of a
+    segment at a time, in one thread."""
 
     lasting = direct = False
     address = 0

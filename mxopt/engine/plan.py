@@ -15,7 +15,15 @@ from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import Call, NativePart, PassesPart, StagedPart
 from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.reference import ReferencePart
-from mxopt.engine.rows import ElementsPart, LazyLayerwisePart, RowsPart, SparsePart
+from mxopt.engine.rows import (
+    ElementsPart,
+    LazyLayerwisePart,
+    RowsPart,
+    ScatteredNoisyPart,
+    ScatteredPart,
+    ScatteredPassesPart,
+    SparsePart,
+)
 from mxopt.engine.stored import StoredPart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
@@ -131,7 +139,7 @@ class Plan:
             return reference
         if isinstance(tensor.grad, RowSparse):
             if not (self.lazy and self.rule.lazy) and self.rule.row_state is None:
-                return StagedPart
+                return self._needs_all(tensor, (StagedPart, ScatteredNoisyPart, ScatteredPassesPart, ScatteredPart))
             if not tensor.plain:
                 return reference
             return LazyLayerwisePart if self.rule.layerwise else SparsePart
@@ -139,11 +147,16 @@ class Plan:
             if not tensor.plain:
                 return reference
             return ElementsPart if tensor.weight.size == len(tensor.weight) else RowsPart
+        return self._needs_all(tensor, (StagedPart, NoisyPart, PassesPart, NativePart))
+
+    def _needs_all(self, tensor: Tensor, kinds: tuple[Any, Any, Any, Any]) -> Any:
+        """The same where every element moves: of parts for memory with gaps, for noise, for passes, and for one."""
+        with_gaps, noisy, passes, one = kinds
         if not tensor.plain:
-            return StagedPart
+            return with_gaps
         if tensor.noisy:
-            return NoisyPart
-        return PassesPart if self.rule.layerwise and tensor.weight.size > PIECE else NativePart
+            return noisy
+        return passes if self.rule.layerwise and tensor.weight.size > PIECE else one
 
 
 def _never(weight: object, grad: object) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from mxopt.engine import binding
 from mxopt.engine import kernel as k
 from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of
+from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
@@ -39,32 +40,24 @@ class ElementsPart(NativePart):
         super().__init__(by_element(rule), tensors)
 
 
-class SparsePart(RowsPart):
-    """The rows of one tensor that its row-sparse gradient has."""
+class RowGradientPart(NativePart):
+    """One tensor with a row-sparse gradient, which has other rows at each step."""
 
     lists = False
-
-    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
-        super()._lay_out_pieces(tensors)  # for all rows; a gradient with less needs the first few pieces only
-        self.batches = np.arange(len(self.pieces) + 1)
-        self.shape = tensors[0].weight.shape
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
         (t,) = tensors
-        self.length, self.most = int(self.about[0, k.ROW_LENGTH]), int(self.pieces[0, 2]) if len(self.pieces) else 1
-        self.expected[0, binding.GRAD_BYTES] = self.length * t.grad.dtype.itemsize
+        self.shape, self.length = t.weight.shape, math.prod(t.weight.shape[1:])
+        self.about = np.array([[self.length, 0, k.AHEAD // max(self.length, 1)]])
+        self.job[k.ROWS], self.job[k.INDICES] = address_of(self.about), address_of(t.grad.indices)
         self._about = self.about.data.cast("B").cast("q")
+        self.expected[0, binding.GRAD_BYTES] = self.length * t.grad.dtype.itemsize
         self._bind_rows = binding.row_binder()
-        self.job[k.INDICES] = address_of(t.grad.indices)
         self._take(len(t.grad.indices))
 
     def _take(self, rows: int) -> None:
         self._about[k.ROW_COUNT] = rows
-        self.elements = rows * self.length
-        self.alone = self.elements * self.pointers.shape[1] < PARALLEL
-        self.direct = self.alone and not self.rule.layerwise
-        self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
 
     def bind_one(self, weight: Any, grad: Any) -> bool:
         if not isinstance(grad, RowSparse) or grad.shape != self.shape:
@@ -78,6 +71,36 @@ class SparsePart(RowsPart):
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return self.bind_one(*weights, *grads)
+
+
+class SparsePart(RowGradientPart, RowsPart):
+    """The rows that the gradient has."""
+
+    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
+        super()._lay_out_pieces(tensors)  # for all rows; a gradient with less needs the first few pieces only
+        self.batches = np.arange(len(self.pieces) + 1)
+        self.most = int(self.pieces[0, 2]) if len(self.pieces) else 1
+
+    def _take(self, rows: int) -> None:
+        super()._take(rows)
+        self.elements = rows * self.length
+        self.alone = self.elements * self.pointers.shape[1] < PARALLEL
+        self.direct = self.alone and not self.rule.layerwise
+        self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
+
+
+class ScatteredPart(RowGradientPart):
+    """All rows, under a rule that moves those too for which the gradient has none."""
+
+    scattered = True
+
+
+class ScatteredPassesPart(ScatteredPart, PassesPart):
+    """The same for a rule of several stages."""
+
+
+class ScatteredNoisyPart(ScatteredPart, NoisyPart):
+    """The same with noise."""
 
 
 class LazyLayerwisePart(SparsePart):
@@ -108,11 +131,8 @@ class LazyLayerwisePart(SparsePart):
         self.launch(0)
 
 
-class _WholePart(PassesPart):
-    """All elements of a tensor whose gradient is row-sparse, for their norms."""
-
-    lists = False
-    rows = True
+class _WholePart(RowGradientPart, PassesPart):
+    """All elements of the tensor, for their norms."""
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         return [k.Kernel(self.rule, 0, dtypes, rows=True)]

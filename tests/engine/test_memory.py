@@ -55,7 +55,13 @@ def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
 
 def test_rows_are_looked_at_again_without_memory_of_their_own() -> None:
     """At each step a row-sparse gradient is new; a plan takes its indices, however many, in compiled code."""
-    for row in (Row("sgd", momentum=0.9), Row("adam", lazy_update=True), Row("groupadagrad")):
+    kinds = (
+        Row("sgd", momentum=0.9),
+        Row("adam", lazy_update=True),
+        Row("adam", lazy_update=False),
+        Row("groupadagrad"),
+    )
+    for row in kinds:
         updater, weight = mxopt.get_updater(row.make()), np.zeros(SHAPE, np.float32)
         grads = [
             row_sparse_array((np.ones((len(i), 64), np.float32), i), shape=SHAPE)
