@@ -23,3 +23,6 @@ class KVStoreServer:
 
         sys.argv = ["mxopt-server"]
         runpy.run_module("mxopt_server", run_name="__main__")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.kvstore!r}>"
