@@ -41,7 +41,3 @@ def test_digits_are_learnt_by_two_workers_and_two_servers(tmp_path: Path) -> Non
     assert float(accuracy) >= 97
     assert re.findall(r"ends with weights (\w+)", output) == [mark, mark]
     assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["states.mxopt", "weights.mxopt"]
-
-
-def test_the_api_reference_is_up_to_date() -> None:
-    run(sys.executable, "scripts/api-reference", "--check")

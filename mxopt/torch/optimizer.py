@@ -58,8 +58,10 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps change. A new dict at
-        each look: states are changed by `load_state_dict`."""
+        """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps change.
+
+        A new dict at each look: states are changed by `load_state_dict`.
+        """
         found: defaultdict[torch.Tensor, dict[str, Any]] = defaultdict(dict)
         for number, tensor in enumerate(self._tensors):
             kept = self._rules.state(number)
