@@ -1,11 +1,13 @@
-"""The format of saved states. Its specification is `docs/state-format.md`; nothing in it can be executed.
+"""The format of saved states.
 
-8 bytes    b"mxopt\\r\\n\\x1a"
-4 bytes    version (1), little-endian, as all numbers
-8 bytes    H, the length of the header
-32 bytes   SHA-256 of everything after it and of H
-H bytes    header: one MessagePack map
-the rest   the arrays' bytes, in the order and of the sizes the header gives
+Its specification is `docs/state-format.md`; nothing in it can be executed::
+
+    8 bytes    b"mxopt\\r\\n\\x1a"
+    4 bytes    version (1), little-endian, as all numbers
+    8 bytes    H, the length of the header
+    32 bytes   SHA-256 of everything after it and of H
+    H bytes    header: one MessagePack map
+    the rest   the arrays' bytes, in the order and of the sizes the header gives
 """
 
 from __future__ import annotations

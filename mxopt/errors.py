@@ -1,28 +1,30 @@
-"""What mxopt raises. Every error is also of the built-in type that a caller would expect.
+"""What mxopt raises.
 
-MXOptError
-    ArgumentError (ValueError)          an argument has a value that isn't allowed
-        ArgumentTypeError (TypeError)   it is of the wrong type
-        ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
-        RepeatedParameterError (RuntimeError)  the same parameter stands twice
-    UnknownArgumentError (TypeError)    an argument that doesn't exist
-    UnknownNameError (ValueError)       a name nothing is registered under
-    UsageError (AssertionError)         a call that lacks something, or comes at the wrong time
-        WarnedUsageError (UserWarning)  the same, where MXNet raises a warning
-    RemovedError (DeprecationWarning)   a method that MXNet has removed
-    NotDefinedError (NotImplementedError)  a class lacks a method that is asked of it
-    ArrayError (ValueError)             an array's shape, memory or values can't work
-        ArrayTypeError (TypeError)      its dtype, its device, or not an array at all
-    NoGradientError (RuntimeError)      a parameter has no gradient
-    RuleError (TypeError)               a rule does what no kernel can
-    CompilationError (RuntimeError)     LLVM doesn't accept a kernel
-    ScheduleOverError (RuntimeError)    a list of learning rates has no value for this step
-    StatesError (ValueError)            saved states that can't be read, or don't fit
-    KVStoreError (RuntimeError)         a store can't do what is asked
-        NotInitializedError (LookupError)  a key has no value, or the server that held it has lost it
-        ProtocolError (ValueError)      bytes that are no valid message
-        DeadlineError (TimeoutError)    no answer came in time
-        JobFailedError (ConnectionError)  another process of the job failed, ended early or is gone
+Every error is also of the built-in type that a caller would expect::
+
+    MXOptError
+        ArgumentError (ValueError)          an argument has a value that isn't allowed
+            ArgumentTypeError (TypeError)   it is of the wrong type
+            ArgumentKeyError (KeyError)     it is a dict with a key too many or too few
+            RepeatedParameterError (RuntimeError)  the same parameter stands twice
+        UnknownArgumentError (TypeError)    an argument that doesn't exist
+        UnknownNameError (ValueError)       a name nothing is registered under
+        UsageError (AssertionError)         a call that lacks something, or comes at the wrong time
+            WarnedUsageError (UserWarning)  the same, where MXNet raises a warning
+        RemovedError (DeprecationWarning)   a method that MXNet has removed
+        NotDefinedError (NotImplementedError)  a class lacks a method that is asked of it
+        ArrayError (ValueError)             an array's shape, memory or values can't work
+            ArrayTypeError (TypeError)      its dtype, its device, or not an array at all
+        NoGradientError (RuntimeError)      a parameter has no gradient
+        RuleError (TypeError)               a rule does what no kernel can
+        CompilationError (RuntimeError)     LLVM doesn't accept a kernel
+        ScheduleOverError (RuntimeError)    a list of learning rates has no value for this step
+        StatesError (ValueError)            saved states that can't be read, or don't fit
+        KVStoreError (RuntimeError)         a store can't do what is asked
+            NotInitializedError (LookupError)  a key has no value, or the server that held it has lost it
+            ProtocolError (ValueError)      bytes that are no valid message
+            DeadlineError (TimeoutError)    no answer came in time
+            JobFailedError (ConnectionError)  another process of the job failed, ended early or is gone
 """
 
 from __future__ import annotations

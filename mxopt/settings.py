@@ -41,6 +41,7 @@ BECOME_ROLE = "MXOPT_BECOME_ROLE"
 
 
 def engine_name() -> str:
+    """The engine for NumPy arrays (`MXOPT_ENGINE`)."""
     return os.environ.get("MXOPT_ENGINE", "llvm")
 
 
@@ -55,6 +56,7 @@ def aggregation_size() -> int:
 
 
 def default_threads() -> int:
+    """How many threads an update may take, the calling one included, where nobody has called `set_num_threads`."""
     return _whole("MXOPT_NUM_THREADS") or _whole("OMP_NUM_THREADS") or usable_cores()
 
 
@@ -142,6 +144,7 @@ def in_job() -> bool:
 
 
 def update_on_kvstore() -> bool:
+    """Whether a Trainer's store updates the weights where the Trainer isn't told (`MXNET_UPDATE_ON_KVSTORE`)."""
     return os.environ.get("MXNET_UPDATE_ON_KVSTORE", "1") != "0"
 
 

@@ -12,6 +12,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -236,7 +237,8 @@ def outlined(error: type[BaseException], depth: int = 0) -> Iterator[tuple[int, 
 def test_the_outline_of_errors_is_that_of_the_classes() -> None:
     from mxopt import errors
 
-    lines = re.findall(r"^( *)(\w+)(?: \((\w+)\)  +\w.*)?$", str(errors.__doc__), re.MULTILINE)
+    outline = textwrap.dedent(str(errors.__doc__).partition("::\n\n")[2])
+    lines = re.findall(r"^( *)(\w+)(?: \((\w+)\)  +\w.*)?$", outline, re.MULTILINE)
     found = [(len(space) // 4, name, [built_in] if built_in else []) for space, name, built_in in lines if name]
     assert found == list(outlined(errors.MXOptError))
 

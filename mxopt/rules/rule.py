@@ -30,6 +30,7 @@ COMMON = ("lr", "wd", "rescale", "bound")
 
 @cache
 def parameters(function: Function) -> tuple[str, ...]:
+    """The names of a function's parameters, in order."""
     return tuple(inspect.signature(function).parameters)
 
 

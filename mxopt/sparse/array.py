@@ -20,7 +20,7 @@ class RowSparse:
     """Rows `indices` of an array of `shape` are `data`; all others are zero.
 
     Made by `row_sparse_array` or `zeros`, which see to it that `indices` (int64) is sorted without repetition and
-    within range, and that `data` (len(indices), *shape[1:]) is contiguous.
+    within range, and that `data`, of shape `(len(indices), *shape[1:])`, is contiguous.
 
     A number times it, the sum and the difference of two, and `x[:] = y` are row-sparse as in MXNet, and `x += y` writes
     into `x`; with a dense array they are dense, and `dense += x` changes the rows that `x` has. What else NumPy has
