@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mxopt.engine.kernel import Kernel, assemble
+from mxopt.engine.kernel import Kernel, Writer
+from mxopt.engine.row_kernel import RowWriter
 from mxopt.errors import CompilationError
 
 # `release` lets other Python threads run meanwhile, which costs some 60 ns: for work that takes longer than that.
@@ -26,6 +27,11 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in th
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
+
+
+def assemble(kernel: Kernel) -> str:
+    """The assembly of a module with the function `void kernel.name(job)`."""
+    return (RowWriter if kernel.rows or kernel.scattered else Writer)(kernel).module()
 
 
 @cache

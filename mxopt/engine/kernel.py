@@ -76,13 +76,6 @@ class Kernel:
         return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{'_rows' * self.rows}{'_scattered' * self.scattered}"
 
 
-def assemble(kernel: Kernel) -> str:
-    """The assembly of a module with the function `void kernel.name(job)`."""
-    from mxopt.engine.row_kernel import RowWriter  # which is made of this file
-
-    return (RowWriter if kernel.rows or kernel.scattered else Writer)(kernel).module()
-
-
 class Writer:
     """Of the form in which every element of every array is there, one after the other."""
 

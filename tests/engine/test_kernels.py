@@ -18,7 +18,8 @@ import pytest
 import mxopt
 import mxopt.rules
 from mxopt.engine import Plan, Tensor, cuda_source, jit, kernel
-from mxopt.engine.kernel import PIECE, Kernel, assemble
+from mxopt.engine.jit import assemble
+from mxopt.engine.kernel import PIECE, Kernel
 from mxopt.engine.steps import run
 from mxopt.engine.trace import Tape
 from mxopt.errors import CompilationError, RuleError
