@@ -55,6 +55,8 @@ ROWS = [
     Row("signum"),
     Row("signum", wd_lh=0.125, **FULL),
     Row("signum", momentum=0, wd_lh=0.125, **FULL),
+    Row("lion"),
+    Row("lion", beta1=0.75, beta2=0.5, **FULL),
     Row("dcasgd", **FULL),
     Row("dcasgd", momentum=0.9, lamda=0.5, **FULL),
     Row("sgld", seed=7, **FULL),

@@ -9,12 +9,12 @@ from mxopt.optimizer.elementwise import NDabs
 from mxopt.optimizer.layerwise import LAMB, LANS, LARS, LBSGD
 from mxopt.optimizer.named import create
 from mxopt.optimizer.ruled import RuleOptimizer
-from mxopt.optimizer.sgd import DCASGD, NAG, SGD, SGLD, Signum, Test, ccSGD
+from mxopt.optimizer.sgd import DCASGD, NAG, SGD, SGLD, Lion, Signum, Test, ccSGD
 from mxopt.optimizer.updater import Updater, get_updater
 
 __all__ = [
     "DCASGD", "FTML", "LAMB", "LANS", "LARS", "LBSGD", "NAG", "SGD", "SGLD",
-    "AdaBelief", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Ftrl", "GroupAdaGrad",
+    "AdaBelief", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Ftrl", "GroupAdaGrad", "Lion",
     "NDabs", "Nadam", "Optimizer", "RMSProp", "RuleOptimizer", "Signum", "Test", "Updater", "ccSGD",
     "contrib", "create", "get_updater", "register",
 ]  # fmt: skip

@@ -167,7 +167,7 @@ class Optimizer(NamedArguments):
         if klass is None:
             raise UnknownNameError(
                 f"there is no optimizer {name!r}: {nearest(str(name), Optimizer.opt_registry)}; a class of one's own"
-                " gets a name by @mxopt.register, as Lion does in the guide (docs/guide.md)"
+                " gets a name by @mxopt.register, as QHM does in the guide (docs/guide.md)"
             )
         return klass(**kwargs)
 

@@ -9,7 +9,7 @@ from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, RMSProp
 from mxopt.optimizer.base import Optimizer
 from mxopt.optimizer.contrib import GroupAdaGrad
 from mxopt.optimizer.layerwise import LAMB, LANS, LARS, LBSGD
-from mxopt.optimizer.sgd import DCASGD, NAG, SGD, SGLD, Signum, Test, ccSGD
+from mxopt.optimizer.sgd import DCASGD, NAG, SGD, SGLD, Lion, Signum, Test, ccSGD
 
 if TYPE_CHECKING:
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     def create(name: Literal["lars"], **kwargs: Any) -> LARS: ...
     @overload
     def create(name: Literal["lbsgd"], **kwargs: Any) -> LBSGD: ...
+    @overload
+    def create(name: Literal["lion"], **kwargs: Any) -> Lion: ...
     @overload
     def create(name: Literal["nadam"], **kwargs: Any) -> Nadam: ...
     @overload

@@ -1,4 +1,4 @@
-"""SGD and its relatives."""
+"""SGD and its relatives, among them those that step by a sign."""
 
 from __future__ import annotations
 
@@ -126,6 +126,42 @@ class Signum(MomentumOptimizer):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr, self.momentum, self.wd_lh) if self.has_velocity else (lr, self.wd_lh)
+
+
+@register
+class Lion(RuleOptimizer):
+    """Steps of one size by the sign of a mix of gradient and momentum, https://arxiv.org/abs/2302.06675. `wd` is
+    decoupled from the gradient, as in AdamW. Not in MXNet.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The size of the step: 3 to 10 times less than for AdamW, with `wd` so much more.
+    beta1 : float
+        How much of the momentum is in the step.
+    beta2 : float
+        Decay of the momentum.
+    lazy_update : bool
+        Leave the rows alone for which a row-sparse gradient has none.
+    **kwargs
+        See `Optimizer`.
+    """
+
+    rule = sgd.lion
+
+    def __init__(
+        self,
+        learning_rate: float | None = 1e-4,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        lazy_update: bool = False,
+        **kwargs: Unpack[Options],
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.beta1, self.beta2, self.lazy_update = beta1, beta2, lazy_update
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return lr, self.beta1, self.beta2
 
 
 @register

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mxopt.rules.common import clip, sign
 from mxopt.rules.rule import Rule, rule, stage
 
@@ -47,6 +49,15 @@ def signum(
     grad = clip(rescale * grad, bound)
     velocity = momentum * velocity - (1 - momentum) * (grad + wd * weight)
     return (1 - lr * wd_lh) * weight + sign(velocity, lr), velocity
+
+
+@rule("mean")
+def lion(weight: Any, grad: Any, mean: Any, lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any) -> Any:
+    """https://arxiv.org/abs/2302.06675"""
+    grad = clip(rescale * grad, bound)
+    ahead = beta1 * mean + (1 - beta1) * grad
+    direction = np.where(ahead > 0, 1, np.where(ahead < 0, -1, ahead))  # of NaN: NaN
+    return weight - lr * (direction + wd * weight), beta2 * mean + (1 - beta2) * grad
 
 
 @rule("previous")

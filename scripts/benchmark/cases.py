@@ -36,6 +36,7 @@ OPTIMIZERS = {
     "nag-momentum": Optimizer("nag", ("wga > wa",), MOMENTUM),
     "signsgd": Optimizer("signum", ("wg > w",), {"momentum": 0.0}),
     "signum": Optimizer("signum", ("wga > wa",)),
+    "lion": Optimizer("lion", ("wga > wa",)),
     "dcasgd": Optimizer("dcasgd", ("wga > wa",)),
     "dcasgd-momentum": Optimizer("dcasgd", ("wgab > wab",), MOMENTUM),
     "sgld": Optimizer("sgld", ("wg > w",), lazy=False, noisy=True),

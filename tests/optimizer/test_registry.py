@@ -44,10 +44,11 @@ def test_names_that_mxnet_has_too() -> None:
     assert "contrib" in mxopt.optimizer.__all__
 
 
-def test_mxnets_optimizers_are_all_there() -> None:
+def test_mxnets_optimizers_are_all_there_and_lion() -> None:
     assert sorted(OURS) == [
         "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "ccsgd", "dcasgd", "ftml", "ftrl",
-        "groupadagrad", "lamb", "lans", "lars", "lbsgd", "nadam", "nag", "rmsprop", "sgd", "sgld", "signum", "test",
+        "groupadagrad", "lamb", "lans", "lars", "lbsgd", "lion", "nadam", "nag", "rmsprop", "sgd", "sgld", "signum",
+        "test",
     ]  # fmt: skip
     exported = {c.__name__ for c in OURS.values()} | {
         "NDabs",

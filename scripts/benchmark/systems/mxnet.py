@@ -16,7 +16,7 @@ from benchmark.timing import Job
 np.bool = bool  # MXNet reads this alias, which NumPy has dropped
 import mxnet as mx  # noqa: E402
 
-MISSING = ("adamw", "adabelief", "lans")  # came with MXNet 2
+MISSING = ("adamw", "adabelief", "lans", "lion")  # came with MXNet 2, and with nothing
 # Those that leave other rows alone; in the others a sparse gradient becomes a dense one.
 LAZY = ("sgd", "sgd-momentum", "nag", "adam", "adagrad", "groupadagrad", "ftrl", "lbsgd", "lars")
 AGGREGATING = ("sgd", "lars", "lamb")

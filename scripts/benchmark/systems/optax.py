@@ -21,6 +21,7 @@ MAKE: dict[str, Callable[[], Any]] = {
     "nag-momentum": partial(optax.sgd, 0.01, momentum=0.9, nesterov=True),
     "signsgd": partial(optax.sign_sgd, 0.01),
     "signum": partial(optax.signum, 0.01),
+    "lion": partial(optax.lion, 0.0001),
     "sgld": partial(optax.noisy_sgd, 0.01, seed=inputs.SEED),
     "adam": partial(optax.adam, 0.001),
     "adamw": partial(optax.adamw, 0.001),
