@@ -1,8 +1,7 @@
-"""The optimizers' registry and base class: hyper-parameters, multipliers and update counts, as in `mxnet.optimizer`."""
+"""The optimizers' registry and base class: hyper-parameters and what stores ask, as in `mxnet.optimizer`."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,27 +12,27 @@ import numpy as np
 from mxopt.arguments import NamedArguments, hands_all_on, parameters_of
 from mxopt.engine import arrays
 from mxopt.errors import (
-    ArgumentError,
     ArgumentTypeError,
     NotDefinedError,
     RemovedError,
-    StatesError,
     UnknownArgumentError,
     UnknownNameError,
     WarnedUsageError,
     nearest,
 )
 from mxopt.lr_scheduler import LRScheduler
+from mxopt.optimizer.counts import LISTS, Index
+from mxopt.optimizer.multipliers import Multipliers, check_number
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
 
-Index = int | str
-LISTS = (list, tuple)
+__all__ = ["LISTS", "Index", "Optimizer", "register"]
+
 O = TypeVar("O", bound=type)  # noqa: E741
 
 
-class Optimizer(NamedArguments):
+class Optimizer(NamedArguments, Multipliers):
     """The base of all optimizers.
 
     Parameters
@@ -84,7 +83,7 @@ class Optimizer(NamedArguments):
                 if name not in known:
                     continue
                 if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
-                    _check_number(f"{cls.__name__}: {name}", value)
+                    check_number(f"{cls.__name__}: {name}", value)
             return made
 
     @classmethod
@@ -293,62 +292,13 @@ class Optimizer(NamedArguments):
         """Sets the learning rate. Raises UserWarning, as in MXNet, where a scheduler gives it."""
         if self.lr_scheduler is not None:
             raise WarnedUsageError("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
-        _check_number("learning_rate", lr)
+        check_number("learning_rate", lr)
         _warn_of_climbing(lr)
         self.lr = lr
 
     def set_lr_scale(self, args_lrscale: Any) -> None:
         """Gone, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
         raise RemovedError("set_lr_scale is gone: use set_lr_mult")
-
-    def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1.
-
-        Warns of a name that no parameter has, and where the parameters' own multipliers (`param_dict`) count instead.
-        """
-        self.lr_mult: dict[Any, float] = self._multipliers("lr_mult", {}, args_lr_mult)
-
-    def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for names
-        (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
-        names = self.idx2name.values()
-        undecayed = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
-        self.wd_mult: dict[Any, float] = self._multipliers("wd_mult", undecayed, args_wd_mult)
-
-    decayed_endings: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
-
-    def _multipliers(self, what: str, default: dict[Any, float], given: Mapping[Index, float]) -> dict[Any, float]:
-        if not isinstance(given, Mapping):
-            raise ArgumentTypeError(f"set_{what} takes a dict of index or name to number, got {given!r}")
-        for key, value in given.items():
-            _check_number(f"{what} of {key!r}", value)
-        self._warn_of_idle(what, given)
-        if self.sym_info:
-            attributes, names = self.sym_info
-            attribute = f"__{what}__"
-            default.update({n: float(attributes[n][attribute]) for n in names if attribute in attributes.get(n, {})})
-        return {**default, **given}
-
-    def _warn_of_idle(self, what: str, given: Mapping[Index, float]) -> None:
-        """Warns of multipliers that nothing will be multiplied by."""
-        own = {*self.param_dict, *(getattr(p, "name", None) for p in self.param_dict.values())}
-        known = own.union(self.idx2name, self.idx2name.values(), *self.sym_info[1:])
-        names = [name for name in known if isinstance(name, str)]
-        for key in given:
-            if key in own:
-                counts = f"parameter {key!r} has a multiplier of its own, which counts: set its {what}"
-                warnings.warn(f"set_{what}: {counts}", stacklevel=4)
-            elif isinstance(key, str) and names and key not in names and not self.has_updated(key):
-                warnings.warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}", stacklevel=4)
-
-    def _multiplier(self, what: str, index: Index) -> float:
-        """A parameter's own attribute counts first, then a multiplier by index, then one by name."""
-        if index in self.param_dict:
-            return float(getattr(self.param_dict[index], what))
-        given = getattr(self, what)
-        if index in given:
-            return float(given[index])
-        return float(given.get(self.idx2name.get(index), 1.0))
 
     def _get_lr(self, index: Index) -> float:
         """The learning rate of a parameter."""
@@ -376,49 +326,6 @@ class Optimizer(NamedArguments):
             return [self.wd] * len(indices)
         return [self.wd * self._multiplier("wd_mult", index) for index in indices]
 
-    # Update counts.
-
-    def _set_current_context(self, device_id: int) -> None:
-        """Counts updates of another device's copies from here on."""
-        self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
-
-    def _update_count(self, index: Index | Sequence[Index]) -> None:
-        """Counts an update of one parameter, or of several."""
-        counts = self._index_update_count
-        for i in index if isinstance(index, LISTS) else (index,):
-            count = counts[i] = counts.get(i, self.begin_num_update) + 1
-            if count > self.num_update:
-                self.num_update = count
-
-    def count(self, index: Index) -> int | None:
-        """How often a parameter has been updated; None where it never was."""
-        return self._index_update_count.get(index)
-
-    def set_count(self, index: Index, count: int) -> None:
-        """Counts a parameter's updates on from `count`; `num_update` stays."""
-        self._index_update_count[index] = count
-
-    def has_updated(self, index: Index) -> bool:
-        """Whether an update of this parameter has been counted."""
-        return index in self._index_update_count
-
-    def get_counts(self) -> dict[str, Any]:
-        """The update counts, and whatever else a subclass counts, as plain data."""
-        return {"num_update": self.num_update, "devices": self._all_index_update_counts}
-
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
-        """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it is no counts."""
-        try:
-            num_update = int(counts["num_update"])
-            devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StatesError(f"these are no update counts: {error}") from error
-        self.num_update = num_update
-        self._all_index_update_counts = devices or {0: {}}
-        self._index_update_count = self._all_index_update_counts.setdefault(0, {})
-        if isinstance(self.lr_scheduler, LRScheduler):
-            self.lr_scheduler.reach(num_update)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={self.learning_rate} num_update={self.num_update}>"
 
@@ -426,15 +333,6 @@ class Optimizer(NamedArguments):
 def _warn_of_climbing(lr: float | None) -> None:
     if lr is not None and lr < 0:
         warnings.warn(f"a learning rate of {lr} climbs the gradient: give a positive one to descend", stacklevel=4)
-
-
-def _check_number(name: str, value: Any) -> None:
-    try:
-        wrong = math.isnan(value)
-    except TypeError:
-        raise ArgumentError(f"{name} must be a number, got {value!r}") from None
-    if wrong:
-        raise ArgumentError(f"{name} is NaN")
 
 
 register = Optimizer.register

@@ -1,0 +1,63 @@
+"""Update counts: how often each parameter has been updated, on each device, and the largest of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mxopt.errors import StatesError
+from mxopt.lr_scheduler import LRScheduler
+
+Index = int | str
+LISTS = (list, tuple)
+
+
+class Counts:
+    """What an optimizer keeps of them. A schedule is asked for `num_update`."""
+
+    begin_num_update: int
+    num_update: int
+    lr_scheduler: LRScheduler | None
+    _all_index_update_counts: dict[int, dict[Index, int]]
+    _index_update_count: dict[Index, int]
+
+    def _set_current_context(self, device_id: int) -> None:
+        """Counts updates of another device's copies from here on."""
+        self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
+
+    def _update_count(self, index: Index | Sequence[Index]) -> None:
+        """Counts an update of one parameter, or of several."""
+        counts = self._index_update_count
+        for i in index if isinstance(index, LISTS) else (index,):
+            count = counts[i] = counts.get(i, self.begin_num_update) + 1
+            if count > self.num_update:
+                self.num_update = count
+
+    def count(self, index: Index) -> int | None:
+        """How often a parameter has been updated; None where it never was."""
+        return self._index_update_count.get(index)
+
+    def set_count(self, index: Index, count: int) -> None:
+        """Counts a parameter's updates on from `count`; `num_update` stays."""
+        self._index_update_count[index] = count
+
+    def has_updated(self, index: Index) -> bool:
+        """Whether an update of this parameter has been counted."""
+        return index in self._index_update_count
+
+    def get_counts(self) -> dict[str, Any]:
+        """The update counts, and whatever else a subclass counts, as plain data."""
+        return {"num_update": self.num_update, "devices": self._all_index_update_counts}
+
+    def set_counts(self, counts: Mapping[str, Any]) -> None:
+        """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it is no counts."""
+        try:
+            num_update = int(counts["num_update"])
+            devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StatesError(f"these are no update counts: {error}") from error
+        self.num_update = num_update
+        self._all_index_update_counts = devices or {0: {}}
+        self._index_update_count = self._all_index_update_counts.setdefault(0, {})
+        if isinstance(self.lr_scheduler, LRScheduler):
+            self.lr_scheduler.reach(num_update)

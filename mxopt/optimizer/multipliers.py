@@ -1,0 +1,80 @@
+"""Multipliers of the learning rate and the weight decay: a parameter's own, by its index, or by its name."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from mxopt.errors import ArgumentError, ArgumentTypeError, nearest
+from mxopt.optimizer.counts import Counts, Index
+
+
+class Multipliers(Counts):
+    """What an optimizer keeps of them."""
+
+    idx2name: dict[Any, str]
+    param_dict: Mapping[Index, Any]
+    sym_info: tuple[Any, ...]
+    lr_mult: dict[Any, float]
+    wd_mult: dict[Any, float]
+
+    def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
+        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1.
+
+        Warns of a name that no parameter has, and where the parameters' own multipliers (`param_dict`) count instead.
+        """
+        self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
+
+    def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
+        """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for names
+        (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
+        names = self.idx2name.values()
+        undecayed = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
+        self.wd_mult = self._multipliers("wd_mult", undecayed, args_wd_mult)
+
+    decayed_endings: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
+
+    def _multipliers(self, what: str, default: dict[Any, float], given: Mapping[Index, float]) -> dict[Any, float]:
+        if not isinstance(given, Mapping):
+            raise ArgumentTypeError(f"set_{what} takes a dict of index or name to number, got {given!r}")
+        for key, value in given.items():
+            check_number(f"{what} of {key!r}", value)
+        self._warn_of_idle(what, given)
+        if self.sym_info:
+            attributes, names = self.sym_info
+            attribute = f"__{what}__"
+            default.update({n: float(attributes[n][attribute]) for n in names if attribute in attributes.get(n, {})})
+        return {**default, **given}
+
+    def _warn_of_idle(self, what: str, given: Mapping[Index, float]) -> None:
+        """Warns of multipliers that nothing will be multiplied by."""
+        own = {*self.param_dict, *(getattr(p, "name", None) for p in self.param_dict.values())}
+        known = own.union(self.idx2name, self.idx2name.values(), *self.sym_info[1:])
+        names = [name for name in known if isinstance(name, str)]
+        for key in given:
+            if key in own:
+                counts = f"parameter {key!r} has a multiplier of its own, which counts: set its {what}"
+                warnings.warn(f"set_{what}: {counts}", stacklevel=4)
+            elif isinstance(key, str) and names and key not in names and not self.has_updated(key):
+                warnings.warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}", stacklevel=4)
+
+    def _multiplier(self, what: str, index: Index) -> float:
+        """A parameter's own attribute counts first, then a multiplier by index, then one by name."""
+        if index in self.param_dict:
+            return float(getattr(self.param_dict[index], what))
+        given = getattr(self, what)
+        if index in given:
+            return float(given[index])
+        return float(given.get(self.idx2name.get(index), 1.0))
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises ArgumentError where `value` is no number, or NaN."""
+    try:
+        wrong = math.isnan(value)
+    except TypeError:
+        raise ArgumentError(f"{name} must be a number, got {value!r}") from None
+    if wrong:
+        raise ArgumentError(f"{name} is NaN")
