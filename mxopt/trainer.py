@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mxopt import clipping, nn, settings
+from mxopt import clipping, nn
 from mxopt.document import write_file
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError
 from mxopt.experimental import optim as experimental
+from mxopt.kvstore import trained
 from mxopt.kvstore.base import KVStoreBase
-from mxopt.kvstore.kinds import LOCAL, create
 from mxopt.kvstore.local import KVStore
 from mxopt.optimizer import Optimizer, Updater, get_updater
 from mxopt.optimizer import create as create_optimizer
@@ -23,7 +23,6 @@ from mxopt.optimizer.direct import DirectUpdater
 from mxopt.optimizer.keyed import KeyedOptimizer, following
 from mxopt.optimizer.states import load
 from mxopt.parameter import Parameter, listed, written
-from mxopt.sparse import RowSparse
 
 AnyOptimizer = Optimizer | experimental.Optimizer | nn.Optimizer
 _owners: WeakKeyDictionary[Any, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
@@ -189,7 +188,7 @@ class Trainer:
         """
         params = self._trained(ignore_stale_grad)
         with self._scaled(batch_size):
-            self._check_sparse(params)
+            trained.check_sparse(self._kvstore, [self._params[i] for i in params], self._update_on_kvstore)
             self._stepped = True
             filled = self._fill_stale()
             try:
@@ -204,7 +203,7 @@ class Trainer:
         """Sums the gradients over all workers, in place; for a Trainer that updates by itself."""
         self._prepare()
         self._updates_itself("allreduce_grads")
-        self._check_sparse(self._trained(True))
+        trained.check_sparse(self._kvstore, [self._params[i] for i in self._trained(True)], self._update_on_kvstore)
         self._fill_stale()
         self._allreduce_grads()
 
@@ -271,49 +270,13 @@ class Trainer:
         if self.skipped > skipped:
             self._optimizer.rescale_grad = before
 
-    def _check_sparse(self, params: list[int]) -> None:
-        if self._kvstore is None or isinstance(self._kvstore, KVStore):
-            return
-        for i in params:
-            if isinstance(self._params[i].value, RowSparse):
-                raise ArgumentError(
-                    f"parameter {self._params[i].name!r}: a Trainer with a {self._kvstore.type} store can't know which"
-                    " rows of a row-sparse value are wanted: push, and row_sparse_pull those, by the store itself"
-                )
-            if not self._update_on_kvstore and isinstance(self._params[i].grad, RowSparse):
-                raise ArgumentError(
-                    f"parameter {self._params[i].name!r}: a {self._kvstore.type} store can't sum row-sparse gradients"
-                    " for a Trainer that updates by itself: make it with update_on_kvstore=True"
-                )
-
     def _allreduce_grads(self) -> None:
         """Sums the gradients over all workers; where the store updates, pushes them and pulls the values. What a
         subclass with another way to sum overrides, as in MXNet; `step` calls it before it updates."""
         if self._kvstore is None:
             return
         grads = {i: self._params[i].grad for i in self._trained(True)}
-        sparse = [i for i, g in grads.items() if RowSparse in (type(g), type(self._params[i].value))]
-        dense = [i for i in grads if i not in sparse]
-        if self._update_on_kvstore:  # otherwise the store is a local one, where there is nothing to sum them with
-            for i in sparse:
-                value = self._params[i].value
-                whole = {"ignore_sparse": False} if isinstance(value, RowSparse) else {}
-                self._kvstore.push(i, grads[i], priority=-i)
-                self._kvstore.pull(i, value, priority=-i, **whole)
-        if not dense:
-            return
-        given = [grads[i] for i in dense]
-        if self._update_on_kvstore:
-            self._pushpull(dense, given, [self._params[i].value for i in dense])
-        else:
-            self._pushpull(dense, given, None)
-
-    def _pushpull(self, keys: list[int], values: list[Any], outs: list[Any] | None) -> None:
-        if type(self._kvstore).__module__.startswith("mxopt.") and self._kvstore.is_capable("optimizer"):
-            self._kvstore.pushpull(keys, values, out=outs)
-            return
-        for k, (key, value) in enumerate(zip(keys, values, strict=True)):  # someone's own store: one key at a time
-            self._kvstore.pushpull(key, value, out=value if outs is None else outs[k], priority=-key)
+        trained.exchange(self._kvstore, grads, [param.value for param in self._params], self._update_on_kvstore)
 
     def _update(self, params: list[int]) -> None:
         if not params:
@@ -339,14 +302,9 @@ class Trainer:
         if self._ready:
             return
         asked, update = self._asked
-        store: Any = asked
-        if isinstance(asked, str):
-            store = None if asked.lower() in LOCAL else create(asked)
-        elif asked is not None and not isinstance(asked, KVStoreBase):
-            raise ArgumentTypeError(f"kvstore must be a name or a store, got {asked!r}")
-        updates = False
+        store, updates = trained.store_of(asked), False
         if store is not None:
-            updates = self._where(store, update)
+            updates = trained.updates_in(store, update)
             if updates and self._guard.asked:
                 raise ArgumentError(
                     f"{self._guard.asked} needs the summed gradients of all parameters, and this {store.type} store"
@@ -364,7 +322,7 @@ class Trainer:
                 store.set_gradient_compression(self._compression_params)
             if updates:
                 store.set_optimizer(self._optimizer)
-            self._broadcast(store)
+            trained.broadcast(store, [param.value for param in self._params])
         self._kvstore, self._update_on_kvstore = store, updates
         for param in self._params:
             param.held = True
@@ -385,28 +343,6 @@ class Trainer:
             self._kvstore._replace(index, param.value)
         else:
             self._updater.refresh(index, param.value)
-
-    def _where(self, store: Any, update: bool | None) -> bool:
-        """Whether the store updates."""
-        if "async" in store.type or "ssp" in store.type:
-            if update is False:
-                raise ArgumentError(f"{store.type} updates on the servers: update_on_kvstore=False can't be")
-            return True
-        if not store.is_capable("optimizer"):
-            if update:
-                raise ArgumentError(f"{type(store).__name__} has no optimizer: update_on_kvstore=True can't be")
-            return False
-        return settings.update_on_kvstore() if update is None else update
-
-    def _broadcast(self, store: Any) -> None:
-        keys = list(range(len(self._params)))
-        values = [p.value for p in self._params]
-        if type(store).__module__.startswith("mxopt.") and store.is_capable("optimizer"):
-            if keys:
-                store.broadcast(keys, values, values)
-        else:
-            for key, value in zip(keys, values, strict=True):
-                store.broadcast(key, value, value)
 
     def _updates_itself(self, what: str) -> None:
         if self._update_on_kvstore:

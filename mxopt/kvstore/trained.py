@@ -1,0 +1,89 @@
+"""Parameters in a store: how the values and gradients of a `Trainer` go through one, MXNet's or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mxopt import settings
+from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.kinds import LOCAL, create
+from mxopt.kvstore.local import KVStore
+from mxopt.sparse import RowSparse
+
+
+def store_of(asked: str | KVStoreBase | None) -> Any:
+    """The store that is meant; None where one copy of each parameter needs none."""
+    if isinstance(asked, str):
+        return None if asked.lower() in LOCAL else create(asked)
+    if asked is not None and not isinstance(asked, KVStoreBase):
+        raise ArgumentTypeError(f"kvstore must be a name or a store, got {asked!r}")
+    return asked
+
+
+def updates_in(store: Any, asked: bool | None) -> bool:
+    """Whether the store is to update. Raises ArgumentError where it can't do what is asked."""
+    if "async" in store.type or "ssp" in store.type:
+        if asked is False:
+            raise ArgumentError(f"{store.type} updates on the servers: update_on_kvstore=False can't be")
+        return True
+    if not store.is_capable("optimizer"):
+        if asked:
+            raise ArgumentError(f"{type(store).__name__} has no optimizer: update_on_kvstore=True can't be")
+        return False
+    return settings.update_on_kvstore() if asked is None else asked
+
+
+def takes_lists(store: Any) -> bool:
+    """Whether it is one of mxopt's, which takes several keys at once; someone's own is given one at a time."""
+    return type(store).__module__.startswith("mxopt.") and bool(store.is_capable("optimizer"))
+
+
+def broadcast(store: Any, values: Sequence[Any]) -> None:
+    """Initialises the keys 0, 1, and so on, and takes the values that the store has then, those of rank 0."""
+    if takes_lists(store):
+        if values:
+            store.broadcast(list(range(len(values))), list(values), list(values))
+    else:
+        for key, value in enumerate(values):
+            store.broadcast(key, value, value)
+
+
+def exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updates: bool) -> None:
+    """Sums the gradients over all workers, in place; where the store `updates`, pushes them and pulls the values.
+
+    `grads` are by the position of their parameter in `values`. Raises what the store raises.
+    """
+    sparse = [i for i, grad in grads.items() if RowSparse in (type(grad), type(values[i]))]
+    dense = [i for i in grads if i not in sparse]
+    if updates:  # otherwise the store is a local one, where there is nothing to sum them with
+        for i in sparse:
+            whole = {"ignore_sparse": False} if isinstance(values[i], RowSparse) else {}
+            store.push(i, grads[i], priority=-i)
+            store.pull(i, values[i], priority=-i, **whole)
+    if not dense:
+        return
+    outs = [values[i] if updates else grads[i] for i in dense]
+    if takes_lists(store):
+        store.pushpull(dense, [grads[i] for i in dense], out=outs if updates else None)
+        return
+    for i, out in zip(dense, outs, strict=True):
+        store.pushpull(i, grads[i], out=out, priority=-i)
+
+
+def check_sparse(store: Any, params: Iterable[Any], updates: bool) -> None:
+    """Raises ArgumentError where a row-sparse value or gradient of a parameter can't go through the store."""
+    if store is None or isinstance(store, KVStore):
+        return
+    for param in params:
+        if isinstance(param.value, RowSparse):
+            raise ArgumentError(
+                f"parameter {param.name!r}: a Trainer with a {store.type} store can't know which rows of a row-sparse"
+                " value are wanted: push, and row_sparse_pull those, by the store itself"
+            )
+        if not updates and isinstance(param.grad, RowSparse):
+            raise ArgumentError(
+                f"parameter {param.name!r}: a {store.type} store can't sum row-sparse gradients for a Trainer that"
+                " updates by itself: make it with update_on_kvstore=True"
+            )
