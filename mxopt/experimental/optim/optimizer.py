@@ -25,9 +25,14 @@ from mxopt.experimental.optim.groups import (
     make_slots,
 )
 from mxopt.experimental.optim.options import CHECKS, Check
-from mxopt.parameter import written
+from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
+
+
+def _columns(slots: list[Slot]) -> tuple[list[Any], list[Parameter], list[Any]]:
+    """Weights, parameters and types of arithmetic."""
+    return [slot.weight for slot in slots], [slot.parameter for slot in slots], [slot.real for slot in slots]
 
 
 class Optimizer(NamedArguments):
@@ -80,7 +85,7 @@ class Optimizer(NamedArguments):
         self.rescale_grad = 1.0
         self.param_groups: list[ParameterGroup] = []
         self._members: list[list[Slot]] = []  # of each group
-        self._weights: list[list[Any]] = []  # of each group
+        self._columns: list[tuple[list[Any], list[Parameter], list[Any]]] = []  # of each group
         self._slots: list[Slot] = []
         self._of_tensors = False
         self.steps = Steps()
@@ -143,7 +148,7 @@ class Optimizer(NamedArguments):
         self.param_groups.append(ParameterGroup(options, ours, whose))
         self._members.append(slots)
         self._slots = self._slots + slots
-        self._weights.append([slot.weight for slot in slots])
+        self._columns.append(_columns(slots))
         self._of_tensors = any(slot.parameter.lender is not None for slot in self._slots)
         self.steps = Steps(PATTERNS * len(self._members))
 
@@ -151,7 +156,7 @@ class Optimizer(NamedArguments):
         vars(self).update(state)
         for slot in self._slots:  # a copy of a tensor is updated by way of its own memory
             slot.weight, slot.parameter.held = slot.parameter.value, True
-        self._weights = [[slot.weight for slot in members] for members in self._members]
+        self._columns = list(map(_columns, self._members))
 
     # Updates.
 
@@ -200,20 +205,27 @@ class Optimizer(NamedArguments):
         iterator that calls functions of C.
         Raises ArrayError, and changes nothing, where one can't be updated.
         """
-        given = [grad is not None for grad in grads]
-        if False in given:
+        if type(None) in set(map(type, grads)):
+            given = [grad is not None for grad in grads]
             key, slots, grads = (key, *given), list(compress(slots, given)), list(compress(grads, given))
-        parts = [(group, mine, self._calls(key, group, mine, its)) for group, mine, its in self._by_group(slots, grads)]
-        updates = [(mine, calls, *self._rows(group, mine)) for group, mine, calls in parts]
+        updates = []
+        for group, mine, its in self._by_group(slots, grads):
+            number = mine[0].group
+            whole = number < len(self._members) and mine is self._members[number]
+            weights, params, reals = self._columns[number] if whole else _columns(mine)
+            calls = self._calls(key, group, mine, weights, its)
+            updates.append((mine, calls, *self._rows(group, mine, params, reals)))
         for mine, calls, rows, which, carries in updates:
             run(calls, rows, which, count(mine, carries))
 
     def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
-        steps = [slot.step + 1 for slot in slots]
-        return chain(map(setattr, slots, repeat("step"), steps), map(setattr, slots, repeat("carry"), carries))
+        counted = map(setattr, slots, repeat("step"), [slot.step + 1 for slot in slots])
+        return chain(counted, map(setattr, slots, repeat("carry"), carries)) if carries else counted
 
     def _by_group(self, slots: list[Slot], grads: list[Any]) -> list[tuple[ParameterGroup, list[Slot], list[Any]]]:
         if slots is self._slots:
+            if len(self._members) == 1 and slots:
+                return [(self.param_groups[0], self._members[0], grads)]
             left = iter(grads)
             pairs = zip(self.param_groups, self._members, strict=True)
             return [(group, mine, list(islice(left, len(mine)))) for group, mine in pairs if mine]
@@ -224,12 +236,11 @@ class Optimizer(NamedArguments):
             its.append(grad)
         return [(self.param_groups[number], *part) for number, part in parts.items()]
 
-    def _calls(self, key: Hashable, group: ParameterGroup, slots: list[Slot], grads: list[Any]) -> list[Call]:
+    def _calls(
+        self, key: Hashable, group: ParameterGroup, slots: list[Slot], weights: list[Any], grads: list[Any]
+    ) -> list[Call]:
         rule, lazy = self.rule(group), group["lazy_update"] or self.rests(group)
-        number = slots[0].group
-        whole = number < len(self._members) and slots is self._members[number]
-        weights = self._weights[number] if whole else [slot.weight for slot in slots]
-        key = (number, key)
+        key = (slots[0].group, key)
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
         if found is None:
             tensors = [
@@ -251,15 +262,17 @@ class Optimizer(NamedArguments):
                 kept[name] = self.new_state(name, source, group)
         return tuple(kept[name] for name in rule.states), kept.get("master")
 
-    def _rows(self, group: ParameterGroup, slots: list[Slot]) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
+    def _rows(
+        self, group: ParameterGroup, slots: list[Slot], params: list[Parameter], reals: list[Any]
+    ) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
         """The distinct rows of hyper-parameters, for each parameter which is its own, and what each hands on."""
         kinds, which = distinct(
             [
                 [slot.step for slot in slots],
-                [slot.carry for slot in slots],
-                [slot.real for slot in slots],
-                [slot.parameter.lr_mult for slot in slots],
-                [slot.parameter.wd_mult for slot in slots],
+                [slot.carry for slot in slots] if self.carried else [self.first_carry] * len(slots),
+                reals,
+                [param.lr_mult for param in params],
+                [param.wd_mult for param in params],
             ]
         )
         steps = [
@@ -284,12 +297,14 @@ class Optimizer(NamedArguments):
             raise ArgumentError(
                 f"{type(self).__name__}: got {len(gradients)} gradients for {len(self._slots)} parameters"
             )
-        ours, frozen = np.ndarray, [not slot.parameter.requires_grad for slot in self._slots]
-        found = [
-            g if g is None or type(g) is ours else arrays.as_gradient(g, f"{slot.place}, gradient")
-            for g, slot in zip(gradients, self._slots, strict=True)
-        ]
-        return [None if no else g for g, no in zip(found, frozen, strict=True)] if True in frozen else found
+        found = list(gradients)
+        if set(map(type, found)) != {np.ndarray}:
+            pairs = zip(found, self._slots, strict=True)
+            found = [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
+        if any(False in [param.requires_grad for param in params] for _, params, _ in self._columns):
+            pairs = zip(found, self._slots, strict=True)
+            found = [g if slot.parameter.requires_grad else None for g, slot in pairs]
+        return found
 
     # Saving.
 
