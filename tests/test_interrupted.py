@@ -188,6 +188,7 @@ CASES: dict[str, Callable[[], Run]] = {
     "single tiny": updater("adam", 3, listed=False),
     "single of a compiled call": updater("adam", 40_000, listed=False),
     "single by threads": updater("adam", 300_000, listed=False),
+    "single of several passes in one call": updater("lamb", 30_000, listed=False),
     "single of several passes": updater("lamb", 60_000, listed=False),
     "momentum corrected by the rate before": updater(
         "lars", 50_000, listed=False, momentum=0.9, lr_scheduler=mxopt.lr_scheduler.FactorScheduler(3, 0.9)
@@ -288,11 +289,14 @@ def test_an_error_of_an_uninterrupted_call_is_the_callers() -> None:
             uninterrupted.uninterrupted(fail)
 
 
+@pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
 def test_an_update_that_fails_is_not_counted(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError("none left")
 
+    mxopt.set_num_threads(2)
+    monkeypatch.setattr(native, "PARALLEL", 0)  # or it is one call of C
     monkeypatch.setattr(native.PassesPart, "finish", fail)
     monkeypatch.setattr(reference.ReferencePart, "finish", fail)
     for listed in (False, True):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mxopt.engine import passes
 from mxopt.engine.kernel import Kernel, Writer
 from mxopt.engine.row_kernel import RowWriter
 from mxopt.errors import CompilationError
@@ -73,5 +74,20 @@ def compile_assembly(assembly: str, name: str) -> int:
 @cache
 def compiled(kernel: Kernel) -> Compiled:
     """`kernel` as two callables of a job's address: one that keeps the GIL, one that releases it."""
-    address = compile_assembly(assemble(kernel), kernel.name)
+    return _callables(_address(kernel))
+
+
+@cache
+def compiled_passes(kernels: tuple[Kernel, ...], derivations: int) -> Compiled:
+    """The same for kernels of one rule one after the other, with scalars derived after the first `derivations`."""
+    rule = kernels[0].rule
+    return _callables(compile_assembly(passes.assemble(rule, [*map(_address, kernels)], derivations), "passes"))
+
+
+@cache
+def _address(kernel: Kernel) -> int:
+    return compile_assembly(assemble(kernel), kernel.name)
+
+
+def _callables(address: int) -> Compiled:
     return ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address), ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -65,7 +66,8 @@ class NativePart:
         self.job[k.N_BATCHES] = len(self.batches) - 1
         self.job[k.POINTERS], self.job[k.HYPERS] = address_of(self.pointers), address_of(self.hypers)
         self.job[k.HYPER_ROWS], self.job[k.SUMS] = address_of(self.hyper_rows), address_of(self.sums)
-        self._kernels = [jit.compiled(kernel) for kernel in self._needed(tensors[0].dtypes)]
+        self.needed = self._needed(tensors[0].dtypes)
+        self._kernels = [jit.compiled(kernel) for kernel in self.needed]
         self._pack = struct.Struct(f"{rule.given}d").pack_into
         self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
@@ -173,21 +175,30 @@ class NativePart:
 
 class PassesPart(NativePart):
     """Such tensors of more than a piece under a rule of several stages: a pass over all of them for each stage, and
-    in between the scalars that follow from each one's norms."""
+    in between the scalars that follow from each one's norms. One call of C where one thread does it all."""
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
-        self.direct = False
         self.hyper_rows[:] = np.arange(len(tensors))
+
+    @cached_property
+    def _passes(self) -> Call:
+        """All passes in one call."""
+        return jit.compiled_passes(tuple(self.needed), len(self.rule.derivations))[1]
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         return [k.Kernel(self.rule, stage, dtypes, scattered=self.scattered) for stage in range(len(self.rule.stages))]
 
-    def prepare_one(self, hypers: Scalars) -> None:
-        self.prepare([hypers], [0])
+    def prepare_one(self, hypers: Scalars) -> Call | None:
+        self._pack(self._first_row, 0, *hypers)
+        return self.whole()
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None:
         self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
+        return self.whole()
+
+    def whole(self) -> Call | None:
+        return self._passes if self.direct or not crew().helpers else None
 
     def finish(self) -> None:
         for stage in range(len(self.rule.stages)):
