@@ -30,7 +30,7 @@ Scalars = Sequence[float]
 Call = Callable[[int], Any]  # a compiled function, of a job's address
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
-PARALLEL = 1_000_000  # elements, of all arrays together, from which waking a second thread pays (some 50 µs)
+PARALLEL = 2_400_000  # elements, of all arrays together, from which waking other threads pays (some 90 µs)
 SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
 
 
