@@ -2,8 +2,8 @@
 
 The calling thread always works itself, and takes all pieces no one else takes, so a helper that never gets a core
 only helps less. A helper is waited for only once it has started on the job. It joins only where nothing can make the
-caller leave before it has done (`uninterrupted.py`). After `os.fork` the child
-starts a crew of its own; a second thread that calls while the crew is busy works alone.
+caller leave before it has done (`uninterrupted.py`). After `os.fork` the child starts a crew of its own; a second
+thread that calls while the crew is busy works alone.
 """
 
 from __future__ import annotations
