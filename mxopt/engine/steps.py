@@ -128,8 +128,9 @@ def _finish(plans: Iterable[Plan], counted: Iterable[object]) -> None:
 
 def distinct(columns: Sequence[Sequence[Any]]) -> tuple[list[tuple[Any, ...]], list[int]]:
     """The distinct rows of a table, in the order of their first, and for each row which of them it is."""
-    if all(column.count(column[0]) == len(column) for column in columns):  # nearly always, and three times as fast
-        return [tuple(column[0] for column in columns)], [0] * len(columns[0])
+    length = len(columns[0])
+    if length == 1 or all(column.count(column[0]) == length for column in columns):  # nearly always, and so fastest
+        return [tuple([column[0] for column in columns])], [0] * length
     rows = list(zip(*columns, strict=True))
     number = {row: k for k, row in enumerate(dict.fromkeys(rows))}
     return list(number), [number[row] for row in rows]

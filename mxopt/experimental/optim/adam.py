@@ -21,7 +21,8 @@ def _corrections(at: Step) -> tuple[float, float]:
 
     In float32, 1 - 0.999 is 1.3e-5 off; with corrections that are off by as much, the steps come out right.
     """
-    beta1, beta2 = (float(at.real(beta)) for beta in at.group["betas"])
+    beta1, beta2 = at.group["betas"]
+    beta1, beta2 = float(at.real(beta1)), float(at.real(beta2))
     if max(beta1, beta2) == 1:
         raise ArgumentError(f"betas {at.group['betas']} can't be told from 1 in {at.real.__name__}")
     return 1 - beta1**at.t, math.sqrt(1 - beta2**at.t)
