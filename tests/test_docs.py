@@ -44,3 +44,12 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith(("http://", "https://")):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    files = [file for folder in ("mxopt", "server") for file in (ROOT / folder).rglob("*.py")]
+    source = "".join(re.sub(r'"\s*\n\s*f?"', "", file.read_text()) for file in files)
+    messages = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) >= 20
+    pieces = [piece.strip() for message in messages for piece in message.split("…") if piece.strip(" ,")]
+    assert [piece for piece in pieces if piece not in source] == []
