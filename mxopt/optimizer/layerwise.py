@@ -91,7 +91,10 @@ class LARS(MomentumOptimizer):
     counts_more = True
 
     def _also_counted(self, indices: Sequence[Index]) -> Iterable[object]:
-        return map(self.previous_lr.update, [dict.fromkeys(indices, self.learning_rate)])
+        rate = self.learning_rate
+        if len(indices) == 1 and self.previous_lr.get(indices[0]) == rate:
+            return ()
+        return map(self.previous_lr.update, [dict.fromkeys(indices, rate)])
 
     def get_counts(self) -> dict[str, Any]:
         return {**super().get_counts(), "previous_lr": self.previous_lr}

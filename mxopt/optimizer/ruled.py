@@ -159,8 +159,8 @@ class RuleOptimizer(Optimizer):
             bound = clip if clip and clip > 0 else math.inf
             call: Any = part.prepare_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
             argument: Any = part.address
-            if self.counts_more:
-                call, argument = exhaust, chain(map(call, [argument]), self._also_counted((index,)))
+            if self.counts_more and (more := self._also_counted((index,))):
+                call, argument = exhaust, chain(map(call, [argument]), more)
         except:
             # Python looks for signals after calls and where it jumps back: so no other exception comes in here before
             # the count is as it was, and none from the end of `prepare_one` to that of `call`.
@@ -194,7 +194,7 @@ class RuleOptimizer(Optimizer):
     counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
 
     def _also_counted(self, indices: Sequence[Index]) -> Iterable[object]:
-        """What a subclass keeps of an update beside its count: an iterator that calls functions of C."""
+        """What a subclass keeps of an update beside its count: an iterator that calls functions of C, or ()."""
         return ()
 
     def _update_list(
