@@ -11,6 +11,7 @@ from jobs import Job
 from mxopt_server import logs
 
 from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
 
 
 class Clock:
@@ -79,7 +80,8 @@ def test_a_process_that_joins_cannot_forge_a_line():
             socket.linger = 0
             socket.connect(f"tcp://127.0.0.1:{job.port}")
             name = "me\n2026-01-01 00:00:00 scheduler ERROR forged\x1b[2J"
-            socket.send_multipart(m.encode(m.Join(1, "yesterday\nforged", "worker", -1, 0, 0, "", "ab", name)))
+            join = m.Join(wire.VERSION, "yesterday\nforged", "worker", -1, 0, 0, "", "ab", name)
+            socket.send_multipart(m.encode(join))
             assert socket.poll(10_000)
         assert "forged" in job.scheduler.wait_for("refused")
     assert not [line for line in job.scheduler.lines if line.startswith(("2026-01-01", "forged"))]
