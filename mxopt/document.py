@@ -139,7 +139,9 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
         raise StatesError(f"these are no mxopt states: {len(view)} bytes, fewer than the {PREFIX.size} of the prefix")
     magic, version, length, digest = PREFIX.unpack_from(view)
     if magic != MAGIC:
-        hint = "; it looks like a pickle, which mxopt never reads" if magic[:1] == b"\x80" else ""
+        hint = ""
+        if magic[:1] == b"\x80":
+            hint = "; it looks like a pickle: mxopt.migrate.read_mxnet_states reads those that MXNet saved, as data"
         raise StatesError(f"these are no mxopt states: they begin with {magic!r}{hint}")
     if version != VERSION:
         raise StatesError(f"the states are of format version {version}, this mxopt reads version {VERSION}")

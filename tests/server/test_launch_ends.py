@@ -105,8 +105,9 @@ def test_a_reader_that_stands_still_holds_the_job_up_but_not_its_end(tmp_path):
         [*LAUNCH, *options, sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE
     )
     log = tmp_path / "run" / "worker-0.log"
-    size = -1
+    size, end = -1, time.monotonic() + 60
     while not (tmp_path / "pid").exists() or size != log.stat().st_size:  # until nothing moves any more
+        assert time.monotonic() < end, "the job didn't start, or its output never stood still"
         size = log.stat().st_size if log.exists() else -1
         time.sleep(0.3)
     children = psutil.Process(child.pid).children(recursive=True)
