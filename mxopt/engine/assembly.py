@@ -201,6 +201,10 @@ class Assembly:
 
         return self._run(tape, arguments, self.vec(self.real), self.vec("i1"), f"v{LANES}f{self.width}", literal)
 
+    def run_words(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
+        """The same where they are on words."""
+        return self._run(tape, arguments, self.vec("i32"), self.vec("i1"), "", lambda x: f"splat (i32 {int(x)})")
+
     def run_one(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
         """The same on single doubles."""
         return self._run(tape, arguments, "double", "i1", "f64", lambda x: _literal(x, 64))
@@ -220,7 +224,7 @@ class Assembly:
             return values[x] if isinstance(x, int) else literal(x)
 
         for done, operands in tape.operations:
-            llvm, x = operation(done).llvm, [name(o) for o in operands]
+            llvm, x = operation(done, tape.words).llvm, [name(o) for o in operands]
             if llvm.startswith("llvm."):
                 values.append(self.call(real, f"{llvm}.{suffix}", f"{real} {x[0]}"))
             else:

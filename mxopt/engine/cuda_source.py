@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from mxopt.engine.assembly import LANES, arithmetic
 from mxopt.engine.kernel import PIECE_WORDS, Kernel
 from mxopt.engine.operations import operation
-from mxopt.engine.trace import Operand, trace
+from mxopt.engine.trace import Operand, Tape, trace
 from mxopt.rules.rule import Function, parameters
 
 OPTIONS = ("-fmad=false",)
@@ -206,12 +206,16 @@ class _Writer:
     def _run(self, function: Function) -> list[str]:
         """The operations of a function on values of the names of its parameters; returns the names of its results."""
         tape = trace(function)
-        values = [("h_" if name in self.rule.hypers else "x_") + name for name in tape.arguments]
+        return self._run_tape(tape, [("h_" if name in self.rule.hypers else "x_") + name for name in tape.arguments])
+
+    def _run_tape(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
+        values = list(arguments)
 
         def name(x: Operand) -> str:
-            return values[x] if isinstance(x, int) else f"({self.real}){x!r}"
+            return values[x] if isinstance(x, int) else f"{int(x)}u" if tape.words else f"({self.real}){x!r}"
 
         for done, operands in tape.operations:
-            made = operation(done)
-            values.append(self.let(made.cuda.format(*map(name, operands)), "bool" if made.boolean else None))
+            made = operation(done, tape.words)
+            type = "bool" if made.boolean else "unsigned" if tape.words else None
+            values.append(self.let(made.cuda.format(*map(name, operands)), type))
         return [name(o) for o in tape.outputs]

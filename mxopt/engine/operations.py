@@ -13,7 +13,7 @@ from mxopt.errors import RuleError
 @dataclass(frozen=True)
 class Operation:
     """`{0}`, `{1}`, `{2}` stand for the operands, `{real}` and `{boolean}` for LLVM's types; an LLVM operation without
-    operands is an intrinsic's name. The result is a boolean, or a real number."""
+    operands is an intrinsic's name. The result is a boolean, or a number of the operands' type."""
 
     llvm: str
     cuda: str
@@ -41,8 +41,25 @@ OPERATIONS = {
 }
 
 
-def operation(name: str) -> Operation:
-    """The operation that NumPy calls `name`. Raises RuleError where a rule can't use it."""
-    if name not in OPERATIONS:
-        raise RuleError(f"a rule can't use np.{name}; it may use {', '.join(sorted(OPERATIONS))}")
-    return OPERATIONS[name]
+# The same for whole numbers of 32 bits without a sign, whose type `{real}` is; of larger results the lower bits remain.
+WORDS = {
+    "add": Operation("add {real} {0}, {1}", "{0} + {1}"),
+    "multiply": Operation("mul {real} {0}, {1}", "{0} * {1}"),
+    "bitwise_and": Operation("and {real} {0}, {1}", "{0} & {1}"),
+    "bitwise_or": Operation("or {real} {0}, {1}", "{0} | {1}"),
+    "bitwise_xor": Operation("xor {real} {0}, {1}", "{0} ^ {1}"),
+    "left_shift": Operation("shl {real} {0}, {1}", "{0} << {1}"),
+    "right_shift": Operation("lshr {real} {0}, {1}", "{0} >> {1}"),
+    "where": OPERATIONS["where"],
+    "greater": Operation("icmp ugt {real} {0}, {1}", "{0} > {1}", boolean=True),
+    "less": Operation("icmp ult {real} {0}, {1}", "{0} < {1}", boolean=True),
+}
+
+
+def operation(name: str, words: bool = False) -> Operation:
+    """The operation that NumPy calls `name`, on real numbers or on `words`. Raises RuleError where a rule can't use
+    it."""
+    known = WORDS if words else OPERATIONS
+    if name not in known:
+        raise RuleError(f"a rule can't use np.{name}{' on words' * words}; it may use {', '.join(sorted(known))}")
+    return known[name]

@@ -23,7 +23,8 @@ Operand = int | float  # the position of an earlier value on the tape, or a lite
 
 @dataclass
 class Tape:
-    """The values named in `arguments` are given; each operation appends one more; `outputs` are positions.
+    """The values named in `arguments` are given; each operation appends one more; `outputs` are positions. All values
+    are real numbers, or, with `words`, whole numbers of 32 bits without a sign.
 
     >>> print(trace(lambda weight, grad, lr: weight - lr * grad))
     v3 = multiply(lr, grad)
@@ -34,9 +35,10 @@ class Tape:
     arguments: tuple[str, ...]
     operations: list[tuple[str, tuple[Operand, ...]]] = field(default_factory=list)
     outputs: tuple[Operand, ...] = ()
+    words: bool = False
 
     def record(self, name: str, inputs: tuple[Any, ...]) -> Symbol:
-        operation(name)
+        operation(name, self.words)
         self.operations.append((name, tuple(self._operand(x) for x in inputs)))
         return Symbol(self, len(self.arguments) + len(self.operations) - 1)
 
@@ -75,10 +77,10 @@ class Symbol(NDArrayOperatorsMixin):
         raise RuleError("a rule can't branch on a value: use np.where(condition, a, b)")
 
 
-def trace(function: Function) -> Tape:
-    """The tape of `function`, called with a symbol for each of its parameters. Raises RuleError where it does what no
-    kernel can."""
-    tape = Tape(parameters(function))
+def trace(function: Function, words: bool = False) -> Tape:
+    """The tape of `function`, called with a symbol for each of its parameters, which are real numbers, or `words`.
+    Raises RuleError where it does what no kernel can."""
+    tape = Tape(parameters(function), words=words)
     results = function(*(Symbol(tape, i) for i in range(len(tape.arguments))))
     tape.outputs = tuple(tape._operand(x) for x in as_tuple(results))
     return tape
