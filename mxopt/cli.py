@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import sys
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("info", help="versions, engine, threads, processor, GPUs: what a report of a bug needs")
     states = commands.add_parser("states", help="what is in a file of saved states, without loading it")
     states.add_argument("file", metavar="FILE", help="what save_states, get_states or dump_document wrote")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     given = parser.parse_args(arguments)
     try:
         rows = info() if given.command == "info" else states_of(given.file)

@@ -43,6 +43,13 @@ def test_states_lists_arrays_counts_and_the_optimizer(tmp_path: Path, capsys: py
     assert ["arrays", "2,", "48", "bytes"] in lines
 
 
+def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    write_file(tmp_path / "x", dump_document({"größe": np.ones(1, np.float32)}))
+    done = run("states", str(tmp_path / "x"), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe" in done.stdout
+
+
 def test_states_loads_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_file(tmp_path / "x", dump_document({"big": np.ones(1000, np.float32)}))
     monkeypatch.setattr(np, "frombuffer", None)

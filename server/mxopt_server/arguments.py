@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from mxopt import __version__
 from mxopt.errors import ArgumentError
 from mxopt.kvstore.address import checked_port, host_and_port
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def any_text(stream: TextIO) -> None:
+    """Has what a terminal's encoding lacks written as Python escapes it, instead of an error."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +38,13 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="the job's keys, from `mxopt-server keygen`; -: from the standard input (MXOPT_KVSTORE_KEYS)",
         )
+
+    def add_metrics_host(self) -> None:
+        """The option that says on which address metrics are served."""
+        self.add_argument(
+            "--metrics-host", default="127.0.0.1", metavar="HOST", help="serve metrics on this address, in the clear "
+            "(%(default)s)",
+        )  # fmt: skip
 
     def add_scheduler(self) -> None:
         """The option that says where the scheduler is."""
@@ -64,6 +78,17 @@ def _port(text: str, least: int) -> int:
     if not text.isdecimal():
         raise ArgumentError(f"{text!r} is no port's number")
     return checked_port(int(text), "the port", least)
+
+
+@_type
+def port_of_rank(text: str) -> Callable[[int], int]:
+    """A port's number N, or N+RANK: as many more as the rank of whom it is for."""
+    number, _, more = text.partition("+")
+    least = _port(number, 1)
+    if more == "RANK":
+        return lambda rank: least + rank
+    fixed = _port(more, 0) if more else 0
+    return lambda rank: least + fixed
 
 
 port = _type(lambda text: _port(text, 1))

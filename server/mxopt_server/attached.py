@@ -1,4 +1,4 @@
-"""What looks after a running server: its snapshots and its metrics."""
+"""What looks after a running server: its snapshots."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ END_S = 60.0  # how long the end waits for the disk
 
 
 class Attached:
-    """Writes snapshots of `server` to `path`, in which RANK stands for its rank, every `every` seconds and at its end;
-    serves metrics on a port.
+    """Writes snapshots of `server` to `path`, in which RANK stands for its rank, every `every` seconds and at its end.
 
     A thread writes. What is to be written and changes meanwhile is copied first, a piece at a time: the server never
     waits for the disk.
     """
 
-    def __init__(self, server: Server, path: Path | None, every: float, metrics_port: int | None) -> None:
+    def __init__(self, server: Server, path: Path | None, every: float) -> None:
         self.server, self.every = server, every
         self.path = path and path.with_name(path.name.replace("RANK", str(server.rank)))
         self.last = server.clock()
@@ -36,10 +35,6 @@ class Attached:
                 snapshot.restore(server, self.path)
             except StatesError as error:
                 raise StatesError(f"the snapshot {self.path} can't be taken: {error}") from error
-        if metrics_port is not None:
-            from mxopt_server.metrics import serve
-
-            serve(server, metrics_port)
 
     def tick(self) -> None:
         """Called often by the loop: begins a snapshot when it is time and something has changed."""

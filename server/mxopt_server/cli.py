@@ -7,14 +7,18 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mxopt import set_num_threads, settings
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt.kvstore import unix
-from mxopt_server import logs, loop
-from mxopt_server.arguments import LEVELS, Parser, any_port, count, port
+from mxopt_server import logs, loop, metrics
+from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank
+
+if TYPE_CHECKING:
+    from mxopt_server.server import Server
 
 DESCRIPTION = """\
 Runs one process of a distributed job: its scheduler, or a server that holds values and updates them.
@@ -58,7 +62,11 @@ def parser() -> Parser:
     made.add_argument(
         "--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)"
     )
-    made.add_argument("--metrics-port", type=port, metavar="N", help="serve Prometheus metrics there")
+    made.add_argument(
+        "--metrics-port", type=port_of_rank, metavar="N", help="serve Prometheus metrics on this port; N+RANK: as many "
+        "more as the server's rank",
+    )  # fmt: skip
+    made.add_metrics_host()
     made.add_argument("--threads", type=count, default=1, metavar="N", help="threads of an update (%(default)s)")
     made.add_argument(
         "--log-level", type=str.upper, choices=LEVELS, default="INFO", metavar="LEVEL",
@@ -69,6 +77,7 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `mxopt-server`; returns its exit code."""
+    any_text(sys.stdout)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["keygen"]:
@@ -94,6 +103,7 @@ def _run(options: argparse.Namespace) -> int:
     from mxopt_server import preload  # noqa: F401
     from mxopt_server.attached import Attached
     from mxopt_server.doors import Wanted
+    from mxopt_server.report import report
 
     job = _job(options)
     if job.role == "worker":
@@ -110,12 +120,21 @@ def _run(options: argparse.Namespace) -> int:
         usual if options.port is None else options.port, options.insecure,
     )  # fmt: skip
     if job.role == "scheduler":
-        return loop.run_scheduler(job, wanted, _announce)
+        return loop.run_scheduler(
+            job, wanted, _announce, lambda scheduler: _serve_metrics(options, scheduler.report, 0)
+        )
     snapshot = Path(options.snapshot) if options.snapshot else None
-    return loop.run_server(
-        job, wanted, _announce,
-        lambda server: Attached(server, snapshot, options.snapshot_every, options.metrics_port),
-    )  # fmt: skip
+
+    def attach(server: Server) -> Attached:
+        _serve_metrics(options, lambda: report(server), server.rank)
+        return Attached(server, snapshot, options.snapshot_every)
+
+    return loop.run_server(job, wanted, _announce, attach)
+
+
+def _serve_metrics(options: argparse.Namespace, report: Callable[[], dict[str, Any]], rank: int) -> None:
+    if options.metrics_port is not None:
+        metrics.serve(report, options.metrics_host, options.metrics_port(rank))
 
 
 def import_all(names: Sequence[str]) -> None:

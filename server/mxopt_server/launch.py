@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
-from mxopt_server.arguments import Parser, count
+from mxopt_server.arguments import Parser, count, port
 from mxopt_server.plan import Plan
 from mxopt_server.running import Interrupted, Launch, LaunchError, signals
 
@@ -40,6 +40,11 @@ def parser() -> Parser:
         "--python", default=sys.executable, metavar="FILE", help="the Python of scheduler and servers (%(default)s)"
     )
     made.add_argument("--run-dir", metavar="DIR", help="where the logs go (a new folder under ./runs)")
+    made.add_argument(
+        "--metrics-port", type=port, metavar="N", help="serve Prometheus metrics: the scheduler's on this port, those "
+        "of server 0 on the next, and so on",
+    )  # fmt: skip
+    made.add_metrics_host()
     made.add_argument("--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server")
     made.add_argument(
         "--keys", metavar="FILE", help="the job's keys, needed beyond this machine; a file that is there too"

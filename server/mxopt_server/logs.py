@@ -66,11 +66,17 @@ class Handler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
 
-def start(stream: TextIO, role: str, level: str) -> None:
-    """Sends this process's log to `stream`."""
-    handler = Handler(stream)
-    handler.setFormatter(Formatter(f"%(asctime)s {role} %(levelname)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+def start(stream: TextIO, who: str, level: str) -> None:
+    """Sends this process's log to `stream`; its lines say that they are of `who`."""
+    logging.basicConfig(level=level, handlers=[Handler(stream)])
+    call(who)
+
+
+def call(who: str) -> None:
+    """From now on the lines of this process's log are of `who`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Handler):
+            handler.setFormatter(Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))
 
 
 def _cut(text: str) -> str:

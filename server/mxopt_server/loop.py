@@ -18,7 +18,9 @@ from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.progress import Progress
 from mxopt.settings import Job
+from mxopt_server import logs
 from mxopt_server.doors import TICK, Doors, Wanted
+from mxopt_server.latency import Latency
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
 
@@ -39,9 +41,11 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def run_scheduler(settings: Job, wanted: Wanted, ready: Callable[[str], None]) -> int:
-    """Runs a scheduler until its job is over. `ready` is told where it listens. Returns the exit code: 0 where the job
-    finished."""
+def run_scheduler(
+    settings: Job, wanted: Wanted, ready: Callable[[str], None], attach: Callable[[Scheduler], None]
+) -> int:
+    """Runs a scheduler until its job is over. `ready` is told where it listens; `attach` may have it looked after
+    (metrics). Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
     stop_on_signals()
     doors = Doors("scheduler", settings, wanted, lapse(settings.heartbeat, settings.dead_after))
@@ -55,11 +59,12 @@ def run_scheduler(settings: Job, wanted: Wanted, ready: Callable[[str], None]) -
         timeout=settings.timeout,
     )
     try:
+        attach(scheduler)
         ready(doors.announced)
         began = time.monotonic()
         while not scheduler.over:
             for route, *frames in doors.received():
-                scheduler.handle(route, frames)
+                _timed(scheduler.handling, scheduler.handle, route, frames)
             scheduler.tick()
             if scheduler.state == "gathering" and time.monotonic() - began > settings.join_timeout:
                 scheduler.fail(
@@ -87,6 +92,7 @@ def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], atta
         member = Membership(
             network, settings, "server", sockets.name_of_process(), doors.endpoint, settings.rank, progress
         )
+        logs.call(f"server {member.rank}")
         server = Server(
             doors.sender(), member.job, member.rank, member.welcome.workers, secrets.token_hex(8), time.monotonic
         )
@@ -145,11 +151,11 @@ class Watchdog:
 
 
 def _serve(server: Server, doors: Doors, member: Membership, attached: Any, progress: Progress) -> None:
-    handle, due = server.handle, 0.0
+    due = 0.0
     while True:
         for route, *frames in doors.received():
             server.received += len(frames[-1]) if frames else 0
-            handle(route, frames)
+            _timed(server.handling, server.handle, route, frames)
             progress.count += 1
         progress.count += 1
         now = time.monotonic()
@@ -163,3 +169,9 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
             if pulse.state == "finished":
                 return
         attached.tick()
+
+
+def _timed(latency: Latency, handle: Callable[[bytes, list[Any]], None], route: bytes, frames: list[Any]) -> None:
+    began = time.perf_counter()
+    handle(route, frames)
+    latency.add(time.perf_counter() - began)

@@ -1,49 +1,118 @@
-"""A server's numbers as Prometheus metrics, by the package prometheus_client."""
+"""The numbers of a server or scheduler as Prometheus metrics, by the package prometheus_client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from mxopt.errors import ArgumentError
-from mxopt_server.report import report
-from mxopt_server.server import Server
 
+# Of a report: the number, its unit, and what it is.
 GAUGES = {
-    "keys": "keys held", "bytes": "bytes of values held", "pending": "contributions that wait for others",
-    "memory": "peak resident memory in bytes",
-}  # fmt: skip
+    "keys": ("keys", "", "keys held"),
+    "bytes": ("values", "bytes", "size of the values held"),
+    "pending": ("pending_pushes", "", "pushes that wait for those of other workers"),
+    "memory": ("peak_memory", "bytes", "peak of the memory in use"),
+    "uptime": ("uptime", "seconds", "time since the process joined the job"),
+}
 COUNTERS = {
-    "updates": "updates applied", "messages": "messages taken", "received": "bytes received", "sent": "bytes sent",
-    "refused": "requests refused", "cpu": "seconds of CPU",
-}  # fmt: skip
+    "updates": ("updates", "", "updates of keys"),
+    "messages": ("messages", "", "messages taken"),
+    "received": ("received", "bytes", "data received"),
+    "sent": ("sent", "bytes", "data sent"),
+    "refused": ("refused_requests", "", "requests answered with an error"),
+    "cpu": ("cpu", "seconds", "CPU time of the process"),
+}
+LATENCIES = {
+    "handling": ("handling", "from a message's arrival until the next can be taken"),
+    "waiting": ("waiting", "from the arrival of a request that may have to wait for other workers until its answer"),
+}
+STATES = ("gathering", "running", "finished", "failed")
 
 
-def serve(server: Server, port: int) -> None:
-    """Serves the metrics on loopback, from a thread. Raises ArgumentError without prometheus_client."""
+def serve(report: Callable[[], dict[str, Any]], host: str, port: int) -> None:
+    """Serves what `report` says, a `Server`'s or a `Scheduler`'s, from a thread. Raises ArgumentError without
+    prometheus_client, and where it can't be served there."""
     try:
         from prometheus_client import CollectorRegistry, start_http_server  # type: ignore[import-not-found,unused-ignore]
-        from prometheus_client.core import (  # type: ignore[import-not-found,unused-ignore]
-            CounterMetricFamily,
-            GaugeMetricFamily,
-        )
     except ImportError as error:
         raise ArgumentError("--metrics-port needs the package prometheus_client: pip install mxopt[metrics]") from error
-
-    class Collector:
-        def collect(self) -> Iterator[Any]:
-            numbers = report(server)
-            rank = [str(server.rank)]
-            for kind, names in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
-                for name, text in names.items():
-                    family = kind(f"mxopt_server_{name}", text, labels=["server"])
-                    family.add_metric(rank, numbers[name])
-                    yield family
-            ages = GaugeMetricFamily("mxopt_server_worker_requests", "requests taken", labels=["server", "worker"])
-            for worker in numbers["workers"]:
-                ages.add_metric([*rank, str(worker["rank"])], worker["requests"])
-            yield ages
-
     registry = CollectorRegistry()
-    registry.register(Collector())
-    start_http_server(port, "127.0.0.1", registry)
+    registry.register(Collector(report))
+    try:
+        start_http_server(port, host, registry)
+    except (OSError, OverflowError) as error:
+        hint = f"; servers of one machine need a port each: --metrics-port {port}+RANK"
+        raise ArgumentError(f"metrics can't be served at {host}:{port}: {error}{hint}") from None
+
+
+class Collector:
+    """Makes metrics of a report whenever they are asked for."""
+
+    def __init__(self, report: Callable[[], dict[str, Any]]) -> None:
+        self._report = report
+
+    def collect(self) -> Iterator[Any]:
+        """The families of metrics, as prometheus_client wants them."""
+        numbers = self._report()
+        yield from _of_server(numbers) if numbers["role"] == "server" else _of_scheduler(numbers)
+
+
+def _of_server(numbers: dict[str, Any]) -> Iterator[Any]:
+    from prometheus_client import core
+
+    labels = {"job": numbers["job"], "server": str(numbers["rank"])}
+    for family, table in ((core.GaugeMetricFamily, GAUGES), (core.CounterMetricFamily, COUNTERS)):
+        for name, (called, unit, text) in table.items():
+            made = family(f"mxopt_server_{called}", text, labels=list(labels), unit=unit)
+            made.add_metric(list(labels.values()), numbers[name])
+            yield made
+    yield from _latencies("mxopt_server", numbers, labels)
+    workers = [*labels, "worker"]
+    requests = core.CounterMetricFamily("mxopt_server_worker_requests", "requests taken of a worker", labels=workers)
+    waiting = core.GaugeMetricFamily(
+        "mxopt_server_worker_waiting_requests", "requests of a worker that wait for other workers", labels=workers
+    )
+    for worker in numbers["workers"]:
+        values = [*labels.values(), str(worker["rank"])]
+        requests.add_metric(values, worker["requests"])
+        waiting.add_metric(values, worker["waiting"])
+    yield requests
+    yield waiting
+
+
+def _of_scheduler(numbers: dict[str, Any]) -> Iterator[Any]:
+    from prometheus_client import core
+
+    job = numbers["job"]
+    states = core.GaugeMetricFamily("mxopt_scheduler_job", "1 for the state of the job", labels=["job", "state"])
+    for state in STATES:
+        states.add_metric([job, state], int(numbers["state"] == state))
+    yield states
+    labels = ["job", "role", "rank"]
+    alive = core.GaugeMetricFamily("mxopt_scheduler_process_alive", "1, or 0 for one that has ended", labels=labels)
+    silent = core.GaugeMetricFamily(
+        "mxopt_scheduler_process_silence", "time since a process was last heard", labels=labels, unit="seconds"
+    )
+    for node in numbers["nodes"]:
+        values = [job, node["role"], str(node["rank"])]
+        alive.add_metric(values, int(node["state"] == "alive"))
+        silent.add_metric(values, node["age"])
+    yield alive
+    yield silent
+    yield from _latencies("mxopt_scheduler", numbers, {"job": job})
+
+
+def _latencies(prefix: str, numbers: dict[str, Any], labels: dict[str, str]) -> Iterator[Any]:
+    from prometheus_client import core
+
+    for name, (called, text) in LATENCIES.items():
+        if name not in numbers:
+            continue
+        found = numbers[name]
+        ends = [*(f"{bound:g}" for bound in found["bounds"]), "+Inf"]
+        buckets = list(zip(ends, accumulate(found["counts"]), strict=True))
+        made = core.HistogramMetricFamily(f"{prefix}_{called}", text, labels=list(labels), unit="seconds")
+        made.add_metric(list(labels.values()), buckets, found["seconds"])
+        yield made

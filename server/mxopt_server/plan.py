@@ -94,8 +94,12 @@ class Plan:
             shared["MXOPT_KVSTORE_KEYS"] = os.path.abspath(options.keys)
         serve = [options.python, "-m", "mxopt_server", *([] if self.local else ["--bind", "0.0.0.0"])]
         serve += ["--insecure"] if options.insecure else []
-        door = () if self.local else ("--port", "0")
+        watched = ["--metrics-host", options.metrics_host] if options.metrics_port is not None else []
+        serve += watched
+        door = [] if options.metrics_port is None else ["--metrics-port", str(options.metrics_port)]
+        door += [] if self.local else ["--port", "0"]  # the port is the last word
         made = [Process("scheduler", 0, (*serve, *door), {**shared, "DMLC_ROLE": "scheduler"})]
+        serve += ["--metrics-port", f"{options.metrics_port + 1}+RANK"] if watched else []
         more = _words(options.server_args, "--server-args")
         for rank in range(options.num_servers):
             ranked = options.launcher in ("local", "ssh")  # else all servers have one command line

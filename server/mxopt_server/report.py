@@ -10,22 +10,25 @@ def report(server: Any) -> dict[str, Any]:
     """Plain numbers about a `Server`: what it holds, what it has done, who its workers are."""
     values, served, now = server.values, server.served, server.clock()
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    groups = set(map(id, values.groups.values()))
+    # A thread that serves metrics asks too: what it goes through is taken at once.
+    entries, groups = list(values.entries.values()), list(values.groups.values())
     return {
         "role": "server",
         "job": server.job,
         "rank": server.rank,
         "mode": server.members.mode,
         "uptime": now - server.started,
-        "keys": len(values.entries),
-        "bytes": sum(e.weight.nbytes for e in values.entries.values()),
-        "groups": len(groups),
-        "pending": sum(len(g.rounds.open) for g in values.groups.values()),
+        "keys": len(entries),
+        "bytes": sum(e.weight.nbytes for e in entries),
+        "groups": len(set(map(id, groups))),
+        "pending": sum(len(g.rounds.open) for g in groups),
         "updates": server.applier.updates,
         "messages": server.messages,
         "received": server.received,
         "sent": server.answers.sent,
         "refused": server.answers.refusals,
+        "handling": server.handling.report(),
+        "waiting": server.waiting.report(),
         "optimizer": repr(served.updater.optimizer) if served.updater else None,
         "cpu": usage.ru_utime + usage.ru_stime,
         "memory": usage.ru_maxrss * 1024,

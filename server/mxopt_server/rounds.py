@@ -18,12 +18,15 @@ DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confir
 class Request:
     """Something a worker waits for. Answered when nothing is `missing` any more."""
 
-    __slots__ = ("answer", "missing", "nbytes", "parts", "rank", "seq")
+    __slots__ = ("answer", "missing", "nbytes", "parts", "rank", "seq", "since")
 
-    def __init__(self, rank: int, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None]) -> None:
+    def __init__(
+        self, rank: int, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None], since: float
+    ) -> None:
         self.rank, self.seq, self.answer, self.missing = rank, seq, answer, 0
         self.parts = parts  # what it is about
         self.nbytes = nbytes  # of what it keeps in memory, or of its answer
+        self.since = since  # when it began to wait
 
     def met(self) -> None:
         """One of the things it waits for has come."""

@@ -12,6 +12,7 @@ from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.heart import lapse
+from mxopt_server.latency import Latency
 from mxopt_server.standstill import Standstill
 
 log = logging.getLogger("mxopt.scheduler")
@@ -70,6 +71,7 @@ class Scheduler:
         self.nodes: dict[tuple[str, int], Node] = {}
         self.barriers: dict[int, Gathering] = {}
         self.passed: dict[int, Any] = {}
+        self.handling = Latency()  # of messages
         self.since = self._ticked = clock()
         self._clock = clock
         self._standstill = Standstill()
@@ -316,20 +318,20 @@ class Scheduler:
         self._tell()
 
     def _inquire(self, route: bytes, inquire: m.Inquire) -> None:
+        self._send(route, m.Report(self.report()))
+
+    def report(self) -> dict[str, Any]:
+        """How the job stands, as plain data: to `mxopt-server status`, and as Prometheus metrics."""
         now = self._clock()
         nodes = [
-            {
-                "role": n.role,
-                "rank": n.rank,
-                "name": n.name,
-                "state": n.state,
-                "endpoint": n.endpoint,
-                "age": now - n.seen,
-            }
-            for n in self.nodes.values()
-        ]
-        content = {"role": "scheduler", "job": self.job, "state": self.state, "text": self.text, "nodes": nodes}
-        self._send(route, m.Report(content))
+            {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint,
+             "age": now - n.seen}
+            for n in list(self.nodes.values())
+        ]  # fmt: skip
+        return {
+            "role": "scheduler", "job": self.job, "state": self.state, "text": self.text, "nodes": nodes,
+            "handling": self.handling.report(),
+        }  # fmt: skip
 
     # Telling.
 

@@ -11,6 +11,7 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt_server.answers import Answers, Send
 from mxopt_server.applier import Applier
+from mxopt_server.latency import Latency
 from mxopt_server.report import report
 from mxopt_server.rounds import MODES, Members
 from mxopt_server.served import Served
@@ -45,6 +46,7 @@ class Server:
         self.fenced: set[str] = set()  # incarnations of workers that others have replaced
         self.started = clock()
         self.received = self.messages = 0
+        self.handling, self.waiting = Latency(), Latency()  # of messages; of requests that wait for other workers
         self._routes: dict[bytes, Session] = {}
         self._values = ValueRequests(self.values, self.applier, self.answers)
         self._handlers = self._values.handlers | StateRequests(self.values, self.served, self.answers).handlers
@@ -124,7 +126,7 @@ class Server:
             if session is not None:
                 self.fenced.add(session.incarnation)
                 self._routes.pop(session.route, None)
-            session = self.sessions[hello.rank] = Session(hello.rank, hello.incarnation)
+            session = self.sessions[hello.rank] = Session(hello.rank, hello.incarnation, self.clock, self.waiting)
             log.info("worker %d is here", hello.rank)
         self._routes.pop(session.route, None)
         if session.expects < hello.oldest:

@@ -84,7 +84,7 @@ def restore(server: Server, path: Path) -> bool:
         server.members.mode, server.members.staleness = content["mode"], content["staleness"]
         server.fenced = set(content["fenced"])
         for saved in content["sessions"]:
-            server.sessions[saved["rank"]] = Session.restored(saved)
+            server.sessions[saved["rank"]] = Session.restored(saved, server.clock, server.waiting)
         for saved in content["groups"]:
             _restore_group(server, saved)
     log.info("carries on from %s: %d keys", path, len(server.values.entries))

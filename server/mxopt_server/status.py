@@ -20,6 +20,7 @@ from mxopt_server.arguments import Parser
 from mxopt_server.logs import printable
 
 TIMEOUT_MS = 3000
+RATES_S = 0.5  # over which the rates of a single look are taken
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         elif options.watch:
             _watch(context, scheduler, keys, options.watch)
         else:
-            _print(ask_all(context, scheduler, keys))
+            _print(context, scheduler, keys)
     finally:
         context.destroy(0)
     return 0
@@ -104,61 +105,82 @@ def _watch(context: Any, scheduler: str, keys: Keys | None, every: float) -> Non
                     raise
                 live.console.print("the scheduler doesn't answer any more: the job is over")
                 return
-            live.update(table(now, before, every), refresh=True)
+            live.update(tables(now, before), refresh=True)
             if now["state"] in ("failed", "finished"):
                 return
             before = now
             time.sleep(every)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(context: Any, scheduler: str, keys: Keys | None) -> None:
+    """Prints the reports, with the rates of a short time."""
+    before = now = ask_all(context, scheduler, keys)
+    if any(before["servers"]):
+        time.sleep(RATES_S)
+        now = ask_all(context, scheduler, keys)
     try:
         from rich.console import Console
     except ImportError:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(now, indent=1))
         return
-    Console().print(table(found, None, 1))
+    Console().print(tables(now, before))
 
 
-def table(found: dict[str, Any], before: dict[str, Any] | None, seconds: float) -> Any:
-    """The reports as a rich table; rates since the reports `before`."""
+SERVER = ("server", "keys", "MiB", "updates", "per s", "MiB/s", "pending", "refused")
+PROCESS = ("process", "state", "heard", "memory", "CPU", "where")
+
+
+def tables(found: dict[str, Any], before: dict[str, Any] | None) -> Any:
+    """The reports as tables of 80 columns; rates are those since the reports `before`."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    title = Text(printable(f"job {found['job']}: {found['state']} {found['text']}"))  # never markup
-    servers = Table(title=title, title_justify="left")
-    columns = (
-        "server",
-        "keys",
-        "MiB",
-        "updates",
-        "rate/s",
-        "MiB/s in",
-        "pending",
-        "refused",
-        "memory MiB",
-        "CPU s",
-        "optimizer",
-    )
-    for name in columns:
-        servers.add_column(name, justify="right")
+    title = Text(printable(f"job {found['job']}: {found['state']} {found['text']}".rstrip()))  # never markup
     old = {s["rank"]: s for s in before["servers"] if s} if before else {}
-    for s in found["servers"]:
-        if s is None:
-            servers.add_row("no answer", *[""] * (len(columns) - 1))
-            continue
-        was = old.get(s["rank"], s)
-        servers.add_row(
-            str(s["rank"]), str(s["keys"]), f"{s['bytes'] / 2**20:.1f}", str(s["updates"]),
-            f"{(s['updates'] - was['updates']) / seconds:.0f}",
-            f"{(s['received'] - was['received']) / seconds / 2**20:.1f}",
-            str(s["pending"]), str(s["refused"]), f"{s['memory'] / 2**20:.0f}", f"{s['cpu']:.1f}",
-            Text(printable(str(s["optimizer"]))),
-        )  # fmt: skip
-    nodes = Table()
-    for name in ("process", "state", "last heard, s", "where"):
-        nodes.add_column(name)
-    for n in found["nodes"]:
-        nodes.add_row(f"{n['role']} {n['rank']}", n["state"], f"{n['age']:.1f}", Text(printable(n["name"])))
-    return Group(servers, nodes)
+    known = {s["rank"]: s for s in found["servers"] if s}
+    numbers, processes = _table(SERVER, "right"), _table(PROCESS, "left")
+    optimizers: dict[str, list[int]] = {}
+    for n in sorted(found["nodes"], key=lambda n: (n["role"], n["rank"])):
+        memory = cpu = ""
+        if n["role"] == "server":
+            s = known.get(n["rank"])
+            if s is None:
+                n = {**n, "state": "no answer"} if n["state"] == "alive" else n
+            else:
+                numbers.add_row(*_numbers(s, old.get(s["rank"], s)))
+                optimizers.setdefault(printable(str(s["optimizer"])), []).append(s["rank"])
+                memory, cpu = f"{s['memory'] / 2**20:.0f} MiB", f"{s['cpu']:.1f} s"
+        name = f"{n['role']} {n['rank']}"
+        processes.add_row(name, n["state"], f"{n['age']:.1f} s ago", memory, cpu, Text(printable(n["name"])))
+    lines = [Text(f"optimizer of {_ranks(ranks, len(known))}: {what}") for what, ranks in optimizers.items()]
+    return Group(title, numbers, *lines, processes)
+
+
+def _table(columns: Sequence[str], justify: Any) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        made.add_column(name, justify=justify, overflow="fold")  # nothing is cut off
+    return made
+
+
+def _numbers(now: dict[str, Any], was: dict[str, Any]) -> list[str]:
+    """A server's row; rates by its own clock."""
+    seconds = now["uptime"] - was["uptime"]
+    rate, received = (
+        (now[name] - was[name]) / seconds if seconds > 0 else float("nan") for name in ("updates", "received")
+    )
+    return [
+        str(now["rank"]), str(now["keys"]), f"{now['bytes'] / 2**20:.1f}", str(now["updates"]),
+        _shown(rate, 0), _shown(received / 2**20, 1), str(now["pending"]), str(now["refused"]),
+    ]  # fmt: skip
+
+
+def _shown(rate: float, digits: int) -> str:
+    return "" if rate != rate or rate < 0 else f"{rate:.{digits}f}"  # a server that has come back begins with 0
+
+
+def _ranks(ranks: Sequence[int], servers: int) -> str:
+    return "all servers" if len(ranks) == servers else f"server {', '.join(map(str, ranks))}"

@@ -10,6 +10,7 @@ from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.wire import Key
+from mxopt_server.latency import Latency
 from mxopt_server.rounds import Request
 
 CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that it hasn't read; it keeps within half
@@ -36,10 +37,13 @@ class Session:
     config : the last config of an optimizer that it has sent, and its number
     half : what is coming in; one thing at a time
     document : the states that it is fetching, and their key
+
+    `waited` is told how long requests have waited, by `clock`.
     """
 
-    def __init__(self, rank: int, incarnation: str, route: bytes = b"") -> None:
-        self.rank, self.incarnation, self.route = rank, incarnation, route
+    def __init__(self, rank: int, incarnation: str, clock: Callable[[], float], waited: Latency) -> None:
+        self.rank, self.incarnation, self.route = rank, incarnation, b""
+        self._clock, self._waited = clock, waited
         self.expects = 1
         self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number
         self.waiting: dict[int, Request] = {}
@@ -62,7 +66,7 @@ class Session:
 
     def wait(self, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None]) -> Request:
         """Keeps a request until it is answered, by `answer` when it has what it waits for."""
-        made = self.waiting[seq] = Request(self.rank, seq, parts, nbytes, answer)
+        made = self.waiting[seq] = Request(self.rank, seq, parts, nbytes, answer, self._clock())
         self._waiting_bytes += nbytes
         return made
 
@@ -71,6 +75,7 @@ class Session:
         request = self.waiting.pop(seq, None)
         if request is not None:
             self._waiting_bytes -= request.nbytes
+            self._waited.add(self._clock() - request.since)
         self._sent += nbytes
 
     def refuse(self, refused: m.Refused) -> None:
@@ -138,9 +143,9 @@ class Session:
         }  # fmt: skip
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any]) -> Session:
+    def restored(cls, saved: Mapping[str, Any], clock: Callable[[], float], waited: Latency) -> Session:
         """The session that a record is of; its worker has yet to say Hello."""
-        made = cls(saved["rank"], saved["incarnation"])
+        made = cls(saved["rank"], saved["incarnation"], clock, waited)
         made.expects = saved["expects"]
         made.refused = {refused[0]: m.Refused(*refused) for refused in saved["refused"]}
         made.config = saved["config"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
-import urllib.request
 
 import psutil
 import pytest
@@ -125,15 +123,3 @@ def test_status_shows_a_running_job():
         shown = job.start(command)
         assert shown.finish() == 0
         assert "worker 0" in shown.output
-
-
-def test_metrics_are_served_to_prometheus():
-    pytest.importorskip("prometheus_client")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Job(1, 1, ("--metrics-port", str(port))) as job:
-        job.start_worker(0, "forever", {"mode": "dist_sync"}).wait_for("RUNNING")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-            text = page.read().decode()
-    assert 'mxopt_server_keys{server="0"} 1.0' in text
-    assert "mxopt_server_updates_total" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 
 import pytest
 import zmq
@@ -86,3 +87,10 @@ def test_a_process_that_joins_cannot_forge_a_line():
         assert "forged" in job.scheduler.wait_for("refused")
     assert not [line for line in job.scheduler.lines if line.startswith(("2026-01-01", "forged"))]
     assert "\x1b" not in job.scheduler.output
+
+
+def test_lines_of_a_server_say_its_rank():
+    with Job(1, 2) as job:
+        job.start_worker(0, "half")
+        for rank, server in enumerate(job.servers):
+            assert re.search(rf"^\S+ \S+ server {rank} INFO worker 0 is here$", server.wait_for("worker 0 is here"))

@@ -75,7 +75,7 @@ def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(name, mode,
         assert snapshot.restore(again.server, tmp_path / "first")
         for rank in (0, 1):
             again.hello(rank)
-        attending = Attached(again.server, tmp_path / f"s{pieces}", 0.0, None)
+        attending = Attached(again.server, tmp_path / f"s{pieces}", 0.0)
         attending.save()
         assert reached.wait(30)
         push_all(again, (14, 7), 2.0)
@@ -87,7 +87,7 @@ def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(name, mode,
 
 def test_a_failed_snapshot_leaves_the_old_one_and_the_server_running(tmp_path, monkeypatch):
     peer = with_sgd(Peer(mode="async"))
-    attending = Attached(peer.server, tmp_path / "s", 1, None)
+    attending = Attached(peer.server, tmp_path / "s", 1)
     attending.save()
     attending.wait()
     before = (tmp_path / "s").read_bytes()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
 import subprocess
 import threading
 import time
+from typing import Any
 
 import pytest
 from jobs import SERVE, Job
+from mxopt_server import status
 
 pytest.importorskip("rich")
 
@@ -21,7 +24,7 @@ class Terminal:
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         master, slave = pty.openpty()
         self.child = subprocess.Popen(
-            command, env={**env, "TERM": "xterm", "COLUMNS": "200", "LINES": "50"}, stdin=slave, stdout=slave,
+            command, env={**env, "TERM": "xterm", "COLUMNS": "80", "LINES": "50"}, stdin=slave, stdout=slave,
             stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
@@ -62,9 +65,9 @@ def test_watch_shows_the_rounds_as_they_are_made_and_ends_with_the_job(tmp_path)
         terminal = Terminal(command, job.env)
         try:
             terminal.wait_for("job [0-9a-f]+: running")
-            terminal.wait_for(r"worker 0\s*│ alive")
-            terminal.wait_for(r"server 1\s*│ alive")
-            row = r"│\s+\d │\s+1 │\s+0\.0 │\s+%d │\s+\d+ │.*learning_rate=1.0"  # the server that has the key
+            terminal.wait_for(r"worker 0\s+alive")
+            terminal.wait_for(r"server 1\s+alive")
+            row = r"\s\d\s+1\s+0\.0\s+%d\s+\d+\s[^<]*optimizer of server \d: <[^>]*learning_rate=1.0"  # who has the key
             terminal.wait_for(row % 2)
             (tmp_path / "go").touch()
             assert worker.finish() == 0
@@ -73,6 +76,50 @@ def test_watch_shows_the_rounds_as_they_are_made_and_ends_with_the_job(tmp_path)
         finally:
             terminal.child.kill()
             terminal.child.wait()
+
+
+def reports() -> dict[str, Any]:
+    """Of a job with large numbers and long names."""
+    nodes = [
+        {"role": role, "rank": rank, "state": "alive", "age": 9.94, "name": "a-machine-with-a-name, process 1234567"}
+        for role in ("server", "worker") for rank in range(12)
+    ]  # fmt: skip
+    server = {
+        "keys": 123_456, "bytes": 2**38, "updates": 10**10, "received": 10**12, "uptime": 1000.0, "pending": 123_456,
+        "refused": 123_456, "memory": 2**38, "cpu": 123_456.7, "optimizer": "<Adam learning_rate=0.1>",
+    }  # fmt: skip
+    return {
+        "job": "0123456789abcdef", "state": "running", "text": "", "nodes": nodes,
+        "servers": [{**server, "rank": rank} for rank in range(12)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding):
+    from rich.console import Console
+
+    now, before = reports(), reports()
+    for server in before["servers"]:
+        server |= {"updates": server["updates"] - 5000, "received": server["received"] - 50 * 2**20, "uptime": 999.5}
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Console(file=stream, width=80).print(status.tables(now, before))
+    stream.flush()
+    shown = stream.buffer.getvalue().decode(encoding)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [name for name in (*status.SERVER, *status.PROCESS) if name not in shown] == []
+    for text in ("10000000000", "10000", "100.0", "optimizer of all servers", "server 11", "262144 MiB"):
+        assert text in shown
+    assert "…" not in shown
+
+
+def test_one_look_at_a_job_shows_rates(tmp_path):
+    with Job(1, 1) as job:
+        job.start_worker(0, "forever", {"mode": "dist_sync"}).wait_for("RUNNING")
+        command = [*SERVE, "status", "--scheduler", f"127.0.0.1:{job.port}"]
+        process = job.start(command, PYTHONIOENCODING="ascii", COLUMNS=80)
+        assert process.finish() == 0, process.output
+        row = next(line for line in process.lines if re.match(r"\|\s+0 \|", line))
+        assert int(row.split("|")[5]) > 0
 
 
 def test_watching_a_job_that_is_not_there_says_so():
