@@ -18,7 +18,7 @@ from mxopt.document import ArrayInfo, describe
 from mxopt.engine import engine_in_use
 from mxopt.errors import MXOptError
 
-PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgspec", "pyzmq")
+PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
 OPTIONAL = ("cupy", "torch", "matplotlib", "rich", "safetensors")
 VARIABLES = ("MXOPT_", "DMLC_", "MXNET_", "OMP_NUM_THREADS")
 Rows = Iterator[tuple[str, str]]

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
 import numpy as np
 
+from mxopt import plain
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.sparse import RowSparse, row_sparse_array
@@ -37,6 +37,7 @@ from mxopt.sparse import RowSparse, row_sparse_array
 MAGIC = b"mxopt\r\n\x1a"
 VERSION = 1
 PREFIX = struct.Struct("<8sIQ32s")
+MAX_DEPTH = 64  # of lists, tuples and dicts within each other
 PLAIN = bool | int | float | str | bytes
 DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()} | {"int64": np.dtype("<i8")}
 NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
@@ -73,8 +74,8 @@ def _header(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
     found: list[np.ndarray] = []
     tree = _encode(content, found)
     try:
-        header = msgspec.msgpack.encode({"content": tree, "arrays": [[_name(a), list(a.shape)] for a in found]})
-    except (OverflowError, ValueError) as error:  # a number of more than 64 bits, a text that is no Unicode
+        header = plain.pack({"content": tree, "arrays": [[_name(a), list(a.shape)] for a in found]})
+    except ValueError as error:  # a number of more than 64 bits, a text that is no Unicode
         raise StatesError(f"this can't be saved: {error}") from error
     return header, found
 
@@ -158,7 +159,7 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
 
 def _content(header: memoryview, data: memoryview, array: Callable[..., Any]) -> Any:
     try:
-        decoded = msgspec.msgpack.decode(header)
+        decoded = plain.unpack(header)
         return _decode(decoded["content"], list(_arrays(decoded["arrays"], data, array)))
     except StatesError:
         raise
@@ -196,15 +197,17 @@ def _arrays(described: Any, data: memoryview, array: Callable[..., Any]) -> Iter
 # A tree as MessagePack: plain values as they are, everything else a list that begins with its kind.
 
 
-def _encode(x: Any, found: list[np.ndarray]) -> Any:
+def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
     if x is None or isinstance(x, PLAIN):
         return x
-    if isinstance(x, dict):
-        return ["dict", [[_encode(k, found), _encode(v, found)] for k, v in x.items()]]
-    if isinstance(x, tuple | list):
-        return ["tuple" if isinstance(x, tuple) else "list", [_encode(v, found) for v in x]]
+    if isinstance(x, dict | tuple | list):
+        if not depth:
+            raise StatesError(f"states are lists, tuples and dicts within each other up to {MAX_DEPTH} deep")
+        if isinstance(x, dict):
+            return ["dict", [[_encode(k, found, depth - 1), _encode(v, found, depth - 1)] for k, v in x.items()]]
+        return ["tuple" if isinstance(x, tuple) else "list", [_encode(v, found, depth - 1) for v in x]]
     if isinstance(x, RowSparse):
-        return ["row_sparse", [_encode(part, found) for part in (x.data, x.indices, x.shape)]]
+        return ["row_sparse", [_encode(part, found, 1) for part in (x.data, x.indices, x.shape)]]
     if arrays.is_cupy(x):
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
@@ -215,7 +218,7 @@ def _encode(x: Any, found: list[np.ndarray]) -> Any:
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
 
 
-def _decode(x: Any, loaded: list[Any]) -> Any:
+def _decode(x: Any, loaded: list[Any], depth: int = MAX_DEPTH) -> Any:
     if not isinstance(x, list):
         if x is not None and not isinstance(x, PLAIN):
             raise StatesError(f"a {type(x).__name__} where none belongs")
@@ -223,14 +226,16 @@ def _decode(x: Any, loaded: list[Any]) -> Any:
     kind, content = x
     if kind == "array":
         return loaded[content]
+    if not depth:
+        raise StatesError(f"lists, tuples and dicts within each other more than {MAX_DEPTH} deep")
     if kind == "row_sparse":
-        data, indices, shape = (_decode(part, loaded) for part in content)
+        data, indices, shape = (_decode(part, loaded, depth - 1) for part in content)
         return row_sparse_array((data, indices), shape)
     if kind == "dict":
-        return {_decode(k, loaded): _decode(v, loaded) for k, v in content}
+        return {_decode(k, loaded, depth - 1): _decode(v, loaded, depth - 1) for k, v in content}
     if kind not in ("tuple", "list"):
         raise StatesError(f"an unknown kind {kind!r}")
-    return (tuple if kind == "tuple" else list)(_decode(v, loaded) for v in content)
+    return (tuple if kind == "tuple" else list)(_decode(v, loaded, depth - 1) for v in content)
 
 
 def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryIO], None]) -> None:

@@ -101,7 +101,7 @@ def _uses(module: str, package: str) -> bool:
 
 # From the bottom: a module imports from its own floor and from those below it only. The longest name that fits counts.
 FLOORS = [
-    ["mxopt.errors", "mxopt.overrides", "mxopt.rules"],
+    ["mxopt.errors", "mxopt.overrides", "mxopt.plain", "mxopt.rules"],
     ["mxopt.arguments", "mxopt.device", "mxopt.registry", "mxopt.settings"],
     ["mxopt.role", "mxopt.sparse"],
     ["mxopt.engine"],
@@ -247,7 +247,7 @@ def test_the_outline_of_errors_is_that_of_the_classes() -> None:
 SYSTEM = {"MemoryError", "ImportError", "PermissionError"}
 # Modules that raise a built-in error for themselves: they catch it, and raise one of ours that says what it was about.
 EXPLAINED = {
-    *("mxopt.engine.arrays", "mxopt.migrate.flat", "mxopt.migrate.pickles"),
+    *("mxopt.engine.arrays", "mxopt.migrate.flat", "mxopt.migrate.pickles", "mxopt.plain"),
     *("mxopt.optimizer.ruled", "mxopt.optimizer.states"),
 }
 

@@ -7,7 +7,6 @@ import pickle
 import struct
 import subprocess
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.msgpack import Ext
-from msgspec.msgpack import encode as pack
+from msgpack import ExtType, Timestamp
+from msgpack import packb as pack
 
 import mxopt
-from mxopt.document import MAGIC, PREFIX
+from mxopt.document import MAGIC, PREFIX, dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.optimizer.states import load
 
@@ -118,10 +117,10 @@ def test_impossible_arrays(described: Any) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        Ext(5, b"x"), datetime(2026, 1, 1, tzinfo=timezone.utc), None, 5, "text", [], ["dict"],
+        ExtType(5, b"x"), Timestamp(1), None, 5, "text", [], ["dict"],
         ["dict", 5], ["dict", [1]], ["dict", [[["list", []], 1]]], ["set", []],
         ["array", 0], ["array", -1], ["array", 10**9], ["array", "x"], {"a": 1}, ["tuple", []],
-        ["dict", [["states", 1]]], ["dict", [["states", Ext(5, b"x")], ["counts", None], ["optimizer", None]]],
+        ["dict", [["states", 1]]], ["dict", [["states", ExtType(5, b"x")], ["counts", None], ["optimizer", None]]],
         ["dict", [["states", ["dict", []]], ["counts", None], ["optimizer", None]]],
         ["dict", [["states", ["dict", []]], ["counts", ["dict", [["num_update", 1]]]], ["optimizer", None]]],
         ["dict", [["states", ["list", []]], ["counts", ["dict", []]], ["optimizer", None]]],
@@ -205,3 +204,19 @@ def test_random_counts_and_optimizers_under_a_right_checksum(counts: Any, optimi
         updater.set_states(document)
     except StatesError:
         assert updater.get_states(dump_optimizer=True) == before
+
+
+def test_what_is_nested_too_deep_is_neither_saved_nor_read() -> None:
+    deep: Any = 1
+    for _ in range(64):
+        deep = (deep,)
+    assert load_document(dump_document({"x": deep[0]})) == {"x": deep[0]}
+    with pytest.raises(StatesError, match="64 deep"):
+        dump_document({"x": deep})
+    tree: Any = 1
+    for _ in range(65):
+        tree = ["tuple", [tree]]
+    with pytest.raises(StatesError, match="64 deep"):
+        load_document(sealed(pack({"content": ["dict", [["x", tree]]], "arrays": []})))
+    with pytest.raises(StatesError, match="too deep"):
+        load_document(sealed(b"\x91" * 10_000))

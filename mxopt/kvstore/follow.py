@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
+from mxopt import plain
 from mxopt.arguments import KEPT_AS
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
@@ -27,7 +28,7 @@ class Followed:
         self.number = max(channel.config_sent for channel in connections.channels) + 1
         self._connections = connections
         config = sendable(optimizer)
-        self._document = wire.document_of(config)
+        self._document = plain.pack(config)
         self.counts: dict[Key, int] = {}
         self.num_update = 0
         self._arguments = attrgetter(*(KEPT_AS.get(name, name) for name in config["arguments"]))
@@ -44,7 +45,7 @@ class Followed:
             self.optimizer.prepare(max((self.counts.get(key, 0) for key in keys), default=0))
         now = self._fingerprint()
         if now != self._seen:
-            self._document = wire.document_of(sendable(self.optimizer))
+            self._document = plain.pack(sendable(self.optimizer))
             self.number += 1
             self._seen = now
 

@@ -9,13 +9,14 @@ data of this server's answers the worker has taken so far.
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import msgpack
 import msgspec
+from msgspec.structs import astuple
 
+from mxopt import plain
 from mxopt.errors import ProtocolError
 from mxopt.kvstore.wire import (
     MAX_HEADER,
@@ -33,7 +34,6 @@ from mxopt.kvstore.wire import (
     Texts,
     Whole,
     Wholes,
-    check_plain,
 )  # fmt: skip
 
 
@@ -328,20 +328,31 @@ class Config(Framed, tag=33):
 
 # Messages as frames.
 
-_encode = msgspec.msgpack.Encoder().encode
-_kinds = [kind for base in (Message, Framed) for kind in base.__subclasses__() if kind is not Framed]
-_decode = msgspec.msgpack.Decoder(functools.reduce(operator.or_, _kinds)).decode
+KINDS = {
+    kind.__struct_config__.tag: kind
+    for base in (Message, Framed)
+    for kind in base.__subclasses__()
+    if kind is not Framed
+}
+_TAGS = {kind: tag for tag, kind in KINDS.items()}
+_pack = msgpack.Packer().pack
+_AS_THEY_ARE = (bytes,)  # for `convert`, which would take a text for bytes in base64
 
 
 def encode(message: Any) -> list[Frame]:
     """All frames of a message."""
     if not message.FRAMES or sum(map(len, message.data)) < SMALL:
-        return [_encode(message)]
+        return [_header(message)]
     data = message.data
     message.data = len(data)
-    frames = [_encode(message), *data]
+    frames = [_header(message), *data]
     message.data = data
     return frames
+
+
+def _header(message: Any) -> bytes:
+    packed: bytes = _pack((_TAGS[type(message)], *astuple(message)))
+    return packed
 
 
 def decode(frames: Sequence[Frame]) -> Any:
@@ -352,11 +363,15 @@ def decode(frames: Sequence[Frame]) -> Any:
     if len(frames[0]) > MAX_HEADER:
         raise ProtocolError(f"a header of {len(frames[0])} bytes; the limit is {MAX_HEADER}")
     try:
-        message: Any = _decode(frames[0])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        fields = plain.unpack(frames[0])
+        kind = KINDS.get(fields[0]) if type(fields) is list and fields and type(fields[0]) is int else None
+        if kind is None:
+            raise ProtocolError(f"it begins with no message's number: {fields!r:.80}")
+        message: Any = msgspec.convert(fields, kind, builtin_types=_AS_THEY_ARE)
+        if kind.FREE:
+            plain.check(getattr(message, kind.FREE))
+    except ValueError as error:
         raise ProtocolError(f"a header that is no message: {error}") from None
-    if message.FREE:
-        check_plain(getattr(message, message.FREE))
     following = 0
     if message.FRAMES:
         if type(message.data) is int:

@@ -6,10 +6,10 @@ import ctypes
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 
+from mxopt import plain
 from mxopt.engine import arrays
 from mxopt.errors import ProtocolError
 
@@ -18,9 +18,8 @@ PIECE = 1 << 20  # bytes of one piece of a large array
 MAX_HEADER = 1 << 20
 MAX_FRAME = 4 << 20
 MAX_TEXT = 4096
-MAX_DEPTH = 16  # of lists and maps within each other, in fields that may hold anything
 WINDOW = 8 << 20  # bytes of these and their answers, not counting the last
-MAX_CONFIG = 64 << 20  # bytes of an optimizer's config
+MAX_CONFIG = 32 << 20  # bytes of an optimizer's config; one that can't be read is copied once as that is found
 CHUNK = 4 << 20  # bytes of a document in one message
 REQUESTS = 2048  # requests of a worker to one server that are without an answer
 SMALL = 1 << 15  # bytes below which copying an array is cheaper than a frame of its own
@@ -29,7 +28,6 @@ DTYPES = {name: dtype for dtype, name in arrays.DTYPES.items()}
 # The types of fields.
 
 Frame = Any  # bytes, or anything with a buffer
-PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 LARGEST = sys.float_info.max
 Whole = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Float = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # finite
@@ -55,26 +53,6 @@ def check_version(version: int, who: str) -> None:
             f"protocol version {version} came, {who} speaks {VERSION}:"
             " install the same mxopt for all processes of a job"
         )
-
-
-def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Raises ProtocolError unless `value` is None, a bool, number, text or bytes, or lists of them and maps from
-    numbers and texts to them, no more than `depth` within each other: what MessagePack carries besides (timestamps,
-    extensions) means nothing here, and what is nested deeper than it came couldn't be sent on."""
-    kind = type(value)
-    if kind in PLAIN:
-        return
-    if kind is not list and kind is not dict:
-        raise ProtocolError(f"a value of type {kind.__name__} where plain ones belong")
-    if depth == 0:
-        raise ProtocolError(f"lists and maps within each other more than {MAX_DEPTH} deep")
-    if kind is dict:
-        for key in value:
-            if type(key) is not str and type(key) is not int:
-                raise ProtocolError(f"a value of type {type(key).__name__} as a map's key")
-        value = value.values()
-    for each in value:
-        check_plain(each, depth - 1)
 
 
 def buffer_of(frame: Frame) -> Any:
@@ -106,18 +84,15 @@ def bytes_of(array: np.ndarray) -> memoryview:
     return memoryview(flat)
 
 
-def document_of(plain: dict[str, Any]) -> bytes:
-    """Plain values as bytes, for a message that takes them in parts."""
-    return msgspec.msgpack.encode(plain)
-
-
 def plain_of(document: Frame) -> dict[str, Any]:
-    """The plain values that bytes stand for. Raises ProtocolError where they are none."""
+    """The map that a document's bytes stand for. Raises ProtocolError where they are none of plain values."""
     try:
-        found = msgspec.msgpack.decode(buffer_of(document), type=Map)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        found = plain.unpack(buffer_of(document))
+        plain.check(found)
+    except ValueError as error:
         raise ProtocolError(f"these are no plain values: {error}") from None
-    check_plain(found)
+    if type(found) is not dict:
+        raise ProtocolError(f"a document holds a map, not {found!r:.80}")
     return found
 
 

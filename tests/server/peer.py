@@ -9,6 +9,7 @@ from mxopt_server import snapshot
 from mxopt_server.server import Server
 
 import mxopt
+from mxopt import plain
 from mxopt.document import dump_document
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
@@ -80,7 +81,7 @@ def push(seq: int, answer: bool = True, value: float = 1, keys: tuple[object, ..
 
 
 def config(seq: int, number: int, what: mxopt.Optimizer | dict[str, object]) -> m.Config:
-    document = wire.document_of(what if isinstance(what, dict) else optimizer_config(what))
+    document = plain.pack(what if isinstance(what, dict) else optimizer_config(what))
     return m.Config(seq, number, 0, len(document), [document])
 
 

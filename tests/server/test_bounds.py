@@ -85,7 +85,7 @@ def test_a_config_without_an_end(grown):
     peer = with_sgd(Peer())
     for k in range(200):
         peer.ask(0, m.Config(3 + k, 1, k * wire.CHUNK, wire.MAX_CONFIG, [bytes(wire.CHUNK)]))
-    assert grown() < wire.MAX_CONFIG + CEILING
+    assert grown() < 2 * wire.MAX_CONFIG + CEILING
 
 
 def test_first_values_take_memory_only_as_they_come(grown):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.msgpack import encode as pack
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.plain import pack
 
 ONES = np.ones(2, np.float32).tobytes()
 LARGE = b"\xab" * wire.SMALL  # a frame of its own
@@ -47,9 +47,9 @@ def test_golden_frames(message, frames):
     [
         ([], "without a header"),
         ([b"\xc1"], "malformed"),
-        ([b"\x81\x01\x02"], "Expected `array`"),
-        ([pack([99])], "Invalid value 99"),
-        ([pack([True])], "Expected `int`, got `bool`"),
+        ([b"\x81\x01\x02"], "begins with no message's number"),
+        ([pack([99])], "no message's number"),
+        ([pack([True])], "no message's number"),
         ([pack([25, 1, [1]])], "length 4, got 3"),
         ([pack([25, 1, [1], 0, 0, 0])], "at most length"),
         ([pack([25, -1, [1], 0])], r">= 0 - at `\$\[1\]"),
@@ -65,10 +65,13 @@ def test_golden_frames(message, frames):
         ([pack([26, 1, [b"", b""]])], "has 1 arrays, 2 came"),
         ([pack([22, 1, 1, "object", [1], [1], 0, 1, 0, [b""]])], "Invalid enum value 'object'"),
         ([pack([22, 1, 1, "float32", [-1], [1], 0, 1, 0, [b""]])], ">= 0"),
-        ([b"\xdd\xff\xff\xff\xff"], "truncated"),
-        ([b"\x92\x0c" + b"\x91" * 9999], "Expected `object`"),
-        ([b"\x92\x0c\x81\xa1x" + b"\x91" * 9999], "recursion"),
+        ([b"\xdd\xff\xff\xff\xff"], "exceeds"),
+        ([b"\x92\x0c" + b"\x91" * 9999], "too deep"),
+        ([b"\x92\x0c\x81\xa1x" + b"\x91" * 9999], "too deep"),
         ([b"\x92\x0c\x81\xa1x" + b"\x91" * 16 + b"\x00"], "more than 16 deep"),
+        ([b"\x92\x0c\xc7\x01\x05x"], "max_ext_len"),
+        ([b"\x92\x0c\xd6\xff\x00\x00\x00\x00"], "max_ext_len"),
+        ([pack([26, 1, ["QUJD"]])], "Expected `bytes`, got `str`"),
         ([b"\x95\x06\xa0\x00\x01\x81\xc2\x01"], "type bool as a map's key"),
         ([b"x" * (wire.MAX_HEADER + 1)], "limit"),
     ],
