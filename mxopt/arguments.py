@@ -6,19 +6,13 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mxopt.errors import UnknownArgumentError, nearest
+from mxopt.options import checked, declared, described, parameters, plain
 from mxopt.overrides import overridden
-
-# Constructor arguments that are kept under another name: a schedule's base_lr may have been assigned since.
-KEPT_AS = {
-    "learning_rate": "lr",
-    "param_idx2name": "idx2name",
-    "pwr": "power",
-    "base_lr": "warmup_final_lr",
-}
 
 
 class NamedArguments:
-    """A base of classes that suggest the argument that is like an unknown one.
+    """A base of classes whose constructors suggest the argument that is like an unknown one, and check those that they
+    declare (see `mxopt.options`).
 
     A constructor that takes any keywords is left alone: it may know what to do with them. `unnamed_arguments` are those
     it was given then, beside the named ones of `arguments_of`.
@@ -48,8 +42,10 @@ class NamedArguments:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _self, *named = inspect.signature(cls.__init__).parameters.values()
-        cls.__signature__ = inspect.Signature(named)  # what help() shows, and not that of __new__
+        cls.__doc__ = described(vars(cls).get("__doc__"), cls.__init__)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", checked(cls.__init__))  # noqa: B010 - type checkers see the constructor itself
+        cls.__signature__ = plain(cls.__init__)  # what help() shows, and not that of __new__
 
 
 def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
@@ -67,6 +63,13 @@ def arguments_of(klass: type) -> tuple[str, ...]:
     return tuple(parameters_of(klass))
 
 
+def attribute_of(klass: type, argument: str) -> str:
+    """The attribute that keeps a constructor's argument."""
+    constructors = (vars(base)["__init__"] for base in klass.__mro__[:-1] if "__init__" in vars(base))
+    found = next((known[argument] for known in map(declared, constructors) if argument in known), None)
+    return found.option.kept or argument if found else argument
+
+
 def call_of(thing: Any) -> str:
     """A call that would make `thing`, for people to read: without the arguments that are at their defaults, and those
     that `thing` doesn't keep.
@@ -78,7 +81,7 @@ def call_of(thing: Any) -> str:
     missing = object()
     shown = []
     for name, parameter in parameters_of(type(thing)).items():
-        value = getattr(thing, KEPT_AS.get(name, name), getattr(thing, name, missing))
+        value = getattr(thing, attribute_of(type(thing), name), getattr(thing, name, missing))
         if value is not missing and repr(value) != repr(parameter.default):
             shown.append(f"{name}={value!r}")
     return f"{type(thing).__name__}({', '.join(shown)})"
@@ -101,7 +104,7 @@ def _constructors(klass: type) -> list[type]:
 
 
 def _signature(klass: type) -> list[inspect.Parameter]:
-    return list(inspect.signature(vars(klass)["__init__"]).parameters.values())[1:]
+    return list(parameters(vars(klass)["__init__"])[1:])
 
 
 def _takes_keywords(klass: type) -> bool:

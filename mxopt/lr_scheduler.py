@@ -10,30 +10,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
+from mxopt.options import Exact, Option, number
 from mxopt.registry import Registry
 
 __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
 
 
+Rate = Annotated[float, Option("", "the rate to start from after the warm-up", kept="warmup_final_lr")]
+Steps = Annotated[int, Exact("[0, inf)", "the number of updates of the warm-up; 0 for none")]
+BeginRate = Annotated[float, Option("", "the rate at the start of the warm-up")]
+Mode = Annotated[
+    Literal["linear", "constant"],
+    Option(
+        "", "rise in equal steps from `warmup_begin_lr` to the `base_lr` of construction, or stay at `warmup_begin_lr`"
+    ),
+]
+Factor = Annotated[float, Option("(-inf, 1]", "what the rate is multiplied by")]
+LastUpdate = Annotated[int, Exact("[1, inf)", "the update at which `final_lr` is reached, the warm-up counted in")]
+FinalRate = Annotated[float, Option("", "where the rate falls to, from the `base_lr` of construction")]
+
+
 class LRScheduler(NamedArguments):
     """The base of schedules: a warm-up, then whatever `after_warmup` says.
-
-    Parameters
-    ----------
-    base_lr : float
-        The rate to start from after the warm-up.
-    warmup_steps : int
-        The number of updates of the warm-up; 0 for none.
-    warmup_begin_lr : float
-        The rate at the start of the warm-up.
-    warmup_mode : {'linear', 'constant'}
-        Rise in equal steps from `warmup_begin_lr` to the `base_lr` of construction, or stay at `warmup_begin_lr`.
 
     Attributes
     ----------
@@ -57,18 +61,13 @@ class LRScheduler(NamedArguments):
 
     def __init__(
         self,
-        base_lr: float = 0.01,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
+        base_lr: Rate = 0.01,
+        warmup_steps: Steps = 0,
+        warmup_begin_lr: BeginRate = 0,
+        warmup_mode: Mode = "linear",
     ) -> None:
-        _whole("warmup_steps", warmup_steps, 0)
-        _number("base_lr", base_lr)
-        _number("warmup_begin_lr", warmup_begin_lr)
         if not warmup_begin_lr <= base_lr:
             raise ArgumentError(f"warmup_begin_lr {warmup_begin_lr} must not be above base_lr {base_lr}")
-        if warmup_mode not in ("linear", "constant"):
-            raise ArgumentError(f"warmup_mode must be 'linear' or 'constant', got {warmup_mode!r}")
         self._latest = 0
         self.base_lr = base_lr
         self.warmup_steps = warmup_steps
@@ -97,7 +96,7 @@ class LRScheduler(NamedArguments):
 
     @base_lr.setter
     def base_lr(self, rate: float) -> None:
-        _number("base_lr", rate)
+        number("base_lr", rate)
         self.assigned = (rate, self._now)
 
     @property
@@ -129,17 +128,6 @@ class LRScheduler(NamedArguments):
 class FactorScheduler(LRScheduler):
     """Multiplies the rate by `factor` after every `step` updates, down to `stop_factor_lr`.
 
-    Parameters
-    ----------
-    step : int
-        Updates between two changes: the rate changes at updates `step` + 1, 2 `step` + 1, and so on.
-    factor : float
-        At most 1.
-    stop_factor_lr : float
-        From the first change on, the rate is at least this.
-    base_lr, warmup_steps, warmup_begin_lr, warmup_mode
-        As in `LRScheduler`.
-
     >>> schedule = FactorScheduler(step=2, factor=0.5, base_lr=1.0)
     >>> [schedule(n) for n in range(7)]
     [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
@@ -147,19 +135,15 @@ class FactorScheduler(LRScheduler):
 
     def __init__(
         self,
-        step: int,
-        factor: float = 1,
-        stop_factor_lr: float = 1e-8,
-        base_lr: float = 0.01,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
+        step: Annotated[int, Option("[1, inf)", "the rate changes at updates `step` + 1, 2 `step` + 1, and so on")],
+        factor: Factor = 1,
+        stop_factor_lr: Annotated[float, Option("", "from the first change on, the rate is at least this")] = 1e-8,
+        base_lr: Rate = 0.01,
+        warmup_steps: Steps = 0,
+        warmup_begin_lr: BeginRate = 0,
+        warmup_mode: Mode = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        _number("step", step)
-        if step < 1:
-            raise ArgumentError(f"step must be 1 or more, got {step}")
-        _at_most_one(factor)
         self.step = step
         self.factor = factor
         self.stop_factor_lr = stop_factor_lr
@@ -195,26 +179,16 @@ class FactorScheduler(LRScheduler):
 
 
 class MultiFactorScheduler(LRScheduler):
-    """Multiplies the rate by `factor` after each of the updates in `step`.
-
-    Parameters
-    ----------
-    step : list of int
-        Ascending; the rate changes at the update after each of them.
-    factor : float
-        At most 1.
-    base_lr, warmup_steps, warmup_begin_lr, warmup_mode
-        As in `LRScheduler`.
-    """
+    """Multiplies the rate by `factor` after each of the updates in `step`."""
 
     def __init__(
         self,
-        step: Sequence[int],
-        factor: float = 1,
-        base_lr: float = 0.01,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
+        step: Annotated[Sequence[int], Option("", "ascending; the rate changes at the update after each of them")],
+        factor: Factor = 1,
+        base_lr: Rate = 0.01,
+        warmup_steps: Steps = 0,
+        warmup_begin_lr: BeginRate = 0,
+        warmup_mode: Mode = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         if not isinstance(step, Sequence | np.ndarray):
@@ -222,7 +196,6 @@ class MultiFactorScheduler(LRScheduler):
         step = list(step)
         if not step or step[0] < 1 or any(b <= a for a, b in pairwise(step)):
             raise ArgumentError(f"step must be an ascending list of whole numbers of 1 or more, got {step}")
-        _at_most_one(factor)
         self.step = step
         self.factor = factor
 
@@ -241,21 +214,19 @@ class _Annealing(LRScheduler):
 
     def __init__(
         self,
-        max_update: int,
-        base_lr: float,
-        final_lr: float,
-        warmup_steps: int,
-        warmup_begin_lr: float,
-        warmup_mode: str,
+        max_update: LastUpdate,
+        base_lr: Rate = 0.01,
+        final_lr: FinalRate = 0,
+        warmup_steps: Steps = 0,
+        warmup_begin_lr: BeginRate = 0,
+        warmup_mode: Mode = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        _whole("max_update", max_update, 1)
         if warmup_steps > max_update:
             raise ArgumentError(
                 f"max_update counts the warm-up in: {max_update} is below warmup_steps {warmup_steps}; for {max_update}"
                 f" updates after the warm-up give max_update={max_update + warmup_steps}"
             )
-        _number("final_lr", final_lr)
         self.base_lr_orig = base_lr
         self.max_update = max_update
         self.final_lr = final_lr
@@ -279,27 +250,17 @@ class _Annealing(LRScheduler):
 
 
 class PolyScheduler(_Annealing):
-    """Falls to `final_lr` as a power of the part of the way that is left.
-
-    Parameters
-    ----------
-    max_update : int
-        The update at which `final_lr` is reached, the warm-up counted in.
-    pwr : float
-        The power.
-    base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode
-        As in `LRScheduler`; the rate falls from the `base_lr` of construction, whatever is assigned later.
-    """
+    """Falls to `final_lr` as a power of the part of the way that is left, whatever is assigned meanwhile."""
 
     def __init__(
         self,
-        max_update: int,
-        base_lr: float = 0.01,
-        pwr: float = 2,
-        final_lr: float = 0,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
+        max_update: LastUpdate,
+        base_lr: Rate = 0.01,
+        pwr: Annotated[float, Option("", "the power", kept="power")] = 2,
+        final_lr: FinalRate = 0,
+        warmup_steps: Steps = 0,
+        warmup_begin_lr: BeginRate = 0,
+        warmup_mode: Mode = "linear",
     ) -> None:
         super().__init__(max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         self.power = pwr
@@ -309,44 +270,7 @@ class PolyScheduler(_Annealing):
 
 
 class CosineScheduler(_Annealing):
-    """Falls to `final_lr` along half a cosine.
-
-    Parameters
-    ----------
-    max_update : int
-        The update at which `final_lr` is reached, the warm-up counted in.
-    base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode
-        As in `LRScheduler`; the rate falls from the `base_lr` of construction, whatever is assigned later.
-    """
-
-    def __init__(
-        self,
-        max_update: int,
-        base_lr: float = 0.01,
-        final_lr: float = 0,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
-    ) -> None:
-        super().__init__(max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+    """Falls to `final_lr` along half a cosine, whatever is assigned meanwhile."""
 
     def share(self, steps: int) -> float:
         return (1 + math.cos(math.pi * steps / self.max_steps)) / 2
-
-
-def _whole(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ArgumentError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ArgumentError(f"{name} must be {least} or more, got {value}")
-
-
-def _number(name: str, value: float) -> None:
-    if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
-
-
-def _at_most_one(factor: float) -> None:
-    _number("factor", factor)
-    if not factor <= 1:
-        raise ArgumentError(f"factor must be at most 1, so that the rate falls, got {factor}")

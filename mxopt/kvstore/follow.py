@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from mxopt import plain
-from mxopt.arguments import KEPT_AS
+from mxopt.arguments import attribute_of
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.connection import Connections
@@ -31,7 +31,7 @@ class Followed:
         self._document = plain.pack(config)
         self.counts: dict[Key, int] = {}
         self.num_update = 0
-        self._arguments = attrgetter(*(KEPT_AS.get(name, name) for name in config["arguments"]))
+        self._arguments = attrgetter(*(attribute_of(type(optimizer), name) for name in config["arguments"]))
         self._seen = self._fingerprint()
 
     def look(self, keys: Iterable[Key]) -> None:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 from mxopt.engine import Tensor
 from mxopt.engine.steps import Call
-from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.options import Beta1, Beta2, Epsilon, Lazy, OptimizerOptions, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
+from mxopt.options import Option, Unpack
 from mxopt.rules import adam
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import Options
 
 SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (Veltkamp); NumPy takes ten times as long
 
@@ -25,13 +21,9 @@ SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (
 class _Moments(RuleOptimizer):
     """What keeps running means of the gradient (by `beta1`) and of its square (by `beta2`)."""
 
-    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Unpack[Options]) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
-        for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= beta < 1:
-                raise ArgumentError(f"{type(self).__name__}: {name} must be in [0, 1), got {beta}")
-        self.beta1 = beta1
-        self.beta2 = beta2
+    def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
+        super().__init__(learning_rate=learning_rate, **base)
+        self.beta1, self.beta2 = beta1, beta2
 
     def corrected(self, lr: float, t: int) -> float:
         """The learning rate with both bias corrections in it."""
@@ -44,8 +36,8 @@ class ArithmeticMoments(_Moments):
     In float32 1 - 0.999 is 1.3e-5 off. So is the running mean square, and what is divided by the other comes out right.
     """
 
-    def __init__(self, learning_rate: float | None, beta1: float, beta2: float, **kwargs: Unpack[Options]) -> None:
-        super().__init__(learning_rate, beta1, beta2, **kwargs)
+    def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
+        super().__init__(learning_rate, beta1, beta2, **base)
         self._doubles: frozenset[Index] = frozenset()  # those whose weight, in the latest call, was of float64
 
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
@@ -80,67 +72,47 @@ class ArithmeticMoments(_Moments):
         return 1 - (u - (u - a)), 1 - (v - (v - b))
 
 
-class _LazyMoments(_Moments):
-    """What may leave rows without a gradient alone."""
-
-    def __init__(
-        self, learning_rate: float | None, beta1: float, beta2: float, lazy_update: bool, **kwargs: Unpack[Options]
-    ) -> None:
-        super().__init__(learning_rate, beta1, beta2, **kwargs)
-        self.lazy_update = lazy_update
-
-
 @register
-class Adam(_LazyMoments):
-    """Adam, arXiv:1412.6980, with `epsilon` beside the uncorrected root (end of the paper's section 2).
-
-    Parameters
-    ----------
-    learning_rate : float
-    beta1, beta2 : float
-        Decay of the running means of the gradient and of its square, in [0, 1).
-    epsilon : float
-        Keeps the division from 0.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+class Adam(_Moments):
+    """Adam, arXiv:1412.6980, with `epsilon` beside the uncorrected root (end of the paper's section 2). Weight decay is
+    added to the gradient, before it is clipped.
     """
 
     rule = adam.adam
 
     def __init__(
         self,
-        learning_rate: float | None = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        lazy_update: bool = True,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.001,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        epsilon: Epsilon = 1e-8,
+        lazy_update: Lazy = True,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
-        self.epsilon = epsilon
+        super().__init__(learning_rate, beta1, beta2, **base)
+        self.epsilon, self.lazy_update = epsilon, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return self.corrected(lr, t), self.beta1, self.beta2, self.epsilon
 
 
-class _BiasCorrected(_LazyMoments):
-    """Adam's scalars, where the correction may be turned off."""
+class _BiasCorrected(_Moments):
+    """What AdamW and AdaBelief have in common: the correction may be turned off."""
+
+    inner_first = True
 
     def __init__(
         self,
-        learning_rate: float | None = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-6,
-        correct_bias: bool = True,
-        lazy_update: bool = False,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.001,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        epsilon: Epsilon = 1e-6,
+        correct_bias: Annotated[bool, Option("", "False leaves the bias corrections out")] = True,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
-        self.epsilon = epsilon
-        self.correct_bias = correct_bias
+        super().__init__(learning_rate, beta1, beta2, **base)
+        self.epsilon, self.correct_bias, self.lazy_update = epsilon, correct_bias, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return self.corrected(lr, t) if self.correct_bias else lr, self.beta1, self.beta2, self.epsilon
@@ -148,111 +120,70 @@ class _BiasCorrected(_LazyMoments):
 
 @register
 class AdamW(_BiasCorrected):
-    """Adam with decoupled weight decay, arXiv:1711.05101, as in MXNet 2: `lr * wd * weight` with the corrected rate.
-
-    Parameters
-    ----------
-    learning_rate, beta1, beta2, epsilon : float
-        As in `Adam`.
-    correct_bias : bool
-        False leaves the bias corrections out.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`.
-    """
+    """Adam with decoupled weight decay, arXiv:1711.05101, as in MXNet 2: `lr * wd * weight` with the corrected rate."""
 
     rule = adam.adamw
-    inner_first = True
 
 
 @register
 class AdaBelief(_BiasCorrected):
-    """AdaBelief, arXiv:2010.07468, as in MXNet 2: steps by the belief in the gradient.
-
-    Parameters
-    ----------
-    learning_rate, beta1, beta2, epsilon : float
-        As in `Adam`.
-    correct_bias : bool
-        False leaves the bias corrections out.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+    """AdaBelief, arXiv:2010.07468, as in MXNet 2: steps by the belief in the gradient. Weight decay is added to the
+    gradient, before it is clipped.
     """
 
     rule = adam.adabelief
-    inner_first = True
 
 
 @register
-class Adamax(_LazyMoments):
-    """AdaMax, arXiv:1412.6980 section 7.
-
-    Parameters
-    ----------
-    learning_rate, beta1, beta2 : float
-        As in `Adam`.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    epsilon : float
-        Added to the divisor. With 0, as in MXNet, an element whose gradients have all been 0 becomes NaN.
-    **kwargs
-        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
-    """
+class Adamax(_Moments):
+    """AdaMax, arXiv:1412.6980 section 7. Weight decay is added to the gradient, before it is clipped."""
 
     rule = adam.adamax
 
     def __init__(
         self,
-        learning_rate: float | None = 0.002,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        lazy_update: bool = False,
-        epsilon: float = 0.0,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.002,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        lazy_update: Lazy = False,
+        epsilon: Annotated[
+            float,
+            Option(
+                "",
+                "added to the divisor. With 0, as in MXNet, an element whose gradients have all been 0 becomes NaN",
+            ),
+        ] = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
-        self.epsilon = epsilon
+        super().__init__(learning_rate, beta1, beta2, **base)
+        self.epsilon, self.lazy_update = epsilon, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr / (1 - self.beta1**t), self.beta1, 1 - self.beta1, self.beta2, self.epsilon
 
 
 @register
-class Nadam(_LazyMoments):
-    """Adam with Nesterov's momentum, https://cs229.stanford.edu/proj2015/054_report.pdf.
+class Nadam(_Moments):
+    """Adam with Nesterov's momentum, https://cs229.stanford.edu/proj2015/054_report.pdf. Weight decay is added to the
+    gradient, before it is clipped.
 
     The product of the momentum schedule is each parameter's own, as in the paper.
-
-    Parameters
-    ----------
-    learning_rate, beta1, beta2, epsilon : float
-        As in `Adam`.
-    schedule_decay : float
-        How fast the momentum warms up.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
     """
 
     rule = adam.nadam
 
     def __init__(
         self,
-        learning_rate: float | None = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        schedule_decay: float = 0.004,
-        lazy_update: bool = False,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.001,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        epsilon: Epsilon = 1e-8,
+        schedule_decay: Annotated[float, Option("", "how fast the momentum warms up")] = 0.004,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, lazy_update, **kwargs)
-        self.epsilon = epsilon
-        self.schedule_decay = schedule_decay
+        super().__init__(learning_rate, beta1, beta2, **base)
+        self.epsilon, self.schedule_decay, self.lazy_update = epsilon, schedule_decay, lazy_update
         self._product = (self.begin_num_update, 1.0)  # update, product of the schedule up to it: a memo
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
@@ -272,32 +203,23 @@ class Nadam(_LazyMoments):
 
 @register
 class FTML(ArithmeticMoments, UnsignedRate):
-    """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html.
-
-    Parameters
-    ----------
-    beta1, beta2, epsilon : float
-        As in `Adam`.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. A parameter whose learning rate is 0 is left alone; a negative one is refused.
+    """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html. A parameter whose learning rate is 0
+    is left alone; a negative one is refused.
     """
 
     rule = adam.ftml
 
     def __init__(
         self,
-        beta1: float = 0.6,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        lazy_update: bool = False,
-        learning_rate: float | None = None,
-        **kwargs: Unpack[Options],
+        beta1: Beta1 = 0.6,
+        beta2: Beta2 = 0.999,
+        epsilon: Epsilon = 1e-8,
+        lazy_update: Lazy = False,
+        learning_rate: Rate = None,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, **kwargs)
-        self.epsilon = epsilon
-        self.lazy_update = lazy_update
+        super().__init__(learning_rate, beta1, beta2, **base)
+        self.epsilon, self.lazy_update = epsilon, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         corrections = self.corrections(index, t)

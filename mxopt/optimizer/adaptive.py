@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.options import Lazy, OptimizerOptions, OptionsAndRate, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
+from mxopt.options import Option, Unpack
 from mxopt.rules import adaptive
 from mxopt.rules.rule import Rule
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import Options, OptionsAndRate
 
 
 @register
 class AdaGrad(RuleOptimizer):
-    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html.
-
-    Parameters
-    ----------
-    eps : float
-        Added inside the root at every update.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. Weight decay is decoupled: `lr * wd * weight`.
-    """
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html. Weight decay is decoupled: `lr * wd * weight`."""
 
     rule = adaptive.adagrad
 
-    def __init__(self, eps: float = 1e-7, lazy_update: bool = True, **kwargs: Unpack[OptionsAndRate]) -> None:
-        super().__init__(**kwargs)
-        self.eps = eps
-        self.lazy_update = lazy_update
+    def __init__(
+        self,
+        eps: Annotated[float, Option("", "added inside the root at every update")] = 1e-7,
+        lazy_update: Lazy = True,
+        **base: Unpack[OptionsAndRate],
+    ) -> None:
+        super().__init__(**base)
+        self.eps, self.lazy_update = eps, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.eps
@@ -44,29 +35,21 @@ class AdaGrad(RuleOptimizer):
 
 @register
 class AdaDelta(RuleOptimizer):
-    """AdaDelta, arXiv:1212.5701. As in MXNet the learning rate has no effect, and `wd * weight` is subtracted as it is.
-
-    Parameters
-    ----------
-    rho : float
-        Decay of the running means.
-    epsilon : float
-        Added inside both roots.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`.
+    """AdaDelta, arXiv:1212.5701. As in MXNet the learning rate has no effect, and `wd * weight` is subtracted as it
+    is.
     """
 
     rule = adaptive.adadelta
 
     def __init__(
-        self, rho: float = 0.90, epsilon: float = 1e-5, lazy_update: bool = False, **kwargs: Unpack[OptionsAndRate]
+        self,
+        rho: Annotated[float, Option("", "decay of the running means")] = 0.90,
+        epsilon: Annotated[float, Option("", "added inside both roots")] = 1e-5,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptionsAndRate],
     ) -> None:
-        super().__init__(**kwargs)
-        self.rho = rho
-        self.epsilon = epsilon
-        self.lazy_update = lazy_update
+        super().__init__(**base)
+        self.rho, self.epsilon, self.lazy_update = rho, epsilon, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.rho, 1 - self.rho, self.epsilon
@@ -74,45 +57,26 @@ class AdaDelta(RuleOptimizer):
 
 @register
 class RMSProp(RuleOptimizer):
-    """RMSProp, of Tieleman and Hinton, or centered, of Graves (arXiv:1308.0850).
-
-    Parameters
-    ----------
-    learning_rate : float
-    gamma1 : float
-        Decay of the running means.
-    gamma2 : float
-        Momentum; only used if `centered`.
-    epsilon : float
-        Added inside the root.
-    centered : bool
-        Divide by the root of the variance instead of the mean square.
-    clip_weights : float, optional
-        Weights are limited to [-clip_weights, clip_weights]; None and 0 mean no limit.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. Weight decay is added to the gradient, before it is clipped.
+    """RMSProp, of Tieleman and Hinton, or centered, of Graves (arXiv:1308.0850). Weight decay is added to the
+    gradient, before it is clipped.
     """
 
     def __init__(
         self,
-        learning_rate: float | None = 0.001,
-        gamma1: float = 0.9,
-        gamma2: float = 0.9,
-        epsilon: float = 1e-8,
-        centered: bool = False,
-        clip_weights: float | None = None,
-        lazy_update: bool = False,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.001,
+        gamma1: Annotated[float, Option("", "decay of the running means")] = 0.9,
+        gamma2: Annotated[float, Option("", "momentum; only used if `centered`")] = 0.9,
+        epsilon: Annotated[float, Option("", "added inside the root")] = 1e-8,
+        centered: Annotated[bool, Option("", "divide by the root of the variance, not of the mean square")] = False,
+        clip_weights: Annotated[
+            float | None, Option("", "weights are limited to [-clip_weights, clip_weights]; None and 0 mean no limit")
+        ] = None,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
-        self.gamma1 = gamma1
-        self.gamma2 = gamma2
-        self.epsilon = epsilon
-        self.centered = centered
-        self.clip_weights = clip_weights
-        self.lazy_update = lazy_update
+        super().__init__(learning_rate=learning_rate, **base)
+        self.gamma1, self.gamma2, self.epsilon = gamma1, gamma2, epsilon
+        self.centered, self.clip_weights, self.lazy_update = centered, clip_weights, lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -131,37 +95,24 @@ class RMSProp(RuleOptimizer):
 
 @register
 class Ftrl(UnsignedRate):
-    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/.
-
-    Parameters
-    ----------
-    lamda1 : float
-        L1 regularisation; `wd` is the L2 one.
-    learning_rate : float
-    beta : float
-        Smooths the rate of an element that has seen little.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`. A parameter whose learning rate is 0 is left alone; a negative one is refused.
+    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/. A parameter
+    whose learning rate is 0 is left alone; a negative one is refused.
     """
 
     rule = adaptive.ftrl
 
     def __init__(
         self,
-        lamda1: float = 0.01,
-        learning_rate: float | None = 0.1,
-        beta: float = 1,
-        lazy_update: bool = False,
-        **kwargs: Unpack[Options],
+        lamda1: Annotated[float, Option("", "L1 regularisation; `wd` is the L2 one")] = 0.01,
+        learning_rate: Rate = 0.1,
+        beta: Annotated[float, Option("", "smooths the rate of an element that has seen little")] = 1,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**base)
         if learning_rate is not None:
             self.lr = self._unsigned(learning_rate)
-        self.lamda1 = lamda1
-        self.beta = beta
-        self.lazy_update = lazy_update
+        self.lamda1, self.beta, self.lazy_update = lamda1, beta, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return *super().scalars(index, lr, t), self.lamda1, self.beta

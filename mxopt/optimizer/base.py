@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments, hands_all_on, parameters_of
+from mxopt.arguments import NamedArguments, hands_all_on
 from mxopt.engine import arrays
 from mxopt.errors import (
     ArgumentTypeError,
@@ -22,7 +22,8 @@ from mxopt.errors import (
 )
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.counts import LISTS, Index
-from mxopt.optimizer.multipliers import Multipliers, check_number
+from mxopt.optimizer.multipliers import Multipliers
+from mxopt.options import Option, number
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
@@ -34,29 +35,6 @@ O = TypeVar("O", bound=type)  # noqa: E741
 
 class Optimizer(NamedArguments, Multipliers):
     """The base of all optimizers.
-
-    Parameters
-    ----------
-    rescale_grad : float
-        Gradients are multiplied by this first; often 1 / batch size.
-    param_idx2name : dict of int to str, optional
-        Names of the parameters, for `set_lr_mult` and `set_wd_mult`.
-    wd : float
-        Weight decay.
-    clip_gradient : float, optional
-        Gradients are limited to [-clip_gradient, clip_gradient]; None, 0 and less mean no limit.
-    learning_rate : float, optional
-        Without it, 0.01, or the scheduler's rate. With a scheduler it overwrites the scheduler's `base_lr`.
-    lr_scheduler : LRScheduler, optional
-        Gives the learning rate for the number of updates.
-    sym : object, optional
-        Anything with MXNet's `attr_dict()` and `list_arguments()`: multipliers are taken from its attributes.
-    begin_num_update : int
-        The update count every parameter starts from.
-    multi_precision : bool
-        Keep a float32 master copy of float16 and bfloat16 weights, and update that.
-    param_dict : dict of index to parameter, optional
-        Parameters whose `lr_mult` and `wd_mult` attributes count before all other multipliers.
 
     Raises
     ------
@@ -74,34 +52,53 @@ class Optimizer(NamedArguments, Multipliers):
     )  # fmt: skip
     overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
 
-    if not TYPE_CHECKING:  # which reads the constructors
-
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            made = super().__new__(cls, *args, **kwargs)
-            known = parameters_of(cls)
-            for name, value in [*zip(known, args, strict=False), *kwargs.items()]:
-                if name not in known:
-                    continue
-                if isinstance(value, float) or (value is not None and "float" in str(known[name].annotation)):
-                    check_number(f"{cls.__name__}: {name}", value)
-            return made
-
     @classmethod
     def takes_more(cls) -> bool:
         return not hands_all_on(cls)
 
     def __init__(
         self,
-        rescale_grad: float = 1.0,
-        param_idx2name: Mapping[int, str] | None = None,
-        wd: float = 0.0,
-        clip_gradient: float | None = None,
-        learning_rate: float | None = None,
-        lr_scheduler: LRScheduler | None = None,
-        sym: Any = None,
-        begin_num_update: int = 0,
-        multi_precision: bool = False,
-        param_dict: Mapping[Index, Any] | None = None,
+        rescale_grad: Annotated[
+            float, Option("", "gradients are multiplied by this first; often 1 / batch size")
+        ] = 1.0,
+        param_idx2name: Annotated[
+            Mapping[int, str] | None,
+            Option("", "names of the parameters, for `set_lr_mult` and `set_wd_mult`", kept="idx2name"),
+        ] = None,
+        wd: Annotated[float, Option("", "weight decay")] = 0.0,
+        clip_gradient: Annotated[
+            float | None,
+            Option("", "gradients are limited to [-clip_gradient, clip_gradient]; None, 0 and less mean no limit"),
+        ] = None,
+        learning_rate: Annotated[
+            float | None,
+            Option(
+                "",
+                "without it, 0.01, or the scheduler's rate. With a scheduler it overwrites the scheduler's `base_lr`",
+                kept="lr",
+            ),
+        ] = None,
+        lr_scheduler: Annotated[
+            LRScheduler | None, Option("", "gives the learning rate for the number of updates")
+        ] = None,
+        sym: Annotated[
+            Any,
+            Option(
+                "",
+                "anything with MXNet's `attr_dict()` and `list_arguments()`: multipliers are taken from its attributes",
+            ),
+        ] = None,
+        begin_num_update: Annotated[int, Option("", "the update count every parameter starts from")] = 0,
+        multi_precision: Annotated[
+            bool, Option("", "keep a float32 master copy of float16 and bfloat16 weights, and update that")
+        ] = False,
+        param_dict: Annotated[
+            Mapping[Index, Any] | None,
+            Option(
+                "",
+                "by index, parameters whose `lr_mult` and `wd_mult` attributes count before all other multipliers",
+            ),
+        ] = None,
     ) -> None:
         if lr_scheduler is None and learning_rate is None:
             learning_rate = 0.01
@@ -292,7 +289,7 @@ class Optimizer(NamedArguments, Multipliers):
         """Sets the learning rate. Raises UserWarning, as in MXNet, where a scheduler gives it."""
         if self.lr_scheduler is not None:
             raise WarnedUsageError("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
-        check_number("learning_rate", lr)
+        number("learning_rate", lr)
         _warn_of_climbing(lr)
         self.lr = lr
 

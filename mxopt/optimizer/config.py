@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mxopt.arguments import KEPT_AS, arguments_of
+from mxopt.arguments import arguments_of, attribute_of
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.base import Optimizer
@@ -63,7 +63,7 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
         if name in skip:
             continue
         try:
-            value = getattr(thing, KEPT_AS.get(name, name))
+            value = getattr(thing, attribute_of(type(thing), name))
         except AttributeError:
             raise StatesError(
                 f"{type(thing).__name__} can't be saved: it doesn't keep its argument {name!r} under that name"

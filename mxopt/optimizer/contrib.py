@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
+from mxopt.optimizer.options import OptionsAndRate
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.options import Option, Unpack
 from mxopt.rules import adaptive
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import OptionsAndRate
 
 __all__ = ["GroupAdaGrad"]
 
@@ -21,20 +18,17 @@ __all__ = ["GroupAdaGrad"]
 class GroupAdaGrad(RuleOptimizer):
     """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with one history for each row: the sum of the means of the
     squares of its gradients. No weight decay.
-
-    Parameters
-    ----------
-    eps : float
-        Added inside the root at every update.
-    **kwargs
-        See `Optimizer`.
     """
 
     rule = adaptive.group_adagrad
     lazy_update = True
 
-    def __init__(self, eps: float = 1e-5, **kwargs: Unpack[OptionsAndRate]) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        eps: Annotated[float, Option("", "added inside the root at every update")] = 1e-5,
+        **base: Unpack[OptionsAndRate],
+    ) -> None:
+        super().__init__(**base)
         self.eps = eps
         if self.wd:
             raise ArgumentError(f"GroupAdaGrad has no weight decay, got wd={self.wd}")

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from mxopt.engine import Tensor, arrays
 from mxopt.engine.uninterrupted import uninterrupted
-from mxopt.errors import ArgumentError, StatesError
+from mxopt.errors import StatesError
 from mxopt.optimizer.adam import ArithmeticMoments
 from mxopt.optimizer.base import LISTS, Index, register
 from mxopt.optimizer.momentum import MomentumOptimizer
+from mxopt.optimizer.options import (
+    Beta1,
+    Beta2,
+    Epsilon,
+    Lazy,
+    LBSGDOptions,
+    Momentum,
+    OptimizerOptions,
+    OptionsAndRate,
+    Rate,
+)
+from mxopt.options import Option, Unpack
 from mxopt.rules import layerwise, sgd
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import Options, OptionsAndRate
 
 
 @register
@@ -30,20 +37,6 @@ class LARS(MomentumOptimizer):
 
     Parameters whose names end in gamma, beta or bias take the plain rate; weight decay is off for names that don't
     end in `_weight`.
-
-    Parameters
-    ----------
-    momentum : float
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    eta : float
-        The trust coefficient.
-    eps : float
-        Added to the denominator.
-    momentum_correction : bool
-        Multiply the momentum by the ratio of the learning rate to the one before, arXiv:1706.02677.
-    **kwargs
-        See `Optimizer`.
     """
 
     inner_first = True
@@ -52,18 +45,18 @@ class LARS(MomentumOptimizer):
 
     def __init__(
         self,
-        momentum: float = 0.0,
-        lazy_update: bool = True,
-        eta: float = 0.001,
-        eps: float = 0,
-        momentum_correction: bool = True,
-        **kwargs: Unpack[OptionsAndRate],
+        momentum: Momentum = 0.0,
+        lazy_update: Lazy = True,
+        eta: Annotated[float, Option("", "the trust coefficient")] = 0.001,
+        eps: Annotated[float, Option("", "added to the denominator")] = 0,
+        momentum_correction: Annotated[
+            bool,
+            Option("", "multiply the momentum by the ratio of the learning rate to the one before, arXiv:1706.02677"),
+        ] = True,
+        **base: Unpack[OptionsAndRate],
     ) -> None:
-        super().__init__(**kwargs)
-        self.momentum = momentum
-        self.lazy_update = lazy_update
-        self.eta = eta
-        self.eps = eps
+        super().__init__(**base)
+        self.momentum, self.lazy_update, self.eta, self.eps = momentum, lazy_update, eta, eps
         self.momentum_correction = momentum_correction
         self.previous_lr: dict[Index, float] = {}  # at each parameter's last update, before multipliers
 
@@ -111,25 +104,7 @@ class LARS(MomentumOptimizer):
 @register
 class LBSGD(MomentumOptimizer):
     """SGD for large batches: gradients of several calls averaged, the rate warmed up (arXiv:1706.02677) or set by
-    norms (arXiv:1708.03888).
-
-    Parameters
-    ----------
-    momentum : float
-    multi_precision : bool
-        See `Optimizer`.
-    warmup_strategy : {'linear', 'power2', 'sqrt', 'lars'}
-        How the rate grows to `batch_scale` times itself over the warm-up; 'lars' sets it by the norms instead. Any
-        other name means no growth.
-    warmup_epochs : int
-    batch_scale : int
-        Gradients are averaged over this many calls; the weight moves at every `batch_scale`-th.
-    updates_per_epoch, begin_epoch : int
-        Where the warm-up stands: the first call counts as `begin_epoch * updates_per_epoch + 1`.
-    num_epochs : int
-        Not used, as in MXNet.
-    **kwargs
-        See `Optimizer`. As in MXNet, a scheduler is asked before the update is counted.
+    norms (arXiv:1708.03888). As in MXNet, a scheduler is asked before the update is counted.
     """
 
     lazy_update = True
@@ -137,26 +112,31 @@ class LBSGD(MomentumOptimizer):
 
     def __init__(
         self,
-        momentum: float = 0.0,
-        multi_precision: bool = False,
-        warmup_strategy: str = "linear",
-        warmup_epochs: int = 5,
-        batch_scale: int = 1,
-        updates_per_epoch: int = 32,
-        begin_epoch: int = 0,
-        num_epochs: int = 60,
-        **kwargs: Any,  # Options, but for multi_precision
+        momentum: Momentum = 0.0,
+        multi_precision: Annotated[bool, Option("", "as in `Optimizer`")] = False,
+        warmup_strategy: Annotated[
+            str,
+            Option(
+                "",
+                "'linear', 'power2' or 'sqrt': how the rate grows to `batch_scale` times itself over the warm-up;"
+                " 'lars' sets it by the norms instead, and any other name means no growth",
+            ),
+        ] = "linear",
+        warmup_epochs: Annotated[int, Option("", "the length of the warm-up")] = 5,
+        batch_scale: Annotated[
+            int, Option("[1, inf)", "gradients are averaged over this many calls, the last of which moves the weight")
+        ] = 1,
+        updates_per_epoch: Annotated[int, Option("", "how many calls an epoch has")] = 32,
+        begin_epoch: Annotated[
+            int, Option("", "the first call counts as `begin_epoch * updates_per_epoch + 1` of the warm-up")
+        ] = 0,
+        num_epochs: Annotated[int, Option("", "not used, as in MXNet")] = 60,
+        **base: Unpack[LBSGDOptions],
     ) -> None:
-        super().__init__(multi_precision=multi_precision, **kwargs)
-        if batch_scale < 1:
-            raise ArgumentError(f"LBSGD: batch_scale must be 1 or more, got {batch_scale}")
-        self.momentum = momentum
-        self.warmup_strategy = warmup_strategy
-        self.warmup_epochs = warmup_epochs
-        self.batch_scale = batch_scale
-        self.updates_per_epoch = updates_per_epoch
-        self.begin_epoch = begin_epoch
-        self.num_epochs = num_epochs
+        super().__init__(multi_precision=multi_precision, **base)
+        self.momentum, self.warmup_strategy, self.warmup_epochs = momentum, warmup_strategy, warmup_epochs
+        self.batch_scale, self.updates_per_epoch = batch_scale, updates_per_epoch
+        self.begin_epoch, self.num_epochs = begin_epoch, num_epochs
         self._asked_at = self.num_update
 
     @property
@@ -245,24 +225,26 @@ class LBSGD(MomentumOptimizer):
         arrays.data_of(total)[...] = 0
 
 
+Bound = Annotated[float | None, Option("", "limit of the weight's norm; None and 0 mean none")]
+
+
 class _Corrected(ArithmeticMoments):
-    """The scalars of LAMB and LANS."""
+    """What LAMB and LANS have in common."""
+
+    bias_correction = True
 
     def __init__(
         self,
-        learning_rate: float | None,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        lower_bound: float | None,
-        upper_bound: float | None,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.001,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        epsilon: Epsilon = 1e-6,
+        lower_bound: Bound = None,
+        upper_bound: Bound = None,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, **kwargs)
-        self.epsilon = epsilon
-        self.lower_bound = lower_bound
-        self.upper_bound = upper_bound
-        self.bias_correction = True
+        super().__init__(learning_rate, beta1, beta2, **base)
+        self.epsilon, self.lower_bound, self.upper_bound = epsilon, lower_bound, upper_bound
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         correction1, correction2 = self.corrections(index, t) if self.bias_correction else (1.0, 1.0)
@@ -272,17 +254,8 @@ class _Corrected(ArithmeticMoments):
 
 @register
 class LAMB(_Corrected):
-    """Adam whose step is each tensor's own, by the ratio of its norms, arXiv:1904.00962.
-
-    Parameters
-    ----------
-    learning_rate, beta1, beta2, epsilon : float
-        As in `Adam`; `epsilon` joins the corrected root.
-    lower_bound, upper_bound : float, optional
-        Limits of the weight's norm; None and 0 mean none.
-    bias_correction : bool
-    **kwargs
-        See `Optimizer`.
+    """Adam whose step is each tensor's own, by the ratio of its norms, arXiv:1904.00962. `epsilon` joins the corrected
+    root.
     """
 
     rule = layerwise.lamb
@@ -290,43 +263,21 @@ class LAMB(_Corrected):
 
     def __init__(
         self,
-        learning_rate: float | None = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-6,
-        lower_bound: float | None = None,
-        upper_bound: float | None = None,
-        bias_correction: bool = True,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.001,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        epsilon: Epsilon = 1e-6,
+        lower_bound: Bound = None,
+        upper_bound: Bound = None,
+        bias_correction: Annotated[bool, Option("", "False leaves the bias corrections out")] = True,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **kwargs)
+        super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **base)
         self.bias_correction = bias_correction
 
 
 @register
 class LANS(_Corrected):
-    """LAMB with normalised gradients and Nesterov's momentum, arXiv:2006.13484, as in MXNet 2.
-
-    Parameters
-    ----------
-    learning_rate, beta1, beta2, epsilon : float
-        As in `LAMB`.
-    lower_bound, upper_bound : float, optional
-        Limits of the weight's norm; None and 0 mean none.
-    **kwargs
-        See `Optimizer`.
-    """
+    """LAMB with normalised gradients and Nesterov's momentum, arXiv:2006.13484, as in MXNet 2."""
 
     rule = layerwise.lans
-
-    def __init__(
-        self,
-        learning_rate: float | None = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-6,
-        lower_bound: float | None = None,
-        upper_bound: float | None = None,
-        **kwargs: Unpack[Options],
-    ) -> None:
-        super().__init__(learning_rate, beta1, beta2, epsilon, lower_bound, upper_bound, **kwargs)

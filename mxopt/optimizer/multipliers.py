@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mxopt.errors import ArgumentError, ArgumentTypeError, nearest
+from mxopt.errors import ArgumentTypeError, nearest
 from mxopt.optimizer.counts import Counts, Index
+from mxopt.options import number
 
 
 class Multipliers(Counts):
@@ -40,7 +40,7 @@ class Multipliers(Counts):
         if not isinstance(given, Mapping):
             raise ArgumentTypeError(f"set_{what} takes a dict of index or name to number, got {given!r}")
         for key, value in given.items():
-            check_number(f"{what} of {key!r}", value)
+            number(f"{what} of {key!r}", value)
         self._warn_of_idle(what, given)
         if self.sym_info:
             attributes, names = self.sym_info
@@ -68,13 +68,3 @@ class Multipliers(Counts):
         if index in given:
             return float(given[index])
         return float(given.get(self.idx2name.get(index), 1.0))
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raises ArgumentError where `value` is no number, or NaN."""
-    try:
-        wrong = math.isnan(value)
-    except TypeError:
-        raise ArgumentError(f"{name} must be a number, got {value!r}") from None
-    if wrong:
-        raise ArgumentError(f"{name} is NaN")

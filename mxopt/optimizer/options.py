@@ -1,18 +1,27 @@
-"""What every optimizer's constructor takes beside its own arguments, for type checkers and editors.
+"""What every optimizer's constructor takes beside its own arguments, for type checkers and editors; and the arguments
+that many of them share.
 
-Constructors hand these on as `**kwargs`. What they mean stands in `Optimizer`.
+Constructors hand these on: `**base: Unpack[OptimizerOptions]`. What they mean stands in `Optimizer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from mxopt.lr_scheduler import LRScheduler
+from mxopt.options import Option
+
+Rate = Annotated[float | None, Option("", "learning rate", kept="lr")]
+Momentum = Annotated[float, Option("", "how much of the velocity stays; with 0 none is kept")]
+Beta1 = Annotated[float, Option("[0, 1)", "decay of the running mean of the gradient")]
+Beta2 = Annotated[float, Option("[0, 1)", "decay of the running mean of the gradient's square")]
+Epsilon = Annotated[float, Option("", "keeps the division from 0")]
+Lazy = Annotated[bool, Option("", "leave the rows alone for which a row-sparse gradient has none")]
 
 
-class Options(TypedDict, total=False):
-    """Those of constructors that name `learning_rate`."""
+class CommonOptions(TypedDict, total=False):
+    """Those of every constructor."""
 
     rescale_grad: float
     param_idx2name: Mapping[int, str] | None
@@ -21,11 +30,22 @@ class Options(TypedDict, total=False):
     lr_scheduler: LRScheduler | None
     sym: Any
     begin_num_update: int
-    multi_precision: bool
     param_dict: Mapping[Any, Any] | None
 
 
-class OptionsAndRate(Options, total=False):
+class OptimizerOptions(CommonOptions, total=False):
+    """Those of constructors that name `learning_rate`."""
+
+    multi_precision: bool
+
+
+class OptionsAndRate(OptimizerOptions, total=False):
     """Those of constructors that don't."""
+
+    learning_rate: float | None
+
+
+class LBSGDOptions(CommonOptions, total=False):
+    """Those of one that names `multi_precision`."""
 
     learning_rate: float | None

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, filterfalse, repeat
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mxopt import settings
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
@@ -18,12 +18,9 @@ from mxopt.engine.steps import Call, distinct, run
 from mxopt.engine.uninterrupted import exhaust
 from mxopt.errors import ArgumentError, ArrayError, NotDefinedError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
+from mxopt.optimizer.options import OptionsAndRate
+from mxopt.options import Unpack
 from mxopt.rules.rule import Rule
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import OptionsAndRate
 
 _NO_PLAN = (None, None)
 
@@ -41,8 +38,8 @@ class RuleOptimizer(Optimizer):
     aggregates: ClassVar[bool] = False  # whether MXNet's class takes lists
     overridable = (*Optimizer.overridable, "scalars", "groups", "new_state")
 
-    def __init__(self, **kwargs: Unpack[OptionsAndRate]) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, **base: Unpack[OptionsAndRate]) -> None:
+        super().__init__(**base)
         one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
         self.aggregate_num: int = 0 if self.overridden & one_by_one else settings.aggregation_size()
         self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -13,39 +13,26 @@ from mxopt.engine import Tensor, arrays
 from mxopt.engine.noise import Noise
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.momentum import MomentumOptimizer
+from mxopt.optimizer.options import Lazy, Momentum, OptimizerOptions, OptionsAndRate, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
+from mxopt.options import Option, Unpack
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import Options, OptionsAndRate
 
 
 @register
 class SGD(MomentumOptimizer):
     """Stochastic gradient descent, https://doi.org/10.1214/aoms/1177729586, with momentum,
     https://doi.org/10.1016/0041-5553(64)90137-5.
-
-    Parameters
-    ----------
-    momentum : float
-        0 for plain descent, which keeps no state.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`.
     """
 
     inner_first = True
     aggregates = True
 
-    def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Unpack[OptionsAndRate]) -> None:
-        super().__init__(**kwargs)
-        self.momentum = momentum
-        self.lazy_update = lazy_update
+    def __init__(self, momentum: Momentum = 0.0, lazy_update: Lazy = True, **base: Unpack[OptionsAndRate]) -> None:
+        super().__init__(**base)
+        self.momentum, self.lazy_update = momentum, lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -62,24 +49,15 @@ class ccSGD(SGD):  # noqa: N801
 
 @register
 class NAG(MomentumOptimizer):
-    """Nesterov's accelerated gradient, https://proceedings.mlr.press/v28/sutskever13.html.
-
-    Parameters
-    ----------
-    momentum : float
-        0 for plain descent.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none. As in MXNet this is always so without momentum.
-    **kwargs
-        See `Optimizer`.
+    """Nesterov's accelerated gradient, https://proceedings.mlr.press/v28/sutskever13.html. As in MXNet the update is
+    always lazy without momentum.
     """
 
     inner_first = True
 
-    def __init__(self, momentum: float = 0.0, lazy_update: bool = False, **kwargs: Unpack[OptionsAndRate]) -> None:
-        super().__init__(**kwargs)
-        self.momentum = momentum
-        self.lazy_update = lazy_update or not momentum
+    def __init__(self, momentum: Momentum = 0.0, lazy_update: Lazy = False, **base: Unpack[OptionsAndRate]) -> None:
+        super().__init__(**base)
+        self.momentum, self.lazy_update = momentum, lazy_update or not momentum
 
     @property
     def rule(self) -> Rule:
@@ -91,34 +69,20 @@ class NAG(MomentumOptimizer):
 
 @register
 class Signum(MomentumOptimizer):
-    """Steps of one size in the direction of the sign of the momentum (or of the gradient), arXiv:1802.04434.
-
-    Parameters
-    ----------
-    learning_rate : float
-        The size of the step.
-    momentum : float
-        0 for signSGD.
-    wd_lh : float
-        Decoupled weight decay, arXiv:1711.05101.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`.
+    """Steps of one size in the direction of the sign of the momentum (or of the gradient), arXiv:1802.04434. Without
+    momentum that is signSGD.
     """
 
     def __init__(
         self,
-        learning_rate: float | None = 0.01,
-        momentum: float = 0.9,
-        wd_lh: float = 0.0,
-        lazy_update: bool = False,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 0.01,
+        momentum: Momentum = 0.9,
+        wd_lh: Annotated[float | None, Option("", "decoupled weight decay, arXiv:1711.05101")] = 0.0,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
-        self.momentum = momentum
-        self.wd_lh: float = wd_lh or 0.0
-        self.lazy_update = lazy_update
+        super().__init__(learning_rate=learning_rate, **base)
+        self.momentum, self.wd_lh, self.lazy_update = momentum, wd_lh or 0.0, lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -131,33 +95,21 @@ class Signum(MomentumOptimizer):
 @register
 class Lion(RuleOptimizer):
     """Steps of one size by the sign of a mix of gradient and momentum, https://arxiv.org/abs/2302.06675. `wd` is
-    decoupled from the gradient, as in AdamW. Not in MXNet.
-
-    Parameters
-    ----------
-    learning_rate : float
-        The size of the step: 3 to 10 times less than for AdamW, with `wd` so much more.
-    beta1 : float
-        How much of the momentum is in the step.
-    beta2 : float
-        Decay of the momentum.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`.
+    decoupled from the gradient, as in AdamW; for the same effect it must be 3 to 10 times what it is there, and the
+    learning rate so much less. Not in MXNet.
     """
 
     rule = sgd.lion
 
     def __init__(
         self,
-        learning_rate: float | None = 1e-4,
-        beta1: float = 0.9,
-        beta2: float = 0.99,
-        lazy_update: bool = False,
-        **kwargs: Unpack[Options],
+        learning_rate: Rate = 1e-4,
+        beta1: Annotated[float, Option("", "how much of the momentum is in the step")] = 0.9,
+        beta2: Annotated[float, Option("", "decay of the momentum")] = 0.99,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
+        super().__init__(learning_rate=learning_rate, **base)
         self.beta1, self.beta2, self.lazy_update = beta1, beta2, lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
@@ -166,29 +118,19 @@ class Lion(RuleOptimizer):
 
 @register
 class DCASGD(MomentumOptimizer):
-    """SGD that makes up for the delay of asynchronous gradients, arXiv:1609.08326.
-
-    Parameters
-    ----------
-    momentum : float
-        0 for none.
-    lamda : float
-        How much is made up for.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    **kwargs
-        See `Optimizer`.
-    """
+    """SGD that makes up for the delay of asynchronous gradients, arXiv:1609.08326."""
 
     per_worker_state = 1
 
     def __init__(
-        self, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **kwargs: Unpack[OptionsAndRate]
+        self,
+        momentum: Momentum = 0.0,
+        lamda: Annotated[float, Option("", "how much is made up for")] = 0.04,
+        lazy_update: Lazy = False,
+        **base: Unpack[OptionsAndRate],
     ) -> None:
-        super().__init__(**kwargs)
-        self.momentum = momentum
-        self.lamda = lamda
-        self.lazy_update = lazy_update
+        super().__init__(**base)
+        self.momentum, self.lamda, self.lazy_update = momentum, lamda, lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -217,17 +159,16 @@ class SGLD(UnsignedRate):
     """Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883: descent with noise of variance
     `learning_rate`.
 
-    Parameters
-    ----------
-    seed : int, optional
-        The noise is a function of the seed, the parameter's index, its update count and the place in the array: two
-        runs with one seed are the same, resumed or not. Without it a seed is drawn.
-    **kwargs
-        See `Optimizer`.
+    The noise is a function of the seed, the parameter's index, its update count and the place in the array: two runs
+    with one seed are the same, resumed or not.
     """
 
-    def __init__(self, seed: int | None = None, **kwargs: Unpack[OptionsAndRate]) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        seed: Annotated[int | None, Option("", "without it one is drawn")] = None,
+        **base: Unpack[OptionsAndRate],
+    ) -> None:
+        super().__init__(**base)
         self.seed: int = (
             seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
         )

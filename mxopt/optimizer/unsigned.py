@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index
+from mxopt.optimizer.options import OptimizerOptions, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from mxopt.optimizer.options import Options
+from mxopt.options import Unpack
 
 
 class UnsignedRate(RuleOptimizer):
     """Refuses a negative learning rate where it is given, and at an update, whatever it comes from."""
 
-    def __init__(self, learning_rate: float | None = None, **kwargs: Unpack[Options]) -> None:
-        super().__init__(learning_rate=self._unsigned(learning_rate), **kwargs)
+    def __init__(self, learning_rate: Rate = None, **base: Unpack[OptimizerOptions]) -> None:
+        super().__init__(learning_rate=self._unsigned(learning_rate), **base)
 
     def set_learning_rate(self, lr: float) -> None:
         super().set_learning_rate(self._unsigned(lr))

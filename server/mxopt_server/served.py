@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.arguments import KEPT_AS
+from mxopt.arguments import attribute_of
 from mxopt.errors import KVStoreError, MXOptError, StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.placement import needs_whole
@@ -84,7 +84,7 @@ class Served:
         if type(made) is not type(kept) or needs_whole(made) != self.whole:
             raise KVStoreError(f"a {type(kept).__name__} can't become {made!r} between pushes: call set_optimizer")
         for name in config["arguments"]:
-            attribute = KEPT_AS.get(name, name)
+            attribute = attribute_of(type(kept), name)
             setattr(kept, attribute, getattr(made, attribute))
         if apart:
             self._count_from_here(config, made, kept)

@@ -1,0 +1,252 @@
+"""Options: what an argument may be and what it is for, declared where it stands.
+
+    def __init__(self, beta: Annotated[float, Option("[0, 1)", "decay of the running mean")] = 0.9) -> None: ...
+
+The check of what is given follows from it, the list of parameters in the docstring, and where a saved config finds the
+value. A class or function without declarations needs none of this.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from inspect import Parameter, Signature, cleandoc, formatannotation, signature
+from itertools import chain
+from textwrap import wrap
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+import numpy as np
+
+from mxopt.errors import ArgumentError, ArgumentTypeError
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "Declared", "Exact", "Option", "Unpack", "checked", "declared", "described", "flag", "is_declared", "number",
+    "parameters", "plain", "within",
+]  # fmt: skip
+
+SECTION = "Parameters\n----------"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an argument may be, as `Annotated[type, Option(...)]`.
+
+    float and int stand for any number but NaN, an array of no axes included; bool for True, False, 1, 0 and None; a
+    Literal for its texts, and `tuple[float, float]` for a pair. Other types aren't checked. None is allowed where the
+    type says so.
+
+    Parameters
+    ----------
+    within : str
+        An interval as mathematics writes it, "[0, 1)" or "(0, inf)"; "" for any. For a pair also one for each.
+    says : str
+        What the argument is for, as a sentence without its capital and its full stop.
+    kept : str
+        The attribute that keeps it, where that has another name.
+    ascending : bool
+        Whether the second number of a pair must not be below the first.
+    """
+
+    within: str = ""
+    says: str = ""
+    kept: str = ""
+    ascending: bool = False
+
+    exact: ClassVar[bool] = False
+
+
+class Exact(Option):
+    """An option of the very type that is written, as MindSpore checks it: an int is no float, and 1 is no bool."""
+
+    exact: ClassVar[bool] = True
+
+
+def number(what: str, value: Any, nan: bool = False) -> float:
+    """Any real number, an array of no axes included, as a float; NaN only if `nan`. Errors call it `what`.
+
+    Raises ArgumentTypeError, which is a TypeError and a ValueError, or ArgumentError, a ValueError.
+    """
+    if isinstance(value, numbers.Real):
+        found = float(value)
+    elif getattr(value, "shape", None) is None:
+        raise ArgumentTypeError(f"{what} must be a number, got {value!r}")
+    elif tuple(value.shape):
+        raise ArgumentError(f"{what} must be a single number, got an array of shape {tuple(value.shape)}")
+    else:
+        try:
+            found = float(value.item() if hasattr(value, "item") else np.asarray(value))
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(f"{what} must be a number, got {value!r}") from None
+    if math.isnan(found) and not nan:
+        raise ArgumentError(f"{what} is NaN")
+    return found
+
+
+def flag(what: str, value: Any) -> bool:
+    """True or False. Raises ArgumentTypeError for anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentTypeError(f"{what} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def within(what: str, value: Any, interval: str) -> None:
+    """Raises ArgumentError where a number is outside of an interval, "[0, 1)" or the like; NaN lies in none."""
+    low, high, closed_below, closed_above = _bounds(interval)
+    if (low <= value if closed_below else low < value) and (value <= high if closed_above else value < high):
+        return
+    if low < value == math.inf:
+        raise ArgumentError(f"{what} must be finite, got {value!r}")
+    if high < math.inf or low == -math.inf:
+        raise ArgumentError(f"{what} must be within {interval}, got {value!r}")
+    raise ArgumentError(f"{what} must be {f'{low:g} or more' if closed_below else f'above {low:g}'}, got {value!r}")
+
+
+@lru_cache(maxsize=256)
+def _bounds(interval: str) -> tuple[float, float, bool, bool]:
+    low, high = interval[1:-1].split(",")
+    return float(low), float(high), interval[0] == "[", interval[-1] == "]"
+
+
+class Declared:
+    """An argument with its declaration: `type` without the option, and the `option`."""
+
+    def __init__(self, parameter: Parameter) -> None:
+        self.type, self.option = get_args(parameter.annotation)[:2]
+        types = _members(self.type)
+        self._optional = NoneType in types
+        self._types = types - {NoneType}
+        self._pairs = {get_origin(t) for t in types} & {tuple, list}
+        self._choices = next((get_args(t) for t in types if get_origin(t) is Literal), ())
+        self._intervals = re.findall(r"[\[(][^\])]*[\])]", self.option.within)
+
+    def check(self, what: str, value: Any) -> Any:
+        """The value as it is to be kept. Raises what `number` raises; errors call it `what`."""
+        if value is None and self._optional:
+            return value
+        if self._pairs:
+            return self._pair(what, value)
+        if self._choices and value not in self._choices:
+            raise ArgumentError(f"{what} must be {' or '.join(map(repr, self._choices))}, got {value!r}")
+        return self._single(what, value, "".join(self._intervals))
+
+    def _single(self, what: str, value: Any, interval: str) -> Any:
+        if bool in self._types:
+            return flag(what, value) if self.option.exact else self._truth(what, value)
+        if self._types & {float, int} or self._pairs:
+            found = self._exact(what, value) if self.option.exact else number(what, value)
+            if interval:
+                within(what, value, interval)
+            return found
+        return value
+
+    def _pair(self, what: str, value: Any) -> tuple[Any, Any]:
+        kinds = tuple(self._pairs) if self.option.exact else (tuple, list, np.ndarray)
+        if not isinstance(value, kinds):
+            raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
+        if len(value) != 2:
+            raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
+        intervals = self._intervals * (2 // len(self._intervals)) if self._intervals else ["", ""]
+        first, second = (self._single(f"{what}[{k}]", value[k], intervals[k]) for k in (0, 1))
+        if self.option.ascending and first > second:
+            raise ArgumentError(f"{what} must be a pair (a, b) with a <= b, got {value!r}")
+        return first, second
+
+    def _exact(self, what: str, value: Any) -> Any:
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if self._types == {int}:
+            if not whole:
+                raise ArgumentTypeError(f"{what} must be an int, got {value!r}")
+        elif not isinstance(value, float | np.floating) and not (int in self._types and isinstance(value, int)):
+            raise ArgumentTypeError(f"{what} must be a float{' or an int' * (int in self._types)}, got {value!r}")
+        if value != value:
+            raise ArgumentError(f"{what} is NaN")
+        return value
+
+    @staticmethod
+    def _truth(what: str, value: Any) -> Any:
+        if not (value is None or isinstance(value, numbers.Integral | np.bool_)):
+            raise ArgumentTypeError(f"{what} must be True or False, got {value!r}")
+        return value
+
+    def __str__(self) -> str:
+        """The type and the interval, for people."""
+        name = formatannotation(self.type)
+        return f"{name}, within {self.option.within}" if self.option.within else name
+
+
+def _members(kind: Any) -> set[Any]:
+    return set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+
+
+@lru_cache(maxsize=512)
+def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """The parameters of a function, with their annotations as objects where all of them can be looked up."""
+    try:
+        return tuple(signature(function, eval_str=True).parameters.values())
+    except NameError:  # what is there for type checkers only
+        return tuple(signature(function).parameters.values())
+
+
+def is_declared(parameter: Parameter) -> bool:
+    """Whether a parameter has an `Option`."""
+    return get_origin(parameter.annotation) is Annotated and isinstance(get_args(parameter.annotation)[1], Option)
+
+
+@lru_cache(maxsize=512)
+def declared(function: Callable[..., Any]) -> Mapping[str, Declared]:
+    """The parameters of a function that have an `Option`, by name."""
+    return {p.name: Declared(p) for p in parameters(function) if is_declared(p)}
+
+
+def checked(function: F) -> F:
+    """Checks what the function is given against what it declares. Usable as a decorator."""
+    names, checks = [p.name for p in parameters(function)], declared(function)
+    if not checks:
+        return function
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        owner = type(args[0]).__name__ if names[0] == "self" else function.__name__
+        for name, value in chain(zip(names, args, strict=False), kwargs.items()):
+            if name in checks:
+                checks[name].check(f"{owner}: {name}", value)
+        return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def described(doc: str | None, function: Callable[..., Any]) -> str | None:
+    """A docstring with the list of the function's parameters, where they are declared and the docstring has none."""
+    found = [p for p in parameters(function) if is_declared(p) or p.kind is p.VAR_KEYWORD]
+    words = cleandoc(doc or "")
+    if doc is None or not declared(function) or SECTION in words:
+        return doc
+    lines = [SECTION]
+    for p in found:
+        if p.kind is p.VAR_KEYWORD:
+            lines += [f"**{p.name}", "    See `Optimizer`."]
+            continue
+        lines.append(f"{p.name} : {declared(function)[p.name]}")
+        if says := declared(function)[p.name].option.says:
+            lines += wrap(says[0].upper() + says[1:] + ".", 100, initial_indent="    ", subsequent_indent="    ")
+    at = re.search(r"^(>>>|[A-Z][a-z]+\n---)", words, re.MULTILINE)
+    before, after = (words[: at.start()], words[at.start() :]) if at else (words, "")
+    return "\n\n".join(filter(None, [before.strip(), "\n".join(lines), after.strip()])) + "\n"
+
+
+def plain(function: Callable[..., Any]) -> Signature:
+    """A constructor's signature as people read it: without `self`, and without the options."""
+    found = [p.replace(annotation=p.empty) if p.kind is p.VAR_KEYWORD else p for p in parameters(function)[1:]]
+    return Signature([p.replace(annotation=get_args(p.annotation)[0]) if is_declared(p) else p for p in found])
