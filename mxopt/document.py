@@ -45,7 +45,7 @@ NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
 def dump_document(content: dict[str, Any]) -> bytes:
     """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested) as bytes."""
-    header, found = _header(content)
+    header, found = parts_of(content)
     data = [a.astype(DTYPES[_name(a)], copy=False).tobytes() for a in found]
     return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
 
@@ -55,7 +55,7 @@ def write_document(
 ) -> None:
     """Writes the document of `content` to a file, as `write_file` does, without making all of it first: `read` gives
     the bytes of one array after the other, each in pieces of any size, in this machine's byte order."""
-    header, found = _header(content)
+    header, found = parts_of(content)
 
     def write(file: BinaryIO) -> None:
         digest = hashlib.sha256(struct.pack("<Q", len(header)))
@@ -69,8 +69,8 @@ def write_document(
     write_file(path, write)
 
 
-def _header(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
-    """A document's header, and the arrays that follow it."""
+def parts_of(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
+    """A document's header, and the arrays that follow it. Raises StatesError for what can't be saved."""
     found: list[np.ndarray] = []
     tree = _encode(content, found)
     try:
@@ -110,7 +110,7 @@ def load_document(document: bytes) -> dict[str, Any]:
         raise ArgumentTypeError(
             f"saved states are bytes, got {document!r:.80}: of a file these are pathlib.Path(name).read_bytes()"
         ) from None
-    return _read(data, _copied)
+    return _read(data, copied)
 
 
 def describe(path: str | os.PathLike[str]) -> Described:
@@ -126,7 +126,8 @@ def describe(path: str | os.PathLike[str]) -> Described:
             return Described(_read(view, _info), size, VERSION)
 
 
-def _copied(data: memoryview, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+def copied(data: memoryview, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+    """An array of its own."""
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
@@ -151,13 +152,15 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
     with view[PREFIX.size : PREFIX.size + length] as header, view[PREFIX.size + length :] as data:
         if _digest(header, [data]) != digest:
             raise StatesError("the states are damaged: their checksum is wrong")
-        content = _content(header, data, array)
+        content = content_of(header, data, array)
     if not isinstance(content, dict):
         raise StatesError("the states' header holds no map")
     return content
 
 
-def _content(header: memoryview, data: memoryview, array: Callable[..., Any]) -> Any:
+def content_of(header: memoryview, data: memoryview, array: Callable[..., Any] = copied) -> Any:
+    """What these parts are of; `array` makes an array of its bytes, dtype and shape. Raises StatesError where they are
+    no document's."""
     try:
         decoded = plain.unpack(header)
         return _decode(decoded["content"], list(_arrays(decoded["arrays"], data, array)))
@@ -273,8 +276,13 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(target.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Returns when a folder's entries are on the disk, where the system can say that."""
     if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(target.parent, os.O_DIRECTORY)
+        folder = os.open(path, os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:

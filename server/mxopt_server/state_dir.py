@@ -1,0 +1,173 @@
+"""The folder in which a job keeps what outlives its processes.
+
+::
+
+    job                    the job's facts, which do not change
+    lock                   held by the launcher that runs the job
+    scheduler/EPOCH/       what the scheduler keeps
+    server-RANK/EPOCH/     what a server keeps: segments of its journal, checkpoints, `sealed`
+
+A process creates, renames and deletes only within a folder of its epoch, which nobody has had before, and below it. One
+that is stopped while another takes its place therefore can't harm that when it wakes: its successor has linked what it
+needs into a folder of its own, and has written down (`sealed`) how long each segment was then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mxopt.document import dump_document, load_document, write_file
+from mxopt.errors import ArgumentError, StatesError
+from mxopt_server import segments
+
+SEALED = "sealed"
+SEGMENT, CHECKPOINT = ".journal", ".checkpoint"
+
+
+def lock(root: Path) -> int:
+    """Makes the folder, and holds it for this process until the file descriptor is closed. Raises ArgumentError where
+    a launcher that lives has it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        held = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ArgumentError(f"the state folder {root} can't be used: {error}") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise ArgumentError(f"the state folder {root} is in use by a job that runs") from None
+    return held
+
+
+def begin(root: Path, facts: Mapping[str, Any]) -> None:
+    """Writes down a new job's facts. Raises ArgumentError where the folder has another job's state."""
+    if (root / "job").exists():
+        raise ArgumentError(
+            f"the state folder {root} has the state of a job: go on with it by --resume {root}, or give another folder"
+        )
+    write_file(root / "job", dump_document(dict(facts)))
+
+
+def resume(root: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of the job whose state is there. Raises ArgumentError where there is none, or one of `facts` was
+    another."""
+    try:
+        kept = load_document((root / "job").read_bytes())
+    except FileNotFoundError:
+        raise ArgumentError(f"there is no job to resume in {root}") from None
+    except (OSError, StatesError) as error:
+        raise ArgumentError(f"the job in {root} can't be resumed: {error}") from None
+    for name, value in facts.items():
+        if kept.get(name) != value:
+            raise ArgumentError(f"the job in {root} has {name} {kept.get(name)}, not {value}")
+    return kept
+
+
+def epochs(home: Path) -> list[Path]:
+    """The folders of all epochs of a process, the newest first."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted((path for path in home.iterdir() if path.name.isdecimal()), reverse=True)
+    return []
+
+
+class Folder:
+    """The folder of an epoch of a process, whose others are in `home`. Raises StatesError where the epoch has been
+    before, OSError where the folder can't be made."""
+
+    def __init__(self, home: Path, epoch: int) -> None:
+        self.home, self.path = home, home / f"{epoch:08d}"
+        try:
+            self.path.mkdir(parents=True, mode=0o700)
+        except FileExistsError:
+            raise StatesError(f"{self.path}: there has been a process of this epoch before") from None
+        self._sealed: dict[int, int] = {}  # segments of earlier epochs, and how long they are
+
+    def take_over(self, is_last: Callable[[memoryview], bool] | None = None) -> None:
+        """Links what the last complete epoch has left, so that this one is complete too. With `is_last` its segments
+        end behind the last record of which that is true, which must be there, and later ones are left out."""
+        before = [path for path in epochs(self.home) if path.name < self.path.name]
+        complete = next((path for path in before if (path / SEALED).exists()), None)
+        if complete is not None:
+            self._link(complete)
+        if is_last is not None:
+            self._cut(is_last)
+        pairs = [list(pair) for pair in self._sealed.items()]
+        write_file(self.path / SEALED, dump_document({"segments": pairs}))
+        for path in before:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _link(self, older: Path) -> None:
+        self._sealed = sealed_in(older)
+        for kind, found in ((CHECKPOINT, numbers(older, CHECKPOINT)), (SEGMENT, self._sealed)):
+            for number in found:
+                os.link(older / name(number, kind), self.path / name(number, kind))
+
+    def _cut(self, is_last: Callable[[memoryview], bool]) -> None:
+        """Seals the segments behind the last record that `is_last` tells."""
+        for number in reversed(self._sealed):
+            ends = [end for end, body in self.read_segment(number) if is_last(body)]
+            if ends:
+                self._sealed[number] = ends[-1]
+                for later in [each for each in self._sealed if each > number]:
+                    del self._sealed[later]
+                    (self.path / name(later, SEGMENT)).unlink()
+                return
+        raise StatesError(f"{self.path}: the cut to go on from isn't in the journal")
+
+    def read_segment(self, number: int) -> Iterator[tuple[int, memoryview]]:
+        """(where it ends, body) of each record of a segment of earlier epochs."""
+        return segments.read(self.path / name(number, SEGMENT), self._sealed[number])
+
+    def read(self, first: int) -> Iterator[memoryview]:
+        """The records of earlier epochs from segment `first` on. Raises StatesError where a segment is missing."""
+        found = [number for number in self._sealed if number >= first]
+        if first and found != list(range(first, first + len(found))):
+            raise StatesError(f"{self.path}: the journal lacks a segment from number {first} on, there are {found}")
+        for number in found:
+            for _, body in self.read_segment(number):
+                yield body
+
+    def next_segment(self) -> int:
+        """The number of a segment that this epoch is to make."""
+        return max([0, *numbers(self.path, SEGMENT)]) + 1
+
+    def drop(self, checkpoint: int, segment: int) -> None:
+        """Forgets checkpoints before number `checkpoint` and segments before number `segment`."""
+        for kind, first in ((CHECKPOINT, checkpoint), (SEGMENT, segment)):
+            for number in numbers(self.path, kind):
+                if number < first:
+                    (self.path / name(number, kind)).unlink(missing_ok=True)
+                    if kind == SEGMENT:
+                        self._sealed.pop(number, None)
+
+
+def sealed_in(folder: Path) -> dict[int, int]:
+    """The segments in a folder, and how long each is: as it was sealed, or, of those that its own process has written,
+    up to the last record that is there in full. Raises StatesError where one is damaged."""
+    sealed = dict(load_document((folder / SEALED).read_bytes())["segments"])
+    found = numbers(folder, SEGMENT)
+    for number in found:
+        if number not in sealed:
+            path = folder / name(number, SEGMENT)
+            sealed[number] = segments.valid_length(path)
+            if number != found[-1] and sealed[number] != path.stat().st_size:
+                raise StatesError(f"the journal {path} is damaged at byte {sealed[number]}")
+    return {number: sealed[number] for number in found if sealed[number]}
+
+
+def name(number: int, kind: str) -> str:
+    """The name of a segment's or checkpoint's file."""
+    return f"{number:012d}{kind}"
+
+
+def numbers(folder: Path, kind: str) -> list[int]:
+    """The numbers of the files of a kind in a folder, ascending."""
+    stems = (path.name.removesuffix(kind) for path in folder.iterdir() if path.name.endswith(kind))
+    return sorted(int(stem) for stem in stems if stem.isdecimal())

@@ -1,0 +1,219 @@
+"""What a job keeps on the disk: segments of records, and folders that only one epoch of a process writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+from pathlib import Path
+
+import pytest
+from mxopt_server import segments, state_dir
+from mxopt_server.segments import START, Writer, read, valid_length
+from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, name
+
+from mxopt.errors import ArgumentError, StatesError
+
+BODIES = [[b"one"], [b"tw", memoryview(b"o")], [b""], [bytes(5000)] * 600]
+
+
+def written(path: Path, bodies: list[list[bytes]] = BODIES) -> Path:
+    """A segment with these records."""
+    writer = Writer(path)
+    for body in bodies:
+        writer.append(body)
+    writer.sync()
+    writer.close()
+    return path
+
+
+def records(path: Path, length: int | None = None) -> list[bytes]:
+    return [bytes(body) for _, body in read(path, length)]
+
+
+def test_records_are_read_as_they_were_appended(tmp_path):
+    path = written(tmp_path / "a")
+    assert records(path) == [b"".join(body) for body in BODIES]
+    assert records(path, path.stat().st_size) == records(path)
+    assert valid_length(path) == path.stat().st_size
+
+
+def test_a_tail_that_is_torn_anywhere_ends_the_segment(tmp_path):
+    path = written(tmp_path / "a", [[b"first"], [b"second"], [b"x" * 40]])
+    content, ends = path.read_bytes(), [START.size, *(end for end, _ in read(path))]
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        there = [end for end in ends if end <= size]
+        assert len(records(path)) == max(0, len(there) - 1)
+        assert valid_length(path) == max([0, *there])
+        path.write_bytes(content[:size] + bytes(len(content) - size))  # its blocks were made, not filled
+        if size >= START.size:
+            assert valid_length(path) == max(there)
+
+
+def test_a_damaged_byte_within_the_sealed_length_is_an_error_and_at_the_end_a_torn_tail(tmp_path):
+    path = written(tmp_path / "a", [[b"first"], [b"second"]])
+    content = path.read_bytes()
+    for at in range(START.size, len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        with pytest.raises(StatesError, match="damaged at byte"):
+            records(path, len(content))
+        assert records(path) in ([], [b"first"])
+    for at in range(START.size):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        with pytest.raises(StatesError, match="no journal of this version"):
+            records(path)
+    path.write_bytes(content[:-1])
+    with pytest.raises(StatesError, match="damaged at byte"):
+        records(path, len(content))
+
+
+def test_any_bytes_are_a_segment_or_refused(tmp_path):
+    path, seed = tmp_path / "a", random.randrange(1 << 30)
+    draw = random.Random(seed)
+    for _ in range(300):
+        path.write_bytes(START.pack(segments.MAGIC, segments.VERSION)[: draw.choice((5, 12))] + draw.randbytes(60))
+        with contextlib.suppress(StatesError):
+            assert valid_length(path) <= 72, seed
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    writer = Writer(tmp_path / "a")
+    writer.append([b"kept"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            writer.append([bytes(10_000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "a").stat().st_size == 4096
+    assert records(tmp_path / "a") == [b"kept"]
+
+
+def test_a_write_that_the_system_takes_in_part_goes_on(tmp_path, monkeypatch):
+    real = os.writev
+    monkeypatch.setattr(
+        os, "writev", lambda fd, parts: os.write(fd, bytes(parts[0])[:3]) if parts[0] else real(fd, parts)
+    )
+    written(tmp_path / "a", [[b"first", b"", b"second"], [b"third"]])
+    assert records(tmp_path / "a") == [b"firstsecond", b"third"]
+
+
+def opened(home: Path, epoch: int, **more: object) -> Folder:
+    folder = Folder(home, epoch)
+    folder.take_over(**more)
+    return folder
+
+
+def filled(folder: Folder, *bodies: bytes) -> Writer:
+    """The folder's next segment, with these records."""
+    writer = Writer(folder.path / name(folder.next_segment(), SEGMENT))
+    for body in bodies:
+        writer.append([body])
+    return writer
+
+
+def test_a_successor_reads_all_that_was_kept_before(tmp_path):
+    for epoch in (1, 2, 5):
+        folder = opened(tmp_path, epoch)
+        filled(folder, b"a%d" % epoch, b"b%d" % epoch)
+        filled(folder, b"c%d" % epoch)
+    assert list(map(bytes, opened(tmp_path, 6).read(0))) == [
+        b"%s%d" % (x, n) for n in (1, 2, 5) for x in (b"a", b"b", b"c")
+    ]
+    assert [path.name for path in state_dir.epochs(tmp_path)] == ["00000006"]
+
+
+def test_what_a_replaced_process_appends_later_does_not_exist(tmp_path):
+    writer = filled(opened(tmp_path, 1), b"kept")
+    second = opened(tmp_path, 2)
+    writer.append([b"late"])
+    assert list(map(bytes, second.read(0))) == [b"kept"]
+    assert list(map(bytes, opened(tmp_path, 3).read(0))) == [b"kept"]
+
+
+def test_a_replaced_process_can_make_no_file(tmp_path):
+    first = opened(tmp_path, 1)
+    opened(tmp_path, 2)
+    with pytest.raises(FileNotFoundError):
+        filled(first, b"late")
+
+
+def test_an_epoch_comes_once(tmp_path):
+    opened(tmp_path, 1)
+    with pytest.raises(StatesError, match="a process of this epoch before"):
+        opened(tmp_path, 1)
+
+
+def test_a_process_that_was_killed_while_it_took_over_is_passed_over(tmp_path):
+    filled(opened(tmp_path, 1), b"kept")
+    Folder(tmp_path, 2)
+    assert list(map(bytes, opened(tmp_path, 3).read(0))) == [b"kept"]
+
+
+def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path):
+    first = opened(tmp_path, 1)
+    filled(first, b"one")
+    path = filled(first, b"two").path
+    os.truncate(path, path.stat().st_size - 1)
+    second = opened(tmp_path, 2)
+    filled(second, b"three")
+    assert list(map(bytes, second.read(0))) == [b"one"]
+    third = opened(tmp_path, 3)
+    assert list(map(bytes, third.read(0))) == [b"one", b"three"]
+    filled(third, b"four")
+    filled(third, b"five")
+    path = third.path / name(4, SEGMENT)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(StatesError, match="damaged at byte 12"):
+        opened(tmp_path, 4)
+
+
+def test_a_checkpoint_replaces_what_was_before(tmp_path):
+    folder = opened(tmp_path, 1)
+    filled(folder, b"one")
+    filled(folder, b"two")
+    for number in (3, 7):
+        (folder.path / name(number, CHECKPOINT)).write_bytes(b"checkpoint")
+    folder.drop(7, 2)
+    second = opened(tmp_path, 2)
+    assert state_dir.numbers(second.path, CHECKPOINT) == [7]
+    assert list(map(bytes, second.read(2))) == [b"two"]
+    with pytest.raises(StatesError, match="lacks a segment from number 1 on"):
+        list(second.read(1))
+
+
+def test_going_on_from_a_record_leaves_out_what_follows_for_ever(tmp_path):
+    first = opened(tmp_path, 1)
+    filled(first, b"a", b"cut", b"b")
+    filled(first, b"c")
+    second = opened(tmp_path, 2, is_last=lambda body: body == b"cut")
+    assert list(map(bytes, second.read(0))) == [b"a", b"cut"]
+    filled(second, b"d")
+    assert list(map(bytes, opened(tmp_path, 3).read(0))) == [b"a", b"cut", b"d"]
+    with pytest.raises(StatesError, match="the cut to go on from isn't in the journal"):
+        opened(tmp_path, 4, is_last=lambda body: body == b"c")
+
+
+FACTS = {"job": "j", "workers": 2, "servers": 1}
+
+
+def test_a_job_is_resumed_as_what_it_was(tmp_path):
+    held = state_dir.lock(tmp_path / "state")
+    with pytest.raises(ArgumentError, match="in use by a job that runs"):
+        state_dir.lock(tmp_path / "state")
+    with pytest.raises(ArgumentError, match="no job to resume"):
+        state_dir.resume(tmp_path / "state", {})
+    state_dir.begin(tmp_path / "state", FACTS)
+    os.close(held)
+    os.close(state_dir.lock(tmp_path / "state"))
+    with pytest.raises(ArgumentError, match="go on with it by --resume"):
+        state_dir.begin(tmp_path / "state", FACTS)
+    assert state_dir.resume(tmp_path / "state", {"workers": 2})["job"] == "j"
+    with pytest.raises(ArgumentError, match="has workers 2, not 3"):
+        state_dir.resume(tmp_path / "state", {"workers": 3})
+    (tmp_path / "state" / "job").write_bytes(b"x")
+    with pytest.raises(ArgumentError, match="can't be resumed"):
+        state_dir.resume(tmp_path / "state", {})
