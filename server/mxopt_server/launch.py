@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import secrets
 import shutil
 import sys
@@ -16,6 +17,8 @@ from mxopt_server.arguments import Parser, count, port
 from mxopt_server.plan import Plan
 from mxopt_server.running import Interrupted, Launch, LaunchError, signals
 
+LAUNCHERS = ("local", "ssh", "mpi", "slurm", "ray")
+
 
 def parser() -> Parser:
     """The command line; names as in MXNet's tools/launch.py."""
@@ -23,12 +26,14 @@ def parser() -> Parser:
     made.add_argument("-n", "--num-workers", type=count, required=True, metavar="W", help="how many workers")
     made.add_argument("-s", "--num-servers", type=count, metavar="S", help="how many servers (as many as workers)")
     made.add_argument("-H", "--hostfile", help="ssh, mpi: a file with one host a line")
-    made.add_argument("--launcher", choices=["local", "ssh", "mpi", "slurm"], default="local", help="how (%(default)s)")
+    made.add_argument(
+        "--launcher", choices=["local", "ssh", "mpi", "slurm", "ray"], default="local", help="how (%(default)s)"
+    )
     made.add_argument(
         "--host", metavar="HOST", help="ssh, mpi, slurm: the address of this machine as the others reach it"
     )
     made.add_argument(
-        "--sync-dst-dir", metavar="DIR", help="ssh: the folder to run in on the other machines (this one)"
+        "--sync-dst-dir", metavar="DIR", help="ssh, ray: the folder to run in on the other machines (this one)"
     )
     made.add_argument("--username", default="", help="ssh: the user's name there")
     for name, whom in (("--env", "every process"), ("--env-server", "servers"), ("--env-worker", "workers")):
@@ -88,15 +93,16 @@ def _run(options: argparse.Namespace) -> int:
 def _start(plan: Plan, run_dir: Path) -> int:
     """Runs the job; returns its exit code."""
     with signals() as wake:
-        launch = Launch(run_dir, wake, plan.local)
+        launch = _launch(plan, run_dir, wake)
         try:
             if plan.folder:
                 plan.folder.mkdir(mode=0o700)
             launch.start(plan.scheduler)
-            port = launch.endpoint("scheduler").rpartition(":")[2]
-            root = plan.host if plan.local else f"tcp://{plan.host}:{port}"
+            root = launch.endpoint("scheduler")
+            if plan.options.launcher != "ray":  # where it listens on all addresses of this machine
+                root = plan.host if plan.local else f"tcp://{plan.host}:{root.rpartition(':')[2]}"
             launch.terminal.say(f"mxopt-launch: the scheduler is at {root}, the logs are in {run_dir}")
-            for process in plan.started(port):
+            for process in plan.started(root):
                 launch.start(process)
             return launch.wait(lambda: _never_joined(root, plan.options.keys or ""))
         except Interrupted as interrupted:
@@ -109,6 +115,17 @@ def _start(plan: Plan, run_dir: Path) -> int:
             launch.stop()
             if plan.folder:
                 shutil.rmtree(plan.folder, ignore_errors=True)
+
+
+def _launch(plan: Plan, run_dir: Path, wake: int) -> Launch:
+    if plan.options.launcher != "ray":
+        return Launch(run_dir, wake, plan.local)
+    try:
+        from mxopt_server.ray_launch import RayLaunch
+    except ImportError as error:
+        raise ArgumentError(f"--launcher ray needs the package ray: pip install mxopt[ray] ({error})") from None
+    keys = Path(plan.options.keys).read_text() if plan.options.keys else ""
+    return RayLaunch(run_dir, wake, plan.options.sync_dst_dir or os.getcwd(), keys)
 
 
 def _never_joined(scheduler: str, keys: str) -> str:

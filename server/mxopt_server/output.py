@@ -14,13 +14,13 @@ PIPE = 4096  # what can be written without waiting to a pipe or terminal that is
 
 
 class Terminal:
-    """This process's standard output. Writing waits for whoever reads it, but not for longer than `until`, nor once
-    `wake` (a file descriptor) has something to read."""
+    """Where lines are shown: `fd`, this process's standard output for None. Writing waits for whoever reads it, but not
+    for longer than `until`, nor once `wake` (a file descriptor) has something to read."""
 
-    def __init__(self, wake: int) -> None:
+    def __init__(self, wake: int, fd: int | None = None) -> None:
         self.until: float | None = None  # by time.monotonic(); what can't be written by then is dropped
         self.gone = False  # whether the reader has gone away
-        self._wake, self._fd, self._open = wake, sys.stdout.fileno(), True
+        self._wake, self._fd, self._open = wake, sys.stdout.fileno() if fd is None else fd, True
 
     def say(self, line: str | bytes) -> None:
         """Writes a line."""
@@ -45,10 +45,11 @@ class Terminal:
 
 
 class Output:
-    """What a process called `name` writes to `pipe`: copied to `log`, and to the terminal with its name before each
-    line. Of those that are not `shown` in full, INFO lines stay in the log; `listening` is where it says it listens."""
+    """What a process called `name` writes, to `pipe` where it has one: copied to `log`, and to the terminal with its
+    name before each line. Of those that are not `shown` in full, INFO lines stay in the log; `listening`
+    is where it says it listens."""
 
-    def __init__(self, name: str, pipe: int, log: Path, terminal: Terminal, shown: bool) -> None:
+    def __init__(self, name: str, pipe: int | None, log: Path, terminal: Terminal, shown: bool) -> None:
         self.listening = ""
         self._name, self._pipe, self._terminal, self._shown = name, pipe, terminal, shown
         self._rest = b""  # the line that isn't complete
@@ -60,8 +61,14 @@ class Output:
             self._lost(error)
 
     def copy(self) -> bool:
-        """Takes what is there; False at the end of the output."""
+        """Takes what is in the pipe; False at the end of the output."""
+        assert self._pipe is not None
         data = os.read(self._pipe, CHUNK)
+        self.take(data)
+        return bool(data)
+
+    def take(self, data: bytes) -> None:
+        """Takes some output; none at its end."""
         self._keep(data)
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
@@ -70,11 +77,11 @@ class Output:
             self._rest = b""
         for line in lines:
             self._show(line.rstrip(b"\r"))
-        return bool(data)
 
     def close(self) -> None:
         """Closes pipe and log."""
-        os.close(self._pipe)
+        if self._pipe is not None:
+            os.close(self._pipe)
         if self._log is not None:
             os.close(self._log)
 

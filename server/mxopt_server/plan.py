@@ -50,8 +50,8 @@ class Plan:
 
     def _check_program(self) -> None:
         if not self.local:
-            program = launchers.PROGRAMS[self.options.launcher]
-            if shutil.which(program) is None:
+            program = launchers.PROGRAMS.get(self.options.launcher)
+            if program is not None and shutil.which(program) is None:
                 raise ArgumentError(f"--launcher {self.options.launcher} needs the program {program}, which isn't here")
             return
         name, path = self.options.command[0], self.others[-1].env.get("PATH")
@@ -61,11 +61,13 @@ class Plan:
                 hint = f": it isn't executable; `python {name}`?" if os.sep in name else f": `python {name}`?"
             raise ArgumentError(f"there is no program {name!r}{hint}")
 
-    def started(self, port: str) -> list[Process]:
-        """The servers and workers as commands of this machine, when the scheduler's port is known where it has one."""
-        root = {} if self.local else {"DMLC_PS_ROOT_PORT": port}
-        with_root = [replace(p, env={**p.env, **root}) for p in self.others]
-        if self.local:
+    def started(self, root: str) -> list[Process]:
+        """The servers and workers as commands of this machine, or on Ray of theirs, when the scheduler's address `root`
+        is known."""
+        host, _, port = root.removeprefix("tcp://").rpartition(":")
+        address = {} if self.local else {"DMLC_PS_ROOT_URI": host, "DMLC_PS_ROOT_PORT": port}
+        with_root = [replace(p, env={**p.env, **address}) for p in self.others]
+        if self.options.launcher in ("local", "ray"):
             return with_root
         if self.options.launcher == "ssh":
             return [self._by_ssh(p, self.hosts[k % len(self.hosts)]) for k, p in enumerate(with_root)]
@@ -77,7 +79,10 @@ class Plan:
             return [self.scheduler, *self.others]
         with socket.create_server(("", 0)) as free:
             port = str(free.getsockname()[1])
-        return [replace(self.scheduler, command=(*self.scheduler.command[:-1], port)), *self.started(port)]
+        return [
+            replace(self.scheduler, command=(*self.scheduler.command[:-1], port)),
+            *self.started(f"tcp://{self.host}:{port}"),
+        ]
 
     def _processes(self) -> list[Process]:
         """The scheduler, the servers and the workers, all but the scheduler's port."""
@@ -102,7 +107,7 @@ class Plan:
         serve += ["--metrics-port", f"{options.metrics_port + 1}+RANK"] if watched else []
         more = _words(options.server_args, "--server-args")
         for rank in range(options.num_servers):
-            ranked = options.launcher in ("local", "ssh")  # else all servers have one command line
+            ranked = options.launcher in ("local", "ssh", "ray")  # else all servers have one command line
             arguments = [a.replace("RANK", str(rank)) if ranked else a for a in more]
             env = {**shared, **assignments(options.env_server), "DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
             made.append(Process("server", rank, (*serve, *arguments), env))

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mxopt.errors import MXOptError
 from mxopt.settings import BECOME_ROLE
@@ -65,14 +66,14 @@ class Launch:
     """The processes of a job, with their logs in the folder `run_dir`; `wake` is of `signals`, `local` says whether
     workers are processes of this machine."""
 
-    def __init__(self, run_dir: Path, wake: int, local: bool) -> None:
+    def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None) -> None:
         self.run_dir, self._local = run_dir, local
-        self.terminal = Terminal(wake)
-        self.running: dict[subprocess.Popen[bytes], Process] = {}
+        self.terminal = Terminal(wake, output)
+        self.running: dict[Any, Process] = {}  # by what they run as: Popen
         self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
         self._ended: list[subprocess.Popen[bytes]] = []  # not reaped, so that their groups' numbers stay theirs
-        self._outputs: dict[str, Output] = {}
-        self._wake, self._asked = wake, 0  # the last signal that asked for the end
+        self.outputs: dict[str, Output] = {}
+        self.wake, self.asked = wake, 0  # the last signal that asked for the end
         self._selector = selectors.DefaultSelector()
         self._selector.register(wake, selectors.EVENT_READ)
 
@@ -87,7 +88,7 @@ class Launch:
         try:
             child = subprocess.Popen(
                 process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=_die_with(os.getpid(), last),
+                start_new_session=True, preexec_fn=die_with(os.getpid(), last),
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError) as error:
             raise LaunchError(f"{process.name} can't be started: {error}") from None
@@ -96,13 +97,13 @@ class Launch:
         pipe = os.dup(child.stdout.fileno())
         child.stdout.close()
         log = self.run_dir / f"{process.name}.log"
-        output = self._outputs[process.name] = Output(process.name, pipe, log, self.terminal, process.role == "worker")
+        output = self.outputs[process.name] = Output(process.name, pipe, log, self.terminal, process.role == "worker")
         self._selector.register(pipe, selectors.EVENT_READ, output)
 
     def endpoint(self, name: str) -> str:
         """Where a process says that it listens."""
-        output = self._outputs[name]
-        self._until(lambda: output.listening or self.failed, READY_S)
+        output = self.outputs[name]
+        self.until(lambda: output.listening or self.failed, READY_S)
         if not output.listening:
             raise LaunchError(f"{name} didn't start; see {self.run_dir / name}.log")
         return output.listening
@@ -110,36 +111,40 @@ class Launch:
     def wait(self, idle: Callable[[], str]) -> int:
         """Returns the job's exit code when all is over: 0, or that of the first process that failed. `idle` is asked
         for a reason to stop when all workers have ended and the other processes stay."""
-        self._until(lambda: self.failed or "worker" not in {p.role for p in self.running.values()})
-        if self.failed is None and not self._until(lambda: self.failed or not self.running, IDLE_S):
+        self.until(lambda: self.failed or "worker" not in {p.role for p in self.running.values()})
+        if self.failed is None and not self.until(lambda: self.failed or not self.running, IDLE_S):
             why = idle()
             if why:
                 self.terminal.say(f"mxopt-launch: {why}")
                 return 1
-            self._until(lambda: self.failed or not self.running)
+            self.until(lambda: self.failed or not self.running)
         if self.failed is None:
             return 0
         name, code = self.failed
         self.terminal.say(f"mxopt-launch: {name} failed{_how(code)}; its log is {self.run_dir / name}.log")
-        self._until(lambda: not self.running, TELL_S)
+        self.until(lambda: not self.running, TELL_S)
         return code if 0 < code < 126 else 1
 
     def stop(self) -> None:
         """Ends all processes and what they have started: first by asking, then by force; at once where a signal comes
         meanwhile."""
         self.terminal.until = time.monotonic() + GRACE_S
-        self._asked = 0
+        self.asked = 0
+        self.end()
+
+    def end(self) -> None:
+        """Ends what runs, while the output is still copied."""
         for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 5.0)):
             if self.running:
                 self._signal(number)
-                self._until(lambda: not self.running or self._asked, seconds)
-        self._until(lambda: len(self._selector.get_map()) == 1, DRAIN_S)
+                self.until(lambda: not self.running or self.asked, seconds)
+        self.until(lambda: len(self._selector.get_map()) == 1, DRAIN_S)
         for child in (*self._ended, *self.running):
             child.poll()
         for number in (signal.SIGTERM, signal.SIGKILL):
             left = [child for child in (*self._ended, *self.running) if _send(child, number)]
             if left:
-                self._until(lambda: self._asked or not any(_send(child, 0) for child in left), DRAIN_S)  # noqa: B023
+                self.until(lambda: self.asked or not any(_send(child, 0) for child in left), DRAIN_S)  # noqa: B023
         for key in [k for k in self._selector.get_map().values() if k.data is not None]:
             self._drop(key.data, key.fd)
         self._selector.close()
@@ -148,7 +153,7 @@ class Launch:
         for child in self.running:
             _send(child, number)
 
-    def _until(self, done: Callable[[], object], seconds: float = float("inf")) -> bool:
+    def until(self, done: Callable[[], object], seconds: float = float("inf")) -> bool:
         """Copies output until `done`; False where that isn't so after `seconds`. Raises Interrupted where a signal asks
         for the end, or nobody reads the output any more; not while the job is being stopped."""
         deadline = time.monotonic() + seconds
@@ -156,35 +161,44 @@ class Launch:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._turn(min(left, 0.1))
-            if self.terminal.until is None and (self._asked or self.terminal.gone):
-                raise Interrupted(self._asked or signal.SIGPIPE)
+            self.turn(min(left, 0.1))
+            if self.terminal.until is None and (self.asked or self.terminal.gone):
+                raise Interrupted(self.asked or signal.SIGPIPE)
         return True
 
-    def _turn(self, seconds: float) -> None:
+    def turn(self, seconds: float) -> None:
+        """Waits so long at most for output, signals or an end, and sees to what has come."""
         for key, _ in self._selector.select(seconds):
             if key.data is not None:
                 if not key.data.copy():
                     self._drop(key.data, key.fd)
                 continue
-            with contextlib.suppress(BlockingIOError):
-                for number in os.read(self._wake, 64):
-                    self._asked = number
+            self.look_for_signals()
         for child in list(self.running):
             found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is not None:
                 process = self.running.pop(child)
                 self._ended.append(child)
                 code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-                if code and self.failed is None:
-                    self.failed = process.name, code
+                self.ended(process, code)
+
+    def look_for_signals(self) -> None:
+        """Takes note of signals that ask for the end."""
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self.wake, 64):
+                self.asked = number
+
+    def ended(self, process: Process, code: int) -> None:
+        """A process has ended, with a negative code where a signal has killed it."""
+        if code and self.failed is None:
+            self.failed = process.name, code
 
     def _drop(self, output: Output, fd: int) -> None:
         self._selector.unregister(fd)
         output.close()
 
 
-def _die_with(parent: int, number: int) -> Callable[[], None] | None:
+def die_with(parent: int, number: int) -> Callable[[], None] | None:
     """What a child does before it becomes its program: sees to it that it gets a signal when its parent is gone,
     however that ends. (More exactly: when the thread of the parent that started it ends.)"""
     if sys.platform != "linux":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -123,3 +124,10 @@ def test_status_shows_a_running_job():
         shown = job.start(command)
         assert shown.finish() == 0
         assert "worker 0" in shown.output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_its_launcher_says_what_to_install(tmp_path):
+    process = launch(tmp_path, "-n", "1", "--launcher", "ray", "--insecure", sys.executable)
+    assert process.finish() == 2
+    assert "pip install mxopt[ray]" in process.output

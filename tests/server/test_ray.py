@@ -1,0 +1,124 @@
+"""Jobs on a real Ray cluster of two nodes: launched, and beside workers that are tasks of the program's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from jobs import LAUNCH, SERVE, WORKERS, Process, environment
+
+ray = pytest.importorskip("ray")
+Cluster = pytest.importorskip("ray.cluster_utils").Cluster
+
+WORKER = (
+    "import json, os; from mxopt import kvstore; store = kvstore.create('dist_sync'); store.barrier();"
+    "seen = [store.rank, os.getcwd(), os.environ['ODD'], os.environ['RAY_RAYLET_PID']]; print('SAW', json.dumps(seen))"
+)
+FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        made.add_node(num_cpus=2)
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture
+def keys(tmp_path):
+    path = tmp_path / "job.key"
+    assert Process([*SERVE, "keygen", str(path)], environment()).finish() == 0
+    return path
+
+
+def launch(cluster, tmp_path: Path, *arguments: str) -> Process:
+    options = ["-n", "2", "-s", "2", "--launcher", "ray", "--run-dir", str(tmp_path / "run"), *arguments]
+    return Process([*LAUNCH, *options], environment(RAY_ADDRESS=cluster.address))
+
+
+def processes() -> list[psutil.Process]:
+    """The servers and schedulers of this machine that serve beyond it, and workers of these tests."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "0.0.0.0" in line or str(WORKERS) in line[:2]:
+            found.append(process)
+    return found
+
+
+def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_logs(cluster, tmp_path):
+    odd = """it's "odd", $HOME & `id`"""
+    process = launch(cluster, tmp_path, "--insecure", "--env", f"ODD={odd}", sys.executable, "-c", WORKER)
+    assert process.finish() == 0, process.output
+    saw = sorted(json.loads(line.partition("SAW ")[2]) for line in process.lines if "SAW " in line)
+    assert [seen[:3] for seen in saw] == [[rank, os.getcwd(), odd] for rank in range(2)]
+    assert len({seen[3] for seen in saw}) == 2
+    logs = {path.name: path.read_text() for path in (tmp_path / "run").iterdir()}
+    assert logs.keys() == {"scheduler.log", "server-0.log", "server-1.log", "worker-0.log", "worker-1.log"}
+    assert "server 1 INFO worker 0 is here" in logs["server-1.log"]
+
+
+def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(cluster, tmp_path, keys):
+    process = launch(cluster, tmp_path, "--keys", str(keys), *FOREVER)
+    process.wait_for("[worker-0] RUNNING")
+    process.wait_for("[worker-1] RUNNING")
+    running = processes()
+    assert len(running) == 5
+    secret = keys.read_text().partition('secret-key = "')[2].partition('"')[0]
+    for each in running:
+        assert secret not in " ".join([*each.cmdline(), *each.environ().values()])
+        assert each.environ()["MXOPT_KVSTORE_KEYS"] == "-"
+    process.child.send_signal(signal.SIGINT)
+    assert process.finish(30) == 130
+    assert not psutil.wait_procs(running, 15)[1]
+
+
+def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster, tmp_path):
+    script = (
+        "import os, mxopt.kvstore as k\nkv = k.create('dist_sync')\n"
+        "if kv.rank == 1: print('it breaks', flush=True); os._exit(7)\nkv.barrier()"
+    )
+    process = launch(cluster, tmp_path, "--insecure", sys.executable, "-c", script)
+    assert process.finish(40) == 7, process.output
+    assert "[worker-1] it breaks" in process.lines
+
+
+def test_workers_may_be_tasks_of_the_programs_own(cluster, tmp_path, keys):
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import numpy as np
+import ray
+from mxopt_server.ray_servers import Servers
+
+@ray.remote
+def train(seat):
+    from mxopt import kvstore
+
+    with seat.taken():
+        store = kvstore.create("dist_sync")
+    weight = np.ones(3, np.float32)
+    store.init("w", weight)
+    store.pushpull("w", weight * (store.rank + 1), out=weight)
+    store.close()
+    return weight.tolist()
+
+ray.init(log_to_driver=False)
+with Servers(2, 2, "--keys", "job.key", run_dir="run") as job:
+    print("GOT", ray.get([train.remote(job.seat(rank)) for rank in range(2)]))
+"""
+    )
+    done = Process([sys.executable, str(program)], environment(RAY_ADDRESS=cluster.address), cwd=tmp_path)
+    assert done.finish() == 0, done.output
+    assert "GOT [[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]" in done.lines
+    assert "job" in (tmp_path / "run" / "scheduler.log").read_text()
