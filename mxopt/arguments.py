@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mxopt.errors import UnknownArgumentError, nearest
-from mxopt.options import checked, declared, described, parameters, plain
+from mxopt.options import Declared, checked, declared, described, handed_on, parameters, without_option
 from mxopt.overrides import overridden
 
 
@@ -37,24 +37,32 @@ class NamedArguments:
 
     @classmethod
     def takes_more(cls) -> bool:
-        """Whether the class may take keywords that it doesn't name."""
-        return _takes_keywords(_constructors(cls)[0])
+        """Whether the class may take keywords that it doesn't name: a constructor from outside mxopt does."""
+        return any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(cls))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__doc__ = described(vars(cls).get("__doc__"), cls.__init__)
-        if "__init__" in vars(cls):
-            setattr(cls, "__init__", checked(cls.__init__))  # noqa: B010 - type checkers see the constructor itself
-        cls.__signature__ = plain(cls.__init__)  # what help() shows, and not that of __new__
+        itself, *shown = _shown(cls)
+        cls.__signature__ = inspect.Signature(shown)  # what help() shows, and not that of __new__
+        if "__init__" in vars(cls) and declared(cls.__init__):
+            made: Any = checked(cls.__init__)
+            made.__signature__ = inspect.Signature([itself, *shown])
+            setattr(cls, "__init__", made)  # noqa: B010 - type checkers see the constructor itself
 
 
 def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
     """A class's constructor arguments, those it hands on to its bases as **kwargs included."""
     found: dict[str, inspect.Parameter] = {}
+    allowed: frozenset[str] | None = None
     for base in _constructors(klass):
         for p in _signature(base):
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and (allowed is None or p.name in allowed):
                 found.setdefault(p.name, p)
+        more = handed_on(vars(base)["__init__"])
+        allowed = more if allowed is None else allowed if more is None else allowed & more
+    for name in allowed or ():  # what a constructor takes by keyword, and hands on to none
+        found.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
     return found
 
 
@@ -65,9 +73,14 @@ def arguments_of(klass: type) -> tuple[str, ...]:
 
 def attribute_of(klass: type, argument: str) -> str:
     """The attribute that keeps a constructor's argument."""
-    constructors = (vars(base)["__init__"] for base in klass.__mro__[:-1] if "__init__" in vars(base))
-    found = next((known[argument] for known in map(declared, constructors) if argument in known), None)
+    found = declared_of(klass).get(argument)
     return found.option.kept or argument if found else argument
+
+
+def declared_of(klass: type) -> dict[str, Declared]:
+    """What the class' constructor and those of its bases declare, by the arguments' names."""
+    constructors = [vars(base)["__init__"] for base in klass.__mro__ if "__init__" in vars(base) and base is not object]
+    return {name: found for known in map(declared, reversed(constructors)) for name, found in known.items()}
 
 
 def call_of(thing: Any) -> str:
@@ -87,9 +100,14 @@ def call_of(thing: Any) -> str:
     return f"{type(thing).__name__}({', '.join(shown)})"
 
 
-def hands_all_on(klass: type) -> bool:
-    """Whether all constructors that take **kwargs are mxopt's own, where they hand on what they get."""
-    return not any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(klass))
+def _shown(klass: type) -> list[inspect.Parameter]:
+    """The parameters of a constructor for people: each that it hands on by name, and without options."""
+    own = parameters(klass.__init__)  # type: ignore[misc]
+    if not handed_on(klass.__init__):  # type: ignore[misc]
+        return list(map(without_option, own))
+    names = {p.name for p in own}
+    more = [p.replace(kind=p.KEYWORD_ONLY) for name, p in parameters_of(klass).items() if name not in names]
+    return list(map(without_option, [*own[:-1], *more]))
 
 
 def _constructors(klass: type) -> list[type]:

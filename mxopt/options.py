@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from inspect import Parameter, Signature, cleandoc, formatannotation, signature
+from inspect import Parameter, cleandoc, formatannotation, signature, unwrap
 from itertools import chain
 from textwrap import wrap
 from types import NoneType, UnionType
@@ -31,8 +31,20 @@ else:
     from typing_extensions import Unpack
 
 __all__ = [
-    "Declared", "Exact", "Option", "Unpack", "checked", "declared", "described", "flag", "is_declared", "number",
-    "parameters", "plain", "within",
+    "Declared",
+    "Exact",
+    "Option",
+    "Unpack",
+    "checked",
+    "declared",
+    "described",
+    "flag",
+    "handed_on",
+    "is_declared",
+    "number",
+    "parameters",
+    "within",
+    "without_option",
 ]  # fmt: skip
 
 SECTION = "Parameters\n----------"
@@ -110,7 +122,9 @@ def within(what: str, value: Any, interval: str) -> None:
         raise ArgumentError(f"{what} must be finite, got {value!r}")
     if high < math.inf or low == -math.inf:
         raise ArgumentError(f"{what} must be within {interval}, got {value!r}")
-    raise ArgumentError(f"{what} must be {f'{low:g} or more' if closed_below else f'above {low:g}'}, got {value!r}")
+    if not closed_below:
+        raise ArgumentError(f"{what} must be above {low:g}, got {value!r}")
+    raise ArgumentError(f"{what} must {f'be {low:g} or more' if low else 'not be negative'}, got {value!r}")
 
 
 @lru_cache(maxsize=256)
@@ -120,10 +134,10 @@ def _bounds(interval: str) -> tuple[float, float, bool, bool]:
 
 
 class Declared:
-    """An argument with its declaration: `type` without the option, and the `option`."""
+    """What is declared of an argument by `Annotated[type, option]`."""
 
-    def __init__(self, parameter: Parameter) -> None:
-        self.type, self.option = get_args(parameter.annotation)[:2]
+    def __init__(self, annotation: Any) -> None:
+        self.type, self.option = get_args(annotation)[:2]
         types = _members(self.type)
         self._optional = NoneType in types
         self._types = types - {NoneType}
@@ -194,9 +208,9 @@ def _members(kind: Any) -> set[Any]:
 def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """The parameters of a function, with their annotations as objects where all of them can be looked up."""
     try:
-        return tuple(signature(function, eval_str=True).parameters.values())
+        return tuple(signature(unwrap(function), eval_str=True).parameters.values())
     except NameError:  # what is there for type checkers only
-        return tuple(signature(function).parameters.values())
+        return tuple(signature(unwrap(function)).parameters.values())
 
 
 def is_declared(parameter: Parameter) -> bool:
@@ -204,10 +218,26 @@ def is_declared(parameter: Parameter) -> bool:
     return get_origin(parameter.annotation) is Annotated and isinstance(get_args(parameter.annotation)[1], Option)
 
 
+def without_option(parameter: Parameter) -> Parameter:
+    """The parameter as people read it in a signature."""
+    return parameter.replace(annotation=get_args(parameter.annotation)[0]) if is_declared(parameter) else parameter
+
+
 @lru_cache(maxsize=512)
 def declared(function: Callable[..., Any]) -> Mapping[str, Declared]:
     """The parameters of a function that have an `Option`, by name."""
-    return {p.name: Declared(p) for p in parameters(function) if is_declared(p)}
+    return {p.name: Declared(p.annotation) for p in parameters(function) if is_declared(p)}
+
+
+def handed_on(function: Callable[..., Any]) -> frozenset[str] | None:
+    """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None where it takes any."""
+    last = parameters(function)[-1:]
+    if not last or last[0].kind is not Parameter.VAR_KEYWORD:
+        return frozenset()
+    if get_origin(last[0].annotation) is not Unpack:
+        return None
+    (fields,) = get_args(last[0].annotation)
+    return frozenset(fields.__required_keys__ | fields.__optional_keys__)
 
 
 def checked(function: F) -> F:
@@ -236,7 +266,8 @@ def described(doc: str | None, function: Callable[..., Any]) -> str | None:
     lines = [SECTION]
     for p in found:
         if p.kind is p.VAR_KEYWORD:
-            lines += [f"**{p.name}", "    See `Optimizer`."]
+            names = ", ".join(sorted(handed_on(function) or [f"**{p.name}"]))
+            lines += [names, "    See `Optimizer`."]
             continue
         lines.append(f"{p.name} : {declared(function)[p.name]}")
         if says := declared(function)[p.name].option.says:
@@ -244,9 +275,3 @@ def described(doc: str | None, function: Callable[..., Any]) -> str | None:
     at = re.search(r"^(>>>|[A-Z][a-z]+\n---)", words, re.MULTILINE)
     before, after = (words[: at.start()], words[at.start() :]) if at else (words, "")
     return "\n\n".join(filter(None, [before.strip(), "\n".join(lines), after.strip()])) + "\n"
-
-
-def plain(function: Callable[..., Any]) -> Signature:
-    """A constructor's signature as people read it: without `self`, and without the options."""
-    found = [p.replace(annotation=p.empty) if p.kind is p.VAR_KEYWORD else p for p in parameters(function)[1:]]
-    return Signature([p.replace(annotation=get_args(p.annotation)[0]) if is_declared(p) else p for p in found])

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments, hands_all_on
+from mxopt.arguments import NamedArguments
 from mxopt.engine import arrays
 from mxopt.errors import (
     ArgumentTypeError,
@@ -51,10 +51,6 @@ class Optimizer(NamedArguments, Multipliers):
         "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
     )  # fmt: skip
     overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
-
-    @classmethod
-    def takes_more(cls) -> bool:
-        return not hands_all_on(cls)
 
     def __init__(
         self,

@@ -7,13 +7,17 @@ Adam's step is `lr / c1 * mean / (sqrt(var / c2) + eps)` with the corrections `c
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated
 
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options, Step
 from mxopt.experimental.optim.optimizer import Optimizer
+from mxopt.experimental.optim.options import Betas, Decay, Epsilon, Maximize, OptimizerOptions, Params, Rate
+from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import adam, pytorch
 from mxopt.rules.rule import Rule
+
+Amsgrad = Annotated[bool, Exact("", "divide by the largest mean square so far")]
 
 
 def _corrections(at: Step) -> tuple[float, float]:
@@ -29,48 +33,25 @@ def _corrections(at: Step) -> tuple[float, float]:
 
 
 class Adam(Optimizer):
-    """Adam, https://arxiv.org/abs/1412.6980, and AMSGrad, https://openreview.net/forum?id=ryQu7f-RZ.
-
-    Parameters
-    ----------
-    params : list of arrays or Parameters, or list of dict
-        What to train, updated in place; see `Optimizer`.
-    lr : float
-        Learning rate.
-    betas : (float, float)
-        Decay of the running means of the gradient and of its square, in [0, 1).
-    eps : float
-        Added to the root of the corrected mean square.
-    weight_decay : float
-        Times the parameter, added to the gradient.
-    amsgrad : bool
-        Divide by the largest mean square so far.
-    maximize : bool
-        Climb instead of descending.
-    multi_precision : bool
-        Keep float32 master copies of float16 and bfloat16 parameters.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    """
+    """Adam, https://arxiv.org/abs/1412.6980, and AMSGrad, https://openreview.net/forum?id=ryQu7f-RZ."""
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
+        params: Params,
+        lr: Rate = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Epsilon = 1e-8,
+        weight_decay: Decay = 0.0,
+        amsgrad: Amsgrad = False,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
-            "maximize": maximize, "lazy_update": lazy_update,
+            "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         return pytorch.amsgrad if group["amsgrad"] else adam.adam
@@ -82,33 +63,24 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay, https://arxiv.org/abs/1711.05101: the step has `lr * weight_decay * parameter`.
+    """Adam with decoupled weight decay, https://arxiv.org/abs/1711.05101.
 
-    Parameters
-    ----------
-    params, lr, betas, eps, amsgrad, maximize, multi_precision, lazy_update
-        As in `Adam`.
-    weight_decay : float
-        Decoupled from the gradient.
+    The step has `lr * weight_decay * parameter`.
     """
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
+        params: Params,
+        lr: Rate = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Epsilon = 1e-8,
+        weight_decay: Annotated[float, Option("[0, inf)", "decoupled from the gradient")] = 1e-2,
+        amsgrad: Amsgrad = False,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(
-            params, lr, betas, eps, weight_decay, amsgrad,
-            maximize=maximize, multi_precision=multi_precision, lazy_update=lazy_update,
-        )  # fmt: skip
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, **base)
 
     def rule(self, group: Options) -> Rule:
         return pytorch.amsgrad if group["amsgrad"] else adam.adamw
@@ -121,33 +93,26 @@ class AdamW(Adam):
 
 
 class Adamax(Optimizer):
-    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: by the largest gradient, decayed, instead of the mean square.
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7.
 
-    Parameters
-    ----------
-    params, lr, betas, weight_decay, maximize, multi_precision, lazy_update
-        As in `Adam`.
-    eps : float
-        Added to the gradient's size.
+    By the largest gradient, decayed, instead of the mean square.
     """
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        params: Params,
+        lr: Rate = 2e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Annotated[float, Option("[0, inf)", "added to the gradient's size")] = 1e-8,
+        weight_decay: Decay = 0.0,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize, "lazy_update": lazy_update,
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         return pytorch.adamax_epsilon
@@ -157,37 +122,28 @@ class Adamax(Optimizer):
 
 
 class NAdam(Optimizer):
-    """Adam with Nesterov's momentum, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ.
-
-    Parameters
-    ----------
-    params, lr, betas, eps, weight_decay, maximize, multi_precision, lazy_update
-        As in `Adam`.
-    momentum_decay : float
-        How fast the momentum warms up.
-    """
+    """Adam with Nesterov's momentum, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ."""
 
     carried = "mu_product"
     first_carry = 1.0
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum_decay: float = 4e-3,
+        params: Params,
+        lr: Rate = 2e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Epsilon = 1e-8,
+        weight_decay: Decay = 0.0,
+        momentum_decay: Annotated[float, Option("[0, inf)", "how fast the momentum warms up")] = 4e-3,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay,
-            "maximize": maximize, "lazy_update": lazy_update,
+            "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         return adam.nadam
@@ -209,33 +165,23 @@ class NAdam(Optimizer):
 
 
 class RAdam(Optimizer):
-    """RAdam, https://arxiv.org/abs/1908.03265: a running mean until the variance can be trusted, then Adam.
-
-    Parameters
-    ----------
-    params, lr, betas, weight_decay, maximize, multi_precision, lazy_update
-        As in `Adam`.
-    eps : float
-        Added to the root of the uncorrected mean square.
-    """
+    """RAdam, https://arxiv.org/abs/1908.03265: a running mean until the variance can be trusted, then Adam."""
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        params: Params,
+        lr: Rate = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Annotated[float, Option("[0, inf)", "added to the root of the uncorrected mean square")] = 1e-8,
+        weight_decay: Decay = 0.0,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize, "lazy_update": lazy_update,
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         return pytorch.radam

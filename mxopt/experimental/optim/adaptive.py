@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options, Step
 from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.experimental.optim.options import CHECKS, positive
+from mxopt.experimental.optim.options import Decay, Maximize, OptimizerOptions, Params, Rate
+from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import pytorch
 from mxopt.rules.rule import Rule
 
 
 class Adadelta(Optimizer):
-    """Adadelta, https://arxiv.org/abs/1212.5701: steps as large as past steps, by the size of past gradients.
-
-    Parameters
-    ----------
-    params : list of arrays or Parameters, or list of dict
-        What to train, updated in place; see `Optimizer`.
-    lr : float
-        The step is multiplied by it.
-    rho : float
-        Decay of the running means, in [0, 1].
-    eps : float
-        Added inside both roots; above 0.
-    weight_decay : float
-        Times the parameter, added to the gradient.
-    maximize : bool
-        Climb instead of descending.
-    multi_precision : bool
-        Keep float32 master copies of float16 and bfloat16 parameters.
-    lazy_update : bool
-        Leave the rows alone for which a row-sparse gradient has none.
-    """
-
-    checks: ClassVar = {**CHECKS, "eps": positive}
+    """Adadelta, https://arxiv.org/abs/1212.5701: steps as large as past steps, by the size of past gradients."""
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
+        params: Params,
+        lr: Annotated[float, Option("[0, inf)", "the step is multiplied by it")] = 1.0,
+        rho: Annotated[float, Option("[0, 1]", "decay of the running means")] = 0.9,
+        eps: Annotated[float, Option("(0, inf)", "added inside both roots")] = 1e-6,
+        weight_decay: Decay = 0.0,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
             "lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize, "lazy_update": lazy_update,
+            "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         return pytorch.adadelta_l2
@@ -67,39 +45,28 @@ class Adagrad(Optimizer):
     """Adagrad, https://jmlr.org/papers/v12/duchi11a.html: by the root of the sum of all squared gradients.
 
     A row-sparse gradient costs its rows only, as long as there is no weight decay.
-
-    Parameters
-    ----------
-    params, weight_decay, maximize, multi_precision, lazy_update
-        As in `Adadelta`.
-    lr : float
-        Learning rate.
-    lr_decay : float
-        The rate of step t is `lr / (1 + (t - 1) * lr_decay)`.
-    initial_accumulator_value : float
-        Where the sums start. As in MindSpore, a group's own value has no effect.
-    eps : float
-        Added to the root.
     """
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
+        params: Params,
+        lr: Rate = 1e-2,
+        lr_decay: Annotated[float, Option("[0, inf)", "the rate of step t is `lr / (1 + (t - 1) * lr_decay)`")] = 0.0,
+        weight_decay: Decay = 0.0,
+        initial_accumulator_value: Annotated[
+            float,
+            Option("[0, inf)", "where the sums start. As in MindSpore, a group's own value has no effect"),
+        ] = 0.0,
+        eps: Annotated[float, Option("[0, inf)", "added to the root")] = 1e-10,
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
             "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value, "maximize": maximize, "lazy_update": lazy_update,
+            "initial_accumulator_value": initial_accumulator_value, "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         return pytorch.adagrad_l2
@@ -118,43 +85,28 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """RMSprop, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf: by a running mean of squares.
+    """RMSprop, by a running mean of squares.
 
-    Parameters
-    ----------
-    params, weight_decay, maximize, multi_precision, lazy_update
-        As in `Adadelta`.
-    lr : float
-        Learning rate.
-    alpha : float
-        Decay of the running means.
-    eps : float
-        Added to the root.
-    momentum : float
-        Of the steps.
-    centered : bool
-        Divide by the deviation instead of the root of the mean square.
+    https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
     """
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        maximize: bool = False,
-        *,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        params: Params,
+        lr: Rate = 1e-2,
+        alpha: Annotated[float, Option("[0, inf)", "decay of the running means")] = 0.99,
+        eps: Annotated[float, Option("[0, inf)", "added to the root")] = 1e-8,
+        weight_decay: Decay = 0.0,
+        momentum: Annotated[float, Option("[0, inf)", "of the steps")] = 0.0,
+        centered: Annotated[bool, Exact("", "divide by the deviation instead of the root of the mean square")] = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
             "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
-            "centered": centered, "maximize": maximize, "lazy_update": lazy_update,
+            "centered": centered, "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
         if group["momentum"]:
@@ -167,36 +119,31 @@ class RMSprop(Optimizer):
 
 
 class Rprop(Optimizer):
-    """Rprop, https://doi.org/10.1109/ICNN.1993.298623: by the gradient's sign, each element with a step of its own.
-
-    Parameters
-    ----------
-    params, maximize, multi_precision, lazy_update
-        As in `Adadelta`.
-    lr : float
-        The first step; read once, in a parameter's first update.
-    etas : (float, float)
-        A step is multiplied by the first when the sign changes, by the second when it stays: 0 < a < 1 < b;
-        1 is allowed in groups, as in PyTorch.
-    step_sizes : (float, float)
-        The smallest and the biggest step.
-    """
+    """Rprop, https://doi.org/10.1109/ICNN.1993.298623: by the gradient's sign, each element with a step of its own."""
 
     def __init__(
         self,
-        params: Any,
-        lr: float = 1e-2,
-        etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50),
+        params: Params,
+        lr: Annotated[float, Option("[0, inf)", "the first step; read once, in a parameter's first update")] = 1e-2,
+        etas: Annotated[
+            tuple[float, float],
+            Option(
+                "(0, 1] [1, inf)",
+                "a step is multiplied by the first when the sign changes, by the second when it stays; 1 only in"
+                " groups, as in PyTorch",
+            ),
+        ] = (0.5, 1.2),
+        step_sizes: Annotated[
+            tuple[float, float], Option("[0, inf]", "the smallest and the biggest step", ascending=True)
+        ] = (1e-6, 50),
         *,
-        maximize: bool = False,
-        multi_precision: bool = False,
-        lazy_update: bool = False,
+        maximize: Maximize = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = {
-            "lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize, "lazy_update": lazy_update,
+            "lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize,
         }  # fmt: skip
-        super().__init__(params, options, multi_precision=multi_precision)
+        super().__init__(params, options, **base)
         if 1 in self.defaults["etas"]:
             raise ArgumentError(f"Rprop: etas must be a pair (a, b) with 0 < a < 1 < b, got {etas}")
 

@@ -12,7 +12,7 @@ import numpy as np
 from mxopt.device import is_cupy
 from mxopt.engine import arrays
 from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentTypeError, nearest
-from mxopt.experimental.optim.options import CHECKS, Check
+from mxopt.options import Declared
 from mxopt.parameter import Parameter, name_of, named, value_of
 
 Options = dict[str, Any]
@@ -63,7 +63,7 @@ class ParameterGroup(dict[str, Any]):
     `checks` are those of the options that are the optimizer's, by name; errors begin with `whose`.
     """
 
-    def __init__(self, options: Options, checks: Mapping[str, Check], whose: str) -> None:
+    def __init__(self, options: Options, checks: Mapping[str, Declared], whose: str) -> None:
         super().__init__(checked(options, checks, whose))
         self.checks, self.whose = checks, whose
 
@@ -95,19 +95,19 @@ class ParameterGroup(dict[str, Any]):
         return checked(options, self.checks, self.whose)
 
 
-def checked(options: Options, checks: Mapping[str, Check], whose: str) -> Options:
+def checked(options: Options, checks: Mapping[str, Declared], whose: str) -> Options:
     """Options as they are kept, after the checks of their names. Raises where one can't be used."""
-    return {k: checks[k](f"{whose}: {k}", v) if k in checks else v for k, v in options.items()}
+    return {k: checks[k].check(f"{whose}: {k}", v) if k in checks else v for k, v in options.items()}
 
 
-def check_keys(given: Iterable[str], known: Iterable[str], whose: str) -> None:
+def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str], whose: str) -> None:
     """Raises ArgumentKeyError for an option that looks like a slip, or has another family's name.
 
-    Other keys are the user's own, those of other optimizers too, as in MindSpore and PyTorch.
+    Other keys are the user's own, those of `others`, which other optimizers have, too, as in MindSpore and PyTorch.
     """
     known = {*known, "params", "initial_lr"}
     for key in given:
-        if key in known or key in CHECKS:
+        if key in known or key in others:
             continue
         meant = any(key in group and group & known for group in SYNONYMS)
         if meant or difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.8):

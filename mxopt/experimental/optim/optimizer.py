@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import chain, compress, islice, repeat
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments
+from mxopt.arguments import NamedArguments, declared_of
 from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import PATTERNS, Call, distinct, run
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
@@ -24,7 +24,8 @@ from mxopt.experimental.optim.groups import (
     checked,
     make_slots,
 )
-from mxopt.experimental.optim.options import CHECKS, Check
+from mxopt.experimental.optim.options import COMMON, Lazy, Masters
+from mxopt.options import Declared, Option, declared
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
@@ -38,16 +39,9 @@ def _columns(slots: list[Slot]) -> tuple[list[Any], list[Parameter], list[Any]]:
 class Optimizer(NamedArguments):
     """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or `construct`.
 
-    Parameters
-    ----------
-    params : list of arrays or Parameters, or list of dict
-        What to train, changed in place: float16, bfloat16, float32 or float64 arrays of any shape, plain or as
-        `mxopt.Parameter`; whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a copy. Or groups:
-        dicts with "params" and their own options.
-    defaults : dict
-        The options, and their values for groups that don't say otherwise.
-    multi_precision : bool
-        Keep a float32 master copy of float16 and bfloat16 parameters, and update that.
+    What they train are float16, bfloat16, float32 or float64 arrays of any shape, plain or as `mxopt.Parameter`;
+    whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a copy. Or groups: dicts with "params" and
+    their own options.
 
     Attributes
     ----------
@@ -68,7 +62,8 @@ class Optimizer(NamedArguments):
         A group has an option of another optimizer, or a misspelt one.
     """
 
-    checks: ClassVar[Mapping[str, Check]] = CHECKS
+    checks: ClassVar[Mapping[str, Declared]] = COMMON
+    names: ClassVar[set[str]] = set()  # of the options of all optimizers
     carried: ClassVar[str | None] = (
         None  # the name of the number that is handed on from step to step, where there is one
     )
@@ -78,9 +73,19 @@ class Optimizer(NamedArguments):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Optimizer.registry.add(cls.__name__, cls)
+        cls.checks = {**COMMON, **declared_of(cls)}
+        Optimizer.names.update(declared(cls.__init__))
 
-    def __init__(self, params: Any, defaults: Options, *, multi_precision: bool = False) -> None:
-        self.defaults = checked({"lazy_update": False, "maximize": False, **defaults}, self.checks, type(self).__name__)
+    def __init__(
+        self,
+        params: Annotated[Any, Option("", "a list of arrays or Parameters, or of dicts")],
+        defaults: Annotated[Options, Option("", "the options, and their values for groups that don't say otherwise")],
+        *,
+        multi_precision: Masters = False,
+        lazy_update: Lazy = False,
+    ) -> None:
+        options = {"lazy_update": lazy_update, "maximize": False, **defaults}
+        self.defaults = checked(options, self.checks, type(self).__name__)
         self.multi_precision = multi_precision
         self.rescale_grad = 1.0
         self.param_groups: list[ParameterGroup] = []
@@ -141,7 +146,7 @@ class Optimizer(NamedArguments):
             raise ArgumentTypeError(f"{whose} must be a dict, got {type(param_group).__name__}")
         if "params" not in param_group:
             raise ArgumentError(f"{whose} has no 'params'")
-        check_keys(param_group, self.defaults, whose)
+        check_keys(param_group, self.defaults, self.names, whose)
         params, slots = make_slots(param_group["params"], number, self._slots, self.first_carry)
         options = {**self.defaults, **param_group, "params": params}
         ours = {name: check for name, check in self.checks.items() if name in self.defaults or name == "initial_lr"}

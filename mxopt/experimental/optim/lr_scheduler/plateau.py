@@ -7,7 +7,7 @@ from typing import Any
 
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, for_each_group, groups_of, number, whole
-from mxopt.experimental.optim.options import number as any_number
+from mxopt.options import number as any_number
 
 
 class ReduceLROnPlateau(LRScheduler):
