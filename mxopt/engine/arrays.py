@@ -220,13 +220,13 @@ def is_plain(array: Any) -> bool:
     return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
 
 
-def zeros(shape: tuple[int, ...], like: Any) -> Any:
-    """Zeros on the device and of the dtype of `like`, in the machine's byte order; on the CPU their memory isn't
-    touched before it is used. Where `like` is row-sparse, they are too, with its rows. Raises MemoryError where there
-    is none."""
+def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> Any:
+    """Zeros on the device and of the dtype of `like` or of another, in the machine's byte order; on the CPU their
+    memory isn't touched before it is used. Where `like` is row-sparse, they are too, with its rows. Raises MemoryError
+    where there is none."""
     if isinstance(like, RowSparse):
-        return RowSparse(zeros((len(like.data), *shape[1:]), like.data), like.indices.copy(), shape)
-    dtype = like.dtype.newbyteorder("=")
+        return RowSparse(zeros((len(like.data), *shape[1:]), like.data, dtype), like.indices.copy(), shape)
+    dtype = like.dtype.newbyteorder("=") if dtype is None else dtype
     size = math.prod(shape) * dtype.itemsize
     if size >= HUGE and not is_cupy(like) and hasattr(mmap, "MADV_HUGEPAGE"):
         try:

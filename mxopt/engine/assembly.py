@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable, Sequence
 
 from mxopt.engine.operations import operation
-from mxopt.engine.trace import Operand, Tape
+from mxopt.engine.trace import Operand, Tape, trace
+from mxopt.rules.words import bfloat16_of
 
 LANES = 16
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -103,6 +104,13 @@ class Assembly:
 
     def store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
         self._store(dtype, address, self._narrowed(dtype, value), mask)
+
+    def store_rounded(self, address: str, value: str, mask: str | None, share: str) -> None:
+        """Stores float32 as bfloat16, stochastically rounded by 16 random bits for each lane."""
+        ints = self.vec("i32")
+        bits = self.let(f"bitcast {self.vec('float')} {value} to {ints}")
+        (rounded,) = self.run_words(trace(bfloat16_of, words=True), [bits, share])
+        self._store("bfloat16", address, self.let(f"trunc {ints} {rounded} to {self.vec('i16')}"), mask)
 
     def _store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
         stored, size = STORED[dtype], ITEMSIZE[dtype]

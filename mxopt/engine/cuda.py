@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,8 @@ import numpy as np
 from mxopt.device import is_cupy
 from mxopt.engine.aliases import meets
 from mxopt.engine.cuda_source import OPTIONS, THREADS, source
-from mxopt.engine.kernel import PIECE, Kernel
+from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE, Kernel
+from mxopt.engine.rounding import Keys, Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
@@ -69,10 +71,12 @@ class CudaPart:
         self.states = [(t.states, t.master) for t in tensors]
         self.like = [(t.weight.shape, t.weight.dtype, t.grad.dtype) for t in tensors]
         n, arrays = len(tensors), len(self.dtypes)
-        self.words = np.zeros(n * (arrays + 1 + len(rule.hypers)), np.int64)
-        self.places = (n * arrays, n * (arrays + 1))
-        table, self.hyper_rows, hypers = np.split(self.words, self.places)
+        self.places = np.cumsum([n * arrays, n, n * len(rule.hypers)]).tolist()
+        self.words = np.zeros(self.places[-1] + n * KEY_WORDS, np.int64)
+        table, self.hyper_rows, hypers, keys = np.split(self.words, self.places)
         self.table, self.hypers = table.reshape(n, arrays), hypers.view(np.float64).reshape(n, -1)
+        self.key_words = keys.reshape(n, -1)
+        self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
         self.table[:] = [[a.data.ptr for a in t.all] for t in tensors]
         self.hyper_rows[:] = np.arange(n) if rule.layerwise else 0
         self._lay_out(tensors)
@@ -90,6 +94,18 @@ class CudaPart:
         self.longest = int(pieces[:, 2].max(initial=0))
         with self.device:
             self.pieces = cupy.asarray(pieces)
+
+    def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
+        import cupy
+
+        self.stochastic = bool(roundings)
+        if not self.stochastic:
+            return
+        self._keys = Keys(roundings)
+        with self.device:
+            self._rows = [None if r.rows is None else cupy.asarray(r.rows) for r in roundings]
+        self.key_words[:, FIRST] = [r.first for r in roundings]
+        self.key_words[:, NUMBERS] = [0 if rows is None else rows.data.ptr for rows in self._rows]
 
     # Binding: the arrays of one step.
 
@@ -132,6 +148,8 @@ class CudaPart:
     def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Takes the hyper-parameters: `rows[which[t]]` for tensor t."""
         self.stream = _stream()
+        if self.stochastic:
+            self.key_words[:, KEY] = self._keys.now()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
             self.hypers[:, : self.rule.given] = [rows[r] for r in which]
         else:
@@ -169,7 +187,7 @@ class CudaPart:
             return
         words = cupy.asarray(self.words)
         at = [words.data.ptr + words.itemsize * place for place in (0, *self.places)]
-        kernel = compiled(Kernel(self.rule, stage, self.dtypes, rows))
+        kernel = compiled(Kernel(self.rule, stage, self.dtypes, rows, stochastic=self.stochastic))
         kernel(grid, (threads,), (self.pieces.data.ptr, *at, *arguments))
 
     def _derive(self, stage: int, sums: np.ndarray) -> None:
@@ -255,7 +273,8 @@ class CudaCopiesPart:
             else:
                 grad = t.grad.rows(0, len(t.grad))
             master = None if t.master is None else copied(t.master)
-            copy = Tensor(t.name, copied(t.weight), grad, tuple(map(copied, t.states)), master)
+            states = tuple(map(copied, t.states))
+            copy = replace(t, weight=copied(t.weight), grad=grad, states=states, master=master)
             part = needs(self.rule, copy, self.lazy)(self.rule, [copy])
             part.prepare_one(self.hypers)
             part.finish()

@@ -20,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mxopt.engine.assembly import LANES, arithmetic
-from mxopt.engine.kernel import PIECE_WORDS, Kernel
+from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE_WORDS, Kernel
 from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape, trace
 from mxopt.rules.rule import Function, parameters
+from mxopt.rules.words import bfloat16_of, share
 
 OPTIONS = ("-fmad=false",)
 THREADS = 256  # of a block, at most; what is computed doesn't depend on it
@@ -36,6 +37,7 @@ PARAMETERS = (
     "const word *table",  # the addresses of each tensor's arrays
     "const word *hyper_rows",  # which row of `hypers` each tensor takes
     "const double *hypers",
+    "const word *keys",  # for stochastic rounding; see `kernel.py`
     "double *sums",  # of squares, for each piece and norm
     "const word *indices",  # by rows: which row of the tensor each row of the gradient is; null: its own
     "word row",  # by rows: elements of a row
@@ -105,6 +107,7 @@ class _Writer:
         self.arrays = ("weight", "grad", *self.rule.states, "master")[: len(kernel.dtypes)]
         self.types = dict(zip(self.arrays, (TYPES[d] for d in kernel.dtypes), strict=True))
         self.real = TYPES[arithmetic(kernel.dtypes)]
+        self.rounded = kernel.rounded
         self.fixed: frozenset[str] = frozenset()  # arrays that have one value for a whole row
         self.lines: list[str] = []
         self._depth = self._names = 0
@@ -134,6 +137,10 @@ class _Writer:
         functions = [f for f in (stage.function, rule.row_value, rule.row_update) if f is not None]
         names = {name for function in functions for name in parameters(function)}
         touched = {*map(self._source, {*names, *stage.writes}), *stage.writes}
+        if kernel.stochastic:
+            self.put(f"const word *about = keys + {KEY_WORDS} * tensor, *numbers = (const word *)about[{NUMBERS}];")
+            element = "(numbers ? numbers[which] : which) * row" if kernel.rows else "first"
+            self.put(f"const unsigned key = (unsigned)about[{KEY}], before = (unsigned)(about[{FIRST}] + {element});")
         for k, (array, type) in enumerate(self.types.items()):
             if array in touched:
                 address = f"table[{len(self.types)} * tensor + {k}]"
@@ -164,6 +171,12 @@ class _Writer:
                 self.put(f"const {self.real} x_{name} = load(a_{self._source(name)} + i);")
         results = self._run(function)
         for array, value in zip(writes, results, strict=False):
+            if array in self.rounded:
+                tape = trace(share(self.rounded[array]), words=True)
+                words = [f"__float_as_uint({value})", *self._run_tape(tape, ["(before + (unsigned)i)", "key"])]
+                (bits,) = self._run_tape(trace(bfloat16_of, words=True), words)
+                self.put(f"a_{array}[i].bits = {bits};")
+                continue
             for copy in dict.fromkeys((array, self._source(array))):
                 self.put(f"store(a_{copy} + i, {value});")
         return results[len(writes) :]

@@ -32,6 +32,7 @@ from types import MappingProxyType
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function, Rule, parameters
+from mxopt.rules.words import share
 
 PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
 
@@ -40,9 +41,12 @@ PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a
 PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 NEXT, LEFT, JOB_WORDS = 16, 24, 32
+KEYS = 17  # for stochastic rounding
+KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor; see `rounding.py`
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
 ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ROWS for each tensor
 AHEAD = 512
+FETCHED = 1024  # elements ahead that kernels with stochastic rounding fetch what lies in order
 LINE = 64  # bytes fetched at a time
 
 
@@ -53,7 +57,7 @@ class Kernel:
 
     `dtypes` are those of weight, gradient and states, then of the master copy where there is one: the arithmetic
     then reads the master in the weight's place and writes both. `rows` makes the row-wise form, `scattered` the one
-    for a gradient of which some rows are there, and the others zeros.
+    for a gradient of which some rows are there, and the others zeros. `stochastic` is how it rounds to bfloat16.
     """
 
     rule: Rule
@@ -61,6 +65,7 @@ class Kernel:
     dtypes: tuple[str, ...]
     rows: bool = False
     scattered: bool = False
+    stochastic: bool = False
 
     @property
     def stages(self) -> range:
@@ -71,9 +76,19 @@ class Kernel:
         return len(self.dtypes) > 2 + len(self.rule.states)
 
     @property
+    def rounded(self) -> dict[str, int]:
+        """The arrays that are rounded stochastically, and the number of each among the parameter's arrays."""
+        if not self.stochastic:
+            return {}
+        states = self.rule.states
+        found = {name: k for k, name in enumerate(states) if self.dtypes[2 + k] == "bfloat16"}
+        return found | ({"weight": len(states)} if self.dtypes[0] == "bfloat16" and not self.master else {})
+
+    @property
     def name(self) -> str:
         stage = "all" if self.stage is None else self.stage
-        return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{'_rows' * self.rows}{'_scattered' * self.scattered}"
+        form = "_rows" * self.rows + "_scattered" * self.scattered + "_stochastic" * self.stochastic
+        return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{form}"
 
 
 class Writer:
@@ -125,6 +140,10 @@ class Writer:
         derived = {name for derivation in self.derivations for name in derivation.names}
         self.hypers = {name: self.everywhere(self._hyper(name)) for name in names if name not in derived}
         self.about = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
+        if kernel.stochastic:
+            about = asm.at("i64", asm.pointer("%job", KEYS), asm.let(f"mul i64 {tensor}, {KEY_WORDS}"))
+            self.key = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))
+            self.before, self.numbers = asm.word(about, FIRST), asm.pointer(about, NUMBERS)
         self.body()
         asm.label("piece.end")
         asm.put(f"%piece.next = add i64 {self.piece}, 1")
@@ -163,10 +182,15 @@ class Writer:
         is derived from go to the piece's place."""
         asm = self.asm
         derived: dict[str, str] = {}
+        fetch = {}
+        if self.kernel.stochastic:  # which has many instructions for each byte: the processor falls behind by itself
+            dtypes = self.kernel.dtypes
+            fetch = {k: asm.at(STORED[d], p, FETCHED) for k, (d, p) in enumerate(zip(dtypes, address, strict=True))}
+            self.number_from(self.first)
         for number, stage in enumerate(self.stages):
             asm.put(f"br label %span{number}")
             totals = self.span(
-                f"span{number}", before, address, self.count, stage.function, stage.writes, stage.norms, {}
+                f"span{number}", before, address, self.count, stage.function, stage.writes, stage.norms, {}, fetch
             )
             sums, before = [asm.halves(total) for total in totals], f"span{number}.end"
             if number < len(self.derivations):
@@ -174,6 +198,20 @@ class Writer:
                 continue
             self.keep(sums)
         asm.put("br label %piece.end")
+
+    def number_from(self, first: str) -> None:
+        """Numbers the elements of the next span: its first one is element `first` of the tensor."""
+        asm = self.asm
+        first = asm.splat("i32", asm.let(f"trunc i64 {asm.let(f'add i64 {self.before}, {first}')} to i32"))
+        lanes = ", ".join(f"i32 {lane}" for lane in range(LANES))
+        self.places = asm.let(f"add {asm.vec('i32')} {first}, <{lanes}>")
+
+    def share(self, array: str, i: str) -> str:
+        """The random bits by which the elements from `i` on of an array of the span are rounded."""
+        asm = self.asm
+        place = asm.splat("i32", asm.let(f"trunc i64 {i} to i32"))
+        place = asm.let(f"add {asm.vec('i32')} {self.places}, {place}")
+        return asm.run_words(trace(share(self.kernel.rounded[array]), words=True), [place, self.key])[0]
 
     def keep(self, sums: list[str]) -> None:
         """Stores a piece's sums in its own place."""
@@ -221,13 +259,19 @@ class Writer:
                 if array in tape.arguments and array not in fixed:
                     source = -1 if array == "weight" and self.kernel.master else k
                     values[array] = asm.load(dtypes[source], at[source], mask)
+            touched = {*tape.arguments, *writes}
             for k, place in fetch.items():
+                if k < len(self.arrays) and self.arrays[k] not in touched:
+                    continue
                 for line in range(0, LANES * ITEMSIZE[dtypes[k]], LINE):
                     asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line))
             results = asm.run(tape, [values[n] for n in tape.arguments])
             for array, value in zip(writes, results, strict=False):
                 k = self.arrays.index(array)
-                asm.store(dtypes[k], at[k], value, mask)
+                if array in self.kernel.rounded:
+                    asm.store_rounded(at[k], value, mask, self.share(array, i))
+                else:
+                    asm.store(dtypes[k], at[k], value, mask)
                 if array == "weight" and self.kernel.master:
                     asm.store(dtypes[-1], at[-1], value, mask)
             return [asm.square(x, mask) for x in results[len(writes) :]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from mxopt.engine import binding, jit
 from mxopt.engine import kernel as k
 from mxopt.engine.noise import BLOCK
+from mxopt.engine.rounding import Keys, Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
 from mxopt.engine.uninterrupted import interruptible
@@ -66,6 +68,9 @@ class NativePart:
         self.job[k.N_BATCHES] = len(self.batches) - 1
         self.job[k.POINTERS], self.job[k.HYPERS] = address_of(self.pointers), address_of(self.hypers)
         self.job[k.HYPER_ROWS], self.job[k.SUMS] = address_of(self.hyper_rows), address_of(self.sums)
+        self.stochastic = tensors[0].rounding is not None
+        if self.stochastic:
+            self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
         self.needed = self._needed(tensors[0].dtypes)
         self._kernels = [jit.compiled(kernel) for kernel in self.needed]
         self._pack = struct.Struct(f"{rule.given}d").pack_into
@@ -74,7 +79,13 @@ class NativePart:
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         """The kernels, in the order in which they are launched."""
-        return [k.Kernel(self.rule, None, dtypes, self.rows, self.scattered)]
+        return [k.Kernel(self.rule, None, dtypes, self.rows, self.scattered, self.stochastic)]
+
+    def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
+        self._keys, self._rows = Keys(roundings), [r.rows for r in roundings]
+        places = [(0, r.first, 0 if r.rows is None else address_of(r.rows)) for r in roundings]
+        self.key_words = np.array(places, np.int64)
+        self.job[k.KEYS] = address_of(self.key_words)
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         self._cut(np.array([t.weight.size for t in tensors]), np.ones(len(tensors), np.int64))
@@ -138,6 +149,8 @@ class NativePart:
     def prepare_one(self, hypers: Scalars) -> Call | None:
         """`prepare` for the only tensor."""
         self._pack(self._first_row, 0, *hypers)
+        if self.stochastic:
+            self.key_words[:, k.KEY] = self._keys.now()
         self.job[k.NEXT] = 0
         return self._kernels[0][0] if self.elements <= QUICK else self.whole()
 
@@ -146,6 +159,8 @@ class NativePart:
         in one call, of `address`; None where it takes several, which `finish` makes."""
         self.hypers[: len(rows), : self.rule.given] = rows
         self.hyper_rows[:] = 0 if len(rows) == 1 else which
+        if self.stochastic:
+            self.key_words[:, k.KEY] = self._keys.now()
         self.job[k.NEXT] = 0
         return self.whole()
 
@@ -187,14 +202,19 @@ class PassesPart(NativePart):
         return jit.compiled_passes(tuple(self.needed), len(self.rule.derivations))[1]
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        return [k.Kernel(self.rule, stage, dtypes, scattered=self.scattered) for stage in range(len(self.rule.stages))]
+        stages, more = range(len(self.rule.stages)), {"scattered": self.scattered, "stochastic": self.stochastic}
+        return [k.Kernel(self.rule, stage, dtypes, **more) for stage in stages]
 
     def prepare_one(self, hypers: Scalars) -> Call | None:
         self._pack(self._first_row, 0, *hypers)
+        if self.stochastic:
+            self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
     def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None:
         self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
+        if self.stochastic:
+            self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
     def whole(self) -> Call | None:
@@ -271,6 +291,8 @@ class StagedPart:
         for first in range(0, size, SEGMENT):
             length = min(SEGMENT, size - first)
             part = self.parts[length]
+            if self.tensor.rounding is not None:
+                part.key_words[0, k.FIRST] = self.tensor.rounding.first + first
             self._load(first, length)
             part.launch(stage)
             self._store(first, length, self.rule.stages[stage].writes)
@@ -281,7 +303,7 @@ class StagedPart:
     def _scratch_tensor(self, length: int) -> Tensor:
         weight, grad, *rest = (s[:length] for s in self.scratch)
         master = rest.pop() if self.tensor.master is not None else None
-        return Tensor(self.tensor.name, weight, grad, tuple(rest), master)
+        return replace(self.tensor, weight=weight, grad=grad, states=tuple(rest), master=master)
 
     def _load(self, first: int, length: int) -> None:
         for copy, original in zip(self.scratch, self.tensor.all, strict=True):

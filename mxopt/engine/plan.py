@@ -119,7 +119,8 @@ class Plan:
         for position, tensor in enumerate(tensors):
             make = self._needs(tensor)
             together = apart and getattr(make, "lists", False)
-            group = (make, arrays.place_of(tensor.weight), tensor.dtypes) if together else position
+            kind = tensor.dtypes, tensor.rounding is None
+            group = (make, arrays.place_of(tensor.weight), kind) if together else position
             groups.setdefault(group, (make, []))[1].append(position)
         return [(positions, make(self.rule, [tensors[p] for p in positions])) for make, positions in groups.values()]
 

@@ -68,7 +68,9 @@ class ReferencePart:
                 writes = (*writes, self.rule.row_state)
             results = _call(stage, values)
             values |= zip(stage.writes, results, strict=False)
-            new = [(arrays[name], values[name].astype(arrays[name].dtype)) for name in writes]
+            new = [
+                (arrays[name], self._stored(tensor, name, values[name], arrays[name].dtype, rows)) for name in writes
+            ]
             if tensor.master is not None and "weight" in writes:
                 new.append((tensor.weight, values["weight"].astype(tensor.weight.dtype)))
             for array, value in new:
@@ -79,6 +81,14 @@ class ReferencePart:
         for name, array in arrays.items():
             if array is not originals[name]:
                 originals[name][...] = array
+
+    def _stored(self, tensor: Tensor, name: str, value: np.ndarray, dtype: np.dtype, rows: Any) -> np.ndarray:
+        """New values as they are stored in an array of this dtype."""
+        if tensor.rounding is None or str(dtype) != "bfloat16":
+            return value.astype(dtype)
+        places = tensor.rounding.places(tensor.weight.shape, None if rows is ... else rows)
+        states = self.rule.states
+        return tensor.rounding.rounded(value, places, states.index(name) if name in states else len(states))
 
     def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
         """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""

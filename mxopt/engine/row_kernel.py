@@ -172,6 +172,8 @@ class RowWriter(Writer):
             offset[row_state], next_offset[row_state] = which, later
         address = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, offset, strict=True)]
         then = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, next_offset, strict=True)]
+        if self.kernel.stochastic:
+            self.number_from(self._numbered(which))
         fixed, before = {}, "row.start"
         if row_state is not None:
             asm.fetch(then[row_state])
@@ -184,6 +186,15 @@ class RowWriter(Writer):
         asm.label("row.done")
         asm.put("%next.k = add i64 %k, 1")
         asm.put("br label %row")
+
+    def _numbered(self, row: str) -> str:
+        """The number in the tensor of the first element of a row: where some rows of it are stored, NUMBERS knows which
+        they are."""
+        asm = self.asm
+        all_rows = asm.let(f"icmp eq ptr {self.numbers}, null")
+        numbers = asm.let(f"select i1 {all_rows}, ptr %job, ptr {self.numbers}")
+        number = asm.word(numbers, asm.let(f"select i1 {all_rows}, i64 0, i64 {row}"))
+        return asm.let(f"mul i64 {asm.let(f'select i1 {all_rows}, i64 {row}, i64 {number}')}, {self.row}")
 
     def _row_state(self, address: list[str], k: int) -> str:
         """Renews a row's state from the mean of the row's squares; returns it in every lane."""

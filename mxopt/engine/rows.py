@@ -115,10 +115,12 @@ class LazyLayerwisePart(SparsePart):
             self.all_rows.job[word] = self.job[word]
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        return [k.Kernel(self.rule, 1, dtypes, rows=True)]
+        return [k.Kernel(self.rule, 1, dtypes, rows=True, stochastic=self.stochastic)]
 
     def prepare_one(self, hypers: Sequence[float]) -> None:
         self.hypers[0, : self.rule.given] = hypers
+        if self.stochastic:
+            self.key_words[:, k.KEY] = self._keys.now()
 
     def prepare(self, rows: Sequence[Sequence[float]], which: Sequence[int]) -> None:
         self.prepare_one(rows[which[0]])

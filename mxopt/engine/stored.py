@@ -49,7 +49,10 @@ class StoredPart:
         states = tuple(x.data if isinstance(x, RowSparse) else x for x in tensor.states)
         master = tensor.master.data if isinstance(tensor.master, RowSparse) else tensor.master
         grad = self._placed(weight, tensor.grad)
-        self.plan = plan_of(rule, [Tensor(tensor.name, weight.data, grad, states, master)], lazy)
+        rounding = tensor.rounding
+        if rounding is not None and len(weight.data) < weight.shape[0]:
+            rounding = rounding.of_rows(to_host(weight.indices))
+        self.plan = plan_of(rule, [Tensor(tensor.name, weight.data, grad, states, master, rounding)], lazy)
         self.lasting = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mxopt.engine import arrays
 from mxopt.engine.noise import Noise
+from mxopt.engine.rounding import Rounding
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -14,13 +15,17 @@ from mxopt.sparse import RowSparse
 
 @dataclass(slots=True)
 class Tensor:
-    """The arrays of one weight. `master` is the float32 copy of a 16-bit weight, `name` what errors call it."""
+    """The arrays of one weight. `master` is the float32 copy of a 16-bit weight, `name` what errors call it.
+
+    With `rounding`, states are of bfloat16, and what is stored in it is rounded stochastically.
+    """
 
     name: str
     weight: Any
     grad: Any
     states: tuple[Any, ...] = ()
     master: Any = None
+    rounding: Rounding | None = None
 
     def check(self, rule: Rule) -> None:
         """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
@@ -35,11 +40,14 @@ class Tensor:
                 f"{self.name}: {rule.name} keeps {len(rule.states)} states ({', '.join(rule.states) or 'none'}),"
                 f" got {len(self.states)}"
             )
+        if self.rounding is not None and self.weight.dtype.itemsize == 8:
+            raise ArrayTypeError(f"{self.name}: a float64 weight can't have states of bfloat16: leave state_dtype out")
         for what, state in zip(rule.states, self.states, strict=True):
             if isinstance(state, Noise):
                 continue
             shape = rule.state_shape(what, self.weight.shape)
             arrays.check_state(self.weight, state, shape, self.name, what)
+            self._check_dtype(what, state)
         if self.master is not None:
             arrays.check_state(self.weight, self.master, self.weight.shape, self.name, "the master copy")
             if arrays.dtype_name(self.master.dtype) != "float32":
@@ -50,6 +58,20 @@ class Tensor:
         for k, a in enumerate(written):
             if any(arrays.overlap(a, b) for b in (*written[:k], *read)):
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
+
+    def _check_dtype(self, what: str, state: Any) -> None:
+        """Raises where a state has fewer bits than it needs: rounded to nearest, a running mean would get stuck."""
+        dtype, source = arrays.dtype_name(state.dtype), self.weight if self.master is None else self.master
+        if self.rounding is not None:
+            if dtype != "bfloat16":
+                raise ArrayTypeError(
+                    f"{self.name}: {what} is of {dtype}: with state_dtype='bfloat16' it must be of that"
+                )
+        elif state.dtype.itemsize < source.dtype.itemsize or dtype == "bfloat16" != arrays.dtype_name(source.dtype):
+            raise ArrayTypeError(
+                f"{self.name}: a {source.dtype} weight can't have {what} of {dtype}, which loses what is added to it;"
+                " make the optimizer with state_dtype='bfloat16' for states of that"
+            )
 
     @property
     def all(self) -> list[Any]:

@@ -74,9 +74,10 @@ class RMSProp(RuleOptimizer):
         lazy_update: Lazy = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
+        self.centered = centered  # which says what the states are
         super().__init__(learning_rate=learning_rate, **base)
         self.gamma1, self.gamma2, self.epsilon = gamma1, gamma2, epsilon
-        self.centered, self.clip_weights, self.lazy_update = centered, clip_weights, lazy_update
+        self.clip_weights, self.lazy_update = clip_weights, lazy_update
 
     @property
     def rule(self) -> Rule:

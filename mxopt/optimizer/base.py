@@ -12,6 +12,7 @@ import numpy as np
 from mxopt.arguments import NamedArguments
 from mxopt.engine import arrays
 from mxopt.errors import (
+    ArgumentError,
     ArgumentTypeError,
     NotDefinedError,
     RemovedError,
@@ -27,6 +28,7 @@ from mxopt.options import Option, number
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
+from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
 
@@ -95,6 +97,9 @@ class Optimizer(NamedArguments, Multipliers):
                 "by index, parameters whose `lr_mult` and `wd_mult` attributes count before all other multipliers",
             ),
         ] = None,
+        *,
+        state_dtype: Annotated[StateDtype, Option("", says_of_state_dtype)] = None,
+        seed: Annotated[int | None, Option("", says_of_seed)] = None,
     ) -> None:
         if lr_scheduler is None and learning_rate is None:
             learning_rate = 0.01
@@ -108,6 +113,10 @@ class Optimizer(NamedArguments, Multipliers):
         _warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
             raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
+        if state_dtype is not None:
+            self.check_state_dtype(state_dtype)
+        self.state_dtype, self.seed = state_dtype, seed
+        self.parts: dict[Any, tuple[Index, int]] = {}  # of an index that is part of a parameter: whose, and where
         self.rescale_grad = rescale_grad
         self.lr_scheduler = lr_scheduler
         self.lr: Any = learning_rate
@@ -178,10 +187,12 @@ class Optimizer(NamedArguments, Multipliers):
         if self.uses_master(weight):
             master = weight.astype(np.float32)
             return self.join(self.create_state(index, master), master)
-        if weight.dtype.itemsize == 2:
+        rounded = weight.dtype == arrays.BFLOAT16 and self.state_dtype == "bfloat16"
+        if weight.dtype.itemsize == 2 and not rounded:
+            instead = ", to nearest: state_dtype='bfloat16' rounds stochastically" * (weight.dtype == arrays.BFLOAT16)
             warnings.warn(
                 f"{weight.dtype} weights without multi_precision=True lose accuracy: states and weights"
-                " are rounded to 16 bits at every update",
+                f" are rounded to 16 bits at every update{instead}",
                 stacklevel=2,
             )
         return self.create_state(index, weight)
@@ -228,6 +239,14 @@ class Optimizer(NamedArguments, Multipliers):
         master, inner = state
         return inner, master
 
+    # Stochastic rounding.
+
+    def check_state_dtype(self, asked: str) -> None:
+        """Raises ArgumentError where states can't be of this dtype."""
+        raise ArgumentError(
+            f"{type(self).__name__}: state_dtype is for optimizers that are a rule (mxopt.optimizer.RuleOptimizer)"
+        )
+
     # What stores ask.
 
     @property
@@ -265,10 +284,13 @@ class Optimizer(NamedArguments, Multipliers):
         """Takes the options, the schedule and the counts of `made`, which `is_like` it.
 
         It stays the same object for everybody who holds it, and so does its schedule where that is of the same class.
-        What isn't saved (`param_dict`, `sym`, `aggregate_num`) stays too.
+        What isn't saved (`param_dict`, `sym`, `aggregate_num`) stays too, and so does a `state_dtype`, in which states
+        are kept from here on.
         """
         schedule = self.lr_scheduler
-        kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num")}
+        kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num", "parts")}
+        if self.state_dtype is not None:
+            kept["state_dtype"] = self.state_dtype
         if schedule is not None and type(schedule) is type(made.lr_scheduler):
             vars(schedule).update(vars(made.lr_scheduler))
             kept["lr_scheduler"] = schedule

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.options import Option
+from mxopt.state_dtype import StateDtype
 
 Rate = Annotated[float | None, Option("", "learning rate", kept="lr")]
 Momentum = Annotated[float, Option("", "how much of the velocity stays; with 0 none is kept")]
@@ -31,12 +32,14 @@ class CommonOptions(TypedDict, total=False):
     sym: Any
     begin_num_update: int
     param_dict: Mapping[Any, Any] | None
+    state_dtype: StateDtype
 
 
 class OptimizerOptions(CommonOptions, total=False):
     """Those of constructors that name `learning_rate`."""
 
     multi_precision: bool
+    seed: int | None
 
 
 class OptionsAndRate(OptimizerOptions, total=False):
@@ -49,3 +52,11 @@ class LBSGDOptions(CommonOptions, total=False):
     """Those of one that names `multi_precision`."""
 
     learning_rate: float | None
+    seed: int | None
+
+
+class SGLDOptions(CommonOptions, total=False):
+    """Those of one that names `seed`."""
+
+    learning_rate: float | None
+    multi_precision: bool

@@ -7,16 +7,18 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain, filterfalse, repeat
 from typing import Any, ClassVar
 
-from mxopt import settings
+from mxopt import settings, state_dtype
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
+from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import Call, distinct, run
 from mxopt.engine.uninterrupted import exhaust
-from mxopt.errors import ArgumentError, ArrayError, NotDefinedError
+from mxopt.errors import ArgumentError, ArrayError, NotDefinedError, StatesError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
@@ -75,7 +77,7 @@ class RuleOptimizer(Optimizer):
     # States.
 
     def state_kind(self) -> dict[str, Any]:
-        return {**super().state_kind(), "rule": self.rule.name}
+        return {**super().state_kind(), "rule": self.rule.name, "state_dtype": self.state_dtype}
 
     def create_state(self, index: Index, weight: Any) -> Any:
         """Zeros for each state of the rule: None, an array, or a tuple of arrays."""
@@ -85,7 +87,43 @@ class RuleOptimizer(Optimizer):
 
     def new_state(self, name: str, weight: Any) -> Any:
         """The state `name` of a new weight."""
-        return arrays.zeros(self.rule.state_shape(name, weight.shape), weight)
+        dtype = None
+        if self.state_dtype is not None and name in self.rule.states:
+            self.check_state_dtype(self.state_dtype)
+            dtype = state_dtype.dtype_of(self.state_dtype, weight, name)
+        return arrays.zeros(self.rule.state_shape(name, weight.shape), weight, dtype)
+
+    def check_state_dtype(self, asked: str) -> None:
+        rule = None
+        with suppress(AttributeError):  # of options that the constructor sets later: then new_state asks again
+            rule = self.rule
+        state_dtype.check(asked, rule, type(self).__name__)
+
+    def _rounding(self, index: Index) -> Rounding | None:
+        """How the bfloat16 arrays of a parameter are rounded; None for to nearest."""
+        if self.state_dtype != "bfloat16":
+            return None
+        key, first = self.parts.get(index, (index, 0))
+        return Rounding(key, partial(self._updates, index), self.rounding_seed, first)
+
+    def _updates(self, index: Index) -> int:
+        return self._index_update_count[index]
+
+    def rounding_seed(self) -> int:
+        """The seed of stochastic rounding; drawn when first asked for, where none was given."""
+        if self.seed is None:
+            self.seed = state_dtype.drawn_seed()
+        return self.seed
+
+    def get_counts(self) -> dict[str, Any]:
+        return super().get_counts() | ({} if self.seed is None else {"seed": self.seed})
+
+    def set_counts(self, counts: Mapping[str, Any]) -> None:
+        seed = counts.get("seed", self.seed)
+        if not isinstance(seed, int | None):
+            raise StatesError(f"these are no update counts: a seed is a whole number, not {seed!r:.80}")
+        super().set_counts(counts)
+        self.seed = seed
 
     def state_arrays(self, state: Any) -> tuple[Any, ...]:
         """A state of `create_state` as the arrays of the rule, in its order."""
@@ -270,7 +308,7 @@ class RuleOptimizer(Optimizer):
             except (TypeError, ValueError):
                 made = "create_state_multi_precision" if masters else "create_state"
                 raise ArrayError(f"{name}: needs a state made by {made}, got {state!r:.200}") from None
-            tensors.append(Tensor(name, weight, grad, state, master))
+            tensors.append(Tensor(name, weight, grad, state, master, self._rounding(index)))
         return tensors
 
 

@@ -13,12 +13,13 @@ from mxopt.engine import Tensor, arrays
 from mxopt.engine.noise import Noise
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.momentum import MomentumOptimizer
-from mxopt.optimizer.options import Lazy, Momentum, OptimizerOptions, OptionsAndRate, Rate
+from mxopt.optimizer.options import Lazy, Momentum, OptimizerOptions, OptionsAndRate, Rate, SGLDOptions
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
+from mxopt.state_dtype import drawn_seed
 
 
 @register
@@ -166,12 +167,10 @@ class SGLD(UnsignedRate):
     def __init__(
         self,
         seed: Annotated[int | None, Option("", "without it one is drawn")] = None,
-        **base: Unpack[OptionsAndRate],
+        **base: Unpack[SGLDOptions],
     ) -> None:
         super().__init__(**base)
-        self.seed: int = (
-            seed if seed is not None else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
-        )
+        self.seed = seed if seed is not None else drawn_seed()
 
     rule = sgd.sgld
     elementwise = False  # the noise depends on the whole array
@@ -187,7 +186,7 @@ class SGLD(UnsignedRate):
         return tensors
 
     def _stream(self, index: Index) -> tuple[int, int]:
-        return self.seed, self._index_update_count[index]
+        return self.rounding_seed(), self._index_update_count[index]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return *super().scalars(index, lr, t), math.sqrt(lr)

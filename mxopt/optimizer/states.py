@@ -180,7 +180,8 @@ def _own(optimizer: Optimizer, indices: Iterable[Index]) -> dict[Index, Describe
 def _compare_kinds(loaded: Loaded, own: dict[str, Any]) -> None:
     """Raises where states are not of a kind."""
     narrow = any(p.dtype is None or "16" in p.dtype for p in loaded.parameters.values())
-    relevant = [what for what in (*loaded.kind, *own) if what != "multi_precision" or narrow]
+    ignored = {"state_dtype"} | (set() if narrow else {"multi_precision"})  # states are converted
+    relevant = [what for what in (*loaded.kind, *own) if what not in ignored]
     wrong = [what for what in dict.fromkeys(relevant) if loaded.kind.get(what) != own.get(what)]
     if wrong and loaded.states:
         shown = [what for what in wrong if what not in ("optimizer", "family")]

@@ -11,6 +11,7 @@ from mxopt.errors import ArgumentTypeError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.ruled import check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
+from mxopt.state_dtype import converted
 
 
 class Updater:
@@ -37,6 +38,7 @@ class Updater:
         self.states: dict[Index, Any] = {}
         self.states_synced: dict[Index, bool] = {}
         self._parameters: dict[Index, Described] = {}  # whose states they are
+        self._converts = False  # whether loaded states are of another `state_dtype`
         self.aggregate_updates: bool = optimizer.aggregate_num > 0
 
     @property
@@ -152,6 +154,9 @@ class Updater:
                     weight = arrays.as_array(weight, f"parameter {index!r}")
                     check(index, self._parameters.get(index, Described()), weight)
                     self._parameters[index] = described(weight)
+                    if self._converts:
+                        made = self.optimizer.create_state_multi_precision(index, weight)
+                        self.states[index] = converted(self.states[index], made)
                     self.states[index] = self.sync_state_context(self.states[index], weight)
                 self.states_synced[index] = True
         except BaseException:
@@ -203,6 +208,7 @@ class Updater:
         loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable)
         self.states, self._parameters = loaded.states, loaded.parameters
         self.states_synced = dict.fromkeys(self.states, False)
+        self._converts = loaded.kind.get("state_dtype") != self.optimizer.state_dtype
         self.aggregate_updates = self.optimizer.aggregate_num > 0
 
     def __repr__(self) -> str:

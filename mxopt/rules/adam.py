@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.rules.common import clip, larger
+from mxopt.rules.common import RECOMPUTED, clip, larger
 from mxopt.rules.rule import rule
 
 
@@ -82,7 +82,7 @@ def nadam(
     return weight - lr * ahead / (np.sqrt(var / correction) + epsilon), mean, var
 
 
-@rule("d", "v", "z")
+@rule("d", "v", "z", wide=RECOMPUTED)
 def ftml(
     weight: Any, grad: Any, d: Any, v: Any, z: Any,
     lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.rules.common import clip, sign
+from mxopt.rules.common import DIFFERENCE, RECOMPUTED, clip, sign
 from mxopt.rules.rule import Rule, Stage, rule
 
 
@@ -42,7 +42,7 @@ def rmsprop(
     return clip(weight - lr * grad / np.sqrt(mean_square + epsilon), weight_bound), mean_square
 
 
-@rule("mean_square", "mean", "velocity")
+@rule("mean_square", "mean", "velocity", wide=DIFFERENCE)
 def rmsprop_centered(
     weight: Any, grad: Any, mean_square: Any, mean: Any, velocity: Any,
     lr: Any, wd: Any, rescale: Any, bound: Any, gamma1: Any, gamma2: Any, epsilon: Any, weight_bound: Any,
@@ -55,7 +55,7 @@ def rmsprop_centered(
     return clip(weight + velocity, weight_bound), mean_square, mean, velocity
 
 
-@rule("z", "n", lazy_storage=True)
+@rule("z", "n", lazy_storage=True, wide=RECOMPUTED)
 def ftrl(
     weight: Any, grad: Any, z: Any, n: Any,
     lr: Any, wd: Any, rescale: Any, bound: Any, lamda1: Any, beta: Any,
@@ -86,4 +86,5 @@ group_adagrad = Rule(
     row_state="history",
     row_value=lambda grad, rescale, bound: clip(rescale * grad, bound),
     row_update=lambda history, mean_square: history + mean_square,
+    wide="they take next to no memory: one number for each row",
 )

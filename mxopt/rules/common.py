@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 
+# Why the states of some rules need all their bits.
+COPY = "one of them is a copy of the weight, and would lose what an update changes"
+DIFFERENCE = "their difference is nearly nothing, and may fall below it"
+RECOMPUTED = "the weight is made of them anew at each update, and would be as coarse as they are"
+
 
 def clip(x: Any, bound: Any) -> Any:
     """`x` limited to [-bound, bound]. NaN stays NaN, and an infinite bound changes nothing."""

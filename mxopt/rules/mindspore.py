@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.rules.common import larger, sign
+from mxopt.rules.common import RECOMPUTED, larger, sign
 from mxopt.rules.layerwise import _weight_and_grad
 from mxopt.rules.rule import Rule, derives, layerwise, rule, stage
 
@@ -75,7 +75,7 @@ def power(x: Any, exponent: Any) -> Any:
     return result
 
 
-@rule("z", "n")
+@rule("z", "n", wide=RECOMPUTED)
 def ftrl_power(
     weight: Any, grad: Any, z: Any, n: Any, lr: Any, wd: Any, rescale: Any, lamda1: Any, exponent: Any
 ) -> Any:
@@ -103,7 +103,10 @@ def _lars_scaled(weight: Any, grad: Any, trust: Any, wd: Any, rescale: Any) -> A
 
 
 # The gradient as LARS hands it on to another optimizer, in the state `scaled`; the weight stays.
-lars_gradient = layerwise("lars_gradient", ("scaled",), _weight_and_grad, _lars_trust, _lars_scaled)
+lars_gradient = layerwise(
+    "lars_gradient", ("scaled",), _weight_and_grad, _lars_trust, _lars_scaled,
+    wide="they are gradients, which another optimizer takes",
+)  # fmt: skip
 
 
 # AdaFactor, https://arxiv.org/abs/1804.04235, from the gradient over the root of its second moment on: that is `grad`.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.rules.common import larger, sign
+from mxopt.rules.common import COPY, DIFFERENCE, larger, sign
 from mxopt.rules.rule import rule
 
 
@@ -29,7 +29,7 @@ def nesterov(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: A
     return weight - lr * (grad + momentum * velocity), velocity
 
 
-@rule("average", lazy=False)
+@rule("average", lazy=False, wide=COPY)
 def asgd(weight: Any, grad: Any, average: Any, lr: Any, wd: Any, rescale: Any, share: Any) -> Any:
     """Averaged descent, https://doi.org/10.1137/0330046; `share` is the new weight's, 1 / (steps averaged)."""
     weight = weight - lr * (rescale * grad + wd * weight)
@@ -126,7 +126,7 @@ def _deviation(mean_square: Any, mean: Any) -> Any:
     return np.sqrt(np.where(var < 0, 0 * var, var))  # of minus infinity, an overflow, NaN
 
 
-@rule("mean_square", "mean")
+@rule("mean_square", "mean", wide=DIFFERENCE)
 def rmsprop_l2_centered(
     weight: Any, grad: Any, mean_square: Any, mean: Any, lr: Any, wd: Any, rescale: Any, alpha: Any, epsilon: Any
 ) -> Any:
@@ -136,7 +136,7 @@ def rmsprop_l2_centered(
     return weight - lr * grad / (_deviation(mean_square, mean) + epsilon), mean_square, mean
 
 
-@rule("mean_square", "mean", "velocity")
+@rule("mean_square", "mean", "velocity", wide=DIFFERENCE)
 def rmsprop_l2_centered_momentum(
     weight: Any, grad: Any, mean_square: Any, mean: Any, velocity: Any,
     lr: Any, wd: Any, rescale: Any, alpha: Any, epsilon: Any, momentum: Any,
@@ -148,7 +148,7 @@ def rmsprop_l2_centered_momentum(
     return weight - lr * velocity, mean_square, mean, velocity
 
 
-@rule("previous", "step_size")
+@rule("previous", "step_size", wide="steps are multiplied again and again by numbers near 1")
 def rprop(
     weight: Any, grad: Any, previous: Any, step_size: Any,
     rescale: Any, shrink: Any, grow: Any, smallest: Any, biggest: Any,

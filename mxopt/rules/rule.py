@@ -64,6 +64,8 @@ class Rule:
     gradient may be left alone, `lazy_storage` that those of a row-sparse weight always are. A `row_state` has one value
     for each row of the weight; before the stage sees it, `row_update(state, mean_square, **hypers)` renews it from the
     mean over the row of the square of what `row_value(grad, **hypers)` returns.
+
+    `wide` says why the states need all bits of the arithmetic; without it they may be kept in bfloat16.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Rule:
     row_state: str | None = None
     row_value: Function | None = None
     row_update: Function | None = None
+    wide: str = ""
     hypers: tuple[str, ...] = field(init=False)
     given: int = field(init=False)
     wanted: tuple[tuple[int, ...], ...] = field(init=False)  # for each derivation: which hypers it takes
@@ -129,13 +132,12 @@ def as_tuple(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def rule(*states: str, lazy: bool = True, lazy_storage: bool = False) -> Callable[[Function], Rule]:
+def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str = "") -> Callable[[Function], Rule]:
     """Decorator: a function is a rule of one stage."""
 
     def make(function: Function) -> Rule:
-        return Rule(
-            function.__name__, states, (Stage(function, ("weight", *states)),), lazy=lazy, lazy_storage=lazy_storage
-        )
+        stages = (Stage(function, ("weight", *states)),)
+        return Rule(function.__name__, states, stages, lazy=lazy, lazy_storage=lazy_storage, wide=wide)
 
     return make
 
@@ -174,9 +176,11 @@ def derives(*names: str) -> Callable[[Function], Derivation]:
     return lambda function: Derivation(function, names)
 
 
-def layerwise(name: str, states: tuple[str, ...], *steps: Stage | Derivation, lazy: bool = False) -> Rule:
+def layerwise(
+    name: str, states: tuple[str, ...], *steps: Stage | Derivation, lazy: bool = False, wide: str = ""
+) -> Rule:
     """A rule of several stages with derivations in between. A lazy one has two, of which the first
     writes nothing and returns values of the weight alone and of the gradient alone."""
     stages = tuple(s for s in steps if isinstance(s, Stage))
     derivations = tuple(s for s in steps if isinstance(s, Derivation))
-    return Rule(name, states, stages, derivations, lazy=lazy)
+    return Rule(name, states, stages, derivations, lazy=lazy, wide=wide)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.rules.common import clip, sign
+from mxopt.rules.common import COPY, clip, sign
 from mxopt.rules.rule import Rule, rule, stage
 
 
@@ -60,7 +60,7 @@ def lion(weight: Any, grad: Any, mean: Any, lr: Any, wd: Any, rescale: Any, boun
     return weight - lr * (direction + wd * weight), beta2 * mean + (1 - beta2) * grad
 
 
-@rule("previous")
+@rule("previous", wide=COPY)
 def dcasgd(weight: Any, grad: Any, previous: Any, lr: Any, wd: Any, rescale: Any, bound: Any, lamda: Any) -> Any:
     """Delay-compensated asynchronous SGD, https://arxiv.org/abs/1609.08326."""
     grad = clip(rescale * grad, bound)
@@ -68,7 +68,7 @@ def dcasgd(weight: Any, grad: Any, previous: Any, lr: Any, wd: Any, rescale: Any
     return weight - step, weight
 
 
-@rule("velocity", "previous")
+@rule("velocity", "previous", wide=COPY)
 def dcasgd_momentum(
     weight: Any,
     grad: Any,
@@ -97,7 +97,7 @@ def _sgld(weight: Any, grad: Any, noise: Any, lr: Any, wd: Any, rescale: Any, bo
 sgld = Rule("sgld", ("noise",), (_sgld,), lazy=False)
 
 
-@rule("copy", lazy=False)
+@rule("copy", lazy=False, wide=COPY)
 def test(weight: Any, grad: Any, rescale: Any) -> Any:
     weight = weight + rescale * grad
     return weight, weight

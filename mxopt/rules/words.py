@@ -5,7 +5,12 @@ Written with NumPy like rules, for arrays of uint32; engines trace them as tapes
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+import numpy as np
+
+from mxopt.rules.rule import Function
 
 
 def mixed(x: Any) -> Any:
@@ -26,3 +31,28 @@ def random_bits(place: Any, key: Any) -> Any:
     Keys that are near each other give bits that belong together, so keys are mixed before.
     """
     return mixed(place * 0x9E3779B1 ^ key)
+
+
+@cache
+def share(number: int) -> Function:
+    """A function of place and key: the 16 random bits by which array `number` of a parameter is rounded there.
+
+    Two arrays have the halves of 32 bits, the next two those of 32 bits more.
+    """
+
+    def bits(place: Any, key: Any) -> Any:
+        found = random_bits(place, key)
+        for _ in range(number // 2):
+            found = mixed(found + 0x9E3779B9)
+        return found & 0xFFFF if number % 2 else found >> 16
+
+    return bits
+
+
+def bfloat16_of(bits: Any, share: Any) -> Any:
+    """The bits of a float32, rounded to those of a bfloat16: up with the probability that makes the mean right.
+
+    `share` is 16 random bits. What a bfloat16 can hold stays as it is, infinities too, and a NaN stays one.
+    """
+    nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    return np.where(nan, (bits >> 16) | 0x40, (bits + share) >> 16)

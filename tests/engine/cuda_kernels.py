@@ -12,6 +12,8 @@ from mxopt.engine.cuda_source import COMMON, HALF, definition
 from mxopt.engine.kernel import Kernel
 from mxopt.rules.rule import Rule
 
+NARROW = [("float32", False), ("bfloat16", False), ("bfloat16", True)]  # with states in bfloat16
+
 
 def all_rules() -> list[Rule]:
     """The rules of all modules of `mxopt.rules`."""
@@ -31,6 +33,9 @@ def all_kernels() -> list[Kernel]:
                 dtypes = (dtype, dtype, *[state] * len(rule.states), *["float32"] * master)
                 for rows in [True] if rule.row_state else forms:
                     kernels.append(Kernel(rule, step, dtypes, rows))
+            for dtype, master in NARROW if stage.writes and not rule.wide else []:
+                dtypes = (dtype, dtype, *["bfloat16"] * len(rule.states), *["float32"] * master)
+                kernels += [Kernel(rule, step, dtypes, rows, stochastic=True) for rows in forms]
     return kernels
 
 

@@ -16,6 +16,7 @@ import cuda_on_cpu
 import numpy as np
 import pytest
 from bitwise import Run, array, assert_same, flat
+from cuda_kernels import NARROW
 from table import CROSSED, ROWS, Row, crossed_id
 
 import mxopt
@@ -77,6 +78,10 @@ def strided(cupy: Any, x: np.ndarray) -> Any:
     view = wide[::-1, ::2]
     view[...] = cupy.asarray(x)
     return view
+
+
+def strided_or_sparse(cupy: Any, x: Any) -> Any:
+    return on_gpu(cupy, x) if isinstance(x, RowSparse) else strided(cupy, x)
 
 
 def on_cpu(x: Any) -> list[np.ndarray]:
@@ -145,6 +150,23 @@ def test_tensors_of_several_pieces(cupy: Any, rng: np.random.Generator, row: Row
 def test_strided_views(cupy: Any, rng: np.random.Generator, row: Row) -> None:
     grads = [[array(rng, (6, 10), "float32")] for _ in range(2)]
     assert_agrees(cupy, row, [array(rng, (6, 10), "float32")], grads, to_gpu=strided)
+
+
+@pytest.mark.parametrize(("dtype", "master"), NARROW)
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.make().rule.wide and row.name != "sgld"], ids=str)
+def test_states_in_bfloat16(cupy: Any, rng: np.random.Generator, row: Row, dtype: str, master: bool) -> None:
+    """In lists, by rows that a gradient has, in strided views, and in row-sparse weights."""
+    shapes = [(7, 37), (2, PIECE + 13)]
+    options = {"state_dtype": "bfloat16", "seed": 3, "multi_precision": master}
+    grads = [[array(rng, shape, dtype, special=step == 1) for shape in shapes] for step in range(2)]
+    assert_agrees(cupy, row, [array(rng, shape, dtype) for shape in shapes], grads, as_list=True, **options)
+    if row.takes_lazy_update:
+        options["lazy_update"] = True
+    rows = [[1, 4], [4], [0, 2, 8], []]
+    grads = [[row_sparse_array((array(rng, (len(r), 41), dtype), r), shape=(9, 41))] for r in rows]
+    weight = row_sparse_array((array(rng, (3, 41), dtype), [1, 4, 5]), shape=(9, 41))
+    assert_agrees(cupy, row, [weight.todense()], grads, to_gpu=strided_or_sparse, **options)
+    assert_agrees(cupy, row, [weight], grads, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -140,7 +140,7 @@ class CuPy:
                 (library,) = compile_all([code], self.folder)
                 self.libraries.append(library)
             self.launches += 1
-            words = (ctypes.c_longlong * 7)(*arguments)
+            words = (ctypes.c_longlong * 8)(*arguments)
             library.launch(ctypes.cast(getattr(library, name), ctypes.c_void_p), *grid, *block, words)
 
         return call

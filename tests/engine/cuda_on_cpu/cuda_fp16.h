@@ -20,12 +20,12 @@ static const unsigned MOST = 1024;
 static ucontext_t scheduler, threads[MOST];
 static char stacks[MOST][16384];
 static bool ended[MOST];
-static long long arguments[7];
-static void (*kernel)(long long, long long, long long, long long, long long, long long, long long);
+static long long arguments[8];
+static void (*kernel)(long long, long long, long long, long long, long long, long long, long long, long long);
 
 static void thread() {
     const long long *a = arguments;
-    kernel(a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+    kernel(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
     ended[threadIdx.x] = true;
 }
 

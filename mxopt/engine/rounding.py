@@ -1,0 +1,87 @@
+"""Stochastic rounding: the random bits by which the bfloat16 arrays of a parameter are rounded.
+
+They are a function of where an element is in the whole parameter, of the parameter's key, of the number of its update
+and of a seed; of nothing else, so that slices, lists, threads, engines and servers can't be seen in a result.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from mxopt.rules.words import bfloat16_of, share
+
+_WORD = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a parameter's states are rounded, and its weight if that is of bfloat16 without a master copy.
+
+    `key` is what its state is saved under. `update()` is the number of the update that is about to be made, `seed()`
+    the optimizer's seed. The array at hand begins with element number `first` of the whole parameter. Where it holds
+    some rows of it, `rows` are their numbers, int64.
+    """
+
+    key: int | str
+    update: Callable[[], int]
+    seed: Callable[[], int]
+    first: int = 0
+    rows: np.ndarray | None = None
+
+    def at(self, first: int) -> Rounding:
+        """That of a part which begins with element number `first` of this one."""
+        return replace(self, first=self.first + first)
+
+    def of_rows(self, rows: np.ndarray) -> Rounding:
+        """That of an array of these rows."""
+        return replace(self, rows=rows)
+
+    def places(self, shape: tuple[int, ...], rows: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of the elements of an array of this shape, or of some rows of it, modulo 2**32."""
+        length = int(np.prod(shape[1:], dtype=np.int64))
+        which = np.arange(shape[0] if shape else 1) if rows is None else rows
+        which = which if self.rows is None else self.rows[which]
+        places: np.ndarray = (self.first + which[:, None] * length + np.arange(length)).astype(np.uint32)
+        return places.reshape(len(which), *shape[1:]) if shape else places.reshape(())
+
+    def rounded(self, x: np.ndarray, places: np.ndarray, number: int) -> np.ndarray:
+        """float32 numbers as bfloat16; `number` says which of the parameter's arrays it is."""
+        bits = np.asarray(x, np.float32).view(np.uint32)
+        words: np.ndarray
+        with np.errstate(over="ignore"):  # of words without axes
+            words = bfloat16_of(bits, share(number)(places, np.uint32(Keys([self]).now()[0])))
+        return words.astype(np.uint16).view(ml_dtypes.bfloat16)
+
+
+class Keys:
+    """The keys of parameters of one optimizer at each update: key, update and seed mixed, as the hash needs them."""
+
+    def __init__(self, roundings: Sequence[Rounding]) -> None:
+        self._updates = [r.update for r in roundings]
+        self._numbers = np.array([zlib.crc32(repr(r.key).encode()) for r in roundings], np.uint64)
+        self._seed, self._of, self._bases = roundings[0].seed, -1, self._numbers
+
+    def now(self) -> np.ndarray:
+        """32 bits for each parameter, for the update that is about to be made."""
+        seed = self._seed()
+        if seed != self._of:
+            self._of, self._bases = seed, _mixed(_mixed(seed & _WORD) ^ self._numbers)
+            self._only = int(self._bases[0])
+        if len(self._updates) == 1:
+            return np.array([_mixed(self._only ^ self._updates[0]()) >> 32])
+        now: np.ndarray = _mixed(self._bases ^ np.array([update() for update in self._updates], np.uint64)) >> 32
+        return now
+
+
+def _mixed(x: Any) -> Any:
+    """A round of splitmix64, https://doi.org/10.1145/2714064.2660195, of a number or of an array of uint64."""
+    x = (x + 0x9E3779B97F4A7C15) & _WORD
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WORD
+    return x ^ (x >> 31)

@@ -1,0 +1,109 @@
+"""`state_dtype`: which states may be kept in bfloat16, and what is said of the others."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import mxopt
+from mxopt.errors import ArgumentError, ArrayTypeError
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+MAY = {
+    "sgd": {"momentum": 0.9}, "nag": {"momentum": 0.9}, "signum": {}, "lars": {"momentum": 0.9},
+    "lbsgd": {"momentum": 0.9}, "lion": {}, "adam": {}, "adamw": {}, "nadam": {}, "adabelief": {}, "adamax": {},
+    "lamb": {}, "lans": {}, "rmsprop": {}, "adadelta": {}, "adagrad": {},
+}  # fmt: skip
+MAY_NOT = {
+    "rmsprop": ({"centered": True}, "RMSProp: its states .mean_square, mean, velocity. can't .* their difference"),
+    "ftrl": ({}, "Ftrl: its states .z, n. can't be kept in bfloat16: the weight is made of them"),
+    "ftml": ({}, "FTML: .* the weight is made of them"),
+    "dcasgd": ({}, "DCASGD: .* a copy of the weight"),
+    "test": ({}, "Test: .* a copy of the weight"),
+    "groupadagrad": ({}, "GroupAdaGrad: .* next to no memory"),
+}
+
+
+def test_every_optimizer_is_one_or_the_other() -> None:
+    ours = {name for name, klass in mxopt.Optimizer.opt_registry.items() if klass.__module__.startswith("mxopt.")}
+    assert ours == {*MAY, *MAY_NOT, "sgld", "ccsgd"}
+
+
+@pytest.mark.parametrize("name", MAY)
+def test_states_that_may_be_narrow(name: str) -> None:
+    updater = mxopt.get_updater(mxopt.create(name, state_dtype="bfloat16", **MAY[name]))
+    weight = np.ones((3, 4), np.float32)
+    updater(0, np.ones((3, 4), np.float32), weight)
+    state = updater.states[0]
+    assert {x.dtype for x in (state if isinstance(state, tuple) else [state])} == {BFLOAT16}
+    assert np.isfinite(weight).all()
+    assert (weight != 1).all()
+
+
+@pytest.mark.parametrize("name", MAY_NOT)
+def test_states_that_may_not(name: str) -> None:
+    options, message = MAY_NOT[name]
+    with pytest.raises(ArgumentError, match=message):
+        mxopt.create(name, state_dtype="bfloat16", **options)
+    mxopt.create(name, state_dtype="float32", **options)
+
+
+def test_an_option_that_is_changed_later_is_looked_at_too() -> None:
+    optimizer = mxopt.create("rmsprop", state_dtype="bfloat16")
+    optimizer.centered = True
+    with pytest.raises(ArgumentError, match="can't be kept in bfloat16"):
+        optimizer.create_state(0, np.ones(3, np.float32))
+
+
+def test_float64_weights_have_states_of_their_own() -> None:
+    updater = mxopt.get_updater(mxopt.create("adam", state_dtype="bfloat16"))
+    weight = np.ones(3)
+    with pytest.raises(ArrayTypeError, match="a float64 weight can't have mean of bfloat16"):
+        updater(0, np.ones(3), weight)
+    assert (weight == 1).all()
+    assert not updater.states
+    assert updater.optimizer.count(0) is None
+    plain = mxopt.get_updater(mxopt.create("sgd", state_dtype="bfloat16"))  # without states
+    with pytest.raises(ArrayTypeError, match="a float64 weight"):
+        plain(0, np.ones(3), weight)
+
+
+@pytest.mark.parametrize("wrong", ["float16", "bf16", 16, np.float32])
+def test_other_dtypes_are_refused(wrong: object) -> None:
+    with pytest.raises(ArgumentError, match="Adam: state_dtype must be 'bfloat16' or 'float32', got"):
+        mxopt.create("adam", state_dtype=wrong)
+
+
+def test_it_is_for_rules() -> None:
+    class Own(mxopt.Optimizer):
+        """Without a rule."""
+
+    Own()
+    with pytest.raises(ArgumentError, match="Own: state_dtype is for optimizers that are a rule"):
+        Own(state_dtype="bfloat16")
+
+
+def test_a_bfloat16_weight_without_master_warns_of_nearest_only() -> None:
+    weight = np.ones(3, BFLOAT16)
+    with pytest.warns(UserWarning, match="to nearest: state_dtype='bfloat16' rounds stochastically"):
+        mxopt.create("sgd").create_state_multi_precision(0, weight)
+    mxopt.create("sgd", state_dtype="bfloat16").create_state_multi_precision(0, weight)
+    with pytest.warns(UserWarning, match="float16 weights without multi_precision"):
+        mxopt.create("sgd", state_dtype="bfloat16").create_state_multi_precision(0, weight.astype(np.float16))
+
+
+def test_a_seed_is_drawn_once_and_given_ones_repeat() -> None:
+    def trained(**options: int) -> tuple[np.ndarray, int | None]:
+        updater = mxopt.get_updater(mxopt.create("adam", state_dtype="bfloat16", **options))
+        weight = np.linspace(-1, 1, 1000, dtype=np.float32)
+        for _ in range(3):
+            updater(0, weight * weight, weight)
+        return weight, updater.optimizer.seed
+
+    (drawn, seed), (other, another) = trained(), trained()
+    assert seed is not None
+    assert seed != another
+    assert (drawn != other).any()
+    assert (drawn == trained(seed=seed)[0]).all()
