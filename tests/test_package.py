@@ -169,7 +169,7 @@ def test_extras_that_are_spoken_of_exist() -> None:
         for names in re.findall(r"(?:mxopt|'\.)\[([a-z0-9,]+)\]", path.read_text()):
             spoken.update(names.split(","))
     assert spoken - extras == set()
-    assert {"gpu12", "gpu13", "metrics", "torch", "examples"} <= spoken
+    assert {"gpu12", "gpu13", "metrics", "torch", "ray", "examples"} <= spoken
 
 
 def test_nothing_is_pickled() -> None:
