@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mxopt.errors import UnknownArgumentError, nearest
+from mxopt.errors import MXOptError, UnknownArgumentError, nearest
 from mxopt.options import Declared, checked, declared, described, handed_on, parameters, without_option
 from mxopt.overrides import overridden
 
@@ -18,6 +18,7 @@ class NamedArguments:
     it was given then, beside the named ones of `arguments_of`.
     """
 
+    unknown: ClassVar[type[MXOptError]] = UnknownArgumentError
     __signature__: ClassVar[inspect.Signature]
     unnamed_arguments: tuple[str, ...] = ()
 
@@ -27,9 +28,7 @@ class NamedArguments:
             known = parameters_of(cls)
             unknown = tuple(name for name in kwargs if name not in known)
             if unknown and not cls.takes_more():
-                raise UnknownArgumentError(
-                    f"{cls.__name__} has no argument {unknown[0]!r}: {nearest(unknown[0], known)}"
-                )
+                raise cls.unknown(f"{cls.__name__} has no argument {unknown[0]!r}: {nearest(unknown[0], known)}")
             made = super().__new__(cls)
             if unknown:
                 made.unnamed_arguments = unknown
@@ -55,13 +54,15 @@ def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
     """A class's constructor arguments, those it hands on to its bases as **kwargs included."""
     found: dict[str, inspect.Parameter] = {}
     allowed: frozenset[str] | None = None
+    others: list[str] = []
     for base in _constructors(klass):
         for p in _signature(base):
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and (allowed is None or p.name in allowed):
                 found.setdefault(p.name, p)
         more = handed_on(vars(base)["__init__"])
         allowed = more if allowed is None else allowed if more is None else allowed & more
-    for name in allowed or ():  # what a constructor takes by keyword, and hands on to none
+        others += sorted(allowed or ())
+    for name in others:  # what a constructor takes by keyword, and hands on to none
         found.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
     return found
 
@@ -107,6 +108,8 @@ def _shown(klass: type) -> list[inspect.Parameter]:
         return list(map(without_option, own))
     names = {p.name for p in own}
     more = [p.replace(kind=p.KEYWORD_ONLY) for name, p in parameters_of(klass).items() if name not in names]
+    if any(p.default is p.empty for p in more):  # it hands none of these on
+        return list(map(without_option, own))
     return list(map(without_option, [*own[:-1], *more]))
 
 

@@ -19,7 +19,7 @@ from inspect import Parameter, cleandoc, formatannotation, signature, unwrap
 from itertools import chain
 from textwrap import wrap
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -40,7 +40,7 @@ __all__ = [
     "described",
     "flag",
     "handed_on",
-    "is_declared",
+
     "number",
     "parameters",
     "within",
@@ -213,30 +213,36 @@ def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
         return tuple(signature(unwrap(function)).parameters.values())
 
 
-def is_declared(parameter: Parameter) -> bool:
-    """Whether a parameter has an `Option`."""
-    return get_origin(parameter.annotation) is Annotated and isinstance(get_args(parameter.annotation)[1], Option)
+def _has_option(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated and isinstance(get_args(annotation)[1], Option)
 
 
 def without_option(parameter: Parameter) -> Parameter:
     """The parameter as people read it in a signature."""
-    return parameter.replace(annotation=get_args(parameter.annotation)[0]) if is_declared(parameter) else parameter
+    kind = parameter.annotation
+    return parameter.replace(annotation=get_args(kind)[0]) if _has_option(kind) else parameter
 
 
 @lru_cache(maxsize=512)
 def declared(function: Callable[..., Any]) -> Mapping[str, Declared]:
-    """The parameters of a function that have an `Option`, by name."""
-    return {p.name: Declared(p.annotation) for p in parameters(function) if is_declared(p)}
+    """What a function declares of its parameters, by name, those of `**base: Unpack[SomeTypedDict]` included."""
+    found = {p.name: p.annotation for p in parameters(function)}
+    fields = _fields(function)
+    found |= get_type_hints(fields, include_extras=True) if fields else {}
+    return {name: Declared(annotation) for name, annotation in found.items() if _has_option(annotation)}
+
+
+def _fields(function: Callable[..., Any]) -> Any:
+    """The TypedDict of what a function takes by `**base`, where there is one."""
+    last = parameters(function)[-1:]
+    return get_args(last[0].annotation)[0] if last and get_origin(last[0].annotation) is Unpack else None
 
 
 def handed_on(function: Callable[..., Any]) -> frozenset[str] | None:
     """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None where it takes any."""
-    last = parameters(function)[-1:]
-    if not last or last[0].kind is not Parameter.VAR_KEYWORD:
-        return frozenset()
-    if get_origin(last[0].annotation) is not Unpack:
-        return None
-    (fields,) = get_args(last[0].annotation)
+    fields = _fields(function)
+    if fields is None:
+        return None if any(p.kind is p.VAR_KEYWORD for p in parameters(function)) else frozenset()
     return frozenset(fields.__required_keys__ | fields.__optional_keys__)
 
 
@@ -259,19 +265,16 @@ def checked(function: F) -> F:
 
 def described(doc: str | None, function: Callable[..., Any]) -> str | None:
     """A docstring with the list of the function's parameters, where they are declared and the docstring has none."""
-    found = [p for p in parameters(function) if is_declared(p) or p.kind is p.VAR_KEYWORD]
-    words = cleandoc(doc or "")
-    if doc is None or not declared(function) or SECTION in words:
+    words, found = cleandoc(doc or ""), declared(function)
+    if doc is None or not found or SECTION in words:
         return doc
     lines = [SECTION]
-    for p in found:
-        if p.kind is p.VAR_KEYWORD:
-            names = ", ".join(sorted(handed_on(function) or [f"**{p.name}"]))
-            lines += [names, "    See `Optimizer`."]
-            continue
-        lines.append(f"{p.name} : {declared(function)[p.name]}")
-        if says := declared(function)[p.name].option.says:
+    for name, known in found.items():
+        lines.append(f"{name} : {known}" if known.type is not Any else name)
+        if says := known.option.says:
             lines += wrap(says[0].upper() + says[1:] + ".", 100, initial_indent="    ", subsequent_indent="    ")
+    if others := sorted((handed_on(function) or set()) - found.keys()):
+        lines += [", ".join(others), "    See `Optimizer`."]
     at = re.search(r"^(>>>|[A-Z][a-z]+\n---)", words, re.MULTILINE)
     before, after = (words[: at.start()], words[at.start() :]) if at else (words, "")
     return "\n\n".join(filter(None, [before.strip(), "\n".join(lines), after.strip()])) + "\n"

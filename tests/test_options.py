@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import mxopt
-from mxopt import lr_scheduler
+from mxopt import lr_scheduler, nn
 from mxopt.arguments import NamedArguments, attribute_of
 from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.experimental import optim
 from mxopt.optimizer import Optimizer
 from mxopt.options import Exact, Option, checked, declared, parameters
 
@@ -150,13 +151,19 @@ def test_a_value_is_looked_for_where_it_is_kept() -> None:
     assert attribute_of(lr_scheduler.PolyScheduler, "base_lr") == "warmup_final_lr"
 
 
-BUILT_IN = [*{c for c in Optimizer.opt_registry.values() if c.__module__.startswith("mxopt.")}, Optimizer]
-SCHEDULES = [getattr(lr_scheduler, name) for name in lr_scheduler.__all__]
+FAMILIES = (mxopt.optimizer, lr_scheduler, optim, nn)
+CLASSES = {
+    f"{family.__name__.removeprefix('mxopt.')}.{name}": getattr(family, name)
+    for family in FAMILIES
+    for name in family.__all__
+    if inspect.isclass(getattr(family, name)) and issubclass(getattr(family, name), NamedArguments)
+}
 
 
-@pytest.mark.parametrize("klass", [*BUILT_IN, *SCHEDULES], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("klass", CLASSES.values(), ids=CLASSES)
 def test_every_argument_is_declared_with_words(klass: Any) -> None:
-    named = [p for p in parameters(klass.__init__)[1:] if p.kind is not p.VAR_KEYWORD]
+    assert len(CLASSES) > 50
+    named = [p for p in parameters(klass.__init__)[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     known = declared(klass.__init__)
     assert [p.name for p in named if p.name not in known or not known[p.name].option.says] == []
     assert not [d for d in known.values() if d.option.says.endswith(".")]

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from itertools import chain, starmap
 from operator import setitem
-from typing import Any
+from typing import Annotated, Any
 
-from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.checks import check_bools, check_floats, check_numbers, check_range
+from mxopt.errors import ArgumentError
+from mxopt.nn.options import NoEffect, Params, Scale
 from mxopt.nn.parameters import ParameterTuple, Slot, zeros
 from mxopt.nn.ruled import Kind, RuleOptimizer
+from mxopt.options import Exact, Option, within
 from mxopt.parameter import Parameter
 from mxopt.rules import mindspore
 from mxopt.sparse import RowSparse
@@ -23,27 +24,6 @@ class AdaFactor(RuleOptimizer):
     Of a parameter with two axes or more the second moment is kept as its means over the last axis (`exp_avg_sq_row`)
     and over the one before (`exp_avg_sq_col`); of others whole (`exp_avg_sq`). Weight decay is decoupled, and acts on
     parameters of every name.
-
-    Parameters
-    ----------
-    params, learning_rate, weight_decay, loss_scale
-        See `Optimizer`; `learning_rate` only without `relative_step`, `weight_decay` below 1.
-    eps : (float, float)
-        0 or more; added to squared gradients; the least that a parameter's root mean square counts for.
-    clip_threshold : float
-        0 or more; updates are scaled down to this root mean square.
-    decay_rate : float
-        Between 0 and 1; step t keeps `1 - t ** -decay_rate` of the second moment.
-    beta1 : float
-        0 or more; how much of the running mean of updates stays; with 0 there is none.
-    scale_parameter : bool
-        Whether steps are relative to the parameter's root mean square.
-    relative_step : bool
-        Whether the learning rate is `min(0.01, 1 / sqrt(t))`.
-    warmup_init : bool
-        Whether that is `min(1e-6 * t, 1 / sqrt(t))` instead.
-    compression : bool
-        Without effect.
 
     Raises
     ------
@@ -57,36 +37,37 @@ class AdaFactor(RuleOptimizer):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = None,
-        eps: tuple[float, float] = (1e-30, 1e-3),
-        clip_threshold: float = 1.0,
-        decay_rate: float = 0.8,
-        beta1: float = 0.9,
-        weight_decay: Any = 0.0,
-        scale_parameter: bool = True,
-        relative_step: bool = True,
-        warmup_init: bool = False,
-        compression: bool = False,
-        loss_scale: float = 1.0,
+        params: Params,
+        learning_rate: Annotated[Any, Option("", "only without `relative_step`; see `Optimizer`")] = None,
+        eps: Annotated[
+            tuple[float, float] | list[float],
+            Exact(
+                "[0, inf)",
+                "added to squared gradients; the least that a parameter's root mean square counts for",
+            ),
+        ] = (1e-30, 1e-3),
+        clip_threshold: Annotated[float, Exact("[0, inf)", "updates are scaled down to this root mean square")] = 1.0,
+        decay_rate: Annotated[float, Exact("(0, 1)", "step t keeps `1 - t ** -decay_rate` of the second moment")] = 0.8,
+        beta1: Annotated[
+            float | int,
+            Exact("[0, inf)", "how much of the running mean of updates stays; with 0 there is none"),
+        ] = 0.9,
+        weight_decay: Annotated[Any, Option("", "a number below 1, or a schedule; see `Optimizer`")] = 0.0,
+        scale_parameter: Annotated[
+            bool, Exact("", "whether steps are relative to the parameter's root mean square")
+        ] = True,
+        relative_step: Annotated[bool, Exact("", "whether the learning rate is `min(0.01, 1 / sqrt(t))`")] = True,
+        warmup_init: Annotated[bool, Exact("", "whether that is `min(1e-6 * t, 1 / sqrt(t))` instead")] = False,
+        compression: NoEffect = False,
+        loss_scale: Scale = 1.0,
     ) -> None:
         if relative_step and learning_rate is not None:
             raise ArgumentError("AdaFactor: learning_rate goes with relative_step=False only")
         if not relative_step and (warmup_init or learning_rate is None):
             raise ArgumentError("AdaFactor: relative_step=False needs a learning_rate, and no warmup_init")
         super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale)
-        if not isinstance(eps, list | tuple):
-            raise ArgumentTypeError(f"AdaFactor: eps must be a list or a tuple, got {eps!r}")
-        if len(eps) != 2:
-            raise ArgumentError(f"AdaFactor: eps must hold two floats, got {eps!r}")
-        check_floats("AdaFactor", "[0, inf)", **{"eps[0]": eps[0], "eps[1]": eps[1]})
-        check_floats("AdaFactor", "[0, inf)", clip_threshold=clip_threshold)
-        check_floats("AdaFactor", "(0, 1)", decay_rate=decay_rate)
-        check_numbers("AdaFactor", "[0, inf)", beta1=beta1)
-        check_bools("AdaFactor", scale_parameter=scale_parameter, relative_step=relative_step)
-        check_bools("AdaFactor", warmup_init=warmup_init, compression=compression)
         if not callable(weight_decay):
-            check_range("AdaFactor", "[0, 1)", weight_decay=weight_decay)
+            within("AdaFactor: weight_decay", weight_decay, "[0, 1)")
         self.eps, self.clip_threshold, self.decay_rate, self.beta1 = eps, clip_threshold, decay_rate, beta1
         self.scale_parameter, self.relative_step, self.warmup_init = scale_parameter, relative_step, warmup_init
         if beta1:

@@ -1,24 +1,22 @@
 """Adam and its relatives: Adam, LazyAdam, AdamOffload, AdamWeightDecay, AdaMax.
 
-`params`, `learning_rate`, `weight_decay` and `loss_scale` are `Optimizer`'s. All raise what it raises, and TypeError or
-ValueError for an option of another type or out of range.
+All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out of range.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentKeyError, nearest
-from mxopt.nn.checks import check_bools, check_floats
+from mxopt.errors import ArgumentError, ArgumentKeyError
+from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, NoEffect, Params, Rate, Scale
 from mxopt.nn.ruled import RuleOptimizer
+from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+Nesterov = Annotated[bool, Exact("", "step by the mean that the next step would have if its gradient were the same")]
 
 
 class _Moments(RuleOptimizer):
@@ -26,18 +24,15 @@ class _Moments(RuleOptimizer):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: Any,
-        loss_scale: float = 1.0,
+        params: Params,
+        learning_rate: Rate,
+        beta1: Beta1,
+        beta2: Beta2,
+        eps: Epsilon,
+        weight_decay: Decay,
+        loss_scale: Scale = 1.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        owner = type(self).__name__
-        check_floats(owner, "(0, 1)", beta1=beta1, beta2=beta2)
-        check_floats(owner, "(0, inf)", eps=eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def own(self, weight: Any) -> type[np.floating]:
@@ -51,50 +46,37 @@ class _Moments(RuleOptimizer):
 
 
 class _Kinds(TypedDict, total=False):
-    use_lazy: bool
-    use_offload: bool
+    use_lazy: Annotated[bool, Exact("", "see `LazyAdam`")]
+    use_offload: NoEffect
 
 
 class Adam(_Moments):
     """Adam, https://arxiv.org/abs/1412.6980: steps by a running mean over the root of a running mean square.
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        Between 0 and 1: how much of the running means stays.
-    eps : float
-        Above 0; added to the root of the corrected mean square.
-    use_locking : bool
-        Without effect.
-    use_nesterov : bool
-        Step by the mean that the next step would have if its gradient were the same.
-    use_amsgrad : bool
-        Divide by the largest mean square so far, https://openreview.net/forum?id=ryQu7f-RZ. Goes before `use_nesterov`.
-    use_lazy, use_offload : bool
-        As keywords only: see `LazyAdam`; without effect.
+    At most one of `use_amsgrad`, which goes before `use_nesterov`, and of `use_lazy` and `use_offload`, which are
+    keywords only, can be True.
     """
+
+    unknown = ArgumentKeyError  # as in MindSpore, for this class only
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
-        use_amsgrad: bool = False,
+        params: Params,
+        learning_rate: Rate = 1e-3,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        eps: Epsilon = 1e-8,
+        use_locking: NoEffect = False,
+        use_nesterov: Nesterov = False,
+        weight_decay: Decay = 0.0,
+        loss_scale: Scale = 1.0,
+        use_amsgrad: Annotated[
+            bool, Exact("", "divide by the largest mean square so far, https://openreview.net/forum?id=ryQu7f-RZ")
+        ] = False,
         **kwargs: Unpack[_Kinds],
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
         owner = type(self).__name__
-        unknown = kwargs.keys() - {"use_lazy", "use_offload"}
-        if unknown:
-            known = {"use_lazy", "use_offload", *inspect.signature(Adam).parameters} - {"kwargs"}
-            raise ArgumentKeyError(f"{owner} has no argument {min(unknown)!r}: {nearest(min(unknown), known)}")
-        check_bools(owner, use_locking=use_locking, use_nesterov=use_nesterov, use_amsgrad=use_amsgrad, **kwargs)
         lazy, offload = kwargs.get("use_lazy", False), kwargs.get("use_offload", False)
         if lazy + offload + use_amsgrad > 1:
             raise ArgumentError(f"{owner}: only one of use_lazy, use_offload and use_amsgrad can be True")
@@ -122,45 +104,41 @@ class Adam(_Moments):
 
 
 class LazyAdam(Adam):
-    """Adam that leaves the rows alone, and their running means, for which a row-sparse gradient has none.
-
-    Parameters as in `Adam`.
-    """
+    """Adam that leaves the rows alone, and their running means, for which a row-sparse gradient has none."""
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        params: Params,
+        learning_rate: Rate = 1e-3,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        eps: Epsilon = 1e-8,
+        use_locking: NoEffect = False,
+        use_nesterov: Nesterov = False,
+        weight_decay: Annotated[float, Exact("[0, inf)", "times the parameter, added to the gradient")] = 0.0,
+        loss_scale: Scale = 1.0,
     ) -> None:
         options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
-        check_floats("LazyAdam", "[0, inf)", weight_decay=weight_decay)
         super().__init__(params, learning_rate, *options, use_lazy=True)
 
 
 class AdamOffload(Adam):
     """Adam whose `eps` is added to the root of the uncorrected mean square, as its documentation has it.
 
-    Parameters as in `Adam`. There is nothing to offload: arrays are updated where they are.
+    There is nothing to offload: arrays are updated where they are.
     """
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        params: Params,
+        learning_rate: Rate = 1e-3,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        eps: Epsilon = 1e-8,
+        use_locking: NoEffect = False,
+        use_nesterov: Nesterov = False,
+        weight_decay: Decay = 0.0,
+        loss_scale: Scale = 1.0,
     ) -> None:
         options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
         super().__init__(params, learning_rate, *options, use_offload=True)
@@ -170,14 +148,9 @@ class AdamOffload(Adam):
 
 
 class AdamWeightDecay(_Moments):
-    """Adam with decoupled weight decay and no bias correction: `param -= lr * (m / (sqrt(v) + eps) + decay * param)`.
+    """Adam with decoupled weight decay and no bias correction.
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        Between 0 and 1.
-    eps : float
-        Above 0.
+    `param -= lr * (m / (sqrt(v) + eps) + decay * param)`.
     """
 
     rule = adam.adamw
@@ -185,12 +158,12 @@ class AdamWeightDecay(_Moments):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-6,
-        weight_decay: Any = 0.0,
+        params: Params,
+        learning_rate: Rate = 1e-3,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        eps: Epsilon = 1e-6,
+        weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay)
         self.keep(moments1=0.0, moments2=0.0)
@@ -200,27 +173,19 @@ class AdamWeightDecay(_Moments):
 
 
 class AdaMax(_Moments):
-    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which fades.
-
-    Parameters
-    ----------
-    beta1, beta2 : float
-        Between 0 and 1.
-    eps : float
-        Above 0; added to the largest gradient.
-    """
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which fades."""
 
     rule = mindspore.adamax_apart
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        params: Params,
+        learning_rate: Rate = 1e-3,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        eps: Annotated[float, Exact("(0, inf)", "added to the largest gradient")] = 1e-8,
+        weight_decay: Decay = 0.0,
+        loss_scale: Scale = 1.0,
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
         self.keep(moment1=0.0, moment2=0.0)

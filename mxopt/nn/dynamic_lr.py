@@ -7,9 +7,9 @@ or ValueError for an argument of another type, or out of range.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.checks import check_bools, check_floats, check_positive_ints
 from mxopt.nn.learning_rate_schedule import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -19,6 +19,11 @@ from mxopt.nn.learning_rate_schedule import (
     PolynomialDecayLR,
     WarmUpLR,
 )
+from mxopt.nn.options import Steps
+from mxopt.options import Declared, Exact, checked
+
+Restarts = Annotated[bool, Exact("", "whether the decay starts anew")]
+MILESTONE, RATE = Declared(Steps), Declared(Annotated[float, Exact()])
 
 
 def piecewise_constant_lr(milestone: Sequence[int], learning_rates: Sequence[float]) -> list[float]:
@@ -42,20 +47,21 @@ def piecewise_constant_lr(milestone: Sequence[int], learning_rates: Sequence[flo
         raise ArgumentError(f"{owner}: milestone has {len(milestone)} values, learning_rates {len(learning_rates)}")
     rates: list[float] = []
     for k, (end, rate) in enumerate(zip(milestone, learning_rates, strict=True)):
-        check_positive_ints(owner, **{f"milestone[{k}]": end})
-        check_floats(owner, "(-inf, inf)", **{f"learning_rates[{k}]": rate})
+        MILESTONE.check(f"{owner}: milestone[{k}]", end)
+        RATE.check(f"{owner}: learning_rates[{k}]", rate)
         if end < len(rates):
             raise ArgumentError(f"{owner}: milestone[{k}] is {end}, below the {len(rates)} before it")
         rates += [rate] * (end - len(rates))
     return rates
 
 
+@checked
 def exponential_decay_lr(
     learning_rate: float,
     decay_rate: float,
-    total_step: int,
-    step_per_epoch: int,
-    decay_epoch: int,
+    total_step: Steps,
+    step_per_epoch: Steps,
+    decay_epoch: Steps,
     is_stair: bool = False,
 ) -> list[float]:
     """`learning_rate * decay_rate ** (epoch / decay_epoch)` for `total_step` steps; see `ExponentialDecayLR`.
@@ -63,78 +69,66 @@ def exponential_decay_lr(
     >>> exponential_decay_lr(0.1, 0.5, total_step=4, step_per_epoch=2, decay_epoch=1)
     [0.1, 0.1, 0.05, 0.05]
     """
-    check_positive_ints(
-        "exponential_decay_lr", total_step=total_step, step_per_epoch=step_per_epoch, decay_epoch=decay_epoch
-    )
     return _by_epoch(ExponentialDecayLR(learning_rate, decay_rate, decay_epoch, is_stair), total_step, step_per_epoch)
 
 
+@checked
 def natural_exp_decay_lr(
     learning_rate: float,
     decay_rate: float,
-    total_step: int,
-    step_per_epoch: int,
-    decay_epoch: int,
+    total_step: Steps,
+    step_per_epoch: Steps,
+    decay_epoch: Steps,
     is_stair: bool = False,
 ) -> list[float]:
     """`learning_rate * exp(-decay_rate * epoch)` for `total_step` steps; see `NaturalExpDecayLR`."""
-    check_positive_ints(
-        "natural_exp_decay_lr", total_step=total_step, step_per_epoch=step_per_epoch, decay_epoch=decay_epoch
-    )
     return _by_epoch(NaturalExpDecayLR(learning_rate, decay_rate, decay_epoch, is_stair), total_step, step_per_epoch)
 
 
+@checked
 def inverse_decay_lr(
     learning_rate: float,
     decay_rate: float,
-    total_step: int,
-    step_per_epoch: int,
-    decay_epoch: int,
+    total_step: Steps,
+    step_per_epoch: Steps,
+    decay_epoch: Steps,
     is_stair: bool = False,
 ) -> list[float]:
     """`learning_rate / (1 + decay_rate * epoch / decay_epoch)` for `total_step` steps; see `InverseDecayLR`."""
-    check_positive_ints(
-        "inverse_decay_lr", total_step=total_step, step_per_epoch=step_per_epoch, decay_epoch=decay_epoch
-    )
     return _by_epoch(InverseDecayLR(learning_rate, decay_rate, decay_epoch, is_stair), total_step, step_per_epoch)
 
 
+@checked
 def cosine_decay_lr(
-    min_lr: float, max_lr: float, total_step: int, step_per_epoch: int, decay_epoch: int
+    min_lr: float, max_lr: float, total_step: Steps, step_per_epoch: Steps, decay_epoch: Steps
 ) -> list[float]:
     """Half a cosine from `max_lr` down to `min_lr` in `decay_epoch` epochs, `total_step` steps; see `CosineDecayLR`."""
-    check_positive_ints(
-        "cosine_decay_lr", total_step=total_step, step_per_epoch=step_per_epoch, decay_epoch=decay_epoch
-    )
     return _by_epoch(CosineDecayLR(min_lr, max_lr, decay_epoch), total_step, step_per_epoch)
 
 
+@checked
 def polynomial_decay_lr(
     learning_rate: float,
     end_learning_rate: float,
-    total_step: int,
-    step_per_epoch: int,
-    decay_epoch: int,
+    total_step: Steps,
+    step_per_epoch: Steps,
+    decay_epoch: Steps,
     power: float,
-    update_decay_epoch: bool = False,
+    update_decay_epoch: Restarts = False,
 ) -> list[float]:
     """A polynomial from `learning_rate` to `end_learning_rate` in `decay_epoch` epochs; see `PolynomialDecayLR`.
 
     Under `update_decay_epoch` the decay starts anew whenever it is over, over a larger multiple of `decay_epoch`.
     """
-    check_positive_ints(
-        "polynomial_decay_lr", total_step=total_step, step_per_epoch=step_per_epoch, decay_epoch=decay_epoch
-    )
-    check_bools("polynomial_decay_lr", update_decay_epoch=update_decay_epoch)
     schedule = PolynomialDecayLR(learning_rate, end_learning_rate, decay_epoch, power, update_decay_epoch)
     return _by_epoch(schedule, total_step, step_per_epoch)
 
 
-def warmup_lr(learning_rate: float, total_step: int, step_per_epoch: int, warmup_epoch: int) -> list[float]:
+@checked
+def warmup_lr(learning_rate: float, total_step: Steps, step_per_epoch: Steps, warmup_epoch: Steps) -> list[float]:
     """From 0 to `learning_rate` along a line in `warmup_epoch` epochs, `total_step` steps; see `WarmUpLR`."""
-    check_positive_ints("warmup_lr", total_step=total_step, step_per_epoch=step_per_epoch, warmup_epoch=warmup_epoch)
     return _by_epoch(WarmUpLR(learning_rate, warmup_epoch), total_step, step_per_epoch)
 
 
-def _by_epoch(schedule: LearningRateSchedule, total_step: int, step_per_epoch: int) -> list[float]:
+def _by_epoch(schedule: LearningRateSchedule, total_step: Steps, step_per_epoch: Steps) -> list[float]:
     return [schedule(step // step_per_epoch) for step in range(total_step)]

@@ -9,13 +9,13 @@ import numpy as np
 
 from mxopt.arguments import parameters_of
 from mxopt.errors import ArgumentError
-from mxopt.nn.checks import check_numbers
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.parameters import Group, Listed, Rate, Slot, as_rate, decay_at, rate_at
 from mxopt.nn.ruled import RuleOptimizer
 from mxopt.nn.saving import keys_of
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.family import FAMILIES, Options
+from mxopt.options import number, within
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter
 from mxopt.registry import Registry
@@ -81,7 +81,8 @@ class NN:
         self.model.regrouped()
 
     def set_rate(self, lr: float) -> None:
-        check_numbers(type(self.model).__name__, "[0, inf)", learning_rate=lr)
+        owner = type(self.model).__name__
+        within(f"{owner}: learning_rate", number(f"{owner}: learning_rate", lr), "[0, inf)")
         rates = [group.rate for group in self._groups()]
         if len(self.model.fixed_rates()) < len({id(rate) for rate in rates}):
             raise ArgumentError(

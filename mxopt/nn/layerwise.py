@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from mxopt.engine import Steps, Tensor
 from mxopt.engine.steps import run
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
-from mxopt.nn.checks import check_bools, check_floats
 from mxopt.nn.optimizer import Optimizer
+from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, Params, Rate
+from mxopt.options import Exact, Option
 from mxopt.parameter import Parameter, name_of
 from mxopt.rules import layerwise, mindspore
 from mxopt.sparse import RowSparse
@@ -21,15 +22,6 @@ from mxopt.sparse import RowSparse
 
 class Lamb(_Moments):
     """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, each step as long as the parameter.
-
-    Parameters
-    ----------
-    params, learning_rate, weight_decay
-        See `Optimizer`.
-    beta1, beta2 : float
-        Between 0 and 1.
-    eps : float
-        Above 0.
 
     Raises
     ------
@@ -42,12 +34,12 @@ class Lamb(_Moments):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-6,
-        weight_decay: Any = 0.0,
+        params: Params,
+        learning_rate: Rate,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        eps: Epsilon = 1e-6,
+        weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay)
         self.keep(moments1=0.0, moments2=0.0)
@@ -70,16 +62,6 @@ class LARS(Optimizer):
     epsilon)`, or 1 where a norm is 0. From then on weight decay and loss scale are done here, and the other
     optimizer is no longer to be called by itself.
 
-    Parameters
-    ----------
-    optimizer : Optimizer
-        Any of `mxopt.nn`, your own included.
-    epsilon, coefficient : float
-    use_clip : bool
-        Whether `trust` is divided by the learning rate and then limited to 1.
-    lars_filter : callable
-        Takes a Parameter; those for which it is false get their plain gradients, without weight decay.
-
     Raises
     ------
     TypeError
@@ -88,16 +70,22 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        optimizer: Optimizer,
-        epsilon: float = 1e-5,
-        coefficient: float = 1e-3,
-        use_clip: bool = False,
-        lars_filter: Callable[[Parameter], Any] = lars_filter,
+        optimizer: Annotated[Optimizer, Option("", "any of `mxopt.nn`, your own included")],
+        epsilon: Annotated[float, Exact("", "added to the divisor of `trust`")] = 1e-5,
+        coefficient: Annotated[float, Exact("", "what `trust` is a multiple of")] = 1e-3,
+        use_clip: Annotated[
+            bool, Exact("", "whether `trust` is divided by the learning rate and then limited to 1")
+        ] = False,
+        lars_filter: Annotated[
+            Callable[[Parameter], Any],
+            Option(
+                "",
+                "takes a Parameter; those for which it is false get their plain gradients, without weight decay",
+            ),
+        ] = lars_filter,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise ArgumentTypeError(f"LARS: optimizer must be one of mxopt.nn's, got {type(optimizer).__name__}")
-        check_floats("LARS", "(-inf, inf)", epsilon=epsilon, coefficient=coefficient)
-        check_bools("LARS", use_clip=use_clip)
         inner = optimizer
         self.decay_flags, self.is_group_params_ordered = inner.decay_flags, inner.is_group_params_ordered
         self._set_up(inner._slots, inner._every, inner.loss_scale, inner.is_group)

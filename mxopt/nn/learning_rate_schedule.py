@@ -7,14 +7,18 @@ Everything is computed in double precision. Where MindSpore's formulas and its n
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
-from mxopt.arguments import call_of
+from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, NotDefinedError
-from mxopt.nn.checks import check_bools, check_floats, check_positive_ints
+from mxopt.nn.options import Steps
+from mxopt.options import Exact
+
+Above = Annotated[float, Exact("(0, inf)", "where the rate starts")]
+Least = Annotated[float, Exact("[0, inf)", "where the rate ends")]
 
 
-class LearningRateSchedule:
+class LearningRateSchedule(NamedArguments):
     """The base of all schedules. A subclass defines `construct(global_step)`.
 
     >>> class Halved(LearningRateSchedule):
@@ -38,11 +42,13 @@ class LearningRateSchedule:
 class _Decay(LearningRateSchedule):
     """What the exponential and inverse decays have in common."""
 
-    def __init__(self, learning_rate: float, decay_rate: float, decay_steps: int, is_stair: bool = False) -> None:
-        owner = type(self).__name__
-        check_floats(owner, "(0, inf)", learning_rate=learning_rate, decay_rate=decay_rate)
-        check_positive_ints(owner, decay_steps=decay_steps)
-        check_bools(owner, is_stair=is_stair)
+    def __init__(
+        self,
+        learning_rate: Above,
+        decay_rate: Annotated[float, Exact("(0, inf)", "how fast it falls")],
+        decay_steps: Steps,
+        is_stair: Annotated[bool, Exact("", "whether the exponent grows by whole numbers only")] = False,
+    ) -> None:
         self.learning_rate = learning_rate
         self.decay_rate = decay_rate
         self.decay_steps = decay_steps
@@ -55,15 +61,6 @@ class _Decay(LearningRateSchedule):
 
 class ExponentialDecayLR(_Decay):
     """`learning_rate * decay_rate ** (step / decay_steps)`.
-
-    Parameters
-    ----------
-    learning_rate, decay_rate : float
-        Above 0.
-    decay_steps : int
-        1 or more.
-    is_stair : bool
-        Whether the exponent grows by whole numbers only.
 
     Raises
     ------
@@ -81,7 +78,7 @@ class ExponentialDecayLR(_Decay):
 class NaturalExpDecayLR(_Decay):
     """`learning_rate * exp(-decay_rate * step)`; under `is_stair` the step goes up to multiples of `decay_steps` only.
 
-    Without `is_stair`, `decay_steps` has no effect, as in MindSpore. Parameters and errors as in `ExponentialDecayLR`.
+    Without `is_stair`, `decay_steps` has no effect, as in MindSpore. Errors as in `ExponentialDecayLR`.
     """
 
     def construct(self, global_step: Any) -> float:
@@ -90,7 +87,7 @@ class NaturalExpDecayLR(_Decay):
 
 
 class InverseDecayLR(_Decay):
-    """`learning_rate / (1 + decay_rate * step / decay_steps)`. Parameters and errors as in `ExponentialDecayLR`."""
+    """`learning_rate / (1 + decay_rate * step / decay_steps)`. Errors as in `ExponentialDecayLR`."""
 
     def construct(self, global_step: Any) -> float:
         return float(self.learning_rate / (1 + self.decay_rate * self.periods(global_step)))
@@ -99,26 +96,15 @@ class InverseDecayLR(_Decay):
 class CosineDecayLR(LearningRateSchedule):
     """Half a cosine from `max_lr` down to `min_lr` in `decay_steps` steps, then `min_lr`.
 
-    Parameters
-    ----------
-    min_lr, max_lr : float
-        0 or more, and more than that.
-    decay_steps : int
-        1 or more.
-
     Raises
     ------
     TypeError, ValueError
         An argument is of another type, or out of range.
     """
 
-    def __init__(self, min_lr: float, max_lr: float, decay_steps: int) -> None:
-        owner = type(self).__name__
-        check_floats(owner, "[0, inf)", min_lr=min_lr)
-        check_floats(owner, "(0, inf)", max_lr=max_lr)
-        check_positive_ints(owner, decay_steps=decay_steps)
+    def __init__(self, min_lr: Least, max_lr: Above, decay_steps: Steps) -> None:
         if max_lr <= min_lr:
-            raise ArgumentError(f"{owner}: max_lr must be greater than min_lr, got {max_lr} and {min_lr}")
+            raise ArgumentError(f"{type(self).__name__}: max_lr must be greater than min_lr, got {max_lr} and {min_lr}")
         self.min_lr, self.max_lr, self.decay_steps = min_lr, max_lr, decay_steps
 
     def construct(self, global_step: Any) -> float:
@@ -129,19 +115,6 @@ class CosineDecayLR(LearningRateSchedule):
 class PolynomialDecayLR(LearningRateSchedule):
     """`(learning_rate - end_learning_rate) * (1 - step / decay_steps) ** power + end_learning_rate`.
 
-    Parameters
-    ----------
-    learning_rate : float
-        Above 0.
-    end_learning_rate : float
-        0 or more; stays from `decay_steps` on.
-    decay_steps : int
-        1 or more.
-    power : float
-        Above 0.
-    update_decay_steps : bool
-        Whether, from `decay_steps` on, the decay starts anew, over as many steps as make up a multiple of it.
-
     Raises
     ------
     TypeError, ValueError
@@ -150,17 +123,18 @@ class PolynomialDecayLR(LearningRateSchedule):
 
     def __init__(
         self,
-        learning_rate: float,
-        end_learning_rate: float,
-        decay_steps: int,
-        power: float,
-        update_decay_steps: bool = False,
+        learning_rate: Above,
+        end_learning_rate: Least,
+        decay_steps: Steps,
+        power: Annotated[float, Exact("(0, inf)", "of the part of the way that is left")],
+        update_decay_steps: Annotated[
+            bool,
+            Exact(
+                "",
+                "whether, from `decay_steps` on, the decay starts anew, over as many steps as make up a multiple of it",
+            ),
+        ] = False,
     ) -> None:
-        owner = type(self).__name__
-        check_floats(owner, "(0, inf)", learning_rate=learning_rate, power=power)
-        check_floats(owner, "[0, inf)", end_learning_rate=end_learning_rate)
-        check_positive_ints(owner, decay_steps=decay_steps)
-        check_bools(owner, update_decay_steps=update_decay_steps)
         self.learning_rate, self.end_learning_rate = learning_rate, end_learning_rate
         self.decay_steps, self.power, self.update_decay_steps = decay_steps, power, update_decay_steps
 
@@ -175,23 +149,13 @@ class PolynomialDecayLR(LearningRateSchedule):
 class WarmUpLR(LearningRateSchedule):
     """From 0 to `learning_rate` along a line in `warmup_steps` steps, then `learning_rate`.
 
-    Parameters
-    ----------
-    learning_rate : float
-        0 or more.
-    warmup_steps : int
-        1 or more.
-
     Raises
     ------
     TypeError, ValueError
         An argument is of another type, or out of range.
     """
 
-    def __init__(self, learning_rate: float, warmup_steps: int) -> None:
-        owner = type(self).__name__
-        check_floats(owner, "[0, inf)", learning_rate=learning_rate)
-        check_positive_ints(owner, warmup_steps=warmup_steps)
+    def __init__(self, learning_rate: Least, warmup_steps: Steps) -> None:
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
 
     def construct(self, global_step: Any) -> float:

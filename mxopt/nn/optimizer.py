@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError
 from mxopt.nn import flat, saving
 from mxopt.nn import gradients as g
-from mxopt.nn.checks import check_bools, check_numbers
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
+from mxopt.nn.options import Scale
 from mxopt.nn.parameters import (
     Decay,
     Group,
@@ -27,6 +27,7 @@ from mxopt.nn.parameters import (
     read,
     scaled_decay,
 )
+from mxopt.options import Option, flag
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
@@ -40,18 +41,6 @@ class Optimizer(NamedArguments):
     A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use `decay_weight`,
     `gradients_centralization`, `scale_grad`, `get_lr` and the rest of the methods below to do so. It is called as
     `optimizer(gradients)`, with one gradient for each parameter, in their order.
-
-    Parameters
-    ----------
-    learning_rate : float, int, array, iterable or LearningRateSchedule
-        One number, one for each step (a list, an array of one axis), or a schedule, which is called with `global_step`.
-    parameters : list of Parameter or array, or list of dict
-        float16, bfloat16, float32 or float64 arrays, updated in place. A dict is a group: `params`, and as it likes
-        `lr`, `weight_decay` and `grad_centralization`. A dict `{"order_params": [...]}` gives the order of all of them.
-    weight_decay : float, int or schedule
-        0 or more. Outside of groups, parameters with 'beta' or 'gamma' in their names are not decayed.
-    loss_scale : float
-        What the loss was multiplied by; gradients are divided by it.
 
     Attributes
     ----------
@@ -102,9 +91,36 @@ class Optimizer(NamedArguments):
         super().__init_subclass__(**kwargs)
         Optimizer.registry.add(cls.__name__, cls)
 
-    def __init__(self, learning_rate: Any, parameters: Any, weight_decay: Any = 0.0, loss_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        learning_rate: Annotated[
+            Any,
+            Option(
+                "",
+                "a number, one for each step (a list, an array of one axis), or a LearningRateSchedule, which is called"
+                " with `global_step`",
+            ),
+        ],
+        parameters: Annotated[
+            Any,
+            Option(
+                "",
+                "a list of Parameters or float16, bfloat16, float32 or float64 arrays, updated in place. Or dicts, each"
+                " a group: `params`, and as it likes `lr`, `weight_decay` and `grad_centralization`. A dict"
+                ' `{"order_params": [...]}` gives the order of all of them',
+            ),
+        ],
+        weight_decay: Annotated[
+            Any,
+            Option(
+                "",
+                "a number of 0 or more, or a schedule. Outside of groups, parameters with 'beta' or 'gamma' in their"
+                " names are not decayed",
+            ),
+        ] = 0.0,
+        loss_scale: Scale = 1.0,
+    ) -> None:
         owner = type(self).__name__
-        check_numbers(owner, "(0, inf)", loss_scale=loss_scale)
         every = Group(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
         slots, is_group, is_ordered = read(parameters, every, owner)
         for slot in slots:
@@ -352,8 +368,7 @@ class Optimizer(NamedArguments):
 
     @unique.setter
     def unique(self, value: bool) -> None:
-        check_bools(type(self).__name__, unique=value)
-        self._unique = value
+        self._unique = flag(f"{type(self).__name__}: unique", value)
 
     def __repr__(self) -> str:
         groups: dict[tuple[str, str], int] = {}

@@ -18,8 +18,8 @@ from mxopt.errors import (
     ScheduleOverError,
     nearest,
 )
-from mxopt.nn.checks import check_bools, check_range
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
+from mxopt.options import flag, within
 from mxopt.parameter import Parameter, named, value_of
 
 KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
@@ -132,7 +132,7 @@ def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
     if values.ndim > 1 or not values.size:
         raise ArgumentError(f"{where}: learning_rate must have at most one axis, and a value, got shape {values.shape}")
     for x in values.ravel().tolist():
-        check_range(where, "[0, inf)", learning_rate=x)
+        within(f"{where}: learning_rate", x, "[0, inf)")
     return Listed(values, name, where) if values.ndim else Parameter(values, name)
 
 
@@ -146,7 +146,7 @@ def as_decay(value: Any, where: str) -> Decay:
         return value  # type: ignore[no-any-return]
     if not isinstance(value, float | int | np.floating):
         raise ArgumentTypeError(f"{where}: weight_decay must be a float, an int or a schedule, got {value!r}")
-    check_range(where, "[0, inf)", weight_decay=value)
+    within(f"{where}: weight_decay", value, "[0, inf)")
     return float(value)
 
 
@@ -194,8 +194,7 @@ def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], bool, b
         if "params" not in group:
             raise ArgumentKeyError(f"{where} has no 'params'")
         members = _listed(group["params"], f"{where}: 'params'")
-        centralized = group.get("grad_centralization", False)
-        check_bools(where, grad_centralization=centralized)
+        centralized = flag(f"{where}: grad_centralization", group.get("grad_centralization", False))
         own_rate = as_rate(group["lr"], where, f"learning_rate_group_{k}") if "lr" in group else every.rate
         own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else every.decay
         own = Group(own_rate, own_decay, centralized)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.nn.checks import check_bools, check_floats, check_numbers
+from mxopt.nn.options import Decay, Params, Rate, Scale
 from mxopt.nn.ruled import Kind, RuleOptimizer
+from mxopt.options import Exact
 from mxopt.rules import pytorch, sgd
 
 
@@ -15,15 +16,6 @@ class SGD(RuleOptimizer):
     """Stochastic gradient descent: `v = momentum * v + (1 - dampening) * grad`, then `param -= lr * v`.
 
     The first step takes `v = grad`. With `nesterov` it is `param -= lr * (grad + momentum * v)`.
-
-    Parameters
-    ----------
-    params, learning_rate, weight_decay, loss_scale
-        See `Optimizer`.
-    momentum, dampening : float or int
-        0 or more. Without momentum there is no dampening, as in MindSpore.
-    nesterov : bool
-        Needs momentum and no dampening.
 
     Raises
     ------
@@ -33,19 +25,17 @@ class SGD(RuleOptimizer):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 0.1,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: Any = 0.0,
-        nesterov: bool = False,
-        loss_scale: float = 1.0,
+        params: Params,
+        learning_rate: Rate = 0.1,
+        momentum: Annotated[float | int, Exact("[0, inf)", "how much of the velocity stays")] = 0.0,
+        dampening: Annotated[float | int, Exact("[0, inf)", "none without momentum, as in MindSpore")] = 0.0,
+        weight_decay: Decay = 0.0,
+        nesterov: Annotated[bool, Exact("", "needs momentum and no dampening")] = False,
+        loss_scale: Scale = 1.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         if self.dynamic_weight_decay:
             raise ArgumentTypeError("SGD: weight_decay must be a number, in groups too, got a schedule")
-        check_numbers("SGD", "[0, inf)", momentum=momentum, dampening=dampening)
-        check_bools("SGD", nesterov=nesterov)
         if nesterov and (momentum == 0 or dampening != 0):
             raise ArgumentError(f"SGD: nesterov needs momentum ({momentum}) above 0 and dampening ({dampening}) of 0")
         self.momentum, self.dampening, self.nesterov = float(momentum), float(dampening), nesterov
@@ -65,14 +55,6 @@ class SGD(RuleOptimizer):
 class Momentum(RuleOptimizer):
     """`v = momentum * v + grad`, then `param -= lr * v`; with `use_nesterov` `param -= lr * (grad + momentum * v)`.
 
-    Parameters
-    ----------
-    params, learning_rate, weight_decay, loss_scale
-        See `Optimizer`.
-    momentum : float
-        0 or more. An int is a TypeError.
-    use_nesterov : bool
-
     Raises
     ------
     TypeError, ValueError, KeyError, RuntimeError
@@ -81,16 +63,14 @@ class Momentum(RuleOptimizer):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any,
-        momentum: float,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
-        use_nesterov: bool = False,
+        params: Params,
+        learning_rate: Rate,
+        momentum: Annotated[float, Exact("[0, inf)", "how much of the velocity stays")],
+        weight_decay: Decay = 0.0,
+        loss_scale: Scale = 1.0,
+        use_nesterov: Annotated[bool, Exact("", "step by the velocity to come")] = False,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        check_floats("Momentum", "[0, inf)", momentum=momentum)
-        check_bools("Momentum", use_nesterov=use_nesterov)
         self.momentum, self.use_nesterov = momentum, use_nesterov
         self.rule = pytorch.nesterov if use_nesterov else pytorch.heavy_ball
         self.keep(moments=0.0)
@@ -105,13 +85,6 @@ class ASGD(RuleOptimizer):
     `eta` is the learning rate at first, and after step t `lr / (1 + lambd * lr * t) ** alpha`: a changed rate acts one
     step later, as in MindSpore and PyTorch. https://doi.org/10.1137/0330046
 
-    Parameters
-    ----------
-    params, learning_rate, weight_decay
-        See `Optimizer`.
-    lambd, alpha, t0 : float
-        An int is a TypeError.
-
     Raises
     ------
     TypeError, ValueError, KeyError, RuntimeError
@@ -124,15 +97,14 @@ class ASGD(RuleOptimizer):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 0.1,
-        lambd: float = 1e-4,
-        alpha: float = 0.75,
-        t0: float = 1e6,
-        weight_decay: Any = 0.0,
+        params: Params,
+        learning_rate: Rate = 0.1,
+        lambd: Annotated[float, Exact("", "decay of the parameter")] = 1e-4,
+        alpha: Annotated[float, Exact("", "how fast the rate falls")] = 0.75,
+        t0: Annotated[float, Exact("", "the step after which the average begins")] = 1e6,
+        weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay)
-        check_floats("ASGD", "(-inf, inf)", lambd=lambd, alpha=alpha, t0=t0)
         self.lambd, self.alpha, self.t0 = lambd, alpha, t0
         self.keep(ax=0.0)
 
@@ -175,15 +147,6 @@ class Rprop(RuleOptimizer):
 
     https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate, which has no effect afterwards.
 
-    Parameters
-    ----------
-    params, learning_rate, weight_decay
-        See `Optimizer`.
-    etas : (float, float)
-        What a size is multiplied by when the sign turns (between 0 and 1), and when it stays (above 1).
-    step_sizes : (float, float)
-        The least and the largest size.
-
     Raises
     ------
     TypeError, ValueError, KeyError, RuntimeError
@@ -195,23 +158,19 @@ class Rprop(RuleOptimizer):
 
     def __init__(
         self,
-        params: Any,
-        learning_rate: Any = 0.1,
-        etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50.0),
-        weight_decay: Any = 0.0,
+        params: Params,
+        learning_rate: Rate = 0.1,
+        etas: Annotated[
+            tuple[float, float],
+            Exact("(0, 1) (1, inf)", "what a size is multiplied by when the sign turns, and when it stays"),
+        ] = (0.5, 1.2),
+        step_sizes: Annotated[tuple[float, float], Exact("", "the least and the largest size", ascending=True)] = (
+            1e-6,
+            50.0,
+        ),
+        weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay)
-        for name, pair in {"etas": etas, "step_sizes": step_sizes}.items():
-            if not isinstance(pair, tuple):
-                raise ArgumentTypeError(f"Rprop: {name} must be a tuple, got {pair!r}")
-            if len(pair) != 2:
-                raise ArgumentError(f"Rprop: {name} must hold two floats, got {pair!r}")
-            check_floats("Rprop", "(-inf, inf)", **{f"{name}[{k}]": value for k, value in enumerate(pair)})
-        check_floats("Rprop", "(0, 1)", etaminus=etas[0])
-        check_floats("Rprop", "(1, inf)", etaplus=etas[1])
-        if step_sizes[0] > step_sizes[1]:
-            raise ArgumentError(f"Rprop: step_sizes must ascend, got {step_sizes!r}")
         self.etas, self.step_sizes = etas, step_sizes
         self.keep(prev=0.0, step_size=float)
 

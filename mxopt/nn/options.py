@@ -1,0 +1,19 @@
+"""The options that most of these optimizers share. Types are exact, as MindSpore checks them: an int is no float."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from mxopt.options import Exact, Option
+
+Params = Annotated[Any, Option("", "what to train, in groups or not; see `Optimizer`")]
+Rate = Annotated[Any, Option("", "a number, one for each step, or a schedule; see `Optimizer`")]
+Decay = Annotated[Any, Option("", "a number of 0 or more, or a schedule; see `Optimizer`")]
+Scale = Annotated[float | int, Exact("(0, inf)", "what the loss was multiplied by; gradients are divided by it")]
+Beta1 = Annotated[float, Exact("(0, 1)", "how much of the running mean of the gradient stays")]
+Beta2 = Annotated[float, Exact("(0, 1)", "how much of the running mean of its square stays")]
+Epsilon = Annotated[float, Exact("(0, inf)", "added to the root of the corrected mean square")]
+NoEffect = Annotated[bool, Exact("", "without effect")]
+First = Annotated[float, Exact("[0, inf)", "what the sum of squares starts from")]
+Penalty = Annotated[float, Exact("[0, inf)", "how strong the penalty is")]
+Steps = Annotated[int, Exact("[1, inf)", "how many steps")]
