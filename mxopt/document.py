@@ -33,6 +33,7 @@ from mxopt import plain
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.sparse import RowSparse, row_sparse_array
+from mxopt.sparse.initial import Initial
 
 MAGIC = b"mxopt\r\n\x1a"
 VERSION = 1
@@ -210,7 +211,8 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
             return ["dict", [[_encode(k, found, depth - 1), _encode(v, found, depth - 1)] for k, v in x.items()]]
         return ["tuple" if isinstance(x, tuple) else "list", [_encode(v, found, depth - 1) for v in x]]
     if isinstance(x, RowSparse):
-        return ["row_sparse", [_encode(part, found, 1) for part in (x.data, x.indices, x.shape)]]
+        initial = [] if x.initial is None else [x.initial.plain()]
+        return ["row_sparse", [_encode(part, found, 2) for part in (*x.parts(), x.shape, *initial)]]
     if arrays.is_cupy(x):
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
@@ -232,8 +234,11 @@ def _decode(x: Any, loaded: list[Any], depth: int = MAX_DEPTH) -> Any:
     if not depth:
         raise StatesError(f"lists, tuples and dicts within each other more than {MAX_DEPTH} deep")
     if kind == "row_sparse":
-        data, indices, shape = (_decode(part, loaded, depth - 1) for part in content)
-        return row_sparse_array((data, indices), shape)
+        data, indices, shape, *initial = (_decode(part, loaded, depth - 1) for part in content)
+        rows = row_sparse_array((data, indices), shape)
+        if initial:
+            rows.put_in_slots(initial=Initial.of(*initial))
+        return rows
     if kind == "dict":
         return {_decode(k, loaded, depth - 1): _decode(v, loaded, depth - 1) for k, v in content}
     if kind not in ("tuple", "list"):

@@ -17,6 +17,7 @@ from mxopt.device import is_cupy as is_cupy
 from mxopt.device import place_of as place_of
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse, row_sparse_array
+from mxopt.sparse.slots import Slots
 
 HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -115,15 +116,15 @@ def dtype_name(dtype: np.dtype) -> str | None:
 
 
 def data_of(x: Any) -> Any:
-    """The array that holds the values of `x`: itself, or a row-sparse array's rows."""
-    return x.data if isinstance(x, RowSparse) else x
+    """The array that holds the values of `x`: itself, or that in which a row-sparse array's rows are."""
+    return x.memory if isinstance(x, RowSparse) else x
 
 
 def check_weight(weight: Any, name: str, what: str = "the weight") -> None:
     """Raises where `weight` can't be updated in place. `what` is what the error calls it."""
     if isinstance(weight, RowSparse):
         _check_sound(weight, name, what)
-        weight = weight.data
+        weight = weight.memory
     if not is_array(weight):
         raise ArrayTypeError(f"{name}: {what} must be an array, got {type(weight).__name__}")
     check_bare(weight, f"{name}, {what.removeprefix('the ')}")
@@ -164,7 +165,7 @@ def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what
     """Raises where `state` can't be a state of `weight`, for which it needs `shape`."""
     if isinstance(weight, RowSparse) and isinstance(state, RowSparse):
         _check_sound(state, name, what)
-        _check_place(state.data, weight, name, what)
+        _check_place(state.memory, weight, name, what)
     else:
         _check_place(state, weight, name, what)
     if not _fits(weight, state.dtype):
@@ -225,6 +226,9 @@ def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> A
     memory isn't touched before it is used. Where `like` is row-sparse, they are too, with its rows. Raises MemoryError
     where there is none."""
     if isinstance(like, RowSparse):
+        if like.slots is not None:
+            made = Slots(like.slots.index, shape, like.dtype if dtype is None else dtype, like=like.memory)
+            return RowSparse.in_slots(made)
         return RowSparse(zeros((len(like.data), *shape[1:]), like.data, dtype), like.indices.copy(), shape)
     dtype = like.dtype.newbyteorder("=") if dtype is None else dtype
     size = math.prod(shape) * dtype.itemsize
@@ -243,6 +247,8 @@ def to_device_of(array: Any, like: Any) -> Any:
     """`array` on the device of `like`; as it is where it is there already."""
     like = data_of(like)
     if isinstance(array, RowSparse):
+        if place_of(array.memory) == place_of(like):
+            return array
         return RowSparse(to_device_of(array.data, like), to_device_of(array.indices, like), array.shape)
     if place_of(array) == place_of(like):
         return array

@@ -17,7 +17,7 @@ from functools import cache
 
 import numpy as np
 
-from mxopt.engine.jit import compile_assembly
+from mxopt.assembler import compile_assembly
 from mxopt.engine.kernel import (
     EXPECTED,
     GRAD_IDS,
@@ -30,8 +30,8 @@ from mxopt.engine.kernel import (
 )
 
 # Words of a tensor's expectations. GRAD_BYTES are those of one row where the gradient is row-sparse, ARRAYS is how many
-# pointers a tensor's row in the job's table has.
-WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS, EXPECTED_WORDS = range(7)
+# pointers a tensor's row in the job's table has, PLACED whether the indices are known to be sound, in whatever order.
+WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS, PLACED, EXPECTED_WORDS = range(8)
 
 HEAD = object.__basicsize__
 TYPE, DATA, ND, DIMENSIONS, DTYPE, FLAGS = HEAD - 8, HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
@@ -193,14 +193,15 @@ no:
 
 
 def _bind_rows() -> str:
-    """The one tensor's weight, then its gradient's data and indices, which must be ascending and within the shape."""
+    """The one tensor's weight, then its gradient's data and indices, which must be ascending and within the shape,
+    unless they are PLACED."""
     return f"""
 define i64 @bind_rows(ptr %job) {{
   {_words("job", WEIGHT_IDS, EXPECTED, POINTERS)}
   %ids = inttoptr i64 %job{WEIGHT_IDS} to ptr
   %e = inttoptr i64 %job{EXPECTED} to ptr
   %table = inttoptr i64 %job{POINTERS} to ptr
-  {_words("e", GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES)}
+  {_words("e", GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, PLACED)}
   {_words("ids", 0, 1, 2)}
   %shape = inttoptr i64 %e{SHAPE} to ptr
   %w = inttoptr i64 %ids0 to ptr
@@ -236,7 +237,8 @@ place:
   %clear = and i1 %g.clear, %i.clear
   br i1 %clear, label %look.first, label %no
 look.first:
-  br label %next
+  %placed = icmp ne i64 %e{PLACED}, 0
+  br i1 %placed, label %yes, label %next
 next:
   %k = phi i64 [ 0, %look.first ], [ %k.next, %ascending ]
   %before = phi i64 [ -1, %look.first ], [ %index, %ascending ]

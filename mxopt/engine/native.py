@@ -115,7 +115,7 @@ class NativePart:
             shape = np.array(weight.shape, np.int64)
             rows.append(
                 (id(weight.dtype), id(grad.dtype), weight.ndim, address_of(shape))
-                + (weight.size * grad.dtype.itemsize, len(t.all))
+                + (weight.size * grad.dtype.itemsize, len(t.all), False)
             )
             self.keep.append(shape)
         self.expected = np.array(rows, np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
 
+LAID_OUT = 1 << 16  # rows that a row-sparse gradient may have, at least, before the pieces are laid out anew
+
 
 class RowsPart(NativePart):
     """Tensors whose rows are updated one by one, all of them."""
@@ -24,9 +27,12 @@ class RowsPart(NativePart):
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         lengths = np.array([math.prod(t.weight.shape[1:]) for t in tensors])
-        counts = np.where(lengths > 0, [len(t.weight) for t in tensors], 0)
+        counts = np.where(lengths > 0, [self._rows_of(t) for t in tensors], 0)
         self.about = np.stack([lengths, counts, k.AHEAD // np.maximum(lengths, 1)], axis=1)
         self._cut(counts, lengths)
+
+    def _rows_of(self, tensor: Tensor) -> int:
+        return len(tensor.weight)
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
@@ -40,10 +46,18 @@ class ElementsPart(NativePart):
         super().__init__(by_element(rule), tensors)
 
 
+class Placed(RowSparse):
+    """A gradient whose indices are distinct places in an array, in any order."""
+
+    def is_sound(self) -> bool:
+        return True
+
+
 class RowGradientPart(NativePart):
     """One tensor with a row-sparse gradient, which has other rows at each step."""
 
     lists = False
+    most_rows = sys.maxsize  # that a gradient may have
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
@@ -53,6 +67,7 @@ class RowGradientPart(NativePart):
         self.job[k.ROWS], self.job[k.INDICES] = address_of(self.about), address_of(t.grad.indices)
         self._about = self.about.data.cast("B").cast("q")
         self.expected[0, binding.GRAD_BYTES] = self.length * t.grad.dtype.itemsize
+        self.expected[0, binding.PLACED] = isinstance(t.grad, Placed)
         self._bind_rows = binding.row_binder()
         self._take(len(t.grad.indices))
 
@@ -60,7 +75,7 @@ class RowGradientPart(NativePart):
         self._about[k.ROW_COUNT] = rows
 
     def bind_one(self, weight: Any, grad: Any) -> bool:
-        if not isinstance(grad, RowSparse) or grad.shape != self.shape:
+        if not isinstance(grad, RowSparse) or grad.shape != self.shape or len(grad.data) > self.most_rows:
             return False
         self.ids[0], self.ids[1], self.ids[2] = id(weight), id(grad.data), id(grad.indices)
         rows = self._bind_rows(self.address)
@@ -77,9 +92,13 @@ class SparsePart(RowGradientPart, RowsPart):
     """The rows that the gradient has."""
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
-        super()._lay_out_pieces(tensors)  # for all rows; a gradient with less needs the first few pieces only
+        super()._lay_out_pieces(tensors)  # a gradient with less rows needs the first few pieces only
         self.batches = np.arange(len(self.pieces) + 1)
         self.most = int(self.pieces[0, 2]) if len(self.pieces) else 1
+
+    def _rows_of(self, tensor: Tensor) -> int:
+        self.most_rows = min(len(tensor.weight), max(LAID_OUT, 2 * len(tensor.grad.indices)))
+        return self.most_rows
 
     def _take(self, rows: int) -> None:
         super()._take(rows)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
 from mxopt.device import library_of, on_device_of, to_host
+from mxopt.engine.rows import Placed
 from mxopt.engine.tensor import Tensor
 from mxopt.errors import ArrayError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.sparse.array import union
 
 Scalars = Sequence[float]
 
@@ -20,9 +21,9 @@ Scalars = Sequence[float]
 class StoredPart:
     """One tensor whose weight is row-sparse; its states and its master copy mostly are too.
 
-    Rows that the update moves are made where they aren't there yet, as the zeros that they are: those of the gradient,
-    or all of them where the update isn't lazy, or a rule needs norms of the whole tensor. So the numbers are those of
-    the dense weight it stands for, to the last bit. `plan_of` makes the plan of the arrays that hold the rows.
+    Rows that the update moves are made where they aren't there yet, as what they stand for: those of the gradient, or
+    all of them where the update isn't lazy, or a rule needs norms of the whole tensor. So the numbers are those of the
+    dense weight it stands for, to the last bit. `plan_of` makes the plan of the arrays in which the rows are.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -33,26 +34,28 @@ class StoredPart:
         (tensor,) = tensors
         lazy = (lazy and rule.lazy) or rule.lazy_storage or rule.row_state is not None
         weight, parts = tensor.weight, [*tensor.states] + [tensor.master] * (tensor.master is not None)
-        stored = [x for x in (weight, *parts) if isinstance(x, RowSparse)]
+        stored = [x for x in parts if isinstance(x, RowSparse)]
         some = lazy and isinstance(tensor.grad, RowSparse) and not rule.layerwise
-        if some and all(isinstance(x, RowSparse) for x in parts):
-            wanted = to_host(weight.indices)
-            for x in (tensor.grad, *stored):
-                wanted = union(wanted, to_host(x.indices))
-            for x in stored:
-                x.add_rows(wanted)
+        if some and len(stored) == len(parts):
+            _have_rows(weight, stored, tensor.master, to_host(tensor.grad.indices))
         else:
-            for x in stored:
+            for x in (weight, *stored):
                 x.add_all_rows()
-        self.weight_indices, self.shape = weight.indices, weight.shape
-        self.held = [(x, x.data) for x in parts if isinstance(x, RowSparse)]
-        states = tuple(x.data if isinstance(x, RowSparse) else x for x in tensor.states)
-        master = tensor.master.data if isinstance(tensor.master, RowSparse) else tensor.master
-        grad = self._placed(weight, tensor.grad)
-        rounding = tensor.rounding
-        if rounding is not None and len(weight.data) < weight.shape[0]:
+        self.shape, self.indices = weight.shape, None if weight.slots else weight.indices
+        self.slots = ref(weight.slots) if weight.slots else _nowhere
+        self.held = [(x, x.memory) for x in stored]
+        arrays = [x.memory for x in (weight, *stored)] + ([weight.slots.index.numbers] if weight.slots else [])
+        self.rows = min(map(len, arrays))  # for which all have room
+        memory = {id(x): x.memory[: self.rows] for x in stored}
+        states = tuple(memory.get(id(x), x) for x in tensor.states)
+        master = memory.get(id(tensor.master), tensor.master)
+        grad, rounding = self._placed(weight, tensor.grad), tensor.rounding
+        if rounding is not None and weight.slots is not None:
+            rounding = rounding.of_rows(weight.slots.index.numbers[: self.rows])
+        elif rounding is not None and weight.row_count < weight.shape[0]:
             rounding = rounding.of_rows(to_host(weight.indices))
-        self.plan = plan_of(rule, [Tensor(tensor.name, weight.data, grad, states, master, rounding)], lazy)
+        rows = Tensor(tensor.name, weight.memory[: self.rows], grad, states, master, rounding)
+        self.plan = plan_of(rule, [rows], lazy)
         self.lasting = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:
@@ -61,13 +64,15 @@ class StoredPart:
 
     def bind_one(self, weight: Any, grad: Any) -> bool:
         """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for, or a row
-        of the gradient isn't there yet."""
-        if type(weight) is not RowSparse or weight.indices is not self.weight_indices or weight.shape != self.shape:
+        of the gradient isn't there yet and has no room."""
+        if type(weight) is not RowSparse or weight.shape != self.shape:
             return False
-        if any(x.data is not data for x, data in self.held):
+        if weight.slots is not self.slots() or (weight.slots is None and weight.indices is not self.indices):
+            return False
+        if any(x.memory is not memory for x, memory in self.held):
             return False
         placed = self._placed(weight, grad)
-        return placed is not None and self.plan.bind_one(weight.data, placed)
+        return placed is not None and bool(self.plan.bind_one(weight.memory[: self.rows], placed))
 
     def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
         """The same for lists of one."""
@@ -94,20 +99,46 @@ class StoredPart:
         self.plan.finish()
 
     def _placed(self, weight: RowSparse, grad: Any) -> Any:
-        """The gradient of the array that holds the rows of `weight`; None where it has others."""
-        if len(weight.data) == self.shape[0]:
+        """The gradient of the array in which the rows of `weight` are; None where those of the gradient can't be."""
+        if weight.slots is None and weight.row_count == self.shape[0]:
             return grad
-        if not isinstance(grad, RowSparse) or grad.shape != self.shape:
+        if not isinstance(grad, RowSparse) or grad.shape != self.shape or not grad.is_sound():
             return None
         indices = to_host(grad.indices)
-        if indices.ndim != 1 or indices.dtype != np.int64:
-            return None
-        places = weight.places(indices)
+        if weight.slots is None:
+            places = weight.places(indices)
+        else:
+            places = weight.slots.index.add(indices)
+            for x in (weight, *(x for x, _ in self.held)):
+                x.fill()
+            if weight.row_count > self.rows:
+                return None
         if places is None:
             return None
         with on_device_of(grad.indices):
             self.places = library_of(grad.indices).asarray(places)  # kept alive for the run
-        return RowSparse(grad.data, self.places, weight.data.shape)
+        return Placed(grad.data, self.places, (self.rows, *self.shape[1:]))
+
+
+def _nowhere() -> None:
+    """In place of a reference to slots, where there are none."""
+
+
+def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Any, indices: np.ndarray) -> None:
+    """Lets the rows `indices` be there, and all that one of the arrays has, at the same places in all of them."""
+    flat = all(x.slots is None for x in (weight, *others))
+    if flat and all(np.array_equal(_rows(x), _rows(weight)) for x in others) and weight.places(indices) is not None:
+        return
+    weight.put_in_slots().index.add(indices)
+    for x in others:
+        x.put_in_slots(weight, weight.initial if x is master else None)
+    for x in (weight, *others):
+        x.fill()
+
+
+def _rows(x: RowSparse) -> np.ndarray:
+    rows: np.ndarray = to_host(x.indices)
+    return rows
 
 
 def check_once(tensors: Sequence[Tensor]) -> None:

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from mxopt import settings
-from mxopt.engine.jit import compile_assembly
+from mxopt.assembler import compile_assembly
 from mxopt.engine.kernel import LEFT
 from mxopt.errors import ArgumentError
 

@@ -13,12 +13,14 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
-from mxopt.kvstore.values import Key, Keys, Pairs, total, with_ids, write, write_rows
+from mxopt.kvstore.values import FIRST, Key, Keys, Pairs, check_whole, total, with_ids, write, write_rows
 from mxopt.optimizer import Updater, get_updater
 from mxopt.optimizer.keyed import by_key
 from mxopt.optimizer.states import described, load
 from mxopt.overrides import overridden
-from mxopt.sparse import RowSparse
+from mxopt.sparse import RowSparse, Table
+from mxopt.sparse.initial import Initial
+from mxopt.sparse.making import of_table
 
 
 class KVStore(KVStoreBase):
@@ -46,15 +48,15 @@ class KVStore(KVStoreBase):
         Parameters
         ----------
         key : int, str, or a list of them
-        value : array or RowSparse, or a list
+        value : array, RowSparse or Table, or a list
 
         Raises KVStoreError for a key that has a value already.
         """
-        pairs = self._keys.pairs(key, value)
+        pairs = self._keys.pairs(key, value, FIRST)
         self.check_new([name for name, _ in pairs])
         for name, (first, *_) in pairs:
             self._keys.add(name)
-            self._values[name] = _stored(first)
+            self._values[name] = of_table(first, Initial(first, name)) if isinstance(first, Table) else _stored(first)
 
     def check_new(self, keys: Iterable[int | str]) -> None:
         """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
@@ -71,6 +73,8 @@ class KVStore(KVStoreBase):
             Not changed, and not kept.
         priority : int
             Has no effect here.
+
+        Of a table without an optimizer the rows that are pushed replace those there; all others stay.
         """
         pairs = self._keys.pairs(key, value)
         self._keys.need(pairs)
@@ -81,15 +85,21 @@ class KVStore(KVStoreBase):
         if compression is not None:
             pairs = [(k, [compression.quantize((k, n), v) for n, v in enumerate(values)]) for k, values in pairs]
         sums = [(key, total(values, blocks=not self._on_device)) for key, values in pairs]
+        for key, value in sums:
+            held = self._values[key]
+            table = isinstance(held, RowSparse) and held.initial is not None
+            if value.shape != held.shape and (table or self._updater is not None):
+                raise ArrayError(f"key {key!r}: the store holds shape {held.shape}, pushed was {value.shape}")
+            if table and not isinstance(value, RowSparse):
+                raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
         if self._updater is None:
             for key, value in sums:
-                self._values[key] = _stored(value)
+                held = self._values[key]
+                if isinstance(held, RowSparse) and held.initial is not None:
+                    held.write(*value.parts())
+                else:
+                    self._values[key] = _stored(value)
             return
-        for key, value in sums:
-            if value.shape != self._values[key].shape:
-                raise ArrayError(
-                    f"key {key!r}: the store holds shape {self._values[key].shape}, pushed was {value.shape}"
-                )
         if len(sums) > 1 and isinstance(self._updater, Updater) and not overridden(type(self._updater), ["__call__"]):
             self._updater([k for k, _ in sums], [v for _, v in sums], [self._values[k] for k, _ in sums])
         else:
@@ -106,24 +116,34 @@ class KVStore(KVStoreBase):
             Of exactly the value's shape. A RowSparse is left as it is, unless `ignore_sparse` is False.
         priority : int
             Has no effect here.
+
+        Raises KVStoreError for a table: `row_sparse_pull` gives rows of it.
         """
         if out is None:
             raise UsageError("pull needs out")
-        pairs = self._keys.pairs(key, out, "out")
-        self._keys.need(pairs)
-        for name, outs in pairs:
+        for name, outs in self._pulled(key, out):
             value = self._values[name]
             for target in outs:
                 if not (isinstance(target, RowSparse) and ignore_sparse):
                     write(value, target, name)
 
+    def _pulled(self, key: Any, out: Any) -> Pairs:
+        pairs = self._keys.pairs(key, out, "out")
+        self._keys.need(pairs)
+        for name, _ in pairs:
+            check_whole(self._values[name], name)
+        return pairs
+
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`."""
+        self._pulled(key, value if out is None else out)
         self.push(key, value, priority)
         self.pull(key, value if out is None else out, priority)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`."""
+        for name, (first, *_) in self._keys.pairs(key, value, FIRST):
+            check_whole(first, name)
         self.init(key, value)
         self.pull(key, out, priority)
 
@@ -142,8 +162,7 @@ class KVStore(KVStoreBase):
         for name, target, ids in with_ids(self._keys, key, out, row_ids):
             value = self._values[name]
             ids = ids[(ids >= 0) & (ids < len(value))]
-            rows = value.retain(ids).data if isinstance(value, RowSparse) else value[ids]
-            write_rows(target, ids, rows, len(value), name)
+            write_rows(target, ids, value.read(ids) if isinstance(value, RowSparse) else value[ids], len(value), name)
 
     # Optimizer.
 

@@ -10,10 +10,11 @@ import numpy as np
 from mxopt.device import check_bare
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError
-from mxopt.sparse import RowSparse, row_sparse_array
+from mxopt.sparse import RowSparse, Table, row_sparse_array
 
 Key = int | str
 Pairs = list[tuple[Key, list[Any]]]
+FIRST = "first value"  # as the `what` of pairs: tables are taken too
 
 
 class Keys:
@@ -91,11 +92,17 @@ class Keys:
         several = isinstance(values, list | tuple)
         if what == "out":
             arrays.tell_autograd(values if several else [values])
-        if several:
-            if not values:
-                raise ArrayError(f"{name}: an empty list")
-            return [arrays.as_gradient(v, name) for v in values]
-        return [arrays.as_gradient(values, name)]
+        if several and not values:
+            raise ArrayError(f"{name}: an empty list")
+        return [_array(v, name, what) for v in (values if several else [values])]
+
+
+def _array(value: Any, name: str, what: str) -> Any:
+    if isinstance(value, Table):
+        if what != FIRST:
+            raise ArrayTypeError(f"{name}: a table is what a key is initialised with; give a row-sparse array")
+        return value
+    return arrays.as_gradient(value, name)
 
 
 def total(values: Sequence[Any], blocks: bool) -> Any:
@@ -133,6 +140,15 @@ def _sparse_total(values: Sequence[Any]) -> RowSparse:
     return row_sparse_array((data, indices), shape=values[0].shape)
 
 
+def check_whole(value: Any, key: Key) -> None:
+    """Raises KVStoreError where `value` is a table, which is never pulled as a whole."""
+    if isinstance(value, Table) or (isinstance(value, RowSparse) and value.initial is not None):
+        raise KVStoreError(
+            f"key {key!r} is a table, which isn't pulled as a whole: row_sparse_pull(key, out, row_ids=...) gives the"
+            " rows that you need"
+        )
+
+
 def write(value: Any, out: Any, key: Key) -> None:
     """Copies `value` into `out`, converted to its dtype. Raises ArrayError where the shapes differ."""
     if not hasattr(out, "dtype"):
@@ -164,8 +180,7 @@ def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: 
         raise ArrayTypeError(f"key {key!r}: row_sparse_pull needs a row-sparse out, got {type(out).__name__}")
     if out.shape != (rows, *data.shape[1:]):
         raise ArrayError(f"key {key!r}: the store holds shape {(rows, *data.shape[1:])}, out has {out.shape}")
-    out.data = data.astype(out.dtype, copy=True)
-    out.indices = indices
+    out.assign(data.astype(out.dtype, copy=True), indices)
 
 
 def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, np.ndarray]]:

@@ -1,9 +1,10 @@
 """Row-sparse arrays: some rows of a large table, as embedding tables and their gradients have them."""
 
 from mxopt.sparse.array import RowSparse
+from mxopt.sparse.initial import Table, table
 from mxopt.sparse.making import retain, row_sparse_array, zeros
 
-__all__ = ["RowSparse", "retain", "row_sparse_array", "zeros"]
+__all__ = ["RowSparse", "Table", "retain", "row_sparse_array", "table", "zeros"]
 
 
 def __dir__() -> list[str]:

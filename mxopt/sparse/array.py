@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from numbers import Number
@@ -12,11 +11,10 @@ import numpy as np
 
 from mxopt.device import library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.sparse.rows import Rows
 
-DENSE_LIMIT = 2 << 30  # bytes of the largest dense form that is made
 
-
-class RowSparse:
+class RowSparse(Rows):
     """Rows `indices` of an array of `shape` are `data`; all others are zero.
 
     Made by `row_sparse_array` or `zeros`, which see to it that `indices` (int64) is sorted without repetition and
@@ -35,14 +33,6 @@ class RowSparse:
 
     stype = "row_sparse"
 
-    def __init__(self, data: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> None:
-        self.data, self.indices, self.shape = data, indices, shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the data."""
-        return self.data.dtype
-
     @property
     def ndim(self) -> int:
         """How many axes there are."""
@@ -51,63 +41,17 @@ class RowSparse:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def is_sound(self) -> bool:
-        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or written to."""
-        if getattr(self.indices, "dtype", None) != np.int64 or not self.indices.flags.c_contiguous:
-            return False
-        indices = to_host(self.indices)
-        if indices.ndim != 1 or getattr(self.data, "shape", None) != (len(indices), *self.shape[1:]):
-            return False
-        if not len(indices):
-            return True
-        return bool(indices[0] >= 0 and indices[-1] < self.shape[0] and (indices[1:] > indices[:-1]).all())
-
     # Rows.
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` as a new dense array."""
-        first, last = np.searchsorted(to_host(self.indices), (start, stop))
-        with on_device_of(self.data):
-            dense: np.ndarray = library_of(self.data).zeros((stop - start, *self.shape[1:]), self.dtype)
-            dense[self.indices[first:last] - start] = self.data[first:last]
-        return dense
-
-    def places(self, indices: np.ndarray) -> np.ndarray | None:
-        """Where in `data` the rows `indices` (ascending, a NumPy array) are; None where one of them is not there."""
-        mine = to_host(self.indices)
-        if len(mine) == self.shape[0]:
-            return indices
-        places = np.searchsorted(mine, indices)
-        if len(places) and (places[-1] == len(mine) or (mine[places] != indices).any()):
-            return None
-        return places
-
-    def add_rows(self, indices: np.ndarray) -> None:
-        """Lets the rows `indices` (ascending, a NumPy array) be there, as zeros where they weren't: `data` and
-        `indices` are new arrays then."""
-        if self.places(indices) is not None:
-            return
-        before, data = to_host(self.indices), self.data
-        every = union(before, indices)
-        library = library_of(data)
+        self.check_no_table()
+        data, indices = self.parts()
+        first, last = np.searchsorted(to_host(indices), (start, stop))
         with on_device_of(data):
-            grown = library.zeros((len(every), *self.shape[1:]), data.dtype)
-            grown[library.asarray(np.searchsorted(every, before))] = data
-            self.data, self.indices = grown, library.asarray(every)
-
-    def add_all_rows(self) -> None:
-        """Lets all rows be there. Raises ArrayError above 2 GiB."""
-        if len(self.indices) < self.shape[0]:
-            self._check_dense()
-            self.add_rows(np.arange(self.shape[0]))
-
-    def _check_dense(self) -> None:
-        size = math.prod(self.shape) * self.dtype.itemsize
-        if size > DENSE_LIMIT:
-            raise ArrayError(
-                f"{self!r} takes {size / 2**30:.1f} GiB as a dense array, more than the"
-                f" {DENSE_LIMIT >> 30} GiB that are made: use its data and indices, or retain the rows you need"
-            )
+            dense: np.ndarray = library_of(data).zeros((stop - start, *self.shape[1:]), self.dtype)
+            dense[indices[first:last] - start] = data[first:last]
+        return dense
 
     def retain(self, indices: Any) -> RowSparse:
         """A new one with the rows `indices`, whole numbers in any order; zeros where this one doesn't have them."""
@@ -115,18 +59,14 @@ class RowSparse:
         if wanted.size and (wanted.dtype.kind not in "iuf" or wanted[0] < 0 or wanted[-1] >= self.shape[0]):
             raise ArrayError(f"retain: needs row numbers within 0 to {self.shape[0] - 1}, got {wanted}")
         wanted = wanted.astype(np.int64)
-        there = np.isin(wanted, to_host(self.indices)).nonzero()[0]
-        library = library_of(self.data)
-        with on_device_of(self.data):
-            data = library.zeros((len(wanted), *self.shape[1:]), self.dtype)
-            data[library.asarray(there)] = self.data[library.asarray(self.places(wanted[there]))]
-            return RowSparse(data, library.asarray(wanted), self.shape)
+        with on_device_of(self.memory):
+            return RowSparse(self.read(wanted), library_of(self.memory).asarray(wanted), self.shape)
 
     # Other forms.
 
     def todense(self) -> np.ndarray:
         """A new dense array with the same values, on the same device."""
-        self._check_dense()
+        self.check_dense()
         return self.rows(0, self.shape[0])
 
     def asnumpy(self) -> np.ndarray:
@@ -142,13 +82,18 @@ class RowSparse:
 
     def copy(self) -> RowSparse:
         """A copy with arrays of its own."""
-        return RowSparse(self.data.copy(), self.indices.copy(), self.shape)
+        return self.astype(self.dtype)
 
     def astype(self, dtype: Any, copy: bool = True) -> RowSparse:
         """A copy of another dtype; itself where `copy` is false and the dtype is the same."""
         if not copy and self.dtype == np.dtype(dtype):
             return self
-        return RowSparse(self.data.astype(dtype), self.indices.copy(), self.shape)
+        if self.initial is not None and self.slots is not None:
+            return RowSparse.in_slots(self.slots.shared(dtype))
+        if self.slots is not None:
+            data, indices = self.slots.ascending()
+            return RowSparse(data.astype(dtype, copy=False), indices, self.shape)
+        return RowSparse(self._data.astype(dtype), self._indices.copy(), self.shape)
 
     def copyto(self, other: Any) -> Any:
         """Copies the values into `other`, dense or row-sparse, of the same shape and of any dtype; returns it."""
@@ -156,11 +101,19 @@ class RowSparse:
             raise ArrayError(f"copyto: needs an array of shape {self.shape}, got {getattr(other, 'shape', other)!r}")
         if isinstance(other, RowSparse):
             if other is not self:
-                other.data, other.indices = self.data.astype(other.dtype), self.indices.copy()
+                other._take(self.astype(other.dtype))
         else:
+            self.check_no_table()
+            data, indices = self.parts()
             other[...] = 0
-            other[self.indices] = self.data
+            other[indices] = data
         return other
+
+    def _take(self, other: RowSparse) -> None:
+        """Takes the rows of `other`, which is given up. A table takes those of the same table only."""
+        if other.initial != self.initial:
+            self.check_no_table()
+        self._data, self._indices, self.slots = other._data, other._indices, other.slots
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -213,21 +166,26 @@ class RowSparse:
         return self._changed(np.subtract, other)
 
     def __imul__(self, other: Any) -> RowSparse:
-        self.data[...] = self._scaled(operator.mul, other).data
+        scaled = self._scaled(operator.mul, other).data
+        self.data[...] = scaled
         return self
 
     def __itruediv__(self, other: Any) -> RowSparse:
-        self.data[...] = self._scaled(operator.truediv, other).data
+        scaled = self._scaled(operator.truediv, other).data
+        self.data[...] = scaled
         return self
 
     def _scaled(self, operation: Callable[[Any, Any], Any], number: Any) -> RowSparse:
         if not _is_number(number):
             raise ArrayTypeError(f"a row-sparse array is multiplied and divided by numbers, got {number!r:.80}")
+        self.check_no_table()
         number = number.item() if isinstance(number, np.generic) else number  # which doesn't widen the dtype
-        return RowSparse(operation(self.data, number), self.indices.copy(), self.shape)
+        data, indices = self.parts()
+        return RowSparse(operation(data, number), indices.copy(), self.shape)
 
     def _with(self, ufunc: np.ufunc, other: Any) -> Any:
         """The sum or difference: row-sparse where `other` is, else dense."""
+        self.check_no_table()
         if isinstance(other, RowSparse):
             return self.astype(np.result_type(self.dtype, other.dtype))._changed(ufunc, other)
         return _dense(ufunc, self, other)
@@ -238,11 +196,14 @@ class RowSparse:
             self[:] = _dense(ufunc, self, other)
             return self
         _check_shapes(self, other)
-        indices = to_host(other.indices)
+        other.check_no_table()
+        data, indices = other.parts()
+        indices = to_host(indices)
         self.add_rows(indices)
-        with on_device_of(self.data):
-            places = library_of(self.data).asarray(self.places(indices))
-            self.data[places] = ufunc(self.data[places], other.data)
+        memory = self.memory
+        with on_device_of(memory):
+            places = library_of(memory).asarray(self.places(indices))
+            memory[places] = ufunc(memory[places], data)
         return self
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
@@ -258,17 +219,7 @@ class RowSparse:
         )
 
     def __repr__(self) -> str:
-        return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {len(self.indices)} rows>"
-
-
-def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The row numbers of two ascending arrays, ascending. `np.union1d` takes ten times as long."""
-    if np.array_equal(a, b):
-        return a
-    both = np.concatenate([a, b])
-    both.sort(kind="stable")  # which merges what is ascending already
-    distinct: np.ndarray = both[np.concatenate([[True], both[1:] != both[:-1]])]
-    return distinct
+        return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {self.row_count} rows>"
 
 
 def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Any:
@@ -278,8 +229,10 @@ def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> An
     _check_shapes(left, right)
     if isinstance(left, RowSparse):
         return ufunc(left.todense(), right)
+    right.check_no_table()
+    data, indices = right.parts()
     result = left if in_place else left.astype(np.result_type(left.dtype, right.dtype))
-    result[right.indices] = ufunc(result[right.indices], right.data)
+    result[indices] = ufunc(result[indices], data)
     return result
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from mxopt.device import check_bare, is_cupy, library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
 from mxopt.sparse.array import RowSparse
+from mxopt.sparse.index import RowIndex
+from mxopt.sparse.initial import Initial, Table
+from mxopt.sparse.slots import Slots
 
 
 def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> Any:
@@ -22,6 +25,11 @@ def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> An
     if stype == "default":
         return np.zeros(shape, dtype)
     return _without_rows(_shape(shape), dtype)
+
+
+def of_table(table: Table, initial: Initial) -> RowSparse:
+    """A table as a store holds it, so far without rows: `initial` says for which key, and which part of it all."""
+    return RowSparse.in_slots(Slots(RowIndex(table.shape[0]), table.shape, table.dtype, initial))
 
 
 def retain(data: RowSparse, indices: Any) -> RowSparse:

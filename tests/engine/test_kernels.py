@@ -17,7 +17,8 @@ import pytest
 
 import mxopt
 import mxopt.rules
-from mxopt.engine import Plan, Tensor, cuda_source, jit, kernel
+from mxopt import assembler
+from mxopt.engine import Plan, Tensor, cuda_source, kernel
 from mxopt.engine.jit import assemble
 from mxopt.engine.kernel import PIECE, Kernel
 from mxopt.engine.steps import run
@@ -35,8 +36,8 @@ def rules() -> list[Rule]:
 
 
 def instructions(kernel: Kernel) -> str:
-    """The kernel in this machine's assembly, as `jit` compiles it."""
-    machine, _ = jit._machine()
+    """The kernel in this machine's assembly, as `assembler` compiles it."""
+    machine, _ = assembler.target()
     return machine.emit_assembly(llvm.parse_assembly(assemble(kernel)))
 
 
@@ -151,5 +152,5 @@ def test_a_module_that_llvm_refuses_is_an_error_with_words() -> None:
     """Code generation would end the process. One the parser refuses, and one that is only found by a closer look."""
     for module in ("define i32 @f() { ret }", "define i32 @f() { %x = add i32 %x, 1 ret i32 %x }"):
         with pytest.raises(CompilationError, match=r"(?s)llvmlite [\d.]+ doesn't accept f: .*0\.48") as caught:
-            jit.compile_assembly(module, "f")
+            assembler.compile_assembly(module, "f")
         assert isinstance(caught.value, RuntimeError)

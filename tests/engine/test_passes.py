@@ -10,7 +10,8 @@ import pytest
 from bitwise import Run, array, assert_runs_agree
 from table import ROWS, Row
 
-from mxopt.engine import jit, native, passes
+from mxopt import assembler
+from mxopt.engine import native, passes
 from mxopt.rules.common import norm
 
 
@@ -27,7 +28,7 @@ define double @norm(ptr %numbers, i64 %count, i64 %step) {
 """
     )
     kind = ctypes.PYFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-    function = kind(jit.compile_assembly(assembly, "norm"))
+    function = kind(assembler.compile_assembly(assembly, "norm"))
 
     def call(squares: np.ndarray) -> float:
         spread = np.full((len(squares), 3), np.nan)

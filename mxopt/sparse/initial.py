@@ -1,0 +1,148 @@
+"""What the rows of a table begin with: a function of the seed, the key and the row, whoever asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, UnknownNameError
+
+KINDS = "zeros", "constant", "uniform"
+DTYPES = "float16", "bfloat16", "float32", "float64"
+SCALE = 0.07  # of "uniform", as in MXNet's initializer of that name
+BLOCK = 1 << 15  # elements that are computed at once
+# The generator and finalizer of SplitMix64 (Steele, Lea and Flood, 2014, https://doi.org/10.1145/2660193.2660195).
+GOLDEN, FIRST, SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as `mxopt.sparse.table` declares it: it has no rows, a store makes them."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    init: str = "zeros"
+    scale: float = 0.0
+    seed: int = 0
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        about = {"init": self.init, "scale": self.scale, "seed": self.seed}
+        return {"shape": list(self.shape), "dtype": str(self.dtype), **about}
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Table:
+        """What `plain` has made. Raises what `table` raises, or TypeError, where it is none."""
+        return table(**{**plain, "scale": None if plain.get("init") == "zeros" else plain.get("scale")})
+
+    def __repr__(self) -> str:
+        rest = {"zeros": "", "constant": f" {self.scale}", "uniform": f" {self.scale}, seed {self.seed}"}[self.init]
+        return f"<Table {'x'.join(map(str, self.shape))} {self.dtype}, {self.init}{rest}>"
+
+
+def table(
+    shape: Sequence[int], dtype: Any = "float32", init: str = "zeros", scale: float | None = None, seed: int = 0
+) -> Table:
+    """Declares a table for `store.init`: an array of which a row takes memory once it is stored or updated.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Rows, then what a row is. There may be more rows than fit into any memory.
+    dtype : str or dtype
+        float16, bfloat16, float32 or float64.
+    init : str
+        What rows begin with: 'zeros'; 'constant', `scale`; or 'uniform', numbers from `-scale` up to `scale` that
+        depend on the seed, the key, and the place in the table, and on nothing else.
+    scale : float
+        Of 'uniform' 0.07 if it isn't given.
+    seed : int
+
+    Raises UnknownNameError, ArgumentError, ArrayError or ArrayTypeError for what can't be.
+
+    >>> from mxopt import kvstore, sparse
+    >>> store = kvstore.create()
+    >>> store.init("users", sparse.table((10**9, 2), init="constant", scale=0.5))
+    >>> rows = sparse.zeros("row_sparse", (10**9, 2))
+    >>> store.row_sparse_pull("users", rows, row_ids=[7, 999_999_999])
+    >>> rows.data.tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
+    shape = tuple(int(n) for n in shape)
+    if not shape or min(shape) < 1:
+        raise ArrayError(f"a table needs a shape of one axis or more, none of them 0, got {shape}")
+    if init not in KINDS:
+        raise UnknownNameError(f"table: the rows can begin as {', '.join(map(repr, KINDS))}, not {init!r}")
+    dtype = np.dtype(dtype)
+    if str(dtype) not in DTYPES:
+        raise ArrayTypeError(f"a table is of {', '.join(DTYPES)}, not {dtype}")
+    if (init == "constant" and scale is None) or (init == "zeros" and scale is not None):
+        raise ArgumentError(f"table: init={init!r} {'needs a scale' if scale is None else 'takes no scale'}")
+    scale = (SCALE if init == "uniform" else 0.0) if scale is None else float(scale)
+    if not math.isfinite(scale):
+        raise ArgumentError(f"table: the scale must be a finite number, got {scale}")
+    return Table(shape, dtype, init, scale, int(seed))
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The first values of the rows of a table under a key."""
+
+    table: Table
+    key: int | str
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {**self.table.plain(), "key": self.key}
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Initial:
+        """What `plain` has made. Raises what `table` raises, or TypeError, where it is none."""
+        plain = dict(plain)
+        key = plain.pop("key")
+        if type(key) not in (int, str):
+            raise ArgumentTypeError(f"a table is under a key, an int or a str, not {key!r:.80}")
+        return cls(Table.of(plain), key)
+
+    def write(self, ids: np.ndarray, out: Any) -> None:
+        """Writes the first values of the rows `ids` into `out`, converted to its dtype."""
+        if self.table.init == "zeros":
+            out[...] = 0
+        elif self.table.init == "constant":
+            out[...] = np.array(self.table.scale).astype(self.table.dtype).astype(out.dtype)
+        else:
+            self._write_uniform(ids, out)
+
+    def _write_uniform(self, ids: np.ndarray, out: Any) -> None:
+        """Whole numbers until the last step, so that there is nothing to be rounded: 24 bits are exact in float32, and
+        53 in float64."""
+        real: Any
+        real, bits = (np.float64, 53) if self.table.dtype.itemsize == 8 else (np.float32, 24)
+        step, scale, key = real(2.0 ** (1 - bits)), real(self.table.scale), self._key()
+        width = math.prod(self.table.shape[1:])
+        columns, rows = np.arange(width, dtype=np.uint64), max(1, BLOCK // width)
+        for start in range(0, len(ids), rows):
+            places = ids[start : start + rows, None].astype(np.uint64) * np.uint64(width) + columns
+            x = places * GOLDEN + key
+            x = (x ^ (x >> np.uint64(30))) * FIRST
+            x = (x ^ (x >> np.uint64(27))) * SECOND
+            x ^= x >> np.uint64(31)
+            values = ((x >> np.uint64(64 - bits)).astype(real) * step - real(1)) * scale
+            out[start : start + rows] = values.astype(self.table.dtype).reshape(-1, *self.table.shape[1:])
+
+    def _key(self) -> np.uint64:
+        name = f"{self.table.seed} {type(self.key).__name__} {self.key}".encode(errors="surrogatepass")
+        return np.uint64(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))

@@ -1,0 +1,62 @@
+"""Arrays with room to grow where they are.
+
+Memory is reserved in the address space for more rows than could ever be there, and takes pages as rows are written: so
+an array grows without being copied, nothing that points into it has to change, and it takes what its rows take.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import is_cupy, library_of, on_device_of
+
+NO_RESERVE = 0x4000  # Linux: address space that counts for nothing until it is written to
+LEAST = 1 << 16  # bytes; that much is simply there
+
+
+def room(
+    rows: int, shape: tuple[int, ...], dtype: np.dtype, before: Any = None, used: int = 0, like: Any = None
+) -> Any:
+    """An array with room for `rows` rows, and where it can be for all that there may be of `shape`; what was never
+    written to is zeros.
+
+    `before`: the array so far; where that has no room, its first `used` rows are copied. `like`: an array of the device
+    that it shall be on. Raises MemoryError where there is no memory.
+    """
+    if before is not None and len(before) >= rows:
+        return before
+    row = max(1, math.prod(shape[1:]) * dtype.itemsize)
+    if before is None and shape[0] * row > LEAST and not is_cupy(like):
+        made = _reserved(max(rows, min(shape[0], 2 * _memory() // row)), shape[1:], dtype)
+        if made is not None:
+            return made
+    with on_device_of(like):
+        found = library_of(like).zeros((min(shape[0], max(rows, 2 * used, LEAST // row)), *shape[1:]), dtype)
+    if before is not None:
+        found[:used] = before[:used]
+    return found
+
+
+def _reserved(rows: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    """An array of reserved address space; None where there can't be one, as under a limit on it."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # no Linux
+        return None
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
+    try:
+        memory = mmap.mmap(-1, max(1, rows * math.prod(rest) * dtype.itemsize), flags=flags)
+    except (OSError, OverflowError):
+        return None
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.ndarray((rows, *rest), dtype, memory)
+
+
+@cache
+def _memory() -> int:
+    """The bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,211 @@
+"""The rows of a row-sparse array, and where they are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from typing_extensions import Self
+
+from mxopt.device import library_of, on_device_of, to_host
+from mxopt.errors import ArrayError
+from mxopt.sparse.index import RowIndex
+from mxopt.sparse.initial import Initial
+from mxopt.sparse.slots import Slots
+
+DENSE_LIMIT = 2 << 30  # bytes of the largest dense form that is made
+
+
+class Rows:
+    """Some rows of an array of `shape`: in two arrays, or in slots while updates add to them.
+
+    What reads `data` or `indices` gets the arrays themselves, in which the rows are from then on.
+    """
+
+    def __init__(self, data: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> None:
+        self._data, self._indices, self.shape = data, indices, shape
+        self.slots: Slots | None = None  # where the rows are instead, from an update that adds some until they are read
+
+    @classmethod
+    def in_slots(cls, slots: Slots) -> Self:
+        """The array that has its rows there: of a store's table, or a state of a weight in slots."""
+        made = cls(slots.array[:0], slots.index.ids[:0], slots.shape)
+        made.slots = slots
+        return made
+
+    @property
+    def data(self) -> np.ndarray:
+        """The rows there are (k, ...). Of a table a copy, which is read-only."""
+        self._settle()
+        return self._data if self.slots is None else _read_only(self.slots.ascending()[0])
+
+    @data.setter
+    def data(self, data: np.ndarray) -> None:
+        self.assign(data, self.indices)
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Which rows these are (k,), int64, ascending. Of a table a copy, which is read-only."""
+        self._settle()
+        return self._indices if self.slots is None else _read_only(self.slots.ascending()[1])
+
+    @indices.setter
+    def indices(self, indices: np.ndarray) -> None:
+        self.assign(self.data, indices)
+
+    def _settle(self) -> None:
+        """Lets the rows be in two arrays, which whoever has them may write to. Those of a table stay."""
+        if self.slots is not None and self.slots.initial is None:
+            self.assign(*self.slots.ascending())
+
+    def assign(self, data: Any, indices: Any) -> None:
+        """Makes these arrays, which aren't copied, its rows. Raises ArrayError for a table."""
+        self.check_no_table()
+        self._data, self._indices, self.slots = data, indices, None
+
+    def parts(self) -> tuple[Any, Any]:
+        """`data` and `indices` for reading: they may be copies."""
+        return (self._data, self._indices) if self.slots is None else self.slots.ascending()
+
+    @property
+    def memory(self) -> Any:
+        """The array that the rows are in."""
+        return self._data if self.slots is None else self.slots.array
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return len(self._indices) if self.slots is None else self.slots.index.count
+
+    @property
+    def initial(self) -> Initial | None:
+        """What rows of a table have that aren't there yet; None for zeros, where it is no table."""
+        return None if self.slots is None else self.slots.initial
+
+    def put_in_slots(self, beside: Rows | None = None, initial: Initial | None = None) -> Slots:
+        """Lets the rows be in slots: with the index of the array `beside`, where there is one, in which are the rows of
+        both then."""
+        before = self.slots
+        if before is not None and (beside is None or before.index is beside.put_in_slots().index):
+            return before
+        data, indices = (before.array[: before.filled], before.index.ids) if before else (self._data, self._indices)
+        index = RowIndex(self.shape[0]) if beside is None else beside.put_in_slots().index
+        made = Slots(index, self.shape, self.dtype, self.initial or initial, self.memory)
+        made.write(to_host(indices), data)
+        if beside is not None:
+            beside.put_in_slots().fill()
+        self._data, self._indices, self.slots = data[:0], indices[:0], made
+        return made
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the data."""
+        dtype: np.dtype = self.memory.dtype
+        return dtype
+
+    def is_sound(self) -> bool:
+        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or written to."""
+        if self.slots is not None:
+            return True
+        if getattr(self._indices, "dtype", None) != np.int64 or not self._indices.flags.c_contiguous:
+            return False
+        indices = to_host(self._indices)
+        if indices.ndim != 1 or getattr(self._data, "shape", None) != (len(indices), *self.shape[1:]):
+            return False
+        if not len(indices):
+            return True
+        return bool(indices[0] >= 0 and indices[-1] < self.shape[0] and (indices[1:] > indices[:-1]).all())
+
+    def places(self, indices: np.ndarray) -> np.ndarray | None:
+        """Where in `memory` the rows `indices` (ascending, a NumPy array) are; None where one of them is not there."""
+        if self.slots is not None:
+            slots = self.slots.index.find(indices)
+            return slots if slots.min(initial=0) >= 0 else None
+        mine = to_host(self._indices)
+        if len(mine) == self.shape[0]:
+            return indices
+        places = np.searchsorted(mine, indices)
+        if len(places) and (places[-1] == len(mine) or (mine[places] != indices).any()):
+            return None
+        return places
+
+    def read(self, indices: np.ndarray) -> Any:
+        """The rows `indices` (ascending, a NumPy array) as a new array; none becomes one that is there."""
+        if self.slots is not None:
+            return self.slots.read(indices)
+        library, mine = library_of(self._data), to_host(self._indices)
+        there = np.flatnonzero(np.isin(indices, mine, assume_unique=True))
+        with on_device_of(self._data):
+            data = library.zeros((len(indices), *self.shape[1:]), self.dtype)
+            data[library.asarray(there)] = self._data[library.asarray(self.places(indices[there]))]
+            return data
+
+    def write(self, data: Any, indices: np.ndarray) -> None:
+        """Lets the rows `indices` (ascending, a NumPy array) be `data`."""
+        self.put_in_slots().write(indices, data)
+
+    def fill(self) -> None:
+        """Lets those rows be there too that have come into an index which is shared."""
+        if self.slots is not None:
+            self.slots.fill()
+
+    def add_rows(self, indices: np.ndarray) -> None:
+        """Lets the rows `indices` (ascending, a NumPy array) be there, as zeros where they weren't: in slots if the
+        rows are, else `data` and `indices` are new arrays then."""
+        if self.slots is not None:
+            self.slots.index.add(indices)
+            self.slots.fill()
+            return
+        if self.places(indices) is not None:
+            return
+        before, data = to_host(self._indices), self._data
+        every = union(before, indices)
+        library = library_of(data)
+        with on_device_of(data):
+            grown = library.zeros((len(every), *self.shape[1:]), data.dtype)
+            grown[library.asarray(np.searchsorted(every, before))] = data
+            self.assign(grown, library.asarray(every))
+
+    def add_all_rows(self) -> None:
+        """Lets all rows be there. Raises ArrayError above 2 GiB, and for a table."""
+        self.check_no_table()
+        if self.row_count < self.shape[0]:
+            self.check_dense()
+            self._settle()
+            self.add_rows(np.arange(self.shape[0]))
+
+    def check_no_table(self) -> None:
+        """Raises ArrayError for a table."""
+        if self.initial is not None:
+            raise ArrayError(
+                f"{self!r} is a table, of which only some rows are read or changed at a time: row_sparse_pull the rows"
+                " that you need, and update it lazily, by row-sparse gradients and an optimizer that leaves the other"
+                " rows alone"
+            )
+
+    def check_dense(self) -> None:
+        """Raises ArrayError where no dense form is made: above 2 GiB, and of a table."""
+        self.check_no_table()
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if size > DENSE_LIMIT:
+            raise ArrayError(
+                f"{self!r} takes {size / 2**30:.1f} GiB as a dense array, more than the"
+                f" {DENSE_LIMIT >> 30} GiB that are made: use its data and indices, or retain the rows you need"
+            )
+
+
+def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The row numbers of two ascending arrays, ascending. `np.union1d` takes ten times as long."""
+    if np.array_equal(a, b):
+        return a
+    both = np.concatenate([a, b])
+    both.sort(kind="stable")  # which merges what is ascending already
+    distinct: np.ndarray = both[np.concatenate([[True], both[1:] != both[:-1]])]
+    return distinct
+
+
+def _read_only(array: Any) -> Any:
+    if isinstance(array, np.ndarray):
+        array.flags.writeable = False
+    return array

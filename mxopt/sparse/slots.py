@@ -1,0 +1,91 @@
+"""Where the rows are that a row-sparse array has while it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mxopt.device import library_of, on_device_of
+from mxopt.sparse.index import RowIndex
+from mxopt.sparse.initial import Initial
+from mxopt.sparse.room import room
+
+
+class Slots:
+    """Rows of an array of `shape`, each in the slot that `index` has for its number.
+
+    What belongs together, as a weight, its states and its master copy, shares the index: a slot is the same row in all.
+
+    Attributes
+    ----------
+    index : RowIndex
+    array : array (room, *shape[1:])
+        The rows, by slot. It is another array only where it had to be copied, see `room`.
+    initial : Initial or None
+        What the rows begin with, and those have that aren't there; zeros without it.
+    """
+
+    def __init__(
+        self, index: RowIndex, shape: tuple[int, ...], dtype: Any, initial: Initial | None = None, like: Any = None
+    ) -> None:
+        self.index, self.shape, self.initial = index, shape, initial
+        self.array = room(index.count, shape, np.dtype(dtype), like=like)
+        self.filled = 0  # so many rows have their first values
+        self.fill()
+
+    def fill(self) -> None:
+        """Gives the rows that the index has got their first values."""
+        count = self.index.count
+        if count > len(self.array):
+            self.array = room(count, self.shape, self.array.dtype, self.array, self.filled, self.array)
+        if self.initial is not None and self.filled < count:
+            self.initial.write(self.index.ids[self.filled : count], self.array[self.filled : count])
+        self.filled = count
+
+    def read(self, ids: np.ndarray) -> Any:
+        """The rows `ids` as a new array; none becomes one that is there."""
+        slots = self.index.find(ids)
+        with on_device_of(self.array):
+            library = library_of(self.array)
+            absent = (slots < 0).nonzero()[0]
+            if not len(absent):
+                return self.array[library.asarray(slots)]
+            data = library.zeros((len(ids), *self.shape[1:]), self.array.dtype)
+            there = (slots >= 0).nonzero()[0]
+            data[library.asarray(there)] = self.array[library.asarray(slots[there])]
+            if self.initial is not None:
+                first = np.empty((len(absent), *self.shape[1:]), self.array.dtype)
+                self.initial.write(ids[absent], first)
+                data[library.asarray(absent)] = library.asarray(first)
+            return data
+
+    def write(self, ids: np.ndarray, data: Any) -> None:
+        """Lets the rows `ids` be `data`."""
+        slots = self.index.add(ids)
+        self.fill()
+        with on_device_of(self.array):
+            self.array[library_of(self.array).asarray(slots)] = data
+
+    def ascending(self) -> tuple[Any, np.ndarray]:
+        """All rows that there are, and their numbers, ascending: new arrays."""
+        ids = self.index.ids
+        order = np.argsort(ids)
+        with on_device_of(self.array):
+            return self.array[library_of(self.array).asarray(order)], ids[order]
+
+    def shared(self, dtype: Any) -> Slots:
+        """A copy in `dtype` with the same index."""
+        made = Slots(self.index, self.shape, dtype, self.initial, self.array)
+        made.array[: self.filled] = self.array[: self.filled]
+        return made
+
+    def __reduce__(self) -> tuple[Callable[..., Slots], tuple[Any, ...]]:
+        return _restored, (self.index, self.shape, self.initial, self.array[: self.filled].copy())
+
+
+def _restored(index: RowIndex, shape: tuple[int, ...], initial: Initial | None, rows: Any) -> Slots:
+    made = Slots(index, shape, rows.dtype, initial, rows)
+    made.array[: len(rows)] = rows
+    return made
