@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
+from mxopt_server import key_copies
 from mxopt_server.arguments import Parser, count, port
 from mxopt_server.plan import Plan
 from mxopt_server.running import Interrupted, Launch, LaunchError, signals
@@ -52,7 +53,10 @@ def parser() -> Parser:
     made.add_metrics_host()
     made.add_argument("--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server")
     made.add_argument(
-        "--keys", metavar="FILE", help="the job's keys, needed beyond this machine; a file that is there too"
+        "--keys",
+        metavar="FILE",
+        help="the job's keys, needed beyond this machine; ssh and ray bring them along, for mpi and slurm "
+        "the file must be there too",
     )
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
     made.add_argument("--dry-run", action="store_true", help="print the command lines, to be pasted, and start nothing")
@@ -79,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ArgumentError("needs a command, which every worker runs")
     plan = Plan(options, secrets.token_hex(4))
     if options.dry_run:
-        print(*(p.line for p in plan.dry()), sep="\n")
+        print(*plan.dry(), sep="\n")
         return 0
     plan.check()
     run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.job}")
@@ -102,9 +106,11 @@ def _start(plan: Plan, run_dir: Path) -> int:
             if plan.options.launcher != "ray":  # where it listens on all addresses of this machine
                 root = plan.host if plan.local else f"tcp://{plan.host}:{root.rpartition(':')[2]}"
             launch.terminal.say(f"mxopt-launch: the scheduler is at {root}, the logs are in {run_dir}")
-            for process in plan.started(root):
-                launch.start(process)
-            return launch.wait(lambda: _never_joined(root, plan.options.keys or ""))
+            keys = plan.options.keys or ""
+            with key_copies.copied(keys, plan.key_files, plan.options.username):
+                for process in plan.started(root):
+                    launch.start(process)
+                return launch.wait(lambda: _never_joined(root, keys))
         except Interrupted as interrupted:
             _tell(f"stopped by {interrupted}")
             return 128 + interrupted.number

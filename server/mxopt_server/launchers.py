@@ -42,11 +42,15 @@ def hosts_of(text: str) -> list[str]:
 def ssh(process: Process, host: str, folder: str, user: str = "") -> list[str]:
     """Runs a process on `host` (`host:port` for another ssh port) in the same folder. Whether an unknown host is
     trusted is for the user's own configuration of ssh to say."""
-    name, _, port = host.partition(":")
     there = f"cd {shlex.quote(folder)} && exec {process.line}"
-    target = f"{user}@{name}" if user else name
     # -tt: the remote process ends with the connection, so that nothing is left behind.
-    return ["ssh", "-o", "BatchMode=yes", "-tt", *(["-p", port] if port else []), target, there]
+    return [*ssh_target(host, user, "-tt"), there]
+
+
+def ssh_target(host: str, user: str, *options: str) -> list[str]:
+    """The beginning of a command that ssh runs on `host`."""
+    name, _, port = host.partition(":")
+    return ["ssh", "-o", "BatchMode=yes", *options, *(["-p", port] if port else []), f"{user}@{name}" if user else name]
 
 
 def mpi(command: Sequence[str], count: int, env: Mapping[str, str], hostfile: str = "") -> list[str]:

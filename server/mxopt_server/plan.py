@@ -18,7 +18,7 @@ from mxopt.kvstore import unix
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.keys import load_keys
 from mxopt.settings import usable_cores
-from mxopt_server import launchers
+from mxopt_server import key_copies, launchers
 from mxopt_server.launchers import Process
 
 OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
@@ -73,16 +73,18 @@ class Plan:
             return [self._by_ssh(p, self.hosts[k % len(self.hosts)]) for k, p in enumerate(with_root)]
         return [self._together([p for p in with_root if p.role == role]) for role in ("server", "worker")]
 
-    def dry(self) -> list[Process]:
-        """All processes as commands of this machine; the scheduler's port is one that is free now."""
+    def dry(self) -> list[str]:
+        """All that is to be run, as lines for a shell; the scheduler's port is one that is free now."""
         if self.local:
-            return [self.scheduler, *self.others]
+            return [p.line for p in (self.scheduler, *self.others)]
         with socket.create_server(("", 0)) as free:
             port = str(free.getsockname()[1])
-        return [
-            replace(self.scheduler, command=(*self.scheduler.command[:-1], port)),
-            *self.started(f"tcp://{self.host}:{port}"),
+        scheduler = replace(self.scheduler, command=(*self.scheduler.command[:-1], port))
+        copies = [
+            f"{shlex.join(key_copies.copy(host, path, self.options.username))} < {shlex.quote(self.options.keys)}"
+            for host, path in self.key_files.items()
         ]
+        return [*copies, *(p.line for p in (scheduler, *self.started(f"tcp://{self.host}:{port}")))]
 
     def _processes(self) -> list[Process]:
         """The scheduler, the servers and the workers, all but the scheduler's port."""
@@ -116,7 +118,16 @@ class Plan:
             made.append(Process("worker", rank, tuple(options.command), env))
         return made
 
+    @property
+    def key_files(self) -> dict[str, str]:
+        """Where the keys are on the hosts that ssh brings them to."""
+        if self.options.launcher != "ssh" or not self.options.keys:
+            return {}
+        return {host: key_copies.path_on(k, self.job) for k, host in enumerate(dict.fromkeys(self.hosts))}
+
     def _by_ssh(self, process: Process, host: str) -> Process:
+        if self.options.keys:
+            process = replace(process, env={**process.env, "MXOPT_KVSTORE_KEYS": self.key_files[host]})
         if process.role == "server":
             process = replace(process, env={"DMLC_NODE_HOST": host.partition(":")[0], **process.env})
         folder = self.options.sync_dst_dir or os.getcwd()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from jobs import LAUNCH, WORKERS, Process, environment
+from jobs import LAUNCH, SERVE, WORKERS, Process, environment
 
 ODD = """it's "odd", $HOME & `id`; a\\b*"""
 WORKER = (
@@ -53,7 +53,8 @@ def path(tmp_path) -> str:
 
 
 def launch(path: str, tmp_path: Path, launcher: str, *command: str, **more: str) -> Process:
-    arguments = ["-n", "2", "-s", "2", "--launcher", launcher, "--host", "127.0.0.1", "--insecure"]
+    arguments = ["-n", "2", "-s", "2", "--launcher", launcher, "--host", "127.0.0.1"]
+    arguments += [] if "--keys" in command else ["--insecure"]
     arguments += ["--run-dir", str(tmp_path / "run"), "--env", f"ODD={ODD}", "--env", "DMLC_NODE_HOST=127.0.0.1"]
     for name, value in environment().items():
         if name.startswith(("MXOPT_", "PYTHONPATH")):
@@ -79,6 +80,49 @@ def test_ssh_keeps_folder_environment_and_words(tmp_path, path):
         "[worker-0] ssh to 127.0.0.1",
         "[worker-1] ssh to localhost",
     }
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "job.key"
+    assert Process([*SERVE, "keygen", str(path)], environment()).finish() == 0
+    return path
+
+
+def test_ssh_brings_the_keys_in_files_that_only_their_owner_reads_and_removes_them(tmp_path, path, keys):
+    (tmp_path / "hosts").write_text("127.0.0.1\nlocalhost:2222\n")
+    look = (
+        "import json, os, pathlib; file = pathlib.Path(os.environ['MXOPT_KVSTORE_KEYS']);"
+        "from mxopt import kvstore; store = kvstore.create('dist_sync'); store.barrier();"
+        "seen = [str(file), oct(file.stat().st_mode), file.read_text() == open(os.environ['HERE']).read()];"
+        "os.write(1, f'SAW {json.dumps(seen)}\\n'.encode())"
+    )
+    options = ["-H", str(tmp_path / "hosts"), "--keys", str(keys), "--env", f"HERE={keys}"]
+    process = launch(path, tmp_path, "ssh", *options, sys.executable, "-c", look)
+    assert process.finish() == 0, process.output
+    files = [file for file, *rest in saw(process) if rest == ["0o100600", True]]
+    assert len(set(files)) == 2
+    assert str(keys) not in files
+    assert not [file for file in files if Path(file).exists()]
+
+
+def test_keys_never_stand_on_a_command_line(tmp_path, path, keys):
+    (tmp_path / "hosts").write_text("127.0.0.1\n")
+    secret = keys.read_text().partition('secret-key = "')[2].partition('"')[0]
+    for launcher in ("local", "ssh", "slurm", "mpi", "ray"):
+        options = ["-H", str(tmp_path / "hosts"), "--keys", str(keys), "--dry-run"]
+        process = launch(path, tmp_path, launcher, *options, "train")
+        assert process.finish() == 0, process.output
+        assert secret not in process.output
+
+
+def test_a_host_that_does_not_take_the_keys_is_named(tmp_path, path, keys):
+    program(tmp_path / "programs", "ssh", "#!/bin/sh\necho 'no route to it' >&2; exit 255\n")
+    (tmp_path / "hosts").write_text("far-away\n")
+    options = ["-H", str(tmp_path / "hosts"), "--keys", str(keys)]
+    process = launch(path, tmp_path, "ssh", *options, "train")
+    assert process.finish() == 1
+    assert "the keys can't be copied to far-away: ssh ended with code 255: no route to it" in process.output
 
 
 def test_slurm_keeps_environment_and_words(tmp_path, path):
