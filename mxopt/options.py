@@ -141,7 +141,8 @@ class Declared:
         types = _members(self.type)
         self._optional = NoneType in types
         self._types = types - {NoneType}
-        self._pairs = {get_origin(t) for t in types} & {tuple, list}
+        containers = {get_origin(t) for t in types} & {tuple, list}
+        self._pairs = containers if tuple in containers else set()  # a list alone may be of any length
         self._choices = next((get_args(t) for t in types if get_origin(t) is Literal), ())
         self._intervals = re.findall(r"[\[(][^\])]*[\])]", self.option.within)
 
@@ -158,7 +159,7 @@ class Declared:
     def _single(self, what: str, value: Any, interval: str) -> Any:
         if bool in self._types:
             return flag(what, value) if self.option.exact else self._truth(what, value)
-        if self._types & {float, int} or self._pairs:
+        if self._types and (self._pairs or self._types <= {float, int}):
             found = self._exact(what, value) if self.option.exact else number(what, value)
             if interval:
                 within(what, value, interval)

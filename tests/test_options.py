@@ -151,7 +151,7 @@ def test_a_value_is_looked_for_where_it_is_kept() -> None:
     assert attribute_of(lr_scheduler.PolyScheduler, "base_lr") == "warmup_final_lr"
 
 
-FAMILIES = (mxopt.optimizer, lr_scheduler, optim, nn)
+FAMILIES = (mxopt.optimizer, lr_scheduler, optim, optim.lr_scheduler, nn)
 CLASSES = {
     f"{family.__name__.removeprefix('mxopt.')}.{name}": getattr(family, name)
     for family in FAMILIES

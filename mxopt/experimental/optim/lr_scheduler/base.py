@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
-
+from mxopt.arguments import NamedArguments
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError
+from mxopt.options import Exact, Option, number
 
 Group = MutableMapping[str, Any]
 
@@ -60,16 +58,8 @@ def groups_of(optimizer: Any) -> list[Group]:
     return [OneRate(optimizer)]
 
 
-class LRScheduler:
+class LRScheduler(NamedArguments):
     """The base of all schedules. Subclasses define `get_lr`.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        One of `mxopt.experimental.optim`, or one made by `mxopt.create`, or anything else with `learning_rate`
-        and `set_learning_rate`. The schedule sets its rates, at once and then at each `step`.
-    last_epoch : int
-        The number of the step to go on from; -1 to begin. To go on, each group must have its "initial_lr".
 
     Attributes
     ----------
@@ -89,15 +79,32 @@ class LRScheduler:
     hidden: ClassVar[tuple[str, ...]] = ("optimizer", "groups")  # what is no state of its own
     by_group: ClassVar[tuple[str, ...]] = ()  # attributes that are lists with an item for each group
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        last_epoch = at_least("last_epoch", last_epoch, -1)
+    def __init__(
+        self,
+        optimizer: Annotated[
+            Any,
+            Option(
+                "",
+                "one of `mxopt.experimental.optim`, or one made by `mxopt.create`, or anything else with"
+                " `learning_rate` and `set_learning_rate`. The schedule sets its rates, at once and then at each"
+                " `step`",
+            ),
+        ],
+        last_epoch: Annotated[
+            int,
+            Exact(
+                "[-1, inf)",
+                'the number of the step to go on from; -1 to begin. To go on, each group must have its "initial_lr"',
+            ),
+        ] = -1,
+    ) -> None:
         self.optimizer = optimizer
         self.groups = groups_of(optimizer)
-        for number, group in enumerate(self.groups):
+        for k, group in enumerate(self.groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
-                raise ArgumentKeyError(f"group {number} has no 'initial_lr', which last_epoch={last_epoch} needs")
+                raise ArgumentKeyError(f"group {k} has no 'initial_lr', which last_epoch={last_epoch} needs")
         self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
         self.last_epoch: float = last_epoch
         self._last_lr = self._rates()
@@ -223,53 +230,3 @@ def _plain(value: Any) -> Any:
 
 def has_functions(value: Any) -> bool:
     return callable(value) or (isinstance(value, list) and any(map(callable, value)))
-
-
-# Checks of arguments, each as strict as MindSpore's.
-
-
-def whole(name: str, value: Any) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise ArgumentTypeError(f"{name} must be an int, got {value!r}")
-    return int(value)
-
-
-def real(name: str, value: Any) -> float:
-    if not isinstance(value, float | np.floating):
-        raise ArgumentTypeError(f"{name} must be a float, got {value!r}")
-    return _not_nan(name, float(value))
-
-
-def number(name: str, value: Any) -> float:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
-    return _not_nan(name, float(value))
-
-
-def share(name: str, value: Any) -> float:
-    found = number(name, value)
-    if not 0 <= found <= 1:
-        raise ArgumentError(f"{name} must be within [0, 1], got {value}")
-    return found
-
-
-def _not_nan(name: str, value: float) -> float:
-    if math.isnan(value):
-        raise ArgumentError(f"{name} is NaN")
-    return value
-
-
-def at_least(name: str, value: Any, least: int) -> int:
-    found = whole(name, value)
-    if found < least:
-        raise ArgumentError(f"{name} must be {least} or more, got {value}")
-    return found
-
-
-def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Any]:
-    """`value` as a list with one item for each group."""
-    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) == 0:
-        return [value] * len(groups)
-    if len(value) != len(groups):
-        raise ArgumentError(f"{name} has {len(value)} items for {len(groups)} groups")
-    return list(value)

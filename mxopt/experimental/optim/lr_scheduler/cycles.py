@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, for_each_group, groups_of, number, whole
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.options import Floor, LastEpoch, Rates, Scheduled, Steps, for_each_group
+from mxopt.options import Exact, Option, number
 
 
 class CyclicLR(LRScheduler):
     """Up in equal steps from `base_lr` to `max_lr`, down again, and so on, https://arxiv.org/abs/1506.01186.
-
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    base_lr, max_lr : float, or a list with one for each group
-        The lowest and the highest rate.
-    step_size_up, step_size_down : int
-        Steps of the way up, and of the way down: the same where there is none given.
-    mode : {'triangular', 'triangular2', 'exp_range'}
-        All peaks alike; each half as high over `base_lr` as the one before; or times `gamma ** step`.
-    gamma : float
-        For 'exp_range'.
-    scale_fn : function, optional
-        Instead of a mode: takes the number of the cycle, from 1, or of the step, from 0.
-    scale_mode : {'cycle', 'iterations'}
-        Which of them it takes.
 
     Raises
     ------
@@ -40,33 +25,41 @@ class CyclicLR(LRScheduler):
 
     def __init__(
         self,
-        optimizer: Any,
-        base_lr: float | list[float],
-        max_lr: float | list[float],
-        step_size_up: int = 2000,
-        step_size_down: int | None = None,
-        mode: str = "triangular",
-        gamma: float = 1.0,
-        scale_fn: Callable[[Any], float] | None = None,
-        scale_mode: str = "cycle",
-        last_epoch: int = -1,
+        optimizer: Scheduled,
+        base_lr: Rates,
+        max_lr: Rates,
+        step_size_up: Steps = 2000,
+        step_size_down: Annotated[int | None, Exact("[1, inf)", "of the way down; None: as many as up")] = None,
+        mode: Annotated[
+            str,
+            Option(
+                "",
+                "'triangular': all peaks alike; 'triangular2': each half as high over `base_lr` as the one before;"
+                " 'exp_range': times `gamma ** step`",
+            ),
+        ] = "triangular",
+        gamma: Annotated[float, Option("", "for 'exp_range'")] = 1.0,
+        scale_fn: Annotated[
+            Callable[[Any], float] | None,
+            Option("", "instead of a mode: takes the number of the cycle, from 1, or of the step, from 0"),
+        ] = None,
+        scale_mode: Annotated[Literal["cycle", "iterations"], Option("", "which of them it takes")] = "cycle",
+        last_epoch: LastEpoch = -1,
     ) -> None:
         groups = groups_of(optimizer)
         lowest = [number("base_lr", x) for x in for_each_group("base_lr", base_lr, groups)]
         self.max_lrs = [number("max_lr", x) for x in for_each_group("max_lr", max_lr, groups)]
-        self.step_size_up = at_least("step_size_up", step_size_up, 1)
-        self.step_size_down = at_least("step_size_down", step_size_up if step_size_down is None else step_size_down, 1)
+        self.step_size_up = int(step_size_up)
+        self.step_size_down = int(step_size_up if step_size_down is None else step_size_down)
         if scale_fn is None and mode not in ("triangular", "triangular2", "exp_range"):
             raise ArgumentError(f"mode must be 'triangular', 'triangular2' or 'exp_range', got {mode!r}")
         if scale_fn is not None and not callable(scale_fn):
             raise ArgumentTypeError(f"scale_fn must be a function, got {scale_fn!r}")
-        if scale_mode not in ("cycle", "iterations"):
-            raise ArgumentError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
         self.mode = mode
-        self.gamma = number("gamma", gamma)
+        self.gamma = float(gamma)
         self.scale_mode = scale_mode
         self.scale_fn = scale_fn
-        if whole("last_epoch", last_epoch) == -1:
+        if last_epoch == -1:
             for group, rate in zip(groups, lowest, strict=True):
                 group["lr"] = rate
         self.lowest_lrs = lowest
@@ -93,16 +86,6 @@ class CyclicLR(LRScheduler):
 class CosineAnnealingWarmRestarts(LRScheduler):
     """Along half a cosine from the initial rates down to `eta_min`, again and again, https://arxiv.org/abs/1608.03983.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    T_0 : int
-        Steps of the first cycle.
-    T_mult : int
-        Each cycle is so many times as long as the one before.
-    eta_min : float
-
     Raises
     ------
     ValueError
@@ -111,17 +94,19 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def __init__(
         self,
-        optimizer: Any,
-        T_0: int,  # noqa: N803
-        T_mult: int = 1,  # noqa: N803
-        eta_min: float = 0,
-        last_epoch: int = -1,
+        optimizer: Scheduled,
+        T_0: Steps,  # noqa: N803
+        T_mult: Annotated[  # noqa: N803
+            int, Exact("[1, inf)", "each cycle is so many times as long as the one before")
+        ] = 1,
+        eta_min: Floor = 0,
+        last_epoch: LastEpoch = -1,
     ) -> None:
-        self.T_0 = self.T_i = at_least("T_0", T_0, 1)
-        self.T_mult = at_least("T_mult", T_mult, 1)
-        self.eta_min = number("eta_min", eta_min)
+        self.T_0 = self.T_i = int(T_0)
+        self.T_mult = int(T_mult)
+        self.eta_min = float(eta_min)
         self.T_cur: float = -1
-        if at_least("last_epoch", last_epoch, -1) >= 0:
+        if last_epoch >= 0:
             self._place(last_epoch)
         super().__init__(optimizer, last_epoch)
 

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, number, real, share, whole
+from mxopt.errors import ArgumentTypeError, NotDefinedError
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler
+from mxopt.experimental.optim.lr_scheduler.options import (
+    Floor,
+    Gamma,
+    LastEpoch,
+    Scheduled,
+    Share,
+    Steps,
+    Whole,
+)
+from mxopt.options import Declared, Exact, Option
+
+Number = Annotated[float, Option("", "what the rates are multiplied by")]
+Power = Annotated[float, Exact("[0, inf)", "of the part of the way that is left")]
+Milestones = Annotated[list[int], Option("", "steps, in any order")]
+MILESTONE = Declared(Annotated[int, Exact()])
 
 
 class FactorLR(LRScheduler):
@@ -52,23 +67,15 @@ class FactorLR(LRScheduler):
 class StepLR(FactorLR):
     """Multiplies the rates by `gamma` every `step_size` steps.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    step_size : int
-        1 or more.
-    gamma : float
-
     Raises
     ------
     TypeError
         `step_size` is no int, `gamma` no float.
     """
 
-    def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        self.step_size = at_least("step_size", step_size, 1)
-        self.gamma = real("gamma", gamma)
+    def __init__(self, optimizer: Scheduled, step_size: Steps, gamma: Gamma = 0.1, last_epoch: LastEpoch = -1) -> None:
+        self.step_size = int(step_size)
+        self.gamma = float(gamma)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -78,25 +85,19 @@ class StepLR(FactorLR):
 class MultiStepLR(FactorLR):
     """Multiplies the rates by `gamma` at each of the `milestones`, twice at one that comes twice.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    milestones : list of int
-        Steps, in any order.
-    gamma : float or int
-
     Raises
     ------
     TypeError
         `milestones` is no list of ints, `gamma` no number.
     """
 
-    def __init__(self, optimizer: Any, milestones: list[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Scheduled, milestones: Milestones, gamma: Number = 0.1, last_epoch: LastEpoch = -1
+    ) -> None:
         if not isinstance(milestones, list | np.ndarray):
             raise ArgumentTypeError(f"milestones must be a list of int, got {milestones!r}")
-        self.milestones = sorted(whole("a milestone", m) for m in milestones)
-        self.gamma = number("gamma", gamma)
+        self.milestones = sorted(int(MILESTONE.check("a milestone", m)) for m in milestones)
+        self.gamma = float(gamma)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -106,20 +107,14 @@ class MultiStepLR(FactorLR):
 class ExponentialLR(FactorLR):
     """Multiplies the rates by `gamma` at each step.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    gamma : float
-
     Raises
     ------
     TypeError
         `gamma` is no float.
     """
 
-    def __init__(self, optimizer: Any, gamma: float, last_epoch: int = -1) -> None:
-        self.gamma = real("gamma", gamma)
+    def __init__(self, optimizer: Scheduled, gamma: Gamma, last_epoch: LastEpoch = -1) -> None:
+        self.gamma = float(gamma)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -129,14 +124,6 @@ class ExponentialLR(FactorLR):
 class ConstantLR(FactorLR):
     """The rates times `factor` for `total_iters` steps, then the rates.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    factor : float
-        In [0, 1].
-    total_iters : int
-
     Raises
     ------
     ValueError
@@ -145,9 +132,11 @@ class ConstantLR(FactorLR):
         `total_iters` is no int.
     """
 
-    def __init__(self, optimizer: Any, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
-        self.start_factor = share("factor", factor)
-        self.total_iters = whole("total_iters", total_iters)
+    def __init__(
+        self, optimizer: Scheduled, factor: Share = 1 / 3, total_iters: Whole = 5, last_epoch: LastEpoch = -1
+    ) -> None:
+        self.start_factor = float(factor)
+        self.total_iters = int(total_iters)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -156,16 +145,6 @@ class ConstantLR(FactorLR):
 
 class LinearLR(FactorLR):
     """The rates times a factor that goes from `start_factor` to `end_factor` in `total_iters` equal steps.
-
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    start_factor : float
-        In (0, 1].
-    end_factor : float
-        In [0, 1].
-    total_iters : int
 
     Raises
     ------
@@ -177,17 +156,16 @@ class LinearLR(FactorLR):
 
     def __init__(
         self,
-        optimizer: Any,
-        start_factor: float = 1 / 3,
-        end_factor: float = 1.0,
-        total_iters: int = 5,
-        last_epoch: int = -1,
+        optimizer: Scheduled,
+        start_factor: Annotated[
+            float, Option("(0, 1]", "the factor at first; 0 would be one that none leads on from")
+        ] = 1 / 3,
+        end_factor: Annotated[float, Option("[0, 1]", "the factor at last")] = 1.0,
+        total_iters: Steps = 5,
+        last_epoch: LastEpoch = -1,
     ) -> None:
-        self.start_factor = share("start_factor", start_factor)
-        if self.start_factor == 0:
-            raise ArgumentError("start_factor must be above 0: no factor would lead on from there")
-        self.end_factor = share("end_factor", end_factor)
-        self.total_iters = at_least("total_iters", total_iters, 1)
+        self.start_factor, self.end_factor = float(start_factor), float(end_factor)
+        self.total_iters = int(total_iters)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -199,14 +177,6 @@ class LinearLR(FactorLR):
 class PolynomialLR(FactorLR):
     """Falls to 0 in `total_iters` steps, as a power of the part of the way that is left.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    total_iters : int
-    power : float
-        0 or more.
-
     Raises
     ------
     ValueError
@@ -215,11 +185,10 @@ class PolynomialLR(FactorLR):
         `total_iters` is no int, `power` no float.
     """
 
-    def __init__(self, optimizer: Any, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
-        self.total_iters = at_least("total_iters", total_iters, 1)
-        self.power = real("power", power)
-        if self.power < 0:
-            raise ArgumentError(f"power must not be negative, got {power}")
+    def __init__(
+        self, optimizer: Scheduled, total_iters: Steps = 5, power: Power = 1.0, last_epoch: LastEpoch = -1
+    ) -> None:
+        self.total_iters, self.power = int(total_iters), float(power)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -229,23 +198,15 @@ class PolynomialLR(FactorLR):
 class CosineAnnealingLR(FactorLR):
     """Along a cosine from the initial rates down to `eta_min` at step `T_max`, up again to `2 * T_max`, and so on.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    T_max : int
-        1 or more.
-    eta_min : float
-
     Raises
     ------
     TypeError
         `T_max` is no int, `eta_min` no number.
     """
 
-    def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:  # noqa: N803
-        self.T_max = at_least("T_max", T_max, 1)
-        self.floor = self.eta_min = number("eta_min", eta_min)
+    def __init__(self, optimizer: Scheduled, T_max: Steps, eta_min: Floor = 0.0, last_epoch: LastEpoch = -1) -> None:  # noqa: N803
+        self.T_max = int(T_max)
+        self.floor = self.eta_min = float(eta_min)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mxopt.errors import ArgumentTypeError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, for_each_group, groups_of
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.options import Functions, LastEpoch, Scheduled, for_each_group
 
 Factor = Callable[[Any], float]
 
@@ -22,13 +23,6 @@ def _functions(lr_lambda: Any, optimizer: Any) -> list[Factor]:
 class LambdaLR(LRScheduler):
     """The initial rates times a function of the step. Whatever is set from outside lasts until the next step.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    lr_lambda : function, or a list with one for each group
-        Takes the number of the step, from 0. Functions are no part of `state_dict`.
-
     Raises
     ------
     ValueError
@@ -39,7 +33,7 @@ class LambdaLR(LRScheduler):
 
     by_group = ("lr_lambdas",)
 
-    def __init__(self, optimizer: Any, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Scheduled, lr_lambda: Functions, last_epoch: LastEpoch = -1) -> None:
         self.lr_lambdas = _functions(lr_lambda, optimizer)
         super().__init__(optimizer, last_epoch)
 
@@ -50,13 +44,6 @@ class LambdaLR(LRScheduler):
 class MultiplicativeLR(LRScheduler):
     """Multiplies the rates at each step by a function of the step.
 
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`.
-    lr_lambda : function, or a list with one for each group
-        Takes the number of the step, from 1. Functions are no part of `state_dict`.
-
     Raises
     ------
     ValueError
@@ -67,7 +54,7 @@ class MultiplicativeLR(LRScheduler):
 
     by_group = ("lr_lambdas",)
 
-    def __init__(self, optimizer: Any, lr_lambda: Factor | list[Factor], last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Scheduled, lr_lambda: Functions, last_epoch: LastEpoch = -1) -> None:
         self.lr_lambdas = _functions(lr_lambda, optimizer)
         super().__init__(optimizer, last_epoch)
 

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mxopt.errors import ArgumentError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, for_each_group, groups_of, number, whole
-from mxopt.options import number as any_number
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.options import Scheduled, for_each_group
+from mxopt.options import Exact, Option, number
 
 
 class ReduceLROnPlateau(LRScheduler):
     """Multiplies the rates by `factor` when a number has not improved for more than `patience` steps.
-
-    Parameters
-    ----------
-    optimizer
-        See `LRScheduler`.
-    mode : {'min', 'max'}
-        Whether smaller or larger is better.
-    factor : float
-        Below 1.
-    patience : int
-        Steps without improvement that are put up with.
-    threshold : float
-        What counts as an improvement over the best so far.
-    threshold_mode : {'rel', 'abs'}
-        By that part of the best, or by that much.
-    cooldown : int
-        Steps after a reduction that don't count.
-    min_lr : float, or a list with one for each group
-        No rate is made smaller.
-    eps : float
-        A change of no more than this is left out.
 
     Raises
     ------
@@ -44,32 +23,29 @@ class ReduceLROnPlateau(LRScheduler):
 
     def __init__(
         self,
-        optimizer: Any,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float | list[float] = 0,
-        eps: float = 1e-8,
+        optimizer: Scheduled,
+        mode: Annotated[Literal["min", "max"], Option("", "whether smaller or larger is better")] = "min",
+        factor: Annotated[float, Option("(-inf, 1)", "what the rates are multiplied by")] = 0.1,
+        patience: Annotated[int, Exact("", "steps without improvement that are put up with")] = 10,
+        threshold: Annotated[float, Option("", "what counts as an improvement over the best so far")] = 1e-4,
+        threshold_mode: Annotated[
+            Literal["rel", "abs"], Option("", "by that part of the best, or by that much")
+        ] = "rel",
+        cooldown: Annotated[int, Exact("", "steps after a reduction that don't count")] = 0,
+        min_lr: Annotated[
+            float | list[float], Option("", "no rate is made smaller; a number, or one for each group")
+        ] = 0,
+        eps: Annotated[float, Option("", "a change of no more than this is left out")] = 1e-8,
     ) -> None:
-        self.factor = number("factor", factor)
-        if self.factor >= 1:
-            raise ArgumentError(f"factor must be below 1, got {factor}")
-        if mode not in ("min", "max"):
-            raise ArgumentError(f"mode must be 'min' or 'max', got {mode!r}")
-        if threshold_mode not in ("rel", "abs"):
-            raise ArgumentError(f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}")
-        self.optimizer = optimizer
+        self.optimizer, self.factor = optimizer, float(factor)
         self.groups = groups_of(optimizer)
         self.mode = mode
-        self.patience = whole("patience", patience)
-        self.threshold = number("threshold", threshold)
+        self.patience = int(patience)
+        self.threshold = float(threshold)
         self.threshold_mode = threshold_mode
-        self.cooldown = whole("cooldown", cooldown)
-        self.min_lrs = [number("min_lr", x) for x in for_each_group("min_lr", min_lr, self.groups)]
-        self.eps = number("eps", eps)
+        self.cooldown = int(cooldown)
+        self.min_lrs = [number("ReduceLROnPlateau: min_lr", x) for x in for_each_group("min_lr", min_lr, self.groups)]
+        self.eps = float(eps)
         for group in self.groups:
             group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
@@ -84,7 +60,7 @@ class ReduceLROnPlateau(LRScheduler):
 
         Raises ArgumentTypeError, and changes nothing, where it is no number; NaN is no improvement.
         """
-        value = any_number("metrics", metrics, nan=True)
+        value = number("metrics", metrics, nan=True)
         with self.as_one():
             self.last_epoch += 1
             if self._better(value):

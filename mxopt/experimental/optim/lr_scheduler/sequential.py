@@ -6,25 +6,18 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, at_least, groups_of, whole
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.factors import MILESTONE
+from mxopt.experimental.optim.lr_scheduler.options import Scheduled
 from mxopt.experimental.optim.lr_scheduler.plateau import ReduceLROnPlateau
+from mxopt.options import Exact, Option
 
 
 class SequentialLR(LRScheduler):
     """Several schedules, each from a milestone on, where it begins with its step 0.
-
-    Parameters
-    ----------
-    optimizer, last_epoch
-        See `LRScheduler`. To go on, the sequence is run again from its beginning: it needs new schedules, each made
-        with its own `last_epoch` of -1.
-    schedulers : list of LRScheduler
-        All of the same optimizer; sequences too.
-    milestones : list of int
-        Ascending; one fewer than schedules.
 
     Raises
     ------
@@ -35,10 +28,21 @@ class SequentialLR(LRScheduler):
     hidden = (*LRScheduler.hidden, "schedulers")
 
     def __init__(
-        self, optimizer: Any, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1
+        self,
+        optimizer: Scheduled,
+        schedulers: Annotated[list[LRScheduler], Option("", "all of the same optimizer; sequences too")],
+        milestones: Annotated[list[int], Option("", "ascending; one fewer than schedules")],
+        last_epoch: Annotated[
+            int,
+            Exact(
+                "[-1, inf)",
+                "the number of the step to go on from: the sequence is run again from its beginning, and needs new"
+                " schedules, each made with its own `last_epoch` of -1",
+            ),
+        ] = -1,
     ) -> None:
-        schedulers, last_epoch = list(schedulers), at_least("last_epoch", last_epoch, -1)
-        milestones = [whole("a milestone", m) for m in milestones]
+        schedulers = list(schedulers)
+        milestones = [int(MILESTONE.check("a milestone", m)) for m in milestones]
         if not schedulers:
             raise ArgumentError("schedulers is empty")
         for k, scheduler in enumerate(schedulers):
