@@ -24,7 +24,7 @@ from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE_WORDS, Ker
 from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape, trace
 from mxopt.rules.rule import Function, parameters
-from mxopt.rules.words import bfloat16_of, share
+from mxopt.rules.words import WEYL, bfloat16_of, share
 
 OPTIONS = ("-fmad=false",)
 THREADS = 256  # of a block, at most; what is computed doesn't depend on it
@@ -173,7 +173,10 @@ class _Writer:
         for array, value in zip(writes, results, strict=False):
             if array in self.rounded:
                 tape = trace(share(self.rounded[array]), words=True)
-                words = [f"__float_as_uint({value})", *self._run_tape(tape, ["(before + (unsigned)i)", "key"])]
+                words = [
+                    f"__float_as_uint({value})",
+                    *self._run_tape(tape, [f"((before + (unsigned)i) * {WEYL}u)", "key"]),
+                ]
                 (bits,) = self._run_tape(trace(bfloat16_of, words=True), words)
                 self.put(f"a_{array}[i].bits = {bits};")
                 continue

@@ -32,7 +32,7 @@ from types import MappingProxyType
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function, Rule, parameters
-from mxopt.rules.words import share
+from mxopt.rules.words import WEYL, share
 
 PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
 
@@ -202,16 +202,20 @@ class Writer:
     def number_from(self, first: str) -> None:
         """Numbers the elements of the next span: its first one is element `first` of the tensor."""
         asm = self.asm
-        first = asm.splat("i32", asm.let(f"trunc i64 {asm.let(f'add i64 {self.before}, {first}')} to i32"))
-        lanes = ", ".join(f"i32 {lane}" for lane in range(LANES))
-        self.places = asm.let(f"add {asm.vec('i32')} {first}, <{lanes}>")
+        lanes = ", ".join(f"i32 {lane * WEYL % 2**32}" for lane in range(LANES))
+        first = self._weyl(asm.let(f"add i64 {self.before}, {first}"))
+        self.first_weyl = asm.let(f"add {asm.vec('i32')} {first}, <{lanes}>")
+
+    def _weyl(self, number: str) -> str:
+        """A number times WEYL, in every lane."""
+        asm = self.asm
+        return asm.splat("i32", asm.let(f"trunc i64 {asm.let(f'mul i64 {number}, {WEYL}')} to i32"))
 
     def share(self, array: str, i: str) -> str:
         """The random bits by which the elements from `i` on of an array of the span are rounded."""
         asm = self.asm
-        place = asm.splat("i32", asm.let(f"trunc i64 {i} to i32"))
-        place = asm.let(f"add {asm.vec('i32')} {self.places}, {place}")
-        return asm.run_words(trace(share(self.kernel.rounded[array]), words=True), [place, self.key])[0]
+        weyl = asm.let(f"add {asm.vec('i32')} {self.first_weyl}, {self._weyl(i)}")
+        return asm.run_words(trace(share(self.kernel.rounded[array]), words=True), [weyl, self.key])[0]
 
     def keep(self, sums: list[str]) -> None:
         """Stores a piece's sums in its own place."""

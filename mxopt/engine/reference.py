@@ -86,9 +86,9 @@ class ReferencePart:
         """New values as they are stored in an array of this dtype."""
         if tensor.rounding is None or str(dtype) != "bfloat16":
             return value.astype(dtype)
-        places = tensor.rounding.places(tensor.weight.shape, None if rows is ... else rows)
+        weyl = tensor.rounding.weyl(tensor.weight.shape, None if rows is ... else rows)
         states = self.rule.states
-        return tensor.rounding.rounded(value, places, states.index(name) if name in states else len(states))
+        return tensor.rounding.rounded(value, weyl, states.index(name) if name in states else len(states))
 
     def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
         """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""

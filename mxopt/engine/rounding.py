@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mxopt.rules.words import bfloat16_of, share
+from mxopt.rules.words import WEYL, bfloat16_of, share
 
 _WORD = 2**64 - 1
 
@@ -42,20 +42,21 @@ class Rounding:
         """That of an array of these rows."""
         return replace(self, rows=rows)
 
-    def places(self, shape: tuple[int, ...], rows: np.ndarray | None = None) -> np.ndarray:
-        """The numbers of the elements of an array of this shape, or of some rows of it, modulo 2**32."""
+    def weyl(self, shape: tuple[int, ...], rows: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of the elements of an array of this shape, or of some rows of it, times WEYL, modulo 2**32."""
         length = int(np.prod(shape[1:], dtype=np.int64))
         which = np.arange(shape[0] if shape else 1) if rows is None else rows
         which = which if self.rows is None else self.rows[which]
-        places: np.ndarray = (self.first + which[:, None] * length + np.arange(length)).astype(np.uint32)
-        return places.reshape(len(which), *shape[1:]) if shape else places.reshape(())
+        numbers: np.ndarray = (self.first + which[:, None] * length + np.arange(length)).astype(np.uint32)
+        numbers *= np.uint32(WEYL)
+        return numbers.reshape(len(which), *shape[1:]) if shape else numbers.reshape(())
 
-    def rounded(self, x: np.ndarray, places: np.ndarray, number: int) -> np.ndarray:
+    def rounded(self, x: np.ndarray, weyl: np.ndarray, number: int) -> np.ndarray:
         """float32 numbers as bfloat16; `number` says which of the parameter's arrays it is."""
         bits = np.asarray(x, np.float32).view(np.uint32)
         words: np.ndarray
         with np.errstate(over="ignore"):  # of words without axes
-            words = bfloat16_of(bits, share(number)(places, np.uint32(Keys([self]).now()[0])))
+            words = bfloat16_of(bits, share(number)(weyl, np.uint32(Keys([self]).now()[0])))
         return words.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 

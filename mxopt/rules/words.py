@@ -25,23 +25,26 @@ def mixed(x: Any) -> Any:
     return x ^ (x >> 15)
 
 
-def random_bits(place: Any, key: Any) -> Any:
-    """32 random bits of element `place` under `key`.
+WEYL = 0x9E3779B1  # odd, near 2**32 over the golden ratio: its multiples, modulo 2**32, are all words, and far apart
+
+
+def random_bits(weyl: Any, key: Any) -> Any:
+    """32 random bits of an element under `key`; `weyl` is the number of the element times WEYL.
 
     Keys that are near each other give bits that belong together, so keys are mixed before.
     """
-    return mixed(place * 0x9E3779B1 ^ key)
+    return mixed(weyl ^ key)
 
 
 @cache
 def share(number: int) -> Function:
-    """A function of place and key: the 16 random bits by which array `number` of a parameter is rounded there.
+    """A function of `random_bits`' arguments: the 16 random bits by which array `number` of a parameter is rounded.
 
     Two arrays have the halves of 32 bits, the next two those of 32 bits more.
     """
 
-    def bits(place: Any, key: Any) -> Any:
-        found = random_bits(place, key)
+    def bits(weyl: Any, key: Any) -> Any:
+        found = random_bits(weyl, key)
         for _ in range(number // 2):
             found = mixed(found + 0x9E3779B9)
         return found & 0xFFFF if number % 2 else found >> 16
@@ -55,4 +58,4 @@ def bfloat16_of(bits: Any, share: Any) -> Any:
     `share` is 16 random bits. What a bfloat16 can hold stays as it is, infinities too, and a NaN stays one.
     """
     nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    return np.where(nan, (bits >> 16) | 0x40, (bits + share) >> 16)
+    return np.where(nan, bits | 0x400000, bits + share) >> 16

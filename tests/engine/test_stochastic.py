@@ -133,11 +133,11 @@ def test_threads_cannot_be_seen(row: Row, rng: np.random.Generator, monkeypatch:
 def test_a_slice_is_rounded_as_in_the_whole(rng: np.random.Generator) -> None:
     rounding = Rounding("w", lambda: 3, lambda: 7)
     x = array(rng, (40, 5), "float32")
-    whole = rounding.rounded(x, rounding.places(x.shape), 1)
+    whole = rounding.rounded(x, rounding.weyl(x.shape), 1)
     part, rows = rounding.at(10 * 5), np.array([3, 8, 39])
-    np.testing.assert_array_equal(part.rounded(x[10:], part.places(x[10:].shape), 1), whole[10:])
+    np.testing.assert_array_equal(part.rounded(x[10:], part.weyl(x[10:].shape), 1), whole[10:])
     some = rounding.of_rows(rows)
-    np.testing.assert_array_equal(some.rounded(x[rows], some.places(x[rows].shape), 1), whole[rows])
+    np.testing.assert_array_equal(some.rounded(x[rows], some.weyl(x[rows].shape), 1), whole[rows])
 
 
 def test_another_seed_key_update_or_array_is_rounded_otherwise() -> None:
@@ -145,7 +145,7 @@ def test_another_seed_key_update_or_array_is_rounded_otherwise() -> None:
 
     def rounded(key: Any = 0, update: int = 1, seed: int = 2, number: int = 0) -> np.ndarray:
         rounding = Rounding(key, lambda: update, lambda: seed)
-        return rounding.rounded(x, rounding.places(x.shape), number).astype(np.float32)
+        return rounding.rounded(x, rounding.weyl(x.shape), number).astype(np.float32)
 
     assert (rounded() == rounded()).all()
     others = [
@@ -168,18 +168,18 @@ def test_rounding_is_right_on_the_average_and_exact_where_it_can_be(rng: np.rand
     rounding = Rounding(0, lambda: 1, lambda: 1)
     for value in (1.001, -3.1415927, 1e-20):
         x = np.full(2**20, value, np.float32)
-        found = rounding.rounded(x, rounding.places(x.shape), 0).astype(np.float64)
+        found = rounding.rounded(x, rounding.weyl(x.shape), 0).astype(np.float64)
         step = np.ptp(found)
         assert len(np.unique(found)) == 2
         assert abs(found.mean() - x[0]) < 5 * step / 2 / np.sqrt(x.size)
     held = array(rng, 1000, "bfloat16", special=True)
-    assert_same([rounding.rounded(held.astype(np.float32), rounding.places(held.shape), 0)], [held])
+    assert_same([rounding.rounded(held.astype(np.float32), rounding.weyl(held.shape), 0)], [held])
 
 
 def test_a_nan_stays_one_whatever_it_carries() -> None:
     x = np.array([0x7F800001, 0xFF800001, 0x7FFFFFFF, 0x7FC00000], np.uint32).view(np.float32)
     rounding = Rounding(0, lambda: 1, lambda: 1)
-    assert np.isnan(rounding.rounded(x, rounding.places(x.shape), 0).astype(np.float32)).all()
+    assert np.isnan(rounding.rounded(x, rounding.weyl(x.shape), 0).astype(np.float32)).all()
 
 
 def test_small_increments_are_not_lost() -> None:

@@ -12,7 +12,7 @@ from mxopt.engine.assembly import LANES, Assembly
 from mxopt.engine.jit import compile_assembly
 from mxopt.engine.trace import trace
 from mxopt.errors import RuleError
-from mxopt.rules.words import mixed, random_bits
+from mxopt.rules.words import WEYL, mixed, random_bits
 
 
 def everything(x: Any, y: Any) -> Any:
@@ -57,7 +57,7 @@ def test_the_hash_is_another_value_for_another_place() -> None:
 def test_bits_of_neighbours_have_nothing_to_do_with_each_other(lag: int) -> None:
     n = 2**20
     for key in map(np.uint32, (0, 1, 0x9E3779B1, 0xDEADBEEF)):
-        bits = random_bits(np.arange(n, dtype=np.uint32), key)
+        bits = random_bits(np.arange(n, dtype=np.uint32) * np.uint32(WEYL), key)
         for half in (bits >> 16, bits & 0xFFFF):
             x = half / 32768 - 1 + 1 / 65536
             assert abs(x.mean()) < 5 / np.sqrt(3 * n)  # of uniform numbers: variance 1/3
