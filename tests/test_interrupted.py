@@ -152,7 +152,10 @@ class Neural(Run):
 
     def arrays(self) -> list[list[bytes]]:
         slots = getattr(self.optimizer, "opt", self.optimizer)._slots
-        return [[s.parameter.value.tobytes(), repr(s.own).encode(), *(x.tobytes() for x in s.states)] for s in slots]
+        return [
+            [s.parameter.value.tobytes(), repr(s.carry).encode(), *(x.tobytes() for x in s.arrays.values())]
+            for s in slots
+        ]
 
 
 def rows(shape: tuple[int, ...]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from mxopt import nn
 from mxopt.errors import StatesError
 from mxopt.experimental import optim
-from mxopt.experimental.optim.groups import Step
+from mxopt.optimizer.grouped import Step
 from mxopt.parameter import Parameter
 
 # What MindSpore puts before the parameter's name where mxopt's name of the state and a dot isn't it.

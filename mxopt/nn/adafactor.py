@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from itertools import chain, starmap
 from operator import setitem
 from typing import Annotated, Any
 
 from mxopt.errors import ArgumentError
 from mxopt.nn.options import NoEffect, Params, Scale
-from mxopt.nn.parameters import ParameterTuple, Slot, zeros
-from mxopt.nn.ruled import Kind, RuleOptimizer
+from mxopt.nn.parameters import zeros
+from mxopt.nn.ruled import RuleOptimizer
+from mxopt.optimizer.grouped import Count, Slot, Step
 from mxopt.options import Exact, Option, within
-from mxopt.parameter import Parameter
 from mxopt.rules import mindspore
 from mxopt.sparse import RowSparse
+
+MOMENT = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
 
 
 class AdaFactor(RuleOptimizer):
@@ -70,15 +72,8 @@ class AdaFactor(RuleOptimizer):
             within("AdaFactor: weight_decay", weight_decay, "[0, 1)")
         self.eps, self.clip_threshold, self.decay_rate, self.beta1 = eps, clip_threshold, decay_rate, beta1
         self.scale_parameter, self.relative_step, self.warmup_init = scale_parameter, relative_step, warmup_init
-        if beta1:
-            self.rule = mindspore.adafactor_mean
-            self.keep(exp_avg=0.0)
-        else:
-            self.rule = mindspore.adafactor
-            self.keep()
-        self.state_names += "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
-        moments = ([Parameter(x, s.parameter.name) for x in s.states[-3:]] for s in self._slots)
-        self.exp_avg_sq_row, self.exp_avg_sq_col, self.exp_avg_sq = map(ParameterTuple, zip(*moments, strict=True))
+        self.rule = mindspore.adafactor_mean if beta1 else mindspore.adafactor
+        self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
     def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:
         """The rule's, then the second moment: row, column and whole, of one element where it is not needed."""
@@ -90,22 +85,15 @@ class AdaFactor(RuleOptimizer):
         """The number of elements."""
         return math.prod(weight.shape) or 1
 
-    def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
-        t, lr = kind.t, kind.lr
+    def _row(self, at: Step) -> tuple[float, ...]:
+        t, lr = at.t, at.lr
         if self.relative_step:
             lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
         smallest = self.eps[1] if self.scale_parameter else math.nan
-        row = (lr, kind.wd, 1.0, math.inf, kind.own, smallest, self.clip_threshold)
+        row = (lr, at.wd, 1.0, math.inf, at.own, smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
 
-    def apply(
-        self,
-        key: Hashable,
-        slots: list[Slot],
-        grads: list[Any],
-        count: Callable[..., Iterable[object]],
-        ready: bool = False,
-    ) -> None:
+    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Count, ready: bool = False) -> None:
         renewed: list[tuple[Any, Any]] = []  # second moments, which are stored with the step
         self._renewed = renewed
 
@@ -118,14 +106,14 @@ class AdaFactor(RuleOptimizer):
     def elementwise(self) -> bool:
         return False
 
-    def _needs(self, kind: Kind, sparse: bool) -> bool:
+    def _needs(self, at: Step, sparse: bool) -> bool:
         return True
 
-    def _prepared(self, slot: Slot, grad: Any, kind: Kind) -> Any:
+    def _prepared(self, slot: Slot, grad: Any, at: Step) -> Any:
         """The gradient over the root of its second moment."""
-        grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, kind)
-        kept = 1 - kind.t**-self.decay_rate
-        row, column, whole = slot.states[-3:]
+        grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, at)
+        kept = 1 - at.t**-self.decay_rate
+        row, column, whole = (slot.arrays[name] for name in MOMENT)
 
         def mean(state: Any, values: Any) -> Any:
             new = kept * state + (1 - kept) * values

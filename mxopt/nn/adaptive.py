@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn.options import Decay, First, NoEffect, Params, Penalty, Rate, Scale
-from mxopt.nn.ruled import Kind, RuleOptimizer
+from mxopt.nn.ruled import RuleOptimizer
+from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, within
 from mxopt.rules import adaptive, mindspore, pytorch
 
@@ -171,6 +172,6 @@ class FTRL(RuleOptimizer):
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
         return lr, self.l1, 0.0 if self.lr_power == -0.5 else -self.lr_power
 
-    def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
-        rate, _, *rest = super()._row(kind, ready)
+    def _row(self, at: Step) -> tuple[float, ...]:
+        rate, _, *rest = super()._row(at)
         return (rate, 2 * self.l2, *rest)

@@ -10,26 +10,24 @@ import numpy as np
 from mxopt.arguments import parameters_of
 from mxopt.errors import ArgumentError
 from mxopt.nn.optimizer import Optimizer
-from mxopt.nn.parameters import Group, Listed, Rate, Slot, as_rate, decay_at, rate_at
+from mxopt.nn.parameters import Listed, Rate, as_rate, decay_at, rate_at
 from mxopt.nn.ruled import RuleOptimizer
 from mxopt.nn.saving import keys_of
-from mxopt.optimizer.base import Index
-from mxopt.optimizer.family import FAMILIES, Options
+from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.options import number, within
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter
 from mxopt.registry import Registry
+from mxopt.rules.rule import Rule
 
 
-class NN:
+class NN(Family):
     """See `Family`. A group is what has one rate, one weight decay, and centralized gradients or not."""
 
+    model: RuleOptimizer
     name: ClassVar[str] = "nn"
     base: ClassVar[type] = Optimizer
     registry: ClassVar[Registry] = Optimizer.registry
-
-    def __init__(self, model: RuleOptimizer) -> None:
-        self.model, self.carried, self.first_carry = model, model.carried, model.first_carry
 
     @classmethod
     def make(
@@ -37,10 +35,9 @@ class NN:
     ) -> RuleOptimizer:
         params = [{"params": [np.zeros(1, np.float32)]} for _ in groups]
         made: RuleOptimizer = klass(**{**arguments, _params(klass): params})
-        for slot, options in zip(made.slots, groups, strict=True):
-            slot.group.rate, slot.group.decay = Parameter(np.array(options["lr"], np.float64)), options["weight_decay"]
-            slot.group.centralized = options["grad_centralization"]
-        made.regrouped()
+        for group, options in zip(made.groups, groups, strict=True):
+            group.rate, group.decay = Parameter(np.array(options["lr"], np.float64)), options["weight_decay"]
+            group.centralized = options["grad_centralization"]
         return made
 
     @staticmethod
@@ -68,22 +65,21 @@ class NN:
                 "weight_decay": decay_at(group.decay, step),
                 "grad_centralization": group.centralized,
             }
-            for group in self._groups()
+            for group in self.model.groups
         ]
 
     def set_groups(self, groups: Sequence[Options]) -> None:
         """Schedules stay."""
-        for group, new in zip(self._groups(), groups, strict=True):
+        for group, new in zip(self.model.groups, groups, strict=True):
             if isinstance(group.rate, Parameter):
                 group.rate.value[...] = new["lr"]
             if not callable(group.decay):
                 group.decay = new["weight_decay"]
-        self.model.regrouped()
 
     def set_rate(self, lr: float) -> None:
         owner = type(self.model).__name__
         within(f"{owner}: learning_rate", number(f"{owner}: learning_rate", lr), "[0, inf)")
-        rates = [group.rate for group in self._groups()]
+        rates = [group.rate for group in self.model.groups]
         if len(self.model.fixed_rates()) < len({id(rate) for rate in rates}):
             raise ArgumentError(
                 f"{type(self.model).__name__}: a schedule gives the learning rate, which can't be set beside it"
@@ -94,59 +90,37 @@ class NN:
     def names(self) -> list[str]:
         return keys_of(self.model)
 
-    def members(self) -> list[list[str]]:
-        found: dict[Group, list[str]] = {}
-        for slot, name in zip(self.model.slots, self.names(), strict=True):
-            found.setdefault(slot.group, []).append(name)
-        return list(found.values())
-
     def reach(self, step: int) -> None:
         self.model.global_step = step
 
     def check_step(self, step: int) -> None:
-        for group in self._groups():
+        for group in self.model.groups:
             rate_at(group.rate, step)
 
     def elementwise(self) -> bool:
-        return self.model.elementwise
+        return self.model.elementwise and super().elementwise()
 
-    def rules(self) -> list[str]:
-        return [self.model.rule.name]
+    def rules(self) -> list[Rule]:
+        return [self.model.rule]
 
     def state_names(self, group: int) -> tuple[str, ...]:
         return self.model.state_names
 
-    def uses_master(self, weight: Any) -> bool:
-        return False
-
     def new_states(self, group: int, weight: Any, lr_mult: float) -> tuple[Any, ...]:
-        return self.model.new_states(weight, rate_at(self._groups()[group].rate, self.model.global_step) * lr_mult)
-
-    def new_slot(self, name: Index, group: int, weight: Any, multipliers: Any, state: Options) -> Slot:
-        place, states = f"parameter {name!r}", tuple(state.values())
-        return Slot(name, multipliers, weight, place, self._groups()[group], weight, states, self.model.own(weight), 0)
-
-    def count(self, slot: Slot) -> int:
-        return self.model.global_step
-
-    def state(self, slot: Slot) -> tuple[Any, ...]:
-        return (*slot.states, *([np.array(slot.own)] if self.carried else []))
+        return self.model.new_states(weight, rate_at(self.model.groups[group].rate, self.model.global_step) * lr_mult)
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:
         document, names = self.model.state_dict(), self.names()
         for k, (_, kept) in states.items():
             for name, value in kept.items():
-                if name == self.carried:
+                if name == self.model.carried:
                     document[name][k] = value
                 else:
                     document["states"][name][names[k]] = value
-        rates = {group.rate: new["lr"] for group, new in zip(self._groups(), groups, strict=True)}
+        rates = {group.rate: new["lr"] for group, new in zip(self.model.groups, groups, strict=True)}
         document["learning_rates"] = [rates[rate] for rate in self.model.fixed_rates()]
         document["global_step"] = max((count for count, _ in states.values()), default=0)
         return document
-
-    def _groups(self) -> list[Group]:
-        return list(dict.fromkeys(slot.group for slot in self.model.slots))
 
 
 def _params(klass: type) -> str:

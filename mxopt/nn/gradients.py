@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.nn.parameters import Slot
+from mxopt.optimizer.grouped import Slot
 from mxopt.sparse import RowSparse
 
 
@@ -16,7 +16,7 @@ def as_arrays(gradients: tuple[Any, ...], slots: list[Slot]) -> list[Any]:
     if set(map(type, gradients)) == {np.ndarray}:
         return list(gradients)
     return [
-        grad if grad is None else arrays.as_gradient(grad, f"{slot.where}, gradient")
+        grad if grad is None else arrays.as_gradient(grad, f"{slot.place}, gradient")
         for grad, slot in zip(gradients, slots, strict=True)
     ]
 

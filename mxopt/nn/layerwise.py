@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from mxopt.engine import Steps, Tensor
+from mxopt.engine import Tensor
 from mxopt.engine.steps import run
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn import gradients as g
@@ -88,18 +88,15 @@ class LARS(Optimizer):
             raise ArgumentTypeError(f"LARS: optimizer must be one of mxopt.nn's, got {type(optimizer).__name__}")
         inner = optimizer
         self.decay_flags, self.is_group_params_ordered = inner.decay_flags, inner.is_group_params_ordered
-        self._set_up(inner._slots, inner._every, inner.loss_scale, inner.is_group)
-        undecayed = {group: replace(group, decay=0.0) for group in {*inner._groups, inner._every}}
-        slots = [replace(slot, group=undecayed[slot.group]) for slot in inner._slots]
-        inner._take(slots, undecayed[inner._every])
-        inner.loss_scale = 1.0
+        self._set_up(inner._slots, inner.groups, inner._every, inner.loss_scale, inner.is_group)
+        inner.groups = [replace(group, decay=0.0) for group in inner.groups]
+        inner._every, inner.loss_scale = replace(inner._every, decay=0.0), 1.0
         inner.decay_flags = (False,) * len(self._slots)
         self.global_step = inner.global_step
         self.opt, self.use_clip = inner, use_clip
         self.epsilon, self.coefficient = epsilon, coefficient
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
         self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients handed on
-        self._steps = Steps()
 
     def construct(self, gradients: Any) -> Any:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
@@ -110,11 +107,11 @@ class LARS(Optimizer):
         weights, scaled = [slot.parameter.value for slot in slots], [self._scaled[k] for k in positions]
         rule, rates = mindspore.lars_gradient, self.step_rates()
         decays = [decay / self.loss_scale for decay in self.step_decays()]
-        calls = self._steps.find(positions, rule, False, weights, mine, scaled)
+        calls = self.steps.find(positions, rule, False, weights, mine, scaled)
         if calls is None and positions:
             each = zip(slots, weights, mine, scaled, strict=True)
-            tensors = [Tensor(slot.where, weight, grad, (state,)) for slot, weight, grad, state in each]
-            calls = self._steps.make(positions, rule, False, tensors, scaled)
+            tensors = [Tensor(slot.place, weight, grad, (state,)) for slot, weight, grad, state in each]
+            calls = self.steps.make(positions, rule, False, tensors, scaled)
         own = 1 / self.loss_scale, math.inf, self.coefficient, self.epsilon, float(self.use_clip)
         handed = list(self.scale_grad(grads))
         run(calls or [], [(rates[k], decays[k], *own) for k in positions], range(len(positions)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments, arguments_of
-from mxopt.engine import arrays
+from mxopt.arguments import arguments_of
+from mxopt.engine import Steps, arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError
 from mxopt.nn import flat, saving
 from mxopt.nn import gradients as g
@@ -19,7 +19,6 @@ from mxopt.nn.parameters import (
     Decay,
     Group,
     ParameterTuple,
-    Slot,
     as_decay,
     as_rate,
     decay_at,
@@ -27,6 +26,7 @@ from mxopt.nn.parameters import (
     read,
     scaled_decay,
 )
+from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 from mxopt.options import Option, flag
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
@@ -35,7 +35,7 @@ from mxopt.registry import Registry
 TARGETS = ("CPU", "GPU", "Ascend")
 
 
-class Optimizer(NamedArguments):
+class Optimizer(GroupedOptimizer):
     """The base of all optimizers: learning rate, weight decay, loss scale and groups of parameters.
 
     A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use `decay_weight`,
@@ -77,8 +77,6 @@ class Optimizer(NamedArguments):
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
     registry: ClassVar[Registry] = Registry("optimizer of mxopt.nn", "derive it from Optimizer")  # all subclasses
     given: Mapping[str, Any]  # the arguments it was made with
-    rescale_grad: float = 1.0  # what a `Trainer` multiplies gradients by: 1 / batch size
-    multi_precision: ClassVar[bool] = False  # states of 16-bit parameters are float32 anyway
 
     if not TYPE_CHECKING:
 
@@ -122,44 +120,39 @@ class Optimizer(NamedArguments):
     ) -> None:
         owner = type(self).__name__
         every = Group(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
-        slots, is_group, is_ordered = read(parameters, every, owner)
-        for slot in slots:
-            slot.parameter.held = True
-        if is_group:
-            flags = [slot.group.decay != 0 for slot in slots]
+        slots, groups, is_ordered = read(parameters, every, owner)
+        if groups:
+            flags = [groups[slot.group].decay != 0 for slot in slots]
         else:
             flags = [not any(part in (slot.parameter.name or "") for part in self.undecayed) for slot in slots]
-            undecayed = replace(every, decay=0.0)
-            slots = [s if flag else replace(s, group=undecayed) for s, flag in zip(slots, flags, strict=True)]
+            for slot, flag in zip(slots, flags, strict=True):
+                slot.group = int(not flag)
         self.decay_flags, self.is_group_params_ordered = tuple(flags), is_ordered
-        self._set_up(slots, every, float(loss_scale), is_group)
+        used = list(dict.fromkeys(slot.group for slot in slots))
+        for slot in slots:
+            slot.group = used.index(slot.group)
+        choice = groups or [every, replace(every, decay=0.0)]
+        self._set_up(slots, [choice[k] for k in used], every, float(loss_scale), bool(groups))
 
-    def _set_up(self, slots: list[Slot], every: Group, loss_scale: float, is_group: bool) -> None:
-        self._take(slots, every)
+    def _set_up(self, slots: list[Slot], groups: list[Group], every: Group, loss_scale: float, is_group: bool) -> None:
+        self._hold(slots)
+        self.steps = Steps()
+        self.groups, self._every = groups, every
         self.parameters = ParameterTuple(s.parameter for s in slots)
         self.loss_scale, self.is_group = loss_scale, is_group
         self.overridden = overridden(type(self), self.overridable)
-        self.is_group_lr = any(group.rate is not every.rate for group in self._groups)
+        self.is_group_lr = any(group.rate is not every.rate for group in groups)
         self.param_length = len(slots)
-        self.grad_centralization = any(group.centralized for group in self._groups)
-        self.dynamic_lr = any(isinstance(group.rate, LearningRateSchedule) for group in self._groups)
-        self.learning_rate = tuple(s.group.rate for s in slots) if self.is_group_lr else every.rate
+        self.grad_centralization = any(group.centralized for group in groups)
+        self.dynamic_lr = any(isinstance(group.rate, LearningRateSchedule) for group in groups)
+        self.learning_rate = tuple(groups[s.group].rate for s in slots) if self.is_group_lr else every.rate
         self.global_step = 0
         self._unique = True
 
-    def _take(self, slots: list[Slot], every: Group) -> None:
-        self._slots, self._every = slots, every
-        self._of_tensors = any(slot.parameter.lender is not None for slot in slots)
-        self._groups = list(dict.fromkeys(slot.group for slot in slots))
-        self._all_rates = {id(group.rate): group.rate for group in self._groups}
-        self._all_decays = {id(group.decay): group.decay for group in self._groups}
-        self.dynamic_weight_decay = any(map(callable, self._all_decays.values()))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._take(self._slots, self._every)  # a copy's rates are other objects
-        for slot in self._slots:
-            slot.weight, slot.parameter.held = slot.parameter.value, True
+    @property
+    def dynamic_weight_decay(self) -> bool:
+        """Whether a weight decay depends on the step."""
+        return any(callable(group.decay) for group in self.groups)
 
     # A step.
 
@@ -205,7 +198,7 @@ class Optimizer(NamedArguments):
         there are groups. See `get_weight_decay` for the numbers of this step."""
         if not self.is_group:
             return scaled_decay(self._every.decay, self.loss_scale)
-        return tuple(scaled_decay(slot.group.decay, self.loss_scale) for slot in self._slots)
+        return tuple(scaled_decay(self.groups[slot.group].decay, self.loss_scale) for slot in self._slots)
 
     def get_lr(self) -> float | tuple[float, ...]:
         """The learning rate of this step; one for each parameter where groups or `lr_mult` make them differ."""
@@ -217,11 +210,8 @@ class Optimizer(NamedArguments):
         return self._each("get_lr", self.get_lr()) if "get_lr" in self.overridden else self._rates()
 
     def _rates(self) -> list[float]:
-        now = self._rates_at(self.global_step)
-        return [now[id(slot.group.rate)] * slot.parameter.lr_mult for slot in self._slots]
-
-    def _rates_at(self, step: int) -> dict[int, float]:
-        return {key: rate_at(rate, step) for key, rate in self._all_rates.items()}
+        now = [rate_at(group.rate, self.global_step) for group in self.groups]
+        return [now[slot.group] * slot.parameter.lr_mult for slot in self._slots]
 
     def get_weight_decay(self) -> float | tuple[float, ...]:
         """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`; one for
@@ -252,11 +242,8 @@ class Optimizer(NamedArguments):
             ) from None
 
     def _decays(self) -> list[float]:
-        now = self._decays_at(self.global_step)
-        return [now[id(slot.group.decay)] * slot.parameter.wd_mult for slot in self._slots]
-
-    def _decays_at(self, step: int) -> dict[int, float]:
-        return {key: decay_at(decay, step) for key, decay in self._all_decays.items()}
+        now = [decay_at(group.decay, self.global_step) for group in self.groups]
+        return [now[slot.group] * slot.parameter.wd_mult for slot in self._slots]
 
     def get_lr_parameter(self, param: Any) -> Any:
         """What gives the learning rate of a parameter: a Parameter without axes, or a LearningRateSchedule.
@@ -272,25 +259,17 @@ class Optimizer(NamedArguments):
             return [self.get_lr_parameter(p) for p in param]
         for slot in self._slots:
             if param is slot.parameter or param is slot.given:
-                return slot.group.rate
+                return self.groups[slot.group].rate
         if not isinstance(param, Parameter | np.ndarray) and not arrays.is_cupy(param):
             raise ArgumentTypeError(
                 f"get_lr_parameter: needs a parameter or a list of them, got {type(param).__name__}"
             )
         raise ArgumentError(f"get_lr_parameter: this optimizer doesn't have {param!r:.80}")
 
-    @property
-    def slots(self) -> list[Slot]:
-        """What is kept of each parameter, in the order of their gradients."""
-        return self._slots
-
-    def regrouped(self) -> None:
-        """Takes over what has been changed in the groups of `slots`."""
-        self._take(self._slots, self._every)
-
     def fixed_rates(self) -> list[Parameter]:
         """The learning rates that are a number, which `state_dict` saves."""
-        return [rate for rate in self._all_rates.values() if isinstance(rate, Parameter)]
+        rates = {id(group.rate): group.rate for group in self.groups}
+        return [rate for rate in rates.values() if isinstance(rate, Parameter)]
 
     # Gradients.
 
@@ -304,7 +283,7 @@ class Optimizer(NamedArguments):
     def gradients_centralization(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
         """The gradients, those of groups with `grad_centralization` less their mean over all axes but the first."""
         return tuple(
-            g.centralized(grad) if slot.group.centralized and grad is not None else grad
+            g.centralized(grad) if self.groups[slot.group].centralized and grad is not None else grad
             for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
         )
 
@@ -373,7 +352,7 @@ class Optimizer(NamedArguments):
     def __repr__(self) -> str:
         groups: dict[tuple[str, str], int] = {}
         for slot in self._slots:
-            group = slot.group
+            group = self.groups[slot.group]
             decay = group.decay if isinstance(group.decay, float | LearningRateSchedule) else "a function"
             rate = f"{group.rate.asnumpy().item():g}" if isinstance(group.rate, Parameter) else repr(group.rate)
             groups[rate, str(decay)] = groups.get((rate, str(decay)), 0) + 1

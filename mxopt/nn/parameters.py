@@ -19,6 +19,7 @@ from mxopt.errors import (
     nearest,
 )
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
+from mxopt.optimizer.grouped import Slot
 from mxopt.options import flag, within
 from mxopt.parameter import Parameter, named, value_of
 
@@ -80,34 +81,6 @@ class Group:
     centralized: bool = False
 
 
-@dataclass(eq=False)
-class Slot:
-    """One parameter: `given` is what the caller handed over, `where` what errors call it; `name` may be a store's key.
-
-    `states` are the arrays kept for it. `own` is what its scalars follow from beside learning rate and step. `step` is
-    the number of its updates where that isn't the optimizer's.
-    """
-
-    name: Any
-    parameter: Parameter
-    given: Any
-    where: str
-    group: Group
-    weight: Any
-    states: tuple[Any, ...] = ()
-    own: Any = None
-    step: int | None = None
-
-    @property
-    def carry(self) -> Any:
-        """`own`, where it is a number that is handed on from step to step."""
-        return self.own
-
-    @carry.setter
-    def carry(self, value: float) -> None:
-        self.own = value
-
-
 def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
     """A learning rate as something to ask at each step: a parameter without axes, or a schedule."""
     if isinstance(value, LearningRateSchedule):
@@ -165,19 +138,16 @@ def decay_at(decay: Decay, step: int) -> float:
     return float(decay(step)) if callable(decay) else decay
 
 
-def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], bool, bool]:
-    """The parameters of an optimizer in their order; whether they came in groups, and in an order of its own.
+def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], list[Group], bool]:
+    """The parameters of an optimizer in their order, their groups, and whether that order is one of its own.
 
-    `every` is the group of those without one, and has the defaults of the others.
+    `every` has the defaults of all groups. Without groups there are none.
     """
     items = _listed(parameters, f"{owner}: parameters")
     if not isinstance(items[0], dict):
-        return (
-            _unrepeated([_slot(p, f"{owner}: parameter {k}", every) for k, p in enumerate(items)]),
-            False,
-            False,
-        )
+        return _unrepeated([_slot(p, f"{owner}: parameter {k}", 0) for k, p in enumerate(items)]), [], False
     slots: list[Slot] = []
+    groups: list[Group] = []
     order: list[Any] | None = None
     for k, group in enumerate(items):
         where = f"{owner}: group {k}"
@@ -197,11 +167,11 @@ def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], bool, b
         centralized = flag(f"{where}: grad_centralization", group.get("grad_centralization", False))
         own_rate = as_rate(group["lr"], where, f"learning_rate_group_{k}") if "lr" in group else every.rate
         own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else every.decay
-        own = Group(own_rate, own_decay, centralized)
-        slots += [_slot(p, f"{where}, parameter {n}", own) for n, p in enumerate(members)]
+        slots += [_slot(p, f"{where}, parameter {n}", len(groups)) for n, p in enumerate(members)]
+        groups.append(Group(own_rate, own_decay, centralized))
     slots = _unrepeated(slots)
-    _check_lengths([every.rate, *(slot.group.rate for slot in slots)], owner)
-    return (slots if order is None else _ordered(slots, order, owner)), True, order is not None
+    _check_lengths([every.rate, *(group.rate for group in groups)], owner)
+    return (slots if order is None else _ordered(slots, order, owner)), groups, order is not None
 
 
 def _check_lengths(rates: list[Rate], owner: str) -> None:
@@ -226,7 +196,7 @@ def _listed(values: Any, what: str) -> list[Any]:
     return listed
 
 
-def _slot(given: Any, where: str, group: Group) -> Slot:
+def _slot(given: Any, where: str, group: int) -> Slot:
     if isinstance(given, dict):
         raise ArgumentTypeError(f"{where} must be a parameter like those before it, got a dict")
     given = named(given)
@@ -236,7 +206,7 @@ def _slot(given: Any, where: str, group: Group) -> Slot:
         where += f" ({parameter.name})"
     if not arrays.is_cupy(parameter.value):
         arrays.check_weight(parameter.value, where)
-    return Slot(parameter.name, parameter, given, where, group, parameter.value)
+    return Slot(parameter.name, where, group, parameter, parameter.value, step=None, given=given)
 
 
 def _unrepeated(slots: list[Slot]) -> list[Slot]:
@@ -246,7 +216,7 @@ def _unrepeated(slots: list[Slot]) -> list[Slot]:
         apart = arrays.is_cupy(value) or not value.size
         other = seen.setdefault(id(value) if apart else (value.ctypes.data, value.shape, value.strides), slot)
         if other is not slot:
-            raise RepeatedParameterError(f"{slot.where} is {other.where.partition(': ')[2]} once more")
+            raise RepeatedParameterError(f"{slot.place} is {other.place.partition(': ')[2]} once more")
     return slots
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
 from mxopt.nn.options import Decay, Params, Rate, Scale
-from mxopt.nn.ruled import Kind, RuleOptimizer
+from mxopt.nn.ruled import RuleOptimizer
+from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact
 from mxopt.rules import pytorch, sgd
 
@@ -93,7 +94,7 @@ class ASGD(RuleOptimizer):
 
     rule = pytorch.asgd
     carried = "eta"
-    first_carry = -1.0
+    first_carry = -1.0  # before the first step
 
     def __init__(
         self,
@@ -112,21 +113,17 @@ class ASGD(RuleOptimizer):
     def eta(self) -> list[float]:
         """The rate of the step to come, for each parameter."""
         pairs = zip(self._slots, self._rates(), strict=True)
-        return [rate if slot.own < 0 else slot.own for slot, rate in pairs]
+        return [rate if slot.carry < 0 else slot.carry for slot, rate in pairs]
 
-    def own(self, weight: Any) -> float:
-        """-1 before the first step, then `eta`."""
-        return self.first_carry
-
-    def next_own(self, kind: Kind) -> float:
+    def hand_on(self, at: Step) -> float:
         """`eta` of the next step."""
-        return float(kind.lr / (1 + self.lambd * kind.lr * kind.t) ** self.alpha)
+        return float(at.lr / (1 + self.lambd * at.lr * at.t) ** self.alpha)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
         return lr if own < 0 else own, 1 / max(1.0, t - 1 - self.t0)
 
-    def _row(self, kind: Kind, ready: bool) -> tuple[float, ...]:
-        rate, wd, *rest = super()._row(kind, ready)
+    def _row(self, at: Step) -> tuple[float, ...]:
+        rate, wd, *rest = super()._row(at)
         return (rate, wd + self.lambd, *rest)
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,9 +134,8 @@ class ASGD(RuleOptimizer):
         if len(eta) != len(self._slots) or not all(isinstance(x, float) for x in eta):
             raise StatesError(f"ASGD: eta must hold a float for each of {len(self._slots)} parameters, got {eta!r:.80}")
         super().load_state_dict(state_dict)
-        for slot, own in zip(self._slots, eta, strict=True):
-            slot.own = own if self.global_step else self.first_carry
-        self._seen = None
+        for slot, carry in zip(self._slots, eta, strict=True):
+            slot.carry = carry if self.global_step else self.first_carry
 
 
 class Rprop(RuleOptimizer):

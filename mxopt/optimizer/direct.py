@@ -31,7 +31,7 @@ class DirectUpdater:
     def refresh(self, index: int, weight: Any) -> None:
         """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
         slot, of = self.optimizer.model.slots[index], self.optimizer.of
-        if of.uses_master(weight) and of.count(slot):
+        if of.model.uses_master(weight) and of.count(slot):
             _, master = self.optimizer.split(of.state(slot))
             master[...] = weight
 
@@ -61,7 +61,7 @@ class DirectUpdater:
                     f"parameter {slots[index].name!r} needs the states {', '.join(names)}; there are {len(state)}"
                 )
             kept = dict(zip(names, state, strict=True))
-            carried = self.optimizer.of.carried
+            carried = self.optimizer.model.carried
             if carried:
                 kept[carried] = float(kept[carried])
             found[index] = loaded.key_counts.get(index, 0), kept

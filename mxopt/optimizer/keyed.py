@@ -16,7 +16,8 @@ from mxopt.engine import arrays
 from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArrayError, StatesError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
-from mxopt.optimizer.family import FAMILIES, Grouped, Options
+from mxopt.optimizer.family import FAMILIES, Options
+from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 
 
 class KeyedOptimizer(Optimizer):
@@ -57,10 +58,10 @@ class KeyedOptimizer(Optimizer):
 
     def follow(self, model: Any) -> None:
         """Updates by `model` from here on."""
-        self.model: Grouped = model
+        self.model: GroupedOptimizer = model
         self.of = FAMILIES[self.family](model)
         self._states = self._state_names()
-        self._slots: dict[Index, tuple[Any, Any]] = {}  # with the state each was made for
+        self._slots: dict[Index, tuple[Slot, Any]] = {}  # with the state each was made for
 
     # What changes during training: the groups' options and the scale of the gradients.
 
@@ -130,7 +131,7 @@ class KeyedOptimizer(Optimizer):
 
     def state_kind(self) -> dict[str, Any]:
         family = {"optimizer": self.kind, "family": f"mxopt.{self.family}"}
-        return {**super().state_kind(), **family, "rules": self.of.rules()}
+        return {**super().state_kind(), **family, "rules": [rule.name for rule in self.of.rules()]}
 
     def is_like(self, other: Optimizer) -> bool:
         return isinstance(other, KeyedOptimizer) and self._class() == other._class()
@@ -173,7 +174,7 @@ class KeyedOptimizer(Optimizer):
         """What the elements of a state are."""
         names = list(self._states[self._group(index)])
         names += ["master"] if self.uses_master(weight) else []
-        return names + ([self.of.carried] if self.of.carried else [])
+        return names + ([self.model.carried] if self.model.carried else [])
 
     def create_state(self, index: Index, weight: Any) -> tuple[Any, ...]:
         """The state of a new weight."""
@@ -185,14 +186,14 @@ class KeyedOptimizer(Optimizer):
         master = [weight.astype(np.float32)] if self.uses_master(weight) else []
         source = master[0] if master else weight
         state = self.of.new_states(self._group(index), source, self._multiplier("lr_mult", index))
-        carry = [np.array(self.of.first_carry, np.float64)] if self.of.carried else []
+        carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
         return (*state, *master, *carry)
 
     def uses_master(self, weight: Any) -> bool:
-        return self.of.uses_master(weight)
+        return self.model.uses_master(weight)
 
     def split(self, state: Any) -> tuple[Any, Any]:
-        at = len(state) - (2 if self.of.carried else 1)
+        at = len(state) - (2 if self.model.carried else 1)
         return (*state[:at], *state[at + 1 :]), state[at]
 
     # Updates.
@@ -210,7 +211,7 @@ class KeyedOptimizer(Optimizer):
 
     update_multi_precision = update
 
-    def _slot(self, index: Index, weight: Any, state: Any) -> Any:
+    def _slot(self, index: Index, weight: Any, state: Any) -> Slot:
         """A key as the optimizer's parameter that it is; the same object while its state is."""
         weight = arrays.as_array(weight, f"parameter {index!r}, weight")
         slot, before = self._slots.get(index, (None, None))
@@ -218,21 +219,29 @@ class KeyedOptimizer(Optimizer):
             slot = self._new_slot(index, weight, state)
             self._slots[index] = slot, state
         slot.weight, slot.step = weight, self._index_update_count.get(index, self.begin_num_update)
-        if self.of.carried:
+        if self.model.carried:
             slot.carry = float(state[-1])
         slot.parameter.lr_mult = self._multiplier("lr_mult", index)
         slot.parameter.wd_mult = self._multiplier("wd_mult", index)
         return slot
 
-    def _new_slot(self, index: Index, weight: Any, state: Any) -> Any:
+    def _new_slot(self, index: Index, weight: Any, state: Any) -> Slot:
         names = self.state_names(index, weight)
         if len(names) != len(state):
             raise ArrayError(f"parameter {index!r}: {self.kind} needs {names}, the state is {state!r:.200}")
         parts = dict(zip(names, state, strict=True))
-        parts.pop(self.of.carried or "", None)
+        parts.pop(self.model.carried or "", None)
         multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0, requires_grad=True)
         self.model.steps.lists = PATTERNS + 2 * len(self._slots)
-        return self.of.new_slot(index, self._group(index), weight, multipliers, parts)
+        return Slot(
+            index,
+            f"parameter {index!r}",
+            self._group(index),
+            multipliers,
+            weight,
+            arrays=parts,
+            own=self.model.own(weight),
+        )
 
     def _count(self, slots: list[Any], carries: list[float]) -> Iterable[object]:
         counts = {slot.name: slot.step + 1 for slot in slots}

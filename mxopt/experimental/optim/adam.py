@@ -10,9 +10,10 @@ import math
 from typing import Annotated
 
 from mxopt.errors import ArgumentError
-from mxopt.experimental.optim.groups import Options, Step
+from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.options import Betas, Decay, Epsilon, Maximize, OptimizerOptions, Params, Rate
+from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import adam, pytorch
 from mxopt.rules.rule import Rule

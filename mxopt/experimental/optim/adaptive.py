@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError
-from mxopt.experimental.optim.groups import Options, Step
+from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.options import Decay, Maximize, OptimizerOptions, Params, Rate
+from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import pytorch
 from mxopt.rules.rule import Rule

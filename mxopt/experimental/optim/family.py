@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from mxopt.arguments import arguments_of
 from mxopt.errors import ArgumentError
-from mxopt.experimental.optim.groups import Options, Slot
+from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.saving import parameters
-from mxopt.optimizer.base import Index
-from mxopt.optimizer.family import FAMILIES
+from mxopt.optimizer.family import FAMILIES, Family
 from mxopt.overrides import overridden
 from mxopt.registry import Registry
+from mxopt.rules.rule import Rule
 
 
-class Experimental:
+class Experimental(Family):
     """See `Family`."""
 
+    model: Optimizer
     name: ClassVar[str] = "experimental.optim"
     base: ClassVar[type] = Optimizer
     registry: ClassVar[Registry] = Optimizer.registry
-
-    def __init__(self, model: Optimizer) -> None:
-        self.model, self.carried, self.first_carry = model, model.carried, model.first_carry
 
     @classmethod
     def make(
@@ -66,50 +62,15 @@ class Experimental:
     def set_rate(self, lr: float) -> None:
         self.set_groups([{"lr": lr} for _ in self.model.param_groups])
 
-    def names(self) -> list[str]:
-        return [slot.name for slot in self.model.slots]
-
-    def members(self) -> list[list[str]]:
-        found: list[list[str]] = [[] for _ in self.model.param_groups]
-        for slot in self.model.slots:
-            found[slot.group].append(slot.name)
-        return found
-
-    def reach(self, step: int) -> None:
-        """Each parameter counts for itself, and schedules for themselves."""
-
-    def check_step(self, step: int) -> None:
-        """There is always a rate."""
-
     def elementwise(self) -> bool:
-        rules = [self.model.rule(group) for group in self.model.param_groups]
-        if overridden(type(self.model), ["new_state"]):
-            return False
-        return not (self.carried or any(rule.layerwise or rule.row_state for rule in rules))
+        return super().elementwise() and not overridden(type(self.model), ["new_state"])
 
-    def rules(self) -> list[str]:
-        return [self.model.rule(group).name for group in self.model.param_groups]
-
-    def state_names(self, group: int) -> tuple[str, ...]:
-        return self.model.rule(self.model.param_groups[group]).states
-
-    def uses_master(self, weight: Any) -> bool:
-        return self.model.uses_master(weight)
+    def rules(self) -> list[Rule]:
+        return [self.model.rule(group) for group in self.model.param_groups]
 
     def new_states(self, group: int, weight: Any, lr_mult: float) -> list[Any]:
         options = self.model.param_groups[group]
         return [self.model.new_state(name, weight, options) for name in self.model.rule(options).states]
-
-    def new_slot(self, name: Index, group: int, weight: Any, multipliers: Any, state: Options) -> Slot:
-        return Slot(name, f"parameter {name!r}", group, multipliers, weight, self.first_carry, 0, state)
-
-    def count(self, slot: Slot) -> int:
-        return slot.step
-
-    def state(self, slot: Slot) -> tuple[Any, ...]:
-        names = [*self.state_names(slot.group), *(["master"] if self.uses_master(slot.weight) else [])]
-        carry = [np.array(slot.carry)] if self.carried else []
-        return (*(slot.arrays[name] for name in names), *carry)
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:
         names = self.names()

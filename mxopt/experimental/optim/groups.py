@@ -4,57 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from mxopt.device import is_cupy
 from mxopt.engine import arrays
 from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentTypeError, nearest
+from mxopt.optimizer.grouped import Slot
 from mxopt.options import Declared
 from mxopt.parameter import Parameter, name_of, named, value_of
 
 Options = dict[str, Any]
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """One parameter of an optimizer, and what is kept for it.
-
-    `step` is the number of its updates. `arrays` are the states its rule names, and "master", the float32 copy of a
-    16-bit weight; they are made before the first update. `carry` is the one number that some optimizers hand on
-    from step to step. `real` is the type of its arithmetic, numpy.float32 or numpy.float64.
-    """
-
-    name: Any  # a text, or a store's key
-    place: str  # what errors call it
-    group: int
-    parameter: Parameter
-    weight: Any
-    carry: float
-    step: int = 0
-    arrays: dict[str, Any] = field(default_factory=dict)
-    real: type[np.floating[Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.real = np.float64 if self.weight.dtype.itemsize == 8 else np.float32
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the scalars of one update of a parameter follow from.
-
-    `lr` and `wd` are the group's, times the parameter's own multipliers. `t` counts its updates, from 1. `carry` is the
-    number that the update before handed on. `real` is the type of the arithmetic, numpy.float32 or numpy.float64.
-    """
-
-    group: Options
-    lr: float
-    wd: float
-    t: int
-    carry: float
-    real: type[np.floating[Any]]
 
 
 class ParameterGroup(dict[str, Any]):
@@ -140,8 +99,6 @@ def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tup
         parameter = x if isinstance(x, Parameter) else Parameter(x, name)
         slots.append(Slot(name, place, group, parameter, parameter.value, carry))
     _check_distinct([*before, *slots])
-    for slot in slots:
-        slot.parameter.held = True
     return given, slots
 
 

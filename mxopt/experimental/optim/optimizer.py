@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from itertools import chain, compress, islice, repeat
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments, declared_of
-from mxopt.engine import Steps, Tensor, arrays
-from mxopt.engine.steps import PATTERNS, Call, distinct, run
+from mxopt.arguments import declared_of
+from mxopt.engine import Steps, arrays
+from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.experimental.optim import saving
 from mxopt.experimental.optim.groups import (
     Options,
     ParameterGroup,
-    Slot,
-    Step,
     as_groups,
     check_keys,
     checked,
     make_slots,
 )
 from mxopt.experimental.optim.options import COMMON, Lazy, Masters
+from mxopt.optimizer.grouped import GroupedOptimizer, Slot, Step
 from mxopt.options import Declared, Option, declared
-from mxopt.parameter import Parameter, written
+from mxopt.parameter import written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
 
 
-def _columns(slots: list[Slot]) -> tuple[list[Any], list[Parameter], list[Any]]:
-    """Weights, parameters and types of arithmetic."""
-    return [slot.weight for slot in slots], [slot.parameter for slot in slots], [slot.real for slot in slots]
-
-
-class Optimizer(NamedArguments):
+class Optimizer(GroupedOptimizer):
     """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or `construct`.
 
     What they train are float16, bfloat16, float32 or float64 arrays of any shape, plain or as `mxopt.Parameter`;
@@ -64,10 +57,6 @@ class Optimizer(NamedArguments):
 
     checks: ClassVar[Mapping[str, Declared]] = COMMON
     names: ClassVar[set[str]] = set()  # of the options of all optimizers
-    carried: ClassVar[str | None] = (
-        None  # the name of the number that is handed on from step to step, where there is one
-    )
-    first_carry: ClassVar[float] = 0.0
     registry: ClassVar[Registry] = Registry("experimental optimizer", "derive it from Optimizer")  # all subclasses
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -87,13 +76,8 @@ class Optimizer(NamedArguments):
         options = {"lazy_update": lazy_update, "maximize": False, **defaults}
         self.defaults = checked(options, self.checks, type(self).__name__)
         self.multi_precision = multi_precision
-        self.rescale_grad = 1.0
         self.param_groups: list[ParameterGroup] = []
-        self._members: list[list[Slot]] = []  # of each group
-        self._columns: list[tuple[list[Any], list[Parameter], list[Any]]] = []  # of each group
-        self._slots: list[Slot] = []
-        self._of_tensors = False
-        self.steps = Steps()
+        self._slots = []
         for group in as_groups(params):
             self.add_param_group(group)
 
@@ -107,10 +91,6 @@ class Optimizer(NamedArguments):
         """Learning rate and weight decay as the rule takes them, then the rule's own hyper-parameters in its order."""
         raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
-    def hand_on(self, at: Step) -> float:
-        """The number that an update hands on to the next one of its parameter, where `carried` has a name for it."""
-        return at.carry
-
     def rests(self, group: Options) -> bool:
         """Whether an element whose gradient is 0 stays as it is, so that only rows with a gradient need a visit."""
         return False
@@ -119,16 +99,12 @@ class Optimizer(NamedArguments):
         """The state `name` of a new parameter."""
         return arrays.zeros(weight.shape, weight)
 
-    def uses_master(self, weight: Any) -> bool:
-        """Whether `weight` is updated by way of a float32 copy."""
-        return bool(self.multi_precision and weight.dtype.itemsize == 2)
-
     # Groups.
 
     @property
-    def slots(self) -> list[Slot]:
-        """What is kept of each parameter, in the order of their gradients."""
-        return self._slots
+    def _members(self) -> list[list[Slot]]:
+        """The slots of each group."""
+        return [[slot for slot in self._slots if slot.group == k] for k in range(len(self.param_groups))]
 
     @property
     def parameters(self) -> list[Any]:
@@ -151,17 +127,8 @@ class Optimizer(NamedArguments):
         options = {**self.defaults, **param_group, "params": params}
         ours = {name: check for name, check in self.checks.items() if name in self.defaults or name == "initial_lr"}
         self.param_groups.append(ParameterGroup(options, ours, whose))
-        self._members.append(slots)
-        self._slots = self._slots + slots
-        self._columns.append(_columns(slots))
-        self._of_tensors = any(slot.parameter.lender is not None for slot in self._slots)
-        self.steps = Steps(PATTERNS * len(self._members))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        for slot in self._slots:  # a copy of a tensor is updated by way of its own memory
-            slot.weight, slot.parameter.held = slot.parameter.value, True
-        self._columns = list(map(_columns, self._members))
+        self._hold(self._slots + slots)
+        self.steps = Steps(PATTERNS * len(self.param_groups))
 
     # Updates.
 
@@ -195,104 +162,31 @@ class Optimizer(NamedArguments):
             self.steps.clear()
             raise
         if self._of_tensors:
-            written(slot.parameter for slot, grad in zip(self._slots, grads, strict=True) if grad is not None)
+            pairs = zip(self._slots, grads, strict=True)
+            written(s.parameter for s, grad in pairs if grad is not None and s.parameter.requires_grad)
 
-    def apply(
-        self,
-        key: Hashable,
-        slots: list[Slot],
-        grads: list[Any],
-        count: Callable[[list[Slot], list[float]], Iterable[object]],
-    ) -> None:
-        """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
+    def _rule_of(self, group: int) -> tuple[Rule, bool]:
+        options = self.param_groups[group]
+        return self.rule(options), options["lazy_update"] or self.rests(options)
 
-        `count(slots, carries)` for parts of them, with the numbers that they hand on, counts an update with it: an
-        iterator that calls functions of C.
-        Raises ArrayError, and changes nothing, where one can't be updated.
-        """
-        if type(None) in set(map(type, grads)):
-            given = [grad is not None for grad in grads]
-            key, slots, grads = (key, *given), list(compress(slots, given)), list(compress(grads, given))
-        updates = []
-        for group, mine, its in self._by_group(slots, grads):
-            number = mine[0].group
-            whole = number < len(self._members) and mine is self._members[number]
-            weights, params, reals = self._columns[number] if whole else _columns(mine)
-            calls = self._calls(key, group, mine, weights, its)
-            updates.append((mine, calls, *self._rows(group, mine, params, reals)))
-        for mine, calls, rows, which, carries in updates:
-            run(calls, rows, which, count(mine, carries))
+    def _rates_of(self, group: int, step: int) -> tuple[ParameterGroup, float, float]:
+        options = self.param_groups[group]
+        return options, options["lr"], options.get("weight_decay", 0.0)
 
-    def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
-        counted = map(setattr, slots, repeat("step"), [slot.step + 1 for slot in slots])
-        return chain(counted, map(setattr, slots, repeat("carry"), carries)) if carries else counted
-
-    def _by_group(self, slots: list[Slot], grads: list[Any]) -> list[tuple[ParameterGroup, list[Slot], list[Any]]]:
-        if slots is self._slots:
-            if len(self._members) == 1 and slots:
-                return [(self.param_groups[0], self._members[0], grads)]
-            left = iter(grads)
-            pairs = zip(self.param_groups, self._members, strict=True)
-            return [(group, mine, list(islice(left, len(mine)))) for group, mine in pairs if mine]
-        parts: dict[int, tuple[list[Slot], list[Any]]] = {}
-        for slot, grad in zip(slots, grads, strict=True):
-            mine, its = parts.setdefault(slot.group, ([], []))
-            mine.append(slot)
-            its.append(grad)
-        return [(self.param_groups[number], *part) for number, part in parts.items()]
-
-    def _calls(
-        self, key: Hashable, group: ParameterGroup, slots: list[Slot], weights: list[Any], grads: list[Any]
-    ) -> list[Call]:
-        rule, lazy = self.rule(group), group["lazy_update"] or self.rests(group)
-        key = (slots[0].group, key)
-        found = self.steps.find(key, rule, lazy, weights, grads, slots)
-        if found is None:
-            tensors = [
-                Tensor(slot.place, slot.weight, grad, *self._states(slot, rule, group))
-                for slot, grad in zip(slots, grads, strict=True)
-            ]
-            found = self.steps.make(key, rule, lazy, tensors, slots)
-        return found
-
-    def _states(self, slot: Slot, rule: Rule, group: Options) -> tuple[tuple[Any, ...], Any]:
-        """The arrays of a rule's states, and the master copy where there is one, made if they aren't there yet."""
-        kept, source = slot.arrays, slot.weight
+    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Any, ...], Any]:
+        kept, source = slot.arrays, slot.weight  # which has what was needed so far
         if self.uses_master(slot.weight):
             if "master" not in kept:
                 kept["master"] = slot.weight.astype(np.float32)
             source = kept["master"]
         for name in rule.states:
             if name not in kept:
-                kept[name] = self.new_state(name, source, group)
+                kept[name] = self.new_state(name, source, self.param_groups[slot.group])
         return tuple(kept[name] for name in rule.states), kept.get("master")
 
-    def _rows(
-        self, group: ParameterGroup, slots: list[Slot], params: list[Parameter], reals: list[Any]
-    ) -> tuple[list[tuple[float, ...]], list[int], list[float]]:
-        """The distinct rows of hyper-parameters, for each parameter which is its own, and what each hands on."""
-        kinds, which = distinct(
-            [
-                [slot.step for slot in slots],
-                [slot.carry for slot in slots] if self.carried else [self.first_carry] * len(slots),
-                reals,
-                [param.lr_mult for param in params],
-                [param.wd_mult for param in params],
-            ]
-        )
-        steps = [
-            Step(group, group["lr"] * lr_mult, group.get("weight_decay", 0.0) * wd_mult, step + 1, carry, real)
-            for step, carry, real, lr_mult, wd_mult in kinds
-        ]
-        scale = -self.rescale_grad if group["maximize"] else self.rescale_grad
-        rows = []
-        for at in steps:
-            lr, wd, *own = self.scalars(at)
-            rows.append((lr, wd, scale, math.inf, *own))
-        if not self.carried:
-            return rows, which, []
-        carries = [self.hand_on(at) for at in steps]
-        return rows, which, [carries[row] for row in which]
+    def _row(self, at: Step) -> tuple[float, ...]:
+        lr, wd, *own = self.scalars(at)
+        return (lr, wd, -self.rescale_grad if at.group["maximize"] else self.rescale_grad, math.inf, *own)
 
     def _gradients(self, gradients: Any) -> list[Any]:
         """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
@@ -306,9 +200,6 @@ class Optimizer(NamedArguments):
         if set(map(type, found)) != {np.ndarray}:
             pairs = zip(found, self._slots, strict=True)
             found = [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
-        if any(False in [param.requires_grad for param in params] for _, params, _ in self._columns):
-            pairs = zip(found, self._slots, strict=True)
-            found = [g if slot.parameter.requires_grad else None for g, slot in pairs]
         return found
 
     # Saving.

@@ -9,7 +9,8 @@ import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
-from mxopt.experimental.optim.groups import Options, ParameterGroup, Slot
+from mxopt.experimental.optim.groups import Options, ParameterGroup
+from mxopt.optimizer.grouped import Slot
 from mxopt.rules.rule import Rule
 
 

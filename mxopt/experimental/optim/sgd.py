@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from mxopt.errors import ArgumentError
-from mxopt.experimental.optim.groups import Options, Step
+from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.options import Decay, Maximize, OptimizerOptions, Params, Rate
+from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
