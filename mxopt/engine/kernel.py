@@ -1,13 +1,13 @@
 """Writes a rule's kernel: LLVM assembly that updates arrays in place.
 
-A kernel takes one argument, the address of a *job* (the words below), and works through its pieces:
+A kernel takes the address of a *job* (the words below) and the number of one of its batches, which any thread may have
+taken (`team.py`):
 
-    while a batch is left:                    # taken with one atomic add, by any thread
-      for each piece of the batch:            # many small tensors make one batch
-        for 16 elements of the piece at a time:
-            load a vector of each array and widen it to the arithmetic's type
-            do what the rule's tape says
-            round what the rule writes to each array's own type, and store it
+    for each piece of the batch:              # many small tensors make one batch
+      for 16 elements of the piece at a time:
+          load a vector of each array and widen it to the arithmetic's type
+          do what the rule's tape says
+          round what the rule writes to each array's own type, and store it
 
 The last, short vector is the same code under a mask. A row-wise kernel does this for each touched row, and meanwhile
 fetches the rows that come AHEAD elements later, which no processor could guess.
@@ -36,12 +36,12 @@ from mxopt.rules.words import WEYL, share
 
 PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
 
-# The words (8 bytes) of a job. Every thread writes NEXT (the next batch) and LEFT (how many threads have returned),
-# so these have cache lines of their own.
+# The words (8 bytes) of a job. Every thread writes NEXT (how many batches are left to take) and DONE (how many are
+# done), so these have cache lines of their own.
 PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
-NEXT, LEFT, JOB_WORDS = 16, 24, 32
-KEYS = 17  # for stochastic rounding
+KERNEL, CREW, OPEN, NEXT, DONE, JOB_WORDS = 15, 16, 17, 24, 32, 40  # for `team.py`
+KEYS = 18  # for stochastic rounding
 KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor; see `rounding.py`
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
 ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ROWS for each tensor
@@ -109,24 +109,14 @@ class Writer:
         pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices, rows = (
             asm.pointer("%job", w) for w in words
         )
-        n_batches = asm.word("%job", N_BATCHES)
-        counter = asm.at("i64", "%job", NEXT)
-        asm.put("br label %take")
-
-        asm.label("take")
-        batch = asm.let(f"atomicrmw add ptr {counter}, i64 1 monotonic")
-        left = asm.let(f"icmp ult i64 {batch}, {n_batches}")
-        asm.put(f"br i1 {left}, label %batch, label %done")
-
-        asm.label("batch")
-        bounds = asm.at("i64", batches, batch)
+        bounds = asm.at("i64", batches, "%batch")
         first_piece, end_piece = asm.word(bounds, 0), asm.word(bounds, 1)
         asm.put("br label %pieces")
         asm.label("pieces")
         self.piece = "%piece.number"
-        asm.put(f"{self.piece} = phi i64 [ {first_piece}, %batch ], [ %piece.next, %piece.end ]")
+        asm.put(f"{self.piece} = phi i64 [ {first_piece}, %entry ], [ %piece.next, %piece.end ]")
         more = asm.let(f"icmp ult i64 {self.piece}, {end_piece}")
-        asm.put(f"br i1 {more}, label %piece, label %take")
+        asm.put(f"br i1 {more}, label %piece, label %done")
 
         asm.label("piece")
         record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
@@ -149,10 +139,9 @@ class Writer:
         asm.put(f"%piece.next = add i64 {self.piece}, 1")
         asm.put("br label %pieces")
         asm.label("done")
-        left = asm.at("i64", "%job", LEFT)
-        asm.put(f"atomicrmw add ptr {left}, i64 1 release")
         asm.put("ret void")
-        return "\n".join([*sorted(asm.declarations), f"define void @{kernel.name}(ptr %job) {{", *asm.lines, "}", ""])
+        head = f"define void @{kernel.name}(ptr %job, i64 %batch) {{"
+        return "\n".join([*sorted(asm.declarations), head, *asm.lines, "}", ""])
 
     def begin(self) -> None:
         """Has what memory a thread needs."""

@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.engine import binding, jit
+from mxopt.engine import binding, jit, passes, team
 from mxopt.engine import kernel as k
 from mxopt.engine.noise import BLOCK
 from mxopt.engine.rounding import Keys, Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
-from mxopt.engine.uninterrupted import interruptible
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -32,7 +31,7 @@ Scalars = Sequence[float]
 Call = Callable[[int], Any]  # a compiled function, of a job's address
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
-PARALLEL = 2_400_000  # elements, of all arrays together, from which waking other threads pays (some 90 µs)
+PARALLEL = 1_600_000  # elements, of all arrays together, from which the help of other threads pays (some 100 µs)
 SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
 
 
@@ -47,7 +46,7 @@ class NativePart:
     Keeps the states alive, but no weight and no gradient.
     """
 
-    lasting = True
+    lasting = direct = True
     lists = True  # takes several tensors
     rows = scattered = False  # which form of a kernel
 
@@ -57,7 +56,7 @@ class NativePart:
         n, width = len(tensors), len(rule.hypers)
         self._lay_out_pieces(tensors)
         self.elements = sum(t.weight.size for t in tensors)
-        self.alone = self.direct = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
+        self.alone = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
         self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
         self.hypers = np.zeros((n, max(width, 1)))
         self.hyper_rows = np.zeros(n, np.int64)
@@ -72,7 +71,9 @@ class NativePart:
         if self.stochastic:
             self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
         self.needed = self._needed(tensors[0].dtypes)
-        self._kernels = [jit.compiled(kernel) for kernel in self.needed]
+        self.kernels = [jit.compiled(kernel) for kernel in self.needed]
+        self.job[k.KERNEL] = self.kernels[0]
+        self._run, self._quick = team.runner(release=True), team.runner(release=False)
         self._pack = struct.Struct(f"{rule.given}d").pack_into
         self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
@@ -151,8 +152,7 @@ class NativePart:
         self._pack(self._first_row, 0, *hypers)
         if self.stochastic:
             self.key_words[:, k.KEY] = self._keys.now()
-        self.job[k.NEXT] = 0
-        return self._kernels[0][0] if self.elements <= QUICK else self.whole()
+        return self._quick if self.elements <= QUICK else self.whole()
 
     def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None:
         """Takes the hyper-parameters: `rows[which[t]]` for tensor t. Returns the function that does all of the update
@@ -161,36 +161,35 @@ class NativePart:
         self.hyper_rows[:] = 0 if len(rows) == 1 else which
         if self.stochastic:
             self.key_words[:, k.KEY] = self._keys.now()
-        self.job[k.NEXT] = 0
         return self.whole()
 
     def whole(self) -> Call | None:
         """What does all in one call."""
-        quick, long = self._kernels[0]
         if self.elements <= QUICK:
-            return quick
-        return long if self.direct or not crew().helpers else None
+            return self._quick
+        self._take_helpers()
+        return self._run
 
     def finish(self) -> None:
         """Does what `prepare` has prepared."""
         self.launch(0)
 
     def launch(self, number: int) -> None:
-        """One pass over all arrays. Helpers take part only where nothing can make the caller leave before them."""
-        self.job[k.NEXT] = 0
-        quick, long = self._kernels[number]
-        if self.elements <= QUICK:
-            quick(self.address)
-        elif self.alone or interruptible():
-            long(self.address)
-        else:
-            self.job[k.LEFT] = 0
-            crew().run(long, self.address)
+        """One pass over all arrays."""
+        self.job[k.KERNEL] = self.kernels[number]
+        self._take_helpers()
+        self._run(self.address)
+
+    def _take_helpers(self) -> None:
+        """The next call has the help of the crew, if that pays."""
+        if not self.alone:
+            self.crew = crew()  # kept for the call
+            self.job[k.CREW] = self.crew.ready()
 
 
 class PassesPart(NativePart):
     """Such tensors of more than a piece under a rule of several stages: a pass over all of them for each stage, and
-    in between the scalars that follow from each one's norms. One call of C where one thread does it all."""
+    in between the scalars that follow from each one's norms."""
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
@@ -199,7 +198,7 @@ class PassesPart(NativePart):
     @cached_property
     def _passes(self) -> Call:
         """All passes in one call."""
-        return jit.compiled_passes(tuple(self.needed), len(self.rule.derivations))[1]
+        return passes.compiled(tuple(self.needed), len(self.rule.derivations))
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         stages, more = range(len(self.rule.stages)), {"scattered": self.scattered, "stochastic": self.stochastic}
@@ -218,13 +217,12 @@ class PassesPart(NativePart):
         return self.whole()
 
     def whole(self) -> Call | None:
-        return self._passes if self.direct or not crew().helpers else None
+        self._take_helpers()
+        return self._passes
 
     def finish(self) -> None:
-        for stage in range(len(self.rule.stages)):
-            self.launch(stage)
-            if stage < len(self.rule.derivations):
-                self.derive(stage, self.norms(stage))
+        self.whole()
+        self._passes(self.address)
 
     def squares(self, stage: int) -> list[list[float]]:
         """The sums of squares of a stage: for each norm a list over pieces."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,16 +11,14 @@ from mxopt.engine import kernel as k
 from mxopt.engine.native import NativePart, Scalars, address_of
 from mxopt.engine.noise import BLOCK, Noise
 from mxopt.engine.tensor import Tensor
-from mxopt.engine.threads import crew
-from mxopt.engine.uninterrupted import interruptible
 from mxopt.rules.rule import Rule
 
 
 class NoisyPart(NativePart):
-    """One tensor. Each thread takes block after block: it draws the block's noise into memory of its own, and updates
-    the block while that is in the cache."""
+    """One tensor. Block after block: its noise is drawn into memory of its own, and the block updated while that is in
+    the cache."""
 
-    lists = False
+    lists = direct = False
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         (t,) = tensors
@@ -29,7 +26,6 @@ class NoisyPart(NativePart):
         self.scratch = np.empty(min(BLOCK, t.weight.size), self.noise.dtype)
         states = tuple(self.scratch if state is self.noise else state for state in t.states)
         super().__init__(rule, [replace(t, states=states)])
-        self.direct = False
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         super()._lay_out_pieces(tensors)
@@ -42,26 +38,12 @@ class NoisyPart(NativePart):
         return None
 
     def launch(self, number: int) -> None:
-        self._blocks = iter(range(0, self.elements, BLOCK))  # all threads take from it
-        if self.alone or interruptible():
-            self._update(self.job, self.pointers, self.scratch)
-        else:
-            crew().run(self._help, self.address)
-
-    def _help(self, address: int) -> None:
-        pointers, job = self.pointers.copy(), array("q", self.job)
-        job[k.POINTERS] = address_of(pointers)
-        self._update(job, pointers, np.empty_like(self.scratch))
-
-    def _update(self, job: array[int], pointers: np.ndarray, scratch: np.ndarray) -> None:
-        _, kernel = self._kernels[0]
-        address, _ = job.buffer_info()
-        for first in self._blocks:
+        job, pointers, scratch = self.job, self.pointers, self.scratch
+        for first in range(0, self.elements, BLOCK):
             length = min(BLOCK, self.elements - first)
             self.noise.draw(first // BLOCK, scratch[:length])
             pointers[0, self.place] = address_of(scratch) - first * scratch.itemsize  # element `first` is scratch[0]
             piece = first // k.PIECE
             job[k.BATCHES] = address_of(self.batches) + piece * self.batches.itemsize
             job[k.N_BATCHES] = -(-length // k.PIECE)
-            job[k.NEXT] = 0
-            kernel(address)
+            self._run(self.address)

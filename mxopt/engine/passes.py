@@ -1,4 +1,4 @@
-"""Writes what makes a rule of several stages one call: a pass for each, and in between the scalars that follow from
+"""What makes a rule of several stages one call: a pass for each, and in between the scalars that follow from
 each tensor's norms.
 
 A norm is the root of the sum of its pieces' sums of squares, rounded once, as `rules.common.norm` has it. So sums are
@@ -8,10 +8,15 @@ bits, each in a word of its own that has room for carries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
+from mxopt.assembler import compile_assembly
+from mxopt.engine import jit, team
 from mxopt.engine.assembly import Assembly
-from mxopt.engine.kernel import BATCHES, HYPERS, N_BATCHES, NEXT, PIECE_WORDS, PIECES, SUMS
+from mxopt.engine.kernel import BATCHES, HYPERS, KERNEL, N_BATCHES, PIECE_WORDS, PIECES, SUMS, Kernel
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Rule, parameters
 
@@ -155,17 +160,29 @@ round:
 """
 
 
+@cache
+def compiled(kernels: tuple[Kernel, ...], derivations: int) -> Callable[[int], Any]:
+    """A function of a job's address that runs kernels of one rule one after the other, without the GIL; after each of
+    the first `derivations` the scalars that follow are written to the tensors' hyper-parameters, whose rows are in the
+    tensors' order."""
+    address = compile_assembly(assemble(kernels[0].rule, [*map(jit.compiled, kernels)], derivations), "passes")
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+
 def assemble(rule: Rule, kernels: Sequence[int], derivations: int) -> str:
-    """The assembly of `void passes(job)`: runs the functions at the addresses `kernels` one after the other; after each
-    of the first `derivations` the scalars that follow are written to the tensors' hyper-parameters, whose rows are in
-    the tensors' order."""
-    lines, head = ["define void @passes(ptr %job) {", f"  %next = getelementptr i64, ptr %job, i64 {NEXT}"], ""
+    """The assembly of that function, of kernels at these addresses."""
+    head = ""
+    lines = [
+        "define void @passes(ptr %job) {",
+        f"  %kernel = getelementptr i64, ptr %job, i64 {KERNEL}",
+        "  call void @begin(ptr %job)",
+    ]
     for step, address in enumerate(kernels):
-        lines += ["  store i64 0, ptr %next", f"  call void inttoptr (i64 {address} to ptr)(ptr %job)"]
+        lines += [f"  store i64 {address}, ptr %kernel", "  call void @pass(ptr %job)"]
         if step < derivations:
             head += _derive(rule, step)
             lines.append(f"  call void @derive{step}(ptr %job)")
-    return EXACT_SUM + head + "\n".join([*lines, "  ret void", "}", ""])
+    return team.CALLER + EXACT_SUM + head + "\n".join([*lines, "  call void @end(ptr %job)", "  ret void", "}", ""])
 
 
 def _derive(rule: Rule, step: int) -> str:

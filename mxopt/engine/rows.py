@@ -104,7 +104,6 @@ class SparsePart(RowGradientPart, RowsPart):
         super()._take(rows)
         self.elements = rows * self.length
         self.alone = self.elements * self.pointers.shape[1] < PARALLEL
-        self.direct = self.alone and not self.rule.layerwise
         self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
 
 
@@ -125,6 +124,8 @@ class ScatteredNoisyPart(ScatteredPart, NoisyPart):
 class LazyLayerwisePart(SparsePart):
     """One tensor with a row-sparse gradient under a rule of two stages: the norms of all of weight and gradient, then a
     step of the touched rows."""
+
+    direct = False
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)

@@ -1,89 +1,21 @@
-"""The crew: a few threads that help with the pieces of a job.
+"""The crew: a few threads that help with the batches of a job.
 
-The calling thread always works itself, and takes all pieces no one else takes, so a helper that never gets a core
-only helps less. A helper is waited for only once it has started on the job. It joins only where nothing can make the
-caller leave before it has done (`uninterrupted.py`). After `os.fork` the child starts a crew of its own; a second
-thread that calls while the crew is busy works alone.
+The calling thread always works itself, and takes all batches no one else takes, so a helper that never gets a core
+only helps less. How they share is `team.py`. After `os.fork` the child starts a crew of its own; a second thread that
+calls while the crew is busy works alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import queue
 import threading
-from collections.abc import Callable
+from array import array
 from contextlib import suppress
-from functools import cache
-from typing import Any
 
 from mxopt import settings
-from mxopt.assembler import compile_assembly
-from mxopt.engine.kernel import LEFT
+from mxopt.engine import team
 from mxopt.errors import ArgumentError
-
-Work = Callable[[int], Any]
-SPINS = 10_000  # looks at a word before a thread goes to sleep, some 0.2 ms
-
-
-class _Call:
-    """One call that helpers may join until it is closed. `lock` orders joining and closing."""
-
-    def __init__(self, work: Work, address: int) -> None:
-        self.work, self.address = work, address
-        self.lock = threading.Lock()
-        self.closed = False
-        self.joined = 0
-        self.finished = queue.SimpleQueue[None]()
-
-    def help(self) -> None:
-        with self.lock:
-            if self.closed:
-                return
-            self.joined += 1
-        try:
-            self.work(self.address)
-        finally:
-            self.finished.put(None)
-
-    def close(self) -> None:
-        """Returns when no helper is at work any more, and none can come."""
-        with self.lock:
-            self.closed = True
-        # A helper is at most a piece behind, some 10 µs: far less than it takes to be woken by it.
-        if self.joined and not _settle()(self.address, self.joined + 1):
-            for _ in range(self.joined):
-                self.finished.get()
-
-
-@cache
-def _settle() -> Callable[[int, int], int]:
-    """Waits, a fraction of a millisecond at most, for LEFT of a job to reach a number; returns whether it did."""
-    assembly = f"""
-declare void @llvm.x86.sse2.pause()
-define i64 @settle(ptr %job, i64 %number) {{
-  %at = getelementptr i64, ptr %job, i64 {LEFT}
-  br label %look
-look:
-  %round = phi i64 [ 0, %0 ], [ %next, %again ]
-  %left = load atomic i64, ptr %at acquire, align 8
-  %done = icmp eq i64 %left, %number
-  br i1 %done, label %yes, label %again
-again:
-  {"call void @llvm.x86.sse2.pause()" if platform.machine() in ("x86_64", "AMD64") else ""}
-  %next = add i64 %round, 1
-  %end = icmp eq i64 %next, {SPINS}
-  br i1 %end, label %no, label %look
-yes:
-  ret i64 1
-no:
-  ret i64 0
-}}
-"""
-    if "pause()" not in assembly.split("define")[1]:
-        assembly = assembly.replace("declare void @llvm.x86.sse2.pause()", "")
-    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(compile_assembly(assembly, "settle"))
 
 
 class Crew:
@@ -91,44 +23,41 @@ class Crew:
 
     def __init__(self, helpers: int) -> None:
         self.helpers = helpers
-        self._busy = threading.Lock()
-        self._invitations: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._started, self._running = False, 0
+        self._words = array("q", bytes(8 * team.SLOT_WORDS * (helpers + 1)))  # how many there are, then a slot of each
+        self._words[0] = helpers
+        self._started = False
 
-    def run(self, work: Work, address: int) -> None:
-        """Calls `work(address)` here and in the helpers; returns when all of them have returned."""
-        if not self.helpers or not self._busy.acquire(blocking=False):
-            work(address)
-            return
-        try:
-            if not self._started:
-                self._start()
-            call = _Call(work, address)
-            for _ in range(self._running):
-                self._invitations.put(call)
-            try:
-                work(address)
-            finally:
-                call.close()
-        finally:
-            self._busy.release()
+    def ready(self) -> int:
+        """The address of what a job knows of its crew, 0 where nobody could help."""
+        if not self._started:
+            self._start()
+        return self._words.buffer_info()[0] if self.helpers else 0
 
     def dismiss(self) -> None:
         """Lets the helpers end."""
-        for _ in range(self._running):
-            self._invitations.put(None)
+        for slot in self._slots() if self._started else ():
+            self._words[slot + team.STOP] = 1
+            ctypes.pythonapi.PyThread_release_lock(ctypes.c_void_p(self._words[slot + team.LOCK]))
+
+    def _slots(self) -> range:
+        return range(team.SLOT_WORDS, len(self._words), team.SLOT_WORDS)
 
     def _start(self) -> None:
+        for slot in self._slots():
+            self._words[slot + team.LOCK] = team.new_lock()
         self._started = True
         with suppress(RuntimeError):  # where there are no more threads to be had, those that run must do
-            for k in range(self.helpers):
-                threading.Thread(target=self._serve, name=f"mxopt-{k + 1}", daemon=True).start()
-                self._running = k + 1
+            for k, slot in enumerate(self._slots()):
+                threading.Thread(target=self._serve, args=(slot,), name=f"mxopt-{k + 1}", daemon=True).start()
 
-    def _serve(self) -> None:
-        while (call := self._invitations.get()) is not None:
-            call.help()
-            del call  # not kept alive while waiting
+    def _serve(self, slot: int) -> None:
+        team.server()(self._words.buffer_info()[0] + 8 * slot)
+
+    def __del__(self) -> None:
+        """Threads and running parts have held the crew until now."""
+        for slot in self._slots():
+            if lock := self._words[slot + team.LOCK]:
+                ctypes.pythonapi.PyThread_free_lock(ctypes.c_void_p(lock))
 
 
 _crew: Crew | None = None

@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import cache
 from itertools import chain
+
+from mxopt.engine import team
 
 # Calls whatever functions of C an iterator calls, as `map(setattr, ...)` does, and nothing comes in between.
 exhaust = deque[object](maxlen=0).extend
@@ -42,35 +43,17 @@ class _Worker:
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
-        self._done = _allocate()
-        _acquire()(self._done, 1)
+        self._done = team.new_lock()
         _thread.start_new_thread(self._serve, ())  # a thread that starts in vain waits for its first task for ever
 
     def run(self, task: _Task) -> None:
-        exhaust(chain(map(self._tasks.put, [task]), map(_acquire(), [self._done], [1])))
+        exhaust(chain(map(self._tasks.put, [task]), map(team.acquire(), [self._done], [1])))
 
     def _serve(self) -> None:
         release = ctypes.pythonapi.PyThread_release_lock
         while True:
             self._tasks.get().do()
             release(ctypes.c_void_p(self._done))
-
-
-def _allocate() -> int:
-    """A lock of Python's own, of which a caller can wait for it without being woken by signals."""
-    allocate = ctypes.pythonapi.PyThread_allocate_lock
-    allocate.restype = ctypes.c_void_p
-    address = allocate()
-    if not address:
-        raise MemoryError("no memory for a lock")
-    return int(address)
-
-
-@cache
-def _acquire() -> Callable[[int, int], int]:
-    """Takes a lock, while other Python threads run."""
-    address = ctypes.cast(ctypes.pythonapi.PyThread_acquire_lock, ctypes.c_void_p).value
-    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(address or 0)
 
 
 _worker: _Worker | None = None

@@ -11,7 +11,7 @@ from bitwise import Run, array, assert_runs_agree
 from table import ROWS, Row
 
 import mxopt
-from mxopt.engine import jit, native
+from mxopt.engine import native, passes, team
 from mxopt.sparse import row_sparse_array
 
 SHAPE = (4001, 23)  # of six pieces, whose rows begin anywhere in them
@@ -34,8 +34,8 @@ def some_rows(rng: np.random.Generator, share: float) -> Any:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The calls of compiled kernels."""
-    calls, compiled, compiled_passes = [], jit.compiled, jit.compiled_passes
+    """The calls of compiled functions."""
+    calls, runner, compiled_passes = [], team.runner, passes.compiled
 
     def count(call: Callable[[int], Any]) -> Callable[[int], Any]:
         def counting(address: int) -> None:
@@ -44,8 +44,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return counting
 
-    monkeypatch.setattr(jit, "compiled", lambda kernel: tuple(map(count, compiled(kernel))))
-    monkeypatch.setattr(jit, "compiled_passes", lambda *given: tuple(map(count, compiled_passes(*given))))
+    monkeypatch.setattr(team, "runner", lambda release: count(runner(release)))
+    monkeypatch.setattr(passes, "compiled", lambda *given: count(compiled_passes(*given)))
     return calls
 
 

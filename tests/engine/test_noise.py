@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import zlib
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 
 import mxopt
 from mxopt.engine.noise import BLOCK, Noise
-from mxopt.engine.threads import Crew
 
 SEED, UPDATE = 2**64 + 5, 3
 
@@ -54,20 +51,3 @@ def test_a_plan_made_once_draws_new_noise_at_each_update() -> None:
         seen.add(weight.tobytes())
     assert len(seen) == 3
     assert len(updater.optimizer._plans) == 1
-
-
-def test_a_helper_that_fails_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = queue.SimpleQueue[threading.ExceptHookArgs]()
-    monkeypatch.setattr(threading, "excepthook", failures.put)
-    failing, caller = threading.Event(), threading.current_thread()
-
-    def work(address: int) -> None:
-        if threading.current_thread() is caller:
-            assert failing.wait(30)
-        else:
-            failing.set()
-            raise MemoryError
-
-    job = np.zeros(64, np.int64)
-    Crew(1).run(work, job.ctypes.data)
-    assert failures.get(timeout=30).exc_type is MemoryError

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 import mxopt
 from mxopt import settings
-from mxopt.engine import kernel, native
+from mxopt.engine import kernel, native, team
 from mxopt.engine.threads import Crew
 from mxopt.errors import ArgumentError
 
@@ -91,57 +93,91 @@ def test_helpers_start_when_needed_and_end_when_dismissed(monkeypatch: pytest.Mo
     assert not helpers()
 
 
-def job() -> array.array:
-    return array.array("q", bytes(8 * kernel.JOB_WORDS))
+class Job:
+    """A job of `batches` batches, each of which is a call of Python's."""
+
+    def __init__(self, batches: int, work: Callable[[int], None]) -> None:
+        self.words = array.array("q", bytes(8 * kernel.JOB_WORDS))
+        self.kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(lambda job, batch: work(batch))
+        self.words[kernel.KERNEL] = ctypes.cast(self.kernel, ctypes.c_void_p).value
+        self.words[kernel.N_BATCHES] = batches
+
+    def run(self, crew: Crew) -> None:
+        self.words[kernel.CREW] = crew.ready()
+        team.runner(release=True)(self.words.buffer_info()[0])
 
 
-def test_a_call_returns_when_all_who_joined_have_returned(rng: np.random.Generator) -> None:
-    crew, memory = Crew(3), job()
-    inside, after = [], []
+def test_a_call_returns_when_all_batches_are_done_each_once(rng: np.random.Generator) -> None:
+    crew, begun, ended, whose = Crew(3), list[int](), list[int](), set[str]()
 
-    def work(address: int) -> None:
-        inside.append(address)
-        sum(range(int(rng.integers(1000))))
-        assert not closed
-        after.append(address)
+    def work(batch: int) -> None:
+        begun.append(batch)
+        whose.add(threading.current_thread().name)
+        for _ in range(int(rng.integers(4))):
+            never.wait(1e-4)  # only lets others run
+        ended.append(batch)
 
-    for _ in range(200):
-        closed: list[bool] = []
-        crew.run(work, memory.buffer_info()[0])
-        closed.append(True)
-        assert len(inside) == len(after)
+    job, never = Job(20, work), threading.Event()
+    for _ in range(50):
+        begun.clear()
+        ended.clear()
+        job.run(crew)
+        assert sorted(ended) == list(range(20)) == sorted(begun)
+    assert len(whose) > 1
     crew.dismiss()
 
 
 def test_a_second_caller_works_alone() -> None:
-    crew, memory, calls = Crew(1), job(), []
+    crew, whose = Crew(1), set[str]()
+    waiting, over = threading.Barrier(3), threading.Barrier(3)
 
-    def inner(address: int) -> None:
-        calls.append(threading.current_thread())
+    def wait(batch: int) -> None:
+        waiting.wait(SOON)
+        over.wait(SOON)
 
-    def outer(address: int) -> None:
-        if threading.current_thread() is threading.main_thread():
-            crew.run(inner, address)
-
-    crew.run(outer, memory.buffer_info()[0])
-    assert calls == [threading.main_thread()]
+    first = threading.Thread(target=Job(2, wait).run, args=(crew,))  # which the helper is at, too
+    first.start()
+    waiting.wait(SOON)
+    Job(5, lambda batch: whose.add(threading.current_thread().name)).run(crew)
+    over.wait(SOON)
+    first.join(SOON)
+    assert whose == {threading.main_thread().name}
     crew.dismiss()
 
 
-def test_a_crew_survives_an_error_in_the_caller() -> None:
-    crew, memory = Crew(2), job()
-
-    def fail(address: int) -> None:
-        if threading.current_thread() is threading.main_thread():
-            raise KeyboardInterrupt
-
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            crew.run(fail, memory.buffer_info()[0])
+def test_helpers_that_never_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
     done: list[int] = []
-    crew.run(done.append, memory.buffer_info()[0])
-    assert done
-    crew.dismiss()
+    crew, job = Crew(3), Job(5, done.append)
+    job.run(crew)
+    job.run(crew)
+    assert done == [0, 1, 2, 3, 4] * 2
+    assert not any(crew._words[slot + team.OFFER] for slot in crew._slots())
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_several_callers_share_the_helpers(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "PARALLEL", 0)
+    mxopt.set_num_threads(threads)
+    weights = [np.ones(200_000 + k, np.float32) for k in range(4)]
+    updaters = [mxopt.get_updater(mxopt.create("lamb")) for _ in weights]
+
+    def train(k: int) -> None:
+        for _ in range(20):
+            updaters[k](0, np.full_like(weights[k], 0.5), weights[k])
+
+    together = [threading.Thread(target=train, args=(k,)) for k in range(4)]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join(SOON)
+    mxopt.set_num_threads(1)
+    for k, weight in enumerate(weights):
+        alone, updater = np.ones_like(weight), mxopt.get_updater(mxopt.create("lamb"))
+        for _ in range(20):
+            updater(0, np.full_like(alone, 0.5), alone)
+        assert alone.tobytes() == weight.tobytes(), k
 
 
 @pytest.mark.usefixtures("restore_threads")
