@@ -108,6 +108,7 @@ class Trainer:
         self._kvstore: Any = None
         self._update_on_kvstore = False
         self._ready = self._stepped = False
+        self._exchanged = 0  # how often gradients have gone through the store
         for param in self._params:
             param.keepers.add(self)
 
@@ -276,7 +277,9 @@ class Trainer:
         if self._kvstore is None:
             return
         grads = {i: self._params[i].grad for i in self._trained(True)}
-        trained.exchange(self._kvstore, grads, [param.value for param in self._params], self._update_on_kvstore)
+        values, step = [param.value for param in self._params], self._exchanged + 1
+        trained.exchange(self._kvstore, grads, values, self._update_on_kvstore, step)
+        self._exchanged = step
 
     def _update(self, params: list[int]) -> None:
         if not params:

@@ -39,6 +39,16 @@ class Request:
         self.message, self.nbytes, self.call, self.sink = message, nbytes, call, sink
         self.frames: list[Any] = []
 
+    @property
+    def in_part(self) -> bool:
+        """Whether others are to follow, with which it counts as one."""
+        message = self.message
+        if isinstance(message, m.PushRows):
+            return bool(message.offset + wire.size_of(message.data[0]) // 8 < message.total)
+        return isinstance(message, m.StoreStates | m.Config) and (
+            message.offset + wire.size_of(message.data[0]) < message.total
+        )
+
     def keep(self) -> None:
         """Makes its arrays its own."""
         if self.message.FRAMES:
@@ -53,6 +63,7 @@ class Channel:
         self.server, self.endpoint = server, endpoint
         self.next = 1  # the number of the next request
         self.pending: dict[int, Request] = {}  # sent, without an answer, by number
+        self.kept: dict[int, Request] = {}  # answered, but to be sent again to a server that was started again
         self.backlog = Backlog()
         self.outstanding = 0  # bytes of what is pending
         self.read = 0  # bytes of the answers that have come
@@ -66,6 +77,35 @@ class Channel:
 
     def __str__(self) -> str:
         return f"server {self.server} ({self.endpoint})"
+
+    def answered(self, seq: int, refused: bool) -> Request | None:
+        """Takes out the request of that number; None where there is none. What came in part counts only with the last,
+        and the config holds for what follows: a server that is started again needs them again."""
+        request = self.pending.pop(seq, None)
+        if request is None:
+            return None
+        self.outstanding -= request.nbytes
+        message = request.message
+        if not refused and (isinstance(message, m.Config) or request.in_part):
+            again = self.kept[seq] = Request(message, 0, None, None)
+            again.keep()
+        if request.in_part:
+            return request
+        if isinstance(message, m.Config):
+            needed = {message.number, *(getattr(r.message, "config", 0) for r in self.pending.values())}
+            self._drop(lambda kept: isinstance(kept, m.Config) and kept.number not in needed)
+        elif getattr(message, "offset", 0):
+            self._drop(lambda kept: type(kept) is type(message))
+        return request
+
+    def _drop(self, what: Callable[[Any], bool]) -> None:
+        self.kept = {seq: request for seq, request in self.kept.items() if not what(request.message)}
+
+    def again(self) -> list[Request]:
+        """All that a server that was started again needs, in order; it is to be numbered from 1."""
+        found = sorted([*self.kept.items(), *self.pending.items()])
+        self.kept, self.pending, self.next, self.outstanding = {}, {}, 1, 0
+        return [request for _, request in found]
 
     @property
     def full(self) -> bool:

@@ -28,7 +28,7 @@ class Connections:
         self._look_at = 0.0  # when to look at the clock again
         self._identity = f"{member.job}/{member.rank}/{member.incarnation}".encode()[:255]
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, welcome.workers, mode,
-                        settings.staleness, 0)  # fmt: skip
+                        settings.staleness)  # fmt: skip
         self._lines = [transport.connect(endpoint, self._identity) for endpoint in welcome.endpoints]
         self.session = Session(hello, welcome.endpoints, self._post, self._move, transport.clock)
         self.channels = self.session.channels

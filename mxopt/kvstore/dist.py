@@ -39,6 +39,12 @@ class DistKVStore(KVStoreBase):
     names (`settings.Job`).
 
     Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in time.
+
+    Attributes
+    ----------
+    step : int
+        The step of the training that pushes and pulls belong to, 0 where nobody counts; a `Trainer` sets it. In
+        `dist_sync` pushes of different steps are never summed, and a worker that leaves out a push is told by its next.
     """
 
     def __init__(self, name: str, transport: Transport | None = None, job: settings.Job | None = None) -> None:
@@ -49,6 +55,7 @@ class DistKVStore(KVStoreBase):
                 " COMMAND`, or set DMLC_PS_ROOT_URI and DMLC_PS_ROOT_PORT to where the job's scheduler is"
             )
         self._type = name
+        self.step = 0
         self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
         self._blocks = "device" not in name  # how a worker's values of one key are summed
         self._compression: GradientCompression | None = None
@@ -134,7 +141,7 @@ class DistKVStore(KVStoreBase):
             outs = self._held.outs(key, out)
             call = Call()
             for item in self._held.items(tuple(outs)):
-                message = m.Pull(0, item.keys, item.piece)
+                message = m.Pull(0, item.keys, item.piece, item.round, self.step)
                 self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes, priority)
             self._connections.wait(call, f"pull of {_named(outs)}")
 
@@ -169,7 +176,7 @@ class DistKVStore(KVStoreBase):
 
     def _rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
         if math.prod(meta.shape[1:]) == meta.layout.unit:
-            return rows.pull(self._connections, meta, ids)
+            return rows.pull(self._connections, meta, ids, self.step)
         whole = np.empty(meta.shape, meta.dtype)  # rows larger than a piece
         self.pull(meta.key, whole)
         found: np.ndarray = whole[ids]
@@ -187,6 +194,7 @@ class DistKVStore(KVStoreBase):
                 update = 0
         what = "push" if outs is None else "pushpull"
         self._worker.changes(what, partial=True)
+        self._held.push(values)
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)
         for item in self._held.items(tuple(values)) if values else ():
@@ -198,7 +206,8 @@ class DistKVStore(KVStoreBase):
                 codec, threshold = 0, 0.0
                 frame = wire.bytes_of(flat if outs is not None or len(item.keys) > 1 else flat.copy())
             config = self._config_for(item.server)
-            message = m.Push(0, outs is not None, item.keys, item.piece, codec, threshold, update, config, [frame])
+            message = m.Push(0, outs is not None, item.keys, item.piece, item.round, self.step, codec, threshold,
+                             update, config, [frame])  # fmt: skip
             sink = _sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, sink, item.nbytes, None if config else priority)
         if outs is None:
@@ -211,9 +220,15 @@ class DistKVStore(KVStoreBase):
         for key in [k for k, v in values.items() if type(v) is RowSparse]:
             value, meta = values.pop(key), self._held.metas[key]
             if math.prod(value.shape[1:]) == meta.layout.unit:
-                rows.push(self._connections, meta, value, update, self._config_for, call)
+                rows.push(self._connections, meta, value, self.step, update, self._config_for, call)
             else:
                 values[key] = value.todense()
+
+    def round(self, key: int | str) -> int:
+        """How many rounds of a key this worker has taken part in: those of a job that it goes on with, and its own
+        pushes since. Raises NotInitializedError for an unknown key."""
+        self._held.keys.need([(key, None)])
+        return self._held.metas[key].round
 
     # The optimizer.
 

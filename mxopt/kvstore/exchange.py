@@ -27,6 +27,7 @@ class Meta:
     shape: tuple[int, ...]
     size: int
     layout: Layout
+    round: int = 0  # of this worker's last push
 
 
 @dataclass(slots=True)
@@ -48,6 +49,11 @@ class Item:
     @property
     def size(self) -> int:
         return self.stop - self.start
+
+    @property
+    def round(self) -> int:
+        """The round of its keys."""
+        return self.metas[0].round
 
 
 def plan(metas: Sequence[Meta]) -> list[Item]:

@@ -11,7 +11,7 @@ from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.channel import Call
-from mxopt.kvstore.exchange import fitting
+from mxopt.kvstore.exchange import Meta, fitting
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.values import Key
 from mxopt.kvstore.worker import Worker
@@ -33,6 +33,7 @@ def give(worker: Worker, held: Held, key: Any, value: Any, whole: bool) -> None:
     if rank == 0:
         _to_servers(worker, held, pairs, sparse, whole)
     roots = {k: rest for k, *rest in _of_rank_0(worker, mine)}
+    metas = []
     for name, array in pairs:
         dtype, shape, whole = roots.get(name, [None, None, None])
         if (dtype, shape) != (arrays.DTYPES[array.dtype], list(array.shape)):
@@ -40,7 +41,27 @@ def give(worker: Worker, held: Held, key: Any, value: Any, whole: bool) -> None:
                 f"key {name!r}: rank 0 initialised {dtype} of shape {shape},"
                 f" rank {rank} {array.dtype} of shape {list(array.shape)}"
             )
-        held.add(held.meta(name, array, whole))
+        metas.append(held.meta(name, array, whole))
+    _ask_rounds(worker, metas)
+    for meta in metas:
+        held.add(meta)
+
+
+def _ask_rounds(worker: Worker, metas: list[Meta]) -> None:
+    """Lets the worker count its pushes on from where the servers are."""
+    call, asked = Call(), [(stripe.server, meta) for meta in metas for stripe in meta.layout.stripes]
+    for server in dict.fromkeys(server for server, _ in asked):
+        rest = [meta for each, meta in asked if each == server]
+        while rest:
+            part = rest[: max(1, fitting(meta.key for meta in rest))]
+            rest = rest[len(part) :]
+
+            def sink(answer: m.Present, part: list[Meta] = part) -> None:
+                for meta, present in zip(part, answer.rounds, strict=True):
+                    meta.round = max(meta.round, present)
+
+            worker.connections.send(server, m.Rounds(0, [meta.key for meta in part]), call, sink)
+    worker.connections.wait(call, f"the rounds of {len(metas)} keys")
 
 
 def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:

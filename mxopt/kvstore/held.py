@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,20 @@ class Held:
                 found[key] = dense
         return found
 
+    def push(self, keys: Iterable[Key]) -> None:
+        """Counts a push of these keys."""
+        for key in keys:
+            self.metas[key].round += 1
+
     def items(self, keys: tuple[Key, ...]) -> list[Item]:
-        """The messages that carry these keys."""
+        """The messages that carry these keys; those of one message are of one round."""
+        rounds = {self.metas[key].round for key in keys}
+        if len(rounds) <= 1:
+            return self._items(keys)
+        parts = [tuple(key for key in keys if self.metas[key].round == each) for each in sorted(rounds)]
+        return [item for part in parts for item in self._items(part)]
+
+    def _items(self, keys: tuple[Key, ...]) -> list[Item]:
         items = self._plans.get(keys)
         if items is None:
             if len(self._plans) >= PLANS:

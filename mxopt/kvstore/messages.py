@@ -185,12 +185,12 @@ class Hello(Message, tag=20):
     workers: Whole
     mode: Text  # sync, async, ssp
     staleness: Whole
-    oldest: Whole  # the lowest sequence number the worker may still send
     read: Whole = 0
 
 
 class Ready(Message, tag=21):
-    """The answer to Hello: the next sequence number the server expects, and whose pushes the worker waits for."""
+    """The answer to Hello: the next sequence number the server expects, and whose pushes the worker waits for. With
+    `expects` 0 the server doesn't know the worker: it is to say Hello."""
 
     rank: Whole
     incarnation: Text
@@ -226,6 +226,8 @@ class Push(Framed, tag=24):
     answer: bool  # send the values when the round is complete
     keys: Keys
     piece: Whole
+    round: Whole  # of each of the keys: which of the worker's pushes this is
+    step: Whole  # of the worker's training, 0 where it counts none
     codec: Whole  # 0 raw, 1 two bits, 2 one bit; see compression.py
     threshold: Float
     update: Whole  # the worker's count of updates, 0 where others count too
@@ -235,11 +237,13 @@ class Push(Framed, tag=24):
 
 
 class Pull(Message, tag=25):
-    """Asks for values, once the worker's own pushes of them are complete."""
+    """Asks for values, once the worker's own push for `round` is in them."""
 
     seq: Whole
     keys: Keys
     piece: Whole
+    round: Whole
+    step: Whole = 0
     read: Whole = 0
 
 
@@ -258,6 +262,8 @@ class PushRows(Framed, tag=27):
 
     seq: Whole
     key: Key
+    round: Whole
+    step: Whole
     offset: Whole
     total: Whole
     update: Whole
@@ -271,6 +277,8 @@ class PullRows(Framed, tag=28):
 
     seq: Whole
     key: Key
+    round: Whole
+    step: Whole = 0
     data: Data = []
     read: Whole = 0
 
@@ -324,6 +332,21 @@ class Config(Framed, tag=33):
     total: Whole
     data: Data = []
     read: Whole = 0
+
+
+class Rounds(Message, tag=34):
+    """Asks from which rounds on a worker counts its pushes of these keys."""
+
+    seq: Whole
+    keys: Keys
+    read: Whole = 0
+
+
+class Present(Message, tag=35):
+    """The rounds of the keys that Rounds names: the last of each that is over."""
+
+    seq: Whole
+    rounds: Wholes
 
 
 # Messages as frames.

@@ -21,6 +21,7 @@ def push(
     connections: Connections,
     meta: Meta,
     value: RowSparse,
+    step: int,
     update: int,
     config_for: Callable[[int], int],
     call: Call | None,
@@ -30,11 +31,12 @@ def push(
         ids = value.indices[first:last] - stripe.start
         data = np.array(value.data[first:last])
         config = config_for(stripe.server) if last - first + offset == total else 0
-        message = m.PushRows(0, meta.key, offset, total, update, config, [wire.bytes_of(ids), wire.bytes_of(data)])
+        frames = [wire.bytes_of(ids), wire.bytes_of(data)]
+        message = m.PushRows(0, meta.key, meta.round, step, offset, total, update, config, frames)
         connections.send(stripe.server, message, call, None, data.nbytes)
 
 
-def pull(connections: Connections, meta: Meta, ids: np.ndarray) -> np.ndarray:
+def pull(connections: Connections, meta: Meta, ids: np.ndarray, step: int) -> np.ndarray:
     """The rows `ids` (ascending) as a new array (len(ids), ...)."""
     data = np.empty((len(ids), meta.layout.unit), meta.dtype)
     call = Call()
@@ -46,7 +48,8 @@ def pull(connections: Connections, meta: Meta, ids: np.ndarray) -> np.ndarray:
             target[...] = found.reshape(target.shape)
 
         if len(target):
-            message = m.PullRows(0, meta.key, [wire.bytes_of(ids[first:last] - stripe.start)])
+            frame = wire.bytes_of(ids[first:last] - stripe.start)
+            message = m.PullRows(0, meta.key, meta.round, step, [frame])
             connections.send(stripe.server, message, call, sink, target.nbytes)
     connections.wait(call, f"row_sparse_pull of key {meta.key!r}")
     return data.reshape(len(ids), *meta.shape[1:])

@@ -2,7 +2,8 @@
 
 A request is kept until it is answered. While too much is on the way, requests wait in a backlog, the highest priority
 first. After a silence, Hello asks the server which number it expects: what has not arrived is sent again, and what may
-have been answered is asked for again; the server applies a number once.
+have been answered is asked for again. A server that was started again begins a new session: what has no answer is
+numbered from 1 again, and the server knows by rounds and events what it has taken before.
 
 Nothing here waits, and nothing knows of sockets, threads or the time: what moves a session are the requests of its
 owner, the messages that come, and a clock that it is given.
@@ -120,11 +121,9 @@ class Session:
         if isinstance(answer, m.Refused) and seq == 0:
             self.failure = self.failure or error_of(answer)
             return
-        request = channel.pending.get(seq)
+        request = channel.answered(seq, isinstance(answer, m.Refused))
         if request is None:
             return  # answered before
-        channel.outstanding -= request.nbytes
-        del channel.pending[seq]
         if channel.lacks:
             channel.lacks = []
         call = request.call
@@ -159,8 +158,7 @@ class Session:
     def greet(self, channel: Channel) -> None:
         """Asks a server which number it expects."""
         channel.asked, channel.greeted = self._clock(), True
-        hello = replace(self._hello, oldest=min(channel.pending, default=channel.next), read=channel.read)
-        self._post(channel.server, m.encode(hello))
+        self._post(channel.server, m.encode(replace(self._hello, read=channel.read)))
 
     def silent(self) -> str:
         """Who hasn't answered what."""
@@ -188,16 +186,22 @@ class Session:
             call.error = call.error or error
 
     def _ready(self, channel: Channel, ready: m.Ready) -> None:
-        if channel.incarnation and ready.incarnation != channel.incarnation:
+        if ready.expects == 0:  # it doesn't know this worker: it was started again
+            if not channel.greeted:
+                self.greet(channel)
+            return
+        before, channel.incarnation = channel.incarnation, ready.incarnation
+        asked, channel.greeted = channel.greeted, False
+        if before and before != ready.incarnation:
             log.warning("%s was started again", channel)
-        first = not channel.incarnation
-        channel.incarnation = ready.incarnation
+            channel.read = 0
+            for request in channel.again():
+                self._dispatch(channel, request)
         if ready.expects > channel.next:
             raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
-        asked, channel.greeted = channel.greeted, False
         channel.taken, channel.lacks = ready.expects == channel.next, list(ready.lacks)
         self.answers += asked
-        if first and not channel.pending:
+        if before != ready.incarnation:
             return
         for seq, request in list(channel.pending.items()):
             again = request.frames if seq >= ready.expects else _question(seq, request)
@@ -210,4 +214,4 @@ def _question(seq: int, request: Request) -> list[Any]:
     if not isinstance(message, m.Push | m.PushRows):
         return request.frames
     keys, piece = (message.keys, message.piece) if isinstance(message, m.Push) else ([message.key], 0)
-    return m.encode(m.Pull(seq, keys if getattr(message, "answer", False) else keys[:1], piece))
+    return m.encode(m.Pull(seq, keys if getattr(message, "answer", False) else keys[:1], piece, message.round))

@@ -50,11 +50,23 @@ def broadcast(store: Any, values: Sequence[Any]) -> None:
             store.broadcast(key, value, value)
 
 
-def exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updates: bool) -> None:
+def exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updates: bool, step: int) -> None:
     """Sums the gradients over all workers, in place; where the store `updates`, pushes them and pulls the values.
 
-    `grads` are by the position of their parameter in `values`. Raises what the store raises.
+    `grads` are by the position of their parameter in `values`; `step` is which exchange of the training this is, and
+    workers of a distributed store have to do the same in it. Raises what the store raises.
     """
+    if not (takes_lists(store) and "dist" in store.type):
+        _exchange(store, grads, values, updates)
+        return
+    store.step = step
+    try:
+        _exchange(store, grads, values, updates)
+    finally:
+        store.step = 0
+
+
+def _exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updates: bool) -> None:
     sparse = [i for i, grad in grads.items() if RowSparse in (type(grad), type(values[i]))]
     dense = [i for i in grads if i not in sparse]
     if updates:  # otherwise the store is a local one, where there is nothing to sum them with

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import KVStoreError, MXOptError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt_server.machine import plain_error
 from mxopt_server.rounds import Request
 from mxopt_server.worker_session import Session
 
@@ -18,21 +18,39 @@ Send = Callable[[bytes, Any], object]  # (route, message)
 
 
 class Answers:
-    """The answers of server `rank`, sent by `send`."""
+    """The answers of server `rank`: they wait until `leave`, which sends them by `post`."""
 
-    def __init__(self, send: Send, rank: int) -> None:
-        self.send, self.rank = send, rank
+    def __init__(self, post: Send, rank: int) -> None:
+        self._post, self.rank = post, rank
+        self._waiting: list[tuple[bytes, Any]] = []
         self.sessions: dict[int, Session] = {}  # by the workers' ranks
         self.sent = self.refusals = 0
 
+    def send(self, route: bytes, message: Any) -> None:
+        """Has a message sent at the next `leave`."""
+        self._waiting.append((route, message))
+
+    def leave(self) -> None:
+        """Sends what there is to be sent."""
+        waiting, self._waiting = self._waiting, []
+        for route, message in waiting:
+            self._post(route, message)
+
     def done(self, session: Session, seq: int) -> None:
         """A request has been met."""
-        session.answered(seq)
-        self.send(session.route, m.Done(seq))
+        self.give(session, m.Done(seq))
 
     def done_with(self, request: Request) -> None:
-        """A request that waited has been met."""
-        self.done(self.sessions[request.rank], request.seq)
+        """A request that waited is over."""
+        if request.error is not None:
+            self.refuse_waiting(request, request.error)
+        else:
+            self.done(self.sessions[request.rank], request.seq)
+
+    def give(self, session: Session, answer: Any) -> None:
+        """A request has been met, by an answer of its own."""
+        session.answered(answer.seq)
+        self.send(session.route, answer)
 
     def data(self, session: Session, answer: m.Values | m.Chunk) -> None:
         """An answer with data."""
@@ -44,9 +62,7 @@ class Answers:
     def refuse(self, route: bytes, session: Session | None, seq: int, error: Exception, key: Any) -> None:
         """A request, or where there is no number a message, can't be met."""
         self.refusals += 1
-        if not isinstance(error, MXOptError):
-            log.error("a message failed", exc_info=error)
-            error = KVStoreError(f"{type(error).__name__}: {error}")
+        error = plain_error(error)
         log.warning("refused a request of %s: %s", f"worker {session.rank}" if session else "a stranger", str(error))
         text = str(error) if str(error).startswith("server") else f"server {self.rank}: {error}"
         key = key if type(key) in (int, str) else None
@@ -56,6 +72,6 @@ class Answers:
         self.send(route, refused)
 
     def refuse_waiting(self, request: Request, error: Exception) -> None:
-        """A request that waited can't be met any more."""
+        """A request that waited has failed."""
         session = self.sessions[request.rank]
         self.refuse(session.route, session, request.seq, error, request.parts[0].entry.key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,9 +12,8 @@ from mxopt.kvstore.progress import Progress
 from mxopt.sparse import RowSparse
 from mxopt_server.groups import Group
 from mxopt_server.moment import Moment
-from mxopt_server.rounds import ALL, Contribution, Members, Request
+from mxopt_server.rounds import ALL, Members
 from mxopt_server.served import Served
-from mxopt_server.sums import total
 from mxopt_server.values import Entry, Part
 
 
@@ -28,49 +26,40 @@ class Applier:
         self.moment: Moment | None = None  # what a snapshot is being made of
         self.progress = Progress()  # of the loop that calls this
 
-    def apply(self, group: Group, contributions: Sequence[Contribution], concerned: list[Request]) -> None:
-        """Updates a group's parts by the sum of the contributions, or keeps it until the other pieces are there.
-
-        `concerned` gets the requests whose pushes are in the values now, or, where this raises, have failed.
-        """
-        served, update = self.served, contributions[0].update
-        for contribution in contributions:
-            if contribution.request is not None:
-                concerned.append(contribution.request)
-            if contribution.config is not None:
-                served.reconfigure(contribution.config, group.rounds.apart)
-        value = contributions[0].value if len(contributions) == 1 else total([c.value for c in contributions])
+    def apply(self, group: Group, value: Any, worker: int, update: int) -> None:
+        """Updates a group's parts by `value`, pushed by one worker or summed over ALL, or keeps it until the other
+        pieces are there. `update` is the number of the update where a worker counts them, else 0."""
+        served = self.served
         if self.moment is not None:
             self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)
         if served.updater is None:
             self._replace(group, value)
             return
-        worker = contributions[0].rank if group.rounds.apart else ALL
         optimizer = served.updater.optimizer
         if not update or optimizer.own_num_update:
-            self._update(group, value, worker, concerned)
+            self._update(group, value, worker)
             return
         latest = optimizer.num_update
         optimizer.num_update = optimizer.begin_num_update + update  # of this push, which may have overtaken others
         try:
-            self._update(group, value, worker, concerned)
+            self._update(group, value, worker)
         finally:
             optimizer.num_update = max(latest, optimizer.num_update)
 
-    def _update(self, group: Group, value: Any, worker: int, concerned: list[Request]) -> None:
+    def _update(self, group: Group, value: Any, worker: int) -> None:
         assert self.served.updater is not None
         stored = isinstance(value, RowSparse) and group.parts[0].entry.row_sparse
         with self.served.updater.optimizer.on_row_sparse_weights() if stored else nullcontext():
-            self._update_by_kind(group, value, worker, concerned)
+            self._update_by_kind(group, value, worker)
 
-    def _update_by_kind(self, group: Group, value: Any, worker: int, concerned: list[Request]) -> None:
+    def _update_by_kind(self, group: Group, value: Any, worker: int) -> None:
         part = group.parts[0]
         entry, several = part.entry, len(group.parts) > 1
         if entry.pieces > 1 and self.served.whole:
             if several:
                 self._update_all(entry, value, worker)
             else:
-                self._assemble(part, value, worker, concerned)
+                self._assemble(part, value, worker)
         elif entry.pieces > 1 and several:
             self._update_rows(entry, value, worker)
         elif several:
@@ -97,7 +86,7 @@ class Applier:
         """An update of an entry by an optimizer that needs the whole array: all of it is here."""
         self._call([entry.key], [_shaped(value, entry.whole)], [entry.weight.reshape(entry.whole)], worker)
 
-    def _assemble(self, part: Part, value: Any, worker: int, concerned: list[Request]) -> None:
+    def _assemble(self, part: Part, value: Any, worker: int) -> None:
         """Keeps a piece's sum until all are there, then updates the whole."""
         entry = part.entry
         if isinstance(value, RowSparse):
@@ -107,14 +96,10 @@ class Applier:
             entry.arrived[worker] = 0
         entry.sums[worker][part.start : part.stop] = value.reshape(part.shape)
         entry.arrived[worker] += 1
-        entry.assembling += concerned
-        concerned.clear()
         if entry.arrived[worker] < entry.pieces:
             return
         gradient = entry.sums.pop(worker)
         del entry.arrived[worker]
-        concerned += [request for request in entry.assembling if worker in (ALL, request.rank)]
-        entry.assembling = [request for request in entry.assembling if request not in concerned]
         self._update_all(entry, gradient, worker)
 
     def _call(self, indices: list[Any], grads: list[Any], weights: list[Any], worker: int) -> None:

@@ -29,7 +29,7 @@ class Group:
 
     def __init__(self, parts: Sequence[Part], keys: Keys, rounds: Rounds) -> None:
         self.parts, self.keys, self.rounds = list(parts), keys, rounds
-        self.waiting: list[Request] = []  # pulls
+        self.waiting: list[Request] = []
         offset, self.slices = 0, []
         for part in self.parts:
             self.slices.append(slice(offset, offset + part.size))
@@ -51,9 +51,14 @@ class Group:
         """The weights, flat, one after the other: the array itself where there is only one."""
         return self.flats[0] if len(self.flats) == 1 else np.concatenate(self.flats)
 
-    def settled(self, rank: int) -> bool:
-        """Whether a worker may see the values now."""
-        return self.rounds.settled(rank) and not self.parts[0].entry.holds_back(rank)
+    def settled(self, request: Request) -> bool:
+        """Whether a worker may see the values of its round now, or hear that it has failed."""
+        rounds = self.rounds
+        return (
+            rounds.has(request.rank, request.number)
+            and not self.parts[0].entry.holds_back(request.rank)
+            and (rounds.may_hear(request.rank))
+        )
 
     @property
     def pending(self) -> bool:
@@ -64,14 +69,14 @@ class Group:
         """Answers those who need wait no longer."""
         waiting, self.waiting = self.waiting, []
         for request in waiting:
-            if self.settled(request.rank):
-                request.met()
+            if self.settled(request):
+                request.met(self.rounds.error(request.rank, request.number))
             else:
                 self.waiting.append(request)
 
     def singles(self) -> list[Group]:
         """Groups of one part each, with what is pending in this one."""
-        for request in [c.request for c in self.rounds.open if c.request is not None] + self.waiting:
+        for request in self.waiting:
             request.missing += len(self.parts) - 1
         made = []
         for k, part in enumerate(self.parts):
@@ -89,4 +94,4 @@ def cut(contribution: Contribution, span: slice, part: Part, first: bool) -> Con
         value = RowSparse(value.data[a:b], value.indices[a:b] - part.start, part.shape)
     else:
         value = value[span]
-    return Contribution(c.rank, value, c.config if first else None, c.update, c.request)
+    return Contribution(c.rank, c.number, value, c.config if first else None, c.update, c.step)

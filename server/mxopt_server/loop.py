@@ -157,6 +157,7 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
             server.received += len(frames[-1]) if frames else 0
             _timed(server.handling, server.handle, route, frames)
             progress.count += 1
+        server.flush()
         progress.count += 1
         now = time.monotonic()
         if now < due:

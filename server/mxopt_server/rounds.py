@@ -1,49 +1,68 @@
-"""Rounds: which pushes make an update, and when who waits for it may be answered.
+"""Rounds: which pushes make an update, and which of a worker's pushes the values have.
 
 An object of these classes keeps the rounds of parts that are pushed together; it knows neither the parts nor the
-optimizer.
+optimizer. A worker numbers its pushes of a part from the part's present round on: a number that was taken before is
+known, the next is new, and one beyond that means that a push is missing, which is an error.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from mxopt.errors import KVStoreError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore.refusals import error_of
+
 ALL = -1  # as a worker: all of them together
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
+KEPT = 64  # rounds without an update whose errors are kept, for who pushes for them late or asks again
 
 
 class Request:
-    """Something a worker waits for. Answered when nothing is `missing` any more."""
+    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing` any more."""
 
-    __slots__ = ("answer", "missing", "nbytes", "parts", "rank", "seq", "since")
+    __slots__ = ("answer", "error", "missing", "nbytes", "number", "parts", "pushes", "rank", "seq", "since")
 
     def __init__(
-        self, rank: int, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None], since: float
+        self,
+        rank: int,
+        seq: int,
+        parts: Sequence[Any],
+        number: int,
+        nbytes: int,
+        answer: Callable[[Request], None],
+        pushes: bool,
+        since: float,
     ) -> None:
-        self.rank, self.seq, self.answer, self.missing = rank, seq, answer, 0
-        self.parts = parts  # what it is about
+        self.rank, self.seq, self.answer, self.missing = rank, seq, answer, 1
+        self.parts, self.number = parts, number
         self.nbytes = nbytes  # of what it keeps in memory, or of its answer
+        self.pushes = pushes  # whether it is refused where the round has ended with an error
         self.since = since  # when it began to wait
+        self.error: Exception | None = None
 
-    def met(self) -> None:
-        """One of the things it waits for has come."""
+    def met(self, error: Exception | None = None) -> None:
+        """One of the things it waits for has come, or has failed."""
         self.missing -= 1
+        if self.pushes:
+            self.error = self.error or error
         if self.missing == 0:
             self.answer(self)
 
 
 @dataclass(slots=True)
 class Contribution:
-    """What one worker pushed: `value` is flat over the parts, or row-sparse over a whole entry."""
+    """What one worker pushed for a round: `value` is flat over the parts, or row-sparse over a whole entry."""
 
     rank: int
+    number: int
     value: Any
     config: dict[str, Any] | None
     update: int
-    request: Request | None
+    step: int = 0  # of the worker's training, 0 where it counts none
 
 
 @dataclass
@@ -54,6 +73,7 @@ class Members:
     mode: str = ""  # one of MODES, said by the first worker; "" before
     staleness: int = 0  # of ssp: how many pushes a worker may be ahead of the slowest
     ended: set[int] = field(default_factory=set)
+    epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
 
     @property
     def kind(self) -> type[Rounds]:
@@ -68,20 +88,62 @@ class Rounds:
 
     def __init__(self, members: Members) -> None:
         self.members = members
-        self.counts = [0] * members.workers  # pushes of each worker
+        self._ready: Contribution | None = None
+        self.counts = [0] * members.workers  # the last push that was taken of each worker
+        self.errors: dict[tuple[int, int], Exception] = {}  # (worker or ALL, number): why there was no update
 
-    def push(self, contribution: Contribution) -> list[Contribution]:
-        """Takes a worker's push; returns those that make an update together, in the order of the ranks."""
-        self.counts[contribution.rank] += 1
-        return [contribution]
+    def alike(self, other: Rounds) -> bool:
+        """Whether both are as far as each other, with nothing open."""
+        return self.counts == other.counts and self.errors == other.errors
+
+    def last(self, rank: int) -> int:
+        """The last round that needs no push of a worker any more."""
+        return self.counts[rank]
+
+    def is_new(self, rank: int, number: int, key: Any) -> bool:
+        """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one is missing."""
+        if number > self.last(rank) + 1:
+            raise KVStoreError(
+                f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round"
+                f" {self.last(rank)}: what it has pushed in between is missing"
+            )
+        return number > self.counts[rank]
+
+    def take(self, contribution: Contribution) -> None:
+        """Takes a worker's next push."""
+        self.counts[contribution.rank] = contribution.number
+        self._ready = contribution
+
+    def turn(self) -> tuple[int, list[Contribution], Exception | None] | None:
+        """The next round that is over: its number, its pushes in the order of the ranks, and why they make no update;
+        None while there is none. `end` is to follow."""
+        ready = self._ready
+        return None if ready is None else (ready.number, [ready], None)
+
+    def end(self, rank: int, number: int, error: Exception | None) -> None:
+        """A round is over, of a worker or of ALL: what was pushed for it is in the values, or has failed."""
+        self.counts[rank] = max(self.counts[rank], number)
+        self._ready = None
+        self.fail(rank, number, error)
+
+    def fail(self, rank: int, number: int, error: Exception | None) -> None:
+        """Keeps why a round made no update."""
+        if error is not None:
+            self.errors[rank, number] = error
+            if len(self.errors) > KEPT:
+                del self.errors[next(iter(self.errors))]
+
+    def error(self, rank: int, number: int) -> Exception | None:
+        """Why a worker's push made no update."""
+        return self.errors.get((rank, number)) if self.errors else None
+
+    def has(self, rank: int, number: int) -> bool:
+        """Whether a worker's push is over."""
+        return self.counts[rank] >= number
 
     def may_hear(self, rank: int) -> bool:
-        """Whether a worker may be told that its push is in the values."""
+        """Whether a worker may be told so now."""
         return True
-
-    def settled(self, rank: int) -> bool:
-        """Whether a worker may see the values: all its own pushes are in them, and it isn't too far ahead."""
-        return self.may_hear(rank)
 
     def depth(self, rank: int) -> int:
         """How many pushes of a worker wait for others."""
@@ -100,10 +162,20 @@ class Rounds:
         """The pushes that wait for others, each worker's in their order."""
         return []
 
+    def record(self) -> dict[str, Any]:
+        """What of it is state, as plain data; `restore` takes it."""
+        errors = [[rank, n, type(error).__name__, str(error)] for (rank, n), error in self.errors.items()]
+        return {"counts": list(self.counts), "errors": errors}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Takes over a record."""
+        self.counts = list(saved["counts"])
+        self.errors = {(rank, n): error_of(m.Refused(0, code, text, None)) for rank, n, code, text in saved["errors"]}
+
     def part(self, cut: Callable[[Contribution], Contribution]) -> Rounds:
         """The rounds of one of the parts alone; `cut` makes what of a push is for it."""
         made = type(self)(self.members)
-        made.counts = list(self.counts)
+        made.counts, made.errors = list(self.counts), dict(self.errors)
         return made
 
 
@@ -120,30 +192,47 @@ class Ssp(Rounds):
 
 
 class Sync(Rounds):
-    """An update takes what all workers push: each worker's n-th push belongs to the n-th round (`dist_sync`)."""
+    """An update takes what all workers push for a round (`dist_sync`)."""
 
     apart = False
 
     def __init__(self, members: Members) -> None:
         super().__init__(members)
-        self.queues: list[deque[Contribution]] = [deque() for _ in range(members.workers)]
-        self.have = 0  # workers that have pushed for the round under way
+        self.done = 0  # the last round that is over
+        self.queues: list[deque[Contribution]] = [deque() for _ in range(members.workers)]  # for those from there on
 
-    def push(self, contribution: Contribution) -> list[Contribution]:
-        self.counts[contribution.rank] += 1
-        queue = self.queues[contribution.rank]
-        queue.append(contribution)
-        if len(queue) > 1:
-            return []
-        self.have += 1
-        if self.have < len(self.queues):
-            return []
-        complete = [queue.popleft() for queue in self.queues]
-        self.have = sum(1 for queue in self.queues if queue)
-        return complete
+    def alike(self, other: Rounds) -> bool:
+        return isinstance(other, Sync) and (self.done, self.errors) == (other.done, other.errors)
 
-    def settled(self, rank: int) -> bool:
-        return not self.queues[rank]
+    def last(self, rank: int) -> int:
+        return max(self.counts[rank], self.done)
+
+    def take(self, contribution: Contribution) -> None:
+        rank = contribution.rank
+        self.counts[rank] = contribution.number
+        if contribution.number > self.done:  # else it comes late to a round that has ended without it
+            self.queues[rank].append(contribution)
+
+    def turn(self) -> tuple[int, list[Contribution], Exception | None] | None:
+        heads = [queue[0] for queue in self.queues if queue]
+        complete = len(heads) == len(self.queues)
+        wrong = difference(heads) if len(heads) > 1 else None
+        return (self.done + 1, heads, wrong) if complete or wrong is not None else None
+
+    def end(self, rank: int, number: int, error: Exception | None) -> None:
+        self.done = number
+        for each, queue in enumerate(self.queues):
+            if queue:
+                queue.popleft()
+            elif error is None:
+                self.counts[each] = max(self.counts[each], number)
+        self.fail(ALL, number, error)
+
+    def error(self, rank: int, number: int) -> Exception | None:
+        return self.errors.get((ALL, number)) if self.errors else None
+
+    def has(self, rank: int, number: int) -> bool:
+        return self.done >= number
 
     def depth(self, rank: int) -> int:
         return len(self.queues[rank])
@@ -158,12 +247,32 @@ class Sync(Rounds):
     def open(self) -> list[Contribution]:
         return [contribution for queue in self.queues for contribution in queue]
 
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "counts": [self.done]}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        super().restore(saved)
+        self.done = saved["counts"][0]
+        self.counts = [self.done] * len(self.queues)
+
     def part(self, cut: Callable[[Contribution], Contribution]) -> Sync:
         made = Sync(self.members)
-        made.counts, made.have = list(self.counts), self.have
+        made.counts, made.errors, made.done = list(self.counts), dict(self.errors), self.done
         for mine, queue in zip(made.queues, self.queues, strict=True):
             mine.extend(map(cut, queue))
         return made
+
+
+def difference(heads: Sequence[Contribution]) -> Exception | None:
+    """Why what several workers pushed for one round makes no update; None where it does."""
+    first = next((c for c in heads if c.step), None)
+    for c in heads:
+        if first is not None and c.step and c.step != first.step:
+            return KVStoreError(
+                f"worker {first.rank} pushed for round {c.number} in step {first.step}, worker {c.rank} in step"
+                f" {c.step}: one of them has left out a push"
+            )
+    return None
 
 
 MODES: dict[str, type[Rounds]] = {"sync": Sync, "async": Rounds, "ssp": Ssp}

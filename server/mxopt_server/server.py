@@ -4,43 +4,73 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from mxopt.errors import KVStoreError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt_server.answers import Answers, Send
-from mxopt_server.applier import Applier
 from mxopt_server.latency import Latency
+from mxopt_server.machine import Machine
+from mxopt_server.records import Mode, Record
 from mxopt_server.report import report
-from mxopt_server.rounds import MODES, Members
-from mxopt_server.served import Served
+from mxopt_server.rounds import DEPTH, MODES
 from mxopt_server.state_requests import StateRequests
 from mxopt_server.value_requests import ValueRequests
-from mxopt_server.values import Values
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
 
 
+class Journal(Protocol):
+    """Where records are kept."""
+
+    together: bool  # whether committing is worth waiting for other messages that are here
+
+    def append(self, record: Record) -> None:
+        """Adds a record to those that `commit` makes last."""
+
+    def commit(self) -> None:
+        """Returns when what has been appended lasts."""
+
+
 class Server:
     """One server of job `job`, moved by messages; it has no sockets, no clock and no chance of its own.
+
+    What is wrong with a request is found before anything changes. Then what it changes becomes a record, which is
+    appended to the journal and applied; when the journal has committed, and the server still has its place, answers
+    leave.
 
     Parameters
     ----------
     send : called with a route and a message
     incarnation : text that no other process of the job has
     clock : seconds, for what it reports
+    journal : where records are kept, if anywhere
+    lease : whether this server still has its place; where it hasn't, nothing leaves
+
+    Attributes
+    ----------
+    machine : Machine
+        Its state, which nothing but records change.
     """
 
     def __init__(
-        self, send: Send, job: str, rank: int, workers: int, incarnation: str, clock: Callable[[], float]
+        self,
+        send: Send,
+        job: str,
+        rank: int,
+        workers: int,
+        incarnation: str,
+        clock: Callable[[], float],
+        journal: Journal | None = None,
+        lease: Callable[[], bool] = lambda: True,
     ) -> None:
         self.job, self.rank, self.incarnation, self.clock = job, rank, incarnation, clock
-        self.members = Members(workers)
-        self.values = Values(self.members)
-        self.served = Served(self.values.entries)
-        self.applier = Applier(self.served, self.members)
+        self.journal, self._lease = journal, lease
+        self.machine = Machine(workers)
+        self.members, self.values = self.machine.members, self.machine.values
+        self.served, self.applier = self.machine.served, self.machine.applier
         self.answers = Answers(send, rank)
         self.sessions = self.answers.sessions
         self.fenced: set[str] = set()  # incarnations of workers that others have replaced
@@ -48,11 +78,31 @@ class Server:
         self.received = self.messages = 0
         self.handling, self.waiting = Latency(), Latency()  # of messages; of requests that wait for other workers
         self._routes: dict[bytes, Session] = {}
-        self._values = ValueRequests(self.values, self.applier, self.answers)
-        self._handlers = self._values.handlers | StateRequests(self.values, self.served, self.answers).handlers
+        depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
+        self._values = ValueRequests(self.machine, self.enter, self.answers, depth)
+        states = StateRequests(self.machine, self.enter, self.answers)
+        self._handlers = self._values.handlers | states.handlers
+
+    def enter(self, record: Record) -> None:
+        """Changes the state, as a record says that has been checked. Raises what `Machine.apply` raises."""
+        if self.journal is not None:
+            self.journal.append(record)
+        self.machine.apply(record)
+
+    def flush(self) -> None:
+        """Commits what was entered, and lets the answers leave that rest on it."""
+        if self.journal is not None:
+            self.journal.commit()
+        if self._lease():
+            self.answers.leave()
 
     def handle(self, route: bytes, frames: list[Any]) -> None:
         """Takes one message. Whatever is wrong with it is answered with Refused; the server goes on."""
+        self._take(route, frames)
+        if self.journal is None or not self.journal.together:
+            self.flush()
+
+    def _take(self, route: bytes, frames: list[Any]) -> None:
         seq, message = 0, None
         self.messages += 1
         try:
@@ -63,7 +113,8 @@ class Server:
                 return
             session = self._routes.get(route)
             if session is None:
-                raise ProtocolError(f"{type(message).__name__} before Hello")
+                self.answers.send(route, m.Ready(0, self.incarnation, 0))
+                return
             session.requests += 1
             number = message.seq
             if number > session.expects:
@@ -96,6 +147,7 @@ class Server:
                     self.answers.refuse_waiting(request, lost)
         for group in self.values.groups.values():
             group.settle()
+        self.flush()
 
     # Messages without a number.
 
@@ -120,7 +172,8 @@ class Server:
             raise KVStoreError(f"there is no mode {hello.mode!r}")
         if members.mode and (members.mode, members.staleness) != (hello.mode, hello.staleness):
             raise KVStoreError(f"the job's stores are dist_{members.mode}, worker {hello.rank} has dist_{hello.mode}")
-        members.mode, members.staleness = hello.mode, hello.staleness
+        if not members.mode:
+            self.enter(Mode(hello.mode, hello.staleness))
         session = self.sessions.get(hello.rank)
         if session is None or session.incarnation != hello.incarnation:
             if session is not None:
@@ -129,10 +182,6 @@ class Server:
             session = self.sessions[hello.rank] = Session(hello.rank, hello.incarnation, self.clock, self.waiting)
             log.info("worker %d is here", hello.rank)
         self._routes.pop(session.route, None)
-        if session.expects < hello.oldest:
-            if session.expects > 1:
-                log.warning("worker %d: requests %d to %d are lost", hello.rank, session.expects, hello.oldest - 1)
-            session.expects = hello.oldest
         session.route, session.seen = route, self.clock()
         session.greeted(hello.read)
         self._routes[route] = session
@@ -146,8 +195,8 @@ class Server:
         if refused is not None:
             self.answers.send(session.route, refused)
         elif isinstance(message, m.Push) and message.answer:
-            self._values.pull(session, m.Pull(message.seq, message.keys, message.piece))
-        elif isinstance(message, m.Pull | m.PullRows | m.FetchStates):
+            self._values.pull(session, m.Pull(message.seq, message.keys, message.piece, message.round))
+        elif isinstance(message, m.Pull | m.PullRows | m.FetchStates | m.Rounds):
             self._handlers[type(message)](session, message)
         else:
             self.answers.done(session, message.seq)

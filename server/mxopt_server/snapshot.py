@@ -1,7 +1,7 @@
 """Snapshots: everything a server needs to carry on, in one record of the states' format.
 
-Values, optimizer states and counts, the optimizer, each worker's session, and what has been pushed for rounds that are
-not complete.
+Values, optimizer states and counts, the optimizer, and which rounds are in them. What has been pushed for rounds that
+are not complete isn't there: it is the workers' to send again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ import numpy as np
 
 from mxopt.document import load_document
 from mxopt.errors import StatesError
-from mxopt.sparse import RowSparse
-from mxopt_server.groups import Group
 from mxopt_server.moment import Moment
-from mxopt_server.rounds import Contribution
 from mxopt_server.served import ABSENT
 from mxopt_server.server import Server
-from mxopt_server.values import Entry, PartIndex
-from mxopt_server.worker_session import Session
+from mxopt_server.values import Entry, Part, PartIndex
 
 log = logging.getLogger("mxopt.server")
 
@@ -31,13 +27,12 @@ KIND, VERSION = "mxopt-server snapshot", 2
 
 def record(server: Server) -> dict[str, Any]:
     """The content of a snapshot. Its arrays are the server's own, not copies; all else is the record's alone."""
-    groups = {id(group): group for group in server.values.groups.values()}.values()
+    members = server.members
     return {
-        "kind": KIND, "version": VERSION, "job": server.job, "rank": server.rank, "workers": server.members.workers,
-        "mode": server.members.mode, "staleness": server.members.staleness, "fenced": sorted(server.fenced),
-        "sessions": [session.record() for session in server.sessions.values()],
+        "kind": KIND, "version": VERSION, "job": server.job, "rank": server.rank, "workers": members.workers,
+        "mode": members.mode, "staleness": members.staleness, "epochs": [list(pair) for pair in members.epochs.items()],
         "entries": [_entry(server, entry) for entry in server.values.entries.values()],
-        "groups": [_group(group) for group in groups], "optimizer": server.served.record(),
+        "optimizer": server.served.record(),
     }  # fmt: skip
 
 
@@ -64,7 +59,7 @@ def _arrays(state: Any) -> Iterator[np.ndarray]:
 def restore(server: Server, path: Path) -> bool:
     """Makes a fresh `server` what the snapshot at `path` says; False where there is none.
 
-    The values and states count for any job; the workers' sessions and open rounds for the same job only.
+    The values and states count for any job; rounds and the workers' epochs for the same job only.
     Raises StatesError where the snapshot is damaged, or another server's.
     """
     if not path.exists():
@@ -82,11 +77,9 @@ def restore(server: Server, path: Path) -> bool:
     server.served.restore(optimizer, same_job)
     if same_job:
         server.members.mode, server.members.staleness = content["mode"], content["staleness"]
-        server.fenced = set(content["fenced"])
-        for saved in content["sessions"]:
-            server.sessions[saved["rank"]] = Session.restored(saved, server.clock, server.waiting)
-        for saved in content["groups"]:
-            _restore_group(server, saved)
+        server.members.epochs.update(content["epochs"])
+        for saved in content["entries"]:
+            _restore_rounds(server, saved)
     log.info("carries on from %s: %d keys", path, len(server.values.entries))
     return True
 
@@ -96,7 +89,7 @@ def _entry(server: Server, entry: Entry) -> dict[str, Any]:
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
         "first": entry.first, "row_sparse": entry.row_sparse, "have": len(entry.parts), "weight": entry.weight,
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
-        "loads": server.served.loads.get(entry.key, 0),
+        "loads": server.served.loads.get(entry.key, 0), "rounds": [_rounds(part) for part in entry.parts],
     }  # fmt: skip
     state = server.served.state(entry)
     return found if state is ABSENT else {**found, "state": state}
@@ -117,29 +110,13 @@ def _restore_entry(server: Server, saved: dict[str, Any], same_job: bool) -> Non
         entry.sums = {rank: array for rank, _, array in saved["sums"]}
 
 
-def _group(group: Group) -> dict[str, Any]:
-    return {
-        "keys": group.keys,
-        "counts": list(group.rounds.counts),
-        "open": [_push(contribution) for contribution in group.rounds.open],
-    }
+def _rounds(part: Part) -> dict[str, Any] | None:
+    return None if part.group is None else part.group.rounds.record()
 
 
-def _push(c: Contribution) -> dict[str, Any]:
-    value: Any = c.value
-    rows = None
-    if isinstance(value, RowSparse):
-        value, rows = value.data, [value.indices, list(value.shape)]
-    return {"rank": c.rank, "config": c.config, "update": c.update, "value": np.asarray(value), "rows": rows}
-
-
-def _restore_group(server: Server, saved: dict[str, Any]) -> None:
-    """Takes the pushes of a group again; nobody waits for them until its worker asks."""
-    group = server.values.group(saved["keys"], server.values.parts_of(saved["keys"]))
-    assert group is not None  # nothing is pending yet
-    for push in saved["open"]:
-        value = push["value"]
-        if push["rows"] is not None:
-            value = RowSparse(value, push["rows"][0], tuple(push["rows"][1]))
-        group.rounds.push(Contribution(push["rank"], value, push["config"], push["update"], None))
-    group.rounds.counts = list(saved["counts"])
+def _restore_rounds(server: Server, saved: dict[str, Any]) -> None:
+    for part, rounds in zip(server.values.entries[saved["key"]].parts, saved["rounds"], strict=True):
+        if rounds is not None:
+            group = server.values.group(((part.entry.key, part.piece),), [part])
+            assert group is not None
+            group.rounds.restore(rounds)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.document import dump_document, load_document
+from mxopt.document import dump_document
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt_server.answers import Answers
-from mxopt_server.served import ABSENT, Served
-from mxopt_server.values import Values
+from mxopt_server.machine import Machine
+from mxopt_server.records import Loaded, Optimizer, Record
+from mxopt_server.served import ABSENT
 from mxopt_server.worker_session import Session
 
 STATES = 16  # bytes of states for each of the values, at most
@@ -20,8 +21,9 @@ STATES = 16  # bytes of states for each of the values, at most
 class StateRequests:
     """The handlers of these messages, one each."""
 
-    def __init__(self, values: Values, served: Served, answers: Answers) -> None:
-        self.values, self.served, self.answers = values, served, answers
+    def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers) -> None:
+        self.values, self.served = machine.values, machine.served
+        self.enter, self.answers = enter, answers
         self.handlers: dict[type, Callable[[Session, Any], None]] = {
             m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
             m.StoreStates: self.store_states,
@@ -37,7 +39,7 @@ class StateRequests:
         self.answers.done(session, part.seq)
 
     def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
-        self.served.set_optimizer(request.event, session.config_of(request.config))
+        self.enter(Optimizer(request.event, session.config_of(request.config)))
         self.answers.done(session, request.seq)
 
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:
@@ -62,5 +64,5 @@ class StateRequests:
         size = wire.size_of(frame)
         frames = session.gather(["states", request.key], request.offset, request.total, size, request.data)
         if frames is not None:
-            self.served.load(request.event, entry, load_document(bytes(wire.buffer_of(frames[0]))))
+            self.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(frames[0]))))
         self.answers.done(session, request.seq)

@@ -13,10 +13,12 @@ from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
 from mxopt.sparse import RowSparse
 from mxopt_server.answers import Answers
-from mxopt_server.applier import Applier
 from mxopt_server.groups import Group, Keys
-from mxopt_server.rounds import DEPTH, Contribution, Request
-from mxopt_server.values import Entry, Part, Values
+from mxopt_server.machine import Machine
+from mxopt_server.records import Changed, First, Record, Update
+from mxopt_server.rounds import ALL, DEPTH, Contribution, Request
+from mxopt_server.sums import total
+from mxopt_server.values import Entry, Part
 from mxopt_server.worker_session import Session
 
 INT64 = np.dtype(np.int64)
@@ -26,12 +28,12 @@ LACKS = 8  # missing pushes that a worker is told of
 class ValueRequests:
     """The handlers of these messages, one each."""
 
-    def __init__(self, values: Values, applier: Applier, answers: Answers) -> None:
-        self.values, self.applier, self.answers = values, applier, answers
-        self.members, self.served = values.members, applier.served
+    def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers, depth: int = DEPTH) -> None:
+        self.values, self.members, self.served = machine.values, machine.members, machine.served
+        self.enter, self.answers, self.depth = enter, answers, depth
         self.handlers: dict[type, Callable[[Session, Any], None]] = {
             m.Push: self.push, m.Pull: self.pull, m.Init: self.init, m.PushRows: self.push_rows,
-            m.PullRows: self.pull_rows,
+            m.PullRows: self.pull_rows, m.Rounds: self.rounds,
         }  # fmt: skip
 
     def init(self, session: Session, init: m.Init) -> None:
@@ -46,16 +48,18 @@ class ValueRequests:
                 f"key {init.key!r} is initialised on server {self.answers.rank} as {entry.dtype} of shape"
                 f" {entry.whole}, not as {init.dtype} of shape {tuple(init.whole)}"
             )
-        if init.piece < len(entry.parts):  # of a snapshot: what is here counts
-            self.answers.done(session, init.seq)
-            return
         if init.piece > len(entry.parts):
             raise ProtocolError(f"key {init.key!r}: piece {init.piece} before piece {len(entry.parts)}")
-        entry.add(wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key))
-        self.values.entries[init.key] = entry
-        if entry.complete:
-            self.served.name_parts(entry)
+        if init.piece == len(entry.parts):  # else it is known: what is here counts
+            value = wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key)
+            self.enter(First(init.key, init.dtype, init.shape, init.whole, init.first, init.row_sparse, init.piece,
+                             value))  # fmt: skip
         self.answers.done(session, init.seq)
+
+    def rounds(self, session: Session, ask: m.Rounds) -> None:
+        """The rounds from which a worker counts its pushes on."""
+        present = [self.values.present(key, session.rank) for key in ask.keys]
+        self.answers.give(session, m.Present(ask.seq, present))
 
     def push(self, session: Session, push: m.Push) -> None:
         keys: Keys = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
@@ -80,54 +84,72 @@ class ValueRequests:
 
     def _take(self, session: Session, push: Any, keys: Keys, parts: list[Part], value: Any, answer: bool) -> None:
         """Hands a push to its rounds, and sees to it that the worker gets its answer."""
-        rank, group = session.rank, parts[0].group
+        rank, number = session.rank, push.round
         if self.members.ended:
             lost = self.lost(rank, parts, pushing=True)
             if lost is not None:
                 raise lost
-        if self.served.updater is None and self.members.kind.apart:
-            raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
         config = session.config_of(push.config) if push.config else None
-        request = None
+        shares = self.values.shares(keys, parts, Contribution(rank, number, value, config, push.update, push.step))
+        new = [(g, c) for g, c in shares if g.rounds.is_new(rank, number, g.parts[0].entry.key)]
+        if push.step > session.step:
+            self._look_back(session, push.step, [group for group, _ in new])
+        for group, contribution in new:
+            group.rounds.take(contribution)
+            while turn := group.rounds.turn():
+                self._end(group, *turn)
+        first = shares[0][0].rounds
         if answer:
-            request = session.wait(push.seq, parts, value.nbytes, self._values)
-        elif group is not None and group.rounds.depth(rank) >= DEPTH:
+            self.values.wait(session.wait(push.seq, parts, number, value.nbytes, self._values, pushes=True))
+        elif first.depth(rank) > self.depth:
             nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
-            request = session.wait(push.seq, parts, nbytes, self.answers.done_with)
-        contribution, failed = Contribution(rank, value, config, push.update, request), None
-        for group, due in self.values.push(keys, parts, contribution):
-            if due:
-                failed = self._update(group, due) or failed
-        if request is None:
+            self.values.wait(session.wait(push.seq, parts, number, nbytes, self.answers.done_with, pushes=True))
+        else:
+            failed = next(filter(None, (g.rounds.error(rank, number) for g, _ in shares)), None)
             if failed is not None:
                 raise failed
             self.answers.done(session, push.seq)
 
-    def _update(self, group: Group, due: Sequence[Contribution]) -> Exception | None:
-        """Applies a round, and answers who has waited for it; returns why it has failed."""
-        concerned: list[Request] = []
-        failed: Exception | None = None
-        try:
-            self.applier.apply(group, due, concerned)
-        except Exception as error:
-            failed = error
-            for request in concerned:
-                self.answers.refuse_waiting(request, error)
+    def _end(self, group: Group, number: int, pushed: list[Contribution], wrong: Exception | None) -> None:
+        """A round is over: makes it a record, and answers who has waited for it."""
+        entry, rank = group.parts[0].entry, pushed[0].rank if group.rounds.apart else ALL
+        value = None
+        if self.served.updater is None and group.rounds.apart:
+            wrong = KVStoreError(
+                f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push"
+            )
+        if wrong is None:
+            for contribution in pushed:
+                if contribution.config is not None and contribution.config != self.served.config:
+                    self.enter(Changed(contribution.config))
+            value = pushed[0].value if len(pushed) == 1 else total([c.value for c in pushed])
         else:
-            for request in concerned:
-                if group.rounds.may_hear(request.rank):
-                    request.met()
-                else:
-                    group.waiting.append(request)
-        entry = group.parts[0].entry
+            wrong = KVStoreError(f"key {entry.key!r}: {wrong}")
+        self.enter(Update(group.keys, rank, number, value, pushed[0].update, wrong))
         for each in [part.group for part in entry.parts] if self.served.whole and entry.pieces > 1 else (group,):
             if each is not None and each.waiting:
                 each.settle()
-        return failed
+
+    def _look_back(self, session: Session, step: int, pushed: list[Group]) -> None:
+        """A worker begins a step with a push: raises where it has left out one that others made in a step before."""
+        session.step = step
+        for group in self.values.groups.values():
+            if group in pushed:
+                continue
+            self._check_left_out(session.rank, group, step - 1, f"has begun step {step}")
+
+    def _check_left_out(self, rank: int, group: Group, step: int, doing: str) -> None:
+        """Raises where somebody has pushed in `step` or before for a round that a worker hasn't pushed for."""
+        for c in group.rounds.open:
+            if 0 < c.step <= step and c.number > group.rounds.last(rank):
+                raise KVStoreError(
+                    f"worker {rank} {doing} without having pushed key {group.parts[0].entry.key!r}, which worker"
+                    f" {c.rank} pushed in step {c.step}: every worker has to push the same keys in a step"
+                )
 
     def pull(self, session: Session, pull: m.Pull) -> None:
         parts = self.values.parts(pull.keys, pull.piece)
-        self._wait(session, pull.seq, parts, sum(p.weight.nbytes for p in parts), self._values)
+        self._wait(session, pull, parts, sum(p.weight.nbytes for p in parts), self._values)
 
     def push_rows(self, session: Session, push: m.PushRows) -> None:
         entry = self.values.entry(push.key)
@@ -160,19 +182,34 @@ class ValueRequests:
             self.answers.data(session, m.Values(request.seq, [wire.bytes_of(rows)]))
 
         nbytes = len(ids) * entry.rows().shape[1] * entry.weight.itemsize
-        self._wait(session, pull.seq, entry.parts, nbytes, answer)
+        self._wait(session, pull, entry.parts, nbytes, answer)
 
     def _wait(
-        self, session: Session, seq: int, parts: list[Part], nbytes: int, answer: Callable[[Request], None]
+        self, session: Session, pull: Any, parts: list[Part], nbytes: int, answer: Callable[[Request], None]
     ) -> None:
         """Lets `answer` answer a request as soon as its worker may see the values of `parts`."""
         if self.members.ended:
             lost = self.lost(session.rank, parts)
             if lost is not None:
                 raise lost
-        self.values.wait(session.wait(seq, parts, nbytes, answer), parts)
+        first = parts[0].group
+        for part in parts[:1] if first is not None and first.parts is parts else parts:
+            last = 0
+            if part.group is not None:
+                last = part.group.rounds.last(session.rank)
+                if pull.step:
+                    self._check_left_out(session.rank, part.group, pull.step, f"pulls in step {pull.step}")
+            if pull.round > last:
+                raise KVStoreError(
+                    f"key {part.entry.key!r}: worker {session.rank} pulls what its push for round {pull.round} made of"
+                    f" it, and its last push here was for round {last}: what it has pushed since is missing"
+                )
+        self.values.wait(session.wait(pull.seq, parts, pull.round, nbytes, answer))
 
     def _values(self, request: Request) -> None:
+        if request.error is not None:
+            self.answers.refuse_waiting(request, request.error)
+            return
         parts = request.parts
         group = parts[0].group
         if len(parts) > 1:
@@ -201,11 +238,11 @@ class ValueRequests:
                     return list(found)[:LACKS]
         return list(found)
 
-    def lost(self, rank: int, parts: list[Part], pushing: bool = False) -> Exception | None:
+    def lost(self, rank: int, parts: Sequence[Part], pushing: bool = False) -> Exception | None:
         """Why a worker would wait in vain for pushes of others that have ended; None where it wouldn't."""
         for part in parts:
             group = part.group
-            if group is None or (not pushing and group.settled(rank)):
+            if group is None or (not pushing and group.rounds.has(rank, group.rounds.last(rank))):
                 continue
             lost = group.rounds.lost(rank)
             if lost is not None:

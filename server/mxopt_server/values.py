@@ -68,7 +68,6 @@ class Entry:
         self.parts: list[Part] = []
         self.sums: dict[int, np.ndarray] = {}  # for rules that need all pieces, those so far: by worker, or of ALL
         self.arrived: dict[int, int] = {}  # how many pieces each of them has
-        self.assembling: list[Request] = []  # those whose pushes are in them
 
     @property
     def complete(self) -> bool:
@@ -166,37 +165,34 @@ class Values:
         if len(parts) == 1:
             return self.groups[keys]
         groups = [part.group for part in parts if part.group is not None]
-        if any(g.pending for g in groups) or any(g.rounds.counts != groups[0].rounds.counts for g in groups):
+        if any(g.pending or not g.rounds.alike(groups[0].rounds) for g in groups):
             return None
         for group in groups:
             del self.groups[group.keys]
         made = self.groups[keys] = Group(parts, keys, groups[0].rounds)
         return made
 
-    def push(
-        self, keys: Keys, parts: Sequence[Part], contribution: Contribution
-    ) -> Sequence[tuple[Group, list[Contribution]]]:
-        """Takes a contribution, as a whole or part by part; returns the groups that took it, each with the pushes that
-        make an update now."""
+    def shares(self, keys: Keys, parts: Sequence[Part], contribution: Contribution) -> list[tuple[Group, Contribution]]:
+        """The groups that a contribution is for, each with its share of it: one as a whole, or one for each part."""
         group = self.groups.get(keys) or self.group(keys, parts)
-        if contribution.request is not None:
-            contribution.request.missing = 1 if group is not None else len(parts)
         if group is not None:
-            return ((group, group.rounds.push(contribution)),)
-        start, taken = 0, []
+            return [(group, contribution)]
+        start, found = 0, []
         for k, part in enumerate(parts):
             assert part.group is not None
-            mine = cut(contribution, slice(start, start + part.size), part, k == 0)
-            taken.append((part.group, part.group.rounds.push(mine)))
+            found.append((part.group, cut(contribution, slice(start, start + part.size), part, k == 0)))
             start += part.size
-        return taken
+        return found
 
-    def wait(self, request: Request, parts: Sequence[Part]) -> None:
-        """Answers `request` when its worker may see the values of `parts`."""
-        groups = {id(p.group): p.group for p in parts if p.group is not None}
-        unsettled = [g for g in groups.values() if not g.settled(request.rank)]
-        request.missing = len(unsettled) or 1
-        for group in unsettled:
+    def wait(self, request: Request) -> None:
+        """Lets a request wait in the groups of its parts."""
+        groups = {id(p.group): p.group for p in request.parts if p.group is not None}
+        request.missing = len(groups) + 1
+        for group in groups.values():
             group.waiting.append(request)
-        if not unsettled:
-            request.met()
+            group.settle()
+        request.met()
+
+    def present(self, key: Key, rank: int) -> int:
+        """The round of a key from which a worker's pushes count on."""
+        return max(p.group.rounds.last(rank) if p.group is not None else 0 for p in self.entry(key).parts)

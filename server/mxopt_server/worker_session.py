@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class Session:
         self.config: tuple[int, dict[str, Any]] | None = None
         self.half: Half | None = None
         self.document: tuple[Key, bytes] | None = None
+        self.step = 0  # the last step of its training that it has said
         self.requests = 0
         self.seen = 0.0  # when it said Hello
         self._sent = self._read = self._waiting_bytes = 0
@@ -64,9 +65,17 @@ class Session:
 
     # What waits.
 
-    def wait(self, seq: int, parts: Any, nbytes: int, answer: Callable[[Request], None]) -> Request:
-        """Keeps a request until it is answered, by `answer` when it has what it waits for."""
-        made = self.waiting[seq] = Request(self.rank, seq, parts, nbytes, answer, self._clock())
+    def wait(
+        self,
+        seq: int,
+        parts: Sequence[Any],
+        number: int,
+        nbytes: int,
+        answer: Callable[[Request], None],
+        pushes: bool = False,
+    ) -> Request:
+        """Keeps a request about round `number` of `parts` until it is answered, by `answer` when that is over."""
+        made = self.waiting[seq] = Request(self.rank, seq, parts, number, nbytes, answer, pushes, self._clock())
         self._waiting_bytes += nbytes
         return made
 
@@ -128,28 +137,3 @@ class Session:
         if self.config is None or self.config[0] != number:
             raise ProtocolError(f"the optimizer's config number {number} hasn't come, or another has since")
         return self.config[1]
-
-    # For a snapshot.
-
-    def record(self) -> dict[str, Any]:
-        """All of it that carries on, as plain data."""
-        half = self.half and [
-            self.half.what, self.half.total, self.half.size, [bytes(buffer) for buffer in self.half.buffers]
-        ]  # fmt: skip
-        return {
-            "rank": self.rank, "incarnation": self.incarnation, "expects": self.expects, "half": half,
-            "refused": [[r.seq, r.code, r.text, r.key] for r in self.refused.values()],
-            "config": self.config,
-        }  # fmt: skip
-
-    @classmethod
-    def restored(cls, saved: Mapping[str, Any], clock: Callable[[], float], waited: Latency) -> Session:
-        """The session that a record is of; its worker has yet to say Hello."""
-        made = cls(saved["rank"], saved["incarnation"], clock, waited)
-        made.expects = saved["expects"]
-        made.refused = {refused[0]: m.Refused(*refused) for refused in saved["refused"]}
-        made.config = saved["config"]
-        if saved["half"] is not None:
-            what, total, size, buffers = saved["half"]
-            made.half = Half(what, total, size, [bytearray(buffer) for buffer in buffers])
-        return made

@@ -74,7 +74,7 @@ def test_optimizer_states_are_saved_and_loaded_with_another_number_of_servers(tm
 def test_asynchronous_pushes_need_an_optimizer_and_count_once_each():
     with Job(2, 1) as job:
         for found in job.run("asynchronous.asynchronous"):
-            assert found["refused"].startswith("KVStoreError: server 0: dist_async needs an optimizer")
+            assert found["refused"].startswith("KVStoreError: server 0: key 0: dist_async needs an optimizer")
             assert found["weight"] == [-20, -20, -20]
 
 

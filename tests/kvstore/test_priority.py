@@ -56,7 +56,7 @@ def test_messages_of_a_key_keep_their_order(seed):
 
 
 def push(key: str, piece: int = 0) -> m.Push:
-    return m.Push(0, False, [key], piece, 0, 0.0, 0, 0, [PIECE])
+    return m.Push(0, False, [key], piece, 1, 0, 0, 0.0, 0, 0, [PIECE])
 
 
 def test_a_full_connection_sends_by_priority():
@@ -65,8 +65,8 @@ def test_a_full_connection_sends_by_priority():
     for piece in range(way + 2):
         worker.send(push("large", piece), nbytes=len(PIECE), priority=0)
     worker.send(push("small"), nbytes=len(PIECE), priority=1)
-    worker.send(m.Pull(0, ["large"], way), priority=-1)
-    worker.send(m.Pull(0, ["small"], 0), priority=2)
+    worker.send(m.Pull(0, ["large"], way, 1), priority=-1)
+    worker.send(m.Pull(0, ["small"], 0, 1), priority=2)
     came = worker.posted()
     assert [(x.seq, x.keys, x.piece) for x in came] == [(k + 1, ["large"], k) for k in range(way)]
     for message in came:

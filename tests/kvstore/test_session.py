@@ -12,7 +12,7 @@ from mxopt.kvstore import wire
 
 
 def push(answer: bool = False) -> m.Push:
-    return m.Push(0, answer, ["w"], 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
+    return m.Push(0, answer, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
 
 
 def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for():
@@ -37,7 +37,7 @@ def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_i
         worker.time += 0.1
         worker.session.look(["here"])
     hellos = worker.posted()
-    assert [x.oldest for x in hellos] == [1, 1, 1]
+    assert [type(x) for x in hellos] == [m.Hello] * 3
     worker.answer(m.Done(1))
     assert call.over
     assert worker.session.idle
@@ -75,7 +75,7 @@ def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions():
 def test_what_a_call_has_given_up_is_sent_again_as_it_was():
     worker = Peer()
     array = np.ones(2, np.float32)
-    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0.0, 0, 0, [wire.bytes_of(array)]))
+    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [wire.bytes_of(array)]))
     first = worker.posted()
     worker.session.forget(call)
     array[:] = 7
@@ -92,6 +92,49 @@ def test_a_server_that_knows_requests_which_were_never_sent_is_none_of_this_work
 
 def test_the_error_of_a_deadline_names_whose_push_is_missing():
     worker = Peer()
-    worker.send(m.Pull(0, ["w"], 0))
+    worker.send(m.Pull(0, ["w"], 0, 0))
     worker.answer(m.Ready(0, "server", 2, [(1, "w", 3)]))
     assert "Pull of key 'w', where key 'w' lacks push number 3 of worker 1" in worker.session.silent()
+
+
+# Servers that are started again.
+
+
+def test_a_server_that_was_started_again_is_sent_what_has_no_answer_numbered_from_1():
+    worker = Peer()
+    for _ in range(4):
+        worker.send(push())
+    worker.answer(m.Done(1))
+    worker.answer(m.Done(2))
+    worker.posted()
+    worker.ready(0, "another")
+    worker.ready(0, "another")
+    assert [type(x) for x in worker.posted()] == [m.Hello]  # asked once
+    worker.ready(1, "another")
+    assert [(type(x), x.seq) for x in worker.posted()] == [(m.Push, 1), (m.Push, 2)]
+    worker.answer(m.Done(1))
+    worker.answer(m.Done(2))
+    assert worker.session.idle
+
+
+def test_what_came_in_part_is_sent_again_whole_with_the_config_it_counts_on():
+    worker, ids, data = Peer(), np.arange(2), np.ones(2, np.float32)
+    call = worker.send(m.Config(0, 1, 0, 1, [b"a"]))
+    worker.send(m.Config(0, 2, 0, 2, [b"b"]))
+    worker.send(m.Config(0, 2, 1, 2, [b"c"]))
+    frames = [wire.bytes_of(ids), wire.bytes_of(data)]
+    worker.send(m.PushRows(0, "w", 1, 0, 0, 4, 0, 0, list(frames)))
+    worker.send(m.PushRows(0, "w", 1, 0, 2, 4, 0, 2, list(frames)))
+    for seq in (1, 2, 3, 4):
+        worker.answer(m.Done(seq))
+    worker.posted()
+    data[:] = 7  # what is kept is the session's own
+    worker.ready(1, "another")
+    again = worker.posted()
+    assert [(type(x), x.seq) for x in again] == [(m.Config, 1), (m.Config, 2), (m.PushRows, 3), (m.PushRows, 4)]
+    assert bytes(again[2].data[1]) == np.ones(2, np.float32).tobytes()
+    assert call.over
+    for seq in (1, 2, 3, 4):
+        worker.answer(m.Done(seq))
+    worker.ready(1, "a third")
+    assert [type(x) for x in worker.posted()] == [m.Config, m.Config]

@@ -6,24 +6,30 @@ from pathlib import Path
 
 import numpy as np
 from mxopt_server import snapshot
+from mxopt_server.records import Optimizer
 from mxopt_server.server import Server
+from simulation.disk import Disk
 
 import mxopt
 from mxopt import plain
 from mxopt.document import dump_document
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.session import Session
 from mxopt.optimizer.config import optimizer_config
 
 ONES = np.ones(2, np.float32).tobytes()
 
 
 class Peer:
-    """A server without sockets, and what it answers."""
+    """A server without sockets, and what it answers. The rounds of pushes and pulls that name none are counted."""
 
-    def __init__(self, workers: int = 1, mode: str = "sync") -> None:
+    def __init__(self, workers: int = 1, mode: str = "sync", journal: Disk | None = None) -> None:
         self.sent: list[tuple[bytes, object]] = []
-        self.mode, self.workers = mode, workers
+        self.mode, self.workers, self.journal = mode, workers, journal
+        self.listeners: dict[bytes, Session] = {}  # who is told at once
+        self.starts = 0
+        self.sequence: dict[tuple[int, int], int] = {}
         self.server = self.started()
         for rank in range(workers):
             self.hello(rank)
@@ -32,11 +38,15 @@ class Peer:
         """A new server."""
 
         def send(route: bytes, message: object) -> None:
-            self.sent.append((route, message))
+            if route in self.listeners:
+                self.listeners[route].take(0, message)
+            else:
+                self.sent.append((route, message))
 
-        return Server(send, "job", 0, self.workers, "server", lambda: 0.0)
+        self.starts += 1
+        return Server(send, "job", 0, self.workers, f"server {self.starts}", lambda: 0.0, self.journal)
 
-    def hello(self, rank: int, incarnation: str = "i", oldest: int = 1, **changes: object) -> object:
+    def hello(self, rank: int, incarnation: str = "i", **changes: object) -> object:
         fields = {"version": wire.VERSION, "job": "job", "workers": self.workers, "mode": self.mode} | changes
         return self.ask(
             rank,
@@ -48,23 +58,37 @@ class Peer:
                 fields["workers"],
                 fields["mode"],
                 1,
-                oldest,
             ),
         )
 
     def ask(self, rank: int, message: object) -> object:
         """The last answer to rank, once it has sent a message."""
+        if getattr(message, "round", None) == 0:
+            self._count(rank, message)
         self.server.handle(b"route%d" % rank, [bytes(f) for f in m.encode(message)])
         answers = [x for route, x in self.sent if route == b"route%d" % rank]
         self.sent = []
         return answers[-1] if answers else None
 
-    def restart(self, folder: Path) -> None:
-        """Goes on with a new server, from a snapshot of the one so far."""
-        (folder / "snapshot").write_bytes(dump_document(snapshot.record(self.server)))
-        self.server = self.started()
-        assert snapshot.restore(self.server, folder / "snapshot")
-        for rank in range(self.workers):
+    def _count(self, rank: int, message: object) -> None:
+        """Gives a message the round of its keys: the next where it is a push that hasn't been sent before."""
+        if (rank, message.seq) not in self.sequence:
+            key, new = (getattr(message, "keys", None) or [message.key])[0], isinstance(message, m.Push | m.PushRows)
+            entry, piece = self.server.values.entries.get(key), getattr(message, "piece", 0)
+            group = entry.parts[piece].group if entry is not None and piece < len(entry.parts) else None
+            self.sequence[rank, message.seq] = (group.rounds.last(rank) if group is not None else 0) + new
+        message.round = self.sequence[rank, message.seq]
+
+    def restart(self, folder: Path | None = None) -> None:
+        """Goes on with a new server: from a snapshot of the one so far, or from its journal."""
+        before, self.server = self.server, self.started()
+        self.sequence = {}
+        if folder is not None:
+            (folder / "snapshot").write_bytes(dump_document(snapshot.record(before)))
+            assert snapshot.restore(self.server, folder / "snapshot")
+        if self.journal is not None:
+            self.journal.replay(self.server.machine)
+        for rank in range(0 if self.listeners else self.workers):
             self.hello(rank)
 
     def weight(self, key: object = "w") -> list[float]:
@@ -75,9 +99,11 @@ def init(seq: int, key: object = "w") -> m.Init:
     return m.Init(seq, key, "float32", [2], [2], 0, 0, [np.zeros(2, np.float32).tobytes()])
 
 
-def push(seq: int, answer: bool = True, value: float = 1, keys: tuple[object, ...] = ("w",)) -> m.Push:
+def push(
+    seq: int, answer: bool = True, value: float = 1, keys: tuple[object, ...] = ("w",), number: int = 0, step: int = 0
+) -> m.Push:
     data = np.full(2 * len(keys), value, np.float32).tobytes()
-    return m.Push(seq, answer, list(keys), 0, 0, 0.0, 0, 0, [data])
+    return m.Push(seq, answer, list(keys), 0, number, step, 0, 0.0, 0, 0, [data])
 
 
 def config(seq: int, number: int, what: mxopt.Optimizer | dict[str, object]) -> m.Config:
@@ -86,7 +112,7 @@ def config(seq: int, number: int, what: mxopt.Optimizer | dict[str, object]) -> 
 
 
 def with_sgd(peer: Peer) -> Peer:
-    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
-    peer.server.served.install(optimizer_config(mxopt.create("sgd", learning_rate=1.0)))
+    peer.server.enter(Optimizer(1, optimizer_config(mxopt.create("sgd", learning_rate=1.0))))
+    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)  # known already
     assert isinstance(peer.ask(0, init(2)), m.Done)
     return peer

@@ -39,25 +39,25 @@ def test_answers_that_are_never_read(mode):
     peer = with_pieces(2, mode=mode)
     sent = 0
     for seq in range(5, 1205):
-        answer = peer.ask(0, m.Pull(seq, ["big"], seq % 2))
+        answer = peer.ask(0, m.Pull(seq, ["big"], seq % 2, 0))
         sent += len(answer.data[0]) if isinstance(answer, m.Values) else 0
     assert sent <= 2 * wire.WINDOW + wire.PIECE
     # A worker that has read them, and asks again, is served.
-    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, "i0", 1, mode, 1, 5, sent))
-    assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, sent)), m.Values)
+    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, "i0", 1, mode, 1, sent))
+    assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, 0, 0, sent)), m.Values)
 
 
 def test_a_worker_that_reads_is_never_held_up():
     peer, read = with_pieces(2), 0
     for seq in range(5, 205):
-        read += len(peer.ask(0, m.Pull(seq, ["big"], seq % 2, read)).data[0])
+        read += len(peer.ask(0, m.Pull(seq, ["big"], seq % 2, 0, 0, read)).data[0])
     assert read == 200 * wire.PIECE
 
 
 def test_pushes_for_rounds_that_others_never_join(grown):
     peer = with_pieces(2, workers=2)
     for seq in range(5, 605):
-        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0.0, 0, 0, [PIECE]))
+        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0, 0, 0.0, 0, 0, [PIECE]))
     assert grown() < CEILING
 
 
@@ -67,7 +67,7 @@ def test_rows_without_an_end(grown):
     data = [rows.astype(np.int64).tobytes(), bytes(len(rows) * 256)]
     refused = 0
     for seq in range(8, 608):
-        answer = peer.ask(0, m.PushRows(seq, "e", 1000 * (seq - 8), 1 << 40, 0, 0, data))
+        answer = peer.ask(0, m.PushRows(seq, "e", 0, 0, 1000 * (seq - 8), 1 << 40, 0, 0, data))
         refused += isinstance(answer, m.Refused)
     assert refused == 600
     assert grown() < CEILING

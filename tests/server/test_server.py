@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 from mxopt_server.scheduler import Scheduler
-from peer import ONES, Peer, config, init, push, with_sgd
+from peer import ONES, Disk, Peer, config, init, push, with_sgd
 
 import mxopt
 from mxopt.document import dump_document, load_document
@@ -26,10 +26,10 @@ def test_a_push_that_comes_twice_is_applied_once():
 
 def test_a_push_that_comes_too_early_is_asked_for_again_in_order():
     peer = with_sgd(Peer(mode="async"))
-    assert peer.ask(0, push(4)) == m.Ready(0, peer.server.incarnation, 3)
+    assert peer.ask(0, push(4, number=2)) == m.Ready(0, peer.server.incarnation, 3)
     assert peer.weight() == [0, 0]
-    peer.ask(0, push(3))
-    peer.ask(0, push(4))
+    peer.ask(0, push(3, number=1))
+    peer.ask(0, push(4, number=2))
     assert peer.weight() == [-2, -2]
 
 
@@ -37,7 +37,7 @@ def test_a_repeated_push_of_an_open_round_is_answered_when_it_is_complete():
     peer = with_sgd(Peer(2))
     assert peer.ask(0, push(3)) is None
     assert peer.ask(0, push(3)) is None
-    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, value=2))])
+    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, value=2, number=1))])
     assert sorted(type(x).__name__ for _, x in peer.sent) == ["Values", "Values"]
     assert peer.weight() == [-3, -3]
 
@@ -53,8 +53,8 @@ def test_a_round_counts_workers_and_not_pushes():
 
 def test_a_replaced_worker_is_refused():
     peer = with_sgd(Peer(mode="async"))
-    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(wire.VERSION, "job", 0, "other", 1, "async", 1, 1))])
-    assert peer.ask(0, push(3)).code == "ProtocolError"
+    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(wire.VERSION, "job", 0, "other", 1, "async", 1))])
+    assert peer.ask(0, push(3)) == m.Ready(0, peer.server.incarnation, 0)  # it is to say Hello
     assert "replaced" in peer.hello(0).text
     assert peer.weight() == [0, 0]
 
@@ -76,17 +76,17 @@ def test_a_hello_that_does_not_fit_is_refused(changes, text):
     ("message", "text"),
     [
         (push(3, keys=("x",)), "'x' has not been initialised"),
-        (m.Push(3, True, ["w"], 0, 0, 0.0, 0, 0, [b"123"]), "3 came"),
-        (m.Push(3, True, ["w"], 7, 0, 0.0, 0, 0, [ONES]), "no piece 7"),
-        (m.Push(3, True, ["w"], 0, 9, 0.0, 0, 0, [ONES]), "no codec 9"),
+        (m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [b"123"]), "3 came"),
+        (m.Push(3, True, ["w"], 7, 0, 0, 0, 0.0, 0, 0, [ONES]), "no piece 7"),
+        (m.Push(3, True, ["w"], 0, 0, 0, 9, 0.0, 0, 0, [ONES]), "no codec 9"),
         (push(3, keys=("w", "w")), "twice"),
         (m.Init(3, "w", "float32", [3], [3], 0, 0, [ONES]), "'w' is initialised"),
         (m.Init(3, "v", "float32", [1 << 60], [1 << 60], 0, 0, [ONES]), "8 came"),
-        (m.PushRows(3, "w", 0, 1, 0, 0, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
-        (m.PullRows(3, "w", [np.array([-1]).tobytes()]), "row ids"),
+        (m.PushRows(3, "w", 0, 0, 0, 1, 0, 0, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
+        (m.PullRows(3, "w", 0, 0, [np.array([-1]).tobytes()]), "row ids"),
         (m.StoreStates(3, 1, "w", 5, 9, [b"x"]), "what comes after 5 of 9 came, 0 are here"),
         (m.SetOptimizer(3, 2, 7), "config number 7 hasn't come"),
-        (m.Push(3, True, ["w"], 0, 0, 0.0, 0, 7, [ONES]), "config number 7 hasn't come"),
+        (m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 7, [ONES]), "config number 7 hasn't come"),
         (m.Config(3, 1, 0, wire.MAX_CONFIG + 1, [b"x"]), "at most"),
         (m.Config(3, 1, 0, 1, [b"x"]), "holds a map"),
     ],
@@ -115,31 +115,93 @@ def test_grouping_keys_differently_gives_the_same_rounds():
     assert np.frombuffer(answer.data[0], np.float32).tolist() == [11] * 6
 
 
-def test_a_snapshot_has_open_rounds_and_sequence_numbers(tmp_path):
+# Rounds.
+
+
+def test_a_push_that_is_missing_is_an_error_and_never_skipped():
+    for mode in ("sync", "async"):
+        peer = with_sgd(Peer(mode=mode))
+        assert isinstance(peer.ask(0, push(3, number=1)), m.Values)
+        answer = peer.ask(0, push(4, number=3))
+        assert "worker 0 pushes for round 3, and its last push here was for round 1" in answer.text
+        assert "'w'" in answer.text
+        assert "its last push here was for round 1" in peer.ask(0, m.Pull(5, ["w"], 0, 2)).text
+        assert isinstance(peer.ask(0, push(6, number=2)), m.Values)
+        assert peer.weight() == [-2, -2]
+
+
+def test_pushes_of_different_steps_are_never_summed():
     peer = with_sgd(Peer(2))
-    peer.ask(0, push(3, False))
-    peer.restart(tmp_path)
-    assert peer.hello(0, oldest=3).expects == 4
-    assert peer.hello(1).expects == 1
-    assert isinstance(peer.ask(0, push(3, False)), m.Done)  # known already: not applied again
-    peer.ask(1, push(1, False, 2))
+    assert isinstance(peer.ask(0, push(3, False, step=7)), m.Done)
+    error = "key 'w': worker 0 pushed for round 1 in step 7, worker 1 in step 8"
+    assert error in peer.ask(1, push(1, step=8)).text
+    assert error in peer.ask(1, push(1, number=1, step=8)).text  # asked again
+    assert peer.weight() == [0, 0]
+    peer.ask(0, push(4, False, step=8))
+    assert isinstance(peer.ask(1, push(2)), m.Values)  # a worker that counts no steps differs from nobody
+    assert peer.weight() == [-2, -2]
+
+
+def test_a_round_that_ended_with_an_error_is_over_for_who_comes_late():
+    peer = with_sgd(Peer(3, journal=Disk()))
+    peer.ask(0, push(3, step=1))
+    assert "in step 2" in peer.ask(1, push(1, step=2)).text
+    for _ in range(2):
+        assert "in step 2" in peer.ask(2, push(1, number=1, step=1)).text
+        peer.restart()
+        peer.server.handle(b"route2", m.encode(push(1, number=1, step=1)))
+        assert "in step 2" in peer.sent.pop()[1].text
+        peer.restart()
+    for rank in range(3):
+        peer.ask(rank, push(1, number=2))
     assert peer.weight() == [-3, -3]
 
 
-def test_a_snapshot_has_how_far_ahead_a_worker_of_ssp_is(tmp_path):
-    peer = with_sgd(Peer(2, "ssp"))  # staleness 1
+@pytest.mark.parametrize("then", [m.Pull(2, ["v"], 0, 0, 1), push(2, keys=("w",), step=2)], ids=["pull", "next"])
+def test_a_worker_that_has_left_out_a_key_is_told_by_its_pull_or_next_step(then):
+    peer = with_sgd(Peer(2))
+    peer.ask(0, init(3, "v"))
+    peer.ask(0, push(4, False, keys=("w",), step=1))
+    peer.ask(0, push(5, False, keys=("v",), step=1))
+    peer.ask(1, push(1, False, keys=("w",), step=1))
+    answer = peer.ask(1, then)
+    assert "without having pushed key 'v', which worker 0 pushed in step 1" in answer.text
+    peer.server.handle(b"route0", m.encode(push(6, keys=("w",), number=2, step=2)))  # who is ahead has left out nothing
+    assert peer.sent == []
+
+
+def test_a_server_started_again_has_the_rounds_that_are_over_and_is_sent_the_others_again():
+    peer = with_sgd(Peer(2, journal=Disk()))
+    assert peer.ask(0, push(3, False)) is None  # Done is a promise
+    assert isinstance(peer.ask(1, push(1, False)), m.Done)
+    assert peer.ask(0, push(4, False)) is None
+    peer.restart()
+    assert peer.weight() == [-2, -2]
+    assert isinstance(peer.ask(0, push(1, False, number=1)), m.Done)  # known already: not applied again
+    assert peer.ask(0, push(2, False, number=2)) is None
+    assert isinstance(peer.ask(1, push(1, False, number=2)), m.Done)
+    assert peer.weight() == [-4, -4]
+
+
+def test_a_server_started_again_knows_how_far_ahead_a_worker_of_ssp_is():
+    peer = with_sgd(Peer(2, "ssp", Disk()))  # staleness 1
     assert isinstance(peer.ask(0, push(3)), m.Values)
-    peer.restart(tmp_path)
-    assert peer.ask(0, push(4)) is None
-    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, False))])
+    peer.restart()
+    assert peer.ask(0, push(1)) is None
+    peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, False, number=1))])
     assert [route for route, x in peer.sent if isinstance(x, m.Values)] == [b"route0"]
 
 
-def test_a_snapshot_has_who_was_replaced(tmp_path):
-    peer = with_sgd(Peer(mode="async"))
-    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(wire.VERSION, "job", 0, "other", 1, "async", 1, 1))])
-    peer.restart(tmp_path)
-    assert "replaced" in peer.hello(0).text
+def test_a_push_before_the_optimizer_is_refused_and_its_round_is_over():
+    peer = Peer(mode="async", journal=Disk())
+    peer.ask(0, init(1))
+    assert "needs an optimizer" in peer.ask(0, push(2)).text
+    peer.restart()
+    assert "needs an optimizer" in peer.ask(0, push(1, number=1)).text
+    assert isinstance(peer.ask(0, m.SetOptimizer(2, 1, 0)), m.Done)
+    peer.server.served.install(optimizer_config(mxopt.create("sgd", learning_rate=1.0)))
+    assert isinstance(peer.ask(0, push(3, number=2)), m.Values)
+    assert peer.weight() == [-1, -1]
 
 
 def test_a_worker_that_waits_long_hears_whose_push_of_which_key_is_missing():
@@ -151,7 +213,7 @@ def test_a_worker_that_waits_long_hears_whose_push_of_which_key_is_missing():
     for seq in (1, 2):
         peer.ask(2, push(seq, False))
     peer.ask(1, push(1, False))
-    assert peer.ask(0, m.Pull(8, ["v", "w"], 0)) is None
+    assert peer.ask(0, m.Pull(8, ["v", "w"], 0, 0)) is None
     assert peer.hello(0).lacks == [(1, "v", 1), (2, "v", 1), (1, "w", 2)]
     assert peer.hello(1).lacks == []
     peer = with_sgd(Peer(2, "ssp"))
@@ -165,7 +227,7 @@ def test_a_push_that_nobody_waits_for_and_that_fails_is_refused(monkeypatch):
     monkeypatch.setattr(peer.server.served.updater.optimizer, "update_multi_precision", lambda *_: 1 / 0)
     assert isinstance(peer.ask(0, push(3, False)), m.Done)
     assert "ZeroDivisionError" in peer.ask(1, push(1, False)).text
-    assert isinstance(peer.ask(1, m.Pull(2, ["w"], 0)), m.Values)
+    assert isinstance(peer.ask(1, m.Pull(2, ["w"], 0, 0)), m.Values)
 
 
 # Rows and states that come in several messages.
@@ -173,7 +235,7 @@ def test_a_push_that_nobody_waits_for_and_that_fails_is_refused(monkeypatch):
 
 def rows(seq: int, offset: int, total: int, numbers: list[int], key: str = "e") -> m.PushRows:
     data = np.ones((len(numbers), 1), np.float32).tobytes()
-    return m.PushRows(seq, key, offset, total, 0, 0, [np.array(numbers, np.int64).tobytes(), data])
+    return m.PushRows(seq, key, 0, 0, offset, total, 0, 0, [np.array(numbers, np.int64).tobytes(), data])
 
 
 def with_rows(workers: int = 1, keys: str = "e") -> Peer:
@@ -198,14 +260,7 @@ def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse, tmp_path):
         assert weight[1] not in (0, 0.5)
         assert weight[0] == weight[2] == weight[3] == (0.5 if sparse else 0)
         peer.restart(tmp_path)
-
-
-def test_a_snapshot_has_rows_that_came_in_part(tmp_path):
-    peer = with_rows()
-    assert isinstance(peer.ask(0, rows(4, 0, 4, [0, 1])), m.Done)
-    peer.restart(tmp_path)
-    assert isinstance(peer.ask(0, rows(5, 2, 4, [2, 3])), m.Done)
-    assert peer.weight("e") == [[-1], [-1], [-1], [-1]]
+        peer.server.sessions[0].expects = 4
 
 
 def test_rows_that_came_in_part_never_become_another_keys():
@@ -228,14 +283,13 @@ def test_a_push_of_rows_is_refused_whole_once_a_message_of_it_was():
     assert peer.weight("e") == [[0], [0], [0], [-1]]
 
 
-def test_states_that_came_in_part_never_become_another_keys(tmp_path):
+def test_states_that_came_in_part_never_become_another_keys():
     peer = with_rows(keys="ef")
     document = dump_document({"count": 7, "state": None})
     first, second = document[:9], document[9:]
     assert isinstance(peer.ask(0, m.StoreStates(5, 1, "e", 0, len(document), [first])), m.Done)
     assert "0 are here" in peer.ask(0, m.StoreStates(6, 1, "f", 9, len(document), [second])).text
     assert isinstance(peer.ask(0, m.StoreStates(7, 1, "e", 0, len(document), [first])), m.Done)
-    peer.restart(tmp_path)
     assert isinstance(peer.ask(0, m.StoreStates(8, 1, "e", 9, len(document), [second])), m.Done)
     answer = peer.ask(0, m.FetchStates(9, "e", 0))
     assert load_document(answer.data[0])["count"] == 7
@@ -245,15 +299,13 @@ def test_states_that_came_in_part_never_become_another_keys(tmp_path):
 # Refusals.
 
 
-def test_a_refusal_that_got_lost_is_given_again(tmp_path):
+def test_a_refusal_that_got_lost_is_given_again():
     peer = with_sgd(Peer(mode="async"))
-    bad = m.Push(3, True, ["w"], 0, 0, 0.0, 0, 0, [b"123"])
+    bad = m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [b"123"])
     refused = peer.ask(0, bad)
     assert isinstance(peer.ask(0, config(4, 1, {"name": "nonsense"})), m.Done)
     optimizer = peer.ask(0, m.SetOptimizer(5, 2, 1))
     assert "can't be made" in optimizer.text
-    assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(5, 2, 1))] == [refused, optimizer]
-    peer.restart(tmp_path)
     assert [peer.ask(0, bad), peer.ask(0, m.SetOptimizer(5, 2, 1))] == [refused, optimizer]
 
 
@@ -298,15 +350,13 @@ def test_a_config_of_other_than_plain_values_is_refused(value, text):
     assert text in Peer().ask(0, config(1, 1, {"arguments": value})).text
 
 
-def test_a_config_of_many_parameters_comes_in_parts_and_is_in_the_snapshot(tmp_path):
+def test_a_config_of_many_parameters_comes_in_parts():
     peer = Peer()
     names = {k: f"layer{k}_weight" for k in range(30_000)}
     document = config(1, 1, mxopt.create("sgd", learning_rate=1.0, param_idx2name=names)).data[0]
     cut = len(document) // 2
     assert isinstance(peer.ask(0, m.Config(1, 1, 0, len(document), [document[:cut]])), m.Done)
-    peer.restart(tmp_path)
     assert isinstance(peer.ask(0, m.Config(2, 1, cut, len(document), [document[cut:]])), m.Done)
-    peer.restart(tmp_path)
     assert isinstance(peer.ask(0, m.SetOptimizer(3, 1, 1)), m.Done)
     assert peer.server.served.updater.optimizer.idx2name == names
 

@@ -55,7 +55,7 @@ def push_all(peer: Peer, first: tuple[int, int], value: float) -> None:
     for rank in (0, 1):
         for k, (key, piece) in enumerate([*(("w", p) for p in range(5)), ("v", 0)]):
             data = np.full(2 if key == "w" and piece < 4 else 1, value, np.float32).tobytes()
-            answer = peer.ask(rank, m.Push(first[rank] + k, False, [key], piece, 0, 0.0, 0, 0, [data]))
+            answer = peer.ask(rank, m.Push(first[rank] + k, False, [key], piece, 0, 0, 0, 0.0, 0, 0, [data]))
             assert isinstance(answer, m.Done)
 
 
@@ -75,10 +75,11 @@ def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(name, mode,
         assert snapshot.restore(again.server, tmp_path / "first")
         for rank in (0, 1):
             again.hello(rank)
+        again.server.sessions[0].expects = again.server.sessions[1].expects = 1
         attending = Attached(again.server, tmp_path / f"s{pieces}", 0.0)
         attending.save()
         assert reached.wait(30)
-        push_all(again, (14, 7), 2.0)
+        push_all(again, (1, 1), 2.0)
         assert again.weight() != peer.weight()
         go.set()
         attending.wait()

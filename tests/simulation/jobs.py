@@ -16,6 +16,7 @@ from typing import Any
 
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
+from simulation.disk import Died, Disk
 from simulation.network import Network, Router, Transport, Weather
 from simulation.programs import BOUND, MODES, PROGRAMS
 from simulation.world import Process, World
@@ -48,6 +49,8 @@ class Plan:
     death: tuple[float, str] | None = None  # when, who
     stop: tuple[float, str, float] | None = None  # when, who, for how long; too short to count as a death
     hold: tuple[float, str, float] | None = None  # the same of a worker whose script holds the interpreter's lock
+    crashes: dict[int, tuple[int, str, float]] = field(default_factory=dict)  # of servers, see `Disk`, which are
+    # started again after so many seconds
 
     @property
     def members(self) -> list[str]:
@@ -62,6 +65,10 @@ def drawn(seed: int) -> Plan:
     delay, cuts, stalls = rng.choice([0.0005, 0.005, 0.1]), rng.choice([0, 0, 0.5, 5.0]), rng.choice([0, 0, 0.02])
     plan.weather = Weather(delay, max(cuts, 30 * delay) if cuts else 0, stalls)
     plan.pause = rng.choice([0.0, 0.05, 2.0])
+    if rng.random() < 0.4:
+        for rank in range(plan.servers):
+            moment = rng.choice(["before", "after", "answer"])
+            plan.crashes[rank] = (rng.randint(0, 40), moment, rng.uniform(0.01, 5))
     if rng.random() < 0.4:
         plan.death = (rng.uniform(0, 5 + 5 * plan.pause), rng.choice([*plan.members, "the scheduler"]))
     if rng.random() < 0.3:
@@ -87,6 +94,8 @@ class Job:
         self.network.routers["tcp://here:1"] = Router(
             self.scheduler_process, self.scheduler.handle, lapse(1.0, DEAD_AFTER_S)
         )
+        self.disks = {r: Disk(crash[:2]) for r, crash in plan.crashes.items()}
+        self.starts = 0
         self.servers = [Process(self.world, f"server {r}", self._server(r)) for r in range(plan.servers)]
         self.workers = [Process(self.world, f"worker {r}", self._worker(r)) for r in range(plan.workers)]
 
@@ -104,8 +113,8 @@ class Job:
         if plan.hold is not None:
             world.at(plan.hold[0], lambda who=processes[plan.hold[1]]: self._hold(who))
         self._tick()
+        world.run(lambda: all(p.ended for p in (*self.servers, *self.workers)), LIMIT_S)
         waited = (*self.servers, *self.workers)
-        world.run(lambda: all(p.ended for p in waited), LIMIT_S)
         self.standing = [process.name for process in waited if not process.ended]
         for process in waited:
             process.kill()
@@ -165,9 +174,9 @@ class Job:
             process.kill()
 
     def _server(self, rank: int) -> Callable[[Process], None]:
-        endpoint = f"ipc://server-{rank}"
-
         def main(process: Process) -> None:
+            self.starts += 1
+            endpoint, disk = f"ipc://server-{rank}-{self.starts}", self.disks.get(rank)
             inbox: deque[tuple[bytes, Any]] = deque()
 
             def take(route: bytes, frames: Any) -> None:
@@ -178,7 +187,10 @@ class Job:
             transport = Transport(self.network, process)
             member = Membership(transport, self._settings("server", rank), "server", process.name, endpoint, rank)
             workers, clock = member.welcome.workers, lambda: self.world.now
-            server = Server(self._send_of(endpoint), member.job, member.rank, workers, process.name, clock)
+            name = f"{process.name} {self.starts}"
+            server = Server(self._send_of(endpoint), member.job, member.rank, workers, name, clock, disk)
+            if disk is not None:
+                disk.replay(server.machine)
             try:
                 while True:
                     while inbox:
@@ -189,12 +201,20 @@ class Job:
                         if member.pulse.state == "finished":
                             break
                     process.sleep(TICK_S)
+            except Died:
+                process.dead = True
+                self.world.at(self.world.now + self.plan.crashes[rank][2], lambda: self._start_again(rank))
+                raise
             except Exception as error:
                 member.leave(str(error))
                 raise
             member.leave()
 
         return main
+
+    def _start_again(self, rank: int) -> None:
+        self.servers[rank] = Process(self.world, f"server {rank}", self._server(rank))
+        self.servers[rank].start()
 
     def _worker(self, rank: int) -> Callable[[Process], bytes]:
         def main(process: Process) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+from mxopt_server.rounds import Sync
 from simulation.jobs import Job, Plan, drawn
 from simulation.network import Weather
+from simulation.programs import PROGRAMS
 
 from mxopt.kvstore import session
 from mxopt.kvstore.session import Session
@@ -52,7 +54,7 @@ def test_cut_connections_cost_no_more_than_what_was_on_the_way():
         assert cut.network.messages < 3 * calm.network.messages + 60 * cut.network.cuts
 
 
-@pytest.mark.parametrize("broken", ["nothing is sent again", "nobody asks", "answers count twice"])
+@pytest.mark.parametrize("broken", ["nothing is sent again", "nobody asks", "pushes count twice"])
 def test_the_simulation_sees_a_session_that_is_broken(monkeypatch, broken):
     if broken == "nothing is sent again":
         ready = Session._ready
@@ -66,7 +68,7 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch, broken):
     elif broken == "nobody asks":
         monkeypatch.setattr(session, "RETRY", 1e9)
     else:
-        monkeypatch.setattr(session, "_question", lambda seq, request: request.frames)
+        monkeypatch.setattr(Sync, "is_new", lambda self, rank, number, key: True)
         monkeypatch.setattr(Session, "_dispatch", twice(Session._dispatch))
     assert any(faults(storm(seed)) for seed in range(20))
 
@@ -85,6 +87,15 @@ def faults(plan: Plan) -> list[str]:
     job = Job(plan)
     job.run()
     return job.faults()
+
+
+def test_servers_that_die_at_any_record_and_come_back_lose_nothing():
+    for program in PROGRAMS:
+        for moment in ("before", "after", "answer"):
+            for record in range(0, 24, 3):
+                plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05)
+                plan.crashes = {0: (record, moment, 0.5), 1: (record + 5, moment, 2.0)}
+                assert faults(plan) == [], plan
 
 
 def test_a_worker_that_holds_the_interpreters_lock_is_not_dead_and_a_stopped_one_is():

@@ -98,3 +98,48 @@ def test_a_worker_that_only_takes_its_time_is_no_circle():
     job.run()
     assert [worker.error for worker in job.workers] == [None] * 3
     assert job.world.now > 30
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(seed):
+    """By a Trainer, whose steps are numbered: the worker that leaves it out hears it itself, at once."""
+
+    def program(store, pause):
+        params = [mxopt.Parameter(np.zeros(3, np.float32), name=name) for name in "uv"]
+        trainer = mxopt.Trainer(params, "sgd", kvstore=store)
+        for step in range(3):
+            pause()
+            for param in params:
+                param.grad = ONE.copy()
+            if step == 1 and store.rank == 1:
+                params[1].requires_grad = False
+            trainer.step(1)
+
+    def alone(store, pause):
+        program(store._store, pause)
+        return b""
+
+    job = Job(Plan("by_key", "sync", 2, 2, seed, Weather(0.01)), alone)
+    job.run()
+    assert "worker 1 has begun step 3 without having pushed key 1, which worker 0 pushed in step 2" in str(
+        job.workers[1].error
+    )
+    assert "without having pushed key 1" in str(job.workers[0].error)
+    assert job.world.now < 5
+
+
+def test_batches_that_are_numbered_otherwise_are_never_summed():
+    def program(store, pause):
+        param = mxopt.Parameter(np.zeros(3, np.float32), name="u")
+        trainer = mxopt.Trainer([param], "sgd", kvstore=store._store)
+        for step in range(3):
+            param.grad = ONE.copy()
+            if step == 1 and store.rank == 1:
+                trainer._exchanged += 1  # as if it had left one out
+            trainer.step(1)
+        return b""
+
+    job = Job(Plan("by_key", "sync", 2, 1, 0, Weather(0.01)), program)
+    job.run()
+    for worker in job.workers:
+        assert "key 0: worker 0 pushed for round 2 in step 2, worker 1 in step 3" in str(worker.error)

@@ -1,0 +1,87 @@
+"""The state of a server, moved by records alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mxopt.document import load_document
+from mxopt.errors import KVStoreError, MXOptError
+from mxopt_server import records as r
+from mxopt_server.applier import Applier
+from mxopt_server.rounds import Members
+from mxopt_server.served import Served
+from mxopt_server.values import Entry, Values
+
+log = logging.getLogger("mxopt.server")
+
+
+class Machine:
+    """What a server with so many workers holds: `values`, the optimizer (`served`), its `members` and their epochs."""
+
+    def __init__(self, workers: int) -> None:
+        self.members = Members(workers)
+        self.values = Values(self.members)
+        self.served = Served(self.values.entries)
+        self.applier = Applier(self.served, self.members)
+        self._kinds: dict[type, Callable[[Any], None]] = {
+            r.Update: self._update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
+            r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
+        }  # fmt: skip
+
+    def apply(self, record: r.Record) -> None:
+        """Changes the state as the record says. Raises what the optimizer raises where it can't be set or loaded; a
+        round that fails is over, and keeps its error."""
+        self._kinds[type(record)](record)
+
+    def _update(self, update: r.Update) -> None:
+        values, keys = self.values, update.keys
+        group = values.groups.get(keys) or values.group(keys, values.parts_of(keys))
+        assert group is not None  # where a record is read again, nothing of other groups is open
+        error = update.error
+        if error is None:
+            try:
+                self.applier.apply(group, update.value, update.rank, update.update)
+            except Exception as failure:
+                error = plain_error(failure)
+        entry = group.parts[0].entry
+        group.rounds.end(update.rank, update.number, error)
+        if error is not None and entry.pieces > 1 and self.served.whole:
+            entry.sums.pop(update.rank, None)
+            entry.arrived.pop(update.rank, None)
+            for part in entry.parts:
+                if part.group is not None:
+                    part.group.rounds.fail(update.rank, update.number, error)
+
+    def _first(self, first: r.First) -> None:
+        entry = self.values.entries.get(first.key)
+        if entry is None:
+            entry = Entry(first.key, first.dtype, first.shape, first.whole, first.first, first.row_sparse)
+        entry.add(first.value)
+        self.values.entries[first.key] = entry
+        if entry.complete:
+            self.served.name_parts(entry)
+
+    def _optimizer(self, optimizer: r.Optimizer) -> None:
+        self.served.set_optimizer(optimizer.event, optimizer.config)
+
+    def _changed(self, changed: r.Changed) -> None:
+        self.served.reconfigure(changed.config, self.members.kind.apart)
+
+    def _loaded(self, loaded: r.Loaded) -> None:
+        self.served.load(loaded.event, self.values.entry(loaded.key), load_document(loaded.document))
+
+    def _member(self, member: r.Member) -> None:
+        self.members.epochs[member.rank] = member.epoch
+
+    def _mode(self, mode: r.Mode) -> None:
+        self.members.mode, self.members.staleness = mode.mode, mode.staleness
+
+
+def plain_error(error: Exception) -> MXOptError:
+    """An exception as one that can be told and kept: its type and its words."""
+    if isinstance(error, MXOptError):
+        return error
+    log.error("a record failed", exc_info=error)
+    return KVStoreError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,89 @@
+"""Records: whatever changes the state of a server, one small class a kind of fact.
+
+A server checks what comes, makes a record of what it changes, appends that to its journal, and applies it
+(`Server.enter`). `Machine.apply` depends on nothing but the records before: a server that is given the same ones, in
+the same order, has the same bits. What isn't in a record isn't state: pushes of rounds that are open, requests that
+wait, messages that have come in part are their workers' to send again.
+
+Fields are plain values, arrays, and RowSparse of arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mxopt.kvstore.wire import Key
+
+
+@dataclass(slots=True)
+class Mode:
+    """How the workers go together, said by the first."""
+
+    mode: str
+    staleness: int
+
+
+@dataclass(slots=True)
+class Member:
+    """A worker is here, in an epoch of its rank that is higher than those before."""
+
+    rank: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class First:
+    """The first value of piece `piece` of this server's part of a key, see `values.Entry`; flat."""
+
+    key: Key
+    dtype: str
+    shape: list[int]
+    whole: list[int]
+    first: int
+    row_sparse: bool
+    piece: int
+    value: Any
+
+
+@dataclass(slots=True)
+class Update:
+    """Round `number` of the parts that `keys` name (see `groups.Keys`) is over.
+
+    `value` is the sum of what all workers pushed for it, and `rank` is ALL; or what one worker pushed where every push
+    is an update. With an `error` there was none. `update` is the worker's count of updates, where it is the only one.
+    """
+
+    keys: tuple[Any, ...]
+    rank: int
+    number: int
+    value: Any
+    update: int
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class Optimizer:
+    """The workers' call of `set_optimizer` number `event`; `config` is None for no optimizer."""
+
+    event: int
+    config: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Changed:
+    """The optimizer's hyper-parameters have changed; states and counts stay."""
+
+    config: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The workers' load number `event` of the states of a key: a document of `mxopt.document`."""
+
+    event: int
+    key: Key
+    document: bytes
+
+
+Record = Mode | Member | First | Update | Optimizer | Changed | Loaded
