@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ pytest.importorskip("psutil")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmark import cases, driver, tables, targets  # noqa: E402
+from benchmark import cases, driver, page, tables, targets  # noqa: E402
 
 import mxopt  # noqa: E402
 
@@ -88,6 +89,26 @@ def test_a_result_becomes_markdown_and_a_picture(result: dict[str, Any], tmp_pat
     assert done.returncode == 0, done.stderr
     assert "### One tensor of 25M float32 (ms)" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_the_page_has_peers_in_every_panel_and_says_where_and_when(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    source = Path(__file__).parent.parent / "docs" / "performance.md"
+    text = source.read_text()
+    found = page.ratios(text)
+    first = re.findall(r"^\| adam .* (\d+\.\d\d) \| [^|]*\|$", text, re.MULTILINE)[0]
+    assert found["dense"]["adam"]["mxopt"] == float(first)
+    assert found["dense"]["adam"]["pytorch"] > 0.5
+    assert re.search(r"core.*; \d{4}-\d\d-\d\d, commit \w+", page.about(text))
+    picture = tmp_path / "page.svg"
+    done = bench("--from", source, "--plot", picture)
+    assert (done.returncode, done.stderr) == (0, "")
+    drawn = "".join(re.findall(r"<!-- (.*?) -->", picture.read_text()))
+    panels = drawn.count("limit of memory")
+    assert panels >= 7
+    assert page.about(text) in drawn
+    shown = [kind for kind, rows in found.items() if any("mxnet" in row for row in rows.values())]
+    assert panels == len([kind for kind in shown if kind != "startup"])
 
 
 def row(kind: str, optimizer: str, remarks: tuple[str, ...] = (), **milliseconds: list[float]) -> driver.Row:

@@ -43,7 +43,13 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     p.add_argument("--plot", type=Path, metavar="FILE", help="write a picture (PNG)")
     p.add_argument("--check", action="store_true", help="compare with the targets; exit with 1 if one is missed")
-    p.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, read what --json wrote")
+    p.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing, read what --json wrote, or for --plot a page like docs/performance.md",
+    )
     p.add_argument("--list", action="store_true", help="list the rows and stop")
     options = p.parse_args(given)
     try:
@@ -67,6 +73,14 @@ def main(given: list[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{kind}/{row}" for kind, row in plan(options)))
         return 0
+    if options.source and options.source.suffix == ".md":
+        from benchmark import page, plot
+
+        if not options.plot or options.json or options.markdown or options.check:
+            raise SystemExit("scripts/bench: a page with tables (--from FILE.md) is for --plot only")
+        text = options.source.read_text()
+        plot.save(page.ratios(text), options.plot, page.about(text))
+        return 0
     result = json.loads(options.source.read_text()) if options.source else measure(options, console)
     rows = [driver.make_row(row) for row in result["rows"]]
     if options.source:
@@ -83,7 +97,9 @@ def report(options: argparse.Namespace, console: Console, result: dict[str, Any]
     if options.plot:
         from benchmark import plot
 
-        plot.save(rows, options.plot)
+        about = result["machine"]
+        where = f"{about['cpu']}, {about['threads']} threads of {about['cores']} cores"
+        plot.save(plot.ratios(rows), options.plot, f"{where}; {about['date'][:10]}, commit {about['commit']}")
     if not options.check:
         return 0
     verdicts = targets.check(rows)
