@@ -67,10 +67,14 @@ class Guard:
     `skipped` counts the steps that were left out. Raises ArgumentError where `max_norm` is no number of 0 or more.
     """
 
+    skipped: int
+
     def __init__(self, max_norm: float | None = None, skip_nonfinite: bool = False) -> None:
         if max_norm is not None:
             _check_max_norm(max_norm)
-        self.max_norm, self.skip_nonfinite, self.skipped = max_norm, skip_nonfinite, 0
+        self.max_norm = max_norm
+        self.skip_nonfinite = skip_nonfinite
+        self.skipped = 0
 
     @property
     def asked(self) -> str:

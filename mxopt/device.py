@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.errors import ArrayTypeError
 
-INSTEAD = {
+INSTEAD: dict[type[np.ndarray[Any, Any]], str] = {
     np.ma.MaskedArray: "x.filled(0), or x.data where the mask doesn't matter",
     np.matrix: "np.asarray(x), in which axes and * mean what they do elsewhere",
 }

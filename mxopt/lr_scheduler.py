@@ -133,6 +133,8 @@ class FactorScheduler(LRScheduler):
     [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     """
 
+    assigned: tuple[float, int]
+
     def __init__(
         self,
         step: Annotated[int, Option("[1, inf)", "the rate changes at updates `step` + 1, 2 `step` + 1, and so on")],

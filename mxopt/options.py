@@ -137,7 +137,8 @@ class Declared:
     """What is declared of an argument by `Annotated[type, option]`."""
 
     def __init__(self, annotation: Any) -> None:
-        self.type, self.option = get_args(annotation)[:2]
+        self.type: Any = get_args(annotation)[0]
+        self.option: Option = get_args(annotation)[1]
         types = _members(self.type)
         self._optional = NoneType in types
         self._types = types - {NoneType}

@@ -62,6 +62,8 @@ class Parameter:
     Parameter 'weight' (2,) float32
     """
 
+    requires_grad: bool
+
     def __init__(
         self,
         value: Any,
@@ -146,7 +148,8 @@ class Parameter:
     def grad_req(self, req: str) -> None:
         if req not in ("write", "add", "null"):
             raise ArgumentError(f"parameter {self.name!r}: grad_req must be 'write', 'add' or 'null', got {req!r}")
-        self.requires_grad, self._accumulates = req != "null", req == "add"
+        self.requires_grad = req != "null"
+        self._accumulates = req == "add"
         if req == "null":
             self.grad = None
 

@@ -18,7 +18,8 @@ class Registry:
     """
 
     def __init__(self, kind: str, how: str) -> None:
-        self._kind, self._how = kind, how
+        self._kind = kind
+        self._how = how
         self._classes: dict[str, dict[Home, type]] = {}
 
     def add(self, name: str, klass: type) -> None:

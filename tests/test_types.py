@@ -117,3 +117,14 @@ def test_every_built_in_optimizer_and_store_is_known_by_name() -> None:
     text = (ROOT / "mxopt/kvstore/kinds.py").read_text()
     names = {name for listed in re.findall(r"Literal\[([^]]*)\]", text) for name in re.findall(r'"(\w+)"', listed)}
     assert names == {*LOCAL, *DISTRIBUTED, "teststore"}
+
+
+def test_the_types_of_what_is_public_are_known() -> None:
+    """To pyright without a guess, as it judges packages that say that they are typed."""
+    pytest.importorskip("pyright")
+    said = checked("pyright", "--verifytypes", "mxopt", "--ignoreexternal", "--outputjson")
+    if not said.startswith("{"):
+        pytest.skip(f"pyright doesn't run here: {said[:200]}")
+    found = json.loads(said)["typeCompleteness"]
+    assert found["packageName"] == "mxopt"
+    assert found["completenessScore"] >= 0.95

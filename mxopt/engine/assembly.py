@@ -29,8 +29,8 @@ class Assembly:
     def __init__(self, real: str) -> None:
         self.lines: list[str] = []
         self.declarations: set[str] = set()
-        self.real = STORED[real]
-        self.width = 8 * ITEMSIZE[real]
+        self.real: str = STORED[real]
+        self.width: int = 8 * ITEMSIZE[real]
         self._names = 0
 
     def put(self, line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -22,7 +22,7 @@ _default = _engine(settings.engine_name())
 _current: ContextVar[str] = ContextVar("engine", default=_default)
 
 # The name of the engine that runs updates of NumPy arrays here and now.
-engine_in_use = _current.get
+engine_in_use: Callable[[], str] = _current.get
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mxopt.device import is_cupy
 from mxopt.engine.aliases import meets
@@ -61,20 +62,29 @@ class CudaPart:
     Keeps the states alive, but no weight and no gradient.
     """
 
+    words: npt.NDArray[np.int64]
+    hyper_rows: npt.NDArray[np.int64]
+    table: npt.NDArray[np.int64]
+    hypers: npt.NDArray[np.float64]
+    key_words: npt.NDArray[np.int64]
+    bounds: npt.NDArray[np.int64]
     lasting = True
     lists = True
     direct = False
     address = 0
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
-        self.rule, self.device, self.dtypes = rule, tensors[0].weight.device, tensors[0].dtypes
-        self.states = [(t.states, t.master) for t in tensors]
-        self.like = [(t.weight.shape, t.weight.dtype, t.grad.dtype) for t in tensors]
+        self.rule = rule
+        self.device: Any = tensors[0].weight.device
+        self.dtypes: tuple[str, ...] = tensors[0].dtypes
+        self.states: list[tuple[tuple[Any, ...], Any]] = [(t.states, t.master) for t in tensors]
+        self.like: list[tuple[Any, Any, Any]] = [(t.weight.shape, t.weight.dtype, t.grad.dtype) for t in tensors]
         n, arrays = len(tensors), len(self.dtypes)
-        self.places = np.cumsum([n * arrays, n, n * len(rule.hypers)]).tolist()
+        self.places: Any = np.cumsum([n * arrays, n, n * len(rule.hypers)]).tolist()
         self.words = np.zeros(self.places[-1] + n * KEY_WORDS, np.int64)
         table, self.hyper_rows, hypers, keys = np.split(self.words, self.places)
-        self.table, self.hypers = table.reshape(n, arrays), hypers.view(np.float64).reshape(n, -1)
+        self.table = table.reshape(n, arrays)
+        self.hypers = hypers.view(np.float64).reshape(n, -1)
         self.key_words = keys.reshape(n, -1)
         self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
         self.table[:] = [[a.data.ptr for a in t.all] for t in tensors]
@@ -91,14 +101,14 @@ class CudaPart:
         self.bounds = np.concatenate([[0], np.cumsum(counts)])  # tensor t has pieces bounds[t] to bounds[t + 1]
         first = (np.arange(len(tensor)) - self.bounds[tensor]) * PIECE
         pieces = np.stack([tensor, first, np.minimum(PIECE, sizes[tensor] - first)], axis=1)
-        self.longest = int(pieces[:, 2].max(initial=0))
+        self.longest: int = int(pieces[:, 2].max(initial=0))
         with self.device:
-            self.pieces = cupy.asarray(pieces)
+            self.pieces: Any = cupy.asarray(pieces)
 
     def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
         import cupy
 
-        self.stochastic = bool(roundings)
+        self.stochastic: bool = bool(roundings)
         if not self.stochastic:
             return
         self._keys = Keys(roundings)
@@ -147,7 +157,7 @@ class CudaPart:
 
     def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
         """Takes the hyper-parameters: `rows[which[t]]` for tensor t."""
-        self.stream = _stream()
+        self.stream: Any = _stream()
         if self.stochastic:
             self.key_words[:, KEY] = self._keys.now()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
@@ -209,9 +219,10 @@ class CudaRowsPart(CudaPart):
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
         (tensor,) = tensors
-        self.grad, self.row = tensor.grad, math.prod(tensor.weight.shape[1:])
+        self.grad: Any = tensor.grad
+        self.row: int = math.prod(tensor.weight.shape[1:])
         rows = len(self.grad.indices) if isinstance(self.grad, RowSparse) else tensor.weight.shape[0]
-        self.rows = rows if self.row else 0
+        self.rows: int | Any = rows if self.row else 0
 
     def bind_one(self, weight: Any, grad: Any) -> bool:
         return False
@@ -237,6 +248,9 @@ class CudaCopiesPart:
     """One tensor that no kernel can walk: strided views, and row-sparse gradients that move every row. Works on
     contiguous copies."""
 
+    tensor: Tensor
+    hypers: Scalars
+    stream: Any
     lasting = direct = False
     address = 0
 
@@ -244,7 +258,9 @@ class CudaCopiesPart:
         pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
-        self.rule, (self.tensor,), self.lazy = rule, tensors, lazy
+        self.rule = rule
+        (self.tensor,) = tensors
+        self.lazy = lazy
 
     def bind_one(self, weight: Any, grad: Any) -> bool:
         return False

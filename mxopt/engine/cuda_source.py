@@ -102,7 +102,8 @@ class _Writer:
     """Lines of C. There `a_x` is the address of array x, `x_x` its element, `h_x` a hyper-parameter, `v<n>` a value."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel, self.rule = kernel, kernel.rule
+        self.kernel = kernel
+        self.rule = kernel.rule
         (self.stage,) = (self.rule.stages[s] for s in kernel.stages)
         self.arrays = ("weight", "grad", *self.rule.states, "master")[: len(kernel.dtypes)]
         self.types = dict(zip(self.arrays, (TYPES[d] for d in kernel.dtypes), strict=True))

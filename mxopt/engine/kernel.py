@@ -31,7 +31,7 @@ from types import MappingProxyType
 
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
 from mxopt.engine.trace import trace
-from mxopt.rules.rule import Function, Rule, parameters
+from mxopt.rules.rule import Derivation, Function, Rule, Stage, parameters
 from mxopt.rules.words import WEYL, share
 
 PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
@@ -94,12 +94,23 @@ class Kernel:
 class Writer:
     """Of the form in which every element of every array is there, one after the other."""
 
+    stages: list[Stage]
+    derivations: tuple[Derivation, ...]
+    arrays: tuple[str, ...]
+    sums: str
+    indices: str
+    first: str
+    count: str
+    before: str
+    numbers: str
+
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel, self.rule = kernel, kernel.rule
+        self.kernel = kernel
+        self.rule: Rule = kernel.rule
         self.stages = [self.rule.stages[s] for s in kernel.stages]
         self.derivations = self.rule.derivations[: len(self.stages) - 1]
         self.arrays = ("weight", "grad", *self.rule.states)
-        self.asm = Assembly(arithmetic(kernel.dtypes))
+        self.asm: Assembly = Assembly(arithmetic(kernel.dtypes))
 
     def module(self) -> str:
         asm, kernel = self.asm, self.kernel
@@ -122,17 +133,19 @@ class Writer:
         record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
         tensor, self.first, self.count = (asm.word(record, word) for word in range(PIECE_WORDS))
         table = asm.at("ptr", pointers, asm.let(f"mul i64 {tensor}, {len(kernel.dtypes)}"))
-        self.base = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
+        self.base: list[str] = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
         hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
-        self.scalars = asm.at("double", hypers, hyper_row)
+        self.scalars: str = asm.at("double", hypers, hyper_row)
         functions = [s.function for s in self.stages] + [self.rule.row_value, self.rule.row_update]
         names = {name: None for f in functions if f is not None for name in parameters(f) if name in self.rule.hypers}
         derived = {name for derivation in self.derivations for name in derivation.names}
-        self.hypers = {name: self.everywhere(self._hyper(name)) for name in names if name not in derived}
-        self.about = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
+        self.hypers: dict[str, str] = {
+            name: self.everywhere(self._hyper(name)) for name in names if name not in derived
+        }
+        self.about: str = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
         if kernel.stochastic:
             about = asm.at("i64", asm.pointer("%job", KEYS), asm.let(f"mul i64 {tensor}, {KEY_WORDS}"))
-            self.key = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))
+            self.key: str = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))
             self.before, self.numbers = asm.word(about, FIRST), asm.pointer(about, NUMBERS)
         self.body()
         asm.label("piece.end")
@@ -193,7 +206,7 @@ class Writer:
         asm = self.asm
         lanes = ", ".join(f"i32 {lane * WEYL % 2**32}" for lane in range(LANES))
         first = self._weyl(asm.let(f"add i64 {self.before}, {first}"))
-        self.first_weyl = asm.let(f"add {asm.vec('i32')} {first}, <{lanes}>")
+        self.first_weyl: str = asm.let(f"add {asm.vec('i32')} {first}, <{lanes}>")
 
     def _weyl(self, number: str) -> str:
         """A number times WEYL, in every lane."""

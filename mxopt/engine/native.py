@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mxopt.engine import binding, jit, passes, team
 from mxopt.engine import kernel as k
@@ -46,34 +47,44 @@ class NativePart:
     Keeps the states alive, but no weight and no gradient.
     """
 
+    pieces: npt.NDArray[np.int64]
+    batches: npt.NDArray[np.int64]
+    expected: npt.NDArray[np.int64]
+    pointers: npt.NDArray[np.int64]
+    hypers: npt.NDArray[np.float64]
+    hyper_rows: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.float64]
+    key_words: npt.NDArray[np.int64]
+    crew: Any
     lasting = direct = True
     lists = True  # takes several tensors
     rows = scattered = False  # which form of a kernel
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule = rule
-        self.states = [(t.states, t.master) for t in tensors]
+        self.states: list[tuple[tuple[Any, ...], Any]] = [(t.states, t.master) for t in tensors]
         n, width = len(tensors), len(rule.hypers)
         self._lay_out_pieces(tensors)
-        self.elements = sum(t.weight.size for t in tensors)
-        self.alone = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
+        self.elements: int = sum(t.weight.size for t in tensors)
+        self.alone: bool = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
         self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
         self.hypers = np.zeros((n, max(width, 1)))
         self.hyper_rows = np.zeros(n, np.int64)
         self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
-        self.job = array("q", bytes(8 * k.JOB_WORDS))
-        self.address = self.job.buffer_info()[0]
+        self.job: array[int] = array("q", bytes(8 * k.JOB_WORDS))
+        self.address: int = self.job.buffer_info()[0]
         self.job[k.PIECES], self.job[k.BATCHES] = address_of(self.pieces), address_of(self.batches)
         self.job[k.N_BATCHES] = len(self.batches) - 1
         self.job[k.POINTERS], self.job[k.HYPERS] = address_of(self.pointers), address_of(self.hypers)
         self.job[k.HYPER_ROWS], self.job[k.SUMS] = address_of(self.hyper_rows), address_of(self.sums)
-        self.stochastic = tensors[0].rounding is not None
+        self.stochastic: bool = tensors[0].rounding is not None
         if self.stochastic:
             self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
-        self.needed = self._needed(tensors[0].dtypes)
-        self.kernels = [jit.compiled(kernel) for kernel in self.needed]
+        self.needed: list[k.Kernel] = self._needed(tensors[0].dtypes)
+        self.kernels: list[int] = [jit.compiled(kernel) for kernel in self.needed]
         self.job[k.KERNEL] = self.kernels[0]
-        self._run, self._quick = team.runner(release=True), team.runner(release=False)
+        self._run = team.runner(release=True)
+        self._quick = team.runner(release=False)
         self._pack = struct.Struct(f"{rule.given}d").pack_into
         self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
@@ -97,7 +108,7 @@ class NativePart:
         pieces = -(-counts // most)
         tensor = np.repeat(np.arange(len(counts)), pieces)
         bounds = np.concatenate([[0], np.cumsum(pieces)])
-        self.bounds = bounds.tolist()  # tensor t has pieces bounds[t] to bounds[t + 1]
+        self.bounds: Any = bounds.tolist()  # tensor t has pieces bounds[t] to bounds[t + 1]
         first = (np.arange(len(tensor)) - bounds[tensor]) * most[tensor]
         parts = np.minimum(most[tensor], counts[tensor] - first)
         self.pieces = np.stack([tensor, first, parts], axis=1)
@@ -120,8 +131,8 @@ class NativePart:
             )
             self.keep.append(shape)
         self.expected = np.array(rows, np.int64)
-        self.dtypes = [(t.weight.dtype, t.grad.dtype) for t in tensors]  # keeps the ids alive
-        self.ids = array("q", bytes(24))  # of a single weight and its gradient (of its data and indices)
+        self.dtypes: list[tuple[Any, Any]] = [(t.weight.dtype, t.grad.dtype) for t in tensors]  # keeps the ids alive
+        self.ids: array[int] = array("q", bytes(24))  # of a single weight and its gradient (of its data and indices)
         self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], address_of(self.expected)
         self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
         self.job[k.N_TENSORS] = len(tensors)
@@ -247,6 +258,8 @@ class StagedPart:
     """One tensor whose memory can't be walked directly: strided views and foreign byte orders. Works on copies of a
     segment at a time, in one thread."""
 
+    tensor: Tensor
+    scratch: list[npt.NDArray[Any]]
     lasting = direct = False
     address = 0
 
@@ -254,7 +267,8 @@ class StagedPart:
         pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
-        self.rule, (self.tensor,) = rule, tensors
+        self.rule = rule
+        (self.tensor,) = tensors
         native = [a.dtype.newbyteorder("=") for a in self.tensor.all]
         self.scratch = [np.empty(min(SEGMENT, max(self.tensor.weight.size, 1)), d) for d in native]
         self.parts: dict[int, PassesPart] = {}

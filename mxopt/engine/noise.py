@@ -21,11 +21,15 @@ class Noise:
     at a multiple of BLOCK and are no longer.
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(
         self, shape: tuple[int, ...], dtype: Any, index: int | str, stream: Callable[[], tuple[int, int]]
     ) -> None:
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        self._index, self._stream = zlib.crc32(repr(index).encode()), stream
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._index = zlib.crc32(repr(index).encode())
+        self._stream = stream
 
     @property
     def flat(self) -> Noise:

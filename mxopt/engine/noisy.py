@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mxopt.engine import kernel as k
 from mxopt.engine.native import NativePart, Scalars, address_of
@@ -18,6 +20,10 @@ class NoisyPart(NativePart):
     """One tensor. Block after block: its noise is drawn into memory of its own, and the block updated while that is in
     the cache."""
 
+    batches: npt.NDArray[np.int64]
+    place: int
+    noise: Noise
+    scratch: npt.NDArray[Any]
     lists = direct = False
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:

@@ -6,7 +6,7 @@ job, the rest one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,21 +64,25 @@ class Plan:
     Raises ArrayError where the arrays can't be updated.
     """
 
+    bind_one: Callable[[object, object], bool]
+
     def __init__(self, engine: str, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         for tensor in tensors:
             tensor.check(rule)
-        self.rule, self.engine, self.lazy = rule, engine, lazy
-        self.doubles = [k for k, tensor in enumerate(tensors) if tensor.weight.dtype.itemsize == 8]
+        self.rule = rule
+        self.engine = engine
+        self.lazy = lazy
+        self.doubles: list[int] = [k for k, tensor in enumerate(tensors) if tensor.weight.dtype.itemsize == 8]
         taken = aliases.taken_by(tensors)
         aliases.check(tensors, taken)
-        self.parts = self._parts(tensors)
+        self.parts: list[tuple[list[int], Part]] = self._parts(tensors)
         self.forbid(taken)
         # Whether the plan may serve again. Then it holds on to no weight and no gradient.
-        self.lasting = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
+        self.lasting: bool = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
         # For a plan of a single tensor: part of every update, so not wrapped.
-        self.single = len(tensors) == 1
+        self.single: bool = len(tensors) == 1
         self.bind_one = self.parts[0][1].bind_one if self.single and self.lasting else _never
-        self.part = self.parts[0][1]  # of a plan of a single tensor the only one
+        self.part: Part = self.parts[0][1]  # of a plan of a single tensor the only one
 
     def forbid(self, taken: np.ndarray) -> None:
         """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""

@@ -31,7 +31,9 @@ class ReferencePart:
         pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
-        self.rule, self.tensors, self.lazy = rule, tensors, lazy
+        self.rule = rule
+        self.tensors = tensors
+        self.lazy = lazy
 
     def bind_one(self, weight: object, grad: object) -> bool:
         return False
@@ -43,7 +45,7 @@ class ReferencePart:
         self.prepare([hypers], [0])
 
     def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        self.rows = [[*rows[row]] for row in which]
+        self.rows: list[list[float]] = [[*rows[row]] for row in which]
 
     def finish(self) -> None:
         with np.errstate(all="ignore"):

@@ -66,7 +66,9 @@ class Keys:
     def __init__(self, roundings: Sequence[Rounding]) -> None:
         self._updates = [r.update for r in roundings]
         self._numbers = np.array([zlib.crc32(repr(r.key).encode()) for r in roundings], np.uint64)
-        self._seed, self._of, self._bases = roundings[0].seed, -1, self._numbers
+        self._seed = roundings[0].seed
+        self._of = -1
+        self._bases = self._numbers
 
     def now(self) -> np.ndarray:
         """32 bits for each parameter, for the update that is about to be made."""

@@ -25,6 +25,10 @@ class RowWriter(Writer):
     """Of the row-wise form, in which a piece is some rows, and of the scattered one, in which it is elements of a
     tensor whose gradient has some rows."""
 
+    row: str
+    n_rows: str
+    ahead: str
+
     def begin(self) -> None:
         if self.kernel.scattered:
             self.asm.put(f"%scratch = alloca {STORED[self.kernel.dtypes[1]]}, i64 {PIECE}, align {LINE}")

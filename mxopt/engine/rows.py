@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mxopt.engine import binding
 from mxopt.engine import kernel as k
@@ -23,6 +24,7 @@ LAID_OUT = 1 << 16  # rows that a row-sparse gradient may have, at least, before
 class RowsPart(NativePart):
     """Tensors whose rows are updated one by one, all of them."""
 
+    about: npt.NDArray[np.int64]
     rows = True
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
@@ -56,8 +58,11 @@ class Placed(RowSparse):
 class RowGradientPart(NativePart):
     """One tensor with a row-sparse gradient, which has other rows at each step."""
 
+    shape: tuple[int, ...]
+    length: int
+    about: npt.NDArray[np.int64]
     lists = False
-    most_rows = sys.maxsize  # that a gradient may have
+    most_rows: int = sys.maxsize  # that a gradient may have
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
@@ -91,19 +96,21 @@ class RowGradientPart(NativePart):
 class SparsePart(RowGradientPart, RowsPart):
     """The rows that the gradient has."""
 
+    batches: npt.NDArray[np.int64]
+
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         super()._lay_out_pieces(tensors)  # a gradient with less rows needs the first few pieces only
         self.batches = np.arange(len(self.pieces) + 1)
-        self.most = int(self.pieces[0, 2]) if len(self.pieces) else 1
+        self.most: int = int(self.pieces[0, 2]) if len(self.pieces) else 1
 
     def _rows_of(self, tensor: Tensor) -> int:
-        self.most_rows = min(len(tensor.weight), max(LAID_OUT, 2 * len(tensor.grad.indices)))
+        self.most_rows: int = min(len(tensor.weight), max(LAID_OUT, 2 * len(tensor.grad.indices)))
         return self.most_rows
 
     def _take(self, rows: int) -> None:
         super()._take(rows)
-        self.elements = rows * self.length
-        self.alone = self.elements * self.pointers.shape[1] < PARALLEL
+        self.elements: int = rows * self.length
+        self.alone: Any = self.elements * self.pointers.shape[1] < PARALLEL
         self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
 
 
@@ -129,7 +136,7 @@ class LazyLayerwisePart(SparsePart):
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
-        self.all_rows = _WholePart(rule, tensors)
+        self.all_rows: _WholePart = _WholePart(rule, tensors)
         self.all_rows.hypers = self.hypers
         for word in (k.POINTERS, k.HYPERS, k.ROWS):
             self.all_rows.job[word] = self.job[word]

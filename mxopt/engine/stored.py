@@ -28,6 +28,8 @@ class StoredPart:
     Keeps the states alive, but no weight and no gradient.
     """
 
+    slots: Callable[[], Any]
+
     def __init__(
         self, plan_of: Callable[[Rule, Sequence[Tensor], bool], Any], lazy: bool, rule: Rule, tensors: Sequence[Tensor]
     ) -> None:
@@ -41,11 +43,12 @@ class StoredPart:
         else:
             for x in (weight, *stored):
                 x.add_all_rows()
-        self.shape, self.indices = weight.shape, None if weight.slots else weight.indices
+        self.shape: Any = weight.shape
+        self.indices: Any | None = None if weight.slots else weight.indices
         self.slots = ref(weight.slots) if weight.slots else _nowhere
-        self.held = [(x, x.memory) for x in stored]
+        self.held: list[tuple[RowSparse, Any]] = [(x, x.memory) for x in stored]
         arrays = [x.memory for x in (weight, *stored)] + ([weight.slots.index.numbers] if weight.slots else [])
-        self.rows = min(map(len, arrays))  # for which all have room
+        self.rows: int = min(map(len, arrays))  # for which all have room
         memory = {id(x): x.memory[: self.rows] for x in stored}
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
@@ -55,8 +58,8 @@ class StoredPart:
         elif rounding is not None and weight.row_count < weight.shape[0]:
             rounding = rounding.of_rows(to_host(weight.indices))
         rows = Tensor(tensor.name, weight.memory[: self.rows], grad, states, master, rounding)
-        self.plan = plan_of(rule, [rows], lazy)
-        self.lasting = self.plan.lasting
+        self.plan: Any = plan_of(rule, [rows], lazy)
+        self.lasting: Any = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:
         """Lets no gradient be bound that lies in the memory `taken`."""
@@ -116,7 +119,7 @@ class StoredPart:
         if places is None:
             return None
         with on_device_of(grad.indices):
-            self.places = library_of(grad.indices).asarray(places)  # kept alive for the run
+            self.places: Any = library_of(grad.indices).asarray(places)  # kept alive for the run
         return Placed(grad.data, self.places, (self.rows, *self.shape[1:]))
 
 

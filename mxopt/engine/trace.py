@@ -61,7 +61,8 @@ class Symbol(NDArrayOperatorsMixin):
     """Stands for one value of a rule while it is being traced."""
 
     def __init__(self, tape: Tape, position: int) -> None:
-        self.tape, self.position = tape, position
+        self.tape = tape
+        self.position = position
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Symbol:
         if method != "__call__" or options:

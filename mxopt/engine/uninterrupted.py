@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import chain
@@ -23,12 +23,13 @@ from itertools import chain
 from mxopt.engine import team
 
 # Calls whatever functions of C an iterator calls, as `map(setattr, ...)` does, and nothing comes in between.
-exhaust = deque[object](maxlen=0).extend
+exhaust: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
 
 
 class _Task:
     def __init__(self, work: Callable[[], object], context: Context) -> None:
-        self.work, self.context = work, context
+        self.work = work
+        self.context = context
         self.error: BaseException | None = None
 
     def do(self) -> None:

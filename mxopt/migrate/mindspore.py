@@ -15,7 +15,7 @@ import numpy as np
 from mxopt.document import write_file
 from mxopt.errors import StatesError
 
-DTYPES = {
+DTYPES: dict[Any, Any] = {
     "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "UInt16": np.uint16, "Int32": np.int32,
     "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64, "Float16": np.float16, "Float32": np.float32,
     "Float64": np.float64, "Bool": np.bool_, "BFloat16": ml_dtypes.bfloat16,

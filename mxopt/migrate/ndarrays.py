@@ -19,7 +19,7 @@ from mxopt.sparse import RowSparse
 LIST = 0x112  # a file's first number
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # an array's; the third since shapes may be those of NumPy
 DENSE, ROW_SPARSE, CSR = 0, 1, 2
-DTYPES = {
+DTYPES: dict[Any, Any] = {
     0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32, 5: np.int8, 6: np.int64, 7: np.bool_,
     8: np.int16, 9: np.uint16, 10: np.uint32, 11: np.uint64, 12: ml_dtypes.bfloat16,
 }  # fmt: skip
@@ -31,7 +31,8 @@ class _Reader:
     """Reads numbers and arrays from bytes, in order."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.at = memoryview(data), 0
+        self.data = memoryview(data)
+        self.at = 0
 
     def take(self, size: int) -> memoryview:
         if size > len(self.data) - self.at:

@@ -6,15 +6,16 @@ import math
 from collections.abc import Hashable, Iterable
 from itertools import chain, starmap
 from operator import setitem
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError
 from mxopt.nn.options import NoEffect, Params, Scale
 from mxopt.nn.parameters import zeros
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Count, Slot, Step
 from mxopt.options import Exact, Option, within
 from mxopt.rules import mindspore
+from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 MOMENT = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
@@ -33,9 +34,9 @@ class AdaFactor(RuleOptimizer):
         See `Optimizer`; an option is of another type, or out of range, or doesn't go with the others.
     """
 
-    decay = "the rule's own"
-    undecayed = ()
-    preparing = ()  # MindSpore's step calls none of these methods either
+    decay: ClassVar[WeightDecay] = "the rule's own"
+    undecayed: ClassVar[tuple[str, ...]] = ()
+    preparing: ClassVar[tuple[str, ...]] = ()  # MindSpore's step calls none of these methods either
 
     def __init__(
         self,
@@ -70,9 +71,14 @@ class AdaFactor(RuleOptimizer):
         super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale)
         if not callable(weight_decay):
             within("AdaFactor: weight_decay", weight_decay, "[0, 1)")
-        self.eps, self.clip_threshold, self.decay_rate, self.beta1 = eps, clip_threshold, decay_rate, beta1
-        self.scale_parameter, self.relative_step, self.warmup_init = scale_parameter, relative_step, warmup_init
-        self.rule = mindspore.adafactor_mean if beta1 else mindspore.adafactor
+        self.eps = eps
+        self.clip_threshold = clip_threshold
+        self.decay_rate = decay_rate
+        self.beta1 = beta1
+        self.scale_parameter = scale_parameter
+        self.relative_step = relative_step
+        self.warmup_init = warmup_init
+        self.rule: Rule = mindspore.adafactor_mean if beta1 else mindspore.adafactor
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
     def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:

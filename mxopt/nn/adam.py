@@ -6,15 +6,16 @@ All raise what `Optimizer` raises, and TypeError or ValueError for an option of 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentKeyError
+from mxopt.errors import ArgumentError, ArgumentKeyError, MXOptError
 from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, NoEffect, Params, Rate, Scale
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
+from mxopt.rules.rule import Rule
 
 Nesterov = Annotated[bool, Exact("", "step by the mean that the next step would have if its gradient were the same")]
 
@@ -33,7 +34,9 @@ class _Moments(RuleOptimizer):
         loss_scale: Scale = 1.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
 
     def own(self, weight: Any) -> type[np.floating]:
         """The type of the parameter's arithmetic."""
@@ -57,7 +60,7 @@ class Adam(_Moments):
     keywords only, can be True.
     """
 
-    unknown = ArgumentKeyError  # as in MindSpore, for this class only
+    unknown: ClassVar[type[MXOptError]] = ArgumentKeyError  # as in MindSpore, for this class only
 
     def __init__(
         self,
@@ -80,12 +83,14 @@ class Adam(_Moments):
         lazy, offload = kwargs.get("use_lazy", False), kwargs.get("use_offload", False)
         if lazy + offload + use_amsgrad > 1:
             raise ArgumentError(f"{owner}: only one of use_lazy, use_offload and use_amsgrad can be True")
-        self.use_nesterov, self.use_amsgrad, self.lazy = use_nesterov, use_amsgrad, lazy
+        self.use_nesterov = use_nesterov
+        self.use_amsgrad = use_amsgrad
+        self.lazy = lazy
         if use_amsgrad:
             self.rule = pytorch.amsgrad
             self.keep(moment1=0.0, moment2=0.0, vhat=0.0)
         else:
-            self.rule = adam.nadam if use_nesterov else adam.adam
+            self.rule: Rule = adam.nadam if use_nesterov else adam.adam
             self.keep(moment1=0.0, moment2=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -153,8 +158,8 @@ class AdamWeightDecay(_Moments):
     `param -= lr * (m / (sqrt(v) + eps) + decay * param)`.
     """
 
-    rule = adam.adamw
-    decay = "the rule's own"
+    rule: Rule = adam.adamw
+    decay: ClassVar[WeightDecay] = "the rule's own"
 
     def __init__(
         self,
@@ -175,7 +180,7 @@ class AdamWeightDecay(_Moments):
 class AdaMax(_Moments):
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which fades."""
 
-    rule = mindspore.adamax_apart
+    rule: Rule = mindspore.adamax_apart
 
     def __init__(
         self,

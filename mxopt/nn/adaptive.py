@@ -6,14 +6,15 @@ All raise what `Optimizer` raises, and TypeError or ValueError for an option of 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn.options import Decay, First, NoEffect, Params, Penalty, Rate, Scale
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, within
 from mxopt.rules import adaptive, mindspore, pytorch
+from mxopt.rules.rule import Rule
 
 NOT_ZERO = 1e-30  # added to a root that could be 0 where the gradient is; no other root feels it
 
@@ -21,7 +22,7 @@ NOT_ZERO = 1e-30  # added to a root that could be 0 where the gradient is; no ot
 class Adadelta(RuleOptimizer):
     """AdaDelta, https://arxiv.org/abs/1212.5701, times a learning rate."""
 
-    rule = pytorch.adadelta_l2
+    rule: Rule = pytorch.adadelta_l2
 
     def __init__(
         self,
@@ -33,7 +34,8 @@ class Adadelta(RuleOptimizer):
         weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.rho, self.epsilon = rho, epsilon
+        self.rho = rho
+        self.epsilon = epsilon
         self.keep(accum=0.0, accum_update=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -54,7 +56,7 @@ class Adagrad(RuleOptimizer):
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.update_slots = update_slots
-        self.rule = pytorch.adagrad_l2 if update_slots else mindspore.adagrad_fixed
+        self.rule: Rule = pytorch.adagrad_l2 if update_slots else mindspore.adagrad_fixed
         self.keep(accum=accum)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -67,7 +69,7 @@ class ProximalAdagrad(RuleOptimizer):
     Leaves the rows alone for which a row-sparse gradient has none.
     """
 
-    rule = mindspore.proximal_adagrad
+    rule: Rule = mindspore.proximal_adagrad
     lazy = True
 
     def __init__(
@@ -82,7 +84,8 @@ class ProximalAdagrad(RuleOptimizer):
         weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.l1, self.l2 = l1, l2
+        self.l1 = l1
+        self.l2 = l2
         self.keep(accum=accum)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -115,7 +118,10 @@ class RMSProp(RuleOptimizer):
         weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.rho, self.momentum, self.epsilon, self.centered = decay, momentum, epsilon, centered
+        self.rho = decay
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.centered = centered
         if centered:
             self.rule = adaptive.rmsprop_centered
             self.keep(ms=1.0, mg=0.0, moment=0.0)
@@ -123,7 +129,7 @@ class RMSProp(RuleOptimizer):
             self.rule = mindspore.rmsprop_momentum
             self.keep(ms=1.0, moment=0.0)
         else:
-            self.rule = adaptive.rmsprop
+            self.rule: Rule = adaptive.rmsprop
             self.keep(ms=1.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -141,8 +147,8 @@ class FTRL(RuleOptimizer):
     """
 
     lazy = True
-    undecayed = ()
-    decay = "unknown to the rule"
+    undecayed: ClassVar[tuple[str, ...]] = ()
+    decay: ClassVar[WeightDecay] = "unknown to the rule"
 
     def __init__(
         self,
@@ -165,8 +171,10 @@ class FTRL(RuleOptimizer):
         if isinstance(learning_rate, int):
             raise ArgumentTypeError(f"FTRL: learning_rate must be a float, got {learning_rate!r}")
         within("FTRL: learning_rate", self._rates()[0], "(0, inf)")
-        self.l1, self.l2, self.lr_power = l1, l2, lr_power
-        self.rule = adaptive.ftrl if lr_power == -0.5 else mindspore.ftrl_power
+        self.l1 = l1
+        self.l2 = l2
+        self.lr_power = lr_power
+        self.rule: Rule = adaptive.ftrl if lr_power == -0.5 else mindspore.ftrl_power
         self.keep(linear=0.0, moments=initial_accum)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mxopt.engine import Tensor
 from mxopt.engine.steps import run
@@ -14,9 +14,11 @@ from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, Params, Rate
+from mxopt.nn.ruled import WeightDecay
 from mxopt.options import Exact, Option
 from mxopt.parameter import Parameter, name_of
 from mxopt.rules import layerwise, mindspore
+from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 
@@ -29,8 +31,8 @@ class Lamb(_Moments):
         See `Optimizer`; an option is of another type, or out of range.
     """
 
-    rule = layerwise.lamb
-    decay = "the rule's own"
+    rule: Rule = layerwise.lamb
+    decay: ClassVar[WeightDecay] = "the rule's own"
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class LARS(Optimizer):
         An argument is of another type.
     """
 
+    counted: tuple[Iterable[object], ...]
+
     def __init__(
         self,
         optimizer: Annotated[Optimizer, Option("", "any of `mxopt.nn`, your own included")],
@@ -87,14 +91,18 @@ class LARS(Optimizer):
         if not isinstance(optimizer, Optimizer):
             raise ArgumentTypeError(f"LARS: optimizer must be one of mxopt.nn's, got {type(optimizer).__name__}")
         inner = optimizer
-        self.decay_flags, self.is_group_params_ordered = inner.decay_flags, inner.is_group_params_ordered
+        self.decay_flags: tuple[bool, ...] = inner.decay_flags
+        self.is_group_params_ordered: bool = inner.is_group_params_ordered
         self._set_up(inner._slots, inner.groups, inner._every, inner.loss_scale, inner.is_group)
         inner.groups = [replace(group, decay=0.0) for group in inner.groups]
-        inner._every, inner.loss_scale = replace(inner._every, decay=0.0), 1.0
+        inner._every = replace(inner._every, decay=0.0)
+        inner.loss_scale = 1.0
         inner.decay_flags = (False,) * len(self._slots)
         self.global_step = inner.global_step
-        self.opt, self.use_clip = inner, use_clip
-        self.epsilon, self.coefficient = epsilon, coefficient
+        self.opt = inner
+        self.use_clip = use_clip
+        self.epsilon = epsilon
+        self.coefficient = coefficient
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
         self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients handed on
 
@@ -117,7 +125,8 @@ class LARS(Optimizer):
         run(calls or [], [(rates[k], decays[k], *own) for k in positions], range(len(positions)))
         for k in positions:
             handed[k] = self._scaled[k]
-        self.opt.counted, self.counted = self.counted, ()
+        self.opt.counted = self.counted
+        self.counted = ()
         return self.opt(handed)
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,4 +138,4 @@ class LARS(Optimizer):
         if state_dict.get("optimizer") != "LARS" or "inner" not in state_dict:
             raise StatesError(f"the state_dict is of {state_dict.get('optimizer')!r:.80}, this is LARS")
         self.opt.load_state_dict(state_dict["inner"])
-        self.global_step = self.opt.global_step
+        self.global_step: int = self.opt.global_step

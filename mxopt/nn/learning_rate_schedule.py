@@ -105,7 +105,9 @@ class CosineDecayLR(LearningRateSchedule):
     def __init__(self, min_lr: Least, max_lr: Above, decay_steps: Steps) -> None:
         if max_lr <= min_lr:
             raise ArgumentError(f"{type(self).__name__}: max_lr must be greater than min_lr, got {max_lr} and {min_lr}")
-        self.min_lr, self.max_lr, self.decay_steps = min_lr, max_lr, decay_steps
+        self.min_lr = min_lr
+        self.max_lr = max_lr
+        self.decay_steps = decay_steps
 
     def construct(self, global_step: Any) -> float:
         part = min(global_step, self.decay_steps) / self.decay_steps
@@ -135,8 +137,11 @@ class PolynomialDecayLR(LearningRateSchedule):
             ),
         ] = False,
     ) -> None:
-        self.learning_rate, self.end_learning_rate = learning_rate, end_learning_rate
-        self.decay_steps, self.power, self.update_decay_steps = decay_steps, power, update_decay_steps
+        self.learning_rate = learning_rate
+        self.end_learning_rate = end_learning_rate
+        self.decay_steps = decay_steps
+        self.power = power
+        self.update_decay_steps = update_decay_steps
 
     def construct(self, global_step: Any) -> float:
         steps = self.decay_steps
@@ -156,7 +161,8 @@ class WarmUpLR(LearningRateSchedule):
     """
 
     def __init__(self, learning_rate: Least, warmup_steps: Steps) -> None:
-        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
 
     def construct(self, global_step: Any) -> float:
         return float(self.learning_rate * min(global_step, self.warmup_steps) / self.warmup_steps)

@@ -19,6 +19,7 @@ from mxopt.nn.parameters import (
     Decay,
     Group,
     ParameterTuple,
+    Rate,
     as_decay,
     as_rate,
     decay_at,
@@ -74,6 +75,8 @@ class Optimizer(GroupedOptimizer):
         A parameter stands twice.
     """
 
+    learning_rate: Rate | tuple[Rate, ...]
+    global_step: int
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
     registry: ClassVar[Registry] = Registry("optimizer of mxopt.nn", "derive it from Optimizer")  # all subclasses
     given: Mapping[str, Any]  # the arguments it was made with
@@ -127,7 +130,8 @@ class Optimizer(GroupedOptimizer):
             flags = [not any(part in (slot.parameter.name or "") for part in self.undecayed) for slot in slots]
             for slot, flag in zip(slots, flags, strict=True):
                 slot.group = int(not flag)
-        self.decay_flags, self.is_group_params_ordered = tuple(flags), is_ordered
+        self.decay_flags: tuple[bool, ...] = tuple(flags)
+        self.is_group_params_ordered = is_ordered
         used = list(dict.fromkeys(slot.group for slot in slots))
         for slot in slots:
             slot.group = used.index(slot.group)
@@ -136,15 +140,17 @@ class Optimizer(GroupedOptimizer):
 
     def _set_up(self, slots: list[Slot], groups: list[Group], every: Group, loss_scale: float, is_group: bool) -> None:
         self._hold(slots)
-        self.steps = Steps()
-        self.groups, self._every = groups, every
-        self.parameters = ParameterTuple(s.parameter for s in slots)
-        self.loss_scale, self.is_group = loss_scale, is_group
+        self.steps: Steps = Steps()
+        self.groups = groups
+        self._every = every
+        self.parameters: ParameterTuple = ParameterTuple(s.parameter for s in slots)
+        self.loss_scale = loss_scale
+        self.is_group = is_group
         self.overridden = overridden(type(self), self.overridable)
-        self.is_group_lr = any(group.rate is not every.rate for group in groups)
-        self.param_length = len(slots)
-        self.grad_centralization = any(group.centralized for group in groups)
-        self.dynamic_lr = any(isinstance(group.rate, LearningRateSchedule) for group in groups)
+        self.is_group_lr: bool = any(group.rate is not every.rate for group in groups)
+        self.param_length: int = len(slots)
+        self.grad_centralization: bool = any(group.centralized for group in groups)
+        self.dynamic_lr: bool = any(isinstance(group.rate, LearningRateSchedule) for group in groups)
         self.learning_rate = tuple(groups[s.group].rate for s in slots) if self.is_group_lr else every.rate
         self.global_step = 0
         self._unique = True

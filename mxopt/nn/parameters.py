@@ -59,7 +59,9 @@ class Listed(LearningRateSchedule):
     """One value for each step."""
 
     def __init__(self, values: np.ndarray, name: str, where: str) -> None:
-        self.values, self.name, self.where = values.tolist(), name, where
+        self.values: Any = values.tolist()
+        self.name = name
+        self.where = where
 
     def construct(self, global_step: int) -> float:
         if global_step >= len(self.values):

@@ -20,6 +20,7 @@ from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
 Row = tuple[float, ...]
+WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
 
 
 class RuleOptimizer(Optimizer):
@@ -31,9 +32,11 @@ class RuleOptimizer(Optimizer):
     overrides of `overridable` is called, as MindSpore's steps call it.
     """
 
+    state_names: tuple[str, ...]
+    counted: tuple[Iterable[object], ...]
     rule: Rule
     lazy: bool = False
-    decay: ClassVar[Literal["added to the gradient", "the rule's own", "unknown to the rule"]] = "added to the gradient"
+    decay: ClassVar[WeightDecay] = "added to the gradient"
 
     def scalars(self, lr: float, t: int, own: Any) -> Row:
         """The learning rate the rule takes at step `t` (from 1), then the rule's own hyper-parameters in its order.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
 from mxopt.nn.options import Decay, Params, Rate, Scale
-from mxopt.nn.ruled import RuleOptimizer
+from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact
 from mxopt.rules import pytorch, sgd
+from mxopt.rules.rule import Rule
 
 
 class SGD(RuleOptimizer):
@@ -39,12 +40,14 @@ class SGD(RuleOptimizer):
             raise ArgumentTypeError("SGD: weight_decay must be a number, in groups too, got a schedule")
         if nesterov and (momentum == 0 or dampening != 0):
             raise ArgumentError(f"SGD: nesterov needs momentum ({momentum}) above 0 and dampening ({dampening}) of 0")
-        self.momentum, self.dampening, self.nesterov = float(momentum), float(dampening), nesterov
+        self.momentum: float = float(momentum)
+        self.dampening: float = float(dampening)
+        self.nesterov = nesterov
         if not momentum:
             self.rule = sgd.sgd
             self.keep()
         else:
-            self.rule = pytorch.nesterov if nesterov else pytorch.heavy_ball
+            self.rule: Rule = pytorch.nesterov if nesterov else pytorch.heavy_ball
             self.keep(accum=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -72,8 +75,9 @@ class Momentum(RuleOptimizer):
         use_nesterov: Annotated[bool, Exact("", "step by the velocity to come")] = False,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.momentum, self.use_nesterov = momentum, use_nesterov
-        self.rule = pytorch.nesterov if use_nesterov else pytorch.heavy_ball
+        self.momentum = momentum
+        self.use_nesterov = use_nesterov
+        self.rule: Rule = pytorch.nesterov if use_nesterov else pytorch.heavy_ball
         self.keep(moments=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -92,9 +96,9 @@ class ASGD(RuleOptimizer):
         See `Optimizer`; an option is of another type.
     """
 
-    rule = pytorch.asgd
-    carried = "eta"
-    first_carry = -1.0  # before the first step
+    rule: Rule = pytorch.asgd
+    carried: ClassVar[str | None] = "eta"
+    first_carry: ClassVar[float] = -1.0  # before the first step
 
     def __init__(
         self,
@@ -106,7 +110,9 @@ class ASGD(RuleOptimizer):
         weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay)
-        self.lambd, self.alpha, self.t0 = lambd, alpha, t0
+        self.lambd = lambd
+        self.alpha = alpha
+        self.t0 = t0
         self.keep(ax=0.0)
 
     @property
@@ -149,8 +155,8 @@ class Rprop(RuleOptimizer):
         See `Optimizer`; an option is of another type, or out of range.
     """
 
-    rule = pytorch.rprop
-    decay = "unknown to the rule"
+    rule: Rule = pytorch.rprop
+    decay: ClassVar[WeightDecay] = "unknown to the rule"
 
     def __init__(
         self,
@@ -167,7 +173,8 @@ class Rprop(RuleOptimizer):
         weight_decay: Decay = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay)
-        self.etas, self.step_sizes = etas, step_sizes
+        self.etas = etas
+        self.step_sizes = step_sizes
         self.keep(prev=0.0, step_size=float)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
 from mxopt.rules import adam
+from mxopt.rules.rule import Rule
 
 SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (Veltkamp); NumPy takes ten times as long
 
@@ -23,7 +24,8 @@ class _Moments(RuleOptimizer):
 
     def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate=learning_rate, **base)
-        self.beta1, self.beta2 = beta1, beta2
+        self.beta1 = beta1
+        self.beta2 = beta2
 
     def corrected(self, lr: float, t: int) -> float:
         """The learning rate with both bias corrections in it."""
@@ -78,7 +80,7 @@ class Adam(_Moments):
     added to the gradient, before it is clipped.
     """
 
-    rule = adam.adam
+    rule: Rule = adam.adam
 
     def __init__(
         self,
@@ -90,7 +92,8 @@ class Adam(_Moments):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self.epsilon, self.lazy_update = epsilon, lazy_update
+        self.epsilon = epsilon
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return self.corrected(lr, t), self.beta1, self.beta2, self.epsilon
@@ -112,7 +115,9 @@ class _BiasCorrected(_Moments):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self.epsilon, self.correct_bias, self.lazy_update = epsilon, correct_bias, lazy_update
+        self.epsilon = epsilon
+        self.correct_bias = correct_bias
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return self.corrected(lr, t) if self.correct_bias else lr, self.beta1, self.beta2, self.epsilon
@@ -122,7 +127,7 @@ class _BiasCorrected(_Moments):
 class AdamW(_BiasCorrected):
     """Adam with decoupled weight decay, arXiv:1711.05101, as in MXNet 2: `lr * wd * weight` with the corrected rate."""
 
-    rule = adam.adamw
+    rule: Rule = adam.adamw
 
 
 @register
@@ -131,14 +136,14 @@ class AdaBelief(_BiasCorrected):
     gradient, before it is clipped.
     """
 
-    rule = adam.adabelief
+    rule: Rule = adam.adabelief
 
 
 @register
 class Adamax(_Moments):
     """AdaMax, arXiv:1412.6980 section 7. Weight decay is added to the gradient, before it is clipped."""
 
-    rule = adam.adamax
+    rule: Rule = adam.adamax
 
     def __init__(
         self,
@@ -156,7 +161,8 @@ class Adamax(_Moments):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self.epsilon, self.lazy_update = epsilon, lazy_update
+        self.epsilon = epsilon
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr / (1 - self.beta1**t), self.beta1, 1 - self.beta1, self.beta2, self.epsilon
@@ -170,7 +176,7 @@ class Nadam(_Moments):
     The product of the momentum schedule is each parameter's own, as in the paper.
     """
 
-    rule = adam.nadam
+    rule: Rule = adam.nadam
 
     def __init__(
         self,
@@ -183,7 +189,9 @@ class Nadam(_Moments):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self.epsilon, self.schedule_decay, self.lazy_update = epsilon, schedule_decay, lazy_update
+        self.epsilon = epsilon
+        self.schedule_decay = schedule_decay
+        self.lazy_update = lazy_update
         self._product = (self.begin_num_update, 1.0)  # update, product of the schedule up to it: a memo
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
@@ -207,7 +215,7 @@ class FTML(ArithmeticMoments, UnsignedRate):
     is left alone; a negative one is refused.
     """
 
-    rule = adam.ftml
+    rule: Rule = adam.ftml
 
     def __init__(
         self,
@@ -219,7 +227,8 @@ class FTML(ArithmeticMoments, UnsignedRate):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self.epsilon, self.lazy_update = epsilon, lazy_update
+        self.epsilon = epsilon
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         corrections = self.corrections(index, t)

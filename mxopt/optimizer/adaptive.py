@@ -18,7 +18,7 @@ from mxopt.rules.rule import Rule
 class AdaGrad(RuleOptimizer):
     """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html. Weight decay is decoupled: `lr * wd * weight`."""
 
-    rule = adaptive.adagrad
+    rule: Rule = adaptive.adagrad
 
     def __init__(
         self,
@@ -27,7 +27,8 @@ class AdaGrad(RuleOptimizer):
         **base: Unpack[OptionsAndRate],
     ) -> None:
         super().__init__(**base)
-        self.eps, self.lazy_update = eps, lazy_update
+        self.eps = eps
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.eps
@@ -39,7 +40,7 @@ class AdaDelta(RuleOptimizer):
     is.
     """
 
-    rule = adaptive.adadelta
+    rule: Rule = adaptive.adadelta
 
     def __init__(
         self,
@@ -49,7 +50,9 @@ class AdaDelta(RuleOptimizer):
         **base: Unpack[OptionsAndRate],
     ) -> None:
         super().__init__(**base)
-        self.rho, self.epsilon, self.lazy_update = rho, epsilon, lazy_update
+        self.rho = rho
+        self.epsilon = epsilon
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.rho, 1 - self.rho, self.epsilon
@@ -76,8 +79,11 @@ class RMSProp(RuleOptimizer):
     ) -> None:
         self.centered = centered  # which says what the states are
         super().__init__(learning_rate=learning_rate, **base)
-        self.gamma1, self.gamma2, self.epsilon = gamma1, gamma2, epsilon
-        self.clip_weights, self.lazy_update = clip_weights, lazy_update
+        self.gamma1 = gamma1
+        self.gamma2 = gamma2
+        self.epsilon = epsilon
+        self.clip_weights = clip_weights
+        self.lazy_update = lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -100,7 +106,7 @@ class Ftrl(UnsignedRate):
     whose learning rate is 0 is left alone; a negative one is refused.
     """
 
-    rule = adaptive.ftrl
+    rule: Rule = adaptive.ftrl
 
     def __init__(
         self,
@@ -112,8 +118,10 @@ class Ftrl(UnsignedRate):
     ) -> None:
         super().__init__(**base)
         if learning_rate is not None:
-            self.lr = self._unsigned(learning_rate)
-        self.lamda1, self.beta, self.lazy_update = lamda1, beta, lazy_update
+            self.lr: Any = self._unsigned(learning_rate)
+        self.lamda1 = lamda1
+        self.beta = beta
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return *super().scalars(index, lr, t), self.lamda1, self.beta

@@ -115,7 +115,8 @@ class Optimizer(NamedArguments, Multipliers):
             raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
         if state_dtype is not None:
             self.check_state_dtype(state_dtype)
-        self.state_dtype, self.seed = state_dtype, seed
+        self.state_dtype = state_dtype
+        self.seed = seed
         self.parts: dict[Any, tuple[Index, int]] = {}  # of an index that is part of a parameter: whose, and where
         self.rescale_grad = rescale_grad
         self.lr_scheduler = lr_scheduler
@@ -350,4 +351,6 @@ def _warn_of_climbing(lr: float | None) -> None:
         warnings.warn(f"a learning rate of {lr} climbs the gradient: give a positive one to descend", stacklevel=4)
 
 
-register = Optimizer.register
+def register(klass: O) -> O:
+    """Registers an optimizer class under its name in lower case; usable as a decorator. See `Optimizer.register`."""
+    return Optimizer.register(klass)

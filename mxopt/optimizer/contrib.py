@@ -10,6 +10,7 @@ from mxopt.optimizer.options import OptionsAndRate
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.options import Option, Unpack
 from mxopt.rules import adaptive
+from mxopt.rules.rule import Rule
 
 __all__ = ["GroupAdaGrad"]
 
@@ -20,7 +21,7 @@ class GroupAdaGrad(RuleOptimizer):
     squares of its gradients. No weight decay.
     """
 
-    rule = adaptive.group_adagrad
+    rule: Rule = adaptive.group_adagrad
     lazy_update = True
 
     def __init__(

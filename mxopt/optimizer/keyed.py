@@ -16,7 +16,7 @@ from mxopt.engine import arrays
 from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArrayError, StatesError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
-from mxopt.optimizer.family import FAMILIES, Options
+from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 
 
@@ -48,18 +48,21 @@ class KeyedOptimizer(Optimizer):
             raise StatesError(f"there are no optimizers {family!r}: {', '.join(FAMILIES)}")
         of = FAMILIES[family]
         klass = of.registry.find(described)
-        self.family, self.described, self.made_by, self.kind = family, described, made_by, klass.__name__
+        self.family = family
+        self.described = described
+        self.made_by = made_by
+        self.kind: Any = klass.__name__
         options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self._names = [list(group["params"]) for group in groups]
         self._number = {name: number for number, names in enumerate(self._names) for name in names}
         self.follow(of.make(klass, made_by, options, kwargs.get("multi_precision", False)))
         super().__init__(**kwargs)
-        self.aggregate_num = settings.aggregation_size()
+        self.aggregate_num: int = settings.aggregation_size()
 
     def follow(self, model: Any) -> None:
         """Updates by `model` from here on."""
         self.model: GroupedOptimizer = model
-        self.of = FAMILIES[self.family](model)
+        self.of: Family = FAMILIES[self.family](model)
         self._states = self._state_names()
         self._slots: dict[Index, tuple[Slot, Any]] = {}  # with the state each was made for
 

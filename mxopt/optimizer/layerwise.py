@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class LARS(MomentumOptimizer):
 
     inner_first = True
     aggregates = True
-    decayed_endings = ("_weight",)
+    decayed_endings: ClassVar[tuple[str, ...]] = ("_weight",)
 
     def __init__(
         self,
@@ -56,7 +56,10 @@ class LARS(MomentumOptimizer):
         **base: Unpack[OptionsAndRate],
     ) -> None:
         super().__init__(**base)
-        self.momentum, self.lazy_update, self.eta, self.eps = momentum, lazy_update, eta, eps
+        self.momentum = momentum
+        self.lazy_update = lazy_update
+        self.eta = eta
+        self.eps = eps
         self.momentum_correction = momentum_correction
         self.previous_lr: dict[Index, float] = {}  # at each parameter's last update, before multipliers
 
@@ -134,9 +137,13 @@ class LBSGD(MomentumOptimizer):
         **base: Unpack[LBSGDOptions],
     ) -> None:
         super().__init__(multi_precision=multi_precision, **base)
-        self.momentum, self.warmup_strategy, self.warmup_epochs = momentum, warmup_strategy, warmup_epochs
-        self.batch_scale, self.updates_per_epoch = batch_scale, updates_per_epoch
-        self.begin_epoch, self.num_epochs = begin_epoch, num_epochs
+        self.momentum = momentum
+        self.warmup_strategy = warmup_strategy
+        self.warmup_epochs = warmup_epochs
+        self.batch_scale = batch_scale
+        self.updates_per_epoch = updates_per_epoch
+        self.begin_epoch = begin_epoch
+        self.num_epochs = num_epochs
         self._asked_at = self.num_update
 
     @property
@@ -244,7 +251,9 @@ class _Corrected(ArithmeticMoments):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self.epsilon, self.lower_bound, self.upper_bound = epsilon, lower_bound, upper_bound
+        self.epsilon = epsilon
+        self.lower_bound = lower_bound
+        self.upper_bound = upper_bound
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         correction1, correction2 = self.corrections(index, t) if self.bias_correction else (1.0, 1.0)
@@ -258,7 +267,7 @@ class LAMB(_Corrected):
     root.
     """
 
-    rule = layerwise.lamb
+    rule: Rule = layerwise.lamb
     aggregates = True
 
     def __init__(
@@ -280,4 +289,4 @@ class LAMB(_Corrected):
 class LANS(_Corrected):
     """LAMB with normalised gradients and Nesterov's momentum, arXiv:2006.13484, as in MXNet 2."""
 
-    rule = layerwise.lans
+    rule: Rule = layerwise.lans

@@ -35,10 +35,11 @@ class RuleOptimizer(Optimizer):
     `update_multi_precision` of SGD, LARS and LAMB gets lists anyway.
     """
 
+    seed: int | None
     lazy_update: bool = False
     inner_first: ClassVar[bool] = False  # MXNet's order of (inner state, master copy) in some optimizers
     aggregates: ClassVar[bool] = False  # whether MXNet's class takes lists
-    overridable = (*Optimizer.overridable, "scalars", "groups", "new_state")
+    overridable: ClassVar[tuple[str, ...]] = (*Optimizer.overridable, "scalars", "groups", "new_state")
 
     def __init__(self, **base: Unpack[OptionsAndRate]) -> None:
         super().__init__(**base)
@@ -222,7 +223,7 @@ class RuleOptimizer(Optimizer):
             run(calls, rows, which, chain(self._also_counted(indices), map(done.append, [True])))
         except:
             if not done:
-                self.num_update = latest
+                self.num_update: int = latest
                 exhaust(taken_back)
             raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class SGD(MomentumOptimizer):
 
     def __init__(self, momentum: Momentum = 0.0, lazy_update: Lazy = True, **base: Unpack[OptionsAndRate]) -> None:
         super().__init__(**base)
-        self.momentum, self.lazy_update = momentum, lazy_update
+        self.momentum = momentum
+        self.lazy_update = lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -58,7 +59,8 @@ class NAG(MomentumOptimizer):
 
     def __init__(self, momentum: Momentum = 0.0, lazy_update: Lazy = False, **base: Unpack[OptionsAndRate]) -> None:
         super().__init__(**base)
-        self.momentum, self.lazy_update = momentum, lazy_update or not momentum
+        self.momentum = momentum
+        self.lazy_update: bool = lazy_update or not momentum
 
     @property
     def rule(self) -> Rule:
@@ -83,7 +85,9 @@ class Signum(MomentumOptimizer):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate=learning_rate, **base)
-        self.momentum, self.wd_lh, self.lazy_update = momentum, wd_lh or 0.0, lazy_update
+        self.momentum = momentum
+        self.wd_lh: float = wd_lh or 0.0
+        self.lazy_update = lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -100,7 +104,7 @@ class Lion(RuleOptimizer):
     learning rate so much less. Not in MXNet.
     """
 
-    rule = sgd.lion
+    rule: Rule = sgd.lion
 
     def __init__(
         self,
@@ -111,7 +115,9 @@ class Lion(RuleOptimizer):
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate=learning_rate, **base)
-        self.beta1, self.beta2, self.lazy_update = beta1, beta2, lazy_update
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.beta1, self.beta2
@@ -121,7 +127,7 @@ class Lion(RuleOptimizer):
 class DCASGD(MomentumOptimizer):
     """SGD that makes up for the delay of asynchronous gradients, arXiv:1609.08326."""
 
-    per_worker_state = 1
+    per_worker_state: ClassVar[int | None] = 1
 
     def __init__(
         self,
@@ -131,7 +137,9 @@ class DCASGD(MomentumOptimizer):
         **base: Unpack[OptionsAndRate],
     ) -> None:
         super().__init__(**base)
-        self.momentum, self.lamda, self.lazy_update = momentum, lamda, lazy_update
+        self.momentum = momentum
+        self.lamda = lamda
+        self.lazy_update = lazy_update
 
     @property
     def rule(self) -> Rule:
@@ -170,9 +178,9 @@ class SGLD(UnsignedRate):
         **base: Unpack[SGLDOptions],
     ) -> None:
         super().__init__(**base)
-        self.seed = seed if seed is not None else drawn_seed()
+        self.seed: int = seed if seed is not None else drawn_seed()
 
-    rule = sgd.sgld
+    rule: Rule = sgd.sgld
     elementwise = False  # the noise depends on the whole array
 
     def create_state(self, index: Index, weight: Any) -> None:
@@ -200,7 +208,7 @@ class Test(RuleOptimizer):
     """
 
     __test__ = False  # not a test of pytest's
-    rule = sgd.test
+    rule: Rule = sgd.test
     own_num_update = True
 
     def create_state(self, index: Index, weight: Any) -> Any:

@@ -32,6 +32,8 @@ class Updater:
         Whether a state is known to be on its weight's device.
     """
 
+    optimizer: Optimizer
+
     def __init__(self, optimizer: Optimizer, *, skip_nonfinite: bool = False) -> None:
         self.optimizer = optimizer
         self._guard = Guard(skip_nonfinite=True) if skip_nonfinite else None

@@ -79,7 +79,7 @@ def _group_adagrad(weight: Any, grad: Any, history: Any, lr: Any, rescale: Any, 
     return weight - lr * grad / np.sqrt(history + epsilon)
 
 
-group_adagrad = Rule(
+group_adagrad: Rule = Rule(
     "group_adagrad",
     ("history",),
     (Stage(_group_adagrad, ("weight",)),),

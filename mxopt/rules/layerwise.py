@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.rules.common import clip, within
-from mxopt.rules.rule import derives, layerwise, stage
+from mxopt.rules.rule import Rule, derives, layerwise, stage
 
 
 @stage(norms=2)
@@ -37,8 +37,8 @@ def _lars_rate(weight: Any, grad: Any, lr: Any, wd: Any, eta: Any, epsilon: Any)
     return np.where(adapted, lr * (eta * weight / (grad + wd * weight + epsilon)), lr)
 
 
-lars = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd, lazy=True)
-lars_momentum = layerwise("lars_momentum", ("velocity",), _weight_and_grad, _lars_rate, _momentum, lazy=True)
+lars: Rule = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd, lazy=True)
+lars_momentum: Rule = layerwise("lars_momentum", ("velocity",), _weight_and_grad, _lars_rate, _momentum, lazy=True)
 
 
 @stage(norms=2)
@@ -53,8 +53,10 @@ def _lbsgd_rate(weight: Any, grad: Any, lr: Any, wd: Any) -> Any:
     return lr * within(ratio, 0.01, 100.0)
 
 
-lbsgd = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd, lazy=True)
-lbsgd_momentum = layerwise("lbsgd_momentum", ("velocity",), _weight_and_raw_grad, _lbsgd_rate, _momentum, lazy=True)
+lbsgd: Rule = layerwise("lbsgd", (), _weight_and_raw_grad, _lbsgd_rate, _sgd, lazy=True)
+lbsgd_momentum: Rule = layerwise(
+    "lbsgd_momentum", ("velocity",), _weight_and_raw_grad, _lbsgd_rate, _momentum, lazy=True
+)
 
 
 def _direction(mean: Any, var: Any, weight: Any, wd: Any, unbias1: Any, unbias2: Any, epsilon: Any) -> Any:
@@ -90,7 +92,7 @@ def _lamb_step(weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: An
 
 # LAMB, https://arxiv.org/abs/1904.00962; `unbias` is 1 / (1 - beta^t), or 1 without bias correction. (Factors, because
 # each division takes a processor as long as a store takes the memory.)
-lamb = layerwise("lamb", ("mean", "var"), _lamb_moments, _lamb_rate, _lamb_step)
+lamb: Rule = layerwise("lamb", ("mean", "var"), _lamb_moments, _lamb_rate, _lamb_step)
 
 
 @stage(norms=1)
@@ -136,4 +138,4 @@ def _lans_step(
 
 
 # LANS, https://arxiv.org/abs/2006.13484.
-lans = layerwise("lans", ("mean", "var"), _grad, _unit, _lans_moments, _lans_rates, _lans_step)
+lans: Rule = layerwise("lans", ("mean", "var"), _grad, _unit, _lans_moments, _lans_rates, _lans_step)

@@ -32,7 +32,7 @@ def _fixed(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any,
 
 
 # AdaGrad whose history stays as it is.
-adagrad_fixed = Rule("adagrad_fixed", ("history",), (_fixed,))
+adagrad_fixed: Rule = Rule("adagrad_fixed", ("history",), (_fixed,))
 
 
 @rule("history")
@@ -103,7 +103,7 @@ def _lars_scaled(weight: Any, grad: Any, trust: Any, wd: Any, rescale: Any) -> A
 
 
 # The gradient as LARS hands it on to another optimizer, in the state `scaled`; the weight stays.
-lars_gradient = layerwise(
+lars_gradient: Rule = layerwise(
     "lars_gradient", ("scaled",), _weight_and_grad, _lars_trust, _lars_scaled,
     wide="they are gradients, which another optimizer takes",
 )  # fmt: skip
@@ -138,5 +138,5 @@ def _adafactor_mean(weight: Any, grad: Any, mean: Any, weight_rate: Any, rate: A
     return weight - wd * weight_rate * weight - mean, mean
 
 
-adafactor = layerwise("adafactor", (), _weight_and_direction, _adafactor_rates, _adafactor)
-adafactor_mean = layerwise("adafactor_mean", ("mean",), _weight_and_direction, _adafactor_rates, _adafactor_mean)
+adafactor: Rule = layerwise("adafactor", (), _weight_and_direction, _adafactor_rates, _adafactor)
+adafactor_mean: Rule = layerwise("adafactor_mean", ("mean",), _weight_and_direction, _adafactor_rates, _adafactor_mean)

@@ -13,4 +13,4 @@ def _gradient(grad: Any) -> Any:
 
 
 # Of each tensor; that of all of them together follows on the host. https://arxiv.org/abs/1211.5063
-global_norm = Rule("global_norm", (), (_gradient,), lazy=False)
+global_norm: Rule = Rule("global_norm", (), (_gradient,), lazy=False)

@@ -94,7 +94,7 @@ def _sgld(weight: Any, grad: Any, noise: Any, lr: Any, wd: Any, rescale: Any, bo
 
 
 # Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883; `noise` is standard normal.
-sgld = Rule("sgld", ("noise",), (_sgld,), lazy=False)
+sgld: Rule = Rule("sgld", ("noise",), (_sgld,), lazy=False)
 
 
 @rule("copy", lazy=False, wide=COPY)

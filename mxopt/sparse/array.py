@@ -12,6 +12,7 @@ import numpy as np
 from mxopt.device import library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
 from mxopt.sparse.rows import Rows
+from mxopt.sparse.slots import Slots
 
 
 class RowSparse(Rows):
@@ -31,6 +32,7 @@ class RowSparse(Rows):
     ([0, 3, 4], [[1.0, 2.0], [3.0, 4.0], [2.0, 2.0]])
     """
 
+    slots: Slots | None
     stype = "row_sparse"
 
     @property

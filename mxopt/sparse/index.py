@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +39,9 @@ class RowIndex:
     """
 
     def __init__(self, rows: int) -> None:
-        self.rows, self.count = rows, 0
-        self.numbers = room(0, (rows,), INT64)
+        self.rows = rows
+        self.count: int = 0
+        self.numbers: Any = room(0, (rows,), INT64)
         self._table = np.zeros(1 << SMALLEST, np.uint32)
 
     @property

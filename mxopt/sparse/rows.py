@@ -24,7 +24,9 @@ class Rows:
     """
 
     def __init__(self, data: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> None:
-        self._data, self._indices, self.shape = data, indices, shape
+        self._data = data
+        self._indices = indices
+        self.shape = shape
         self.slots: Slots | None = None  # where the rows are instead, from an update that adds some until they are read
 
     @classmethod

@@ -30,9 +30,11 @@ class Slots:
     def __init__(
         self, index: RowIndex, shape: tuple[int, ...], dtype: Any, initial: Initial | None = None, like: Any = None
     ) -> None:
-        self.index, self.shape, self.initial = index, shape, initial
-        self.array = room(index.count, shape, np.dtype(dtype), like=like)
-        self.filled = 0  # so many rows have their first values
+        self.index = index
+        self.shape = shape
+        self.initial = initial
+        self.array: Any = room(index.count, shape, np.dtype(dtype), like=like)
+        self.filled: int = 0  # so many rows have their first values
         self.fill()
 
     def fill(self) -> None:

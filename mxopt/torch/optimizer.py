@@ -46,7 +46,8 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], name: str, **options: Any) -> None:
-        self._name, self._given = name, options
+        self._name = name
+        self._given = options
         self._begin()
         super().__init__(params, dict(self._rules.defaults))
 

@@ -70,9 +70,10 @@ class OfExperimental:
     """An optimizer of `experimental.optim`."""
 
     def __init__(self, kind: str, options: Options) -> None:
-        self._kind, self._names = kind, STATES[kind]
+        self._kind = kind
+        self._names = STATES[kind]
         self._options = {"lr": 1e-3, **options} if kind == "SGD" else options  # PyTorch has a default there
-        self.defaults = dict(self._made([{"params": []}]).defaults)
+        self.defaults: dict[str, Any] = dict(self._made([{"params": []}]).defaults)
         self._model: optim.Optimizer
 
     def _made(self, groups: list[Options]) -> optim.Optimizer:
@@ -131,14 +132,16 @@ class OfCreate:
     """Optimizers of `mxopt.create`, one for each group."""
 
     def __init__(self, name: str, options: Options) -> None:
-        self._name, self._updaters, self._numbers = name, list[Updater](), list[list[int]]()
+        self._name = name
+        self._updaters = list[Updater]()
+        self._numbers = list[list[int]]()
         klass = type(create(name))
         self._arguments = {self._theirs(argument): argument for argument in arguments_of(klass)}
         given = self._translated(options)
         made = create(name, **{self._arguments[key]: value for key, value in given.items()})
         skipped = ("param_idx2name", "lr_scheduler", "sym", "param_dict", "begin_num_update", "rescale_grad")
         names = {theirs: argument for theirs, argument in self._arguments.items() if argument not in skipped}
-        self.defaults = {theirs: self._get(made, argument) for theirs, argument in names.items()}
+        self.defaults: dict[str, Any] = {theirs: self._get(made, argument) for theirs, argument in names.items()}
 
     @staticmethod
     def _theirs(argument: str) -> str:

@@ -7,7 +7,7 @@ Adam's step is `lr / c1 * mean / (sqrt(var / c2) + eps)` with the corrections `c
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
@@ -125,8 +125,8 @@ class Adamax(Optimizer):
 class NAdam(Optimizer):
     """Adam with Nesterov's momentum, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ."""
 
-    carried = "mu_product"
-    first_carry = 1.0
+    carried: ClassVar[str | None] = "mu_product"
+    first_carry: ClassVar[float] = 1.0
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class ParameterGroup(dict[str, Any]):
 
     def __init__(self, options: Options, checks: Mapping[str, Declared], whose: str) -> None:
         super().__init__(checked(options, checks, whose))
-        self.checks, self.whose = checks, whose
+        self.checks = checks
+        self.whose = whose
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParameterGroup, (dict(self), self.checks, self.whose)

@@ -74,7 +74,7 @@ class Optimizer(GroupedOptimizer):
         lazy_update: Lazy = False,
     ) -> None:
         options = {"lazy_update": lazy_update, "maximize": False, **defaults}
-        self.defaults = checked(options, self.checks, type(self).__name__)
+        self.defaults: Options = checked(options, self.checks, type(self).__name__)
         self.multi_precision = multi_precision
         self.param_groups: list[ParameterGroup] = []
         self._slots = []
@@ -128,7 +128,7 @@ class Optimizer(GroupedOptimizer):
         ours = {name: check for name, check in self.checks.items() if name in self.defaults or name == "initial_lr"}
         self.param_groups.append(ParameterGroup(options, ours, whose))
         self._hold(self._slots + slots)
-        self.steps = Steps(PATTERNS * len(self.param_groups))
+        self.steps: Steps = Steps(PATTERNS * len(self.param_groups))
 
     # Updates.
 

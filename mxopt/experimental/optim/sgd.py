@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
@@ -81,7 +81,7 @@ class ASGD(Optimizer):
     Step t uses the rate that the step before prepared, `lr / (1 + lambd * lr * (t - 1))**alpha` with the `lr` of then.
     """
 
-    carried = "eta"
+    carried: ClassVar[str | None] = "eta"
 
     def __init__(
         self,

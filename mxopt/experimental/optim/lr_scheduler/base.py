@@ -99,13 +99,13 @@ class LRScheduler(NamedArguments):
         ] = -1,
     ) -> None:
         self.optimizer = optimizer
-        self.groups = groups_of(optimizer)
+        self.groups: list[Group] = groups_of(optimizer)
         for k, group in enumerate(self.groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
                 raise ArgumentKeyError(f"group {k} has no 'initial_lr', which last_epoch={last_epoch} needs")
-        self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
+        self.base_lrs: list[float] = [float(group["initial_lr"]) for group in self.groups]
         self.last_epoch: float = last_epoch
         self._last_lr = self._rates()
         self.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
@@ -21,7 +21,7 @@ class CyclicLR(LRScheduler):
         A mode is another, or there are more or fewer rates than groups.
     """
 
-    by_group = ("lowest_lrs", "max_lrs")
+    by_group: ClassVar[tuple[str, ...]] = ("lowest_lrs", "max_lrs")
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class CyclicLR(LRScheduler):
     ) -> None:
         groups = groups_of(optimizer)
         lowest = [number("base_lr", x) for x in for_each_group("base_lr", base_lr, groups)]
-        self.max_lrs = [number("max_lr", x) for x in for_each_group("max_lr", max_lr, groups)]
-        self.step_size_up = int(step_size_up)
-        self.step_size_down = int(step_size_up if step_size_down is None else step_size_down)
+        self.max_lrs: list[float] = [number("max_lr", x) for x in for_each_group("max_lr", max_lr, groups)]
+        self.step_size_up: int = int(step_size_up)
+        self.step_size_down: int = int(step_size_up if step_size_down is None else step_size_down)
         if scale_fn is None and mode not in ("triangular", "triangular2", "exp_range"):
             raise ArgumentError(f"mode must be 'triangular', 'triangular2' or 'exp_range', got {mode!r}")
         if scale_fn is not None and not callable(scale_fn):
             raise ArgumentTypeError(f"scale_fn must be a function, got {scale_fn!r}")
         self.mode = mode
-        self.gamma = float(gamma)
+        self.gamma: float = float(gamma)
         self.scale_mode = scale_mode
         self.scale_fn = scale_fn
         if last_epoch == -1:
@@ -92,6 +92,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         `T_0` or `T_mult` is no int of 1 or more, or `eta_min` is no number.
     """
 
+    T_i: int
+    last_epoch: float
+
     def __init__(
         self,
         optimizer: Scheduled,
@@ -103,8 +106,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         last_epoch: LastEpoch = -1,
     ) -> None:
         self.T_0 = self.T_i = int(T_0)
-        self.T_mult = int(T_mult)
-        self.eta_min = float(eta_min)
+        self.T_mult: int = int(T_mult)
+        self.eta_min: float = float(eta_min)
         self.T_cur: float = -1
         if last_epoch >= 0:
             self._place(last_epoch)

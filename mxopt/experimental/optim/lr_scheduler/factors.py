@@ -74,8 +74,8 @@ class StepLR(FactorLR):
     """
 
     def __init__(self, optimizer: Scheduled, step_size: Steps, gamma: Gamma = 0.1, last_epoch: LastEpoch = -1) -> None:
-        self.step_size = int(step_size)
-        self.gamma = float(gamma)
+        self.step_size: int = int(step_size)
+        self.gamma: float = float(gamma)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -96,8 +96,8 @@ class MultiStepLR(FactorLR):
     ) -> None:
         if not isinstance(milestones, list | np.ndarray):
             raise ArgumentTypeError(f"milestones must be a list of int, got {milestones!r}")
-        self.milestones = sorted(int(MILESTONE.check("a milestone", m)) for m in milestones)
-        self.gamma = float(gamma)
+        self.milestones: list[int] = sorted(int(MILESTONE.check("a milestone", m)) for m in milestones)
+        self.gamma: float = float(gamma)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -114,7 +114,7 @@ class ExponentialLR(FactorLR):
     """
 
     def __init__(self, optimizer: Scheduled, gamma: Gamma, last_epoch: LastEpoch = -1) -> None:
-        self.gamma = float(gamma)
+        self.gamma: float = float(gamma)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -135,8 +135,8 @@ class ConstantLR(FactorLR):
     def __init__(
         self, optimizer: Scheduled, factor: Share = 1 / 3, total_iters: Whole = 5, last_epoch: LastEpoch = -1
     ) -> None:
-        self.start_factor = float(factor)
-        self.total_iters = int(total_iters)
+        self.start_factor: float = float(factor)
+        self.total_iters: int = int(total_iters)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -164,8 +164,9 @@ class LinearLR(FactorLR):
         total_iters: Steps = 5,
         last_epoch: LastEpoch = -1,
     ) -> None:
-        self.start_factor, self.end_factor = float(start_factor), float(end_factor)
-        self.total_iters = int(total_iters)
+        self.start_factor: float = float(start_factor)
+        self.end_factor: float = float(end_factor)
+        self.total_iters: int = int(total_iters)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -188,7 +189,8 @@ class PolynomialLR(FactorLR):
     def __init__(
         self, optimizer: Scheduled, total_iters: Steps = 5, power: Power = 1.0, last_epoch: LastEpoch = -1
     ) -> None:
-        self.total_iters, self.power = int(total_iters), float(power)
+        self.total_iters: int = int(total_iters)
+        self.power: float = float(power)
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:
@@ -204,9 +206,12 @@ class CosineAnnealingLR(FactorLR):
         `T_max` is no int, `eta_min` no number.
     """
 
+    floor: float
+
     def __init__(self, optimizer: Scheduled, T_max: Steps, eta_min: Floor = 0.0, last_epoch: LastEpoch = -1) -> None:  # noqa: N803
-        self.T_max = int(T_max)
-        self.floor = self.eta_min = float(eta_min)
+        self.T_max: int = int(T_max)
+        self.eta_min: float = float(eta_min)
+        self.floor = self.eta_min
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from mxopt.errors import ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
@@ -31,10 +31,10 @@ class LambdaLR(LRScheduler):
         One is no function.
     """
 
-    by_group = ("lr_lambdas",)
+    by_group: ClassVar[tuple[str, ...]] = ("lr_lambdas",)
 
     def __init__(self, optimizer: Scheduled, lr_lambda: Functions, last_epoch: LastEpoch = -1) -> None:
-        self.lr_lambdas = _functions(lr_lambda, optimizer)
+        self.lr_lambdas: list[Factor] = _functions(lr_lambda, optimizer)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -52,10 +52,10 @@ class MultiplicativeLR(LRScheduler):
         One is no function.
     """
 
-    by_group = ("lr_lambdas",)
+    by_group: ClassVar[tuple[str, ...]] = ("lr_lambdas",)
 
     def __init__(self, optimizer: Scheduled, lr_lambda: Functions, last_epoch: LastEpoch = -1) -> None:
-        self.lr_lambdas = _functions(lr_lambda, optimizer)
+        self.lr_lambdas: list[Factor] = _functions(lr_lambda, optimizer)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:

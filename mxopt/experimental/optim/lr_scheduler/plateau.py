@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.base import Group, LRScheduler, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled, for_each_group
 from mxopt.options import Exact, Option, number
 
@@ -19,7 +19,9 @@ class ReduceLROnPlateau(LRScheduler):
         `factor` is 1 or more, a mode is another, or there are more or fewer `min_lr` than groups.
     """
 
-    by_group = ("min_lrs",)
+    groups: list[Group]
+    last_epoch: float
+    by_group: ClassVar[tuple[str, ...]] = ("min_lrs",)
 
     def __init__(
         self,
@@ -37,22 +39,25 @@ class ReduceLROnPlateau(LRScheduler):
         ] = 0,
         eps: Annotated[float, Option("", "a change of no more than this is left out")] = 1e-8,
     ) -> None:
-        self.optimizer, self.factor = optimizer, float(factor)
+        self.optimizer = optimizer
+        self.factor: float = float(factor)
         self.groups = groups_of(optimizer)
         self.mode = mode
-        self.patience = int(patience)
-        self.threshold = float(threshold)
+        self.patience: int = int(patience)
+        self.threshold: float = float(threshold)
         self.threshold_mode = threshold_mode
-        self.cooldown = int(cooldown)
-        self.min_lrs = [number("ReduceLROnPlateau: min_lr", x) for x in for_each_group("min_lr", min_lr, self.groups)]
-        self.eps = float(eps)
+        self.cooldown: int = int(cooldown)
+        self.min_lrs: list[float] = [
+            number("ReduceLROnPlateau: min_lr", x) for x in for_each_group("min_lr", min_lr, self.groups)
+        ]
+        self.eps: float = float(eps)
         for group in self.groups:
             group.setdefault("initial_lr", group["lr"])
-        self.base_lrs = [float(group["initial_lr"]) for group in self.groups]
+        self.base_lrs: list[float] = [float(group["initial_lr"]) for group in self.groups]
         self.last_epoch = 0
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = 0
-        self.cooldown_counter = 0
+        self.best: float = math.inf if mode == "min" else -math.inf
+        self.num_bad_epochs: int = 0
+        self.cooldown_counter: int = 0
         self._last_lr = self._rates()
 
     def step(self, metrics: Any) -> None:  # type: ignore[override]

@@ -6,10 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.base import Group, LRScheduler, groups_of
 from mxopt.experimental.optim.lr_scheduler.factors import MILESTONE
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled
 from mxopt.experimental.optim.lr_scheduler.plateau import ReduceLROnPlateau
@@ -25,7 +25,10 @@ class SequentialLR(LRScheduler):
         No schedules, schedules of other optimizers, or another number of milestones.
     """
 
-    hidden = (*LRScheduler.hidden, "schedulers")
+    groups: list[Group]
+    milestones: list[int]
+    base_lrs: list[float]
+    hidden: ClassVar[tuple[str, ...]] = (*LRScheduler.hidden, "schedulers")
 
     def __init__(
         self,
