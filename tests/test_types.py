@@ -27,7 +27,8 @@ from mxopt import kvstore, nn
 from mxopt.experimental import optim
 from mxopt.kvstore import KVStore
 from mxopt.kvstore.dist import DistKVStore
-from mxopt.optimizer import LAMB, SGD, Adam
+from mxopt.lr_scheduler import CosineScheduler
+from mxopt.optimizer import LAMB, LBSGD, SGD, Adam, Ftrl
 
 w = mxopt.Parameter(np.zeros(2), "w")
 name: str = input()
@@ -39,6 +40,10 @@ assert_type(SGD(learning_rate=0.1, wd=1e-4, clip_gradient=None).lazy_update, boo
 assert_type(mxopt.create("adam", learning_rate=0.1), Adam)
 assert_type(mxopt.create("adam").beta1, float)
 assert_type(mxopt.create("lamb"), LAMB)
+assert_type(LBSGD(multi_precision=True, wd=0.1, batch_scale=2).batch_scale, int)
+assert_type(Ftrl(0.1, 0.5, rescale_grad=0.1).lamda1, float)
+assert_type(nn.LazyAdam([w], beta1=0.8).beta1, float)
+assert_type(CosineScheduler(10, final_lr=0.1).final_lr, float)
 assert_type(mxopt.create(name), mxopt.Optimizer)
 assert_type(kvstore.create(), KVStore)
 assert_type(kvstore.create("device"), KVStore)
@@ -66,6 +71,11 @@ LAMB(betas=(0.9, 0.999))  # wrong
 nn.Adam([w], lr=0.1)  # wrong
 nn.SGD([w], lr=0.1)  # wrong
 optim.Adam([w], learning_rate=0.1)  # wrong
+LBSGD(warmup_epoch=3)  # wrong
+Ftrl(lamda1="0.1")  # wrong
+nn.LazyAdam([w], use_amsgrad=True)  # wrong
+optim.SGD([w], 0.1, lazy_updates=True)  # wrong
+CosineScheduler(10, warmup_mode="quadratic")  # wrong
 mxopt.create("sgd").momentun  # wrong
 mxopt.create("sgd")(0, np.ones(2), np.ones(2)).momentum  # wrong
 mxopt.get_updater("sgd")  # wrong
