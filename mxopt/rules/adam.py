@@ -2,12 +2,10 @@
 
 Bias corrections are powers of scalars: the optimizers take them on the host, in double. Of `1 - beta` the last digits
 depend on the precision: it is taken here, in the arithmetic's, where MXNet has a kernel, and on the host where Python
-computes it there (`one_minus_beta1`).
+computes it there (`rest1`).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +14,7 @@ from mxopt.rules.rule import rule
 
 
 @rule("mean", "var")
-def adam(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adam(weight, grad, mean, var, lr, wd, rescale, bound, beta1, beta2, epsilon):
     """Adam, https://arxiv.org/abs/1412.6980, in the form at the end of its section 2 (`lr` holds the corrections)."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean = beta1 * mean + (1 - beta1) * grad
@@ -28,10 +23,7 @@ def adam(
 
 
 @rule("mean", "var")
-def adamw(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adamw(weight, grad, mean, var, lr, wd, rescale, bound, beta1, beta2, epsilon):
     """Adam with decoupled weight decay, https://arxiv.org/abs/1711.05101."""
     grad = clip(rescale * grad, bound)
     mean = beta1 * mean + (1 - beta1) * grad
@@ -40,10 +32,7 @@ def adamw(
 
 
 @rule("mean", "var")
-def adabelief(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adabelief(weight, grad, mean, var, lr, wd, rescale, bound, beta1, beta2, epsilon):
     """AdaBelief, https://arxiv.org/abs/2010.07468: the variance around the running mean."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean = beta1 * mean + (1 - beta1) * grad
@@ -53,41 +42,31 @@ def adabelief(
 
 
 @rule("mean", "largest")
-def adamax(
-    weight: Any, grad: Any, mean: Any, largest: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, one_minus_beta1: Any, beta2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adamax(weight, grad, mean, largest, lr, wd, rescale, bound, beta1, rest1, beta2, epsilon):
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction)."""
     grad = clip(rescale * grad + wd * weight, bound)
-    mean = beta1 * mean + one_minus_beta1 * grad
+    mean = beta1 * mean + rest1 * grad
     largest = larger(beta2 * largest, np.abs(grad))
     return weight - lr * mean / (largest + epsilon), mean, largest
 
 
 @rule("mean", "var")
 def nadam(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any,
-    beta1: Any, one_minus_beta1: Any, beta2: Any, one_minus_beta2: Any, epsilon: Any,
-    mean_share: Any, grad_share: Any, correction: Any,
-) -> Any:  # fmt: skip
+    weight, grad, mean, var, lr, wd, rescale, bound, beta1, rest1, beta2, rest2, epsilon, mean_share, grad_share, bias2
+):
     """Nadam, https://cs229.stanford.edu/proj2015/054_report.pdf.
 
-    `mean_share` and `grad_share` are the momentum schedule's, `correction` is 1 - beta2^t.
+    `mean_share` and `grad_share` are the momentum schedule's, `bias2` is 1 - beta2^t.
     """
     grad = clip(rescale * grad + wd * weight, bound)
-    mean = beta1 * mean + one_minus_beta1 * grad
-    var = beta2 * var + one_minus_beta2 * (grad * grad)
+    mean = beta1 * mean + rest1 * grad
+    var = beta2 * var + rest2 * (grad * grad)
     ahead = mean_share * mean + grad_share * grad
-    return weight - lr * ahead / (np.sqrt(var / correction) + epsilon), mean, var
+    return weight - lr * ahead / (np.sqrt(var / bias2) + epsilon), mean, var
 
 
 @rule("d", "v", "z", wide=RECOMPUTED)
-def ftml(
-    weight: Any, grad: Any, d: Any, v: Any, z: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any,
-    correction1: Any, correction2: Any,
-) -> Any:  # fmt: skip
+def ftml(weight, grad, d, v, z, lr, wd, rescale, bound, beta1, beta2, epsilon, correction1, correction2):
     """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html.
 
     `correction1` is 1 - beta1^t, `correction2` 1 - beta2^t.

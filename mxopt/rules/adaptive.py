@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.rules.common import DIFFERENCE, RECOMPUTED, clip, sign
@@ -11,7 +9,7 @@ from mxopt.rules.rule import Rule, Stage, rule
 
 
 @rule("history")
-def adagrad(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, bound: Any, epsilon: Any) -> Any:
+def adagrad(weight, grad, history, lr, wd, rescale, bound, epsilon):
     """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with decoupled weight decay as in MXNet."""
     grad = clip(rescale * grad, bound)
     history = history + grad * grad
@@ -19,10 +17,7 @@ def adagrad(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any
 
 
 @rule("mean_square", "mean_square_step")
-def adadelta(
-    weight: Any, grad: Any, mean_square: Any, mean_square_step: Any,
-    wd: Any, rescale: Any, bound: Any, rho: Any, one_minus_rho: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adadelta(weight, grad, mean_square, mean_square_step, wd, rescale, bound, rho, one_minus_rho, epsilon):
     """AdaDelta, https://arxiv.org/abs/1212.5701; weight decay is not scaled by any rate, as in MXNet."""
     grad = clip(rescale * grad, bound)
     mean_square = rho * mean_square + one_minus_rho * (grad * grad)
@@ -32,10 +27,7 @@ def adadelta(
 
 
 @rule("mean_square")
-def rmsprop(
-    weight: Any, grad: Any, mean_square: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, gamma1: Any, epsilon: Any, weight_bound: Any,
-) -> Any:  # fmt: skip
+def rmsprop(weight, grad, mean_square, lr, wd, rescale, bound, gamma1, epsilon, weight_bound):
     """RMSProp of Tieleman and Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
@@ -44,9 +36,8 @@ def rmsprop(
 
 @rule("mean_square", "mean", "velocity", wide=DIFFERENCE)
 def rmsprop_centered(
-    weight: Any, grad: Any, mean_square: Any, mean: Any, velocity: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, gamma1: Any, gamma2: Any, epsilon: Any, weight_bound: Any,
-) -> Any:  # fmt: skip
+    weight, grad, mean_square, mean, velocity, lr, wd, rescale, bound, gamma1, gamma2, epsilon, weight_bound
+):
     """RMSProp of Graves, https://arxiv.org/abs/1308.0850 equations 38 to 45: by the variance, with momentum."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
@@ -56,10 +47,7 @@ def rmsprop_centered(
 
 
 @rule("z", "n", lazy_storage=True, wide=RECOMPUTED)
-def ftrl(
-    weight: Any, grad: Any, z: Any, n: Any,
-    lr: Any, wd: Any, rescale: Any, bound: Any, lamda1: Any, beta: Any,
-) -> Any:  # fmt: skip
+def ftrl(weight, grad, z, n, lr, wd, rescale, bound, lamda1, beta):
     """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/."""
     grad = clip(rescale * grad, bound)
     root = np.sqrt(n + grad * grad)
@@ -73,7 +61,7 @@ def ftrl(
     )
 
 
-def _group_adagrad(weight: Any, grad: Any, history: Any, lr: Any, rescale: Any, bound: Any, epsilon: Any) -> Any:
+def _group_adagrad(weight, grad, history, lr, rescale, bound, epsilon):
     """AdaGrad with one history for each row, the mean of its squares."""
     grad = clip(rescale * grad, bound)
     return weight - lr * grad / np.sqrt(history + epsilon)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mxopt.rules.rule import rule
 
 
 @rule(lazy=False)
-def moving_average(weight: Any, grad: Any, share: Any) -> Any:
+def moving_average(weight, grad, share):
     """An average, in the place of a rule's weight, moves by `share` of the way to a weight, in its gradient's.
 
     An average that equals the weight stays. https://epubs.siam.org/doi/10.1137/0330046

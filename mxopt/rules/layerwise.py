@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.rules.common import clip, within
@@ -11,27 +9,25 @@ from mxopt.rules.rule import Rule, derives, layerwise, stage
 
 
 @stage(norms=2)
-def _weight_and_grad(weight: Any, grad: Any, rescale: Any) -> Any:
+def _weight_and_grad(weight, grad, rescale):
     return weight, rescale * grad
 
 
 @stage("weight")
-def _sgd(weight: Any, grad: Any, rate: Any, wd: Any, rescale: Any, bound: Any) -> Any:
+def _sgd(weight, grad, rate, wd, rescale, bound):
     grad = clip(rescale * grad, bound)
     return weight - rate * (grad + wd * weight)
 
 
 @stage("weight", "velocity")
-def _momentum(
-    weight: Any, grad: Any, velocity: Any, rate: Any, wd: Any, rescale: Any, bound: Any, momentum: Any
-) -> Any:
+def _momentum(weight, grad, velocity, rate, wd, rescale, bound, momentum):
     grad = clip(rescale * grad, bound)
     velocity = momentum * velocity - rate * (grad + wd * weight)
     return weight + velocity, velocity
 
 
 @derives("rate")
-def _lars_rate(weight: Any, grad: Any, lr: Any, wd: Any, eta: Any, epsilon: Any) -> Any:
+def _lars_rate(weight, grad, lr, wd, eta, epsilon):
     """LARS, https://arxiv.org/abs/1708.03888; an `eta` of NaN leaves the rate alone (biases, norms)."""
     adapted = np.logical_and(np.logical_and(weight > 0, grad > 0), eta == eta)
     return np.where(adapted, lr * (eta * weight / (grad + wd * weight + epsilon)), lr)
@@ -42,12 +38,12 @@ lars_momentum: Rule = layerwise("lars_momentum", ("velocity",), _weight_and_grad
 
 
 @stage(norms=2)
-def _weight_and_raw_grad(weight: Any, grad: Any) -> Any:
+def _weight_and_raw_grad(weight, grad):
     return weight, grad
 
 
 @derives("rate")
-def _lbsgd_rate(weight: Any, grad: Any, lr: Any, wd: Any) -> Any:
+def _lbsgd_rate(weight, grad, lr, wd):
     """MXNet's own ratio, of squared norms, kept within [0.01, 100]."""
     ratio = np.sqrt(weight * weight / (grad * grad + wd * (weight * weight) + 1e-18))
     return lr * within(ratio, 0.01, 100.0)
@@ -59,15 +55,12 @@ lbsgd_momentum: Rule = layerwise(
 )
 
 
-def _direction(mean: Any, var: Any, weight: Any, wd: Any, unbias1: Any, unbias2: Any, epsilon: Any) -> Any:
+def _direction(mean, var, weight, wd, unbias1, unbias2, epsilon):
     return unbias1 * mean / (np.sqrt(unbias2 * var) + epsilon) + wd * weight
 
 
 @stage("mean", "var", norms=2)
-def _lamb_moments(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, unbias1: Any, unbias2: Any,
-) -> Any:  # fmt: skip
+def _lamb_moments(weight, grad, mean, var, wd, rescale, bound, beta1, beta2, epsilon, unbias1, unbias2):
     grad = clip(rescale * grad, bound)
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)
@@ -75,18 +68,18 @@ def _lamb_moments(
 
 
 @derives("rate")
-def _lamb_rate(weight: Any, update: Any, lr: Any, lower: Any, upper: Any) -> Any:
+def _lamb_rate(weight, update, lr, lower, upper):
     return lr * _trust(weight, update, lower, upper)
 
 
-def _trust(weight: Any, update: Any, lower: Any, upper: Any) -> Any:
+def _trust(weight, update, lower, upper):
     """The trust ratio of LAMB and LANS; NaN passes through."""
     weight = within(weight, lower, upper)
     return np.where(np.logical_or(weight == 0, update == 0), 1.0, weight / update)
 
 
 @stage("weight")
-def _lamb_step(weight: Any, mean: Any, var: Any, rate: Any, wd: Any, epsilon: Any, unbias1: Any, unbias2: Any) -> Any:
+def _lamb_step(weight, mean, var, rate, wd, epsilon, unbias1, unbias2):
     return weight - rate * _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
 
 
@@ -96,20 +89,17 @@ lamb: Rule = layerwise("lamb", ("mean", "var"), _lamb_moments, _lamb_rate, _lamb
 
 
 @stage(norms=1)
-def _grad(grad: Any, rescale: Any) -> Any:
+def _grad(grad, rescale):
     return rescale * grad
 
 
 @derives("unit")
-def _unit(grad: Any, rescale: Any) -> Any:
+def _unit(grad, rescale):
     return np.where(grad != 0, rescale / grad, 0.0)
 
 
 @stage("mean", "var", norms=3)
-def _lans_moments(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    unit: Any, wd: Any, bound: Any, beta1: Any, beta2: Any, epsilon: Any, unbias1: Any, unbias2: Any,
-) -> Any:  # fmt: skip
+def _lans_moments(weight, grad, mean, var, unit, wd, bound, beta1, beta2, epsilon, unbias1, unbias2):
     grad = clip(unit * grad, bound)
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)
@@ -121,16 +111,13 @@ def _lans_moments(
 
 
 @derives("mean_rate", "grad_rate")
-def _lans_rates(weight: Any, mean: Any, grad: Any, lr: Any, beta1: Any, lower: Any, upper: Any) -> Any:
+def _lans_rates(weight, mean, grad, lr, beta1, lower, upper):
     by_mean, by_grad = _trust(weight, mean, lower, upper), _trust(weight, grad, lower, upper)
     return lr * beta1 * by_mean, lr * (1 - beta1) * by_grad
 
 
 @stage("weight")
-def _lans_step(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    mean_rate: Any, grad_rate: Any, unit: Any, wd: Any, bound: Any, epsilon: Any, unbias1: Any, unbias2: Any,
-) -> Any:  # fmt: skip
+def _lans_step(weight, grad, mean, var, mean_rate, grad_rate, unit, wd, bound, epsilon, unbias1, unbias2):
     grad = clip(unit * grad, bound)
     by_mean = _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
     by_grad = _direction(grad, var, weight, wd, 1, unbias2, epsilon)

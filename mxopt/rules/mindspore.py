@@ -15,10 +15,7 @@ from mxopt.rules.rule import Rule, derives, layerwise, rule, stage
 
 
 @rule("mean", "largest")
-def adamax_apart(
-    weight: Any, grad: Any, mean: Any, largest: Any,
-    lr: Any, wd: Any, rescale: Any, beta1: Any, beta2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adamax_apart(weight, grad, mean, largest, lr, wd, rescale, beta1, beta2, epsilon):
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction); epsilon apart from the maximum."""
     grad = rescale * grad + wd * weight
     mean = beta1 * mean + (1 - beta1) * grad
@@ -27,7 +24,7 @@ def adamax_apart(
 
 
 @stage("weight")
-def _fixed(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, epsilon: Any) -> Any:
+def _fixed(weight, grad, history, lr, wd, rescale, epsilon):
     return weight - lr * (rescale * grad + wd * weight) / (np.sqrt(history) + epsilon)
 
 
@@ -36,9 +33,7 @@ adagrad_fixed: Rule = Rule("adagrad_fixed", ("history",), (_fixed,))
 
 
 @rule("history")
-def proximal_adagrad(
-    weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, l1: Any, l2: Any, epsilon: Any
-) -> Any:
+def proximal_adagrad(weight, grad, history, lr, wd, rescale, l1, l2, epsilon):
     """AdaGrad by forward-backward splitting, https://papers.nips.cc/paper/3793."""
     grad = rescale * grad + wd * weight
     history = history + grad * grad
@@ -49,10 +44,7 @@ def proximal_adagrad(
 
 
 @rule("mean_square", "velocity")
-def rmsprop_momentum(
-    weight: Any, grad: Any, mean_square: Any, velocity: Any,
-    lr: Any, wd: Any, rescale: Any, gamma1: Any, gamma2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def rmsprop_momentum(weight, grad, mean_square, velocity, lr, wd, rescale, gamma1, gamma2, epsilon):
     """RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf, with momentum."""
     grad = rescale * grad + wd * weight
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
@@ -60,7 +52,7 @@ def rmsprop_momentum(
     return weight - velocity, mean_square, velocity
 
 
-def power(x: Any, exponent: Any) -> Any:
+def power(x, exponent):
     """`x` (0 or more) to an exponent within [0, 8), by products of its repeated squares and roots alone: operations
     that every engine does to the same bits."""
     result: Any = 1
@@ -76,9 +68,7 @@ def power(x: Any, exponent: Any) -> Any:
 
 
 @rule("z", "n", wide=RECOMPUTED)
-def ftrl_power(
-    weight: Any, grad: Any, z: Any, n: Any, lr: Any, wd: Any, rescale: Any, lamda1: Any, exponent: Any
-) -> Any:
+def ftrl_power(weight, grad, z, n, lr, wd, rescale, lamda1, exponent):
     """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/, whose rates fall with
     n to `exponent` instead of its root; `wd` is twice the L2 strength, as in `ftrl`."""
     grad = rescale * grad
@@ -89,7 +79,7 @@ def ftrl_power(
 
 
 @derives("trust")
-def _lars_trust(weight: Any, grad: Any, lr: Any, wd: Any, coefficient: Any, epsilon: Any, clipped: Any) -> Any:
+def _lars_trust(weight, grad, lr, wd, coefficient, epsilon, clipped):
     """LARS, https://arxiv.org/abs/1708.03888; 1 where a norm is 0, so that weights can leave 0."""
     trust = coefficient * weight / (grad + wd * weight + epsilon)
     limited = np.where(lr > 0, np.where(trust / lr > 1.0, 1.0, trust / lr), 1.0)
@@ -98,7 +88,7 @@ def _lars_trust(weight: Any, grad: Any, lr: Any, wd: Any, coefficient: Any, epsi
 
 
 @stage("scaled")
-def _lars_scaled(weight: Any, grad: Any, trust: Any, wd: Any, rescale: Any) -> Any:
+def _lars_scaled(weight, grad, trust, wd, rescale):
     return trust * (rescale * grad + wd * weight)
 
 
@@ -115,12 +105,12 @@ lars_gradient: Rule = layerwise(
 
 
 @stage(norms=2)
-def _weight_and_direction(weight: Any, grad: Any) -> Any:
+def _weight_and_direction(weight, grad):
     return weight, grad
 
 
 @derives("weight_rate", "rate")
-def _adafactor_rates(weight: Any, grad: Any, lr: Any, size: Any, smallest: Any, threshold: Any) -> Any:
+def _adafactor_rates(weight, grad, lr, size, smallest, threshold):
     root = np.sqrt(size)
     lr = np.where(smallest == smallest, lr * larger(weight / root, smallest), lr)
     excess = np.where(threshold != 0, grad / root / threshold, np.inf)
@@ -128,12 +118,12 @@ def _adafactor_rates(weight: Any, grad: Any, lr: Any, size: Any, smallest: Any, 
 
 
 @stage("weight")
-def _adafactor(weight: Any, grad: Any, weight_rate: Any, rate: Any, wd: Any) -> Any:
+def _adafactor(weight, grad, weight_rate, rate, wd):
     return weight - wd * weight_rate * weight - rate * grad
 
 
 @stage("weight", "mean")
-def _adafactor_mean(weight: Any, grad: Any, mean: Any, weight_rate: Any, rate: Any, wd: Any, beta1: Any) -> Any:
+def _adafactor_mean(weight, grad, mean, weight_rate, rate, wd, beta1):
     mean = beta1 * mean + (1 - beta1) * (rate * grad)
     return weight - wd * weight_rate * weight - mean, mean
 

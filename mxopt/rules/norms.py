@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mxopt.rules.rule import Rule, stage
 
 
 @stage(norms=1)
-def _gradient(grad: Any) -> Any:
+def _gradient(grad):
     return grad
 
 

@@ -6,8 +6,6 @@ last, and epsilon is added to the root. Adam, AdamW and NAdam need no rule of th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.rules.common import COPY, DIFFERENCE, larger, sign
@@ -15,14 +13,14 @@ from mxopt.rules.rule import rule
 
 
 @rule("velocity")
-def heavy_ball(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, momentum: Any, share: Any) -> Any:
+def heavy_ball(weight, grad, velocity, lr, wd, rescale, momentum, share):
     """Polyak's momentum, https://doi.org/10.1016/0041-5553(64)90137-5; `share` is the gradient's, 1 - dampening."""
     velocity = momentum * velocity + share * (rescale * grad + wd * weight)
     return weight - lr * velocity, velocity
 
 
 @rule("velocity")
-def nesterov(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, momentum: Any, share: Any) -> Any:
+def nesterov(weight, grad, velocity, lr, wd, rescale, momentum, share):
     """Nesterov's momentum, https://proceedings.mlr.press/v28/sutskever13.html."""
     grad = rescale * grad + wd * weight
     velocity = momentum * velocity + share * grad
@@ -30,17 +28,14 @@ def nesterov(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: A
 
 
 @rule("average", lazy=False, wide=COPY)
-def asgd(weight: Any, grad: Any, average: Any, lr: Any, wd: Any, rescale: Any, share: Any) -> Any:
+def asgd(weight, grad, average, lr, wd, rescale, share):
     """Averaged descent, https://doi.org/10.1137/0330046; `share` is the new weight's, 1 / (steps averaged)."""
     weight = weight - lr * (rescale * grad + wd * weight)
     return weight, np.where(share == 1, weight, average + share * (weight - average))
 
 
 @rule("mean", "var", "largest")
-def amsgrad(
-    weight: Any, grad: Any, mean: Any, var: Any, largest: Any,
-    lr: Any, wd: Any, rescale: Any, beta1: Any, beta2: Any, epsilon: Any, decay: Any,
-) -> Any:  # fmt: skip
+def amsgrad(weight, grad, mean, var, largest, lr, wd, rescale, beta1, beta2, epsilon, decay):
     """AMSGrad, https://openreview.net/forum?id=ryQu7f-RZ; `decay` is decoupled. As in `adam`, `lr` and `epsilon`
     hold the corrections."""
     grad = rescale * grad + wd * weight
@@ -51,10 +46,7 @@ def amsgrad(
 
 
 @rule("mean", "largest")
-def adamax_epsilon(
-    weight: Any, grad: Any, mean: Any, largest: Any,
-    lr: Any, wd: Any, rescale: Any, beta1: Any, beta2: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adamax_epsilon(weight, grad, mean, largest, lr, wd, rescale, beta1, beta2, epsilon):
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction)."""
     grad = rescale * grad + wd * weight
     mean = beta1 * mean + (1 - beta1) * grad
@@ -63,10 +55,7 @@ def adamax_epsilon(
 
 
 @rule("mean", "var")
-def radam(
-    weight: Any, grad: Any, mean: Any, var: Any,
-    lr: Any, wd: Any, rescale: Any, beta1: Any, beta2: Any, epsilon: Any, rectified: Any,
-) -> Any:  # fmt: skip
+def radam(weight, grad, mean, var, lr, wd, rescale, beta1, beta2, epsilon, rectified):
     """RAdam, https://arxiv.org/abs/1908.03265: Adam once there is a variance to trust (`rectified` above 0), a running
     mean before. `lr` holds the corrections and the rectification."""
     grad = rescale * grad + wd * weight
@@ -76,7 +65,7 @@ def radam(
 
 
 @rule("history")
-def adagrad_l2(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: Any, epsilon: Any) -> Any:
+def adagrad_l2(weight, grad, history, lr, wd, rescale, epsilon):
     """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html."""
     grad = rescale * grad + wd * weight
     history = history + grad * grad
@@ -84,10 +73,7 @@ def adagrad_l2(weight: Any, grad: Any, history: Any, lr: Any, wd: Any, rescale: 
 
 
 @rule("mean_square", "mean_square_step")
-def adadelta_l2(
-    weight: Any, grad: Any, mean_square: Any, mean_square_step: Any,
-    lr: Any, wd: Any, rescale: Any, rho: Any, epsilon: Any,
-) -> Any:  # fmt: skip
+def adadelta_l2(weight, grad, mean_square, mean_square_step, lr, wd, rescale, rho, epsilon):
     """AdaDelta, https://arxiv.org/abs/1212.5701, times a learning rate."""
     grad = rescale * grad + wd * weight
     mean_square = rho * mean_square + (1 - rho) * (grad * grad)
@@ -101,35 +87,28 @@ def adadelta_l2(
 
 
 @rule("mean_square")
-def rmsprop_l2(
-    weight: Any, grad: Any, mean_square: Any, lr: Any, wd: Any, rescale: Any, alpha: Any, epsilon: Any
-) -> Any:
+def rmsprop_l2(weight, grad, mean_square, lr, wd, rescale, alpha, epsilon):
     grad = rescale * grad + wd * weight
     mean_square = alpha * mean_square + (1 - alpha) * (grad * grad)
     return weight - lr * grad / (np.sqrt(mean_square) + epsilon), mean_square
 
 
 @rule("mean_square", "velocity")
-def rmsprop_l2_momentum(
-    weight: Any, grad: Any, mean_square: Any, velocity: Any,
-    lr: Any, wd: Any, rescale: Any, alpha: Any, epsilon: Any, momentum: Any,
-) -> Any:  # fmt: skip
+def rmsprop_l2_momentum(weight, grad, mean_square, velocity, lr, wd, rescale, alpha, epsilon, momentum):
     grad = rescale * grad + wd * weight
     mean_square = alpha * mean_square + (1 - alpha) * (grad * grad)
     velocity = momentum * velocity + grad / (np.sqrt(mean_square) + epsilon)
     return weight - lr * velocity, mean_square, velocity
 
 
-def _deviation(mean_square: Any, mean: Any) -> Any:
+def _deviation(mean_square, mean):
     """The root of the variance, which rounding may leave a little below 0 (there PyTorch's step is NaN)."""
     var = mean_square - mean * mean
     return np.sqrt(np.where(var < 0, 0 * var, var))  # of minus infinity, an overflow, NaN
 
 
 @rule("mean_square", "mean", wide=DIFFERENCE)
-def rmsprop_l2_centered(
-    weight: Any, grad: Any, mean_square: Any, mean: Any, lr: Any, wd: Any, rescale: Any, alpha: Any, epsilon: Any
-) -> Any:
+def rmsprop_l2_centered(weight, grad, mean_square, mean, lr, wd, rescale, alpha, epsilon):
     grad = rescale * grad + wd * weight
     mean_square = alpha * mean_square + (1 - alpha) * (grad * grad)
     mean = alpha * mean + (1 - alpha) * grad
@@ -137,10 +116,7 @@ def rmsprop_l2_centered(
 
 
 @rule("mean_square", "mean", "velocity", wide=DIFFERENCE)
-def rmsprop_l2_centered_momentum(
-    weight: Any, grad: Any, mean_square: Any, mean: Any, velocity: Any,
-    lr: Any, wd: Any, rescale: Any, alpha: Any, epsilon: Any, momentum: Any,
-) -> Any:  # fmt: skip
+def rmsprop_l2_centered_momentum(weight, grad, mean_square, mean, velocity, lr, wd, rescale, alpha, epsilon, momentum):
     grad = rescale * grad + wd * weight
     mean_square = alpha * mean_square + (1 - alpha) * (grad * grad)
     mean = alpha * mean + (1 - alpha) * grad
@@ -149,10 +125,7 @@ def rmsprop_l2_centered_momentum(
 
 
 @rule("previous", "step_size", wide="steps are multiplied again and again by numbers near 1")
-def rprop(
-    weight: Any, grad: Any, previous: Any, step_size: Any,
-    rescale: Any, shrink: Any, grow: Any, smallest: Any, biggest: Any,
-) -> Any:  # fmt: skip
+def rprop(weight, grad, previous, step_size, rescale, shrink, grow, smallest, biggest):
     """Rprop, https://doi.org/10.1109/ICNN.1993.298623, without weight-backtracking: an element whose gradient has
     changed sign waits one step."""
     grad = rescale * grad

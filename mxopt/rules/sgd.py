@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.rules.common import COPY, clip, sign
@@ -11,15 +9,13 @@ from mxopt.rules.rule import Rule, rule, stage
 
 
 @rule()
-def sgd(weight: Any, grad: Any, lr: Any, wd: Any, rescale: Any, bound: Any) -> Any:
+def sgd(weight, grad, lr, wd, rescale, bound):
     grad = clip(rescale * grad, bound)
     return weight - lr * (grad + wd * weight)
 
 
 @rule("velocity")
-def sgd_momentum(
-    weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, bound: Any, momentum: Any
-) -> Any:
+def sgd_momentum(weight, grad, velocity, lr, wd, rescale, bound, momentum):
     """Polyak's momentum; the velocity holds the learning rate and points downhill, as in MXNet."""
     grad = clip(rescale * grad, bound)
     velocity = momentum * velocity - lr * (grad + wd * weight)
@@ -27,7 +23,7 @@ def sgd_momentum(
 
 
 @rule("velocity")
-def nag(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, bound: Any, momentum: Any) -> Any:
+def nag(weight, grad, velocity, lr, wd, rescale, bound, momentum):
     """Nesterov's momentum as MXNet has it: the velocity's weight decay is taken at the new weight."""
     grad = clip(rescale * grad, bound)
     coasting = momentum * velocity
@@ -36,15 +32,13 @@ def nag(weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, b
 
 
 @rule()
-def signsgd(weight: Any, grad: Any, lr: Any, wd: Any, wd_lh: Any) -> Any:
+def signsgd(weight, grad, lr, wd, wd_lh):
     """signSGD, https://arxiv.org/abs/1802.04434."""
     return (1 - lr * (wd + wd_lh)) * weight - sign(grad, lr)
 
 
 @rule("velocity")
-def signum(
-    weight: Any, grad: Any, velocity: Any, lr: Any, wd: Any, rescale: Any, bound: Any, momentum: Any, wd_lh: Any
-) -> Any:
+def signum(weight, grad, velocity, lr, wd, rescale, bound, momentum, wd_lh):
     """signSGD with momentum, https://arxiv.org/abs/1802.04434; the velocity points downhill."""
     grad = clip(rescale * grad, bound)
     velocity = momentum * velocity - (1 - momentum) * (grad + wd * weight)
@@ -52,7 +46,7 @@ def signum(
 
 
 @rule("mean")
-def lion(weight: Any, grad: Any, mean: Any, lr: Any, wd: Any, rescale: Any, bound: Any, beta1: Any, beta2: Any) -> Any:
+def lion(weight, grad, mean, lr, wd, rescale, bound, beta1, beta2):
     """https://arxiv.org/abs/2302.06675"""
     grad = clip(rescale * grad, bound)
     ahead = beta1 * mean + (1 - beta1) * grad
@@ -61,7 +55,7 @@ def lion(weight: Any, grad: Any, mean: Any, lr: Any, wd: Any, rescale: Any, boun
 
 
 @rule("previous", wide=COPY)
-def dcasgd(weight: Any, grad: Any, previous: Any, lr: Any, wd: Any, rescale: Any, bound: Any, lamda: Any) -> Any:
+def dcasgd(weight, grad, previous, lr, wd, rescale, bound, lamda):
     """Delay-compensated asynchronous SGD, https://arxiv.org/abs/1609.08326."""
     grad = clip(rescale * grad, bound)
     step = lr * (grad + wd * weight + lamda * grad * grad * (weight - previous))
@@ -69,18 +63,7 @@ def dcasgd(weight: Any, grad: Any, previous: Any, lr: Any, wd: Any, rescale: Any
 
 
 @rule("velocity", "previous", wide=COPY)
-def dcasgd_momentum(
-    weight: Any,
-    grad: Any,
-    velocity: Any,
-    previous: Any,
-    lr: Any,
-    wd: Any,
-    rescale: Any,
-    bound: Any,
-    lamda: Any,
-    momentum: Any,
-) -> Any:
+def dcasgd_momentum(weight, grad, velocity, previous, lr, wd, rescale, bound, lamda, momentum):
     grad = clip(rescale * grad, bound)
     step = lr * (grad + wd * weight + lamda * grad * grad * (weight - previous))
     velocity = momentum * velocity - step
@@ -88,7 +71,7 @@ def dcasgd_momentum(
 
 
 @stage("weight")
-def _sgld(weight: Any, grad: Any, noise: Any, lr: Any, wd: Any, rescale: Any, bound: Any, deviation: Any) -> Any:
+def _sgld(weight, grad, noise, lr, wd, rescale, bound, deviation):
     grad = clip(rescale * grad, bound)
     return weight - lr / 2 * (grad + wd * weight) + deviation * noise
 
@@ -98,6 +81,6 @@ sgld: Rule = Rule("sgld", ("noise",), (_sgld,), lazy=False)
 
 
 @rule("copy", lazy=False, wide=COPY)
-def test(weight: Any, grad: Any, rescale: Any) -> Any:
+def test(weight, grad, rescale):
     weight = weight + rescale * grad
     return weight, weight
