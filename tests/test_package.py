@@ -67,6 +67,7 @@ print('llvmlite' in sys.modules)
 
 SOURCES = {"mxopt": ROOT, "mxopt_server": ROOT.parent / "server" / "mxopt_server"}
 SOURCES["benchmark"] = ROOT.parent / "scripts" / "benchmark"
+SOURCES["reference"] = ROOT.parent / "scripts" / "reference"
 PATHS = {
     ".".join((name, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): path
     for name, folder in SOURCES.items()
@@ -87,7 +88,9 @@ def imports(path: Path) -> Iterator[str]:
 
 def imported(module: str) -> set[str]:
     """The modules of ours that a module imports; of `from package import module` the latter only."""
-    names = {name for name in imports(PATHS[module]) if name.partition(".")[0] in SOURCES}
+    beside = module.rpartition(".")[0]  # a script of `reference` imports what lies beside it by its bare name
+    found = {f"{beside}.{name}" if f"{beside}.{name}" in PATHS else name for name in imports(PATHS[module])}
+    names = {name for name in found if name.partition(".")[0] in SOURCES}
     ours = {name if name in PATHS else name.rpartition(".")[0] for name in names}
     packages = {name.rpartition(".")[0] for name in names & PATHS.keys()}
     return {name for name in ours - {module} if name in PATHS and not (name in packages and not _uses(module, name))}
@@ -119,7 +122,7 @@ FLOORS = [
     ["mxopt.torch", "mxopt.trainer"],
     ["mxopt"],
     ["mxopt.cli", "mxopt_server"],
-    ["mxopt.__main__", "benchmark"],
+    ["mxopt.__main__", "benchmark", "reference"],
 ]
 
 

@@ -23,7 +23,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 
 def old_programs(page: str) -> dict[str, Path]:
     """The files that a page shows, by what is in them."""
-    files = sorted((ROOT / "scripts" / "reference").glob(f"from_{page}*.py"))
+    files = sorted((ROOT / "scripts" / "reference").rglob(f"from_{page}*.py"))
     return {path.read_text(): path for path in files}
 
 

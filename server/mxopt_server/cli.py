@@ -103,7 +103,6 @@ def _run(options: argparse.Namespace) -> int:
     from mxopt_server import preload  # noqa: F401
     from mxopt_server.attached import Attached
     from mxopt_server.doors import Wanted
-    from mxopt_server.report import report
 
     job = _job(options)
     if job.role == "worker":
@@ -126,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
     snapshot = Path(options.snapshot) if options.snapshot else None
 
     def attach(server: Server) -> Attached:
-        _serve_metrics(options, lambda: report(server), server.rank)
+        _serve_metrics(options, server.report, server.rank)
         return Attached(server, snapshot, options.snapshot_every)
 
     return loop.run_server(job, wanted, _announce, attach)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,7 +14,6 @@ from mxopt_server.answers import Answers, Send
 from mxopt_server.latency import Latency
 from mxopt_server.machine import Machine
 from mxopt_server.records import Mode, Record
-from mxopt_server.report import report
 from mxopt_server.rounds import DEPTH, MODES
 from mxopt_server.state_requests import StateRequests
 from mxopt_server.value_requests import ValueRequests
@@ -155,7 +155,7 @@ class Server:
         if isinstance(message, m.Hello):
             self._hello(route, message)
         elif isinstance(message, m.Inquire):
-            self.answers.send(route, m.Report(report(self)))
+            self.answers.send(route, m.Report(self.report()))
         else:
             raise ProtocolError(f"a server takes no {type(message).__name__}")
 
@@ -200,3 +200,41 @@ class Server:
             self._handlers[type(message)](session, message)
         else:
             self.answers.done(session, message.seq)
+
+    def report(self) -> dict[str, Any]:
+        """Plain numbers about it: what it holds, what it has done, who its workers are."""
+        values, served, now = self.values, self.served, self.clock()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        # A thread that serves metrics asks too: what it goes through is taken at once.
+        entries, groups = list(values.entries.values()), list(values.groups.values())
+        return {
+            "role": "server",
+            "job": self.job,
+            "rank": self.rank,
+            "mode": self.members.mode,
+            "uptime": now - self.started,
+            "keys": len(entries),
+            "bytes": sum(e.weight.nbytes for e in entries),
+            "groups": len(set(map(id, groups))),
+            "pending": sum(len(g.rounds.open) for g in groups),
+            "updates": self.applier.updates,
+            "messages": self.messages,
+            "received": self.received,
+            "sent": self.answers.sent,
+            "refused": self.answers.refusals,
+            "handling": self.handling.report(),
+            "waiting": self.waiting.report(),
+            "optimizer": repr(served.updater.optimizer) if served.updater else None,
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "memory": usage.ru_maxrss * 1024,
+            "workers": [
+                {
+                    "rank": w.rank,
+                    "age": now - w.seen,
+                    "requests": w.requests,
+                    "waiting": len(w.waiting),
+                    "expects": w.expects,
+                }
+                for _, w in sorted(self.sessions.items())
+            ],
+        }

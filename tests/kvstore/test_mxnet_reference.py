@@ -1,4 +1,4 @@
-"""The recorded runs of the real MXNet's kvstore (scripts/reference/mxnet_kvstore.py), repeated."""
+"""The recorded runs of the real MXNet's kvstore (scripts/reference/mxnet/kvstore.py), repeated."""
 
 from __future__ import annotations
 

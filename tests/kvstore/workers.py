@@ -334,7 +334,7 @@ def broken(arguments: Any) -> list[str]:
 
 
 def recorded(arguments: Any) -> dict[str, Any]:
-    """What scripts/reference/mxnet_kvstore.py records of the real kvstore."""
+    """What scripts/reference/mxnet/kvstore.py records of the real kvstore."""
     store = kvstore.create("dist_sync")
     found: dict[str, Any] = {"rounds": [], "adam": []}
     out = np.zeros(4, np.float32)

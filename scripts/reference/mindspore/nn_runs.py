@@ -1,4 +1,4 @@
-"""Runs the cases of `mindspore_nn_cases` on MindSpore and on the formulas, and collects the numbers.
+"""Runs the cases of `nn_cases` on MindSpore and on the formulas, and collects the numbers.
 
 Row-sparse gradients exist inside compiled graphs only, so those cases run in GRAPH_MODE, all others in
 PYNATIVE_MODE.
@@ -6,15 +6,15 @@ PYNATIVE_MODE.
 
 import mindspore as ms
 import numpy as np
+from format import decode
+from formulas import DECOUPLED, FORMULAS, lars
 from mindspore import nn
 from mindspore.common.sparse_tensor import RowTensorInner
-from mindspore_format import decode
-from mindspore_formulas import DECOUPLED, FORMULAS, lars
-from mindspore_nn_cases import CASES
-from mindspore_problems import Problem
-from mindspore_run import Recorder, first_line, ms_parameters, ms_states, significant
-from mindspore_schedules import exact_schedule
-from mindspore_signatures import defaults
+from nn_cases import CASES
+from problems import Problem
+from run import Recorder, first_line, ms_parameters, ms_states, significant
+from schedules import exact_schedule
+from signatures import defaults
 
 
 class SparseStep(nn.Cell):

@@ -2,7 +2,7 @@
 
 A line is (class, label, options, extra). The keys of `extra`:
 
-    problem    which problem of `mindspore_problems` (default "dense")
+    problem    which problem of `problems` (default "dense")
     groups     a list of {"params": [indices], option: value, ...}; without it one group of all parameters
     events     what happens before a step: {"step": k, "group": i, "assign": lr} sets the rate as MindSpore's
                schedulers do, {"step", "group", "set": lr} writes it into the group, and
@@ -11,7 +11,7 @@ A line is (class, label, options, extra). The keys of `extra`:
     departure  MindSpore departs from its documentation here: only the numbers of torch are expected
 """
 
-from mindspore_format import tuple_
+from format import tuple_
 
 BETAS = tuple_(0.8, 0.95)
 EPS = "epsilon is added before the bias correction"

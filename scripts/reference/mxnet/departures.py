@@ -1,15 +1,15 @@
 """Measure where the update rules of the real MXNet 1.9.1 depart from their documented formulas.
 
-    mxnet-env/bin/python scripts/reference/mxnet_departures.py
+    mxnet-env/bin/python scripts/reference/mxnet/departures.py
 
 `real_mxnet.py` says how to make the environment. Each line compares MXNet's float32 weights after three steps
 with a formula in doubles, as the largest difference: "documented" is the docstring's formula, "measured" the one
 that MXNet turns out to follow. `docs/departures-mxnet.md` is written from this and from its
-neighbours `mxnet_departures_layers.py` and `mxnet_departures_usage.py`.
+neighbours `departures_layers.py` and `departures_usage.py`.
 """
 
 import numpy as np
-from mxnet_measure import OPTIMIZERS, WITH_MOMENTUM, Run, apart, by_formula, gradients, report
+from measure import OPTIMIZERS, WITH_MOMENTUM, Run, apart, by_formula, gradients, report
 
 LR, WD, RESCALE, CLIP, MOM = 0.1, 0.05, 0.5, 0.3, 0.9
 ALL = {"learning_rate": LR, "wd": WD, "rescale_grad": RESCALE, "clip_gradient": CLIP}

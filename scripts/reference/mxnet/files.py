@@ -2,7 +2,7 @@
 
     python3.11 -m venv /tmp/mxnet
     /tmp/mxnet/bin/pip install mxnet==1.9.1 numpy==1.23.5
-    /tmp/mxnet/bin/python scripts/reference/mxnet_files.py tests/data/migrate
+    /tmp/mxnet/bin/python scripts/reference/mxnet/files.py tests/data/migrate
 
 `mxnet.npz` holds, for each run NAME, the saved states (NAME/states, as bytes), the weights then (NAME/weight/K), the
 gradients of the next ten steps (NAME/grad/STEP/K) and the weights after each (NAME/after/STEP/K); "runs" says in JSON

@@ -3,15 +3,15 @@
     python3.11 -m venv /tmp/mindspore
     /tmp/mindspore/bin/pip install mindspore==2.10.0 "numpy==1.26.4"
     /tmp/mindspore/bin/pip install torch==2.13.0
-    GLOG_v=4 /tmp/mindspore/bin/python scripts/reference/mindspore_generate.py tests/data/mindspore
+    GLOG_v=4 /tmp/mindspore/bin/python scripts/reference/mindspore/generate.py tests/data/mindspore
 
 NumPy has to be older than 2: this wheel of MindSpore was built against 1.x, and some comparisons of a tensor
 with a number fail under 2.x. A name after the folder (`optim`, `nn`, `lr_scheduler`, `schedules`, `errors`,
 `signatures`) limits the run to that collection. The whole run takes about two minutes on one core.
 
-What is in the files: `mindspore_format`, and tests/data/README.md. The tables of cases:
-`mindspore_optim_cases`, `mindspore_nn_cases`, `mindspore_schedulers`, `mindspore_schedules`,
-`mindspore_errors`.
+What is in the files: `format`, and tests/data/README.md. The tables of cases:
+`optim_cases`, `nn_cases`, `schedulers`, `schedules`,
+`errors`.
 """
 
 import argparse
@@ -19,23 +19,23 @@ import platform
 import warnings
 
 import mindspore as ms
-import mindspore_nn
-import mindspore_optim
-import mindspore_refusals
-import mindspore_schedulers
-import mindspore_schedules
-import mindspore_signatures
+import nn_runs
 import numpy as np
+import optim_runs
+import refusals
+import schedulers
+import schedules
+import signatures
 import torch
-from mindspore_format import write
+from format import write
 
 COLLECTIONS = {
-    "optim": mindspore_optim.collect,
-    "lr_scheduler": mindspore_schedulers.collect,
-    "nn": mindspore_nn.collect,
-    "schedules": mindspore_schedules.collect,
-    "errors": lambda: (mindspore_refusals.collect(), None),
-    "signatures": lambda: (mindspore_signatures.collect(), None),
+    "optim": optim_runs.collect,
+    "lr_scheduler": schedulers.collect,
+    "nn": nn_runs.collect,
+    "schedules": schedules.collect,
+    "errors": lambda: (refusals.collect(), None),
+    "signatures": lambda: (signatures.collect(), None),
 }
 
 

@@ -1,6 +1,6 @@
 """Give the optimizers of the real MXNet 1.9.1 a NaN or an infinity in one element of each input; keep what comes out.
 
-    mxnet-env/bin/python scripts/reference/mxnet_not_finite.py
+    mxnet-env/bin/python scripts/reference/mxnet/not_finite.py
 
 `real_mxnet.py` says how to make the environment; `tests/data/README.md` describes the file,
 `tests/data/mxnet/not_finite.npz`.
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from mxnet_cases import DTYPES, FULL, OPTIMIZERS
-from mxnet_optimizers import MASTER_LAST
+from cases import DTYPES, FULL, OPTIMIZERS
+from optimizers import MASTER_LAST
 from real_mxnet import mx
 
-HERE = Path(__file__).resolve().parents[2] / "tests" / "data" / "mxnet"
+HERE = Path(__file__).resolve().parents[3] / "tests" / "data" / "mxnet"
 SHAPE, AT = (3, 2), (1, 0)
 POISONS = (np.nan, np.inf, -np.inf)
 WEIGHT = np.array([[0.5, -0.75], [1.25, 0.625], [-1.0, 0.375]])

@@ -1,4 +1,4 @@
-"""Which optimizers, options, dtypes and ways of calling `mxnet_optimizers.py` records: one table.
+"""Which optimizers, options, dtypes and ways of calling `optimizers.py` records: one table.
 
 Hyper-parameters are sums of a few powers of two, so that float16 and float32 hold them exactly: MXNet
 rounds the scalars of its float64 kernels to float32, and here that loses nothing, so a float64 case may be

@@ -3,9 +3,9 @@
 import mindspore as ms
 import mindspore.experimental.optim as ms_optim
 import numpy as np
+from errors import nn_cases, optim_cases, scheduler_cases
+from format import decode
 from mindspore import nn
-from mindspore_errors import nn_cases, optim_cases, scheduler_cases
-from mindspore_format import decode
 
 # fmt: off
 EXPONENTIAL = {"learning_rate": 0.1, "decay_rate": 0.9, "decay_steps": 4}

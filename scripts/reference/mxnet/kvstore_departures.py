@@ -1,6 +1,6 @@
 """Measure what the kvstore of the real MXNet 1.9.1 does where mxopt does something else.
 
-    mxnet-env/bin/python scripts/reference/mxnet_kvstore_departures.py [NAME...]
+    mxnet-env/bin/python scripts/reference/mxnet/kvstore_departures.py [NAME...]
 
 `real_mxnet.py` says how to make the environment. Every function below is one measurement: those that take `kv` run in
 the workers of a job on loopback (ps-lite), the others in a process of their own. What doesn't end is stopped after

@@ -1,6 +1,6 @@
 """Show the outright bugs of the real MXNet 1.9.1's optimizers: what crashes, what is silently not done.
 
-    mxnet-env/bin/python scripts/reference/mxnet_bugs.py
+    mxnet-env/bin/python scripts/reference/mxnet/bugs.py
 
 `docs/departures-mxnet.md` lists them, with what mxopt does instead; `real_mxnet.py` says how to make the environment.
 """
@@ -8,7 +8,7 @@
 import warnings
 
 import numpy as np
-from mxnet_measure import OPTIMIZERS, Run, apart, create, gradients, outcome, report, start
+from measure import OPTIMIZERS, Run, apart, create, gradients, outcome, report, start
 from real_mxnet import mx
 
 EVERY = (*OPTIMIZERS, "groupadagrad", "test")

@@ -1,16 +1,16 @@
 """Print the numbers behind docs/departures-mindspore.md: what MindSpore 2.10 does, beside what it promises.
 
-Runs in the environment that `mindspore_generate` describes:
+Runs in the environment that `generate` describes:
 
-    GLOG_v=4 python scripts/reference/mindspore_departures.py
+    GLOG_v=4 python scripts/reference/mindspore/departures.py
 """
 
 import mindspore as ms
 import mindspore.experimental.optim as ms_optim
 import numpy as np
 from mindspore import nn
-from mindspore_nn import SparseStep
-from mindspore_run import first_line
+from nn_runs import SparseStep
+from run import first_line
 
 
 def parameter(values, name="w", dtype=np.float32):

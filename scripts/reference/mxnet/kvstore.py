@@ -1,4 +1,4 @@
-"""Records what the kvstore of the real MXNet 1.9.1 does: `python mxnet_kvstore.py OUT.json`, in its environment.
+"""Records what the kvstore of the real MXNet 1.9.1 does: `python scripts/reference/mxnet/kvstore.py OUT.json`.
 
 Values in one process, then in a distributed job on loopback (ps-lite), one server and two workers. The tests repeat the
 same calls on mxopt and compare with what is recorded.

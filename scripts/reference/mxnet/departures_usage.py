@@ -1,15 +1,15 @@
 """Where row-sparse updates, schedulers and the base class of the real MXNet 1.9.1 leave the documentation.
 
-    mxnet-env/bin/python scripts/reference/mxnet_departures_usage.py
+    mxnet-env/bin/python scripts/reference/mxnet/departures_usage.py
 
-`docs/departures-mxnet.md` is written from this; see `mxnet_departures.py`.
+`docs/departures-mxnet.md` is written from this; see `departures.py`.
 """
 
 import io
 from contextlib import redirect_stdout
 
 import numpy as np
-from mxnet_measure import OPTIMIZERS, WITH_MOMENTUM, Run, apart, create, report, start
+from measure import OPTIMIZERS, WITH_MOMENTUM, Run, apart, create, report, start
 from real_mxnet import mx
 
 LR, WD = 0.1, 0.05

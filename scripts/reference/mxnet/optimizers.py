@@ -2,10 +2,10 @@
 
     uv venv --python 3.11 mxnet-env
     uv pip install --python mxnet-env "mxnet==1.9.1" "numpy==1.23.5"
-    mxnet-env/bin/python scripts/reference/mxnet_optimizers.py
+    mxnet-env/bin/python scripts/reference/mxnet/optimizers.py
 
 It takes about ten seconds and gives the same bytes every time (SGLD's noise included: it is seeded). The cases
-come from `mxnet_cases.py`; `tests/data/README.md` describes the files, which go to `tests/data/mxnet/`.
+come from `cases.py`; `tests/data/README.md` describes the files, which go to `tests/data/mxnet/`.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from collections import defaultdict
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import mxnet_cases
+import cases
 import numpy as np
-from mxnet_adamw import AdamWOperators
-from mxnet_cases import Case
-from mxnet_inputs import gradients, initial_weight, step_gradient
+from adamw import AdamWOperators
+from cases import Case
+from inputs import gradients, initial_weight, step_gradient
 from real_mxnet import mx
 
-HERE = Path(__file__).resolve().parents[2] / "tests" / "data" / "mxnet"
+HERE = Path(__file__).resolve().parents[3] / "tests" / "data" / "mxnet"
 MASTER_LAST = {"sgd", "ccsgd", "nag", "lars"}
 STATE_NAMES = {
     **dict.fromkeys(("sgd", "ccsgd", "nag", "signum", "lars", "lbsgd"), "momentum"),
@@ -227,8 +227,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files = {"row_sparse": PackedFile("row_sparse")}
     reasons = defaultdict(int)
-    every = [(case, case.optimizer) for case in mxnet_cases.cases()]
-    for case, name in every + [(case, "row_sparse") for case in mxnet_cases.row_sparse()]:
+    every = [(case, case.optimizer) for case in cases.cases()]
+    for case, name in every + [(case, "row_sparse") for case in cases.row_sparse()]:
         file = files.setdefault(name, File(name))
         try:
             file.cases.append(run(case, file))

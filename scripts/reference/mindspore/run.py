@@ -2,7 +2,7 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore_format import flatten
+from format import flatten
 
 #: Attributes of an optimizer that are lists of parameters, but no state.
 NOT_STATE = {"parameters", "_parameters", "params", "lrs", "learning_rate", "group_params", "group_lr"}

@@ -2,14 +2,14 @@
 
 A line is (class, label, options, extra). The keys of `extra`:
 
-    problem    which problem of `mindspore_problems` (default "dense")
+    problem    which problem of `problems` (default "dense")
     groups     a list of {"params": [indices], "lr", "weight_decay", "grad_centralization"} or {"order_params": [...]}
     inner      the optimizer inside LARS: [class, options]
     target     what the property `target` is set to: "CPU" takes MindSpore's fused operators for sparse rows
     departure  MindSpore departs from its documentation here, or can't run it: only the formula is expected
 """
 
-from mindspore_format import array, schedule, tuple_
+from format import array, schedule, tuple_
 
 # fmt: off
 HALF, TINY, NAMED = {"problem": "half"}, {"problem": "tiny"}, {"problem": "named"}

@@ -73,7 +73,7 @@ def encode(default):
 
 
 def defaults(cls):
-    """The options of a constructor with their defaults, as `mindspore_format.decode` reads them."""
+    """The options of a constructor with their defaults, as `format.decode` reads them."""
     return {row[0]: row[2] for row in describe(cls.__init__) if len(row) == 3}
 
 

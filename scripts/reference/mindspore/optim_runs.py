@@ -1,14 +1,14 @@
-"""Runs the cases of `mindspore_optim_cases` on MindSpore and on PyTorch, and collects the numbers."""
+"""Runs the cases of `optim_cases` on MindSpore and on PyTorch, and collects the numbers."""
 
 import mindspore as ms
 import mindspore.experimental.optim as ms_optim
 import numpy as np
 import torch
+from format import decode
 from mindspore import ops
-from mindspore_format import decode
-from mindspore_optim_cases import CASES
-from mindspore_problems import Problem
-from mindspore_run import Recorder, first_line, ms_parameters, ms_states, tolerances
+from optim_cases import CASES
+from problems import Problem
+from run import Recorder, first_line, ms_parameters, ms_states, tolerances
 
 
 def groups_of(problem, extra):

@@ -1,7 +1,7 @@
 """The seeded weights and gradients of a case."""
 
 import numpy as np
-from mxnet_cases import Case
+from cases import Case
 from real_mxnet import mx
 
 

@@ -15,8 +15,8 @@ import mindspore as ms
 import mindspore.experimental.optim as ms_optim
 import numpy as np
 import torch
-from mindspore_format import constant, decode, hyperbola, power
-from mindspore_run import first_line
+from format import constant, decode, hyperbola, power
+from run import first_line
 
 STEPS = 40
 ONE, TWO = [0.05], [0.05, 0.4]

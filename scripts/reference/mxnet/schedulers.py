@@ -2,7 +2,7 @@
 
     uv venv --python 3.11 mxnet-env
     uv pip install --python mxnet-env "mxnet==1.9.1" "numpy==1.23.5"
-    mxnet-env/bin/python scripts/reference/mxnet_schedulers.py
+    mxnet-env/bin/python scripts/reference/mxnet/schedulers.py
 
 `tests/data/README.md` describes the file, `tests/data/mxnet/schedulers.npz`.
 """
@@ -13,11 +13,11 @@ import json
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import mxnet_cases
+import cases
 import numpy as np
 from real_mxnet import mx
 
-HERE = Path(__file__).resolve().parents[2] / "tests" / "data" / "mxnet"
+HERE = Path(__file__).resolve().parents[3] / "tests" / "data" / "mxnet"
 LINEAR = {"warmup_steps": 10, "warmup_begin_lr": 0.125}
 CONSTANT = {"warmup_steps": 7, "warmup_begin_lr": 0.05, "warmup_mode": "constant"}
 WARMUPS = ({}, {"warmup_steps": 5}, LINEAR, CONSTANT)
@@ -91,7 +91,7 @@ ATTACHED += [
 ]
 # Optimizers, and what is assigned to `base_lr` before which update; nine updates each.
 TRAINED = [
-    *((name, {}) for name in mxnet_cases.OPTIMIZERS if name not in ("lbsgd", "sgld", "test")),
+    *((name, {}) for name in cases.OPTIMIZERS if name not in ("lbsgd", "sgld", "test")),
     ("lbsgd", {"warmup_epochs": 0}),
     ("sgd", {"begin_num_update": 3}),
 ]

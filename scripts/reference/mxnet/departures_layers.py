@@ -1,14 +1,14 @@
 """Measure where the layer-wise rules of the real MXNet 1.9.1, and its precision, depart from the documentation.
 
-    mxnet-env/bin/python scripts/reference/mxnet_departures_layers.py
+    mxnet-env/bin/python scripts/reference/mxnet/departures_layers.py
 
-`docs/departures-mxnet.md` is written from this; see `mxnet_departures.py`.
+`docs/departures-mxnet.md` is written from this; see `departures.py`.
 """
 
 import math
 
 import numpy as np
-from mxnet_measure import (
+from measure import (
     OPTIMIZERS,
     WITH_MOMENTUM,
     Run,

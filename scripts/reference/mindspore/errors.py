@@ -8,7 +8,7 @@ instead.
 `parameters` among the options says what is passed as parameters instead of a list of one parameter.
 """
 
-from mindspore_format import array, tuple_
+from format import array, tuple_
 
 # fmt: off
 OPTIM = ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop",

@@ -3,7 +3,7 @@
 import zlib
 
 import numpy as np
-from mindspore_format import split
+from format import split
 
 STEPS = 8
 
