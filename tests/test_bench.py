@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rich")
@@ -19,7 +20,8 @@ pytest.importorskip("psutil")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmark import cases, driver, page, tables, targets  # noqa: E402
+from benchmark import cases, driver, page, tables, targets, touch  # noqa: E402
+from benchmark.systems import limit  # noqa: E402
 
 import mxopt  # noqa: E402
 
@@ -153,3 +155,32 @@ def test_the_parameter_server_is_measured_beside_its_floor(tmp_path: Path) -> No
         assert row["server_peak_mib"] > 10
         assert row["server_cpu_ms"] > 0
     assert "### 2 workers, 1 server, dist_sync" in page.read_text()
+
+
+@pytest.mark.parametrize("name", touch.SCHEMES)
+@pytest.mark.parametrize("master", [False, True])
+def test_every_scheme_touches_all_elements_and_changes_none(name: str, master: bool) -> None:
+    case = cases.Case("float16" if master else "dense", "adam", ((300, 64), (77,)), "float16" if master else "float32")
+    arrays = limit.arrays_of(case)
+    before = {x: [a.copy() for a in tensors] for x, tensors in arrays.items()}
+    for reads, writes in case.passes:
+        one = touch.Pass(case, reads, writes, arrays, 2, touch.SCHEMES[name])
+        one.run()
+        for x, tensors in arrays.items():
+            for a, b in zip(tensors, before[x], strict=True):
+                if x != "w" or not master:  # of 16 bits, which are written as whole numbers
+                    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", [name for name in touch.SCHEMES if name != "streaming"])
+def test_the_loop_in_c_gives_the_bits_of_the_rule(name: str, rng: np.random.Generator) -> None:
+    case = cases.Case("dense", "adam", ((300, 64),))
+    arrays = {x: [np.abs(rng.standard_normal((300, 64))).astype(np.float32)] for x in "wgab"}
+    weight, mean, var = (arrays[x][0].copy() for x in "wab")
+    loop = touch.Pass(case, "wgab", "wab", arrays, 2, touch.SCHEMES[name], "adam")
+    adam = mxopt.create("adam", learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8)
+    adam.update(0, weight, arrays["g"][0], (mean, var))
+    loop.numbers[5] = adam.scalars(0, 1e-3, 1)[0]
+    loop.run()
+    for x, a in (("w", weight), ("a", mean), ("b", var)):
+        assert arrays[x][0].tobytes() == a.tobytes(), x

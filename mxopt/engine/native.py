@@ -33,11 +33,27 @@ Call = Callable[[int], Any]  # a compiled function, of a job's address
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
 PARALLEL = 1_600_000  # elements, of all arrays together, from which the help of other threads pays (some 100 µs)
+RUN = 8 * k.PIECE  # elements of a batch at most
+SHARES = 8  # a batch is at most this part of what is left
 SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
 
 
 def address_of(words: np.ndarray) -> int:
     return words.ctypes.data
+
+
+def _in_batches(elements: np.ndarray) -> np.ndarray:
+    """The bounds of batches of pieces; `elements` are those of each piece and all before it.
+
+    Memory is read best in long runs, and the last batches are short, so that no thread waits long for another. Small
+    tensors go together.
+    """
+    bounds, done, total = [0], 0, int(elements[-1]) if len(elements) else 0
+    while bounds[-1] < len(elements):
+        size = min(RUN, max(k.PIECE, (total - done) // SHARES))
+        bounds.append(max(bounds[-1] + 1, int(np.searchsorted(elements, done + size, "right"))))
+        done = int(elements[bounds[-1] - 1])
+    return np.array(bounds)
 
 
 class NativePart:
@@ -112,9 +128,7 @@ class NativePart:
         first = (np.arange(len(tensor)) - bounds[tensor]) * most[tensor]
         parts = np.minimum(most[tensor], counts[tensor] - first)
         self.pieces = np.stack([tensor, first, parts], axis=1)
-        # Small tensors that make up a piece's worth go together.
-        batch = np.cumsum(parts * lengths[tensor]) // k.PIECE
-        self.batches = np.concatenate([np.flatnonzero(np.diff(batch, prepend=-1)), [len(batch)]])
+        self.batches = _in_batches(np.cumsum(parts * lengths[tensor]))
 
     # Binding: the arrays of one step.
 

@@ -55,7 +55,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     try:
         options.python = {environments.system(n): path for n, _, path in (x.partition("=") for x in options.python)}
         skipped = (
-            ("experimental", "nn", "tensors", "mindspore") if options.quick else ()
+            ("experimental", "nn", "tensors", "schemes", "mindspore") if options.quick else ()
         )  # MindSpore compiles for half a minute
         default = ",".join(name for name in environments.SYSTEMS if name not in skipped)
         options.systems = [environments.system(name) for name in (options.systems or default).split(",")]

@@ -67,7 +67,8 @@ class Kind:
     """A kind of work: what is updated, and in which unit its time is told.
 
     `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the gradient has these.
-    `clipped`: by the norm of all gradients, which a pass before the others reads.
+    `clipped`: by the norm of all gradients, which a pass before the others reads. `every`: without lazy update, so that
+    every row of the table moves.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Kind:
     fresh: bool = False
     rows: int = 0
     clipped: bool = False
+    every: bool = False
 
     @property
     def master(self) -> bool:
@@ -113,11 +115,13 @@ KINDS = {
     "bfloat16": Kind("25M bfloat16 with float32 master", shapes=BIG, dtype="bfloat16"),
     "sparse1k": Kind("1,000 rows of a 1M × 64 table", shapes=TABLE, rows=1_000),
     "sparse50k": Kind("50,000 rows of a 1M × 64 table", shapes=TABLE, rows=50_000),
+    "every": Kind("50,000 rows of a 1M × 64 table, of which every row moves", shapes=TABLE, rows=50_000, every=True),
     "startup": Kind("a fresh process", "s"),
     "clipped": Kind("25M float32, clipped by the norm of all gradients", shapes=BIG, clipped=True),
     "busy": Kind("25M float32, one core kept busy by another process", shapes=BIG),
 }
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
+SOME = {"clipped": ("adam",), "busy": ("adam",), "every": ("sgd-momentum", "adam", "adagrad")}
 QUICK = {
     "dense": ("sgd-momentum", "adam"),
     **dict.fromkeys(("resnet50", "small", "tiny", "float16", "sparse50k", "clipped", "busy"), ("adam",)),
@@ -136,6 +140,10 @@ class Case:
     rows: int = 0
 
     @property
+    def every(self) -> bool:
+        return KINDS[self.kind].every
+
+    @property
     def row(self) -> Optimizer:
         return OPTIMIZERS[self.optimizer]
 
@@ -151,6 +159,8 @@ class Case:
     def passes(self) -> list[tuple[str, str]]:
         """What each pass reads and writes. With a master copy (`m`) that is read in the weight's place."""
         passes = [p.replace(" ", "").split(">") for p in ("g >",) * self.clipped + self.row.passes]
+        if self.every:  # the gradient's rows are next to nothing
+            return [(reads.replace("g", ""), writes) for reads, writes in passes]
         if self.master:
             return [(reads.replace("w", "m"), writes.replace("w", "wm")) for reads, writes in passes]
         return [(reads, writes) for reads, writes in passes]
@@ -162,7 +172,7 @@ class Case:
     def bytes(self) -> int:
         """What all passes together read and write."""
         elements = sum(math.prod(shape) for shape in self.shapes)
-        touched = elements if not self.rows else self.rows * TABLE_WIDTH
+        touched = elements if not self.rows or self.every else self.rows * TABLE_WIDTH
         total = 0
         for reads, writes in self.passes:
             for array in reads:
@@ -191,7 +201,7 @@ def cases(quick: bool, scale: float) -> list[Case]:
     for kind, work in KINDS.items():
         if not work.shapes:
             continue
-        names = ("adam",) if kind in ("clipped", "busy") else tuple(OPTIMIZERS)
+        names = SOME.get(kind, tuple(OPTIMIZERS))
         for name in QUICK.get(kind, ()) if quick else names:
             if has(kind, OPTIMIZERS[name]):
                 shapes = tuple(_scaled(shape, scale) for shape in work.shapes)

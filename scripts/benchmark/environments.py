@@ -9,7 +9,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-OWN = ("mxopt", "experimental", "nn", "limit")
+from benchmark.protocol import LIMITS
+
+OWN = ("mxopt", "experimental", "nn", *LIMITS)
 PEERS = {
     "pytorch": ["torch==2.13.0", "numpy"],
     "mxnet": ["mxnet==1.9.1", "numpy==1.23.5"],
@@ -20,7 +22,7 @@ NAMES = {"torch": "pytorch", "jax": "optax", "ms": "mindspore", "mx": "mxnet"}  
 # mxopt's own where it needs a peer beside it.
 WITH_PEERS = {"tensors": [*PEERS["pytorch"], "llvmlite", "ml_dtypes", "msgspec", "pyzmq"]}
 MADE = PEERS | WITH_PEERS
-SYSTEMS = ("mxopt", "experimental", "nn", *WITH_PEERS, *PEERS, "limit")
+SYSTEMS = ("mxopt", "experimental", "nn", *WITH_PEERS, *PEERS, *LIMITS)
 
 
 def system(name: str) -> str:

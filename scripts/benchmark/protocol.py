@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+LIMITS = ("limit", "schemes", "loop")  # what mxopt is measured by
 PATIENCE = 120.0  # seconds an answer may take
 
 
@@ -21,7 +22,7 @@ class WorkerError(Exception):
 
 def environment(system: str, threads: int, cores: list[int]) -> dict[str, str]:
     """The environment of a system's processes: as many threads as all others, and each at its best."""
-    own = system in ("mxopt", "tensors", "limit")
+    own = system in ("mxopt", "tensors", *LIMITS)
     chosen = {
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
         "BENCH_CORES": ",".join(map(str, cores)),

@@ -16,6 +16,8 @@ COLUMNS = {
     "nn": "its nn",
     "tensors": "its torch",
     "limit": "limit",
+    "schemes": "truer limit",
+    "loop": "loop in C",
     "one thread": "one thread alone",
     "pytorch": "PyTorch",
     "mxnet": "MXNet",

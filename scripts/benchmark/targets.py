@@ -37,6 +37,10 @@ def faster_than_all(row: Row) -> float | None:
     return min((x for x in peers if x is not None), default=None)
 
 
+def to_loop(row: Row) -> float | None:
+    return row.ratio("mxopt", "loop")
+
+
 def seconds(row: Row) -> float | None:
     times = row.systems.get("mxopt")
     return times.median if times else None
@@ -77,6 +81,8 @@ def _called(*names: str) -> Callable[[Row], bool]:
 
 TARGETS = (
     Target("elementwise, 25M float32: to the limit", ("dense",), to_reference, 1.05, rows=_elementwise),
+    Target("Adam, 25M float32: to the best loop in C of the same arithmetic", ("dense",), to_loop, 1.03),
+    Target("noise, 25M float32: to the limit", ("dense",), to_reference, 5, rows=_called("sgld")),
     Target("layer-wise, 25M float32: to the limit of their passes", ("dense",), to_reference, 1.15, rows=_layerwise),
     Target("16 bits with master: to the limit", ("float16", "bfloat16"), to_reference, 1.10, rows=_elementwise),
     Target("ResNet-50's list: to the limit", ("resnet50",), to_reference, 1.10, rows=_elementwise),
@@ -87,6 +93,7 @@ TARGETS = (
     Target("one tiny tensor per call: faster than every peer", ("tiny",), faster_than_all, 1, least=True),
     Target("sparse, 1,000 rows: to the limit", ("sparse1k",), to_reference, 1.5),
     Target("sparse, 50,000 rows: to the limit", ("sparse50k",), to_reference, 1.1),
+    Target("sparse, every row moves: to the dense limit", ("every",), to_reference, 1.1),
     Target("clipped by the norm of all gradients: to the limit and one more read", ("clipped",), to_reference, 1.10),
     Target("import", ("startup",), seconds, 0.35, rows=_called("import, warm"), unit="s"),
     Target("first update, warm", ("startup",), seconds, 0.5, rows=_called("first update, warm"), unit="s"),

@@ -6,11 +6,12 @@ import gc
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 SHORTEST = 1e-3  # seconds a sample should take: quicker steps are repeated
 MOST_STEPS = 2000
+STILL = 2e-3  # seconds of rest by which one sees that nobody works
 
 
 @dataclass
@@ -60,4 +61,16 @@ def measure(job: Job, seconds: float) -> dict[str, Any]:
         after, wall = resource.getrusage(resource.RUSAGE_SELF), perf_counter() - start
     finally:
         gc.enable()
+        still()
     return {"samples": samples, "wall": wall, "involuntary": after.ru_nivcsw - before.ru_nivcsw}
+
+
+def still(within: float = 1.0) -> None:
+    """Returns when no thread of this process works any more: those of OpenMP look for work for some milliseconds after
+    the last, and would take a core from whoever is measured next."""
+    end = perf_counter() + within
+    while perf_counter() < end:
+        before, start = process_time(), perf_counter()
+        sleep(STILL)
+        if process_time() - before < 0.1 * (perf_counter() - start):
+            return

@@ -34,8 +34,9 @@ class Worker:
         """Tries every way to run a case, and keeps the best. Tells the times of all, and the errors."""
         wanted, trials, errors = make_case(case), {}, {}
         compared = getattr(self.system, "COMPARED", 1)
-        clips = getattr(self.system, "CLIPS", False)
-        for way in self.system.ways(wanted) if clips or not wanted.clipped else []:
+        able = not wanted.clipped or getattr(self.system, "CLIPS", False)
+        able &= not wanted.every or getattr(self.system, "EVERY", False)
+        for way in self.system.ways(wanted) if able else []:
             if compared == 1:
                 self.drop()  # one at a time: each has arrays of its own
             try:

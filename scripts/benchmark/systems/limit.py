@@ -11,6 +11,7 @@ import inspect
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from mxopt.rules.rule import Rule, Stage
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 ARRAYS = {"w": "weight", "g": "grad", "m": "weight"}  # the others are states
-COMPARED, CLIPS = 2, True
+COMPARED, CLIPS, EVERY = 2, True, True
 
 
 def version() -> str:
@@ -37,7 +38,9 @@ def ways(case: Case) -> list[str]:
 
 
 def build(case: Case, way: str) -> Job:
-    arrays = _arrays(case)
+    if case.every:
+        case = replace(case, rows=0)
+    arrays = arrays_of(case)
     take, step = _in_engine(case, arrays) if way == "engine" else _in_c(case, arrays, int(way.split()[1]))
     if not case.rows:
         return Job(step)
@@ -46,7 +49,7 @@ def build(case: Case, way: str) -> Job:
 
 
 @lru_cache(maxsize=1)
-def _arrays(case: Case) -> dict[str, list[np.ndarray]]:
+def arrays_of(case: Case) -> dict[str, list[np.ndarray]]:
     """The arrays of every tensor, under the letters of the passes; the same for all ways."""
     weights, grads = inputs.dense(case)
     letters = {letter for reads, writes in case.passes for letter in reads + writes} - set("wg")

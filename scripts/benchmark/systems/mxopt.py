@@ -11,7 +11,7 @@ from benchmark import inputs
 from benchmark.cases import Case
 from benchmark.timing import Job
 
-CLIPS = True  # whether it is compared where gradients are clipped by their norm
+CLIPS = EVERY = True  # whether it is compared where gradients are clipped by their norm, and where every row moves
 
 
 def version() -> str:
@@ -27,7 +27,7 @@ def build(case: Case, way: str) -> Job:
     updater = mxopt.get_updater(optimizer)
     weights, grads = inputs.dense(case)
     if case.rows:
-        optimizer.lazy_update = True
+        optimizer.lazy_update = not case.every
         return _sparse(case, updater, weights[0])
     if case.clipped:
         return _clipped(optimizer, weights, grads)
