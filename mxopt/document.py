@@ -3,7 +3,7 @@
 Its specification is `docs/state-format.md`; nothing in it can be executed::
 
     8 bytes    b"mxopt\\r\\n\\x1a"
-    4 bytes    version (1), little-endian, as all numbers
+    4 bytes    version (2), little-endian, as all numbers
     8 bytes    H, the length of the header
     32 bytes   SHA-256 of everything after it and of H
     H bytes    header: one MessagePack map
@@ -36,7 +36,7 @@ from mxopt.sparse import RowSparse, row_sparse_array
 from mxopt.sparse.initial import Initial
 
 MAGIC = b"mxopt\r\n\x1a"
-VERSION = 1
+VERSION = 2
 PREFIX = struct.Struct("<8sIQ32s")
 MAX_DEPTH = 64  # of lists, tuples and dicts within each other
 PLAIN = bool | int | float | str | bytes
@@ -147,7 +147,8 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
             hint = "; it looks like a pickle: mxopt.migrate.read_mxnet_states reads those that MXNet saved, as data"
         raise StatesError(f"these are no mxopt states: they begin with {magic!r}{hint}")
     if version != VERSION:
-        raise StatesError(f"the states are of format version {version}, this mxopt reads version {VERSION}")
+        older = "; the mxopt that wrote them can go on from them, this one starts with new states" * (version < VERSION)
+        raise StatesError(f"the states are of format version {version}, this mxopt reads version {VERSION}{older}")
     if length > len(view) - PREFIX.size:
         raise StatesError(f"the states are cut off: a header of {length} bytes, {len(view) - PREFIX.size} are there")
     with view[PREFIX.size : PREFIX.size + length] as header, view[PREFIX.size + length :] as data:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArrayTypeError
+from mxopt.errors import ArgumentError, StatesError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 
@@ -18,15 +20,15 @@ says_of_state_dtype = (
     " and where states need all their bits"
 )
 says_of_seed = (
-    "stochastic rounding is a function of it, of the parameter's key, of its update count and of the place in the"
-    " array; without it one is drawn"
+    "stochastic rounding is a function of it (without it of 0), of the parameter's key, of its update count and of the"
+    " place in the array"
 )
 DTYPES: dict[str, np.dtype] = {"bfloat16": arrays.BFLOAT16, "float32": np.dtype(np.float32)}
 
 
 def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
-    """Raises ArgumentError where the states of a rule can't be of this dtype; without a rule, where none can. Errors
-    call the optimizer `owner`."""
+    """Raises ArgumentError where the states of a rule can't be of this dtype; without a rule, where those of no rule
+    can. Errors call the optimizer `owner`."""
     if state_dtype is None:
         return
     if state_dtype not in DTYPES:
@@ -36,15 +38,24 @@ def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
         raise ArgumentError(f"{owner}: its states ({names}) can't be kept in bfloat16: {rule.wide}")
 
 
-def dtype_of(state_dtype: str | None, weight: Any, what: str) -> np.dtype | None:
-    """The dtype of the state `what` of a weight; None for the weight's own. Raises ArrayTypeError for a float64 one."""
-    if state_dtype is None:
-        return None
-    if weight.dtype.itemsize == 8:
-        raise ArrayTypeError(
-            f"a float64 weight can't have {what} of {state_dtype}: its states are of float64; leave state_dtype out"
+def without_rule(owner: str) -> ArgumentError:
+    """What is raised where `owner` makes its steps by itself."""
+    return ArgumentError(f"{owner}: state_dtype is for optimizers that are a rule")
+
+
+def dtype_of(state_dtype: str | None, weight: Any) -> np.dtype | None:
+    """The dtype of the states of a weight; None for the weight's own, which one of float64 always has."""
+    return None if state_dtype is None or weight.dtype.itemsize == 8 else DTYPES[state_dtype]
+
+
+def warn_of_nearest(weight: Any, state_dtype: str | None, stacklevel: int) -> None:
+    """Warns of a bfloat16 weight, which has no master copy, if it is rounded to nearest."""
+    if weight.dtype == arrays.BFLOAT16 and state_dtype != "bfloat16":
+        warnings.warn(
+            "bfloat16 weights without a master copy lose accuracy: they are rounded to nearest at every update, where"
+            " small steps are lost; state_dtype='bfloat16' rounds stochastically",
+            stacklevel=stacklevel + 1,
         )
-    return DTYPES[state_dtype]
 
 
 def converted(state: Any, like: Any) -> Any:
@@ -54,14 +65,22 @@ def converted(state: Any, like: Any) -> Any:
         if not isinstance(like, tuple | list) or len(like) != len(state):
             return state
         return type(state)(map(converted, state, like))
-    known = {arrays.DTYPES.get(getattr(x, "dtype", None)) for x in (state, like)}
-    if known != DTYPES.keys():
-        return state
-    if isinstance(state, RowSparse):
-        return RowSparse(state.data.astype(like.dtype), state.indices, state.shape)
-    return state.astype(like.dtype)
+    return as_stored(state, getattr(like, "dtype", None))
 
 
-def drawn_seed() -> int:
-    """A new seed, 0 or more."""
-    return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+def as_stored(array: Any, dtype: np.dtype | None) -> Any:
+    """An array in another of the dtypes that `state_dtype` can ask for; anything else, and into anything else, as it
+    is."""
+    if {arrays.DTYPES.get(getattr(array, "dtype", None)), arrays.DTYPES.get(dtype)} != DTYPES.keys():
+        return array
+    if isinstance(array, RowSparse):
+        return RowSparse(array.data.astype(dtype), array.indices, array.shape)
+    return array.astype(dtype)
+
+
+def seed_of(document: Mapping[str, Any], otherwise: int | None) -> int | None:
+    """The seed that a document gives. Raises StatesError where it is none."""
+    seed = document.get("seed", otherwise)
+    if not isinstance(seed, int | None):
+        raise StatesError(f"a seed is a whole number, not {seed!r:.80}")
+    return seed

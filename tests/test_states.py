@@ -40,7 +40,7 @@ def test_a_small_document_byte_by_byte() -> None:
         "a6617272617973"  # "arrays":
         "9192a7666c6f61743332" + "9102"  # [["float32", [2]]]
     )
-    assert document[:20] == b"mxopt\r\n\x1a" + struct.pack("<IQ", 1, len(header))
+    assert document[:20] == b"mxopt\r\n\x1a" + struct.pack("<IQ", 2, len(header))
     assert document[52:] == header + struct.pack("<2f", 1.0, -2.0)
     assert document[20:52].hex() == "257e8fd9beaf6a1cf99ce47f7e0d04fc702d75cfdc6822d10d78665777ec487b"
 

@@ -18,12 +18,12 @@ from msgpack import ExtType, Timestamp
 from msgpack import packb as pack
 
 import mxopt
-from mxopt.document import MAGIC, PREFIX, dump_document, load_document
+from mxopt.document import MAGIC, PREFIX, VERSION, dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.optimizer.states import load
 
 
-def sealed(header: bytes, data: bytes = b"", version: int = 1) -> bytes:
+def sealed(header: bytes, data: bytes = b"", version: int = VERSION) -> bytes:
     """A document whose prefix and checksum are right, whatever is in it."""
     digest = hashlib.sha256(struct.pack("<Q", len(header)) + header + data).digest()
     return PREFIX.pack(MAGIC, version, len(header), digest) + header + data
@@ -73,7 +73,8 @@ def test_any_flipped_bit() -> None:
 
 
 def test_another_version() -> None:
-    assert_refused(sealed(b"\x80", version=2), "version 2")
+    assert_refused(sealed(b"\x80", version=3), "format version 3, this mxopt reads version 2")
+    assert_refused(sealed(b"\x80", version=1), "format version 1, .* the mxopt that wrote them can go on")
 
 
 def test_a_pickle() -> None:
@@ -84,7 +85,7 @@ def test_a_pickle() -> None:
 
 @pytest.mark.parametrize("length", [2**32, 2**63, 2**64 - 1])
 def test_a_huge_claimed_header(length: int) -> None:
-    assert_refused(PREFIX.pack(MAGIC, 1, length, bytes(32)) + b"\x80" * 1000, "cut off")
+    assert_refused(PREFIX.pack(MAGIC, VERSION, length, bytes(32)) + b"\x80" * 1000, "cut off")
 
 
 @pytest.mark.parametrize(

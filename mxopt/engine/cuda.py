@@ -106,16 +106,12 @@ class CudaPart:
             self.pieces: Any = cupy.asarray(pieces)
 
     def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
-        import cupy
 
         self.stochastic: bool = bool(roundings)
         if not self.stochastic:
             return
-        self._keys = Keys(roundings)
-        with self.device:
-            self._rows = [None if r.rows is None else cupy.asarray(r.rows) for r in roundings]
+        self._keys, self._numbers = Keys(roundings), [r.rows for r in roundings]
         self.key_words[:, FIRST] = [r.first for r in roundings]
-        self.key_words[:, NUMBERS] = [0 if rows is None else rows.data.ptr for rows in self._rows]
 
     # Binding: the arrays of one step.
 
@@ -159,12 +155,21 @@ class CudaPart:
         """Takes the hyper-parameters: `rows[which[t]]` for tensor t."""
         self.stream: Any = _stream()
         if self.stochastic:
-            self.key_words[:, KEY] = self._keys.now()
+            self._round()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
             self.hypers[:, : self.rule.given] = [rows[r] for r in which]
         else:
             self.hypers[: len(rows), : self.rule.given] = rows
             self.hyper_rows[:] = which
+
+    def _round(self) -> None:
+        """Has the keys of this update, and the numbers of rows, which may be others by now."""
+        import cupy
+
+        self.key_words[:, KEY] = self._keys.now()
+        with self.device, self.stream:
+            self._rows = [None if rows is None else cupy.asarray(rows) for rows in self._numbers]
+        self.key_words[:, NUMBERS] = [0 if rows is None else rows.data.ptr for rows in self._rows]
 
     def finish(self) -> None:
         """Does what `prepare` has prepared."""

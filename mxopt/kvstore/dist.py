@@ -291,6 +291,8 @@ class DistKVStore(KVStoreBase):
             self._followed.restore(loaded.key_counts)
             if made is not None:
                 self._optimizer.set_counts(loaded.counts)
+            elif "seed" in loaded.counts:
+                self._optimizer.seed = loaded.counts["seed"]
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
         """Compresses the dense gradients that this worker pushes; what is lost stays for its next push."""

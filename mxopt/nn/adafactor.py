@@ -9,11 +9,11 @@ from operator import setitem
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError
-from mxopt.nn.options import NoEffect, Params, Scale
+from mxopt.nn.options import NoEffect, OptimizerOptions, Params, Scale
 from mxopt.nn.parameters import zeros
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Count, Slot, Step
-from mxopt.options import Exact, Option, within
+from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import mindspore
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -63,12 +63,13 @@ class AdaFactor(RuleOptimizer):
         warmup_init: Annotated[bool, Exact("", "whether that is `min(1e-6 * t, 1 / sqrt(t))` instead")] = False,
         compression: NoEffect = False,
         loss_scale: Scale = 1.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         if relative_step and learning_rate is not None:
             raise ArgumentError("AdaFactor: learning_rate goes with relative_step=False only")
         if not relative_step and (warmup_init or learning_rate is None):
             raise ArgumentError("AdaFactor: relative_step=False needs a learning_rate, and no warmup_init")
-        super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale)
+        super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale, **base)
         if not callable(weight_decay):
             within("AdaFactor: weight_decay", weight_decay, "[0, 1)")
         self.eps = eps

@@ -6,12 +6,12 @@ All raise what `Optimizer` raises, and TypeError or ValueError for an option of 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentKeyError, MXOptError
-from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, NoEffect, Params, Rate, Scale
+from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, NoEffect, OptimizerOptions, Params, Rate, Scale
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
@@ -32,8 +32,9 @@ class _Moments(RuleOptimizer):
         eps: Epsilon,
         weight_decay: Decay,
         loss_scale: Scale = 1.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         self.beta1 = beta1
         self.beta2 = beta2
         self.eps = eps
@@ -48,7 +49,7 @@ class _Moments(RuleOptimizer):
         return 1 - float(real(self.beta1)) ** t, 1 - float(real(self.beta2)) ** t
 
 
-class _Kinds(TypedDict, total=False):
+class _Kinds(OptimizerOptions, total=False):
     use_lazy: Annotated[bool, Exact("", "see `LazyAdam`")]
     use_offload: NoEffect
 
@@ -78,7 +79,8 @@ class Adam(_Moments):
         ] = False,
         **kwargs: Unpack[_Kinds],
     ) -> None:
-        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
+        base = OptimizerOptions(state_dtype=kwargs.get("state_dtype"), seed=kwargs.get("seed"))
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale, **base)
         owner = type(self).__name__
         lazy, offload = kwargs.get("use_lazy", False), kwargs.get("use_offload", False)
         if lazy + offload + use_amsgrad > 1:
@@ -122,9 +124,10 @@ class LazyAdam(Adam):
         use_nesterov: Nesterov = False,
         weight_decay: Annotated[float, Exact("[0, inf)", "times the parameter, added to the gradient")] = 0.0,
         loss_scale: Scale = 1.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
-        super().__init__(params, learning_rate, *options, use_lazy=True)
+        super().__init__(params, learning_rate, *options, use_lazy=True, **base)
 
 
 class AdamOffload(Adam):
@@ -144,9 +147,10 @@ class AdamOffload(Adam):
         use_nesterov: Nesterov = False,
         weight_decay: Decay = 0.0,
         loss_scale: Scale = 1.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
         options = beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
-        super().__init__(params, learning_rate, *options, use_offload=True)
+        super().__init__(params, learning_rate, *options, use_offload=True, **base)
 
     def _epsilon(self, root: float) -> float:
         return self.eps / root
@@ -169,8 +173,9 @@ class AdamWeightDecay(_Moments):
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-6,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay)
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **base)
         self.keep(moments1=0.0, moments2=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
@@ -191,8 +196,9 @@ class AdaMax(_Moments):
         eps: Annotated[float, Exact("(0, inf)", "added to the largest gradient")] = 1e-8,
         weight_decay: Decay = 0.0,
         loss_scale: Scale = 1.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale)
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale, **base)
         self.keep(moment1=0.0, moment2=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:

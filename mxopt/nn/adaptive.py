@@ -9,10 +9,10 @@ import math
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.options import Decay, First, NoEffect, Params, Penalty, Rate, Scale
+from mxopt.nn.options import Decay, First, NoEffect, OptimizerOptions, Params, Penalty, Rate, Scale
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
-from mxopt.options import Exact, Option, within
+from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import adaptive, mindspore, pytorch
 from mxopt.rules.rule import Rule
 
@@ -32,8 +32,9 @@ class Adadelta(RuleOptimizer):
         epsilon: Annotated[float, Exact("[0, inf)", "added to both mean squares")] = 1e-6,
         loss_scale: Scale = 1.0,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         self.rho = rho
         self.epsilon = epsilon
         self.keep(accum=0.0, accum_update=0.0)
@@ -53,8 +54,9 @@ class Adagrad(RuleOptimizer):
         update_slots: Annotated[bool, Exact("", "whether the sum of squares grows")] = True,
         loss_scale: Scale = 1.0,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         self.update_slots = update_slots
         self.rule: Rule = pytorch.adagrad_l2 if update_slots else mindspore.adagrad_fixed
         self.keep(accum=accum)
@@ -82,8 +84,9 @@ class ProximalAdagrad(RuleOptimizer):
         use_locking: NoEffect = False,
         loss_scale: Scale = 1.0,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         self.l1 = l1
         self.l2 = l2
         self.keep(accum=accum)
@@ -116,8 +119,9 @@ class RMSProp(RuleOptimizer):
         ] = False,
         loss_scale: Scale = 1.0,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         self.rho = decay
         self.momentum = momentum
         self.epsilon = epsilon
@@ -164,8 +168,9 @@ class FTRL(RuleOptimizer):
         use_locking: NoEffect = False,
         loss_scale: Scale = 1.0,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         if self.dynamic_lr or self.is_group_lr:
             raise ArgumentError("FTRL: learning_rate must be one number for all parameters and steps")
         if isinstance(learning_rate, int):

@@ -13,9 +13,9 @@ from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
 from mxopt.nn.optimizer import Optimizer
-from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, Params, Rate
+from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, OptimizerOptions, Params, Rate
 from mxopt.nn.ruled import WeightDecay
-from mxopt.options import Exact, Option
+from mxopt.options import Exact, Option, Unpack
 from mxopt.parameter import Parameter, name_of
 from mxopt.rules import layerwise, mindspore
 from mxopt.rules.rule import Rule
@@ -42,8 +42,9 @@ class Lamb(_Moments):
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-6,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay)
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **base)
         self.keep(moments1=0.0, moments2=0.0)
 
     def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:

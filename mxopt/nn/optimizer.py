@@ -32,6 +32,7 @@ from mxopt.options import Option, flag
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
+from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype, warn_of_nearest, without_rule
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
@@ -77,6 +78,7 @@ class Optimizer(GroupedOptimizer):
 
     learning_rate: Rate | tuple[Rate, ...]
     global_step: int
+    has_rule: ClassVar[bool] = False  # whether a step is a rule's
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
     registry: ClassVar[Registry] = Registry("optimizer of mxopt.nn", "derive it from Optimizer")  # all subclasses
     given: Mapping[str, Any]  # the arguments it was made with
@@ -120,10 +122,18 @@ class Optimizer(GroupedOptimizer):
             ),
         ] = 0.0,
         loss_scale: Scale = 1.0,
+        *,
+        state_dtype: Annotated[StateDtype, Option("", says_of_state_dtype)] = None,
+        seed: Annotated[int | None, Option("", says_of_seed)] = None,
     ) -> None:
         owner = type(self).__name__
+        if state_dtype is not None and not self.has_rule:
+            raise without_rule(owner)
+        self.state_dtype, self.seed = state_dtype, seed
         every = Group(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
         slots, groups, is_ordered = read(parameters, every, owner)
+        for slot in slots:
+            warn_of_nearest(slot.weight, state_dtype, 3)
         if groups:
             flags = [groups[slot.group].decay != 0 for slot in slots]
         else:

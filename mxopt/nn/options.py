@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from mxopt.options import Exact, Option
+from mxopt.state_dtype import StateDtype
 
 Params = Annotated[Any, Option("", "what to train, in groups or not; see `Optimizer`")]
 Rate = Annotated[Any, Option("", "a number, one for each step, or a schedule; see `Optimizer`")]
@@ -17,3 +18,10 @@ NoEffect = Annotated[bool, Exact("", "without effect")]
 First = Annotated[float, Exact("[0, inf)", "what the sum of squares starts from")]
 Penalty = Annotated[float, Exact("[0, inf)", "how strong the penalty is")]
 Steps = Annotated[int, Exact("[1, inf)", "how many steps")]
+
+
+class OptimizerOptions(TypedDict, total=False):
+    """What every constructor hands on: `**base: Unpack[OptimizerOptions]`."""
+
+    state_dtype: StateDtype
+    seed: int | None

@@ -50,9 +50,12 @@ class ParameterTuple(tuple[Parameter, ...]):
         return Parameter(new, f"{prefix}.{parameter.name}" if parameter.name else prefix)
 
 
-def zeros(shape: tuple[int, ...], like: Any) -> Any:
-    """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has 16 bits."""
-    return arrays.zeros(shape, like.ravel()[:0].astype(np.float32) if like.dtype.itemsize == 2 else like)
+def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> Any:
+    """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has 16 bits; or of
+    another dtype."""
+    if dtype is None and like.dtype.itemsize == 2:
+        dtype = np.dtype(np.float32)
+    return arrays.zeros(shape, like, dtype)
 
 
 class Listed(LearningRateSchedule):

@@ -14,10 +14,12 @@ from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.nn import gradients as g
 from mxopt.nn.optimizer import TARGETS, Optimizer
 from mxopt.nn.parameters import Group, ParameterTuple, decay_at, rate_at, zeros
+from mxopt.nn.saving import keys_of
 from mxopt.optimizer.grouped import Seen, Slot, Step
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.state_dtype import check, dtype_of
 
 Row = tuple[float, ...]
 WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
@@ -32,6 +34,7 @@ class RuleOptimizer(Optimizer):
     overrides of `overridable` is called, as MindSpore's steps call it.
     """
 
+    has_rule: ClassVar[bool] = True
     state_names: tuple[str, ...]
     counted: tuple[Iterable[object], ...]
     rule: Rule
@@ -49,7 +52,10 @@ class RuleOptimizer(Optimizer):
         """Makes the rule's states, in its order: attributes of these names, filled with a number, or with what a
         function makes of the parameter's learning rate. float32 for 16-bit parameters. `more` are the names of what a
         subclass' `new_states` makes besides."""
+        check(self.state_dtype, self.rule, type(self).__name__)
         self._first, self.state_names = states, (*states, *more)
+        for slot, key in zip(self._slots, keys_of(self), strict=True):
+            slot.key = key
         for slot, lr in zip(self._slots, self._rates(), strict=True):
             slot.carry, slot.own = self.first_carry, self.own(slot.weight)
             slot.arrays = dict(zip(self.state_names, self.new_states(slot.weight, lr), strict=True))
@@ -61,7 +67,8 @@ class RuleOptimizer(Optimizer):
 
     def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:
         """The states of a parameter whose first learning rate is `lr`."""
-        found = tuple(zeros(weight.shape, weight) for _ in self._first)
+        dtype = dtype_of(self.state_dtype, weight)
+        found = tuple(zeros(weight.shape, weight, dtype) for _ in self._first)
         for state, value in zip(found, self._first.values(), strict=True):
             state[...] = value(lr) if callable(value) else value
         return found

@@ -10,6 +10,7 @@ from mxopt.errors import StatesError
 from mxopt.nn.parameters import ParameterTuple
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
+from mxopt.state_dtype import as_stored, seed_of
 
 
 class Optimizer(Protocol):
@@ -17,6 +18,7 @@ class Optimizer(Protocol):
 
     parameters: ParameterTuple
     global_step: int
+    seed: int | None
 
     def fixed_rates(self) -> list[Parameter]: ...
 
@@ -29,6 +31,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
         "rule": _rule(optimizer),
         "parameters": _parameters(optimizer),
         "global_step": optimizer.global_step,
+        "seed": optimizer.seed or 0,
         "learning_rates": [float(rate.asnumpy()) for rate in optimizer.fixed_rates()],
         "states": {
             name: {key: parameter.asnumpy().copy() for key, parameter in zip(keys, state, strict=True)}
@@ -41,6 +44,7 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
     """Restores all of `document`, or raises StatesError and restores nothing."""
     own, keys, fixed = _states(optimizer), keys_of(optimizer), optimizer.fixed_rates()
     try:
+        seed = seed_of(document, optimizer.seed)
         name, rule, step = document["optimizer"], document["rule"], int(document["global_step"])
         parameters = {key: (tuple(shape), str(dtype)) for key, (shape, dtype) in document["parameters"].items()}
         rates = [float(rate) for rate in document["learning_rates"]]
@@ -61,7 +65,7 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
         if loaded[what].keys() != set(keys):
             raise StatesError(f"{what} is kept for {', '.join(keys)}, in the state_dict for {', '.join(loaded[what])}")
         for key, parameter in zip(keys, state, strict=True):
-            new = loaded[what][key]
+            new = loaded[what][key] = as_stored(loaded[what][key], parameter.dtype)
             if not hasattr(new, "dtype") or (new.shape, new.dtype) != (parameter.shape, parameter.dtype):
                 raise StatesError(
                     f"{what} of {key} is an array {parameter.shape} of {parameter.dtype}, in the state_dict"
@@ -72,7 +76,7 @@ def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
             parameter.value[...] = arrays.to_device_of(loaded[what][key], parameter.value)
     for rate, value in zip(fixed, rates, strict=True):
         rate.value[...] = value
-    optimizer.global_step = step
+    optimizer.global_step, optimizer.seed = step, seed
 
 
 def _rule(optimizer: Optimizer) -> str | None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.nn.options import Decay, Params, Rate, Scale
+from mxopt.nn.options import Decay, OptimizerOptions, Params, Rate, Scale
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
-from mxopt.options import Exact
+from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
 
@@ -34,8 +34,9 @@ class SGD(RuleOptimizer):
         weight_decay: Decay = 0.0,
         nesterov: Annotated[bool, Exact("", "needs momentum and no dampening")] = False,
         loss_scale: Scale = 1.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         if self.dynamic_weight_decay:
             raise ArgumentTypeError("SGD: weight_decay must be a number, in groups too, got a schedule")
         if nesterov and (momentum == 0 or dampening != 0):
@@ -73,8 +74,9 @@ class Momentum(RuleOptimizer):
         weight_decay: Decay = 0.0,
         loss_scale: Scale = 1.0,
         use_nesterov: Annotated[bool, Exact("", "step by the velocity to come")] = False,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
         self.momentum = momentum
         self.use_nesterov = use_nesterov
         self.rule: Rule = pytorch.nesterov if use_nesterov else pytorch.heavy_ball
@@ -108,8 +110,9 @@ class ASGD(RuleOptimizer):
         alpha: Annotated[float, Exact("", "how fast the rate falls")] = 0.75,
         t0: Annotated[float, Exact("", "the step after which the average begins")] = 1e6,
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay)
+        super().__init__(learning_rate, params, weight_decay, **base)
         self.lambd = lambd
         self.alpha = alpha
         self.t0 = t0
@@ -171,8 +174,9 @@ class Rprop(RuleOptimizer):
             50.0,
         ),
         weight_decay: Decay = 0.0,
+        **base: Unpack[OptimizerOptions],
     ) -> None:
-        super().__init__(learning_rate, params, weight_decay)
+        super().__init__(learning_rate, params, weight_decay, **base)
         self.etas = etas
         self.step_sizes = step_sizes
         self.keep(prev=0.0, step_size=float)

@@ -12,7 +12,6 @@ import numpy as np
 from mxopt.arguments import NamedArguments
 from mxopt.engine import arrays
 from mxopt.errors import (
-    ArgumentError,
     ArgumentTypeError,
     NotDefinedError,
     RemovedError,
@@ -28,7 +27,7 @@ from mxopt.options import Option, number
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
-from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype
+from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype, seed_of, without_rule
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
 
@@ -188,8 +187,7 @@ class Optimizer(NamedArguments, Multipliers):
         if self.uses_master(weight):
             master = weight.astype(np.float32)
             return self.join(self.create_state(index, master), master)
-        rounded = weight.dtype == arrays.BFLOAT16 and self.state_dtype == "bfloat16"
-        if weight.dtype.itemsize == 2 and not rounded:
+        if weight.dtype.itemsize == 2 and not (weight.dtype == arrays.BFLOAT16 and self.state_dtype == "bfloat16"):
             instead = ", to nearest: state_dtype='bfloat16' rounds stochastically" * (weight.dtype == arrays.BFLOAT16)
             warnings.warn(
                 f"{weight.dtype} weights without multi_precision=True lose accuracy: states and weights"
@@ -244,9 +242,20 @@ class Optimizer(NamedArguments, Multipliers):
 
     def check_state_dtype(self, asked: str) -> None:
         """Raises ArgumentError where states can't be of this dtype."""
-        raise ArgumentError(
-            f"{type(self).__name__}: state_dtype is for optimizers that are a rule (mxopt.optimizer.RuleOptimizer)"
-        )
+        raise without_rule(type(self).__name__)
+
+    def rounding_seed(self) -> int:
+        """The seed of stochastic rounding."""
+        return self.seed or 0
+
+    def get_counts(self) -> dict[str, Any]:
+        rounds = self.state_dtype == "bfloat16" or self.seed is not None
+        return super().get_counts() | ({"seed": self.rounding_seed()} if rounds else {})
+
+    def set_counts(self, counts: Mapping[str, Any]) -> None:
+        seed = seed_of(counts, self.seed)
+        super().set_counts(counts)
+        self.seed = seed
 
     # What stores ask.
 

@@ -65,5 +65,6 @@ class DirectUpdater:
             if carried:
                 kept[carried] = float(kept[carried])
             found[index] = loaded.key_counts.get(index, 0), kept
+        self.optimizer.seed = made.seed
         self.optimizer.model.load_state_dict(self.optimizer.of.document(made.groups, found))
         self.optimizer.rescale_grad = made.rescale_grad

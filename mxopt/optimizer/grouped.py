@@ -5,16 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, compress, repeat
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from mxopt import state_dtype
 from mxopt.arguments import NamedArguments
 from mxopt.engine import Steps, Tensor
+from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import Call, distinct, run
 from mxopt.errors import NotDefinedError
 from mxopt.rules.rule import Rule
+from mxopt.state_dtype import StateDtype
 
 Count = Callable[[list["Slot"], list[float]], Iterable[object]]
 
@@ -27,6 +31,7 @@ class Slot:
     `arrays` are its states by name, and "master", the float32 copy of a 16-bit weight, where there is one. `carry` is
     the one number that some optimizers hand on from step to step. `given` is what the caller handed over. `own` is what
     the optimizer's method of that name says of it, `real` the type of its arithmetic, numpy.float32 or numpy.float64.
+    `weight` begins with element number `first` of the parameter whose states are saved under `key`.
     """
 
     name: Any  # a text, or a store's key
@@ -39,9 +44,12 @@ class Slot:
     arrays: dict[str, Any] = field(default_factory=dict)
     given: Any = None
     own: Any = None
+    key: Any = None  # its name, unless it has another
+    first: int = 0
     real: type[np.floating[Any]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.key = self.name if self.key is None else self.key
         self.real = np.float64 if self.weight.dtype.itemsize == 8 else np.float32
 
 
@@ -89,6 +97,8 @@ class GroupedOptimizer(NamedArguments):
     first_carry: ClassVar[float] = 0.0
     multi_precision: bool = False
     rescale_grad: float = 1.0  # gradients are multiplied by this first: what a `Trainer` divides by a batch size
+    state_dtype: StateDtype = None
+    seed: int | None = None
     global_step: int = 0  # the number of steps, where slots don't count their own
 
     _slots: list[Slot]
@@ -245,4 +255,14 @@ class GroupedOptimizer(NamedArguments):
         return found
 
     def _tensor(self, slot: Slot, grad: Any, rule: Rule) -> Tensor:
-        return Tensor(slot.place, slot.weight, grad, *self._states_of(slot, rule))
+        state_dtype.check(self.state_dtype, rule, type(self).__name__)
+        rounding = None
+        if self.state_dtype == "bfloat16":
+            rounding = Rounding(slot.key, partial(self._next_update, slot), self._rounding_seed, slot.first)
+        return Tensor(slot.place, slot.weight, grad, *self._states_of(slot, rule), rounding)
+
+    def _next_update(self, slot: Slot) -> int:
+        return (self.global_step if slot.step is None else slot.step) + 1
+
+    def _rounding_seed(self) -> int:
+        return self.seed or 0

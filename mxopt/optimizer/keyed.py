@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mxopt import settings
+from mxopt import settings, state_dtype
 from mxopt.engine import arrays
 from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArrayError, StatesError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
+from mxopt.state_dtype import StateDtype
 
 
 class KeyedOptimizer(Optimizer):
@@ -96,6 +97,28 @@ class KeyedOptimizer(Optimizer):
         self.model.rescale_grad = scale
 
     @property
+    def state_dtype(self) -> StateDtype:
+        """What states are stored in."""
+        return self.model.state_dtype
+
+    @state_dtype.setter
+    def state_dtype(self, value: StateDtype) -> None:
+        self.model.state_dtype = value
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of stochastic rounding."""
+        return self.model.seed
+
+    @seed.setter
+    def seed(self, value: int | None) -> None:
+        self.model.seed = value
+
+    def check_state_dtype(self, asked: str) -> None:
+        for rule in self.of.rules():
+            state_dtype.check(asked, rule, self.kind)
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate. Raises ArgumentError where groups have different ones."""
         rates = {group["lr"] for group in self.of.groups()}
@@ -134,7 +157,8 @@ class KeyedOptimizer(Optimizer):
 
     def state_kind(self) -> dict[str, Any]:
         family = {"optimizer": self.kind, "family": f"mxopt.{self.family}"}
-        return {**super().state_kind(), **family, "rules": [rule.name for rule in self.of.rules()]}
+        kept = {"rules": [rule.name for rule in self.of.rules()], "state_dtype": self.state_dtype}
+        return {**super().state_kind(), **family, **kept}
 
     def is_like(self, other: Optimizer) -> bool:
         return isinstance(other, KeyedOptimizer) and self._class() == other._class()
@@ -147,6 +171,7 @@ class KeyedOptimizer(Optimizer):
         except ArgumentError as error:
             raise StatesError(str(error)) from error
         self.rescale_grad = made.rescale_grad
+        self.state_dtype = made.state_dtype if self.state_dtype is None else self.state_dtype
         self._states = self._state_names()
         self.set_counts(made.get_counts())
 
@@ -236,6 +261,7 @@ class KeyedOptimizer(Optimizer):
         parts.pop(self.model.carried or "", None)
         multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0, requires_grad=True)
         self.model.steps.lists = PATTERNS + 2 * len(self._slots)
+        key, first = self.parts.get(index, (index, 0))
         return Slot(
             index,
             f"parameter {index!r}",
@@ -244,6 +270,8 @@ class KeyedOptimizer(Optimizer):
             weight,
             arrays=parts,
             own=self.model.own(weight),
+            key=self.idx2name[key],
+            first=first,
         )
 
     def _count(self, slots: list[Any], carries: list[float]) -> Iterable[object]:
@@ -281,6 +309,8 @@ def following(optimizer: Any) -> KeyedOptimizer:
         of.arguments(),
         [{**group, "params": mine} for group, mine in zip(of.groups(), of.members(), strict=True)],
         multi_precision=optimizer.multi_precision,
+        state_dtype=optimizer.state_dtype,
+        seed=optimizer.seed,
         rescale_grad=optimizer.rescale_grad,
         param_idx2name={key: name for k, name in enumerate(names) for key in (k, name)},
         param_dict={key: s.parameter for k, s in enumerate(optimizer.slots) for key in (k, names[k])},

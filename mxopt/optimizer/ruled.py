@@ -7,7 +7,7 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, filterfalse, repeat
@@ -18,7 +18,7 @@ from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import Call, distinct, run
 from mxopt.engine.uninterrupted import exhaust
-from mxopt.errors import ArgumentError, ArrayError, NotDefinedError, StatesError
+from mxopt.errors import ArgumentError, ArrayError, NotDefinedError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
@@ -91,7 +91,7 @@ class RuleOptimizer(Optimizer):
         dtype = None
         if self.state_dtype is not None and name in self.rule.states:
             self.check_state_dtype(self.state_dtype)
-            dtype = state_dtype.dtype_of(self.state_dtype, weight, name)
+            dtype = state_dtype.dtype_of(self.state_dtype, weight)
         return arrays.zeros(self.rule.state_shape(name, weight.shape), weight, dtype)
 
     def check_state_dtype(self, asked: str) -> None:
@@ -109,22 +109,6 @@ class RuleOptimizer(Optimizer):
 
     def _updates(self, index: Index) -> int:
         return self._index_update_count[index]
-
-    def rounding_seed(self) -> int:
-        """The seed of stochastic rounding; drawn when first asked for, where none was given."""
-        if self.seed is None:
-            self.seed = state_dtype.drawn_seed()
-        return self.seed
-
-    def get_counts(self) -> dict[str, Any]:
-        return super().get_counts() | ({} if self.seed is None else {"seed": self.seed})
-
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
-        seed = counts.get("seed", self.seed)
-        if not isinstance(seed, int | None):
-            raise StatesError(f"these are no update counts: a seed is a whole number, not {seed!r:.80}")
-        super().set_counts(counts)
-        self.seed = seed
 
     def state_arrays(self, state: Any) -> tuple[Any, ...]:
         """A state of `create_state` as the arrays of the rule, in its order."""

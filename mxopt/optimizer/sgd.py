@@ -19,7 +19,6 @@ from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
-from mxopt.state_dtype import drawn_seed
 
 
 @register
@@ -178,7 +177,8 @@ class SGLD(UnsignedRate):
         **base: Unpack[SGLDOptions],
     ) -> None:
         super().__init__(**base)
-        self.seed: int = seed if seed is not None else drawn_seed()
+        drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+        self.seed = seed if seed is not None else drawn
 
     rule: Rule = sgd.sgld
     elementwise = False  # the noise depends on the whole array

@@ -128,5 +128,8 @@ def _adafactor_mean(weight, grad, mean, weight_rate, rate, wd, beta1):
     return weight - wd * weight_rate * weight - mean, mean
 
 
-adafactor: Rule = layerwise("adafactor", (), _weight_and_direction, _adafactor_rates, _adafactor)
-adafactor_mean: Rule = layerwise("adafactor_mean", ("mean",), _weight_and_direction, _adafactor_rates, _adafactor_mean)
+FACTORED = "second moments take next to no memory: one number for each row and column"
+adafactor: Rule = layerwise("adafactor", (), _weight_and_direction, _adafactor_rates, _adafactor, wide=FACTORED)
+adafactor_mean: Rule = layerwise(
+    "adafactor_mean", ("mean",), _weight_and_direction, _adafactor_rates, _adafactor_mean, wide=FACTORED
+)

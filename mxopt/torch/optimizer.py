@@ -29,6 +29,8 @@ class Optimizer(torch.optim.Optimizer):
         Keep a float32 master copy of float16 and bfloat16 parameters, and update that.
     lazy_update : bool
         Leave the rows alone for which a sparse gradient has none.
+    state_dtype : {None, "bfloat16"}
+        "bfloat16" keeps states in half the memory, rounded stochastically by `seed`; see `mxopt.optimizer.Optimizer`.
     **options
         The optimizer's.
 
@@ -145,7 +147,7 @@ class Optimizer(torch.optim.Optimizer):
             {**group, **{k: v for k, v in old.items() if k != "params"}}
             for group, old in zip(self.param_groups, saved, strict=True)
         ]
-        lacking = sorted({key for group in saved for key in own if key not in group} - {"lazy_update"})
+        lacking = sorted({key for group in saved for key in own if key not in group} - {"lazy_update", "seed"})
         if lacking:
             raise StatesError(f"the states are those of another optimizer: groups without {', '.join(lacking)}")
         order = [number for group in saved for number in group["params"]]

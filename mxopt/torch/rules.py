@@ -16,6 +16,7 @@ from mxopt.experimental import optim
 from mxopt.optimizer import Optimizer as ByName
 from mxopt.optimizer import Updater, create, get_updater
 from mxopt.parameter import Parameter
+from mxopt.state_dtype import as_stored
 
 Options = dict[str, Any]
 
@@ -73,7 +74,9 @@ class OfExperimental:
         self._kind = kind
         self._names = STATES[kind]
         self._options = {"lr": 1e-3, **options} if kind == "SGD" else options  # PyTorch has a default there
-        self.defaults: dict[str, Any] = dict(self._made([{"params": []}]).defaults)
+        made = self._made([{"params": []}])
+        self._seeds = {"seed": made.seed or 0} if made.state_dtype == "bfloat16" else {}
+        self.defaults: dict[str, Any] = made.defaults | self._seeds
         self._model: optim.Optimizer
 
     def _made(self, groups: list[Options]) -> optim.Optimizer:
@@ -81,7 +84,8 @@ class OfExperimental:
         return made
 
     def add(self, group: Options, weights: Sequence[np.ndarray], names: Sequence[str]) -> None:
-        own = {key: number_of(value) for key, value in group.items() if key in self.defaults}
+        known = self.defaults.keys() - self._seeds.keys()
+        own = {key: number_of(value) for key, value in group.items() if key in known}
         params = [Parameter(weight, name) for weight, name in zip(weights, names, strict=True)]
         if hasattr(self, "_model"):
             self._model.add_param_group({**own, "params": params})
@@ -96,6 +100,7 @@ class OfExperimental:
         """Takes over what has been changed in the groups."""
         for mine, theirs in zip(self._model.param_groups, groups, strict=True):
             now = {key: number_of(theirs[key]) for key in self.defaults}
+            self._model.seed = now.pop("seed", self._model.seed)
             changed = {key: value for key, value in now.items() if mine[key] != value}
             if changed:
                 mine.update(changed)
@@ -104,7 +109,8 @@ class OfExperimental:
         slot = self._model.slots[number]
         if not slot.step:
             return {}
-        counted: dict[str, Any] = {} if self._kind in UNCOUNTED else {"step": slot.step}
+        uncounted = self._kind in UNCOUNTED and not self._seeds  # which rounding follows
+        counted: dict[str, Any] = {} if uncounted else {"step": slot.step}
         if self._model.carried:
             counted[self._model.carried] = slot.carry
         if self._kind == "ASGD":
@@ -139,7 +145,10 @@ class OfCreate:
         self._arguments = {self._theirs(argument): argument for argument in arguments_of(klass)}
         given = self._translated(options)
         made = create(name, **{self._arguments[key]: value for key, value in given.items()})
-        skipped = ("param_idx2name", "lr_scheduler", "sym", "param_dict", "begin_num_update", "rescale_grad")
+        skipped = (
+            "param_idx2name", "lr_scheduler", "sym", "param_dict", "begin_num_update", "rescale_grad", "state_dtype",
+        )  # fmt: skip
+        self._state_dtype = made.state_dtype
         names = {theirs: argument for theirs, argument in self._arguments.items() if argument not in skipped}
         self.defaults: dict[str, Any] = {theirs: self._get(made, argument) for theirs, argument in names.items()}
 
@@ -170,7 +179,7 @@ class OfCreate:
 
     def add(self, group: Options, weights: Sequence[np.ndarray], names: Sequence[str]) -> None:
         options = {self._arguments[key]: number_of(group[key]) for key in self.defaults}
-        updater = get_updater(create(self._name, **options))
+        updater = get_updater(create(self._name, **options, state_dtype=self._state_dtype))
         first = sum(map(len, self._numbers))
         self._numbers.append(list(range(first, first + len(weights))))
         self._updaters.append(updater)
@@ -220,6 +229,7 @@ class OfCreate:
             new = updater.optimizer.create_state_multi_precision(number, self._weights[number])
             arrays = self._named(updater.optimizer, number, new)
             given = {name: np.asarray(value) for name, value in state.items() if name != "step"}
+            given = {name: as_stored(x, arrays[name].dtype) if name in arrays else x for name, x in given.items()}
             for name in sorted(arrays.keys() | given.keys()):
                 mine, theirs = arrays.get(name), given.get(name)
                 if mine is None or theirs is None or (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
+from mxopt.state_dtype import converted
 from mxopt_server.values import Entry, PartIndex
 
 log = logging.getLogger("mxopt.server")
@@ -107,10 +109,14 @@ class Served:
             schedule.assigned = (rate, max(since, kept.num_update))
 
     def name_parts(self, entry: Entry) -> None:
-        """Lets a key's name and multipliers hold for its parts too."""
-        if entry.pieces == 1 or self.updater is None:
+        """Lets a key's name and multipliers hold for its parts too, and tells where in the array these are."""
+        if self.updater is None:
             return
-        optimizer = self.updater.optimizer
+        optimizer, unit = self.updater.optimizer, math.prod(entry.shape[1:])
+        optimizer.parts[entry.key] = entry.key, entry.first * unit
+        optimizer.parts.update({p.index: (entry.key, (entry.first + p.start) * unit) for p in entry.parts})
+        if entry.pieces == 1:
+            return
         tables: tuple[dict[Any, Any], ...] = (optimizer.idx2name, optimizer.lr_mult, optimizer.wd_mult)
         for values in tables:
             if entry.key in values:
@@ -169,9 +175,10 @@ class Served:
         count = content.get("count")
         if type(count) not in (int, type(None)):
             raise StatesError(f"key {entry.key!r}: the count of its updates is a number or nil, not {count!r:.80}")
-        if "state" in content and self.updater is not None:
-            self._check_state(entry, content["state"])
-        self.set_state(entry, content.get("state", ABSENT))
+        state = content.get("state", ABSENT)
+        if state is not ABSENT and self.updater is not None:
+            state = self._fitting(entry, state)
+        self.set_state(entry, state)
         assert self.updater is not None
         optimizer = self.updater.optimizer
         if count is not None:
@@ -183,17 +190,20 @@ class Served:
             optimizer.num_update = count
         self.loads[entry.key] = event
 
-    def _check_state(self, entry: Entry, state: Any) -> None:
-        """Raises StatesError where this is no state of the entry: its optimizer makes others. What an optimizer of
-        one's own makes may change with the training."""
+    def _fitting(self, entry: Entry, state: Any) -> Any:
+        """A state of the entry, in what the optimizer stores states in. Raises StatesError where it is none: its
+        optimizer makes others. What an optimizer of one's own makes may change with the training."""
         assert self.updater is not None
         optimizer = self.updater.optimizer
         if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
-            return
+            return state
         weight = entry.weight.reshape(entry.whole) if self.whole else entry.weight
-        wrong = _difference(state, optimizer.create_state_multi_precision(entry.key, weight))
+        made = optimizer.create_state_multi_precision(entry.key, weight)
+        state = converted(state, made)
+        wrong = _difference(state, made)
         if wrong:
             raise StatesError(f"key {entry.key!r}: the states don't fit {optimizer!r}: {wrong}")
+        return state
 
     def lend(self, index: Any, rank: int, weight: np.ndarray, ranks: Iterable[int]) -> None:
         """Puts a worker's own part into the state of `index`, where the optimizer has such a part."""

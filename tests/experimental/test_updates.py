@@ -217,6 +217,7 @@ def test_a_custom_optimizer_defines_construct() -> None:
         optim.Optimizer(weights, {"lr": 0.1})([np.zeros(3, np.float32)] * 2)
 
 
+@pytest.mark.filterwarnings("ignore:bfloat16 weights")
 def test_tensors_of_pytorch_are_updated_in_place() -> None:
     torch = pytest.importorskip("torch")
     ours = [torch.ones(3, requires_grad=True), torch.ones(2, dtype=torch.bfloat16)]

@@ -94,6 +94,7 @@ def test_refused_gradient_changes_nothing_and_is_named(make: Any, rng: np.random
         np.testing.assert_array_equal(a, b.value)
 
 
+@pytest.mark.filterwarnings("ignore:bfloat16 weights")
 @every
 def test_engines_agree_on_dtypes_layouts_and_missing_gradients(make: Any, rng: np.random.Generator) -> None:
     start = parameters(rng, np.float16, np.float64, ml_dtypes.bfloat16)

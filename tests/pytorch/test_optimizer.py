@@ -378,3 +378,45 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
 def test_mistakes_are_named(make: Any, says: str) -> None:
     with pytest.raises((ValueError, TypeError), match=says):
         make(model().parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("adam", {}), ("sgd", {"momentum": 0.9}), ("lamb", {}), ("adabelief", {})]
+)
+def test_states_in_bfloat16_resume_and_are_converted(name: str, options: dict[str, Any]) -> None:
+    def model() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 3))
+
+    def train(of: torch.nn.Module, by: Any, steps: range) -> None:
+        for step in steps:
+            by.zero_grad()
+            x = torch.randn(16, 20, generator=torch.Generator().manual_seed(step))
+            of(x).square().sum().backward()
+            by.step()
+
+    def dtypes(of: Any) -> set[torch.dtype]:
+        return {v.dtype for kept in of.state.values() for v in kept.values() if v.ndim}
+
+    whole, part = model(), model()
+    narrow = {**options, "state_dtype": "bfloat16"}
+    uninterrupted = Optimizer(whole.parameters(), name, **narrow, seed=9)
+    train(whole, uninterrupted, range(6))
+    assert dtypes(uninterrupted) == {torch.bfloat16}
+    first = Optimizer(part.parameters(), name, **narrow, seed=9)
+    train(part, first, range(3))
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = Optimizer(part.parameters(), name, **narrow)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    train(part, second, range(3, 6))
+    for a, b in zip(whole.parameters(), part.parameters(), strict=True):
+        assert torch.equal(a, b)
+    wide = Optimizer(part.parameters(), name, **options)
+    wide.load_state_dict(second.state_dict())
+    assert dtypes(wide) == {torch.float32}
+    again = Optimizer(part.parameters(), name, **narrow)
+    again.load_state_dict(wide.state_dict())
+    assert dtypes(again) == {torch.bfloat16}
+    train(part, again, range(6, 7))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from mxopt.engine import arrays
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
@@ -76,7 +75,7 @@ class Adagrad(Optimizer):
         return bool(group["weight_decay"] == 0)
 
     def new_state(self, name: str, weight: Any, group: Options) -> Any:
-        state = arrays.zeros(weight.shape, weight)
+        state = super().new_state(name, weight, group)
         if self.defaults["initial_accumulator_value"]:
             state[...] = self.defaults["initial_accumulator_value"]
         return state
@@ -152,7 +151,7 @@ class Rprop(Optimizer):
         return pytorch.rprop
 
     def new_state(self, name: str, weight: Any, group: Options) -> Any:
-        state = arrays.zeros(weight.shape, weight)
+        state = super().new_state(name, weight, group)
         if name == "step_size":
             state[...] = group["lr"]
         return state

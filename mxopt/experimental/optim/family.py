@@ -43,7 +43,7 @@ class Experimental(Family):
                 )
 
     def arguments(self) -> Options:
-        known = {*self.model.defaults, "params", "multi_precision"}
+        known = {*self.model.defaults, "params", "multi_precision", "state_dtype", "seed"}
         unknown = [a for a in (*arguments_of(type(self.model)), *self.model.unnamed_arguments) if a not in known]
         if unknown:
             raise ArgumentError(
@@ -80,6 +80,7 @@ class Experimental(Family):
             "parameters": parameters([self.model.slots]),
             "param_groups": list(groups),
             "state": state,
+            "seed": self.model.seed,
         }
 
 

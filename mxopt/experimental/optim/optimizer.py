@@ -27,6 +27,15 @@ from mxopt.options import Declared, Option, declared
 from mxopt.parameter import written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
+from mxopt.state_dtype import (
+    StateDtype,
+    check,
+    dtype_of,
+    says_of_seed,
+    says_of_state_dtype,
+    warn_of_nearest,
+    without_rule,
+)
 
 
 class Optimizer(GroupedOptimizer):
@@ -72,10 +81,12 @@ class Optimizer(GroupedOptimizer):
         *,
         multi_precision: Masters = False,
         lazy_update: Lazy = False,
+        state_dtype: Annotated[StateDtype, Option("", says_of_state_dtype)] = None,
+        seed: Annotated[int | None, Option("", says_of_seed)] = None,
     ) -> None:
         options = {"lazy_update": lazy_update, "maximize": False, **defaults}
         self.defaults: Options = checked(options, self.checks, type(self).__name__)
-        self.multi_precision = multi_precision
+        self.multi_precision, self.state_dtype, self.seed = multi_precision, state_dtype, seed
         self.param_groups: list[ParameterGroup] = []
         self._slots = []
         for group in as_groups(params):
@@ -97,7 +108,7 @@ class Optimizer(GroupedOptimizer):
 
     def new_state(self, name: str, weight: Any, group: Options) -> Any:
         """The state `name` of a new parameter."""
-        return arrays.zeros(weight.shape, weight)
+        return arrays.zeros(weight.shape, weight, dtype_of(self.state_dtype, weight))
 
     # Groups.
 
@@ -126,7 +137,18 @@ class Optimizer(GroupedOptimizer):
         params, slots = make_slots(param_group["params"], number, self._slots, self.first_carry)
         options = {**self.defaults, **param_group, "params": params}
         ours = {name: check for name, check in self.checks.items() if name in self.defaults or name == "initial_lr"}
-        self.param_groups.append(ParameterGroup(options, ours, whose))
+        group = ParameterGroup(options, ours, whose)
+        if self.state_dtype is not None:
+            try:
+                check(self.state_dtype, self.rule(group), type(self).__name__)
+            except NotDefinedError:
+                raise without_rule(type(self).__name__) from None
+            except AttributeError:  # of what a constructor sets later: the first step asks again
+                pass
+        for slot in slots:
+            if not self.uses_master(slot.weight):
+                warn_of_nearest(slot.weight, self.state_dtype, 4)
+        self.param_groups.append(group)
         self._hold(self._slots + slots)
         self.steps: Steps = Steps(PATTERNS * len(self.param_groups))
 

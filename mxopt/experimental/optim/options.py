@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypedDict
 
 from mxopt.options import Declared, Exact, Option
+from mxopt.state_dtype import StateDtype
 
 Params = Annotated[
     Any, Option("", "what to train, changed in place: a list of arrays or Parameters, or of dicts; see `Optimizer`")
@@ -23,6 +24,8 @@ class OptimizerOptions(TypedDict, total=False):
 
     multi_precision: bool
     lazy_update: bool
+    state_dtype: StateDtype
+    seed: int | None
 
 
 # What is checked in every group, whatever its optimizer declares.

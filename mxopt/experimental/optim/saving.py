@@ -12,6 +12,7 @@ from mxopt.errors import StatesError
 from mxopt.experimental.optim.groups import Options, ParameterGroup
 from mxopt.optimizer.grouped import Slot
 from mxopt.rules.rule import Rule
+from mxopt.state_dtype import StateDtype, as_stored, dtype_of, seed_of
 
 
 class Optimizer(Protocol):
@@ -22,20 +23,28 @@ class Optimizer(Protocol):
     carried: ClassVar[str | None]
     first_carry: ClassVar[float]
 
+    state_dtype: StateDtype
+    seed: int | None
+
     def rule(self, group: Options) -> Rule: ...
     def uses_master(self, weight: Any) -> bool: ...
 
 
 def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> dict[str, Any]:
-    """The document that `load_state_dict` takes: {"optimizer", "parameters", "param_groups", "state"}."""
+    """The document that `load_state_dict` takes: {"optimizer", "parameters", "param_groups", "state", "seed"}."""
     groups, state = [], {}
     for group, slots in zip(optimizer.param_groups, members, strict=True):
         groups.append({**group, "params": [slot.name for slot in slots]})
         for slot in slots:
             if slot.step:
                 state[slot.name] = _kept(optimizer, group, slot)
-    name = type(optimizer).__name__
-    return {"optimizer": name, "parameters": parameters(members), "param_groups": groups, "state": state}
+    return {
+        "optimizer": type(optimizer).__name__,
+        "parameters": parameters(members),
+        "param_groups": groups,
+        "state": state,
+        "seed": optimizer.seed or 0,
+    }
 
 
 def parameters(members: list[list[Slot]]) -> dict[Any, tuple[tuple[int, ...], str]]:
@@ -60,6 +69,7 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
         saved = [{**group, "params": list(group["params"])} for group in groups]
         state = {key: dict(kept) for key, kept in state.items()}
         theirs = {key: (tuple(shape), str(dtype)) for key, (shape, dtype) in document["parameters"].items()}
+        seed = seed_of(document, optimizer.seed)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise StatesError(f"this is no state of an optimizer: {error!r}") from error
     if name != type(optimizer).__name__:
@@ -79,9 +89,11 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
         for number, slots in enumerate(members):
             for slot in slots:
                 if slot.name in state and len(options) > number:
+                    state[slot.name] = _as_stored(optimizer, slot, state[slot.name])
                     differences += _state_differences(optimizer, options[number], slot, state[slot.name])
     if differences:
         raise StatesError("the states don't fit: " + "; ".join(differences))
+    optimizer.seed = seed
     for group, new, slots in zip(optimizer.param_groups, options, members, strict=True):
         group.update(new)
         for slot in slots:
@@ -118,8 +130,20 @@ def _options(optimizer: Optimizer, number: int, options: dict[str, Any], differe
         return dict(group)
 
 
+def _dtype(optimizer: Optimizer, slot: Slot, name: str) -> np.dtype:
+    """What an array is to be stored in."""
+    master = np.dtype(np.float32)
+    if name == "master":
+        return master
+    own = master if optimizer.uses_master(slot.weight) else slot.weight.dtype
+    return dtype_of(optimizer.state_dtype, slot.weight) or own
+
+
+def _as_stored(optimizer: Optimizer, slot: Slot, kept: dict[str, Any]) -> dict[str, Any]:
+    return {name: as_stored(value, _dtype(optimizer, slot, name)) for name, value in kept.items()}
+
+
 def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, kept: Mapping[str, Any]) -> list[str]:
-    dtype = np.dtype(np.float32) if optimizer.uses_master(slot.weight) else slot.weight.dtype
     names = _names(optimizer, group, slot)
     numbers: dict[str, type] = {"step": int} | ({optimizer.carried: float} if optimizer.carried else {})
     wrong = [f"{slot.place} lacks {name!r}" for name in [*numbers, *names] if name not in kept]
@@ -131,7 +155,7 @@ def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, 
             wrong.append(f"{slot.place} keeps no {name!r}")
         elif not arrays.is_array(value):
             wrong.append(f"{slot.place}: {name!r} is no array")
-        elif (value.shape, value.dtype) != (slot.weight.shape, dtype):
+        elif (value.shape, value.dtype) != (slot.weight.shape, dtype := _dtype(optimizer, slot, name)):
             wrong.append(f"{slot.place}: {name!r} is {value.dtype} {value.shape}, not {dtype} {slot.weight.shape}")
     return wrong
 

@@ -1,0 +1,271 @@
+"""States in bfloat16 in all families, in stores and Trainers, saved, resumed and converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from bitwise import array, assert_same
+
+import mxopt
+from mxopt import nn
+from mxopt.document import dump_document, load_document
+from mxopt.errors import ArgumentError, ArrayTypeError
+from mxopt.experimental import optim
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+SHAPES = [(7, 37), (5,), (130, 131)]
+
+EXPERIMENTAL: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+    "SGD": (optim.SGD, {"lr": 0.1, "momentum": 0.9}), "Adam": (optim.Adam, {}), "AdamW": (optim.AdamW, {}),
+    "AMSGrad": (optim.Adam, {"amsgrad": True}), "NAdam": (optim.NAdam, {}), "RAdam": (optim.RAdam, {}),
+    "Adamax": (optim.Adamax, {}), "Adagrad": (optim.Adagrad, {"initial_accumulator_value": 0.1}),
+    "Adadelta": (optim.Adadelta, {}), "RMSprop": (optim.RMSprop, {"momentum": 0.9}),
+}  # fmt: skip
+NN: dict[str, tuple[type[nn.Optimizer], dict[str, Any]]] = {
+    "nn.SGD": (nn.SGD, {"momentum": 0.9}), "nn.Momentum": (nn.Momentum, {"learning_rate": 0.1, "momentum": 0.9}),
+    "nn.Adam": (nn.Adam, {}), "nn.LazyAdam": (nn.LazyAdam, {}), "nn.AdamOffload": (nn.AdamOffload, {}),
+    "nn.AdamWeightDecay": (nn.AdamWeightDecay, {}), "nn.AdaMax": (nn.AdaMax, {}),
+    "nn.Lamb": (nn.Lamb, {"learning_rate": 0.01}), "nn.Adadelta": (nn.Adadelta, {}), "nn.Adagrad": (nn.Adagrad, {}),
+    "nn.ProximalAdagrad": (nn.ProximalAdagrad, {}), "nn.RMSProp": (nn.RMSProp, {}),
+}  # fmt: skip
+GROUPED = EXPERIMENTAL | NN
+by_name = pytest.mark.parametrize("name", GROUPED)
+
+
+def made(name: str, weights: list[np.ndarray], state_dtype: Any = "bfloat16", **more: Any) -> Any:
+    klass, options = GROUPED[name]
+    params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(weights)]
+    return klass(params, **options, state_dtype=state_dtype, **more)
+
+
+def states_of(optimizer: Any) -> list[np.ndarray]:
+    return [x for slot in optimizer.slots for x in slot.arrays.values()]
+
+
+@pytest.fixture
+def start(rng: np.random.Generator) -> list[np.ndarray]:
+    return [array(rng, shape, "float32") for shape in SHAPES]
+
+
+@pytest.fixture
+def grads(rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
+    return [tuple(array(rng, shape, "float32") for shape in SHAPES) for _ in range(5)]
+
+
+def copies(start: list[np.ndarray]) -> list[np.ndarray]:
+    return [w.copy() for w in start]
+
+
+@by_name
+def test_both_engines_a_store_and_a_trainer_give_the_same_bits(name: str, start: Any, grads: Any) -> None:
+    found = []
+    for engine in ("llvm", "numpy"):
+        weights = copies(start)
+        with mxopt.use_engine(engine):
+            optimizer = made(name, weights, seed=3)
+            for given in grads:
+                optimizer(given)
+        assert {x.dtype for x in states_of(optimizer)} == {BFLOAT16}
+        found.append([*weights, *states_of(optimizer)])
+    store, keys = mxopt.kvstore.create("local"), ["w0", "w1", "w2"]
+    store.init(keys, start)
+    store.set_optimizer(made(name, copies(start), seed=3))
+    outs = copies(start)
+    for given in grads:
+        store.push(keys, list(given))
+    store.pull(keys, outs)
+    found.append([*outs, *(x for key in keys for x in store._updater.states[key] if x.ndim)])
+    trained = copies(start)
+    params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(trained)]
+    klass, options = GROUPED[name]
+    trainer = mxopt.Trainer(params, klass(params, **options, state_dtype="bfloat16", seed=3))
+    for given in grads:
+        for param, grad in zip(params, given, strict=True):
+            param.grad = grad
+        trainer.step(1)
+    assert_same(trained, found[0][:3], "Trainer")
+    for other in found[1:]:
+        assert_same(other, found[0])
+
+
+@by_name
+def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str, start: Any, grads: Any) -> None:
+    weights, resumed = copies(start), copies(start)
+    optimizer, before = made(name, weights, seed=3), made(name, resumed, seed=3)
+    for given in grads:
+        optimizer(given)
+    for given in grads[:2]:
+        before(given)
+    after = made(name, resumed)
+    after.load_state_dict(load_document(dump_document(before.state_dict())))
+    for given in grads[2:]:
+        after(given)
+    assert_same([*resumed, *states_of(after)], [*weights, *states_of(optimizer)])
+
+
+@by_name
+def test_states_are_converted_where_they_are_loaded(name: str, start: Any, grads: Any) -> None:
+    wide, narrow = made(name, copies(start), None), made(name, copies(start))
+    for given in grads[:2]:
+        wide(given)
+    narrow.load_state_dict(wide.state_dict())
+    assert_same(states_of(narrow), [x.astype(BFLOAT16) for x in states_of(wide)])
+    narrow(grads[2])
+    again = made(name, copies(start), None)
+    again.load_state_dict(narrow.state_dict())
+    assert_same(states_of(again), [x.astype(np.float32) for x in states_of(narrow)])
+    again(grads[3])
+
+
+REFUSED: list[Callable[[Any], Any]] = [
+    lambda p: optim.ASGD(p, state_dtype="bfloat16"),
+    lambda p: optim.Rprop(p, state_dtype="bfloat16"),
+    lambda p: optim.RMSprop(p, centered=True, state_dtype="bfloat16"),
+    lambda p: nn.ASGD(p, state_dtype="bfloat16"),
+    lambda p: nn.Rprop(p, state_dtype="bfloat16"),
+    lambda p: nn.RMSProp(p, centered=True, state_dtype="bfloat16"),
+    lambda p: nn.FTRL(p, state_dtype="bfloat16"),
+    lambda p: nn.FTRL(p, lr_power=-0.75, state_dtype="bfloat16"),
+    lambda p: nn.AdaFactor(p, state_dtype="bfloat16"),
+]
+
+
+@pytest.mark.parametrize("make", REFUSED)
+def test_states_that_need_all_their_bits(make: Callable[[Any], Any], start: Any) -> None:
+    with pytest.raises(ArgumentError, match="can't be kept in bfloat16: "):
+        make(start)
+
+
+def test_an_option_of_a_group_that_is_changed_later_is_looked_at(start: Any, grads: Any) -> None:
+    optimizer = optim.RMSprop(start, state_dtype="bfloat16")
+    optimizer.param_groups[0]["centered"] = True
+    before = copies(start)
+    with pytest.raises(ArgumentError, match=r"RMSprop: its states .* can't be kept in bfloat16"):
+        optimizer(grads[0])
+    assert_same(start, before)
+
+
+@pytest.mark.parametrize("name", ["Adam", "nn.Adam"])
+def test_float64_parameters_are_refused(name: str) -> None:
+    weight = np.ones(3)
+    optimizer = made(name, [weight])
+    with pytest.raises(ArrayTypeError, match=r"w0.*a float64 weight can't have states of bfloat16"):
+        optimizer((np.ones(3),))
+    assert (weight == 1).all()
+
+
+@pytest.mark.parametrize("name", ["SGD", "nn.Momentum"])
+def test_bfloat16_parameters_without_a_master_copy(name: str) -> None:
+    with pytest.warns(UserWarning, match="state_dtype='bfloat16' rounds stochastically"):
+        made(name, [np.ones(3, BFLOAT16)], None)
+    weight = np.ones(10_000, BFLOAT16)
+    klass, options = GROUPED[name]
+    optimizer = klass([weight], **{**options, "momentum": 0.5}, state_dtype="bfloat16")
+    for group in getattr(optimizer, "param_groups", []):
+        group["lr"] = 5e-5
+    if name.startswith("nn."):
+        optimizer.learning_rate.set_data(np.array(5e-5))
+    for _ in range(100):
+        optimizer((np.ones(10_000, BFLOAT16),))
+    assert abs(weight.astype(np.float64).mean() - 0.99) < 5e-4
+
+
+# What `create` makes.
+
+
+@pytest.mark.parametrize("with_optimizer", [False, True])
+@pytest.mark.parametrize("name", ["adam", "sgd", "lamb"])
+def test_updaters_resume_to_the_last_bit(name: str, with_optimizer: bool, start: Any, grads: Any) -> None:
+    def fresh(**more: Any) -> Any:
+        momentum = {"momentum": 0.9} if name == "sgd" else {}
+        return mxopt.get_updater(mxopt.create(name, learning_rate=0.1, **momentum, **more))
+
+    def step(updater: Any, weights: list[np.ndarray], given: Any) -> None:
+        updater([0, 1, 2], list(given), weights)
+
+    weights, resumed = copies(start), copies(start)
+    whole, before = (fresh(state_dtype="bfloat16", seed=8) for _ in range(2))
+    for given in grads:
+        step(whole, weights, given)
+    for given in grads[:2]:
+        step(before, resumed, given)
+    after = fresh() if with_optimizer else fresh(state_dtype="bfloat16")
+    after.set_states(before.get_states(dump_optimizer=with_optimizer))
+    for given in grads[2:]:
+        step(after, resumed, given)
+    assert_same(resumed, weights)
+    assert after.optimizer.state_dtype == "bfloat16"
+
+
+def test_updaters_convert_what_they_load(start: Any, grads: Any) -> None:
+    def trained(state_dtype: str | None, saved: bytes | None = None) -> Any:
+        updater = mxopt.get_updater(mxopt.create("adam", state_dtype=state_dtype))
+        if saved is not None:
+            updater.set_states(saved)
+        updater([0, 1, 2], list(grads[0]), copies(start))
+        return updater
+
+    def dtypes(updater: Any) -> set[str]:
+        return {str(x.dtype) for state in updater.states.values() for x in state}
+
+    wide, narrow = trained(None), trained("bfloat16")
+    assert dtypes(trained("bfloat16", wide.get_states())) == {"bfloat16"}
+    assert dtypes(trained(None, narrow.get_states())) == {"float32"}
+    assert dtypes(trained("bfloat16", wide.get_states(dump_optimizer=True))) == {"bfloat16"}
+    assert dtypes(trained("float32", narrow.get_states(dump_optimizer=True))) == {"float32"}
+    assert dtypes(trained(None, narrow.get_states(dump_optimizer=True))) == {"bfloat16"}
+
+
+@pytest.mark.parametrize("update_on_kvstore", [False, True])
+def test_trainers_save_and_go_on(update_on_kvstore: bool, start: Any, grads: Any, tmp_path: Path) -> None:
+    def trainer(weights: list[np.ndarray]) -> mxopt.Trainer:
+        params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(weights)]
+        options = {"state_dtype": "bfloat16", "seed": 2}
+        store = mxopt.kvstore.create("local") if update_on_kvstore else None
+        return mxopt.Trainer(params, "adam", options, kvstore=store, update_on_kvstore=update_on_kvstore)
+
+    def run(made: mxopt.Trainer, steps: Any) -> list[np.ndarray]:
+        params = made._params
+        for given in steps:
+            for param, grad in zip(params, given, strict=True):
+                param.grad = grad
+            made.step(4)
+        return [p.value for p in params]
+
+    whole = run(trainer(copies(start)), grads)
+    first = trainer(copies(start))
+    middle = run(first, grads[:2])
+    first.save_states(str(tmp_path / "states"))
+    second = trainer(copies(middle))
+    second.load_states(str(tmp_path / "states"))
+    assert_same(run(second, grads[2:]), whole)
+
+
+def test_own_optimizers_without_a_rule_are_told(start: Any) -> None:
+    class Plain(optim.Optimizer):
+        """Makes its steps by itself."""
+
+        def __init__(self, params: Any, **more: Any) -> None:
+            super().__init__(params, {"lr": 0.1}, **more)
+
+        def construct(self, *gradients: Any) -> None:
+            pass
+
+    Plain(start)
+    with pytest.raises(ArgumentError, match="Plain: state_dtype is for optimizers that are a rule"):
+        Plain(start, state_dtype="bfloat16")
+
+    class Own(nn.Optimizer):
+        """Makes its steps by itself."""
+
+        def construct(self, *gradients: Any) -> None:
+            pass
+
+    Own(0.1, start)
+    with pytest.raises(ArgumentError, match="Own: state_dtype is for optimizers that are a rule"):
+        Own(0.1, start, state_dtype="bfloat16")
