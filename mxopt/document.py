@@ -22,6 +22,7 @@ import os
 import secrets
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.sparse import RowSparse, row_sparse_array
 from mxopt.sparse.initial import Initial
 
+try:
+    import fcntl
+except ImportError:  # no Unix
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY = ".mxopt."  # how the names of files begin that are being written
+ABANDONED_S = 60.0
 MAGIC = b"mxopt\r\n\x1a"
 VERSION = 2
 PREFIX = struct.Struct("<8sIQ32s")
@@ -267,10 +275,13 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
     if old is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is there, and may not be written", str(path))
     mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
-    temporary = target.parent / f".mxopt.{secrets.token_hex(8)}"  # short, whatever the length of the file's own name
+    _sweep(target.parent)
+    # A short name, whatever the length of the file's own.
+    temporary = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode & 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
+            _lock(handle)
             if old is not None and hasattr(os, "fchown"):
                 with contextlib.suppress(PermissionError):
                     os.fchown(handle, old.st_uid, old.st_gid)
@@ -278,11 +289,34 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
             _write(file, document)
             file.flush()
             os.fsync(file.fileno())
+            os.utime(temporary)  # which keeps it from being swept, however long that took
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed writers have left in a folder: temporary files that are no longer locked, nor new."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(TEMPORARY):
+                continue
+            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > ABANDONED_S and _lock(file.fileno()):
+                    os.unlink(entry.path)
+
+
+def _lock(handle: int) -> bool:
+    """Locks a file for as long as it is open. False where another process has, or the system knows no such locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def sync_folder(path: Path) -> None:

@@ -288,3 +288,41 @@ def test_a_file_that_may_not_be_written_is_left_alone(tmp_path: Path, monkeypatc
     with pytest.raises(PermissionError, match="model"):
         write_file(path, b"new")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    left, written, new = (tmp_path / f".mxopt.{name}" for name in ("left", "written", "new"))
+    other = tmp_path / "other"
+    for path in (left, written, new, other):
+        path.write_bytes(b"half")
+    for path in (left, written, other):
+        os.utime(path, (1, 1))
+    hold = f"import fcntl; f = open({str(written)!r}); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        write_file(tmp_path / "states", b"whole")
+        assert {path.name for path in tmp_path.iterdir()} == {".mxopt.written", ".mxopt.new", "other", "states"}
+        holder.communicate(b"\n")
+    write_file(tmp_path / "states", b"whole")
+    assert not written.exists()
+
+
+def test_a_writer_that_is_killed_leaves_the_old_file_and_the_next_one_tidies_up(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from mxopt.document import write_file\n"
+        "def write(file): file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)\n"
+        "write_file(sys.argv[1], write)"
+    )
+    path = tmp_path / "states"
+    path.write_bytes(b"old")
+    assert subprocess.run([sys.executable, "-c", script, path]).returncode == -9
+    assert path.read_bytes() == b"old"
+    (left,) = (each for each in tmp_path.iterdir() if each != path)
+    os.utime(left, (1, 1))
+    write_file(path, b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["states"]
