@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Those who come from elsewhere find whole programs in docs/from-*.md, with files of the other system's run.
-PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if not p.name.startswith("from-"))]
+# The tutorials and docs/from-*.md have whole programs, with what they print: test_pages.py.
+ELSEWHERE = ("from-", "tutorial-")
+PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if not p.name.startswith(ELSEWHERE))]
 BLOCKS = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES

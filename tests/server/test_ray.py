@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+import textwrap
 from pathlib import Path
 
 import psutil
@@ -93,32 +95,11 @@ def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster, tmp_path):
     assert "[worker-1] it breaks" in process.lines
 
 
-def test_workers_may_be_tasks_of_the_programs_own(cluster, tmp_path, keys):
+def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(cluster, tmp_path, keys):
     program = tmp_path / "program.py"
-    program.write_text(
-        """
-import numpy as np
-import ray
-from mxopt_server.ray_servers import Servers
-
-@ray.remote
-def train(seat):
-    from mxopt import kvstore
-
-    with seat.taken():
-        store = kvstore.create("dist_sync")
-    weight = np.ones(3, np.float32)
-    store.init("w", weight)
-    store.pushpull("w", weight * (store.rank + 1), out=weight)
-    store.close()
-    return weight.tolist()
-
-ray.init(log_to_driver=False)
-with Servers(2, 2, "--keys", "job.key", run_dir="run") as job:
-    print("GOT", ray.get([train.remote(job.seat(rank)) for rank in range(2)]))
-"""
-    )
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    program.write_text(textwrap.dedent(re.search(r"^    import numpy.*?^\S", page, re.MULTILINE | re.DOTALL)[0][:-1]))
     done = Process([sys.executable, str(program)], environment(RAY_ADDRESS=cluster.address), cwd=tmp_path)
     assert done.finish() == 0, done.output
-    assert "GOT [[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]" in done.lines
+    assert "[[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]" in done.lines
     assert "job" in (tmp_path / "run" / "scheduler.log").read_text()
