@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -45,6 +46,14 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith(("http://", "https://")):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_picture_of_a_run_is_one_and_asks_nobody_for_anything() -> None:
+    picture = (ROOT / "docs" / "run.svg").read_text()
+    text = "".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
+    for shown in ("$ mxopt-launch -n 2 -s 2", "$ mxopt-server status", "worker 1 of 2 ends", "pending"):
+        assert shown in text
+    assert set(re.findall(r"https?://[^\"' )]*", picture)) == {"http://www.w3.org/2000/svg"}
 
 
 def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
