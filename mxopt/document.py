@@ -221,7 +221,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
         return ["tuple" if isinstance(x, tuple) else "list", [_encode(v, found, depth - 1) for v in x]]
     if isinstance(x, RowSparse):
         initial = [] if x.initial is None else [x.initial.plain()]
-        return ["row_sparse", [_encode(part, found, 2) for part in (*x.parts(), x.shape, *initial)]]
+        return ["row_sparse", [_encode(part, found, 2) for part in (*x.as_they_lie(), x.shape, *initial)]]
     if arrays.is_cupy(x):
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):

@@ -21,7 +21,6 @@ from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
-from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
@@ -86,14 +85,15 @@ class DistKVStore(KVStoreBase):
         Parameters
         ----------
         key : int, str, or a list of them
-        value : array or RowSparse, or a list
-            float16, bfloat16, float32 or float64; of the same shape and dtype on all workers.
+        value : array, RowSparse or Table, or a list
+            float16, bfloat16, float32 or float64; of the same shape and dtype on all workers. Of a table nothing is
+            sent but what it is; its rows, and those of a RowSparse, are spread over all servers.
 
         Raises KVStoreError for a key that is initialised already, ArrayError or ArrayTypeError where the
         workers' arrays differ or can't be held by servers.
         """
         with self._worker:
-            first.give(self._worker, self._held, key, value, needs_whole(self._optimizer))
+            first.give(self._worker, self._held, key, value, self._optimizer)
 
     def check_new(self, keys: Iterable[int | str]) -> None:
         """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
@@ -107,7 +107,8 @@ class DistKVStore(KVStoreBase):
         key : int, str, or a list of them
             A key that comes twice counts as one with the values of both.
         value : array or RowSparse, a list of them for the key, or a list of either for a list of keys
-            Of the key's shape and dtype. Several values are summed first, as a local store does.
+            Of the key's shape and dtype. Several values are summed first, as a local store does. Of a table without an
+            optimizer the rows that are pushed replace those there; all others stay.
         priority : int
             Of the messages that wait for room on a connection, those of the highest priority are sent first.
 
@@ -130,6 +131,8 @@ class DistKVStore(KVStoreBase):
         key : int, str, or a list of them
         out : array, a list of them for the key, or a list of either for a list of keys
             Of exactly the value's shape. A RowSparse is left as it is.
+
+        Raises KVStoreError for a table: `row_sparse_pull` gives rows of it.
         """
         if out is None:
             raise UsageError("pull needs out")
@@ -139,6 +142,8 @@ class DistKVStore(KVStoreBase):
             )
         with self._worker:
             outs = self._held.outs(key, out)
+            for name in [name for name in outs if self._held.metas[name].layout.by_rows]:
+                rows.fill(self._connections, self._held.metas[name], outs.pop(name), self.step)
             call = Call()
             for item in self._held.items(tuple(outs)):
                 message = m.Pull(0, item.keys, item.piece, item.round, self.step)
@@ -151,7 +156,7 @@ class DistKVStore(KVStoreBase):
             values = self._held.sums(key, value, self._blocks)
             outs = self._held.outs(key, value if out is None else out)
             call = Call()
-            if outs.keys() != values.keys() or RowSparse in map(type, values.values()):
+            if outs.keys() != values.keys() or RowSparse in map(type, values.values()) or self._any_by_rows(outs):
                 self._push(values, None, None, priority)
                 self.pull(list(outs), list(outs.values()), priority)
                 return
@@ -161,6 +166,7 @@ class DistKVStore(KVStoreBase):
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`: all workers get rank 0's values."""
+        self._held.keys.check_broadcast(key, value)
         self.init(key, value)
         self.pull(key, out, priority)
 
@@ -175,12 +181,15 @@ class DistKVStore(KVStoreBase):
                 write_rows(target, ids, self._rows(meta, ids), meta.shape[0], name)
 
     def _rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
-        if math.prod(meta.shape[1:]) == meta.layout.unit:
+        if meta.layout.by_rows or math.prod(meta.shape[1:]) == meta.layout.unit:
             return rows.pull(self._connections, meta, ids, self.step)
         whole = np.empty(meta.shape, meta.dtype)  # rows larger than a piece
         self.pull(meta.key, whole)
         found: np.ndarray = whole[ids]
         return found
+
+    def _any_by_rows(self, keys: Iterable[Key]) -> bool:
+        return any(self._held.metas[key].layout.by_rows for key in keys)
 
     def _push(
         self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None, priority: int
@@ -219,7 +228,7 @@ class DistKVStore(KVStoreBase):
         """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece become dense."""
         for key in [k for k, v in values.items() if type(v) is RowSparse]:
             value, meta = values.pop(key), self._held.metas[key]
-            if math.prod(value.shape[1:]) == meta.layout.unit:
+            if meta.layout.by_rows or math.prod(value.shape[1:]) == meta.layout.unit:
                 rows.push(self._connections, meta, value, self.step, update, self._config_for, call)
             else:
                 values[key] = value.todense()

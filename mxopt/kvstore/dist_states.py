@@ -19,6 +19,8 @@ from mxopt.kvstore.values import Key
 from mxopt.optimizer import Optimizer
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.states import Described, Loaded, dump
+from mxopt.sparse import RowSparse
+from mxopt.sparse.making import joined_rows, some_rows
 
 
 def save(connections: Connections, metas: Mapping[Key, Meta], optimizer: Optimizer, dump_optimizer: bool) -> bytes:
@@ -51,7 +53,7 @@ def check(loaded: Loaded, metas: Mapping[Key, Meta], optimizer: Optimizer | None
     unknown = [key for key in loaded.states if key not in metas]
     if unknown:
         raise StatesError(f"there are states of key {unknown[0]!r}, which this store hasn't")
-    if needs_whole(optimizer) and any(len(meta.layout.stripes) > 1 for meta in metas.values()):
+    if any(len(meta.layout.stripes) > 1 and needs_whole(optimizer, meta.layout.by_rows) for meta in metas.values()):
         raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
 
 
@@ -96,6 +98,8 @@ def _join(parts: list[Any], meta: Meta) -> Any:
     first = parts[0]
     if isinstance(first, tuple | list):
         return type(first)(_join(list(each), meta) for each in zip(*parts, strict=True))
+    if isinstance(first, RowSparse):
+        return joined_rows(parts)
     if not isinstance(first, np.ndarray):
         return first
     joined = first if len(parts) == 1 else np.concatenate(parts)
@@ -106,6 +110,9 @@ def _cut(state: Any, meta: Meta, stripe: Stripe) -> Any:
     """The part of a state that belongs to a stripe."""
     if isinstance(state, tuple | list):
         return type(state)(_cut(each, meta, stripe) for each in state)
+    if isinstance(state, RowSparse):
+        servers = len(meta.layout.stripes)
+        return state if servers == 1 else some_rows(state, lambda ids: ids % servers == stripe.server)
     if not isinstance(state, np.ndarray) or state.size != meta.size:
         return state
     if len(meta.layout.stripes) == 1 and stripe.pieces == 1:

@@ -12,6 +12,7 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.placement import Layout
 from mxopt.kvstore.wire import PIECE, Key
+from mxopt.sparse import Table
 
 ALONE = 1 << 15  # bytes from which a key has a message of its own: joining it with others would cost a copy
 NAMES = 256 << 10  # bytes of keys in a message
@@ -28,6 +29,8 @@ class Meta:
     size: int
     layout: Layout
     round: int = 0  # of this worker's last push
+    table: Table | None = None  # of a key that is stored by rows
+    declared: bool = False  # whether it was a table when it came, not a row-sparse value
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,39 +10,39 @@ import numpy as np
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import rows, wire
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.exchange import Meta, fitting
 from mxopt.kvstore.held import Held
-from mxopt.kvstore.values import Key
+from mxopt.kvstore.placement import needs_whole
+from mxopt.kvstore.values import FIRST, Key
 from mxopt.kvstore.worker import Worker
-from mxopt.sparse import RowSparse
+from mxopt.optimizer import Optimizer
+from mxopt.sparse import RowSparse, Table, table
 
 
-def give(worker: Worker, held: Held, key: Any, value: Any, whole: bool) -> None:
-    """Gives keys the values of rank 0, each to one server where `whole`, and notes them in `held`; see
+def give(worker: Worker, held: Held, key: Any, value: Any, optimizer: Optimizer | None) -> None:
+    """Gives keys the values of rank 0, each to one server where the optimizer needs it, and notes them in `held`; see
     `DistKVStore.init`, which all workers call."""
     rank = worker.member.rank
-    given = held.keys.pairs(key, value)
-    sparse = {k for k, v in given if isinstance(v[0], RowSparse)}
-    pairs = [(k, _dense(v[0], k)) for k, v in given]
+    pairs = [(k, _prepared(v[0], k)) for k, v in held.keys.pairs(key, value, FIRST)]
     for name, _ in pairs:
         if name in held.metas:
             raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
-    mine = [[k, arrays.DTYPES[v.dtype], list(v.shape), whole] for k, v in pairs]
+    mine = [[k, *_about(v), needs_whole(optimizer, _by_rows(v))] for k, v in pairs]
     worker.changes("init")
     if rank == 0:
-        _to_servers(worker, held, pairs, sparse, whole)
+        call = Call()
+        for (name, first), (*_, whole) in zip(pairs, mine, strict=True):
+            _to_servers(worker, _meta(held, name, first, whole), first, call)
+        worker.connections.wait(call, f"init of {len(pairs)} keys")
     roots = {k: rest for k, *rest in _of_rank_0(worker, mine)}
     metas = []
-    for name, array in pairs:
-        dtype, shape, whole = roots.get(name, [None, None, None])
-        if (dtype, shape) != (arrays.DTYPES[array.dtype], list(array.shape)):
-            raise ArrayError(
-                f"key {name!r}: rank 0 initialised {dtype} of shape {shape},"
-                f" rank {rank} {array.dtype} of shape {list(array.shape)}"
-            )
-        metas.append(held.meta(name, array, whole))
+    for name, first in pairs:
+        *about, whole = roots.get(name, [None, None, None, None])
+        if about != _about(first):
+            raise ArrayError(f"key {name!r}: rank 0 initialised {_said(*about)}, rank {rank} {_said(*_about(first))}")
+        metas.append(_meta(held, name, first, whole))
     _ask_rounds(worker, metas)
     for meta in metas:
         held.add(meta)
@@ -77,27 +78,56 @@ def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:
     return found
 
 
-def _to_servers(worker: Worker, held: Held, pairs: list[tuple[Key, np.ndarray]], sparse: set[Key], whole: bool) -> None:
-    call = Call()
-    for key, array in pairs:
-        meta = held.meta(key, array, whole)
-        flat, dtype = np.ascontiguousarray(array).reshape(-1), arrays.DTYPES[array.dtype]
-        for stripe in meta.layout.stripes:
-            shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
-            for piece in range(stripe.pieces):
-                a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
-                frame = wire.bytes_of(flat[a:b])
-                about = dtype, shape, list(array.shape), stripe.start, piece
-                message = m.Init(0, key, *about, [frame], row_sparse=key in sparse)
-                worker.connections.send(stripe.server, message, call, nbytes=(b - a) * array.itemsize)
-    worker.connections.wait(call, f"init of {len(pairs)} keys")
+def _to_servers(worker: Worker, meta: Meta, value: Any, call: Call) -> None:
+    if _by_rows(value):
+        rows.init(worker.connections, meta, None if isinstance(value, Table) else value, call)
+        return
+    flat, dtype = np.ascontiguousarray(value).reshape(-1), wire.name_of(value.dtype)
+    for stripe in meta.layout.stripes:
+        shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
+        for piece in range(stripe.pieces):
+            a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
+            frame = wire.bytes_of(flat[a:b])
+            message = m.Init(0, meta.key, dtype, shape, list(value.shape), stripe.start, piece, [frame])
+            worker.connections.send(stripe.server, message, call, nbytes=(b - a) * value.itemsize)
 
 
-def _dense(value: Any, key: Key) -> np.ndarray:
+def _by_rows(value: Any) -> bool:
+    return isinstance(value, RowSparse | Table)
+
+
+def _about(value: Any) -> list[Any]:
+    """What workers must agree in: dtype, shape, and of a table the rest too."""
+    kind = value.plain() if isinstance(value, Table) else "row-sparse" if isinstance(value, RowSparse) else None
+    return [wire.name_of(value.dtype), list(value.shape), kind]
+
+
+def _said(dtype: Any, shape: Any, kind: Any) -> str:
+    if isinstance(kind, dict):
+        return repr(Table.of(kind))
+    return f"{kind} {dtype} of shape {shape}" if kind else f"{dtype} of shape {shape}"
+
+
+def _meta(held: Held, key: Key, value: Any, whole: bool) -> Meta:
+    if not _by_rows(value):
+        return held.meta(key, value, whole)
+    if isinstance(value, Table):
+        return held.meta_by_rows(key, value, True, whole)
+    return held.meta_by_rows(key, table(value.shape, value.dtype), False, whole)
+
+
+def _prepared(value: Any, key: Key) -> Any:
+    """A first value as it is sent. Raises where servers can't hold it."""
     if isinstance(value, RowSparse):
-        value = value.todense()
-    array: np.ndarray = value.get() if arrays.is_cupy(value) else value
-    if not arrays.dtype_name(array.dtype):
+        value = arrays.to_device_of(value, np.empty(0))
+    elif not isinstance(value, Table | RowSparse):
+        value = value.get() if arrays.is_cupy(value) else value
+    if not arrays.dtype_name(value.dtype):
         names = ", ".join(arrays.DTYPES.values())
-        raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {array.dtype}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+        raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {value.dtype}")
+    if _by_rows(value):
+        row = math.prod(value.shape[1:]) * value.dtype.itemsize
+        if row > rows.BYTES:
+            raise ArrayError(f"key {key!r}: servers hold rows of at most {rows.BYTES} bytes, these have {row}")
+        return value
+    return value.astype(value.dtype.newbyteorder("="), copy=False)

@@ -11,9 +11,9 @@ import numpy as np
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.kvstore.exchange import PLANS, Item, Meta, plan
-from mxopt.kvstore.placement import layout
-from mxopt.kvstore.values import Key, Keys, total
-from mxopt.sparse import RowSparse
+from mxopt.kvstore.placement import layout, layout_by_rows
+from mxopt.kvstore.values import Key, Keys, check_rows, check_whole, total
+from mxopt.sparse import RowSparse, Table
 
 
 class Held:
@@ -38,6 +38,11 @@ class Held:
         placed = layout(key, shape, array.itemsize, self._servers, self._bound, whole)
         return Meta(key, array.dtype, shape, math.prod(shape), placed)
 
+    def meta_by_rows(self, key: Key, table: Table, declared: bool, whole: bool) -> Meta:
+        """The same of a key that is stored by rows."""
+        placed = layout_by_rows(key, table.shape, self._servers, whole)
+        return Meta(key, table.dtype, table.shape, math.prod(table.shape), placed, table=table, declared=declared)
+
     def add(self, meta: Meta) -> None:
         """Notes a new key."""
         self.keys.add(meta.key)
@@ -49,7 +54,7 @@ class Held:
             meta = self.metas.get(key) if type(key) in (int, str) else None
             return (
                 {key: values}
-                if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype
+                if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype and not meta.table
                 else None
             )
         if type(key) is not list or type(values) is not list or len(key) != len(values):
@@ -57,7 +62,7 @@ class Held:
         try:
             metas = [self.metas[k] for k in key]
             for meta, v in zip(metas, values, strict=True):
-                if type(v) is not np.ndarray or v.shape != meta.shape or v.dtype != meta.dtype:
+                if type(v) is not np.ndarray or v.shape != meta.shape or v.dtype != meta.dtype or meta.table:
                     return None
         except (KeyError, TypeError):
             return None
@@ -81,6 +86,9 @@ class Held:
                 raise ArrayError(f"key {key!r}: the servers hold shape {meta.shape}, pushed was {value.shape}")
             if value.dtype != meta.dtype:
                 raise ArrayTypeError(f"key {key!r}: the servers hold {meta.dtype}, pushed was {value.dtype}")
+            if meta.layout.by_rows and not isinstance(value, RowSparse):
+                check_rows(value, meta.declared, key)
+                value = RowSparse(np.ascontiguousarray(value), np.arange(len(value)), value.shape)
             found[key] = value
         return found
 
@@ -93,11 +101,15 @@ class Held:
         self.keys.need(pairs)
         found: dict[Key, list[Any]] = {}
         for key, outs in pairs:
-            shape = self.metas[key].shape
+            meta = self.metas[key]
+            shape = meta.shape
+            check_whole(meta.declared, key)
             for out in outs:
                 if not isinstance(out, RowSparse) and out.shape != shape:
                     raise ArrayError(f"key {key!r}: the servers hold shape {shape}, out has {out.shape}")
             dense = [o for o in outs if not isinstance(o, RowSparse)]
+            if dense and meta.layout.by_rows:
+                RowSparse(np.empty((0, *shape[1:]), meta.dtype), np.empty(0, np.int64), shape).check_dense()
             if dense:
                 found[key] = dense
         return found

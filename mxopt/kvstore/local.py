@@ -13,7 +13,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
-from mxopt.kvstore.values import FIRST, Key, Keys, Pairs, check_whole, total, with_ids, write, write_rows
+from mxopt.kvstore.values import FIRST, Key, Keys, Pairs, check_rows, check_whole, total, with_ids, write, write_rows
 from mxopt.optimizer import Updater, get_updater
 from mxopt.optimizer.keyed import by_key
 from mxopt.optimizer.states import described, load
@@ -87,16 +87,14 @@ class KVStore(KVStoreBase):
         sums = [(key, total(values, blocks=not self._on_device)) for key, values in pairs]
         for key, value in sums:
             held = self._values[key]
-            table = isinstance(held, RowSparse) and held.initial is not None
+            table = _is_table(held)
             if value.shape != held.shape and (table or self._updater is not None):
                 raise ArrayError(f"key {key!r}: the store holds shape {held.shape}, pushed was {value.shape}")
-            if table and not isinstance(value, RowSparse):
-                raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
+            check_rows(value, table, key)
         if self._updater is None:
             for key, value in sums:
-                held = self._values[key]
-                if isinstance(held, RowSparse) and held.initial is not None:
-                    held.write(*value.parts())
+                if _is_table(self._values[key]):
+                    self._values[key].write(*value.parts())
                 else:
                     self._values[key] = _stored(value)
             return
@@ -131,7 +129,7 @@ class KVStore(KVStoreBase):
         pairs = self._keys.pairs(key, out, "out")
         self._keys.need(pairs)
         for name, _ in pairs:
-            check_whole(self._values[name], name)
+            check_whole(_is_table(self._values[name]), name)
         return pairs
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
@@ -142,8 +140,7 @@ class KVStore(KVStoreBase):
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`."""
-        for name, (first, *_) in self._keys.pairs(key, value, FIRST):
-            check_whole(first, name)
+        self._keys.check_broadcast(key, value)
         self.init(key, value)
         self.pull(key, out, priority)
 
@@ -237,6 +234,10 @@ class KVStore(KVStoreBase):
     def __repr__(self) -> str:
         updater = f", {self._updater!r}" if self._updater is not None else ""
         return f"<{type(self).__name__} {self.type!r}: {len(self._values)} keys{updater}>"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, RowSparse) and value.initial is not None
 
 
 def _stored(value: Any) -> Any:

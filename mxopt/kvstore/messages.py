@@ -35,6 +35,7 @@ from mxopt.kvstore.wire import (
     Whole,
     Wholes,
 )  # fmt: skip
+from mxopt.sparse.initial import Begin
 
 
 class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -210,7 +211,27 @@ class Init(Framed, tag=22):
     piece: Whole
     data: Data = []
     read: Whole = 0
-    row_sparse: bool = False  # whether the whole value is
+
+
+class InitTable(Framed, tag=37):
+    """A key that is stored by rows, and some of the rows that are there from the beginning: frame 1 their int64
+    numbers, frame 2 the rows. There are `total`, these after `offset` others."""
+
+    FRAMES: ClassVar[int] = 2
+
+    seq: Whole
+    key: Key
+    dtype: Dtype
+    whole: Shape
+    servers: Whole  # that have a part of the rows each
+    declared: bool  # a table, not a value that was row-sparse
+    init: Begin
+    scale: Float
+    seed: Whole
+    offset: Whole
+    total: Whole
+    data: Data = []
+    read: Whole = 0
 
 
 class Done(Message, tag=23):

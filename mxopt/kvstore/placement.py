@@ -42,6 +42,7 @@ class Layout:
     unit: int  # elements of a unit
     unit_shape: tuple[int, ...]
     stripes: tuple[Stripe, ...]
+    by_rows: bool = False
 
 
 def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: int, whole: bool) -> Layout:
@@ -58,6 +59,14 @@ def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: i
     return Layout(unit, unit_shape, tuple(Stripe(s, a, b, step) for s, (a, b) in enumerate(itertools.pairwise(edges))))
 
 
+def layout_by_rows(key: Key, shape: Sequence[int], servers: int, whole: bool) -> Layout:
+    """The layout of an array that is stored by rows: row k is on server k modulo their number, or all on one if it must
+    be `whole`. Each stripe is of all rows."""
+    holding = [home(key, servers)] if whole else range(servers)
+    rows = tuple(Stripe(server, 0, shape[0], shape[0]) for server in holding)
+    return Layout(math.prod(shape[1:]), tuple(shape[1:]), rows, by_rows=True)
+
+
 def step_of(unit: int) -> int:
     """The units of `unit` bytes in a piece."""
     return max(1, PIECE // unit) if unit else 1
@@ -68,6 +77,7 @@ def home(key: Key, servers: int) -> int:
     return zlib.crc32(f"{type(key).__name__}:{key}".encode()) % servers
 
 
-def needs_whole(optimizer: Optimizer | None) -> bool:
-    """Whether an optimizer has to see whole arrays: norms, one state for each row, noise, or code of someone's own."""
-    return optimizer is not None and not optimizer.elementwise
+def needs_whole(optimizer: Optimizer | None, by_rows: bool = False) -> bool:
+    """Whether an optimizer has to see whole arrays: norms, one state for each row, noise, or code of someone's own.
+    `by_rows`: of arrays that are stored by rows."""
+    return optimizer is not None and not (optimizer.rowwise if by_rows else optimizer.elementwise)

@@ -1,8 +1,9 @@
-"""Row-sparse gradients and pulls over the wire, for arrays whose rows are units of their layout."""
+"""Row-sparse gradients and pulls over the wire."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,29 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import Meta
-from mxopt.kvstore.placement import Stripe
+from mxopt.kvstore.placement import Layout
 from mxopt.sparse import RowSparse
 
 BYTES = 4 << 20  # of rows, or of their numbers, in one message
+AT_ONCE = 64 << 20  # bytes of rows that are asked for before they are written where they belong
+
+
+def init(connections: Connections, meta: Meta, value: RowSparse | None, call: Call) -> None:
+    """Gives servers a key that is stored by rows, with the rows of `value`; a server without any hears of it too."""
+    table = meta.table
+    assert table is not None
+    indices = np.empty(0, np.int64) if value is None else value.indices
+    for server, ids, rows in _shares(meta.layout, indices):
+        batch = _batch(meta)
+        for first in range(0, max(len(ids), 1), batch):
+            part = slice(first, first + batch)
+            data = np.empty(0, meta.dtype) if value is None else value.data[rows[part]]
+            message = m.InitTable(
+                0, meta.key, wire.name_of(meta.dtype), list(table.shape), len(meta.layout.stripes), meta.declared,
+                table.init, table.scale, table.seed, first, len(ids),
+                [wire.bytes_of(np.array(ids[part])), wire.bytes_of(data)],
+            )  # fmt: skip
+            connections.send(server, message, call, nbytes=data.nbytes)
 
 
 def push(
@@ -27,39 +47,72 @@ def push(
     call: Call | None,
 ) -> None:
     """Sends the rows of `value` to the servers that hold them; servers without any hear of the push too."""
-    for stripe, first, last, offset, total in _runs(meta, value.indices):
-        ids = value.indices[first:last] - stripe.start
-        data = np.array(value.data[first:last])
-        config = config_for(stripe.server) if last - first + offset == total else 0
-        frames = [wire.bytes_of(ids), wire.bytes_of(data)]
-        message = m.PushRows(0, meta.key, meta.round, step, offset, total, update, config, frames)
-        connections.send(stripe.server, message, call, None, data.nbytes)
+    batch = _batch(meta)
+    for server, ids, rows in _shares(meta.layout, value.indices):
+        for first in range(0, max(len(ids), 1), batch):
+            part = slice(first, first + batch)
+            numbers, data = np.array(ids[part]), value.data[rows[part]]
+            data = data if data.base is None else data.copy()
+            config = config_for(server) if first + batch >= len(ids) else 0
+            frames = [wire.bytes_of(numbers), wire.bytes_of(data)]
+            message = m.PushRows(0, meta.key, meta.round, step, first, len(ids), update, config, frames)
+            connections.send(server, message, call, None, data.nbytes)
 
 
 def pull(connections: Connections, meta: Meta, ids: np.ndarray, step: int) -> np.ndarray:
     """The rows `ids` (ascending) as a new array (len(ids), ...)."""
-    data = np.empty((len(ids), meta.layout.unit), meta.dtype)
+    data, batch = np.empty((len(ids), meta.layout.unit), meta.dtype), _batch(meta)
     call = Call()
-    for stripe, first, last, *_ in _runs(meta, ids):
-        target = data[first:last]
+    for server, mine, rows in _shares(meta.layout, ids):
+        for first in range(0, len(mine), batch):
+            part = slice(first, first + batch)
+            size = len(mine[part]) * meta.layout.unit
 
-        def sink(answer: m.Values, target: np.ndarray = target) -> None:
-            found = wire.array_of(answer.data[0], meta.dtype, target.size, meta.key)
-            target[...] = found.reshape(target.shape)
+            def sink(answer: m.Values, place: Any = rows[part], size: int = size) -> None:
+                found = wire.array_of(answer.data[0], meta.dtype, size, meta.key)
+                data[place] = found.reshape(-1, meta.layout.unit)
 
-        if len(target):
-            frame = wire.bytes_of(ids[first:last] - stripe.start)
+            frame = wire.bytes_of(np.array(mine[part]))
             message = m.PullRows(0, meta.key, meta.round, step, [frame])
-            connections.send(stripe.server, message, call, sink, target.nbytes)
+            connections.send(server, message, call, sink, size * meta.dtype.itemsize)
     connections.wait(call, f"row_sparse_pull of key {meta.key!r}")
     return data.reshape(len(ids), *meta.shape[1:])
 
 
-def _runs(meta: Meta, ids: np.ndarray) -> Iterator[tuple[Stripe, int, int, int, int]]:
-    """(stripe, first, last, rows of the stripe before them, rows of the stripe) of the messages with rows `ids`."""
-    step = max(1, BYTES // max(8, meta.layout.unit * meta.dtype.itemsize))
-    for stripe in meta.layout.stripes:
-        a, b = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))
-        for first in range(a, max(b, a + 1), step):
-            last = min(b, first + step)
-            yield stripe, first, last, first - a, b - a
+def fill(connections: Connections, meta: Meta, outs: Sequence[Any], step: int) -> None:
+    """Writes all rows of a key that is stored by rows into dense `outs`."""
+    batch = max(1, AT_ONCE // max(1, meta.layout.unit * meta.dtype.itemsize))
+    for first in range(0, meta.shape[0], batch):
+        ids = np.arange(first, min(meta.shape[0], first + batch))
+        found = pull(connections, meta, ids, step)
+        for out in outs:
+            out[first : first + len(ids)] = found
+
+
+def _batch(meta: Meta) -> int:
+    """The rows in a message."""
+    return max(1, BYTES // max(8, meta.layout.unit * meta.dtype.itemsize))
+
+
+def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, Any]]:
+    """(server, numbers of the rows there as it knows them, their places among `ids`), for rows `ids` (ascending): the
+    places as an array, or a range where they follow each other."""
+    stripes = layout.stripes
+    for number, stripe in enumerate(stripes):
+        if layout.by_rows and len(stripes) > 1:
+            rows = np.flatnonzero(ids % len(stripes) == number)
+            yield stripe.server, ids[rows], rows
+        else:
+            first, last = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))
+            yield stripe.server, ids[first:last] - stripe.start, _Range(first, last)
+
+
+class _Range:
+    """Places that follow each other, which are cut as an array of them is."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+
+    def __getitem__(self, part: slice) -> slice:
+        first, last, _ = part.indices(self.last - self.first)
+        return slice(self.first + first, self.first + last)

@@ -60,6 +60,11 @@ class Keys:
             if self._key(key) in self.order:
                 raise KVStoreError(f"key {key!r} is initialised already (duplicate init)")
 
+    def check_broadcast(self, key: Any, value: Any) -> None:
+        """Raises KVStoreError where `value` has a table, which can't be broadcast."""
+        for name, (first, *_) in self.pairs(key, value, FIRST):
+            check_whole(isinstance(first, Table), name)
+
     def add(self, key: Key) -> None:
         """Notes a new key. Raises KVStoreError where it is initialised already."""
         self.check_new([key])
@@ -140,13 +145,19 @@ def _sparse_total(values: Sequence[Any]) -> RowSparse:
     return row_sparse_array((data, indices), shape=values[0].shape)
 
 
-def check_whole(value: Any, key: Key) -> None:
-    """Raises KVStoreError where `value` is a table, which is never pulled as a whole."""
-    if isinstance(value, Table) or (isinstance(value, RowSparse) and value.initial is not None):
+def check_whole(declared: bool, key: Key) -> None:
+    """Raises KVStoreError where a key is `declared` a table, which is never pulled as a whole."""
+    if declared:
         raise KVStoreError(
             f"key {key!r} is a table, which isn't pulled as a whole: row_sparse_pull(key, out, row_ids=...) gives the"
             " rows that you need"
         )
+
+
+def check_rows(value: Any, declared: bool, key: Key) -> None:
+    """Raises ArrayError where `value` isn't what can be pushed to a key that is `declared` a table."""
+    if declared and not isinstance(value, RowSparse):
+        raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
 
 
 def write(value: Any, out: Any, key: Key) -> None:

@@ -46,6 +46,12 @@ else:
     Data = list[bytes] | Whole  # on the wire: arrays, or how many frames with them follow
 
 
+def name_of(dtype: np.dtype[Any]) -> Dtype:
+    """What messages call a dtype that servers hold."""
+    name: Dtype = arrays.DTYPES[dtype.newbyteorder("=")]
+    return name
+
+
 def check_version(version: int, who: str) -> None:
     """Raises ProtocolError where a peer speaks another version than `who`, this process."""
     if version != VERSION:

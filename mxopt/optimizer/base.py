@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -265,16 +264,17 @@ class Optimizer(NamedArguments, Multipliers):
         return False
 
     @property
+    def rowwise(self) -> bool:
+        """Whether each row is updated by itself, so that the rows of a table may be on several servers."""
+        return self.elementwise
+
+    @property
     def rescales_first(self) -> bool:
         """Whether an update depends on its gradient only through `rescale_grad * grad`."""
         return True
 
     per_worker_state: ClassVar[int | None] = None
     """The place in a state of what each worker of an asynchronous job has its own of, as its own last weight."""
-
-    def on_row_sparse_weights(self) -> AbstractContextManager[None]:
-        """Inside a `with` block of it, an array counts as a row-sparse weight of which all rows are there."""
-        return nullcontext()
 
     @property
     def own_num_update(self) -> bool:

@@ -7,8 +7,8 @@ states, master copies, row-sparse gradients, lists, and the plans that make a se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, filterfalse, repeat
 from typing import Any, ClassVar
@@ -62,18 +62,14 @@ class RuleOptimizer(Optimizer):
         """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in its order."""
         raise NotDefinedError
 
-    @contextmanager
-    def on_row_sparse_weights(self) -> Iterator[None]:
-        before, self.lazy_update = self.lazy_update, self.lazy_update or self.rule.lazy_storage
-        try:
-            yield
-        finally:
-            self.lazy_update = before
-
     @property
     def elementwise(self) -> bool:
+        return self.rule.row_state is None and self.rowwise
+
+    @property
+    def rowwise(self) -> bool:
         seen_whole = self.overridden & {"update", "update_multi_precision", "create_state", "new_state"}
-        return not (seen_whole or self.rule.layerwise or self.rule.row_state)
+        return not (seen_whole or self.rule.layerwise)
 
     # States.
 

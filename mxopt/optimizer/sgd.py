@@ -181,7 +181,7 @@ class SGLD(UnsignedRate):
         self.seed = seed if seed is not None else drawn
 
     rule: Rule = sgd.sgld
-    elementwise = False  # the noise depends on the whole array
+    elementwise = rowwise = False  # the noise depends on the whole array
 
     def create_state(self, index: Index, weight: Any) -> None:
         """None: the noise is not kept."""

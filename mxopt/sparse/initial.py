@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, UnknownNameError
 
+Begin = Literal["zeros", "constant", "uniform"]
 KINDS = "zeros", "constant", "uniform"
 DTYPES = "float16", "bfloat16", "float32", "float64"
 SCALE = 0.07  # of "uniform", as in MXNet's initializer of that name
@@ -26,7 +28,7 @@ class Table:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    init: str = "zeros"
+    init: Begin = "zeros"
     scale: float = 0.0
     seed: int = 0
 
@@ -54,7 +56,7 @@ class Table:
 
 
 def table(
-    shape: Sequence[int], dtype: Any = "float32", init: str = "zeros", scale: float | None = None, seed: int = 0
+    shape: Sequence[int], dtype: Any = "float32", init: Begin = "zeros", scale: float | None = None, seed: int = 0
 ) -> Table:
     """Declares a table for `store.init`: an array of which a row takes memory once it is stored or updated.
 
@@ -81,7 +83,7 @@ def table(
     >>> rows.data.tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
-    shape = tuple(int(n) for n in shape)
+    shape = tuple(map(operator.index, shape))
     if not shape or min(shape) < 1:
         raise ArrayError(f"a table needs a shape of one axis or more, none of them 0, got {shape}")
     if init not in KINDS:
@@ -94,7 +96,10 @@ def table(
     scale = (SCALE if init == "uniform" else 0.0) if scale is None else float(scale)
     if not math.isfinite(scale):
         raise ArgumentError(f"table: the scale must be a finite number, got {scale}")
-    return Table(shape, dtype, init, scale, int(seed))
+    seed = operator.index(seed)
+    if not 0 <= seed < 1 << 63:
+        raise ArgumentError(f"table: the seed must be a whole number from 0 on and below 2**63, got {seed}")
+    return Table(shape, dtype, init, scale, seed)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,30 @@ def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> An
     return _without_rows(_shape(shape), dtype)
 
 
-def of_table(table: Table, initial: Initial) -> RowSparse:
-    """A table as a store holds it, so far without rows: `initial` says for which key, and which part of it all."""
+def of_table(table: Table, initial: Initial | None) -> RowSparse:
+    """A table as a store holds it, so far without rows: `initial` says for which key. Without it a row-sparse array."""
     return RowSparse.in_slots(Slots(RowIndex(table.shape[0]), table.shape, table.dtype, initial))
+
+
+def some_rows(x: RowSparse, which: Callable[[np.ndarray], np.ndarray]) -> RowSparse:
+    """Those of the rows that there are for whose numbers `which` says so; of a table still one."""
+    data, indices = x.parts()
+    mine = which(indices)
+    return _as_table(RowSparse(data[mine], indices[mine], x.shape), x.initial)
+
+
+def joined_rows(parts: Sequence[RowSparse]) -> RowSparse:
+    """One with the rows of several that have none in common; of a table still one."""
+    arrays = [part.parts() for part in parts]
+    data, indices = (np.concatenate(each) for each in zip(*arrays, strict=True))
+    order = np.argsort(indices)
+    return _as_table(RowSparse(data[order], indices[order], parts[0].shape), parts[0].initial)
+
+
+def _as_table(rows: RowSparse, initial: Initial | None) -> RowSparse:
+    if initial is not None:
+        rows.put_in_slots(initial=initial)
+    return rows
 
 
 def retain(data: RowSparse, indices: Any) -> RowSparse:

@@ -70,6 +70,12 @@ class Rows:
         """`data` and `indices` for reading: they may be copies."""
         return (self._data, self._indices) if self.slots is None else self.slots.ascending()
 
+    def as_they_lie(self) -> tuple[Any, Any]:
+        """The same in any order, without a copy: rows in slots stand as they came."""
+        if self.slots is None:
+            return self._data, self._indices
+        return self.slots.array[: self.slots.filled], self.slots.index.ids
+
     @property
     def memory(self) -> Any:
         """The array that the rows are in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -47,12 +46,6 @@ class Applier:
             optimizer.num_update = max(latest, optimizer.num_update)
 
     def _update(self, group: Group, value: Any, worker: int) -> None:
-        assert self.served.updater is not None
-        stored = isinstance(value, RowSparse) and group.parts[0].entry.row_sparse
-        with self.served.updater.optimizer.on_row_sparse_weights() if stored else nullcontext():
-            self._update_by_kind(group, value, worker)
-
-    def _update_by_kind(self, group: Group, value: Any, worker: int) -> None:
         part = group.parts[0]
         entry, several = part.entry, len(group.parts) > 1
         if entry.pieces > 1 and self.served.whole:
@@ -129,6 +122,13 @@ class Applier:
                 weight[...] = part
             return
         whole = group.parts[0].entry if len(group.parts) > 1 else group.parts[0]
+        if isinstance(whole.weight, RowSparse):
+            rows = _shaped(value, whole.weight.shape)
+            if whole.weight.initial is not None:
+                whole.weight.write(rows.data, rows.indices)
+            else:
+                whole.weight[:] = rows
+            return
         whole.weight[...] = value.todense().reshape(whole.weight.shape)
 
 

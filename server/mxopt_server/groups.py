@@ -38,7 +38,7 @@ class Group:
         self.size, self.dtype = offset, self.parts[0].weight.dtype
         self.indices = [part.index for part in self.parts]
         self.weights = [part.weight for part in self.parts]
-        self.flats = [part.weight.reshape(-1) for part in self.parts]
+        self.flats = [part.weight.reshape(-1) for part in self.parts if not part.entry.by_rows]
 
     def split(self, value: np.ndarray) -> list[np.ndarray]:
         """A flat array over the parts as one of each part's shape."""

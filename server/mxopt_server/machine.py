@@ -8,10 +8,12 @@ from typing import Any
 
 from mxopt.document import load_document
 from mxopt.errors import KVStoreError, MXOptError
+from mxopt.sparse import Table
 from mxopt_server import records as r
 from mxopt_server.applier import Applier
 from mxopt_server.rounds import Members
 from mxopt_server.served import Served
+from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Values
 
 log = logging.getLogger("mxopt.server")
@@ -27,7 +29,7 @@ class Machine:
         self.applier = Applier(self.served, self.members)
         self._kinds: dict[type, Callable[[Any], None]] = {
             r.Update: self._update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
-            r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
+            r.FirstRows: self._first_rows, r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
         }  # fmt: skip
 
     def apply(self, record: r.Record) -> None:
@@ -57,11 +59,18 @@ class Machine:
     def _first(self, first: r.First) -> None:
         entry = self.values.entries.get(first.key)
         if entry is None:
-            entry = Entry(first.key, first.dtype, first.shape, first.whole, first.first, first.row_sparse)
+            entry = Entry(first.key, first.dtype, first.shape, first.whole, first.first)
         entry.add(first.value)
         self.values.entries[first.key] = entry
         if entry.complete:
             self.served.name_parts(entry)
+
+    def _first_rows(self, first: r.FirstRows) -> None:
+        entry: Any = self.values.entries.get(first.key)
+        if entry is None:
+            entry = TableEntry(first.key, Table.of(first.table), first.declared, first.servers, first.total)
+        entry.take(first.value, first.ids, entry.have + len(first.ids))
+        self.values.entries[first.key] = entry
 
     def _optimizer(self, optimizer: r.Optimizer) -> None:
         self.served.set_optimizer(optimizer.event, optimizer.config)

@@ -41,8 +41,21 @@ class First:
     shape: list[int]
     whole: list[int]
     first: int
-    row_sparse: bool
     piece: int
+    value: Any
+
+
+@dataclass(slots=True)
+class FirstRows:
+    """Some of the `total` rows that are there from the beginning of a key that is stored by rows, see
+    `tables.TableEntry`: their numbers, and the rows, flat. `table` is that of `Table.plain`."""
+
+    key: Key
+    table: dict[str, Any]
+    declared: bool
+    servers: int
+    total: int
+    ids: Any
     value: Any
 
 
@@ -86,4 +99,4 @@ class Loaded:
     document: bytes
 
 
-Record = Mode | Member | First | Update | Optimizer | Changed | Loaded
+Record = Mode | Member | First | FirstRows | Update | Optimizer | Changed | Loaded

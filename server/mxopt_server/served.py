@@ -66,8 +66,8 @@ class Served:
         """Makes the optimizer of a config. Raises where it can't update what is here."""
         optimizer = None if config is None else make_optimizer(config)
         whole = needs_whole(optimizer)
-        for entry in self.entries.values() if whole else ():
-            if not entry.is_all:
+        for entry in self.entries.values():
+            if needs_whole(optimizer, entry.by_rows) and not entry.is_all:
                 raise KVStoreError(
                     f"{optimizer!r} needs whole arrays, but key {entry.key!r} is striped over the servers:"
                     " call set_optimizer before init"
@@ -219,7 +219,7 @@ class Served:
         if optimizer.uses_master(weight):
             state, master = optimizer.split(state)
         if (index, rank) not in self.own:  # its first update: everybody knows the same
-            self.own.update({(index, each): np.array(state[position]) for each in ranks})
+            self.own.update({(index, each): state[position].copy() for each in ranks})
         parts = list(state)
         parts[position] = self.own[index, rank]
         lent = tuple(parts)

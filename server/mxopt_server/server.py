@@ -214,7 +214,7 @@ class Server:
             "mode": self.members.mode,
             "uptime": now - self.started,
             "keys": len(entries),
-            "bytes": sum(e.weight.nbytes for e in entries),
+            "bytes": sum(e.nbytes for e in entries),
             "groups": len(set(map(id, groups))),
             "pending": sum(len(g.rounds.open) for g in groups),
             "updates": self.applier.updates,

@@ -15,9 +15,11 @@ import numpy as np
 
 from mxopt.document import load_document
 from mxopt.errors import StatesError
+from mxopt.sparse import Table
 from mxopt_server.moment import Moment
 from mxopt_server.served import ABSENT
 from mxopt_server.server import Server
+from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Part, PartIndex
 
 log = logging.getLogger("mxopt.server")
@@ -87,19 +89,29 @@ def restore(server: Server, path: Path) -> bool:
 def _entry(server: Server, entry: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
-        "first": entry.first, "row_sparse": entry.row_sparse, "have": len(entry.parts), "weight": entry.weight,
+        "first": entry.first, "have": len(entry.parts), "weight": entry.weight,
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
         "loads": server.served.loads.get(entry.key, 0), "rounds": [_rounds(part) for part in entry.parts],
     }  # fmt: skip
+    if isinstance(entry, TableEntry):
+        found |= {"table": entry.table.plain(), "servers": entry.servers, "have": entry.have, "total": entry.total}
     state = server.served.state(entry)
     return found if state is ABSENT else {**found, "state": state}
 
 
 def _restore_entry(server: Server, saved: dict[str, Any], same_job: bool) -> None:
-    entry = Entry(saved["key"], saved["dtype"], saved["shape"], saved["whole"], saved["first"], saved["row_sparse"])
-    if not same_job and saved["have"] < entry.pieces:
+    entry: Entry
+    if "table" in saved:
+        declared = saved["weight"].initial is not None
+        entry = TableEntry(saved["key"], Table.of(saved["table"]), declared, saved["servers"], saved["total"])
+        data, ids = saved["weight"].parts()
+        entry.take(data, ids, saved["have"])
+    else:
+        entry = Entry(saved["key"], saved["dtype"], saved["shape"], saved["whole"], saved["first"])
+    if not same_job and not (entry.complete if "table" in saved else saved["have"] == entry.pieces):
         return
-    entry.restore(saved["weight"], saved["have"])
+    if not entry.by_rows:
+        entry.restore(saved["weight"], saved["have"])
     server.values.entries[entry.key] = entry
     if server.served.updater is not None and entry.complete:
         server.served.set_state(entry, saved.get("state", ABSENT))

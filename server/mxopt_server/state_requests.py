@@ -16,6 +16,7 @@ from mxopt_server.served import ABSENT
 from mxopt_server.worker_session import Session
 
 STATES = 16  # bytes of states for each of the values, at most
+ROWS = 1 << 28  # bytes of values that a table counts as having, at least: its rows may come with their states
 
 
 class StateRequests:
@@ -58,7 +59,7 @@ class StateRequests:
 
     def store_states(self, session: Session, request: m.StoreStates) -> None:
         entry, frame = self.values.entry(request.key), request.data[0]
-        limit = STATES * entry.weight.nbytes + wire.PIECE
+        limit = STATES * max(entry.nbytes, ROWS * entry.by_rows) + wire.PIECE
         if request.total > limit:
             raise ProtocolError(f"key {request.key!r}: states of {request.total} bytes, {limit} at most")
         size = wire.size_of(frame)

@@ -11,17 +11,19 @@ import numpy as np
 from mxopt.errors import JobFailedError, KVStoreError, ProtocolError
 from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
-from mxopt.sparse import RowSparse
+from mxopt.sparse import RowSparse, Table
 from mxopt_server.answers import Answers
 from mxopt_server.groups import Group, Keys
 from mxopt_server.machine import Machine
-from mxopt_server.records import Changed, First, Record, Update
+from mxopt_server.records import Changed, First, FirstRows, Record, Update
 from mxopt_server.rounds import ALL, DEPTH, Contribution, Request
 from mxopt_server.sums import total
+from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Part
 from mxopt_server.worker_session import Session
 
 INT64 = np.dtype(np.int64)
+ROWS = 1 << 30  # bytes of one push of rows
 LACKS = 8  # missing pushes that a worker is told of
 
 
@@ -33,7 +35,7 @@ class ValueRequests:
         self.enter, self.answers, self.depth = enter, answers, depth
         self.handlers: dict[type, Callable[[Session, Any], None]] = {
             m.Push: self.push, m.Pull: self.pull, m.Init: self.init, m.PushRows: self.push_rows,
-            m.PullRows: self.pull_rows, m.Rounds: self.rounds,
+            m.PullRows: self.pull_rows, m.InitTable: self.init_table, m.Rounds: self.rounds,
         }  # fmt: skip
 
     def init(self, session: Session, init: m.Init) -> None:
@@ -42,19 +44,44 @@ class ValueRequests:
         described = (init.dtype, tuple(init.shape), tuple(init.whole), init.first)
         entry = self.values.entries.get(init.key)
         if entry is None:
-            entry = Entry(init.key, *described, init.row_sparse)
-        elif (entry.dtype, entry.shape, entry.whole, entry.first) != described:
-            raise KVStoreError(
-                f"key {init.key!r} is initialised on server {self.answers.rank} as {entry.dtype} of shape"
-                f" {entry.whole}, not as {init.dtype} of shape {tuple(init.whole)}"
-            )
+            entry = Entry(init.key, *described)
+        elif entry.by_rows or (entry.dtype, entry.shape, entry.whole, entry.first) != described:
+            raise self._differs(init, entry)
         if init.piece > len(entry.parts):
             raise ProtocolError(f"key {init.key!r}: piece {init.piece} before piece {len(entry.parts)}")
         if init.piece == len(entry.parts):  # else it is known: what is here counts
             value = wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key)
-            self.enter(First(init.key, init.dtype, init.shape, init.whole, init.first, init.row_sparse, init.piece,
-                             value))  # fmt: skip
+            self.enter(First(init.key, init.dtype, init.shape, init.whole, init.first, init.piece, value))
         self.answers.done(session, init.seq)
+
+    def init_table(self, session: Session, init: m.InitTable) -> None:
+        if not init.whole or 0 in init.whole or not init.servers:
+            raise ProtocolError(f"key {init.key!r}: no table has the shape {init.whole} on {init.servers} servers")
+        table = Table(tuple(init.whole), wire.DTYPES[init.dtype], init.init, init.scale, init.seed)
+        described = (table, init.declared, init.servers, init.total)
+        entry = self.values.entries.get(init.key)
+        if entry is None:
+            entry = TableEntry(init.key, *described)
+        elif not isinstance(entry, TableEntry) or described[:3] != (entry.table, entry.declared, entry.servers):
+            raise self._differs(init, entry)
+        if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
+            ids = wire.array_of(init.data[0], INT64, wire.size_of(init.data[0]) // 8, init.key)
+            rows = wire.array_of(init.data[1], entry.real, len(ids) * math.prod(entry.shape[1:]), init.key)
+            entry.check(ids)
+            follows = (init.offset, init.total) == (entry.have, entry.total)
+            if not follows or init.offset + len(ids) > init.total or (init.total and not len(ids)):
+                raise ProtocolError(
+                    f"key {init.key!r}: {len(ids)} rows after {init.offset} of {init.total}, {entry.have} are here"
+                )
+            self.enter(FirstRows(init.key, table.plain(), *described[1:], ids, rows))
+        self.answers.done(session, init.seq)
+
+    def _differs(self, init: Any, entry: Entry) -> KVStoreError:
+        by_rows = [" stored by rows" * each for each in (entry.by_rows, isinstance(init, m.InitTable))]
+        return KVStoreError(
+            f"key {init.key!r} is initialised on server {self.answers.rank} as {entry.dtype} of shape"
+            f" {entry.whole}{by_rows[0]}, not as {init.dtype} of shape {tuple(init.whole)}{by_rows[1]}"
+        )
 
     def rounds(self, session: Session, ask: m.Rounds) -> None:
         """The rounds from which a worker counts its pushes on."""
@@ -153,10 +180,11 @@ class ValueRequests:
 
     def push_rows(self, session: Session, push: m.PushRows) -> None:
         entry = self.values.entry(push.key)
-        name, width = f"key {push.key!r}, rows", entry.rows().shape[1]
+        name, width = f"key {push.key!r}, rows", math.prod(entry.shape[1:])
         count = wire.size_of(push.data[0]) // 8
-        if push.total > entry.units:
-            raise ProtocolError(f"{name}: {push.total} of {entry.units}")
+        most = min(entry.units, ROWS // (8 + width * entry.real.itemsize)) if entry.by_rows else entry.units
+        if push.total > most:
+            raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
         for frame, dtype, size in ((push.data[0], INT64, count), (push.data[1], entry.weight.dtype, count * width)):
             wire.array_of(frame, dtype, size, push.key)
         frames = session.gather(["rows", push.key], push.offset, push.total, count, push.data)
@@ -165,7 +193,9 @@ class ValueRequests:
             return
         indices = wire.array_of(frames[0], INT64, push.total, push.key)
         data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
-        if len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
+        if isinstance(entry, TableEntry):
+            entry.check(indices)
+        elif len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
             raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
         value = RowSparse(data.reshape(len(indices), width), indices, (entry.units, width))
         keys = (None, push.key) if entry.pieces > 1 else ((push.key, 0),)
@@ -174,14 +204,16 @@ class ValueRequests:
     def pull_rows(self, session: Session, pull: m.PullRows) -> None:
         entry = self.values.entry(pull.key)
         ids = wire.array_of(pull.data[0], INT64, wire.size_of(pull.data[0]) // 8, pull.key)
-        if len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
+        if isinstance(entry, TableEntry):
+            entry.check(ids, ascending=False)
+        elif len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
 
         def answer(request: Request) -> None:
-            rows = np.ascontiguousarray(entry.rows()[ids])
+            rows = entry.weight.read(ids) if entry.by_rows else np.ascontiguousarray(entry.rows()[ids])
             self.answers.data(session, m.Values(request.seq, [wire.bytes_of(rows)]))
 
-        nbytes = len(ids) * entry.rows().shape[1] * entry.weight.itemsize
+        nbytes = len(ids) * math.prod(entry.shape[1:]) * entry.real.itemsize
         self._wait(session, pull, entry.parts, nbytes, answer)
 
     def _wait(

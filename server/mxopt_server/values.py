@@ -37,8 +37,8 @@ class Part:
         self.entry, self.piece = entry, piece
         self.start, self.stop = piece * entry.step, min(entry.units, (piece + 1) * entry.step)
         self.weight = entry.weight if entry.pieces == 1 else entry.weight[self.start : self.stop]
-        self.frame = wire.bytes_of(self.weight)
-        self.shape, self.size = self.weight.shape, self.weight.size
+        self.frame = b"" if entry.by_rows else wire.bytes_of(self.weight)
+        self.shape, self.size = self.weight.shape, math.prod(self.weight.shape)
         self.index: Any = entry.key if entry.pieces == 1 else PartIndex(entry.key, piece)
         self.group: Group | None = None
 
@@ -53,13 +53,12 @@ class Entry:
     shape : (units, elements of a unit...)
     whole : the shape of the whole array
     first : where the part begins in the whole array, in units
-    row_sparse : whether the workers' value is
     """
 
-    def __init__(
-        self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int, row_sparse: bool = False
-    ) -> None:
-        self.row_sparse = row_sparse
+    by_rows = False  # whether it is row-sparse
+    weight: Any
+
+    def __init__(self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int) -> None:
         self.key, self.dtype, self.shape, self.whole, self.first = key, dtype, tuple(shape), tuple(whole), first
         self.real = wire.DTYPES[dtype]
         self.units, self.step = shape[0], step_of(math.prod(shape[1:]) * self.real.itemsize)
@@ -73,6 +72,11 @@ class Entry:
     def complete(self) -> bool:
         """Whether all of the first value has come."""
         return len(self.parts) == self.pieces
+
+    @property
+    def nbytes(self) -> int:
+        """Of the values."""
+        return int(self.weight.nbytes) if self.parts else 0
 
     def size_of(self, piece: int) -> int:
         """The elements of a piece."""
@@ -103,7 +107,8 @@ class Entry:
 
     def rows(self) -> np.ndarray:
         """The weight as (units, elements of a unit)."""
-        return self.weight.reshape(self.units, -1) if self.units else self.weight.reshape(0, 1)
+        rows: np.ndarray = self.weight.reshape(self.units, -1) if self.units else self.weight.reshape(0, 1)
+        return rows
 
 
 class Values:
@@ -123,6 +128,9 @@ class Values:
 
     def parts(self, keys: Sequence[Key], piece: int) -> list[Part]:
         """The parts a message speaks of: piece `piece` of a single key, or several keys of one piece each."""
+        for key in keys:
+            if key in self.entries and self.entries[key].by_rows:
+                raise KVStoreError(f"key {key!r} is stored by rows, which are pushed and pulled by their numbers")
         if len(keys) == 1:
             entry = self.entry(keys[0])
             if piece >= entry.pieces:
@@ -144,7 +152,8 @@ class Values:
         if keys[0] is None:
             return self.entry(keys[1]).parts
         if isinstance(keys[0], tuple):
-            return self.parts([keys[0][0]], keys[0][1])
+            entry = self.entry(keys[0][0])
+            return entry.parts if entry.by_rows else self.parts([keys[0][0]], keys[0][1])
         return self.parts(keys, 0)
 
     def group(self, keys: Keys, parts: Sequence[Part]) -> Group | None:

@@ -246,23 +246,6 @@ def with_rows(workers: int = 1, keys: str = "e") -> Peer:
     return peer
 
 
-@pytest.mark.parametrize("sparse", [True, False])
-def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse, tmp_path):
-    """As in MXNet; a dense key is updated in all rows, and one that no gradient ever named becomes 0."""
-    peer, half = Peer(), np.full((4, 1), 0.5, np.float32)
-    assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
-    peer.server.served.install(optimizer_config(mxopt.create("ftrl")))
-    about = "float32", [4, 1], [4, 1], 0, 0
-    assert isinstance(peer.ask(0, m.Init(2, "e", *about, [half.tobytes()], row_sparse=sparse)), m.Done)
-    for seq in (3, 4):
-        assert isinstance(peer.ask(0, rows(seq, 0, 1, [1])), m.Done)
-        weight = [w for (w,) in peer.weight("e")]
-        assert weight[1] not in (0, 0.5)
-        assert weight[0] == weight[2] == weight[3] == (0.5 if sparse else 0)
-        peer.restart(tmp_path)
-        peer.server.sessions[0].expects = 4
-
-
 def test_rows_that_came_in_part_never_become_another_keys():
     peer = with_rows(keys="ef")
     assert isinstance(peer.ask(0, rows(5, 0, 4, [0, 1], "e")), m.Done)

@@ -1,0 +1,124 @@
+"""What the workers of `test_tables.py` run; see `workers.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from workers import caught, make, same, summed
+
+import mxopt
+from mxopt import kvstore, sparse
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.sparse import RowSparse, row_sparse_array
+
+ROWS = 3000
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("sgd", {"momentum": 0.9}), ("adam", {}), ("adagrad", {}), ("ftrl", {}), ("groupadagrad", {"wd": 0.0}),
+    ("rmsprop", {"lazy_update": True}), ("adam", {"multi_precision": True}),
+]  # fmt: skip
+FIRST = {
+    "zeros": lambda dtype: sparse.table((ROWS, 16), dtype),
+    "constant": lambda dtype: sparse.table((ROWS, 16), dtype, "constant", 0.5),
+    "uniform": lambda dtype: sparse.table((ROWS, 16), dtype, "uniform", 0.5, seed=3),
+    "row-sparse": lambda dtype: gradient(np.random.default_rng(9), dtype, 500),
+}
+
+
+def gradient(rng: np.random.Generator, dtype: str, count: int = 200) -> RowSparse:
+    ids = np.sort(rng.choice(ROWS, count, replace=False))
+    return row_sparse_array((rng.normal(size=(count, 16)).astype(dtype), ids), (ROWS, 16))
+
+
+def pulled(store: KVStoreBase, key: Any, dtype: str, ids: Any = range(ROWS)) -> np.ndarray:
+    out = sparse.zeros("row_sparse", (ROWS, 16), dtype)
+    store.row_sparse_pull(key, out, row_ids=np.array(ids))  # type: ignore[attr-defined]
+    return np.array(out.data)
+
+
+def optimizers(arguments: dict[str, Any]) -> list[str]:
+    """Every first value under every optimizer, on servers beside a local store that gets the sum; what differs."""
+    store, local, wrong = kvstore.create(arguments.get("mode", "dist_sync")), kvstore.create(), []
+    workers = range(store.num_workers)
+    for number, (name, options) in enumerate(OPTIMIZERS):
+        dtype = "float16" if "multi_precision" in options else "float32"
+        for each in (store, local):
+            each.set_optimizer(make(name, {"learning_rate": 0.1, "wd": 0.01, **options}))
+        for first, value in FIRST.items():
+            key, rng = f"{number} {first}", np.random.default_rng(number)
+            for each in (store, local):
+                each.init(key, value(dtype))
+            for step in range(4):
+                grads = [gradient(rng, dtype) for _ in workers]
+                if step == 2:
+                    grads = [row_sparse_array((ROWS, 16), dtype=dtype), *grads[1:]]
+                total = grads[0]
+                if len(grads) > 1:  # in float32, as servers sum
+                    total = summed([g.astype(np.float32) for g in grads])
+                    total = total if dtype == "float32" else total.astype(np.float32)
+                store.push(key, grads[store.rank])
+                local.push(key, total)
+                if not same(pulled(store, key, dtype), pulled(local, key, dtype)):
+                    wrong.append(f"{name} {options} {first} step {step}")
+    return wrong
+
+
+def kept(arguments: Any) -> dict[str, Any]:
+    """What a table and a row-sparse value give and refuse."""
+    store = kvstore.create("dist_sync")
+    shape, dense, rows = (ROWS, 16), np.zeros((ROWS, 16), np.float32), sparse.zeros("row_sparse", (ROWS, 16))
+    store.init(["t", "v"], [sparse.table(shape, init="constant", scale=2.0), FIRST["row-sparse"]("float32")])
+    store.init("huge", sparse.zeros("row_sparse", (10**9, 16)))
+    one = row_sparse_array((np.ones((1, 16), np.float32), [7]), shape)
+    calls = [
+        (store.pull, "t", dense), (store.pull, "t", rows), (store.pushpull, "t", one, dense), (store.push, "t", dense),
+        (store.broadcast, "w", sparse.table(shape), dense), (store.push, "t", sparse.table(shape)),
+        (store.init, "t", sparse.table(shape)), (store.pull, "huge", dense),
+        (store.init, "w", sparse.table((2, 2_000_000))),
+    ]  # fmt: skip
+    errors = [f"{type(e).__name__}: {e}" for e in (caught(*call) for call in calls)]
+    store.push("t", one)
+    store.push("t", one)
+    before = np.array(FIRST["row-sparse"]("float32").asnumpy())
+    store.pull("v", dense)
+    first = same(dense, before)
+    store.pull("v", rows)  # is left alone
+    store.push("v", one)
+    store.pull("v", dense)
+    replaced = same(dense, one.asnumpy() * store.num_workers)
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0, lazy_update=False))
+    store.pushpull("v", np.ones(shape, np.float32), dense)
+    table = pulled(store, "t", "float32", [6, 7])[:, 0].tolist()
+    store.barrier()
+    if store.rank == 0:
+        errors.append(str(caught(store.init, "w", sparse.table((5, 2), seed=1))))
+    else:
+        errors.append(str(caught(store.init, "w", sparse.table((5, 2), seed=2))))
+    left = len(rows.indices)
+    return {
+        "errors": errors,
+        "table": table,
+        "first": first,
+        "left": left,
+        "replaced": replaced,
+        "dense": dense[6:8, 0].tolist(),
+    }
+
+
+def train(arguments: dict[str, Any]) -> str:
+    """Some steps on a table; with the states of a file, and into one. The bits that result."""
+    store = kvstore.create(arguments.get("store", "dist_sync"))
+    store.set_optimizer(mxopt.create("adam", learning_rate=0.1, multi_precision=True))
+    store.init("t", sparse.table((ROWS, 16), "float16", "uniform", seed=4))
+    first, steps = arguments["first"], arguments["steps"]
+    if "load" in arguments:
+        store.push("t", row_sparse_array((np.ones((1, 16), np.float16), [5]), (ROWS, 16)))  # is forgotten
+        store.load_optimizer_states(arguments["load"])
+    for step in range(first, first + steps):
+        grad = gradient(np.random.default_rng(step), "float16")
+        store.push("t", grad if store.rank == 0 else row_sparse_array((ROWS, 16), dtype="float16"))
+    found = pulled(store, "t", "float16").tobytes().hex()
+    if "save" in arguments and store.rank == 0:
+        store.save_optimizer_states(arguments["save"])
+    store.barrier()
+    return found

@@ -1,0 +1,58 @@
+"""Keys that are stored by rows, on servers: the bits of a local store, whatever the number of servers."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import table_jobs
+from jobs import Job
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (1, 3), (2, 2)])
+def test_rows_on_servers_have_the_bits_of_a_local_store(workers, servers):
+    with Job(workers, servers) as job:
+        assert job.run("table_jobs.optimizers", {}) == [[]] * workers
+        assert job.ended() == [0] * (1 + servers)
+
+
+def test_asynchronous_with_one_worker_too():
+    with Job(1, 2) as job:
+        assert job.run("table_jobs.optimizers", {"mode": "dist_async"}) == [[]]
+
+
+WORDS = [
+    "KVStoreError: key 't' is a table, which isn't pulled as a whole: row_sparse_pull",
+    "KVStoreError: key 't' is a table",
+    "KVStoreError: key 't' is a table",
+    "ArrayError: key 't' is a table, to which row-sparse arrays are pushed; got a dense one",
+    "KVStoreError: key 'w' is a table",
+    "ArrayTypeError: key 't': value: a table is what a key is initialised with",
+    "KVStoreError: key 't' is initialised already",
+    "ArrayError: key 'huge': the servers hold shape",
+    "ArrayError: key 'w': servers hold rows of at most 4194304 bytes, these have 8000000",
+]
+
+
+def test_what_tables_and_row_sparse_values_give_and_refuse():
+    with Job(2, 2) as job:
+        for rank, found in enumerate(job.run("table_jobs.kept")):
+            for error, words in zip(found["errors"], WORDS, strict=False):
+                assert re.match(words, error)
+            assert found["table"] == [2, 2]  # twice the sum of both is there, before the optimizer
+            assert found["first"]
+            assert found["replaced"]
+            assert found["left"] == 0
+            assert found["dense"] == [-2, 0]
+            if rank:
+                assert re.search("rank 0 initialised <Table 5x2 float32, zeros>", found["errors"][-1])
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 1)])
+def test_states_go_to_another_number_of_servers(tmp_path, before, after):
+    path = str(tmp_path / "states")
+    with Job(2, before) as job:
+        job.run("table_jobs.train", {"first": 0, "steps": 3, "save": path})
+    with Job(1, after) as job:
+        (there,) = job.run("table_jobs.train", {"first": 3, "steps": 3, "load": path})
+    assert there == table_jobs.train({"first": 3, "steps": 3, "load": path, "store": "local"})
