@@ -45,8 +45,6 @@ class Parameter:
 
     Attributes
     ----------
-    grad : array, RowSparse or None
-        Its gradient, where somebody put one; `put_grad` adds several up.
     held : bool
         Whether an optimizer or a Trainer at work has taken the array, which `cast` could not exchange any more.
 
@@ -81,7 +79,7 @@ class Parameter:
         self.requires_grad = requires_grad
         self.lr_mult = lr_mult
         self.wd_mult = wd_mult
-        self.grad: Any = None
+        self._grad: Any = None
         self.held = False
         self._accumulates = False
         self.keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # Trainers, whose stores may hold the value too
@@ -104,6 +102,20 @@ class Parameter:
     def lender(self) -> Any:
         """The tensor of PyTorch, or whatever else, over whose memory the array is; None for an array."""
         return self._lender
+
+    @property
+    def grad(self) -> Any:
+        """Its gradient, an array, a RowSparse or None: what somebody put here (`put_grad` adds several up), else the
+        `.grad` of the tensor that it is over. None drops both."""
+        if self._grad is None and self._lender is not None and arrays.is_tensor(self._lender):
+            return self._lender.grad
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Any) -> None:
+        self._grad = grad
+        if grad is None and self._lender is not None and arrays.is_tensor(self._lender):
+            self._lender.grad = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -100,7 +100,8 @@ def _of_tensor(x: Any) -> Any:
         raise TypeError("a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)")
     if x.is_neg():
         raise TypeError("this view stands for the negative of its memory; give x.resolve_neg()")
-    x = x.detach()  # one that requires grad doesn't lend its memory
+    if x.requires_grad:  # then it doesn't lend its memory
+        x = x.detach()
     if x.is_cuda:
         import cupy
 

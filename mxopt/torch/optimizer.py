@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
 from mxopt.torch.rules import rules_of
+
+_grad_of = attrgetter("grad")
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -92,7 +96,7 @@ class Optimizer(torch.optim.Optimizer):
         self._rules.add(group, views, names)
         self._tensors = [*self._tensors, *tensors]
         self._views = [*self._views, *views]
-        self._places = [tensor.data_ptr() for tensor in self._tensors]
+        self._places = list(map(torch.Tensor.data_ptr, self._tensors))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates the parameters that have a gradient, in place, and tells autograd.
@@ -113,12 +117,13 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         tensors = self._tensors
-        if [tensor.data_ptr() for tensor in tensors] != self._places:
+        if list(map(torch.Tensor.data_ptr, tensors)) != self._places:
             self._follow_memory()
-        grads = [tensor.grad for tensor in tensors]
-        given = [None if grad is None else arrays.as_gradient(grad, "grad") for grad in grads]
-        self._rules.update(self.param_groups, self._views, given)
-        arrays.tell_autograd(tensor for tensor, grad in zip(tensors, grads, strict=True) if grad is not None)
+        grads = list(map(_grad_of, tensors))
+        self._rules.update(self.param_groups, self._views, _as_arrays(grads))
+        written = [tensor for tensor, grad in zip(tensors, grads, strict=True) if grad is not None]
+        if written:
+            torch.autograd.graph.increment_version(written)
         return loss
 
     def _follow_memory(self) -> None:
@@ -166,6 +171,16 @@ class Optimizer(torch.optim.Optimizer):
             return
         self.__init__([dict(group) for group in state["groups"]], state["name"], **state["given"])  # type: ignore[misc]
         self.load_state_dict(state["saved"])
+
+
+def _as_arrays(grads: list[Any]) -> list[Any]:
+    """Gradients as arrays over their memory; None stays."""
+    if set(map(type, grads)) <= {torch.Tensor, NoneType}:
+        try:
+            return [grad if grad is None else grad.numpy() for grad in grads]
+        except (TypeError, RuntimeError):  # one is sparse, or bfloat16, or in a graph, or says why it can't be
+            pass
+    return [None if grad is None else arrays.as_gradient(grad, "grad") for grad in grads]
 
 
 def _as_tensor(value: Any) -> Any:

@@ -136,3 +136,38 @@ def test_set_data_tells_autograd() -> None:
     mxopt.Parameter(weights[0]).set_data(np.zeros(3, np.float32))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_a_trainer_of_a_models_parameters_takes_the_tensors_own_gradients() -> None:
+    torch.manual_seed(3)
+    model, alike = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
+    alike.load_state_dict(model.state_dict())
+    trainer = mxopt.Trainer(dict(model.named_parameters()), "sgd", {"learning_rate": 0.1, "wd": 0.0})
+    theirs = torch.optim.SGD(alike.parameters(), lr=0.1)
+    for _ in range(3):
+        x = torch.randn(5, 4)
+        for each in (model, alike):
+            each.zero_grad()
+            (each(x) ** 2).sum().backward()
+        trainer.step(1)
+        theirs.step()
+    for mine, other in zip(model.parameters(), alike.parameters(), strict=True):
+        assert torch.allclose(mine, other, rtol=0, atol=1e-6)
+    model.zero_grad()
+    with pytest.raises(mxopt.errors.MXOptError, match="has no gradient"):
+        trainer.step(1)
+
+
+def test_a_parameter_over_a_tensor_has_the_tensors_gradient_until_it_is_given_another() -> None:
+    tensor = torch.nn.Parameter(torch.zeros(3))
+    parameter = mxopt.Parameter(tensor, "w")
+    assert parameter.grad is None
+    tensor.grad = torch.ones(3)
+    assert parameter.grad is tensor.grad
+    parameter.zero_grad()
+    assert tensor.grad.sum() == 0
+    parameter.grad = np.full(3, 2.0, np.float32)
+    assert parameter.grad[0] == 2
+    parameter.grad = None
+    assert parameter.grad is None
+    assert tensor.grad is None
