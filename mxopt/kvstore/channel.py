@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,9 +68,10 @@ class Channel:
         self.backlog = Backlog()
         self.outstanding = 0  # bytes of what is pending
         self.read = 0  # bytes of the answers that have come
-        self.incarnation = ""  # of the server; "" before the handshake
+        self.epoch = 0  # of the server; 0 before the handshake
         self.heard = now
         self.asked = -RETRY
+        self.ask_at = math.inf  # when to ask again, whatever is heard
         self.greeted = False  # whether a Hello is without its Ready
         self.taken = False  # whether the server has taken all that was sent
         self.lacks: list[tuple[int, Any, int]] = []  # (worker, key, number) of the pushes it waits for, as it said last
@@ -115,7 +117,7 @@ class Channel:
     @property
     def waits(self) -> bool:
         """Whether something is to come from the server."""
-        return bool(self.pending) or not self.incarnation
+        return bool(self.pending) or not self.epoch
 
     @property
     def room(self) -> bool:

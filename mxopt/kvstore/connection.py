@@ -26,8 +26,8 @@ class Connections:
         self._timeout = settings.timeout
         self._waits = 0  # calls that have waited
         self._look_at = 0.0  # when to look at the clock again
-        self._identity = f"{member.job}/{member.rank}/{member.incarnation}".encode()[:255]
-        hello = m.Hello(wire.VERSION, member.job, member.rank, member.incarnation, welcome.workers, mode,
+        self._identity = f"{member.job}/{member.rank}/{member.token}".encode()[:255]
+        hello = m.Hello(wire.VERSION, member.job, member.rank, member.epoch, member.token, welcome.workers, mode,
                         settings.staleness)  # fmt: skip
         self._lines = [transport.connect(endpoint, self._identity) for endpoint in welcome.endpoints]
         self.session = Session(hello, welcome.endpoints, self._post, self._move, transport.clock)

@@ -5,12 +5,15 @@ It is moved by messages and the time (`turn`, `hear`), while the member itself m
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.progress import Progress
+
+UNANSWERED = 64  # beats of which is known when they left
 
 
 def lapse(interval: float, limit: float) -> float:
@@ -31,15 +34,29 @@ class Heart:
     """
 
     def __init__(
-        self, beat: m.Beat, interval: float, limit: float, scheduler: str, now: float, progress: Progress | None = None
+        self,
+        beat: m.Beat,
+        interval: float,
+        limit: float,
+        scheduler: str,
+        now: float,
+        progress: Progress | None = None,
+        lease_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._beat, self._interval, self._limit, self._scheduler = beat, interval, limit, scheduler
-        self._progress = progress
-        self.identity = f"heart/{beat.job}/{beat.role}/{beat.rank}/{beat.incarnation}".encode()[:255]
+        self._progress, self._lease_clock = progress, lease_clock
+        self.identity = f"heart/{beat.job}/{beat.role}/{beat.rank}/{beat.token}".encode()[:255]
+        self._sent: dict[int, float] = {}  # when the beats left that have no answer yet, by the clock of leases
+        self._leased_from = lease_clock()  # when the last left that has one
         self._heard = self._turned = self.due = now
         self.pulse: m.Pulse | None = None
         self.failure = ""
         self.listener: Callable[[], None] | None = None
+
+    def leased(self) -> bool:
+        """Whether the member's place is certainly its own: the scheduler gives it to nobody within `limit` of a beat,
+        and has answered one that left less than that ago."""
+        return self._lease_clock() - self._leased_from < self._limit
 
     def turn(self, now: float) -> list[Any] | None:
         """Time has passed: the beat to send, if it is due."""
@@ -53,6 +70,9 @@ class Heart:
         self.due = now + self._interval
         if self._progress is not None:
             self._beat.progress, self._beat.doing = self._progress.count, self._progress.doing
+        self._beat.number += 1
+        self._sent[self._beat.number] = self._lease_clock()
+        self._sent.pop(self._beat.number - UNANSWERED, None)
         return m.encode(self._beat)
 
     def hear(self, frames: list[bytes], now: float) -> None:
@@ -63,6 +83,10 @@ class Heart:
         except ProtocolError:
             return
         if isinstance(answer, m.Pulse):
+            sent = self._sent.pop(answer.beat, None)
+            if sent is not None:
+                self._leased_from = max(sent, self._leased_from)
+            answer.beat = 0
             changed = answer != self.pulse
             self.pulse = answer
             if answer.state == "failed":

@@ -20,8 +20,13 @@ RETRY = 2.0  # seconds until a question to the scheduler is asked again
 class Membership:
     """This process as member `role` of the job that `settings` names.
 
-    `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's loop. Raises
-    DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler refuses the process.
+    `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's loop, `mode` a
+    worker's store's. Raises DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler
+    refuses the process.
+
+    Attributes
+    ----------
+    epoch, token : which of the processes with this role and rank it is, and what shows that
     """
 
     def __init__(
@@ -33,9 +38,10 @@ class Membership:
         endpoint: str = "",
         rank: int = -1,
         progress: Progress | None = None,
+        mode: str = "",
     ) -> None:
         self.settings, self.role, self._transport = settings, role, transport
-        self.incarnation = transport.token()
+        self._nonce, self._mode = transport.token(), mode
         self._line = transport.connect(settings.scheduler)
         self._barriers = 0
         try:
@@ -44,16 +50,27 @@ class Membership:
             self._line.close()
             raise
         self.rank, self.job = self.welcome.rank, self.welcome.job
-        beat = m.Beat(self.job, role, self.rank, self.incarnation)
+        self.epoch, self.token = self.welcome.epoch, self.welcome.token
+        beat = m.Beat(self.job, role, self.rank, self.token)
         self._heart = Heart(
-            beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress
-        )
+            beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress,
+            transport.awake,
+        )  # fmt: skip
         self._stop_heart: Callable[[], None] | None = transport.beat(self._heart, settings.scheduler)
 
     @property
     def pulse(self) -> m.Pulse | None:
         """The last that was heard of the scheduler."""
         return self._heart.pulse
+
+    @property
+    def members(self) -> list[tuple[int, int, str]]:
+        """The workers of the job, (rank, epoch, token), as a server has last heard of them."""
+        return (self._heart.pulse or self.welcome).members
+
+    def leased(self) -> bool:
+        """Whether this place is certainly still this process'."""
+        return self._heart.leased()
 
     def watch(self, listener: Callable[[], None]) -> None:
         """Calls `listener`, from the heart's thread, whenever the job's state changes."""
@@ -72,7 +89,7 @@ class Membership:
     def barrier(self, payload: Any = None) -> Any:
         """Waits until all workers have come here; returns rank 0's payload."""
         self._barriers += 1
-        question = m.encode(m.Barrier(self.job, self.rank, self._barriers, payload))
+        question = m.encode(m.Barrier(self.job, self.rank, self.token, self._barriers, payload))
         clock = self._transport.clock
         deadline, ask_at = clock() + self.settings.timeout, clock()
         while True:
@@ -93,7 +110,7 @@ class Membership:
 
     def waits(self, number: int, lacks: list[tuple[int, Any, int]]) -> None:
         """Says that this worker waits, in its n-th call, for pushes of others: (rank, key, number)."""
-        self._line.send(m.encode(m.Waits(self.job, self.role, self.rank, self.incarnation, number, lacks)))
+        self._line.send(m.encode(m.Waits(self.job, self.role, self.rank, self.token, number, lacks)))
 
     def leave(self, error: str = "") -> None:
         """Says goodbye, and stops the heart. `error` makes the whole job fail."""
@@ -101,7 +118,7 @@ class Membership:
             return
         stop, self._stop_heart = self._stop_heart, None
         stop()
-        goodbye = m.Goodbye(self.job, self.role, self.rank, self.incarnation, error[: wire.MAX_TEXT])
+        goodbye = m.Goodbye(self.job, self.role, self.rank, self.token, error[: wire.MAX_TEXT])
         self._line.send(m.encode(goodbye))
         deadline = self._transport.clock() + (0.5 if self._heart.failure else 3)
         while self._transport.clock() < deadline and not isinstance(self._receive(), m.Farewell):
@@ -111,7 +128,7 @@ class Membership:
     def _join(self, name: str, endpoint: str, rank: int) -> m.Welcome:
         s = self.settings
         join = m.Join(wire.VERSION, s.job, self.role, rank if rank >= 0 else s.rank, s.workers, s.servers, endpoint,
-                      self.incarnation, name)  # fmt: skip
+                      self._nonce, name, self._mode)  # fmt: skip
         clock = self._transport.clock
         deadline, ask_at = clock() + s.join_timeout, clock()
         missing = f"the scheduler at {s.scheduler} doesn't answer"

@@ -29,6 +29,7 @@ from mxopt.kvstore.wire import (
     Keys,
     Lacks,
     Map,
+    Members,
     Shape,
     Text,
     Texts,
@@ -64,12 +65,14 @@ class Join(Message, tag=1):
     workers: Whole  # how many workers and servers the sender believes the job has; 0: it doesn't know
     servers: Whole
     endpoint: Text  # where workers reach a server; "" for a worker
-    incarnation: Text  # drawn by each process anew
+    nonce: Text  # drawn by each process anew, by which the scheduler knows a Join that comes again
     name: Text  # for people: host and process id
+    mode: Text = ""  # of a worker's store: sync, async or ssp
 
 
 class Waiting(Message, tag=2):
-    """The scheduler's answer to Join until all are there; `text` says who is missing."""
+    """Not yet: the scheduler's answer to Join until all are there or the place is free, and a server's to Hello of an
+    epoch that it hasn't heard of; `text` says what is waited for."""
 
     text: Text
 
@@ -79,11 +82,14 @@ class Welcome(Message, tag=3):
 
     job: Text
     rank: Whole
+    epoch: Whole  # rises with every process that has this role and rank
+    token: Text  # shows the others that the process is the one of this epoch
     workers: Whole
     servers: Whole
     endpoints: Texts  # of the servers, by rank
     heartbeat: Float  # seconds from one Beat to the next
     dead_after: Float  # seconds of silence after which a process counts as dead
+    members: Members  # the workers of the job, for a server; [] for a worker
 
 
 class Beat(Message, tag=4):
@@ -92,7 +98,8 @@ class Beat(Message, tag=4):
     job: Text
     role: Text
     rank: Whole
-    incarnation: Text
+    token: Text
+    number: Whole = 0  # counts the beats of a process
     progress: int = -1  # of a server: a number that rises while its loop runs
     doing: Text = ""  # what it has called that it can't move the number in
 
@@ -102,8 +109,10 @@ class Pulse(Message, tag=5):
 
     state: Text  # running, failed, finished
     text: Text  # why it failed
-    ended: Wholes  # workers that have ended normally
+    ended: Wholes  # workers that have ended, or where others may come back have died
     endpoints: Texts
+    members: Members = []  # the workers of the job, for a server
+    beat: Whole = 0  # the number of the Beat that this answers
 
 
 class Barrier(Message, tag=6):
@@ -113,6 +122,7 @@ class Barrier(Message, tag=6):
 
     job: Text
     rank: Whole
+    token: Text
     number: Whole
     payload: Any
 
@@ -132,7 +142,7 @@ class Goodbye(Message, tag=8):
     job: Text
     role: Text
     rank: Whole
-    incarnation: Text
+    token: Text
     error: Text
 
 
@@ -168,9 +178,18 @@ class Waits(Message, tag=13):
     job: Text
     role: Text
     rank: Whole
-    incarnation: Text
+    token: Text
     number: Whole
     lacks: Lacks
+
+
+class Gone(Message, tag=14):
+    """A launcher says that a process it has started has exited. The scheduler looks whether its connection is closed,
+    and answers Farewell."""
+
+    job: Text
+    role: Text
+    rank: Whole
 
 
 # A worker and a server.
@@ -182,7 +201,8 @@ class Hello(Message, tag=20):
     version: Whole
     job: Text
     rank: Whole
-    incarnation: Text
+    epoch: Whole
+    token: Text
     workers: Whole
     mode: Text  # sync, async, ssp
     staleness: Whole
@@ -194,7 +214,7 @@ class Ready(Message, tag=21):
     `expects` 0 the server doesn't know the worker: it is to say Hello."""
 
     rank: Whole
-    incarnation: Text
+    epoch: Whole  # of the server; a new one begins a new session
     expects: Whole
     lacks: Lacks = []
 

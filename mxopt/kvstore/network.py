@@ -79,6 +79,9 @@ class Network:
     def clock(self) -> float:
         return time.monotonic()
 
+    def awake(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
     def token(self) -> str:
         return secrets.token_hex(8)
 

@@ -12,6 +12,7 @@ owner, the messages that come, and a clock that it is given.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.channel import RETRY, Call, Channel, Request, Sink
 from mxopt.kvstore.refusals import error_of
+
+SOON = 0.1  # seconds until a server that hasn't heard of the worker is asked again
 
 log = logging.getLogger("mxopt.kvstore")
 
@@ -62,7 +65,7 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether the handshake with every server is done."""
-        return all(channel.incarnation for channel in self.channels)
+        return all(channel.epoch for channel in self.channels)
 
     @property
     def lacks(self) -> list[tuple[int, Any, int]]:
@@ -115,6 +118,9 @@ class Session:
         if isinstance(answer, m.Ready):
             self._ready(channel, answer)
             return
+        if isinstance(answer, m.Waiting):  # it will have heard of this worker soon
+            channel.ask_at = self._clock() + SOON
+            return
         seq = getattr(answer, "seq", 0)
         if answer.FRAMES:
             channel.read += wire.size_of(answer.data[0])
@@ -152,12 +158,12 @@ class Session:
                 log.warning("%s is now there", channel)
                 self._move(channel.server, channel.endpoint)
                 self.greet(channel)
-            if channel.waits and now - max(channel.heard, channel.asked) > RETRY:
+            if channel.waits and (now - max(channel.heard, channel.asked) > RETRY or now >= channel.ask_at):
                 self.greet(channel)
 
     def greet(self, channel: Channel) -> None:
         """Asks a server which number it expects."""
-        channel.asked, channel.greeted = self._clock(), True
+        channel.asked, channel.ask_at, channel.greeted = self._clock(), math.inf, True
         self._post(channel.server, m.encode(replace(self._hello, read=channel.read)))
 
     def silent(self) -> str:
@@ -190,9 +196,11 @@ class Session:
             if not channel.greeted:
                 self.greet(channel)
             return
-        before, channel.incarnation = channel.incarnation, ready.incarnation
+        if ready.epoch < channel.epoch:
+            return  # of a server that has been replaced
+        before, channel.epoch = channel.epoch, ready.epoch
         asked, channel.greeted = channel.greeted, False
-        if before and before != ready.incarnation:
+        if before and before != ready.epoch:
             log.warning("%s was started again", channel)
             channel.read = 0
             for request in channel.again():
@@ -201,7 +209,7 @@ class Session:
             raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
         channel.taken, channel.lacks = ready.expects == channel.next, list(ready.lacks)
         self.answers += asked
-        if before != ready.incarnation:
+        if before != ready.epoch:
             return
         for seq, request in list(channel.pending.items()):
             again = request.frames if seq >= ready.expects else _question(seq, request)

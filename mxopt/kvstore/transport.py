@@ -29,6 +29,9 @@ class Transport(Protocol):
     def clock(self) -> float:
         """The time in seconds, which never goes back."""
 
+    def awake(self) -> float:
+        """The same of a clock that goes on while the machine is suspended."""
+
     def token(self) -> str:
         """A text that nobody else has."""
 

@@ -37,6 +37,7 @@ Keys = Annotated[list[Key], Meta(min_length=1)]
 Texts = list[Text]
 Wholes = list[Whole]
 Lacks = Annotated[list[tuple[Whole, Key, Whole]], Meta(max_length=8)]  # worker, key, number of a push that is missing
+Members = list[tuple[Whole, Whole, Text]]  # rank, epoch, token
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 Shape = Annotated[list[Whole], Meta(max_length=32)]
 Map = dict[str, Any]

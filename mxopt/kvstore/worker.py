@@ -33,7 +33,7 @@ class Worker:
         self._changing = ""  # the call under way, where others can't see it begun and not ended
         self._partial = False  # whether it has sent a part of what counts together
         try:
-            self.member = Membership(transport, settings, "worker", name)
+            self.member = Membership(transport, settings, "worker", name, mode=mode)
         except BaseException:
             transport.close()
             raise

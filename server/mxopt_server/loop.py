@@ -68,7 +68,7 @@ def run_scheduler(
             scheduler.tick()
             if scheduler.state == "gathering" and time.monotonic() - began > settings.join_timeout:
                 scheduler.fail(
-                    f"the job didn't come together within {settings.join_timeout:g} s: {scheduler._missing()}"
+                    f"the job didn't come together within {settings.join_timeout:g} s: {scheduler.roster.missing()}"
                 )
     except Stopped as stopped:
         log.warning("stopped by %s", stopped)
@@ -94,8 +94,10 @@ def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], atta
         )
         logs.call(f"server {member.rank}")
         server = Server(
-            doors.sender(), member.job, member.rank, member.welcome.workers, secrets.token_hex(8), time.monotonic
-        )
+            doors.sender(), member.job, member.rank, member.welcome.workers, member.epoch, time.monotonic,
+            lease=member.leased,
+        )  # fmt: skip
+        server.hear(member.members)
         server.applier.progress = progress
         progress.begin("loading the snapshot of server", member.rank)
         attached = attach(server)
@@ -166,6 +168,7 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
         member.check()
         pulse = member.pulse
         if pulse is not None:
+            server.hear(pulse.members)
             server.set_ended(set(pulse.ended))
             if pulse.state == "finished":
                 return

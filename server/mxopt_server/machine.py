@@ -83,6 +83,8 @@ class Machine:
 
     def _member(self, member: r.Member) -> None:
         self.members.epochs[member.rank] = member.epoch
+        for group in {id(group): group for group in self.values.groups.values()}.values():
+            group.rounds.begin(member.rank, member.others)
 
     def _mode(self, mode: r.Mode) -> None:
         self.members.mode, self.members.staleness = mode.mode, mode.staleness

@@ -26,10 +26,11 @@ class Mode:
 
 @dataclass(slots=True)
 class Member:
-    """A worker is here, in an epoch of its rank that is higher than those before."""
+    """A worker is here, in an epoch of its rank that is higher than those before, and so are these others."""
 
     rank: int
     epoch: int
+    others: list[int]
 
 
 @dataclass(slots=True)

@@ -74,6 +74,7 @@ class Members:
     staleness: int = 0  # of ssp: how many pushes a worker may be ahead of the slowest
     ended: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
+    lost: int = 0  # pushes that were answered, and that a snapshot older than they are hasn't
 
     @property
     def kind(self) -> type[Rounds]:
@@ -90,7 +91,13 @@ class Rounds:
         self.members = members
         self._ready: Contribution | None = None
         self.counts = [0] * members.workers  # the last push that was taken of each worker
+        self.epochs: dict[int, int] = {}  # of the workers' processes when they pushed last
+        self.behind: set[int] = set()  # workers whose pushes since a snapshot are lost
         self.errors: dict[tuple[int, int], Exception] = {}  # (worker or ALL, number): why there was no update
+
+    def begin(self, rank: int, others: Sequence[int]) -> None:
+        """A worker is here anew: in another process, which counts on from the round that it was told."""
+        self.behind.discard(rank)
 
     def alike(self, other: Rounds) -> bool:
         """Whether both are as far as each other, with nothing open."""
@@ -102,6 +109,8 @@ class Rounds:
 
     def is_new(self, rank: int, number: int, key: Any) -> bool:
         """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one is missing."""
+        if self.counts_anew(rank):
+            return True
         if number > self.last(rank) + 1:
             raise KVStoreError(
                 f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round"
@@ -109,9 +118,18 @@ class Rounds:
             )
         return number > self.counts[rank]
 
+    def counts_anew(self, rank: int) -> bool:
+        """Whether a worker's next push may be of any round: the first of a process is the one after the round that it
+        was told, the highest of all parts of its key."""
+        return self.epochs.get(rank) != self.members.epochs.get(rank)
+
     def take(self, contribution: Contribution) -> None:
         """Takes a worker's next push."""
-        self.counts[contribution.rank] = contribution.number
+        rank, number = contribution.rank, contribution.number
+        if rank in self.behind:
+            self.behind.remove(rank)
+            self.members.lost += max(0, number - self.counts[rank] - 1)
+        self.counts[rank] = number
         self._ready = contribution
 
     def turn(self) -> tuple[int, list[Contribution], Exception | None] | None:
@@ -122,7 +140,9 @@ class Rounds:
 
     def end(self, rank: int, number: int, error: Exception | None) -> None:
         """A round is over, of a worker or of ALL: what was pushed for it is in the values, or has failed."""
-        self.counts[rank] = max(self.counts[rank], number)
+        self.counts[rank] = number
+        if rank in self.members.epochs:
+            self.epochs[rank] = self.members.epochs[rank]
         self._ready = None
         self.fail(rank, number, error)
 
@@ -168,19 +188,25 @@ class Rounds:
         return {"counts": list(self.counts), "errors": errors}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Takes over a record."""
+        """Takes over a record of a snapshot: where every push is an update, those that came since are lost."""
         self.counts = list(saved["counts"])
+        self.behind = set(range(len(self.counts))) if self.apart else set()
         self.errors = {(rank, n): error_of(m.Refused(0, code, text, None)) for rank, n, code, text in saved["errors"]}
 
     def part(self, cut: Callable[[Contribution], Contribution]) -> Rounds:
         """The rounds of one of the parts alone; `cut` makes what of a push is for it."""
         made = type(self)(self.members)
-        made.counts, made.errors = list(self.counts), dict(self.errors)
+        made.counts, made.errors, made.epochs = list(self.counts), dict(self.errors), dict(self.epochs)
         return made
 
 
 class Ssp(Rounds):
     """The same, but a worker that is too far ahead of the slowest waits (`dist_ssp`)."""
+
+    def begin(self, rank: int, others: Sequence[int]) -> None:
+        super().begin(rank, others)
+        if others:
+            self.counts[rank] = min(self.counts[other] for other in others)
 
     def may_hear(self, rank: int) -> bool:
         others = [n for r, n in enumerate(self.counts) if r not in self.members.ended]
@@ -203,6 +229,13 @@ class Sync(Rounds):
 
     def alike(self, other: Rounds) -> bool:
         return isinstance(other, Sync) and (self.done, self.errors) == (other.done, other.errors)
+
+    def begin(self, rank: int, others: Sequence[int]) -> None:
+        self.queues[rank].clear()
+        self.counts[rank] = self.done
+
+    def counts_anew(self, rank: int) -> bool:
+        return False
 
     def last(self, rank: int) -> int:
         return max(self.counts[rank], self.done)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from mxopt.errors import KVStoreError, ProtocolError
@@ -13,7 +14,7 @@ from mxopt.kvstore import wire
 from mxopt_server.answers import Answers, Send
 from mxopt_server.latency import Latency
 from mxopt_server.machine import Machine
-from mxopt_server.records import Mode, Record
+from mxopt_server.records import Member, Mode, Record
 from mxopt_server.rounds import DEPTH, MODES
 from mxopt_server.state_requests import StateRequests
 from mxopt_server.value_requests import ValueRequests
@@ -44,7 +45,7 @@ class Server:
     Parameters
     ----------
     send : called with a route and a message
-    incarnation : text that no other process of the job has
+    epoch : rises with every process that is this server
     clock : seconds, for what it reports
     journal : where records are kept, if anywhere
     lease : whether this server still has its place; where it hasn't, nothing leaves
@@ -61,19 +62,19 @@ class Server:
         job: str,
         rank: int,
         workers: int,
-        incarnation: str,
+        epoch: int,
         clock: Callable[[], float],
         journal: Journal | None = None,
         lease: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.job, self.rank, self.incarnation, self.clock = job, rank, incarnation, clock
+        self.job, self.rank, self.epoch, self.clock = job, rank, epoch, clock
         self.journal, self._lease = journal, lease
         self.machine = Machine(workers)
         self.members, self.values = self.machine.members, self.machine.values
         self.served, self.applier = self.machine.served, self.machine.applier
         self.answers = Answers(send, rank)
         self.sessions = self.answers.sessions
-        self.fenced: set[str] = set()  # incarnations of workers that others have replaced
+        self.known: dict[int, tuple[int, str]] = {}  # the epoch and token of each worker, as the scheduler says
         self.started = clock()
         self.received = self.messages = 0
         self.handling, self.waiting = Latency(), Latency()  # of messages; of requests that wait for other workers
@@ -113,14 +114,14 @@ class Server:
                 return
             session = self._routes.get(route)
             if session is None:
-                self.answers.send(route, m.Ready(0, self.incarnation, 0))
+                self.answers.send(route, m.Ready(0, self.epoch, 0))
                 return
             session.requests += 1
             number = message.seq
             if number > session.expects:
                 if session.is_gap(number):
                     log.info("worker %d: request %d came, %d is expected", session.rank, number, session.expects)
-                    self.answers.send(route, m.Ready(self.rank, self.incarnation, session.expects))
+                    self.answers.send(route, m.Ready(self.rank, self.epoch, session.expects))
                 return
             seq = number
             if number < session.expects:
@@ -135,11 +136,20 @@ class Server:
             keys = getattr(message, "keys", None) or [getattr(message, "key", None)]
             self.answers.refuse(route, self._routes.get(route), seq, error, keys[0])
 
+    def hear(self, members: Iterable[tuple[int, int, str]]) -> None:
+        """Hears of the workers that the scheduler has let in, (rank, epoch, token). Those they have replaced are heard
+        no more."""
+        for rank, epoch, token in members:
+            self.known[rank] = (epoch, token)
+            session = self.sessions.get(rank)
+            if session is not None and session.epoch < epoch:
+                self._routes.pop(session.route, None)
+
     def set_ended(self, ended: set[int]) -> None:
-        """Workers that have ended: who waits for them is told."""
-        if ended <= self.members.ended:
+        """Workers that are gone, and haven't come back: who waits for them is told."""
+        if ended == self.members.ended:
             return
-        self.members.ended |= ended
+        self.members.ended = set(ended)
         for session in self.sessions.values():
             for request in list(session.waiting.values()):
                 lost = self._values.lost(request.rank, request.parts)
@@ -166,8 +176,14 @@ class Server:
             raise KVStoreError(f"server {self.rank} belongs to job {self.job}, the worker to job {hello.job}")
         if hello.workers != members.workers or hello.rank >= hello.workers:
             raise KVStoreError(f"server {self.rank} has {members.workers} workers, the worker says {hello.workers}")
-        if hello.incarnation in self.fenced:
+        epoch, token = self.known.get(hello.rank, (0, ""))
+        if hello.epoch > epoch:
+            self.answers.send(route, m.Waiting(f"server {self.rank} to hear of worker {hello.rank} from the scheduler"))
+            return
+        if hello.epoch < max(epoch, members.epochs.get(hello.rank, 0)):
             raise KVStoreError(f"worker {hello.rank} has been replaced by another process")
+        if not hmac.compare_digest(hello.token.encode(), token.encode()):
+            raise KVStoreError(f"this isn't the worker {hello.rank} that the scheduler has let in")
         if hello.mode not in MODES:
             raise KVStoreError(f"there is no mode {hello.mode!r}")
         if members.mode and (members.mode, members.staleness) != (hello.mode, hello.staleness):
@@ -175,17 +191,19 @@ class Server:
         if not members.mode:
             self.enter(Mode(hello.mode, hello.staleness))
         session = self.sessions.get(hello.rank)
-        if session is None or session.incarnation != hello.incarnation:
+        if session is None or session.epoch != hello.epoch:
             if session is not None:
-                self.fenced.add(session.incarnation)
                 self._routes.pop(session.route, None)
-            session = self.sessions[hello.rank] = Session(hello.rank, hello.incarnation, self.clock, self.waiting)
+            if members.epochs.get(hello.rank) != hello.epoch:
+                others = sorted(self.known.keys() - members.ended - {hello.rank})
+                self.enter(Member(hello.rank, hello.epoch, others))
+            session = self.sessions[hello.rank] = Session(hello.rank, hello.epoch, self.clock, self.waiting)
             log.info("worker %d is here", hello.rank)
         self._routes.pop(session.route, None)
         session.route, session.seen = route, self.clock()
         session.greeted(hello.read)
         self._routes[route] = session
-        self.answers.send(route, m.Ready(self.rank, self.incarnation, session.expects, self._values.lacks(session)))
+        self.answers.send(route, m.Ready(self.rank, self.epoch, session.expects, self._values.lacks(session)))
 
     def _again(self, session: Session, message: Any) -> None:
         """A request that was taken before: it is answered again, and not applied again."""
@@ -221,6 +239,7 @@ class Server:
             "messages": self.messages,
             "received": self.received,
             "sent": self.answers.sent,
+            "lost": self.members.lost,
             "refused": self.answers.refusals,
             "handling": self.handling.report(),
             "waiting": self.waiting.report(),

@@ -41,8 +41,8 @@ class Session:
     `waited` is told how long requests have waited, by `clock`.
     """
 
-    def __init__(self, rank: int, incarnation: str, clock: Callable[[], float], waited: Latency) -> None:
-        self.rank, self.incarnation, self.route = rank, incarnation, b""
+    def __init__(self, rank: int, epoch: int, clock: Callable[[], float], waited: Latency) -> None:
+        self.rank, self.epoch, self.route = rank, epoch, b""
         self._clock, self._waited = clock, waited
         self.expects = 1
         self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number

@@ -15,7 +15,7 @@ class Peer:
 
     def __init__(self, greeted: bool = True) -> None:
         self.time, self.sent, self.moved = 0.0, [], []
-        hello = m.Hello(wire.VERSION, "job", 0, "me", 1, "async", 0)
+        hello = m.Hello(wire.VERSION, "job", 0, 1, "me", 1, "async", 0)
         self.session = Session(hello, ["here"], lambda server, frames: self.sent.append(frames),
                                lambda server, endpoint: self.moved.append(endpoint), lambda: self.time)  # fmt: skip
         self.channel = self.session.channels[0]
@@ -37,5 +37,5 @@ class Peer:
     def answer(self, message: Any) -> None:
         self.session.take(0, message)
 
-    def ready(self, expects: int, incarnation: str = "server") -> None:
-        self.answer(m.Ready(0, incarnation, expects))
+    def ready(self, expects: int, epoch: int = 1) -> None:
+        self.answer(m.Ready(0, epoch, expects))

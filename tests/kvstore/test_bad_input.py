@@ -57,7 +57,7 @@ def test_another_protocol_version_is_refused_by_scheduler_and_server_and_the_job
         refused = ask(job.scheduler.endpoint, m.Join(version, "", "worker", -1, 1, 1, "", "stranger", "me"))
         assert isinstance(refused, m.Refused)
         assert f"version {version} came, the scheduler speaks {wire.VERSION}" in refused.text
-        refused = ask(job.servers[0].endpoint, m.Hello(version, "", 0, "stranger", 1, "sync", 4))
+        refused = ask(job.servers[0].endpoint, m.Hello(version, "", 0, 1, "stranger", 1, "sync", 4))
         assert isinstance(refused, m.Refused)
         assert f"version {version} came, server 0 speaks {wire.VERSION}" in refused.text
         (tmp_path / "go").touch()

@@ -28,7 +28,7 @@ class Chatter:
 
     def send(self, frames: list[object]) -> None:
         if isinstance(m.decode(frames), m.Hello):
-            self.said.append(m.Ready(0, "server", 1))
+            self.said.append(m.Ready(0, 1, 1))
 
     def receive(self, wait: bool) -> list[object] | None:
         self.time += 0.02 if wait else 0.0
@@ -43,7 +43,7 @@ def test_a_call_ends_at_its_deadline_though_something_keeps_arriving():
     transport = Chatter()
     member = SimpleNamespace(
         settings=SimpleNamespace(timeout=5.0, join_timeout=5.0, staleness=0), pulse=None, job="j", rank=0,
-        incarnation="i", welcome=SimpleNamespace(endpoints=["here"], workers=1), check=lambda: None,
+        epoch=1, token="t", welcome=SimpleNamespace(endpoints=["here"], workers=1), check=lambda: None,
     )  # fmt: skip
     connections = Connections(transport, member, "async")
     call = Call()

@@ -31,12 +31,26 @@ def running(job: Job, **arguments: object) -> None:
         worker.wait_for("RUNNING")
 
 
-@pytest.mark.parametrize("mode", ["dist_sync", "dist_async"])
-def test_a_killed_worker_fails_the_job(mode):
+def test_a_killed_worker_fails_the_job():
+    with Job(2, 1) as job:
+        running(job)
+        job.workers[1].kill()
+        others_fail(job, job.workers[1], "worker 1")
+
+
+@pytest.mark.parametrize("mode", ["dist_async", "dist_ssp"])
+def test_a_killed_worker_is_replaced_where_the_others_go_on_without_it(mode):
     with Job(2, 1) as job:
         running(job, mode=mode)
         job.workers[1].kill()
-        others_fail(job, job.workers[1], "worker 1")
+        job.workers[1].finish()
+        again = job.start_worker(1, "forever", {"mode": mode})
+        again.wait_for("RUNNING")  # once the place is free
+        assert job.workers[0].child.poll() is None
+        for worker in (job.workers[0], again):
+            worker.kill()
+            worker.finish()
+        assert job.scheduler.finish(15) == 1  # nobody has ended normally
 
 
 def test_a_killed_worker_is_noticed_in_time_with_the_default_settings():

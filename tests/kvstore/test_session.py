@@ -93,7 +93,7 @@ def test_a_server_that_knows_requests_which_were_never_sent_is_none_of_this_work
 def test_the_error_of_a_deadline_names_whose_push_is_missing():
     worker = Peer()
     worker.send(m.Pull(0, ["w"], 0, 0))
-    worker.answer(m.Ready(0, "server", 2, [(1, "w", 3)]))
+    worker.answer(m.Ready(0, 1, 2, [(1, "w", 3)]))
     assert "Pull of key 'w', where key 'w' lacks push number 3 of worker 1" in worker.session.silent()
 
 
@@ -107,10 +107,10 @@ def test_a_server_that_was_started_again_is_sent_what_has_no_answer_numbered_fro
     worker.answer(m.Done(1))
     worker.answer(m.Done(2))
     worker.posted()
-    worker.ready(0, "another")
-    worker.ready(0, "another")
+    worker.ready(0, 2)
+    worker.ready(0, 2)
     assert [type(x) for x in worker.posted()] == [m.Hello]  # asked once
-    worker.ready(1, "another")
+    worker.ready(1, 2)
     assert [(type(x), x.seq) for x in worker.posted()] == [(m.Push, 1), (m.Push, 2)]
     worker.answer(m.Done(1))
     worker.answer(m.Done(2))
@@ -129,12 +129,12 @@ def test_what_came_in_part_is_sent_again_whole_with_the_config_it_counts_on():
         worker.answer(m.Done(seq))
     worker.posted()
     data[:] = 7  # what is kept is the session's own
-    worker.ready(1, "another")
+    worker.ready(1, 2)
     again = worker.posted()
     assert [(type(x), x.seq) for x in again] == [(m.Config, 1), (m.Config, 2), (m.PushRows, 3), (m.PushRows, 4)]
     assert bytes(again[2].data[1]) == np.ones(2, np.float32).tobytes()
     assert call.over
     for seq in (1, 2, 3, 4):
         worker.answer(m.Done(seq))
-    worker.ready(1, "a third")
+    worker.ready(1, 3)
     assert [type(x) for x in worker.posted()] == [m.Config, m.Config]

@@ -44,9 +44,11 @@ class Peer:
                 self.sent.append((route, message))
 
         self.starts += 1
-        return Server(send, "job", 0, self.workers, f"server {self.starts}", lambda: 0.0, self.journal)
+        made = Server(send, "job", 0, self.workers, self.starts, lambda: 0.0, self.journal)
+        made.hear((rank, 1, "token") for rank in range(self.workers))
+        return made
 
-    def hello(self, rank: int, incarnation: str = "i", **changes: object) -> object:
+    def hello(self, rank: int, epoch: int = 1, token: str = "token", **changes: object) -> object:
         fields = {"version": wire.VERSION, "job": "job", "workers": self.workers, "mode": self.mode} | changes
         return self.ask(
             rank,
@@ -54,7 +56,8 @@ class Peer:
                 fields["version"],
                 fields["job"],
                 rank,
-                f"{incarnation}{rank}",
+                epoch,
+                token,
                 fields["workers"],
                 fields["mode"],
                 1,

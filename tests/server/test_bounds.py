@@ -43,7 +43,7 @@ def test_answers_that_are_never_read(mode):
         sent += len(answer.data[0]) if isinstance(answer, m.Values) else 0
     assert sent <= 2 * wire.WINDOW + wire.PIECE
     # A worker that has read them, and asks again, is served.
-    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, "i0", 1, mode, 1, sent))
+    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, 1, "token", 1, mode, 1, sent))
     assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, 0, 0, sent)), m.Values)
 
 
@@ -101,7 +101,7 @@ def test_first_values_take_memory_only_as_they_come(grown):
 
 def test_barriers_of_one_worker_at_the_scheduler(grown):
     sent: list[object] = []
-    scheduler = Scheduler(lambda route, message: sent.append(message), 2, 0, "job")
+    scheduler = Scheduler(lambda route, message: sent.append(message), 2, 0, "job", token=lambda: "token")
     for rank in (0, 1):
         scheduler.handle(
             b"%d" % rank, m.encode(m.Join(wire.VERSION, "job", "worker", rank, 2, 0, "", f"i{rank}", "me"))
@@ -109,9 +109,9 @@ def test_barriers_of_one_worker_at_the_scheduler(grown):
     assert scheduler.state == "running"
     payload = bytes(900 << 10)
     for number in range(1, 600):
-        scheduler.handle(b"0", [bytes(f) for f in m.encode(m.Barrier("job", 0, number, payload))])
+        scheduler.handle(b"0", [bytes(f) for f in m.encode(m.Barrier("job", 0, "token", number, payload))])
     assert grown() < CEILING
-    scheduler.handle(b"1", m.encode(m.Barrier("job", 1, 1, None)))
+    scheduler.handle(b"1", m.encode(m.Barrier("job", 1, "token", 1, None)))
     assert sum(isinstance(message, m.Passed) for message in sent) == 2
 
 

@@ -76,7 +76,9 @@ class TestScheduler:
     @pytest.fixture
     def scheduler(self):
         self.now = 0.0
-        made = Scheduler(lambda route, message: True, 1, 1, "job", 1, 10, lambda: self.now, timeout=100)
+        made = Scheduler(
+            lambda route, message: True, 1, 1, "job", 1, 10, lambda: self.now, timeout=100, token=lambda: "t"
+        )
         for role in ("worker", "server"):
             made.handle(b"%d" % len(role), m.encode(m.Join(2, "", role, 0, 0, 0, "tcp://a:1", role, role)))
         assert made.state == "running"
@@ -86,8 +88,8 @@ class TestScheduler:
         """A second at a time: the worker beats, and the server with `progress(second)`."""
         for k in range(seconds):
             self.now += 1
-            scheduler.handle(b"w", m.encode(m.Beat("job", "worker", 0, "worker")))
-            scheduler.handle(b"s", m.encode(m.Beat("job", "server", 0, "server", progress(k), doing)))
+            scheduler.handle(b"w", m.encode(m.Beat("job", "worker", 0, "t")))
+            scheduler.handle(b"s", m.encode(m.Beat("job", "server", 0, "t", 0, progress(k), doing)))
             scheduler.tick()
 
     def test_a_loop_that_moves_is_alive(self, scheduler):
@@ -115,8 +117,8 @@ def test_the_heart_tells_what_the_loop_does():
     progress = Progress()
     heart = Heart(m.Beat("job", "server", 0, "ab"), 1, 10, "tcp://a:1", 0.0, progress)
     progress.count = 5
-    assert m.decode(heart.turn(0.0)) == m.Beat("job", "server", 0, "ab", 5, "")
+    assert m.decode(heart.turn(0.0)) == m.Beat("job", "server", 0, "ab", 1, 5, "")
     progress.begin("an update of key", "w")
-    assert m.decode(heart.turn(1.0)) == m.Beat("job", "server", 0, "ab", 5, "an update of key 'w'")
+    assert m.decode(heart.turn(1.0)) == m.Beat("job", "server", 0, "ab", 2, 5, "an update of key 'w'")
     progress.end()
-    assert m.decode(heart.turn(2.0)) == m.Beat("job", "server", 0, "ab", 6, "")
+    assert m.decode(heart.turn(2.0)) == m.Beat("job", "server", 0, "ab", 3, 6, "")

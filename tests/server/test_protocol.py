@@ -18,8 +18,8 @@ ONES = np.ones(2, np.float32).tobytes()
 LARGE = b"\xab" * wire.SMALL  # a frame of its own
 
 GOLDEN = [
-    (m.Join(1, "j", "worker", -1, 2, 1, "", "ab", "me"), ["9a0101a16aa6776f726b6572ff0201a0a26162a26d65"]),
-    (m.Hello(1, "j", 0, "ab", 2, "sync", 4), ["991401a16a00a2616202a473796e630400"]),
+    (m.Join(1, "j", "worker", -1, 2, 1, "", "ab", "me"), ["9b0101a16aa6776f726b6572ff0201a0a26162a26d65a0"]),
+    (m.Hello(1, "j", 0, 3, "ab", 2, "sync", 4), ["9a1401a16a0003a2616202a473796e630400"]),
     (m.Init(2, "w", "float32", [2], [2], 0, 0, [ONES]),
      ["9a1602a177a7666c6f617433329102910200" + "00" + "91c4080000803f0000803f" + "00"]),
     (m.InitTable(2, "t", "float32", [9, 1], 2, True, "uniform", 0.5, 3, 0, 2, [bytes(16), ONES]),
@@ -77,7 +77,7 @@ def test_golden_frames(message, frames):
         ([b"\x92\x0c\xc7\x01\x05x"], "max_ext_len"),
         ([b"\x92\x0c\xd6\xff\x00\x00\x00\x00"], "max_ext_len"),
         ([pack([26, 1, ["QUJD"]])], "Expected `bytes`, got `str`"),
-        ([b"\x95\x06\xa0\x00\x01\x81\xc2\x01"], "type bool as a map's key"),
+        ([b"\x96\x06\xa0\x00\xa0\x01\x81\xc2\x01"], "type bool as a map's key"),
         ([b"x" * (wire.MAX_HEADER + 1)], "limit"),
     ],
 )

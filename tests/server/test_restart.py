@@ -69,7 +69,7 @@ class Worker:
 
     def __init__(self, peer: Peer, rank: int) -> None:
         self.peer, self.route = peer, b"route%d" % rank
-        hello = m.Hello(wire.VERSION, "job", rank, f"i{rank}", 2, peer.mode, 1)
+        hello = m.Hello(wire.VERSION, "job", rank, 1, "token", 2, peer.mode, 1)
         self.session = Session(hello, ["here"], self._post, lambda server, endpoint: None, lambda: 0.0)
         peer.listeners[self.route] = self.session
         self.session.greet(self.session.channels[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 from mxopt_server.scheduler import Scheduler
 
 from mxopt.kvstore import messages as m
@@ -11,16 +14,27 @@ from mxopt.kvstore import wire
 class Job:
     """A scheduler, and what it answered."""
 
-    def __init__(self, workers: int, servers: int) -> None:
+    def __init__(self, workers: int, servers: int, **options: Any) -> None:
         self.answers: dict[bytes, list[object]] = {}
-        self.scheduler = Scheduler(self.answer, workers, servers, "job")
+        self.now, self.issued, self.closed = 0.0, [], set()
+        tokens = (f"t{n}" for n in itertools.count())
+        self.scheduler = Scheduler(
+            self.answer, workers, servers, "job", clock=lambda: self.now, token=lambda: next(tokens),
+            issued=lambda *place: self.issued.append(place), **options,
+        )  # fmt: skip
 
-    def answer(self, route: bytes, message: object) -> None:
+    def answer(self, route: bytes, message: object) -> bool:
         self.answers.setdefault(route, []).append(message)
+        return route not in self.closed
 
-    def join(self, name: str, role: str = "worker", rank: int = -1) -> object:
+    def say(self, name: str, message: object) -> object:
+        """The last answer to who sends a message."""
+        self.scheduler.handle(name.encode(), [bytes(f) for f in m.encode(message)])
+        return self.answers[name.encode()][-1]
+
+    def join(self, name: str, role: str = "worker", rank: int = -1, mode: str = "sync") -> object:
         """The last answer to a process that asks to join."""
-        message = m.Join(wire.VERSION, "", role, rank, 0, 0, "", name, name)
+        message = m.Join(wire.VERSION, "", role, rank, 0, 0, "", name, name, mode if role == "worker" else "")
         self.scheduler.handle(name.encode(), m.encode(message))
         return self.answers[name.encode()][-1]
 
@@ -34,3 +48,104 @@ def test_one_worker_too_many_is_refused_and_the_job_goes_on():
     assert "has all its 2 workers" in extra.text
     assert isinstance(job.join("s", "server"), m.Welcome)
     assert [type(x) for x in job.answers[b"b"]] == [m.Waiting, m.Welcome]
+
+
+def running(mode: str = "sync", **options: Any) -> tuple[Job, dict[str, m.Welcome]]:
+    """A job of two workers and a server, and how they were welcomed; all have beaten once."""
+    job = Job(2, 1, **options)
+    names = {"a": ("worker", 0), "b": ("worker", 1), "s": ("server", 0)}
+    for name, (role, rank) in names.items():
+        job.join(name, role, rank, mode)
+    welcome = {name: next(x for x in job.answers[name.encode()] if isinstance(x, m.Welcome)) for name in names}
+    for name, (role, rank) in names.items():
+        job.say(f"heart {name}", m.Beat("job", role, rank, welcome[name].token, 1))
+    return job, welcome
+
+
+def silent(job: Job, welcome: dict[str, m.Welcome], *names: str, seconds: int = 11) -> None:
+    """Time in which only the others beat, and have connections."""
+    job.closed |= {f"heart {name}".encode() for name in names}
+    for _ in range(seconds):
+        job.now += 1
+        for name, role, rank in (("a", "worker", 0), ("b", "worker", 1), ("s", "server", 0)):
+            if name not in names:
+                job.say(f"heart {name}", m.Beat("job", role, rank, welcome[name].token, 1))
+        job.scheduler.tick()
+
+
+def test_epochs_rise_and_servers_hear_of_the_workers_tokens():
+    job, welcome = running("async")
+    assert {(w.rank, w.epoch) for w in welcome.values()} == {(0, 1), (1, 1)}
+    assert len({w.token for w in welcome.values()}) == 3
+    assert [(rank, epoch) for rank, epoch, _ in welcome["s"].members] == [(0, 1), (1, 1)]
+    assert welcome["a"].members == []
+    silent(job, welcome, "b")
+    again = job.join("c", rank=1, mode="async")
+    assert (again.rank, again.epoch) == (1, 2)
+    assert (1, 2, again.token) in job.answers[b"heart s"][-1].members
+    assert job.answers[b"heart a"][-1].members == []
+    assert job.issued == [("worker", 0, 1), ("worker", 1, 1), ("server", 0, 1), ("worker", 1, 2)]
+    assert "doesn't know the process" in job.say("heart b", m.Beat("job", "worker", 1, welcome["b"].token)).text
+
+
+def test_nobody_takes_the_place_of_a_live_one_and_a_free_one_can_be_had():
+    job, welcome = running("async")
+    assert isinstance(job.join("c", rank=1, mode="async"), m.Waiting)
+    silent(job, welcome, "b", seconds=9)
+    assert isinstance(job.join("c", rank=1, mode="async"), m.Waiting)
+    job.closed.clear()
+    job.say("l", m.Gone("job", "worker", 1))  # but there is a connection
+    assert isinstance(job.join("c", rank=1, mode="async"), m.Waiting)
+    job.closed.add(b"heart b")
+    job.say("l", m.Gone("job", "worker", 1))
+    assert isinstance(job.join("c", rank=1, mode="async"), m.Welcome)
+    job.say("a", m.Goodbye("job", "worker", 0, welcome["a"].token, ""))
+    assert isinstance(job.join("d", rank=0, mode="async"), m.Welcome)
+
+
+def test_a_barrier_or_a_goodbye_needs_the_token():
+    job, welcome = running()
+    for message in (m.Barrier("job", 0, "guessed", 1, None), m.Goodbye("job", "worker", 0, "guessed", "")):
+        assert "doesn't know the process" in job.say("x", message).text
+    assert job.scheduler.barriers.routes == {}
+    assert [node.state for node in job.scheduler.roster] == ["alive"] * 3
+    job.say("a", m.Barrier("job", 0, welcome["a"].token, 1, "x"))
+    assert list(job.scheduler.barriers.routes) == [0]
+
+
+def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is_let_in():
+    job, welcome = running()
+    silent(job, welcome, "s")
+    assert "server 0 (s) has not been heard of" in job.scheduler.text
+    job, welcome = running(returns=True)
+    silent(job, welcome, "s")
+    assert job.scheduler.state == "running"
+    assert job.join("s2", "server", 0).epoch == 2
+    job, welcome = running()  # by hand: somebody waits for the place
+    for _ in range(12):
+        silent(job, welcome, "s", seconds=1)
+        answer = job.join("s2", "server", 0)
+    assert answer.epoch == 2
+    assert job.scheduler.state == "running"
+
+
+def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there():
+    job, welcome = running("async")
+    job.say("a", m.Barrier("job", 0, welcome["a"].token, 1, "first"))
+    silent(job, welcome, "b")
+    assert job.answers[b"a"][-1] == m.Passed(1, "first")
+    new = job.join("c", rank=1, mode="async")
+    assert job.say("c", m.Barrier("job", 1, new.token, 1, None)) == m.Passed(1, "first")  # what it has missed
+    job.say("c", m.Barrier("job", 1, new.token, 2, None))
+    assert job.answers[b"c"][-1] == m.Passed(1, "first")
+    assert job.say("a", m.Barrier("job", 0, welcome["a"].token, 2, "second")) == m.Passed(2, "second")
+    job.say("c", m.Goodbye("job", "worker", 1, new.token, "it raised"))
+    assert job.scheduler.state == "running"
+    job.say("a", m.Goodbye("job", "worker", 0, welcome["a"].token, ""))
+    assert job.scheduler.state == "finished"
+
+
+def test_a_job_of_async_fails_with_its_last_worker():
+    job, welcome = running("async")
+    silent(job, welcome, "a", "b")
+    assert job.scheduler.state == "failed"

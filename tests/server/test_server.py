@@ -26,7 +26,7 @@ def test_a_push_that_comes_twice_is_applied_once():
 
 def test_a_push_that_comes_too_early_is_asked_for_again_in_order():
     peer = with_sgd(Peer(mode="async"))
-    assert peer.ask(0, push(4, number=2)) == m.Ready(0, peer.server.incarnation, 3)
+    assert peer.ask(0, push(4, number=2)) == m.Ready(0, peer.server.epoch, 3)
     assert peer.weight() == [0, 0]
     peer.ask(0, push(3, number=1))
     peer.ask(0, push(4, number=2))
@@ -51,12 +51,35 @@ def test_a_round_counts_workers_and_not_pushes():
     assert peer.weight() == [-11, -11]
 
 
-def test_a_replaced_worker_is_refused():
-    peer = with_sgd(Peer(mode="async"))
-    peer.server.handle(b"new", [bytes(f) for f in m.encode(m.Hello(wire.VERSION, "job", 0, "other", 1, "async", 1))])
-    assert peer.ask(0, push(3)) == m.Ready(0, peer.server.incarnation, 0)  # it is to say Hello
+# Who is heard.
+
+
+def test_a_worker_that_was_replaced_is_refused_over_restarts_too():
+    peer = with_sgd(Peer(mode="async", journal=Disk()))
+    peer.server.hear([(0, 2, "another")])
+    assert peer.ask(0, push(3)) == m.Ready(0, peer.server.epoch, 0)  # it is to say Hello
+    assert "replaced" in peer.hello(0).text
+    assert isinstance(peer.hello(0, 2, "another"), m.Ready)
+    peer.restart()  # by now the new server has heard of the first only
     assert "replaced" in peer.hello(0).text
     assert peer.weight() == [0, 0]
+
+
+def test_a_worker_is_let_in_once_the_scheduler_has_told_of_it_and_by_its_token_only():
+    peer = Peer()
+    assert isinstance(peer.hello(0, 2, "new"), m.Waiting)
+    peer.server.hear([(0, 2, "new")])
+    assert "isn't the worker 0" in peer.hello(0, 2, "guessed").text
+    assert isinstance(peer.hello(0, 2, "new"), m.Ready)
+
+
+def test_a_server_whose_lease_has_run_out_keeps_its_answers_for_itself():
+    peer, leased = with_sgd(Peer(mode="async")), []
+    peer.server._lease = lambda: bool(leased)
+    assert peer.ask(0, push(3)) is None
+    leased.append(True)
+    peer.server.flush()
+    assert [type(x) for _, x in peer.sent] == [m.Values]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +213,35 @@ def test_a_server_started_again_knows_how_far_ahead_a_worker_of_ssp_is():
     assert peer.ask(0, push(1)) is None
     peer.server.handle(b"route1", [bytes(f) for f in m.encode(push(1, False, number=1))])
     assert [route for route, x in peer.sent if isinstance(x, m.Values)] == [b"route0"]
+
+
+def test_a_server_that_goes_on_from_a_snapshot_counts_what_it_has_lost_in_async(tmp_path):
+    peer = with_sgd(Peer(mode="async"))
+    assert isinstance(peer.ask(0, push(3, number=1)), m.Values)
+    peer.restart(tmp_path)
+    assert isinstance(peer.ask(0, push(1, number=4)), m.Values)
+    assert peer.weight() == [-2, -2]
+    assert peer.server.members.lost == 2
+    assert "is missing" in peer.ask(0, push(2, number=6)).text
+
+
+def test_a_worker_that_comes_anew_in_ssp_starts_at_the_slowests_count():
+    peer = with_sgd(Peer(3, "ssp", Disk()))  # staleness 1
+    for rank, count in ((0, 4), (1, 3), (2, 1)):
+        for number in range(1, count + 1):
+            peer.ask(rank, push(2 * (rank == 0) + number, False, number=number))
+    peer.server.set_ended({2})
+    peer.server.hear([(2, 2, "another")])
+    peer.server.set_ended(set())
+    peer.restart()
+    peer.server.hear([(2, 2, "another")])
+    assert isinstance(peer.hello(2, 2, "another"), m.Ready)
+    assert peer.ask(2, m.Rounds(1, ["w"])) == m.Present(1, [3])
+    peer.restart()
+    peer.server.hear([(2, 2, "another")])
+    peer.hello(2, 2, "another")
+    assert isinstance(peer.ask(2, push(1, number=4)), m.Values)
+    assert peer.hello(0).lacks == []
 
 
 def test_a_push_before_the_optimizer_is_refused_and_its_round_is_over():
@@ -356,7 +408,7 @@ def test_an_init_of_no_piece_leaves_nothing():
 def test_a_mistake_in_the_scheduler_is_told_to_who_asked(monkeypatch):
     sent = []
     scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
-    monkeypatch.setattr(scheduler, "_missing", lambda: 1 / 0)
+    monkeypatch.setattr(scheduler.roster, "missing", lambda: 1 / 0)
     scheduler.handle(b"a", m.encode(m.Join(wire.VERSION, "job", "worker", -1, 1, 1, "", "i", "me")))
     assert "ZeroDivisionError" in sent[-1].text
 

@@ -66,15 +66,15 @@ def drawn(seed: int) -> Plan:
     plan.weather = Weather(delay, max(cuts, 30 * delay) if cuts else 0, stalls)
     plan.pause = rng.choice([0.0, 0.05, 2.0])
     if rng.random() < 0.4:
-        for rank in range(plan.servers):
-            moment = rng.choice(["before", "after", "answer"])
-            plan.crashes[rank] = (rng.randint(0, 40), moment, rng.uniform(0.01, 5))
-    if rng.random() < 0.4:
         plan.death = (rng.uniform(0, 5 + 5 * plan.pause), rng.choice([*plan.members, "the scheduler"]))
     if rng.random() < 0.3:
         plan.stop = (rng.uniform(0, 5), rng.choice(plan.members), rng.uniform(0.1, 4))
     elif rng.random() < 0.1:
         plan.hold = (rng.uniform(0, 5), f"worker {rng.randrange(plan.workers)}", rng.uniform(5, 40))
+    if rng.random() < 0.4 and (plan.death is None or "worker" in plan.death[1]):
+        for rank in range(plan.servers):
+            moment = rng.choice(["before", "after", "answer"])
+            plan.crashes[rank] = (rng.randint(0, 40), moment, rng.uniform(0.01, 5))
     return plan
 
 
@@ -90,7 +90,8 @@ class Job:
         self.noticed: dict[str, tuple[float, float]] = {}  # of workers with an error: when the call began, and ended
         self.scheduler_process = Process(self.world, "the scheduler", lambda process: None)
         self.scheduler = Scheduler(self._send_of("scheduler"), plan.workers, plan.servers, "job", 1.0, DEAD_AFTER_S,
-                                   lambda: self.world.now)  # fmt: skip
+                                   lambda: self.world.now, token=lambda: f"token {self.network.name()!r}",
+                                   returns=bool(plan.crashes))  # fmt: skip
         self.network.routers["tcp://here:1"] = Router(
             self.scheduler_process, self.scheduler.handle, lapse(1.0, DEAD_AFTER_S)
         )
@@ -128,8 +129,8 @@ class Job:
         if self.standing:
             found.append(f"{', '.join(self.standing)} stood still")
         for worker in self.workers:
-            if worker is died:
-                continue
+            if worker is died or (died and "worker" in died.name and plan.mode != "sync" and worker.error is None):
+                continue  # in async and ssp the others go on
             if worker.error is None:
                 if worker.result != undisturbed(plan.program, plan.mode, plan.workers, plan.servers):
                     found.append(f"{worker.name} has other weights")
@@ -163,7 +164,7 @@ class Job:
 
     def _hold(self, process: Process) -> None:
         """Takes the interpreter's lock, once the scheduler has heard the worker's heart."""
-        node = self.scheduler.nodes.get(("worker", self.workers.index(process)))
+        node = self.scheduler.roster.nodes.get(("worker", self.workers.index(process)))
         if node is not None and node.heart:
             process.stop(self.plan.hold[2], held=True)
         elif not process.ended:
@@ -187,8 +188,10 @@ class Job:
             transport = Transport(self.network, process)
             member = Membership(transport, self._settings("server", rank), "server", process.name, endpoint, rank)
             workers, clock = member.welcome.workers, lambda: self.world.now
-            name = f"{process.name} {self.starts}"
-            server = Server(self._send_of(endpoint), member.job, member.rank, workers, name, clock, disk)
+            server = Server(
+                self._send_of(endpoint), member.job, member.rank, workers, member.epoch, clock, disk, member.leased
+            )
+            server.hear(member.members)
             if disk is not None:
                 disk.replay(server.machine)
             try:
@@ -197,6 +200,7 @@ class Job:
                         server.handle(*inbox.popleft())
                     member.check()
                     if member.pulse is not None:
+                        server.hear(member.pulse.members)
                         server.set_ended(set(member.pulse.ended))
                         if member.pulse.state == "finished":
                             break

@@ -172,6 +172,8 @@ class Transport:
     def clock(self) -> float:
         return self.network.world.now
 
+    awake = clock
+
     def token(self) -> str:
         return f"{self.process.name} {self.network.name().decode()}"
 
