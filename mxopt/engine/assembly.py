@@ -109,7 +109,8 @@ class Assembly:
         """Stores float32 as bfloat16, stochastically rounded by 16 random bits for each lane."""
         ints = self.vec("i32")
         bits = self.let(f"bitcast {self.vec('float')} {value} to {ints}")
-        (rounded,) = self.run_words(trace(bfloat16_of, words=True), [bits, share])
+        nan = self.let(f"fcmp uno {self.vec('float')} {value}, {value}")
+        (rounded,) = self.run_words(trace(bfloat16_of, words=True), [bits, share, nan])
         self._store("bfloat16", address, self.let(f"trunc {ints} {rounded} to {self.vec('i16')}"), mask)
 
     def _store(self, dtype: str, address: str, value: str, mask: str | None) -> None:

@@ -177,6 +177,7 @@ class _Writer:
                 words = [
                     f"__float_as_uint({value})",
                     *self._run_tape(tape, [f"((before + (unsigned)i) * {WEYL}u)", "key"]),
+                    f"{value} != {value}",
                 ]
                 (bits,) = self._run_tape(trace(bfloat16_of, words=True), words)
                 self.put(f"a_{array}[i].bits = {bits};")

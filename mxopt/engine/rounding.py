@@ -53,10 +53,11 @@ class Rounding:
 
     def rounded(self, x: np.ndarray, weyl: np.ndarray, number: int) -> np.ndarray:
         """float32 numbers as bfloat16; `number` says which of the parameter's arrays it is."""
-        bits = np.asarray(x, np.float32).view(np.uint32)
+        x = np.asarray(x, np.float32)
         words: np.ndarray
         with np.errstate(over="ignore"):  # of words without axes
-            words = bfloat16_of(bits, share(number)(weyl, np.uint32(Keys([self]).now()[0])))
+            shares = share(number)(weyl, np.uint32(Keys([self]).now()[0]))
+            words = bfloat16_of(x.view(np.uint32), shares, np.isnan(x))
         return words.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 

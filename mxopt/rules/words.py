@@ -52,10 +52,10 @@ def share(number: int) -> Function:
     return bits
 
 
-def bfloat16_of(bits: Any, share: Any) -> Any:
+def bfloat16_of(bits: Any, share: Any, nan: Any) -> Any:
     """The bits of a float32, rounded to those of a bfloat16: up with the probability that makes the mean right.
 
-    `share` is 16 random bits. What a bfloat16 can hold stays as it is, infinities too, and a NaN stays one.
+    `share` is 16 random bits. What a bfloat16 can hold stays as it is, infinities too, and where `nan` says that it is
+    one, a NaN.
     """
-    nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    return np.where(nan, bits | 0x400000, bits + share) >> 16
+    return np.where(nan, 0x7FC00000, bits + share) >> 16

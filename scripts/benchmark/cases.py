@@ -68,7 +68,7 @@ class Kind:
 
     `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the gradient has these.
     `clipped`: by the norm of all gradients, which a pass before the others reads. `every`: without lazy update, so that
-    every row of the table moves.
+    every row of the table moves. `narrow`: states are in bfloat16.
     """
 
     title: str
@@ -79,6 +79,7 @@ class Kind:
     rows: int = 0
     clipped: bool = False
     every: bool = False
+    narrow: bool = False
 
     @property
     def master(self) -> bool:
@@ -116,14 +117,17 @@ KINDS = {
     "sparse1k": Kind("1,000 rows of a 1M × 64 table", shapes=TABLE, rows=1_000),
     "sparse50k": Kind("50,000 rows of a 1M × 64 table", shapes=TABLE, rows=50_000),
     "every": Kind("50,000 rows of a 1M × 64 table, of which every row moves", shapes=TABLE, rows=50_000, every=True),
+    "narrow": Kind("25M float32, states in bfloat16", shapes=BIG, narrow=True),
     "startup": Kind("a fresh process", "s"),
     "clipped": Kind("25M float32, clipped by the norm of all gradients", shapes=BIG, clipped=True),
     "busy": Kind("25M float32, one core kept busy by another process", shapes=BIG),
 }
 UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
-SOME = {"clipped": ("adam",), "busy": ("adam",), "every": ("sgd-momentum", "adam", "adagrad")}
+NARROW = ("sgd-momentum", "lion", "adam", "adamw", "nadam", "adagrad", "rmsprop", "adadelta", "lars", "lamb")
+SOME = {"narrow": NARROW, "clipped": ("adam",), "busy": ("adam",), "every": ("sgd-momentum", "adam", "adagrad")}
 QUICK = {
     "dense": ("sgd-momentum", "adam"),
+    "narrow": ("sgd-momentum", "adam"),
     **dict.fromkeys(("resnet50", "small", "tiny", "float16", "sparse50k", "clipped", "busy"), ("adam",)),
 }
 
@@ -156,6 +160,11 @@ class Case:
         return KINDS[self.kind].clipped
 
     @property
+    def halves(self) -> str:
+        """The letters of the arrays of 16 bits."""
+        return "wg" if self.master else "abc" if KINDS[self.kind].narrow else ""
+
+    @property
     def passes(self) -> list[tuple[str, str]]:
         """What each pass reads and writes. With a master copy (`m`) that is read in the weight's place."""
         passes = [p.replace(" ", "").split(">") for p in ("g >",) * self.clipped + self.row.passes]
@@ -166,7 +175,7 @@ class Case:
         return [(reads, writes) for reads, writes in passes]
 
     def itemsize(self, array: str) -> int:
-        return 2 if self.master and array in "wg" else 4
+        return 2 if array in self.halves else 4
 
     @property
     def bytes(self) -> int:

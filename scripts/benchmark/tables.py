@@ -15,6 +15,7 @@ COLUMNS = {
     "experimental": "its experimental.optim",
     "nn": "its nn",
     "tensors": "its torch",
+    "wide": "its float32 states",
     "limit": "limit",
     "schemes": "truer limit",
     "loop": "loop in C",

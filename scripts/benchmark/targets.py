@@ -41,6 +41,10 @@ def to_loop(row: Row) -> float | None:
     return row.ratio("mxopt", "loop")
 
 
+def to_wide(row: Row) -> float | None:
+    return row.ratio("mxopt", "wide")
+
+
 def seconds(row: Row) -> float | None:
     times = row.systems.get("mxopt")
     return times.median if times else None
@@ -83,6 +87,8 @@ TARGETS = (
     Target("elementwise, 25M float32: to the limit", ("dense",), to_reference, 1.05, rows=_elementwise),
     Target("Adam, 25M float32: to the best loop in C of the same arithmetic", ("dense",), to_loop, 1.03),
     Target("noise, 25M float32: to the limit", ("dense",), to_reference, 5, rows=_called("sgld")),
+    Target("states in bfloat16, Adam: to float32 states", ("narrow",), to_wide, 0.76, rows=_called("adam")),
+    Target("states in bfloat16, momentum: to float32 states", ("narrow",), to_wide, 0.88, rows=_called("sgd-momentum")),
     Target("layer-wise, 25M float32: to the limit of their passes", ("dense",), to_reference, 1.15, rows=_layerwise),
     Target("16 bits with master: to the limit", ("float16", "bfloat16"), to_reference, 1.10, rows=_elementwise),
     Target("ResNet-50's list: to the limit", ("resnet50",), to_reference, 1.10, rows=_elementwise),

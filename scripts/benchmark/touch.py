@@ -202,7 +202,7 @@ class Pass:
         self.whole = case.rows > 0 and not writes  # a norm is of the whole weight
         if self.whole:
             reads = reads.replace("g", "")
-        text = source(reads, writes, "wg" if case.master else "", scheme, rule)
+        text = source(reads, writes, case.halves, scheme, rule)
         self.function = compiled(text, EXACT if rule else FAST)
         self.row = case.shapes[0][-1]
         sizes = [w.size for w in arrays["w"]]

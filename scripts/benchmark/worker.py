@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmark.cases import Case, make_case
+from benchmark.cases import KINDS, Case, make_case
 from benchmark.timing import Job, measure
 
 WORSE = 1.3  # times the best: a way that slow in the trial isn't compared any further
@@ -36,6 +36,7 @@ class Worker:
         compared = getattr(self.system, "COMPARED", 1)
         able = not wanted.clipped or getattr(self.system, "CLIPS", False)
         able &= not wanted.every or getattr(self.system, "EVERY", False)
+        able &= not KINDS[wanted.kind].narrow or getattr(self.system, "NARROW", False)
         for way in self.system.ways(wanted) if able else []:
             if compared == 1:
                 self.drop()  # one at a time: each has arrays of its own

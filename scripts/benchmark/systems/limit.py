@@ -19,13 +19,13 @@ import numpy as np
 
 import mxopt
 from benchmark import inputs, touch
-from benchmark.cases import Case
+from benchmark.cases import KINDS, Case
 from benchmark.timing import Job
 from mxopt.rules.rule import Rule, Stage
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 ARRAYS = {"w": "weight", "g": "grad", "m": "weight"}  # the others are states
-COMPARED, CLIPS, EVERY = 2, True, True
+COMPARED, CLIPS, EVERY, NARROW = 2, True, True, True
 
 
 def version() -> str:
@@ -34,7 +34,7 @@ def version() -> str:
 
 def ways(case: Case) -> list[str]:
     threads = ["C, 1 thread"] + [f"C, {THREADS} threads"] * (THREADS > 1)
-    return [*(threads if touch.compiler() else []), "engine"]
+    return [*(threads if touch.compiler() else []), *["engine"] * (not KINDS[case.kind].narrow)]
 
 
 def build(case: Case, way: str) -> Job:
@@ -55,7 +55,8 @@ def arrays_of(case: Case) -> dict[str, list[np.ndarray]]:
     letters = {letter for reads, writes in case.passes for letter in reads + writes} - set("wg")
     arrays = {"w": weights, "g": grads}
     for letter in sorted(letters):
-        arrays[letter] = [np.full(w.shape, 1, np.float32) for w in weights]
+        dtype = np.uint16 if letter in case.halves else np.float32
+        arrays[letter] = [np.full(w.shape, 1, dtype) for w in weights]
     return arrays
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 import mxopt
 from benchmark import inputs
-from benchmark.cases import Case
+from benchmark.cases import KINDS, Case
 from benchmark.timing import Job
 
-CLIPS = EVERY = True  # whether it is compared where gradients are clipped by their norm, and where every row moves
+CLIPS = EVERY = NARROW = True  # whether it is compared where gradients are clipped, every row moves, states are narrow
 
 
 def version() -> str:
@@ -22,8 +22,9 @@ def ways(case: Case) -> list[str]:
     return ["list" if len(case.shapes) > 1 else "call"]
 
 
-def build(case: Case, way: str) -> Job:
-    optimizer = mxopt.create(case.row.name, multi_precision=case.master, **case.row.options)
+def build(case: Case, way: str, wide: bool = False) -> Job:
+    narrow = {"state_dtype": "bfloat16"} if KINDS[case.kind].narrow and not wide else {}
+    optimizer = mxopt.create(case.row.name, multi_precision=case.master, **narrow, **case.row.options)
     updater = mxopt.get_updater(optimizer)
     weights, grads = inputs.dense(case)
     if case.rows:

@@ -10,7 +10,7 @@ from benchmark.cases import KINDS, Case
 from benchmark.systems.limit import THREADS, arrays_of
 from benchmark.timing import Job
 
-COMPARED, CLIPS = 2, False
+COMPARED, CLIPS, NARROW = 2, False, True
 
 
 def version() -> str:
