@@ -151,15 +151,15 @@ class CudaPart:
         """`prepare` for the only tensor."""
         self.prepare([hypers], [0])
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        """Takes the hyper-parameters: `rows[which[t]]` for tensor t."""
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+        """Takes the hyper-parameters: `hypers[which[t]]` for tensor t."""
         self.stream: Any = _stream()
         if self.stochastic:
             self._round()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
-            self.hypers[:, : self.rule.given] = [rows[r] for r in which]
+            self.hypers[:, : self.rule.given] = [hypers[r] for r in which]
         else:
-            self.hypers[: len(rows), : self.rule.given] = rows
+            self.hypers[: len(hypers), : self.rule.given] = hypers
             self.hyper_rows[:] = which
 
     def _round(self) -> None:
@@ -276,8 +276,8 @@ class CudaCopiesPart:
     def prepare_one(self, hypers: Scalars) -> None:
         self.hypers, self.stream = hypers, _stream()
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        self.prepare_one(rows[which[0]])
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:
         import cupy

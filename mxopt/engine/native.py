@@ -179,11 +179,11 @@ class NativePart:
             self.key_words[:, k.KEY] = self._keys.now()
         return self._quick if self.elements <= QUICK else self.whole()
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None:
-        """Takes the hyper-parameters: `rows[which[t]]` for tensor t. Returns the function that does all of the update
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None:
+        """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that does all of the update
         in one call, of `address`; None where it takes several, which `finish` makes."""
-        self.hypers[: len(rows), : self.rule.given] = rows
-        self.hyper_rows[:] = 0 if len(rows) == 1 else which
+        self.hypers[: len(hypers), : self.rule.given] = hypers
+        self.hyper_rows[:] = 0 if len(hypers) == 1 else which
         if self.stochastic:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
@@ -235,8 +235,8 @@ class PassesPart(NativePart):
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None:
-        self.hypers[:, : self.rule.given] = rows[0] if len(rows) == 1 else [rows[r] for r in which]
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None:
+        self.hypers[:, : self.rule.given] = hypers[0] if len(hypers) == 1 else [hypers[r] for r in which]
         if self.stochastic:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
@@ -300,8 +300,8 @@ class StagedPart:
             part = self.parts[length] = PassesPart(self.rule, [self._scratch_tensor(length)])
             part.prepare_one(hypers)
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        self.prepare_one(rows[which[0]])
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:
         for stage in range(len(self.rule.stages)):

@@ -52,7 +52,7 @@ class Part(Protocol):
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool: ...
     def bind_one(self, weight: object, grad: object) -> bool: ...
     def forbid(self, taken: np.ndarray) -> None: ...
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Call | None: ...
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None: ...
     def prepare_one(self, hypers: Scalars) -> Call | None: ...
     def finish(self) -> None: ...
 
@@ -98,16 +98,16 @@ class Plan:
             return self.lasting and self.parts[0][1].bind(weights, grads)
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> list[partial[object]] | None:
-        """Takes the hyper-parameters, `rows[which[t]]` for tensor t. Returns the calls of C functions that make up the
-        update; None where it is more than that."""
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> list[partial[object]] | None:
+        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C functions
+        that make up the update; None where it is more than that."""
         found = []
         for positions, part in self.parts:
             if len(self.parts) == 1:
-                call = part.prepare(rows, which)
+                call = part.prepare(hypers, which)
             else:
                 mine = list(dict.fromkeys(which[p] for p in positions))
-                call = part.prepare([rows[r] for r in mine], [mine.index(which[p]) for p in positions])
+                call = part.prepare([hypers[r] for r in mine], [mine.index(which[p]) for p in positions])
             if call is not None:
                 found.append(partial(call, part.address))
         return found if len(found) == len(self.parts) else None

@@ -44,12 +44,12 @@ class ReferencePart:
     def prepare_one(self, hypers: Scalars) -> None:
         self.prepare([hypers], [0])
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> None:
-        self.rows: list[list[float]] = [[*rows[row]] for row in which]
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+        self.hypers: list[list[float]] = [[*hypers[row]] for row in which]
 
     def finish(self) -> None:
         with np.errstate(all="ignore"):
-            for tensor, row in zip(self.tensors, self.rows, strict=True):
+            for tensor, row in zip(self.tensors, self.hypers, strict=True):
                 self._update(tensor, row)
 
     def _update(self, tensor: Tensor, hypers: list[float]) -> None:

@@ -149,8 +149,8 @@ class LazyLayerwisePart(SparsePart):
         if self.stochastic:
             self.key_words[:, k.KEY] = self._keys.now()
 
-    def prepare(self, rows: Sequence[Sequence[float]], which: Sequence[int]) -> None:
-        self.prepare_one(rows[which[0]])
+    def prepare(self, hypers: Sequence[Sequence[float]], which: Sequence[int]) -> None:
+        self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:
         whole = self.all_rows

@@ -101,8 +101,8 @@ class Steps:
         return calls
 
 
-def run(calls: Sequence[Call], rows: Sequence[Scalars], which: Sequence[int], counted: Iterable[object] = ()) -> None:
-    """Updates tensor t of the list with the hyper-parameters `rows[which[t]]`, and counts that: of all tensors, or of
+def run(calls: Sequence[Call], hypers: Sequence[Scalars], which: Sequence[int], counted: Iterable[object] = ()) -> None:
+    """Updates tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts that: of all tensors, or of
     none where an exception of a signal handler comes first.
 
     `counted` does the counting: an iterator that calls functions of C, as `map(setattr, ...)` does.
@@ -110,10 +110,10 @@ def run(calls: Sequence[Call], rows: Sequence[Scalars], which: Sequence[int], co
     found: list[Any] = []
     for batch, plan in calls:
         if batch is None:
-            found.append(plan.prepare(rows, which))
+            found.append(plan.prepare(hypers, which))
         else:
             used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
-            found.append(plan.prepare([rows[row] for row in used], [used[which[t]] for t in batch]))
+            found.append(plan.prepare([hypers[row] for row in used], [used[which[t]] for t in batch]))
     if None not in found:
         exhaust(chain(map(partial.__call__, chain.from_iterable(found)), counted))
     else:

@@ -93,9 +93,9 @@ class StoredPart:
         """Takes the hyper-parameters; see `Part`."""
         return self.plan.part.prepare_one(hypers)
 
-    def prepare(self, rows: Sequence[Scalars], which: Sequence[int]) -> Any:
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Any:
         """The same for lists of one."""
-        return self.prepare_one(rows[which[0]])
+        return self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:
         """Does what `prepare` has prepared."""

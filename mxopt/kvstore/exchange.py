@@ -11,7 +11,7 @@ import numpy as np
 from mxopt.kvstore import wire
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.placement import Layout
-from mxopt.kvstore.wire import PIECE, Key
+from mxopt.kvstore.wire import PIECE_BYTES, Key
 from mxopt.sparse import Table
 
 ALONE = 1 << 15  # bytes from which a key has a message of its own: joining it with others would cost a copy
@@ -72,7 +72,7 @@ def plan(metas: Sequence[Meta]) -> list[Item]:
             batch = batches.get((server, meta.dtype))
             name = (server, meta.dtype)
             names[name] = names.get(name, 0) + header_bytes(meta.key)
-            if batch is None or batch.nbytes + meta.size * itemsize > PIECE or names[name] > NAMES:
+            if batch is None or batch.nbytes + meta.size * itemsize > PIECE_BYTES or names[name] > NAMES:
                 names[name] = header_bytes(meta.key)
                 batch = batches[server, meta.dtype] = Item(server, [], [], 0, 0, 0, 0)
                 queues.setdefault(server, []).append(batch)

@@ -13,12 +13,12 @@ import zmq
 
 from mxopt.errors import ArgumentError
 
-Keys = tuple[bytes, bytes]  # public, secret, in Z85
+KeyPair = tuple[bytes, bytes]  # public, secret, in Z85
 
 STDIN = "-"
 
 
-def load_keys(path: str) -> Keys | None:
+def load_keys(path: str) -> KeyPair | None:
     """The job's key pair from a file of `mxopt-server keygen`, or from the standard input for `-`; None where no file
     is named.
 

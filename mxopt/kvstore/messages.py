@@ -26,7 +26,7 @@ from mxopt.kvstore.wire import (
     Float,
     Frame,
     Key,
-    Keys,
+    KeyList,
     Lacks,
     Map,
     Members,
@@ -265,7 +265,7 @@ class Push(Framed, tag=24):
 
     seq: Whole
     answer: bool  # send the values when the round is complete
-    keys: Keys
+    keys: KeyList
     piece: Whole
     round: Whole  # of each of the keys: which of the worker's pushes this is
     step: Whole  # of the worker's training, 0 where it counts none
@@ -281,7 +281,7 @@ class Pull(Message, tag=25):
     """Asks for values, once the worker's own push for `round` is in them."""
 
     seq: Whole
-    keys: Keys
+    keys: KeyList
     piece: Whole
     round: Whole
     step: Whole = 0
@@ -379,7 +379,7 @@ class Rounds(Message, tag=34):
     """Asks from which rounds on a worker counts its pushes of these keys."""
 
     seq: Whole
-    keys: Keys
+    keys: KeyList
     read: Whole = 0
 
 

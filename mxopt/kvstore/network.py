@@ -15,7 +15,7 @@ import zmq.utils.garbage  # its exit handler has to run after ours, so to be reg
 from mxopt.kvstore import ending, sockets
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
-from mxopt.kvstore.keys import Keys, load_keys
+from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.settings import Job
 
@@ -66,7 +66,7 @@ class SocketLine:
 class Network:
     """Real connections, made with the job's keys where it has some."""
 
-    def __init__(self, keys: Keys | None) -> None:
+    def __init__(self, keys: KeyPair | None) -> None:
         self.context = zmq.Context()
         self.keys = keys
 

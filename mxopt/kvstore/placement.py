@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mxopt.kvstore.wire import PIECE, Key
+from mxopt.kvstore.wire import PIECE_BYTES, Key
 from mxopt.optimizer import Optimizer
 
 
@@ -49,7 +49,7 @@ def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: i
     """The layout of an array: one stripe for each server if it has `bound` elements or more and needn't be `whole`."""
     size = math.prod(shape)
     row = math.prod(shape[1:])
-    by_row = len(shape) > 1 and 0 < row * itemsize <= PIECE
+    by_row = len(shape) > 1 and 0 < row * itemsize <= PIECE_BYTES
     unit, unit_shape = (row, tuple(shape[1:])) if by_row else (1, ())
     count = size // unit
     step = step_of(unit * itemsize)
@@ -69,7 +69,7 @@ def layout_by_rows(key: Key, shape: Sequence[int], servers: int, whole: bool) ->
 
 def step_of(unit: int) -> int:
     """The units of `unit` bytes in a piece."""
-    return max(1, PIECE // unit) if unit else 1
+    return max(1, PIECE_BYTES // unit) if unit else 1
 
 
 def home(key: Key, servers: int) -> int:

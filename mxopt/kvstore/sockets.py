@@ -10,7 +10,7 @@ import zmq
 
 from mxopt.errors import KVStoreError
 from mxopt.kvstore import unix
-from mxopt.kvstore.keys import Keys
+from mxopt.kvstore.keys import KeyPair
 from mxopt.kvstore.wire import SMALL
 
 LINGER_MS = 2000
@@ -18,7 +18,7 @@ FRAMES = 8  # of a message that are kept
 MORE, NOW = int(zmq.SNDMORE), int(zmq.DONTWAIT)
 
 
-def connect(context: Any, endpoint: str, keys: Keys | None, identity: bytes = b"") -> Any:
+def connect(context: Any, endpoint: str, keys: KeyPair | None, identity: bytes = b"") -> Any:
     """A DEALER socket to `endpoint`, or that of several which `unix.choose` takes; with `keys` where it is by TCP."""
     endpoint = unix.choose(endpoint)
     made = context.socket(zmq.DEALER)

@@ -14,7 +14,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ProtocolError
 
 VERSION = 2
-PIECE = 1 << 20  # bytes of one piece of a large array
+PIECE_BYTES = 1 << 20  # bytes of one piece of a large array
 MAX_HEADER = 1 << 20
 MAX_FRAME = 4 << 20
 MAX_TEXT = 4096
@@ -33,7 +33,7 @@ Whole = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Float = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # finite
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Key = int | Text
-Keys = Annotated[list[Key], Meta(min_length=1)]
+KeyList = Annotated[list[Key], Meta(min_length=1)]
 Texts = list[Text]
 Wholes = list[Whole]
 Lacks = Annotated[list[tuple[Whole, Key, Whole]], Meta(max_length=8)]  # worker, key, number of a push that is missing

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentKeyError, MXOptError
-from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, NoEffect, OptimizerOptions, Params, Rate, Scale
+from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, NoEffect, OptimizerOptions, Params, RateOption, Scale
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
@@ -26,11 +26,11 @@ class _Moments(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate,
+        learning_rate: RateOption,
         beta1: Beta1,
         beta2: Beta2,
         eps: Epsilon,
-        weight_decay: Decay,
+        weight_decay: DecayOption,
         loss_scale: Scale = 1.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
@@ -66,13 +66,13 @@ class Adam(_Moments):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-8,
         use_locking: NoEffect = False,
         use_nesterov: Nesterov = False,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         loss_scale: Scale = 1.0,
         use_amsgrad: Annotated[
             bool, Exact("", "divide by the largest mean square so far, https://openreview.net/forum?id=ryQu7f-RZ")
@@ -116,7 +116,7 @@ class LazyAdam(Adam):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-8,
@@ -139,13 +139,13 @@ class AdamOffload(Adam):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-8,
         use_locking: NoEffect = False,
         use_nesterov: Nesterov = False,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         loss_scale: Scale = 1.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
@@ -168,11 +168,11 @@ class AdamWeightDecay(_Moments):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-6,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **base)
@@ -190,11 +190,11 @@ class AdaMax(_Moments):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,
         eps: Annotated[float, Exact("(0, inf)", "added to the largest gradient")] = 1e-8,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         loss_scale: Scale = 1.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:

@@ -9,7 +9,7 @@ import math
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.options import Decay, First, NoEffect, OptimizerOptions, Params, Penalty, Rate, Scale
+from mxopt.nn.options import DecayOption, First, NoEffect, OptimizerOptions, Params, Penalty, RateOption, Scale
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack, within
@@ -27,11 +27,11 @@ class Adadelta(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 1.0,
+        learning_rate: RateOption = 1.0,
         rho: Annotated[float, Exact("[0, 1]", "how much of the running mean squares stays")] = 0.9,
         epsilon: Annotated[float, Exact("[0, inf)", "added to both mean squares")] = 1e-6,
         loss_scale: Scale = 1.0,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
@@ -50,10 +50,10 @@ class Adagrad(RuleOptimizer):
         self,
         params: Params,
         accum: First = 0.1,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         update_slots: Annotated[bool, Exact("", "whether the sum of squares grows")] = True,
         loss_scale: Scale = 1.0,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
@@ -78,12 +78,12 @@ class ProximalAdagrad(RuleOptimizer):
         self,
         params: Params,
         accum: First = 0.1,
-        learning_rate: Rate = 1e-3,
+        learning_rate: RateOption = 1e-3,
         l1: Penalty = 0.0,
         l2: Penalty = 0.0,
         use_locking: NoEffect = False,
         loss_scale: Scale = 1.0,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
@@ -104,7 +104,7 @@ class RMSProp(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 0.1,
+        learning_rate: RateOption = 0.1,
         decay: Annotated[float, Exact("[0, inf)", "how much of the mean square stays")] = 0.9,
         momentum: Annotated[float, Exact("[0, inf)", "how much of the step before is in a step")] = 0.0,
         epsilon: Annotated[float, Exact("(0, inf)", "added under the root")] = 1e-10,
@@ -118,7 +118,7 @@ class RMSProp(RuleOptimizer):
             ),
         ] = False,
         loss_scale: Scale = 1.0,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale, **base)
@@ -167,7 +167,7 @@ class FTRL(RuleOptimizer):
         l2: Penalty = 0.0,
         use_locking: NoEffect = False,
         loss_scale: Scale = 1.0,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, loss_scale, **base)

@@ -13,7 +13,7 @@ from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
 from mxopt.nn.optimizer import Optimizer
-from mxopt.nn.options import Beta1, Beta2, Decay, Epsilon, OptimizerOptions, Params, Rate
+from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, OptimizerOptions, Params, RateOption
 from mxopt.nn.ruled import WeightDecay
 from mxopt.options import Exact, Option, Unpack
 from mxopt.parameter import Parameter, name_of
@@ -37,11 +37,11 @@ class Lamb(_Moments):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate,
+        learning_rate: RateOption,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,
         eps: Epsilon = 1e-6,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **base)

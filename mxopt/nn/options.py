@@ -8,8 +8,8 @@ from mxopt.options import Exact, Option
 from mxopt.state_dtype import StateDtype
 
 Params = Annotated[Any, Option("", "what to train, in groups or not; see `Optimizer`")]
-Rate = Annotated[Any, Option("", "a number, one for each step, or a schedule; see `Optimizer`")]
-Decay = Annotated[Any, Option("", "a number of 0 or more, or a schedule; see `Optimizer`")]
+RateOption = Annotated[Any, Option("", "a number, one for each step, or a schedule; see `Optimizer`")]
+DecayOption = Annotated[Any, Option("", "a number of 0 or more, or a schedule; see `Optimizer`")]
 Scale = Annotated[float | int, Exact("(0, inf)", "what the loss was multiplied by; gradients are divided by it")]
 Beta1 = Annotated[float, Exact("(0, 1)", "how much of the running mean of the gradient stays")]
 Beta2 = Annotated[float, Exact("(0, 1)", "how much of the running mean of its square stays")]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.nn.options import Decay, OptimizerOptions, Params, Rate, Scale
+from mxopt.nn.options import DecayOption, OptimizerOptions, Params, RateOption, Scale
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Unpack
@@ -28,10 +28,10 @@ class SGD(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 0.1,
+        learning_rate: RateOption = 0.1,
         momentum: Annotated[float | int, Exact("[0, inf)", "how much of the velocity stays")] = 0.0,
         dampening: Annotated[float | int, Exact("[0, inf)", "none without momentum, as in MindSpore")] = 0.0,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         nesterov: Annotated[bool, Exact("", "needs momentum and no dampening")] = False,
         loss_scale: Scale = 1.0,
         **base: Unpack[OptimizerOptions],
@@ -69,9 +69,9 @@ class Momentum(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate,
+        learning_rate: RateOption,
         momentum: Annotated[float, Exact("[0, inf)", "how much of the velocity stays")],
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         loss_scale: Scale = 1.0,
         use_nesterov: Annotated[bool, Exact("", "step by the velocity to come")] = False,
         **base: Unpack[OptimizerOptions],
@@ -105,11 +105,11 @@ class ASGD(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 0.1,
+        learning_rate: RateOption = 0.1,
         lambd: Annotated[float, Exact("", "decay of the parameter")] = 1e-4,
         alpha: Annotated[float, Exact("", "how fast the rate falls")] = 0.75,
         t0: Annotated[float, Exact("", "the step after which the average begins")] = 1e6,
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, **base)
@@ -164,7 +164,7 @@ class Rprop(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Rate = 0.1,
+        learning_rate: RateOption = 0.1,
         etas: Annotated[
             tuple[float, float],
             Exact("(0, 1) (1, inf)", "what a size is multiplied by when the sign turns, and when it stays"),
@@ -173,7 +173,7 @@ class Rprop(RuleOptimizer):
             1e-6,
             50.0,
         ),
-        weight_decay: Decay = 0.0,
+        weight_decay: DecayOption = 0.0,
         **base: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, params, weight_decay, **base)

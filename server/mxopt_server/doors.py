@@ -17,7 +17,7 @@ import zmq
 from mxopt.errors import ArgumentError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets, unix, wire
-from mxopt.kvstore.keys import Keys, load_keys
+from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.settings import Job
 from mxopt_server import routers
 
@@ -104,14 +104,14 @@ class Doors:
                 with contextlib.suppress(OSError):  # others are in it
                     self._socket.parent.rmdir()
 
-    def _bind_tcp(self, job: Job, wanted: Wanted, keys: Keys | None) -> str:
+    def _bind_tcp(self, job: Job, wanted: Wanted, keys: KeyPair | None) -> str:
         router = routers.router(self._context, keys, self._lapse)
         self._routers.append(router)
         self._port = routers.bind_tcp(router, wanted.host, wanted.port)
         shown = job.advertised or (wanted.host if wanted.host != "0.0.0.0" else socket_module.gethostname())
         return f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{self._port}"
 
-    def _bind_unix(self, role: str, job: Job, keys: Keys | None) -> str:
+    def _bind_unix(self, role: str, job: Job, keys: KeyPair | None) -> str:
         """Binds the Unix socket; returns its endpoint, "" where there is none besides TCP."""
         if unix.is_unix(job.host):
             path = unix.path_of(job.host)

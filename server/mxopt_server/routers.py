@@ -16,7 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from mxopt.errors import ArgumentError, KVStoreError
 from mxopt.kvstore import sockets, unix
-from mxopt.kvstore.keys import Keys
+from mxopt.kvstore.keys import KeyPair
 from mxopt.kvstore.wire import MAX_FRAME
 
 RECEIVE_QUEUE = 256  # messages waiting on one connection before its sender is held back
@@ -36,7 +36,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_bind(host: str, keys: Keys | None, insecure: bool) -> None:
+def check_bind(host: str, keys: KeyPair | None, insecure: bool) -> None:
     """Raises ArgumentError where other machines could reach an address without keys."""
     if keys is None and not insecure and not is_loopback(host):
         raise ArgumentError(
@@ -44,7 +44,7 @@ def check_bind(host: str, keys: Keys | None, insecure: bool) -> None:
         )
 
 
-def router(context: Any, keys: Keys | None, lapse: float) -> Any:
+def router(context: Any, keys: KeyPair | None, lapse: float) -> Any:
     """A ROUTER socket, with `keys` for holders of them only. It closes a connection after `lapse` seconds without a
     sign of life; ZeroMQ's own thread gives one when it is asked, whatever the process is busy with."""
     made = context.socket(zmq.ROUTER)
@@ -108,7 +108,7 @@ def _connects(path: Path) -> int:
         return made.connect_ex(str(path))
 
 
-def authenticator(context: Any, keys: Keys | None) -> ThreadAuthenticator | None:
+def authenticator(context: Any, keys: KeyPair | None) -> ThreadAuthenticator | None:
     """Lets in only those that hold the job's keys; to be stopped at the end. None without keys."""
     if keys is None:
         return None

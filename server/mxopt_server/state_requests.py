@@ -59,7 +59,7 @@ class StateRequests:
 
     def store_states(self, session: Session, request: m.StoreStates) -> None:
         entry, frame = self.values.entry(request.key), request.data[0]
-        limit = STATES * max(entry.nbytes, ROWS * entry.by_rows) + wire.PIECE
+        limit = STATES * max(entry.nbytes, ROWS * entry.by_rows) + wire.PIECE_BYTES
         if request.total > limit:
             raise ProtocolError(f"key {request.key!r}: states of {request.total} bytes, {limit} at most")
         size = wire.size_of(frame)

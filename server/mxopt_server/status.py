@@ -15,7 +15,7 @@ from mxopt.errors import ArgumentError, DeadlineError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import sockets
 from mxopt.kvstore.address import check_host
-from mxopt.kvstore.keys import Keys, load_keys
+from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt_server.arguments import Parser
 from mxopt_server.logs import printable
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def ask(context: Any, endpoint: str, keys: Keys | None) -> dict[str, Any]:
+def ask(context: Any, endpoint: str, keys: KeyPair | None) -> dict[str, Any]:
     """The report of the process at `endpoint`. Raises DeadlineError where it doesn't answer."""
     socket = sockets.connect(context, endpoint, keys)
     try:
@@ -77,7 +77,7 @@ def scheduler_report(endpoint: str, keys: str) -> dict[str, Any]:
         context.destroy(0)
 
 
-def ask_all(context: Any, scheduler: str, keys: Keys | None) -> dict[str, Any]:
+def ask_all(context: Any, scheduler: str, keys: KeyPair | None) -> dict[str, Any]:
     """The scheduler's report with those of its servers, `None` for one that doesn't answer."""
     found = ask(context, scheduler, keys)
     found["servers"] = []
@@ -90,7 +90,7 @@ def ask_all(context: Any, scheduler: str, keys: Keys | None) -> dict[str, Any]:
     return found
 
 
-def _watch(context: Any, scheduler: str, keys: Keys | None, every: float) -> None:
+def _watch(context: Any, scheduler: str, keys: KeyPair | None, every: float) -> None:
     try:
         from rich.live import Live
     except ImportError as error:
@@ -112,7 +112,7 @@ def _watch(context: Any, scheduler: str, keys: Keys | None, every: float) -> Non
             time.sleep(every)
 
 
-def _print(context: Any, scheduler: str, keys: Keys | None) -> None:
+def _print(context: Any, scheduler: str, keys: KeyPair | None) -> None:
     """Prints the reports, with the rates of a short time."""
     before = now = ask_all(context, scheduler, keys)
     if any(before["servers"]):

@@ -15,7 +15,7 @@ from mxopt.kvstore import wire
 
 MIB = 1 << 20
 CEILING = 48 * MIB  # above what the server holds anyway
-PIECE = bytes(wire.PIECE)
+PIECE = bytes(wire.PIECE_BYTES)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def grown() -> Iterator[object]:
 
 def with_pieces(count: int, workers: int = 1, mode: str = "sync") -> Peer:
     """A server with a key of so many pieces; the next request of worker 0 is number 3 + `count`."""
-    peer, size = with_sgd(Peer(workers, mode)), count * (wire.PIECE // 4)
+    peer, size = with_sgd(Peer(workers, mode)), count * (wire.PIECE_BYTES // 4)
     for piece in range(count):
         assert isinstance(peer.ask(0, m.Init(3 + piece, "big", "float32", [size], [size], 0, piece, [PIECE])), m.Done)
     return peer
@@ -41,7 +41,7 @@ def test_answers_that_are_never_read(mode):
     for seq in range(5, 1205):
         answer = peer.ask(0, m.Pull(seq, ["big"], seq % 2, 0))
         sent += len(answer.data[0]) if isinstance(answer, m.Values) else 0
-    assert sent <= 2 * wire.WINDOW + wire.PIECE
+    assert sent <= 2 * wire.WINDOW + wire.PIECE_BYTES
     # A worker that has read them, and asks again, is served.
     ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, 1, "token", 1, mode, 1, sent))
     assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, 0, 0, sent)), m.Values)
@@ -51,7 +51,7 @@ def test_a_worker_that_reads_is_never_held_up():
     peer, read = with_pieces(2), 0
     for seq in range(5, 205):
         read += len(peer.ask(0, m.Pull(seq, ["big"], seq % 2, 0, 0, read)).data[0])
-    assert read == 200 * wire.PIECE
+    assert read == 200 * wire.PIECE_BYTES
 
 
 def test_pushes_for_rounds_that_others_never_join(grown):
@@ -116,4 +116,4 @@ def test_barriers_of_one_worker_at_the_scheduler(grown):
 
 
 def test_a_frame_that_is_larger_than_any_message_is_not_taken():
-    assert max(wire.PIECE, wire.CHUNK, wire.MAX_HEADER) <= wire.MAX_FRAME
+    assert max(wire.PIECE_BYTES, wire.CHUNK, wire.MAX_HEADER) <= wire.MAX_FRAME
