@@ -226,8 +226,9 @@ class Trainer:
             if param.grad is not None:
                 found.append(i)
             elif not ignore_stale:
+                name = i if param.name is None else repr(param.name)
                 raise WarnedUsageError(
-                    f"parameter {param.name!r} has no gradient: give it one, or call step with ignore_stale_grad=True"
+                    f"parameter {name} has no gradient: give it one, or call step with ignore_stale_grad=True"
                 )
         return found
 

@@ -104,8 +104,11 @@ MISTAKES: list[tuple[str, Call, list[str]]] = [
     ("None for a gradient", lambda: sgd()(0, None, zeros()), ["parameter 0, grad", "leave out"]),
     ("an index used again", lambda: reused(zeros(4), zeros(3)), ["(4,)", "(3,)"]),
     ("row 9 of 4", lambda: sparse.row_sparse_array((zeros(1, 2), [9]), (4, 2)), ["9", "4 rows"]),
+    ("a table of a number of rows", lambda: sparse.table(3), ["(rows, ...)", "got 3"]),  # type: ignore[arg-type]
+    ("register of no class", lambda: mxopt.register("mine"), ["class", "'mine'", "@mxopt.register"]),  # type: ignore[type-var]
     # The Trainer.
     ("step without a gradient", lambda: Trainer([parameter()], "sgd").step(1), ["'w'", "ignore_stale_grad=True"]),
+    ("step without gradient and name", lambda: Trainer([Parameter(zeros())], "sgd").step(1), ["parameter 0 has no"]),
     ("step(0)", lambda: Trainer([parameter(zeros())], "sgd").step(0), ["batch_size", "above 0", "got 0"]),
     # Stores and states.
     ("push before init", lambda: kvstore.create("local").push("w", zeros()), ["'w'", "init"]),

@@ -85,6 +85,8 @@ def test_each_program_of_a_tutorial_runs_alone_and_prints_what_the_page_says(pag
         else:
             done = subprocess.run([sys.executable, program], cwd=folder, capture_output=True, text=True, timeout=120)
             assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+        if page == "tables":
+            assert of_a_job(program) == printed + printed.replace("worker 0", "worker 1")
 
 
 def of_a_job(program: Path) -> str:

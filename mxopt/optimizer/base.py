@@ -140,8 +140,10 @@ class Optimizer(NamedArguments, Multipliers):
     def register(klass: O) -> O:
         """Registers an optimizer class under its name in lower case; usable as a decorator.
 
-        Warns where it takes another's name.
+        Warns where it takes another's name. Raises ArgumentTypeError for what is no class of optimizers.
         """
+        if not (isinstance(klass, type) and issubclass(klass, Optimizer)):
+            raise ArgumentTypeError(f"@mxopt.register stands over a class derived from mxopt.Optimizer, got {klass!r}")
         name = klass.__name__.lower()
         other = Optimizer.opt_registry.get(name)
         if other is not None:

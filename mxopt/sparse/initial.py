@@ -83,6 +83,8 @@ def table(
     >>> rows.data.tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
+    if not isinstance(shape, Sequence):
+        raise ArrayTypeError(f"table: the shape is (rows, ...), got {shape!r}")
     shape = tuple(map(operator.index, shape))
     if not shape or min(shape) < 1:
         raise ArrayError(f"a table needs a shape of one axis or more, none of them 0, got {shape}")

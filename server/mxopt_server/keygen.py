@@ -28,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     public, secret = zmq.curve_keypair()
     try:
         handle = os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ArgumentError(f"{options.file} is there already, and keys are never overwritten") from None
     except OSError as error:
         raise ArgumentError(f"can't write {options.file}: {error}") from error
     with os.fdopen(handle, "w") as file:

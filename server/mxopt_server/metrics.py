@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
@@ -43,7 +44,8 @@ def serve(report: Callable[[], dict[str, Any]], host: str, port: int) -> None:
     try:
         start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
-        hint = f"; servers of one machine need a port each: --metrics-port {port}+RANK"
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        hint = f"; servers of one machine need a port each: --metrics-port {port}+RANK" if taken else ""
         raise ArgumentError(f"metrics can't be served at {host}:{port}: {error}{hint}") from None
 
 

@@ -58,7 +58,8 @@ def ask(context: Any, endpoint: str, keys: KeyPair | None) -> dict[str, Any]:
     try:
         socket.send_multipart(m.encode(m.Inquire()))
         if not socket.poll(TIMEOUT_MS):
-            raise DeadlineError(f"{endpoint} doesn't answer")
+            hint = "; mxopt-launch prints where a job's scheduler is, for --scheduler"
+            raise DeadlineError(f"{endpoint} doesn't answer{hint}")
         answer = m.decode(socket.recv_multipart())
     finally:
         socket.close(0)
