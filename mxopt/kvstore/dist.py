@@ -17,6 +17,7 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.compression import GradientCompression
+from mxopt.kvstore.cut import Cuts
 from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
@@ -70,6 +71,7 @@ class DistKVStore(KVStoreBase):
         self._connections = self._worker.connections
         self._servers = self._worker.member.welcome.servers
         self._held = Held(self._servers, job.bound)
+        self._cuts = Cuts(self._connections, self._worker.member) if self._mode == "sync" else None
 
     def __reduce__(self) -> NoReturn:
         raise ArgumentTypeError(
@@ -203,6 +205,8 @@ class DistKVStore(KVStoreBase):
                 update = 0
         what = "push" if outs is None else "pushpull"
         self._worker.changes(what, partial=True)
+        if self._cuts is not None:
+            self._cuts.before(max((self._held.metas[key].round + 1 for key in values), default=0))
         self._held.push(values)
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)

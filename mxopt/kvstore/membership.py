@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxopt.errors import DeadlineError, JobFailedError, ProtocolError
@@ -21,12 +21,13 @@ class Membership:
     """This process as member `role` of the job that `settings` names.
 
     `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's loop, `mode` a
-    worker's store's. Raises DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler
-    refuses the process.
+    worker's store's; `durability` and `cuts` are a server's, as in Join. Raises DeadlineError where the job doesn't
+    come together in time, KVStoreError where the scheduler refuses the process.
 
     Attributes
     ----------
     epoch, token : which of the processes with this role and rank it is, and what shows that
+    beat : what is said next; its owner sets how far the process is
     """
 
     def __init__(
@@ -39,7 +40,10 @@ class Membership:
         rank: int = -1,
         progress: Progress | None = None,
         mode: str = "",
+        durability: str = "none",
+        cuts: Sequence[int] = (),
     ) -> None:
+        self._keeps = durability, list(cuts)
         self.settings, self.role, self._transport = settings, role, transport
         self._nonce, self._mode = transport.token(), mode
         self._line = transport.connect(settings.scheduler)
@@ -51,9 +55,9 @@ class Membership:
             raise
         self.rank, self.job = self.welcome.rank, self.welcome.job
         self.epoch, self.token = self.welcome.epoch, self.welcome.token
-        beat = m.Beat(self.job, role, self.rank, self.token)
+        self.beat = m.Beat(self.job, role, self.rank, self.token)
         self._heart = Heart(
-            beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress,
+            self.beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress,
             transport.awake,
         )  # fmt: skip
         self._stop_heart: Callable[[], None] | None = transport.beat(self._heart, settings.scheduler)
@@ -128,7 +132,7 @@ class Membership:
     def _join(self, name: str, endpoint: str, rank: int) -> m.Welcome:
         s = self.settings
         join = m.Join(wire.VERSION, s.job, self.role, rank if rank >= 0 else s.rank, s.workers, s.servers, endpoint,
-                      self._nonce, name, self._mode)  # fmt: skip
+                      self._nonce, name, self._mode, *self._keeps)  # fmt: skip
         clock = self._transport.clock
         deadline, ask_at = clock() + s.join_timeout, clock()
         missing = f"the scheduler at {s.scheduler} doesn't answer"

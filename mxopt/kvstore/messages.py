@@ -68,6 +68,8 @@ class Join(Message, tag=1):
     nonce: Text  # drawn by each process anew, by which the scheduler knows a Join that comes again
     name: Text  # for people: host and process id
     mode: Text = ""  # of a worker's store: sync, async or ssp
+    durability: Text = "none"  # of a server: none, snapshot or journal
+    cuts: Wholes = []  # of a server: the newest in its journal
 
 
 class Waiting(Message, tag=2):
@@ -90,6 +92,8 @@ class Welcome(Message, tag=3):
     heartbeat: Float  # seconds from one Beat to the next
     dead_after: Float  # seconds of silence after which a process counts as dead
     members: Members  # the workers of the job, for a server; [] for a worker
+    goes_on: int = -1  # the cut that a server begins with, 0 for none; -1: all that it has; -2: the same, in a job
+    # whose others have gone on
 
 
 class Beat(Message, tag=4):
@@ -102,6 +106,9 @@ class Beat(Message, tag=4):
     number: Whole = 0  # counts the beats of a process
     progress: int = -1  # of a server: a number that rises while its loop runs
     doing: Text = ""  # what it has called that it can't move the number in
+    round: int = -1  # of a worker of a synchronous job: the highest it has pushed for
+    written: Whole = 0  # of a server: the newest checkpoint that it has
+    full: bool = False  # of a server: whether its journal is so large that a checkpoint should replace it
 
 
 class Pulse(Message, tag=5):
@@ -113,6 +120,9 @@ class Pulse(Message, tag=5):
     endpoints: Texts
     members: Members = []  # the workers of the job, for a server
     beat: Whole = 0  # the number of the Beat that this answers
+    cut: Whole = 0  # the number of the cut that workers make next, of which
+    keeps: bool = False  # a checkpoint is made;
+    exists: Whole = 0  # and that of the newest checkpoint that all servers have
 
 
 class Barrier(Message, tag=6):
@@ -388,6 +398,16 @@ class Present(Message, tag=35):
 
     seq: Whole
     rounds: Wholes
+
+
+class Cut(Message, tag=36):
+    """A worker is at cut `number` of its program: what it pushes from here on is behind it. With `keeps` a checkpoint
+    is to be made of it."""
+
+    seq: Whole
+    number: Whole
+    keeps: bool
+    read: Whole = 0
 
 
 # Messages as frames.

@@ -96,8 +96,27 @@ any_port = _type(lambda text: _port(text, 0))
 
 
 @_type
+def seconds(text: str) -> float:
+    """A length of time, more than 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ArgumentError(f"{text!r}: needs seconds, more than 0")
+    return found
+
+
+def _count(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ArgumentError(f"{text!r}: needs a whole number of {least} or more")
+    return int(text)
+
+
+count_or_none = _type(lambda text: _count(text, 0))
+
+
+@_type
 def count(text: str) -> int:
     """A number of processes or threads."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentError(f"{text!r}: needs a whole number of 1 or more")
-    return int(text)
+    return _count(text, 1)

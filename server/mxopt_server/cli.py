@@ -16,6 +16,7 @@ from mxopt.errors import ArgumentError, MXOptError
 from mxopt.kvstore import unix
 from mxopt_server import logs, loop, metrics
 from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank
+from mxopt_server.durability import Durability, add_durability, durability
 
 if TYPE_CHECKING:
     from mxopt_server.server import Server
@@ -59,9 +60,7 @@ def parser() -> Parser:
         metavar="FILE",
         help="where a server keeps snapshots, and carries on from at its start; RANK in it is the server's rank",
     )
-    made.add_argument(
-        "--snapshot-every", type=float, default=60, metavar="S", help="seconds between snapshots (%(default)s)"
-    )
+    add_durability(made, "snapshot with --state-dir, else none", "nowhere")
     made.add_argument(
         "--metrics-port", type=port_of_rank, metavar="N", help="serve Prometheus metrics on this port; N+RANK: as many "
         "more as the server's rank",
@@ -108,6 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     if job.role == "worker":
         print("mxopt-server: say --role scheduler or --role server", file=sys.stderr)
         return 2
+    kept = _kept(options)
     os.environ[settings.BECOME_ROLE] = "0"  # for whatever is started from here on
     logs.start(sys.stderr, job.role, options.log_level)
     import_all(options.imports)
@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if job.role == "scheduler":
         return loop.run_scheduler(
-            job, wanted, _announce, lambda scheduler: _serve_metrics(options, scheduler.report, 0)
+            job, wanted, _announce, kept, lambda scheduler: _serve_metrics(options, scheduler.report, 0)
         )
     snapshot = Path(options.snapshot) if options.snapshot else None
 
@@ -128,12 +128,20 @@ def _run(options: argparse.Namespace) -> int:
         _serve_metrics(options, server.report, server.rank)
         return Attached(server, snapshot, options.snapshot_every)
 
-    return loop.run_server(job, wanted, _announce, attach)
+    return loop.run_server(job, wanted, _announce, kept, attach)
 
 
 def _serve_metrics(options: argparse.Namespace, report: Callable[[], dict[str, Any]], rank: int) -> None:
     if options.metrics_port is not None:
         metrics.serve(report, options.metrics_host, options.metrics_port(rank))
+
+
+def _kept(options: argparse.Namespace) -> Durability:
+    """What outlives the process."""
+    kept = durability(options, options.durability or ("snapshot" if options.state_dir else "none"), options.state_dir)
+    if options.snapshot and kept.kind != "none":
+        raise ArgumentError(f"--snapshot FILE is for a server without --durability {kept.kind} and --state-dir")
+    return kept
 
 
 def import_all(names: Sequence[str]) -> None:

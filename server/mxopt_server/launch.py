@@ -14,7 +14,10 @@ from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server import key_copies
-from mxopt_server.arguments import Parser, count, port
+from mxopt_server.arguments import Parser, count, count_or_none, port
+from mxopt_server.durability import add_durability
+from mxopt_server.job_state import JobState
+from mxopt_server.launchers import Process
 from mxopt_server.plan import Plan
 from mxopt_server.running import Interrupted, Launch, LaunchError, signals
 
@@ -59,6 +62,14 @@ def parser() -> Parser:
         "the file must be there too",
     )
     made.add_argument("--insecure", action="store_true", help="listen beyond this machine without keys")
+    add_durability(made, "snapshot", "a folder `state` within that of the logs")
+    made.add_argument(
+        "--restarts", type=count_or_none, metavar="N",
+        help="how often each server that was killed is started again (3; without --durability 0)",
+    )  # fmt: skip
+    made.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the job whose state is in DIR, which is written on"
+    )
     made.add_argument("--dry-run", action="store_true", help="print the command lines, to be pasted, and start nothing")
     made.add_argument("command", nargs=argparse.REMAINDER, help="what every worker runs")
     return made
@@ -81,23 +92,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if not options.command:
         raise ArgumentError("needs a command, which every worker runs")
-    plan = Plan(options, secrets.token_hex(4))
+    job = secrets.token_hex(4)
+    run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}")
+    state = JobState(options, job, run_dir)
+    plan = Plan(options, state.job, state.durability)
     if options.dry_run:
         print(*plan.dry(), sep="\n")
         return 0
     plan.check()
-    run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.job}")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"the folder for the logs can't be made: {error}") from None
-    return _start(plan, run_dir)
+    with state.held():
+        return _start(plan, run_dir, state)
 
 
-def _start(plan: Plan, run_dir: Path) -> int:
+def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
     """Runs the job; returns its exit code."""
     with signals() as wake:
-        launch = _launch(plan, run_dir, wake)
+        launch = _launch(plan, run_dir, wake, state.restarts)
         try:
             if plan.folder:
                 plan.folder.mkdir(mode=0o700)
@@ -106,8 +120,11 @@ def _start(plan: Plan, run_dir: Path) -> int:
             if plan.options.launcher != "ray":  # where it listens on all addresses of this machine
                 root = plan.host if plan.local else f"tcp://{plan.host}:{root.rpartition(':')[2]}"
             launch.terminal.say(f"mxopt-launch: the scheduler is at {root}, the logs are in {run_dir}")
+            if state.durability.root is not None:
+                launch.terminal.say(f"mxopt-launch: the job's state is in {state.durability.root}")
             keys = plan.options.keys or ""
             with key_copies.copied(keys, plan.key_files, plan.options.username):
+                launch.gone = lambda process: _gone(root, keys, plan.job, process)
                 for process in plan.started(root):
                     launch.start(process)
                 return launch.wait(lambda: _never_joined(root, keys))
@@ -123,15 +140,15 @@ def _start(plan: Plan, run_dir: Path) -> int:
                 shutil.rmtree(plan.folder, ignore_errors=True)
 
 
-def _launch(plan: Plan, run_dir: Path, wake: int) -> Launch:
+def _launch(plan: Plan, run_dir: Path, wake: int, restarts: int) -> Launch:
     if plan.options.launcher != "ray":
-        return Launch(run_dir, wake, plan.local)
+        return Launch(run_dir, wake, plan.local, restarts=restarts)
     try:
         from mxopt_server.ray_launch import RayLaunch
     except ImportError as error:
         raise ArgumentError(f"--launcher ray needs the package ray: pip install mxopt[ray] ({error})") from None
     keys = Path(plan.options.keys).read_text() if plan.options.keys else ""
-    return RayLaunch(run_dir, wake, plan.options.sync_dst_dir or os.getcwd(), keys)
+    return RayLaunch(run_dir, wake, plan.options.sync_dst_dir or os.getcwd(), keys, restarts=restarts)
 
 
 def _never_joined(scheduler: str, keys: str) -> str:
@@ -145,6 +162,13 @@ def _never_joined(scheduler: str, keys: str) -> str:
     if found["state"] != "gathering":
         return ""
     return "all workers have ended, and not all had joined the job: kvstore.create('dist_sync') does that"
+
+
+def _gone(scheduler: str, keys: str, job: str, process: Process) -> None:
+    from mxopt_server import status
+
+    with contextlib.suppress(MXOptError):  # the scheduler finds out by itself, later
+        status.tell_gone(scheduler, keys, job, process.role, process.rank)
 
 
 def _tell(what: str) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import JobFailedError
+from mxopt.errors import JobFailedError, KVStoreError
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
@@ -19,10 +19,16 @@ from mxopt.kvstore.network import Network
 from mxopt.kvstore.progress import Progress
 from mxopt.settings import Job
 from mxopt_server import logs
+from mxopt_server.attached import Attached
+from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.doors import TICK, Doors, Wanted
+from mxopt_server.durability import Durability
+from mxopt_server.journal import Unkept
+from mxopt_server.kept import Kept, cuts_of
 from mxopt_server.latency import Latency
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
+from mxopt_server.state_dir import Notes
 
 log = logging.getLogger("mxopt.server")
 
@@ -42,13 +48,18 @@ def stop_on_signals() -> None:
 
 
 def run_scheduler(
-    settings: Job, wanted: Wanted, ready: Callable[[str], None], attach: Callable[[Scheduler], None]
+    settings: Job,
+    wanted: Wanted,
+    ready: Callable[[str], None],
+    durability: Durability,
+    attach: Callable[[Scheduler], None],
 ) -> int:
     """Runs a scheduler until its job is over. `ready` is told where it listens; `attach` may have it looked after
     (metrics). Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
     stop_on_signals()
     doors = Doors("scheduler", settings, wanted, lapse(settings.heartbeat, settings.dead_after))
+    notes: Any = {} if durability.root is None else Notes(durability.root / "scheduler")
     scheduler = Scheduler(
         doors.sender(),
         settings.workers or 1,
@@ -57,7 +68,11 @@ def run_scheduler(
         settings.heartbeat,
         settings.dead_after,
         timeout=settings.timeout,
+        issued=lambda role, rank, epoch: notes.__setitem__((role, rank), epoch),
+        returns=durability.kind == "journal",
+        checkpoints=Checkpoints(durability.kind, durability.every, settings.heartbeat, notes),
     )
+    scheduler.roster.epochs.update({place: epoch for place, epoch in notes.items() if isinstance(place, tuple)})
     try:
         attach(scheduler)
         ready(doors.announced)
@@ -78,9 +93,15 @@ def run_scheduler(
     return 0 if scheduler.state == "finished" else 1
 
 
-def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], attach: Callable[[Server], Any]) -> int:
-    """Runs a server until its job is over. `ready` is told where it listens; `attach` makes what else looks after it
-    (snapshots, metrics): an object with `tick()` and `close()`. Returns the exit code: 0 where the job finished."""
+def run_server(
+    settings: Job,
+    wanted: Wanted,
+    ready: Callable[[str], None],
+    durability: Durability,
+    attach: Callable[[Server], Attached],
+) -> int:
+    """Runs a server until its job is over. `ready` is told where it listens, `attach` makes what looks after it where
+    its state isn't kept in a folder. Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
     stop_on_signals()
     network = Network.of(settings)
@@ -90,17 +111,25 @@ def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], atta
     try:
         ready(doors.announced)
         member = Membership(
-            network, settings, "server", sockets.name_of_process(), doors.endpoint, settings.rank, progress
-        )
+            network, settings, "server", sockets.name_of_process(), doors.endpoint, settings.rank, progress,
+            "", durability.kind, cuts_of(durability, settings.rank),
+        )  # fmt: skip
         logs.call(f"server {member.rank}")
+        kept = (
+            Kept(durability, member.rank, member.epoch, member.welcome.goes_on) if durability.root is not None else None
+        )
         server = Server(
             doors.sender(), member.job, member.rank, member.welcome.workers, member.epoch, time.monotonic,
-            lease=member.leased,
+            kept.journal if kept is not None else None, member.leased,
         )  # fmt: skip
         server.hear(member.members)
         server.applier.progress = progress
         progress.begin("loading the snapshot of server", member.rank)
-        attached = attach(server)
+        attached: Attached | Kept = attach(server)
+        if kept is not None:
+            attached = kept
+            kept.restore(server)
+            kept.check_alone()
         progress.end()
         watchdog = Watchdog(member, progress)
         try:
@@ -115,6 +144,9 @@ def run_server(settings: Job, wanted: Wanted, ready: Callable[[str], None], atta
     except Stopped as stopped:
         log.warning("stopped by %s", stopped)
         error = f"stopped by {stopped}"
+    except (Unkept, KVStoreError) as failure:
+        log.error("%s", failure)
+        error = str(failure)
     except BaseException as failure:
         error = f"{type(failure).__name__}: {failure}"
         raise
@@ -172,7 +204,9 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
             server.set_ended(set(pulse.ended))
             if pulse.state == "finished":
                 return
-        attached.tick()
+        attached.tick(0 if pulse is None else pulse.exists)
+        if isinstance(attached, Kept):
+            member.beat.written, member.beat.full = attached.written, attached.full
 
 
 def _timed(latency: Latency, handle: Callable[[bytes, list[Any]], None], route: bytes, frames: list[Any]) -> None:

@@ -27,9 +27,11 @@ class Machine:
         self.values = Values(self.members)
         self.served = Served(self.values.entries)
         self.applier = Applier(self.served, self.members)
+        self.cut = 0  # the number of the last
         self._kinds: dict[type, Callable[[Any], None]] = {
             r.Update: self._update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
             r.FirstRows: self._first_rows, r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
+            r.Cut: self._cut,
         }  # fmt: skip
 
     def apply(self, record: r.Record) -> None:
@@ -88,6 +90,9 @@ class Machine:
 
     def _mode(self, mode: r.Mode) -> None:
         self.members.mode, self.members.staleness = mode.mode, mode.staleness
+
+    def _cut(self, cut: r.Cut) -> None:
+        self.cut = cut.number
 
 
 def plain_error(error: Exception) -> MXOptError:

@@ -46,17 +46,19 @@ class Terminal:
 
 class Output:
     """What a process called `name` writes, to `pipe` where it has one: copied to `log`, and to the terminal with its
-    name before each line. Of those that are not `shown` in full, INFO lines stay in the log; `listening`
-    is where it says it listens."""
+    name before each line; `again` to a log that is there. Of those that are not `shown` in full, INFO lines stay in the
+    log; `listening` is where it says it listens."""
 
-    def __init__(self, name: str, pipe: int | None, log: Path, terminal: Terminal, shown: bool) -> None:
+    def __init__(
+        self, name: str, pipe: int | None, log: Path, terminal: Terminal, shown: bool, again: bool = False
+    ) -> None:
         self.listening = ""
         self._name, self._pipe, self._terminal, self._shown = name, pipe, terminal, shown
         self._rest = b""  # the line that isn't complete
         self._path = log
         self._log: int | None = None
         try:
-            self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._log = os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC), 0o666)
         except OSError as error:
             self._lost(error)
 

@@ -19,6 +19,7 @@ from mxopt.kvstore.address import check_host
 from mxopt.kvstore.keys import load_keys
 from mxopt.settings import usable_cores
 from mxopt_server import key_copies, launchers
+from mxopt_server.durability import Durability
 from mxopt_server.launchers import Process
 
 OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
@@ -27,8 +28,8 @@ OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
 class Plan:
     """The job that `options` of `mxopt-launch` ask for. Raises ArgumentError where it can't be started."""
 
-    def __init__(self, options: argparse.Namespace, job: str) -> None:
-        self.options, self.job = options, job
+    def __init__(self, options: argparse.Namespace, job: str, durability: Durability) -> None:
+        self.options, self.job, self._durability = options, job, durability
         self.local = options.launcher == "local"
         self.folder = unix.job_folder() if self.local else None  # of this job's sockets
         self.host = f"{unix.PREFIX}{self.folder / 'scheduler'}" if self.folder else options.host or socket.gethostname()
@@ -100,7 +101,7 @@ class Plan:
         if options.keys:
             shared["MXOPT_KVSTORE_KEYS"] = os.path.abspath(options.keys)
         serve = [options.python, "-m", "mxopt_server", *([] if self.local else ["--bind", "0.0.0.0"])]
-        serve += ["--insecure"] if options.insecure else []
+        serve += [*self._durability.arguments, *(["--insecure"] if options.insecure else [])]
         watched = ["--metrics-host", options.metrics_host] if options.metrics_port is not None else []
         serve += watched
         door = [] if options.metrics_port is None else ["--metrics-port", str(options.metrics_port)]

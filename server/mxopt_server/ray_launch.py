@@ -27,8 +27,10 @@ class RayLaunch(Launch):
     """A job on the cluster that `ray.init` finds, by RAY_ADDRESS or on this machine; `keys` is the text of its keys'
     file, "" without."""
 
-    def __init__(self, run_dir: Path, wake: int, folder: str, keys: str, output: int | None = None) -> None:
-        super().__init__(run_dir, wake, False, output)
+    def __init__(
+        self, run_dir: Path, wake: int, folder: str, keys: str, output: int | None = None, restarts: int = 0
+    ) -> None:
+        super().__init__(run_dir, wake, False, output, restarts)
         self._folder, self._keys = folder, keys
         self._actors: dict[str, Any] = {}  # by the names of scheduler and servers
         self._addresses: dict[str, str] = {}  # of the nodes they run on

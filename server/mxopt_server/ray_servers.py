@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mxopt.errors import ArgumentError, JobFailedError
+from mxopt_server.job_state import JobState
 from mxopt_server.launch import parser
 from mxopt_server.plan import Plan
 from mxopt_server.ray_launch import RayLaunch
@@ -65,7 +66,8 @@ class Servers:
     def __init__(self, workers: int, servers: int, *arguments: str, run_dir: str | os.PathLike[str]) -> None:
         given = ["--launcher", "ray", "-n", str(workers), "-s", str(servers), *arguments, "worker"]
         options = parser().parse_args(given)
-        self._plan = Plan(options, secrets.token_hex(4))
+        self._state = JobState(options, secrets.token_hex(4), Path(run_dir))
+        self._plan = Plan(options, self._state.job, self._state.durability)
         self._plan.check()
         self._run_dir = Path(run_dir)
         self._over = threading.Event()
@@ -73,13 +75,17 @@ class Servers:
 
     def __enter__(self) -> Servers:
         self._run_dir.mkdir(parents=True, exist_ok=True)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(self._state.held())
         keys = self._plan.options.keys
         self._wake = socket.socketpair()
         self._wake[0].setblocking(False)
         text = Path(keys).read_text() if keys else ""
         with open(os.devnull, "wb") as nowhere:
             self._output = os.dup(nowhere.fileno())
-        self._launch = RayLaunch(self._run_dir, self._wake[0].fileno(), os.getcwd(), text, self._output)
+        self._launch = RayLaunch(
+            self._run_dir, self._wake[0].fileno(), os.getcwd(), text, self._output, self._state.restarts
+        )
         try:
             self._launch.start(self._plan.scheduler)
             for process in self._plan.started(self._launch.endpoint("scheduler")):
@@ -117,6 +123,7 @@ class Servers:
 
     def _close(self) -> None:
         self._launch.stop()
+        self._held.close()
         os.close(self._output)
         for end in self._wake:
             end.close()

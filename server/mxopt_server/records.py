@@ -100,4 +100,11 @@ class Loaded:
     document: bytes
 
 
-Record = Mode | Member | First | FirstRows | Update | Optimizer | Changed | Loaded
+@dataclass(slots=True)
+class Cut:
+    """All workers have come to the same point of their program: cut `number`, see `cuts.py`."""
+
+    number: int
+
+
+Record = Cut | Mode | Member | First | FirstRows | Update | Optimizer | Changed | Loaded

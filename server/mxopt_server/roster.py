@@ -34,6 +34,7 @@ class Node:
     progress: int = -1  # of a server's loop, at its last beat,
     doing: str = ""  # what it had called then,
     moved: float = 0.0  # and since when that is so
+    goes_on: int = -2  # of a server: the cut that it begins with, see Welcome
 
     def __str__(self) -> str:
         return f"{self.role} {self.rank} ({self.name})"

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ GRACE_S = 10.0  # how long processes have to end by themselves after a failure o
 TELL_S = 0.5  # how long the others of a failed job have to tell what they know, and end by themselves
 DRAIN_S = 1.0  # how long output is waited for that who started it has outlived
 READY_S = 60.0
+SSH_KILLED = (255, *range(129, 160))  # exit codes of ssh for a process that a signal has killed there
 IDLE_S = 2.0  # how long after the workers' end servers may still run before the scheduler is asked why
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
@@ -64,10 +66,12 @@ def signals() -> Iterator[int]:
 
 class Launch:
     """The processes of a job, with their logs in the folder `run_dir`; `wake` is of `signals`, `local` says whether
-    workers are processes of this machine."""
+    workers are processes of this machine. A server that is killed is started again up to `restarts` times."""
 
-    def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None) -> None:
-        self.run_dir, self._local = run_dir, local
+    def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: int = 0) -> None:
+        self.run_dir, self._local, self._restarts = run_dir, local, restarts
+        self.gone: Callable[[Process], None] = lambda process: None  # told of a server that is to be started again
+        self._again: Counter[str] = Counter()  # how often each process was started again
         self.terminal = Terminal(wake, output)
         self.running: dict[Any, Process] = {}  # by what they run as: Popen
         self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
@@ -97,7 +101,8 @@ class Launch:
         pipe = os.dup(child.stdout.fileno())
         child.stdout.close()
         log = self.run_dir / f"{process.name}.log"
-        output = self.outputs[process.name] = Output(process.name, pipe, log, self.terminal, process.role == "worker")
+        again, shown = process.name in self.outputs, process.role == "worker"
+        output = self.outputs[process.name] = Output(process.name, pipe, log, self.terminal, shown, again)
         self._selector.register(pipe, selectors.EVENT_READ, output)
 
     def endpoint(self, name: str) -> str:
@@ -190,8 +195,22 @@ class Launch:
 
     def ended(self, process: Process, code: int) -> None:
         """A process has ended, with a negative code where a signal has killed it."""
-        if code and self.failed is None:
+        if code and self.failed is None and not self._start_again(process, code):
             self.failed = process.name, code
+
+    def _start_again(self, process: Process, code: int) -> bool:
+        """Starts a server that was killed another time, if the job still needs it and may have it."""
+        killed = code < 0 or code in SSH_KILLED
+        at_work = self.terminal.until is None and any(p.role == "worker" for p in self.running.values())
+        left = self._restarts - self._again[process.name]
+        if process.role != "server" or not killed or not at_work or left <= 0:
+            return False
+        self._again[process.name] += 1
+        said = f"{process.name} ended{_how(code)}; it is started again, {left - 1} times more at most"
+        self.terminal.say(f"mxopt-launch: {said}")
+        self.gone(process)
+        self.start(process)
+        return True
 
     def _drop(self, output: Output, fd: int) -> None:
         self._selector.unregister(fd)

@@ -14,6 +14,7 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.heart import lapse
 from mxopt_server.barriers import Barriers
+from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.latency import Latency
 from mxopt_server.roster import Node, Roster
 from mxopt_server.standstill import Standstill
@@ -43,7 +44,10 @@ class Scheduler:
         token: Callable[[], str] = lambda: secrets.token_hex(16),
         issued: Callable[[str, int, int], None] = lambda role, rank, epoch: None,
         returns: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
+        self.checkpoints = Checkpoints() if checkpoints is None else checkpoints
+        self._cuts: dict[int, list[int]] = {}  # by server: those it can go on from
         self.job, self.returns = job, returns
         self.heartbeat, self.dead_after, self.timeout = heartbeat, dead_after, timeout
         self.state, self.text = "gathering", ""
@@ -94,17 +98,24 @@ class Scheduler:
                     self._lost(node, f"{node} has not been heard of for {self.dead_after:g} s")
             elif node.state == "dead" and node.role == "server" and now - node.seen > self.timeout:
                 self.fail(f"{node} has not been heard of for {self.timeout:g} s, and has not come back")
+        if self.state == "running":
+            self.checkpoints.tick(self.roster.wanted["worker"], now)
 
     def _lost(self, node: Node, why: str) -> None:
         """A process is dead. Where the job can go on without it, or another comes in its place, its place is free."""
         asked = self._clock() - self._asked.get((node.role, node.rank), -math.inf) <= 2 * self.heartbeat
-        if self.state == "running" and (self.roster.elastic if node.role == "worker" else self.returns or asked):
+        if self.state == "running" and (self.roster.elastic if node.role == "worker" else self._returns or asked):
             log.warning("%s; its place is free", why)
             node.state = "dead"
             self._left(why)
         else:
             node.state = "ended"
             self.fail(why)
+
+    @property
+    def _returns(self) -> bool:
+        """Whether servers that die come back."""
+        return self.returns or (self.checkpoints.durability == "snapshot" and self.roster.elastic)
 
     def _left(self, why: str) -> None:
         """A process has gone, and the job goes on: what waited for it needn't any more."""
@@ -142,6 +153,7 @@ class Scheduler:
         """Ends the job: every process is told why."""
         if self.state in ("failed", "finished"):
             return
+        why += self.checkpoints.advice
         log.error("the job has failed: %s", why)
         self.state, self.text, self.since = "failed", why[: wire.MAX_TEXT], self._clock()
         for node in self.roster:
@@ -154,7 +166,7 @@ class Scheduler:
     def _join(self, route: bytes, join: m.Join) -> None:
         wire.check_version(join.version, "the scheduler")
         roster, now = self.roster, self._clock()
-        why, node = roster.unfit(join), roster.joined(join)
+        why, node = roster.unfit(join) or self._otherwise_kept(join), roster.joined(join)
         if not why and node is None and self.state in ("failed", "finished"):
             why = f"the job has {self.state}" + (f": {self.text}" if self.text else "")
         if not why and node is None:
@@ -162,6 +174,8 @@ class Scheduler:
             rank, why = roster.place(join, returns)
             if rank is not None:
                 node = roster.admit(join, rank, route, now)
+                if join.role == "server":
+                    self._cuts[rank] = join.cuts
                 self._tell()
             elif not why:
                 self._asked[join.role, join.rank] = now
@@ -174,22 +188,29 @@ class Scheduler:
             return
         node.route, node.seen = route, now
         if self.state == "gathering" and roster.complete:
-            self.state = "running"
+            self.state, goes_on = "running", self.checkpoints.goes_on(list(self._cuts.values()))
             log.info("job %s is complete: %d workers, %d servers", self.job, *roster.wanted.values())
             for each in roster:
-                each.seen = now
+                each.seen, each.goes_on = now, goes_on
                 self._welcome(each)
         elif self.state == "gathering":
             self._send(route, m.Waiting(roster.missing()))
         else:
             self._welcome(node)
 
+    def _otherwise_kept(self, join: m.Join) -> str:
+        """Why a server's durability isn't the job's; "" where it is."""
+        ours = self.checkpoints.durability
+        if join.role != "server" or join.durability == ours:
+            return ""
+        return f"the job's durability is {ours}, that of {join.name} is {join.durability}"
+
     def _welcome(self, node: Node) -> None:
         wanted, members = self.roster.wanted, self.roster.workers() if node.role == "server" else []
         self._send(
             node.route,
             m.Welcome(self.job, node.rank, node.epoch, node.token, wanted["worker"], wanted["server"],
-                      self.roster.endpoints(), float(self.heartbeat), float(self.dead_after), members),
+                      self.roster.endpoints(), float(self.heartbeat), float(self.dead_after), members, node.goes_on),
         )  # fmt: skip
 
     def _known(self, route: bytes, role: str, message: Any) -> Node | None:
@@ -209,6 +230,10 @@ class Scheduler:
             node.seen, node.heart = self._clock(), route
             if beat.progress >= 0 and (beat.progress, beat.doing) != (node.progress, node.doing):
                 node.progress, node.doing, node.moved = beat.progress, beat.doing, node.seen
+            if node.role == "worker":
+                self.checkpoints.worker(node.rank, beat.round, node.seen)
+            else:
+                self.checkpoints.server(node.rank, beat.written, beat.full, self.roster.wanted["server"])
             self._send(route, self._pulse(node, beat.number))
 
     def _barrier(self, route: bytes, barrier: m.Barrier) -> None:
@@ -314,7 +339,9 @@ class Scheduler:
     def _pulse(self, node: Node, beat: int = 0) -> m.Pulse:
         roster = self.roster
         members = roster.workers() if node.role == "server" else []
-        return m.Pulse(self.state, self.text, roster.gone(), roster.endpoints(), members, beat)
+        kept = self.checkpoints
+        return m.Pulse(self.state, self.text, roster.gone(), roster.endpoints(), members, beat,
+                       kept.cut, kept.keeps, kept.exists)  # fmt: skip
 
     def _tell(self) -> None:
         """Tells all processes at once how the job stands; they would ask at their next beat."""

@@ -12,6 +12,7 @@ from mxopt.errors import KVStoreError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt_server.answers import Answers, Send
+from mxopt_server.cuts import Cuts
 from mxopt_server.latency import Latency
 from mxopt_server.machine import Machine
 from mxopt_server.records import Member, Mode, Record
@@ -82,7 +83,8 @@ class Server:
         depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
         self._values = ValueRequests(self.machine, self.enter, self.answers, depth)
         states = StateRequests(self.machine, self.enter, self.answers)
-        self._handlers = self._values.handlers | states.handlers
+        self.cuts = Cuts(self.machine, self.enter, self.answers)
+        self._handlers = self._values.handlers | states.handlers | self.cuts.handlers
 
     def enter(self, record: Record) -> None:
         """Changes the state, as a record says that has been checked. Raises what `Machine.apply` raises."""

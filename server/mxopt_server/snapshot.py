@@ -51,6 +51,13 @@ def moment(server: Server) -> Moment:
     return Moment(found)
 
 
+def nbytes(server: Server) -> int:
+    """The bytes of values and states."""
+    entries = server.values.entries.values()
+    states = (array for entry in entries for array in _arrays(server.served.state(entry)))
+    return sum([*(entry.nbytes for entry in entries), *(array.nbytes for array in states)])
+
+
 def _arrays(state: Any) -> Iterator[np.ndarray]:
     if isinstance(state, np.ndarray):
         yield state

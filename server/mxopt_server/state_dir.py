@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,30 @@ def epochs(home: Path) -> list[Path]:
     return []
 
 
+def complete_folder(home: Path) -> Path | None:
+    """The folder of the newest epoch that had taken over from those before; None where there is none."""
+    return next((path for path in epochs(home) if (path / SEALED).exists()), None)
+
+
+class Notes(UserDict[Any, Any]):
+    """A few plain values that the process of `home` keeps: those of its epoch before, to begin with. Each change is on
+    the disk before it returns."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__()
+        before = epochs(home)
+        path = next((path / "notes" for path in before if (path / "notes").exists()), None)
+        if path is not None:
+            self.data = load_document(path.read_bytes())
+        self._path = Folder(home, 1 + max((int(path.name) for path in before), default=0)).path / "notes"
+        write_file(self._path, dump_document(self.data))
+
+    def __setitem__(self, name: Any, value: Any) -> None:
+        if name not in self.data or self.data[name] != value:
+            super().__setitem__(name, value)
+            write_file(self._path, dump_document(self.data))
+
+
 class Folder:
     """The folder of an epoch of a process, whose others are in `home`. Raises StatesError where the epoch has been
     before, OSError where the folder can't be made."""
@@ -89,23 +114,25 @@ class Folder:
             raise StatesError(f"{self.path}: there has been a process of this epoch before") from None
         self._sealed: dict[int, int] = {}  # segments of earlier epochs, and how long they are
 
-    def take_over(self, is_last: Callable[[memoryview], bool] | None = None) -> None:
-        """Links what the last complete epoch has left, so that this one is complete too. With `is_last` its segments
-        end behind the last record of which that is true, which must be there, and later ones are left out."""
+    def take_over(self, last: int | None = None, is_last: Callable[[memoryview], bool] | None = None) -> None:
+        """Links what the last complete epoch has left, so that this one is complete too. With `last` checkpoints of
+        higher numbers are left out, and records behind the one that `is_last` tells, which must be there; for 0 that is
+        all. Raises StatesError where what is needed is damaged or missing."""
         before = [path for path in epochs(self.home) if path.name < self.path.name]
-        complete = next((path for path in before if (path / SEALED).exists()), None)
-        if complete is not None:
-            self._link(complete)
-        if is_last is not None:
-            self._cut(is_last)
+        complete = complete_folder(self.home)
+        if complete is not None and last != 0:
+            self._link(complete, last)
+            if is_last is not None:
+                self._cut(is_last)
         pairs = [list(pair) for pair in self._sealed.items()]
         write_file(self.path / SEALED, dump_document({"segments": pairs}))
         for path in before:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _link(self, older: Path) -> None:
+    def _link(self, older: Path, last: int | None) -> None:
         self._sealed = sealed_in(older)
-        for kind, found in ((CHECKPOINT, numbers(older, CHECKPOINT)), (SEGMENT, self._sealed)):
+        checkpoints = [number for number in numbers(older, CHECKPOINT) if last is None or number <= last]
+        for kind, found in ((CHECKPOINT, checkpoints), (SEGMENT, list(self._sealed))):
             for number in found:
                 os.link(older / name(number, kind), self.path / name(number, kind))
 

@@ -78,6 +78,20 @@ def scheduler_report(endpoint: str, keys: str) -> dict[str, Any]:
         context.destroy(0)
 
 
+def tell_gone(endpoint: str, keys: str, job: str, role: str, rank: int) -> None:
+    """Tells the scheduler at `endpoint` that a process of its job has exited. Raises DeadlineError where that doesn't
+    answer."""
+    context = zmq.Context()
+    socket = sockets.connect(context, endpoint, load_keys(keys))
+    try:
+        socket.send_multipart(m.encode(m.Gone(job, role, rank)))
+        if not socket.poll(TIMEOUT_MS):
+            raise DeadlineError(f"{endpoint} doesn't answer")
+    finally:
+        socket.close(0)
+        context.destroy(0)
+
+
 def ask_all(context: Any, scheduler: str, keys: KeyPair | None) -> dict[str, Any]:
     """The scheduler's report with those of its servers, `None` for one that doesn't answer."""
     found = ask(context, scheduler, keys)

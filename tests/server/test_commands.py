@@ -21,7 +21,7 @@ def test_launch_runs_a_job_and_keeps_its_logs(tmp_path):
     process = launch(tmp_path, "-n", "2", "-s", "2", sys.executable, str(WORKERS), "half", "null")
     assert process.finish() == 0, process.output
     assert {"[worker-0] RESULT []", "[worker-1] RESULT []"} <= set(process.lines)
-    names = {"scheduler.log", "server-0.log", "server-1.log", "worker-0.log", "worker-1.log"}
+    names = {"scheduler.log", "server-0.log", "server-1.log", "worker-0.log", "worker-1.log", "state"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == names
 
 

@@ -18,7 +18,8 @@ ONES = np.ones(2, np.float32).tobytes()
 LARGE = b"\xab" * wire.SMALL  # a frame of its own
 
 GOLDEN = [
-    (m.Join(1, "j", "worker", -1, 2, 1, "", "ab", "me"), ["9b0101a16aa6776f726b6572ff0201a0a26162a26d65a0"]),
+    (m.Join(1, "j", "worker", -1, 2, 1, "", "ab", "me"),
+     ["9d0101a16aa6776f726b6572ff0201a0a26162a26d65a0a46e6f6e6590"]),
     (m.Hello(1, "j", 0, 3, "ab", 2, "sync", 4), ["9a1401a16a0003a2616202a473796e630400"]),
     (m.Init(2, "w", "float32", [2], [2], 0, 0, [ONES]),
      ["9a1602a177a7666c6f617433329102910200" + "00" + "91c4080000803f0000803f" + "00"]),

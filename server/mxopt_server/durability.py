@@ -1,0 +1,55 @@
+"""What of a job outlives its processes, as command lines say it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from mxopt.errors import ArgumentError
+from mxopt_server.arguments import Parser, seconds
+
+KINDS = ("none", "snapshot", "journal")
+EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Durability:
+    """What is kept in the folder `root`: with `none` nothing; with `snapshot` a checkpoint every so many seconds; with
+    `journal` everything, with `fsync` on the disk before anybody hears of it."""
+
+    kind: str = "none"
+    root: Path | None = None
+    every: float = EVERY_S
+    fsync: bool = False
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The same for the command line of a server or scheduler."""
+        if self.root is None:
+            return ("--durability", self.kind)
+        given = ("--durability", self.kind, "--state-dir", str(self.root), "--snapshot-every", f"{self.every:g}")
+        return (*given, "--fsync") if self.fsync else given
+
+
+def add_durability(parser: Parser, usual: str, folder: str) -> None:
+    """The options that say it; `usual` and `folder` are the words for what holds where they aren't given."""
+    parser.add_argument(
+        "--durability", choices=KINDS, help=f"what outlives the job's processes: nothing, a checkpoint every "
+        f"--snapshot-every seconds, or everything ({usual})",
+    )  # fmt: skip
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help=f"where it is kept ({folder})")
+    parser.add_argument(
+        "--snapshot-every", type=seconds, default=EVERY_S, metavar="S", help="seconds between snapshots (%(default)g)"
+    )
+    parser.add_argument("--fsync", action="store_true", help="with --durability journal: keep it over a power cut, too")
+
+
+def durability(options: argparse.Namespace, kind: str, root: Path | None) -> Durability:
+    """What the options ask for, where `kind` and `root` are already known. Raises ArgumentError where they don't go
+    together."""
+    if options.fsync and kind != "journal":
+        raise ArgumentError(f"--fsync is for --durability journal, not {kind}")
+    if kind != "none" and root is None:
+        raise ArgumentError(f"--durability {kind} needs --state-dir, the folder in which the state is kept")
+    return Durability(kind, None if kind == "none" else root, options.snapshot_every, options.fsync)

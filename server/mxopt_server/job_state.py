@@ -1,0 +1,73 @@
+"""What of a job outlives its processes, as its launcher looks after it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mxopt.errors import ArgumentError
+from mxopt_server import state_dir
+from mxopt_server.durability import durability
+
+RESTARTS = 3  # of each server that was killed
+TOGETHER = ("mpi", "slurm")  # launchers that run all servers by one command
+
+
+class JobState:
+    """The state of the job that `options` of `mxopt-launch` ask for: `job`, a new one's name, unless they resume
+    another. Raises ArgumentError where they don't go together, or not with the job that is resumed.
+
+    Attributes
+    ----------
+    job : the job's name
+    durability : Durability
+    restarts : how often each server that was killed is started again
+    """
+
+    def __init__(self, options: argparse.Namespace, job: str, run_dir: Path) -> None:
+        self._resumes = options.resume is not None
+        self._facts: dict[str, Any] = {"workers": options.num_workers, "servers": options.num_servers}
+        kind, root = options.durability, options.state_dir or run_dir / "state"
+        if options.state_dir is None and (root / "job").exists():  # of another job with the same folder for its logs
+            root = run_dir / f"state-{job}"
+        if self._resumes:
+            if options.state_dir:
+                raise ArgumentError("--resume DIR goes on in DIR: --state-dir is for a new job")
+            root = options.resume
+            known = state_dir.resume(root, self._facts | ({"durability": kind} if kind else {}))
+            job, kind = known["job"], known["durability"]
+        elif kind is None:  # servers' own snapshots were there first
+            kind = "none" if "--snapshot" in options.server_args.replace("=", " ").split() else "snapshot"
+        self.job, self.durability = job, durability(options, kind, root.absolute())
+        self._facts |= {"job": job, "durability": kind}
+        self.restarts = self._allowed(options)
+
+    def _allowed(self, options: argparse.Namespace) -> int:
+        why = ""
+        if self.durability.kind == "none":
+            why = "without --durability a server that is started again has lost everything"
+        elif options.launcher in TOGETHER:
+            why = f"--launcher {options.launcher} runs all servers by one command"
+        if options.restarts and why:
+            raise ArgumentError(f"--restarts {options.restarts} can't be: {why}")
+        return 0 if why else RESTARTS if options.restarts is None else int(options.restarts)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the folder for this launcher. Raises ArgumentError where another job's state is there, or another
+        launcher has it."""
+        root = self.durability.root
+        if root is None:
+            yield
+            return
+        lock = state_dir.lock(root)
+        try:
+            if not self._resumes:
+                state_dir.begin(root, self._facts)
+            yield
+        finally:
+            os.close(lock)

@@ -1,0 +1,115 @@
+"""A server's journal: the records of all that has changed its state, in files."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mxopt.document import content_of, parts_of
+from mxopt.errors import StatesError
+from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
+from mxopt.kvstore.refusals import error_of
+from mxopt_server import records, segments
+from mxopt_server.state_dir import SEGMENT, Folder, name
+
+LENGTH = struct.Struct("<I")  # of a record's header, which its arrays follow
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in records.Record.__args__}
+
+
+class Unkept(BaseException):
+    """What a server has to keep can't be kept (a full disk): it ends, before anybody is told that it was."""
+
+
+class Journal:
+    """Appends records to segments in `folder`, from number `number` on. With `fsync` what is committed survives a
+    power cut; without, the death of the process."""
+
+    def __init__(self, folder: Folder, fsync: bool) -> None:
+        self.folder, self.fsync = folder, fsync
+        self.together = fsync
+        self.number = folder.next_segment()
+        self._before = 0  # bytes of earlier segments since the last `rotate`
+        self._dirty = False
+        self._writer = self._open()
+
+    @property
+    def nbytes(self) -> int:
+        """What there is to be read again since the last `rotate`."""
+        return self._before + self._writer.size
+
+    def append(self, record: records.Record) -> None:
+        """Adds a record. Raises Unkept where the disk doesn't take it."""
+        try:
+            if self._writer.size >= segments.SIZE:
+                self._before += self._writer.size
+                self._next()
+            self._writer.append(encode(record))
+        except OSError as error:
+            raise Unkept(f"the journal {self._writer.path} can't be written: {error}") from error
+        self._dirty = True
+
+    def commit(self) -> None:
+        """Returns when what has been appended lasts. Raises Unkept where that can't be said."""
+        if self.fsync and self._dirty:
+            try:
+                self._writer.sync()
+            except OSError as error:
+                raise Unkept(f"the journal {self._writer.path} can't be written to the disk: {error}") from error
+        self._dirty = False
+
+    def rotate(self) -> int:
+        """Begins a segment, whose number it returns: what a checkpoint of this moment lacks will be from there on."""
+        try:
+            self._next()
+        except OSError as error:
+            raise Unkept(f"a segment of the journal can't be begun in {self.folder.path}: {error}") from error
+        self._before = 0
+        return self.number
+
+    def close(self) -> None:
+        """Ends the last segment."""
+        self.commit()
+        self._writer.close()
+
+    def _next(self) -> None:
+        self.commit()
+        self._writer.close()
+        self.number += 1
+        self._writer = self._open()
+
+    def _open(self) -> segments.Writer:
+        return segments.Writer(self.folder.path / name(self.number, SEGMENT))
+
+
+def is_cut(number: int) -> Callable[[memoryview], bool]:
+    """Tells the record of a cut by its bytes."""
+    expected = b"".join(encode(records.Cut(number)))
+    return lambda body: len(body) == len(expected) and body == expected
+
+
+def encode(record: records.Record) -> list[Any]:
+    """A record as bytes, in parts: its arrays are not copied."""
+    fields = [getattr(record, field.name) for field in dataclasses.fields(record)]
+    fields = [[type(each).__name__, str(each)] if isinstance(each, Exception) else each for each in fields]
+    header, arrays = parts_of({type(record).__name__: fields})
+    return [LENGTH.pack(len(header)), header, *(wire.bytes_of(np.ascontiguousarray(array)) for array in arrays)]
+
+
+def decode(body: memoryview) -> records.Record:
+    """The record that bytes are of. Raises StatesError where they are none."""
+    try:
+        (length,) = LENGTH.unpack_from(body)
+        rest = body[LENGTH.size :]
+        ((kind, fields),) = content_of(rest[:length], rest[length:]).items()
+        made: records.Record = KINDS[kind](*fields)
+    except (struct.error, KeyError, TypeError, ValueError) as error:
+        raise StatesError(f"a record of the journal can't be read: {error!r}") from error
+    if isinstance(made, records.Update) and made.error is not None:
+        told: Any = made.error  # as it was encoded
+        made.error = error_of(m.Refused(0, str(told[0]), str(told[1]), None))
+    return made

@@ -1,0 +1,156 @@
+"""What a server keeps in its job's state folder: checkpoints, and the journal since the last of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mxopt.document import load_document
+from mxopt.errors import KVStoreError, StatesError
+from mxopt_server import segments, snapshot
+from mxopt_server.durability import Durability
+from mxopt_server.journal import Journal, decode, is_cut
+from mxopt_server.records import Cut
+from mxopt_server.server import Server
+from mxopt_server.snapshot_writer import SnapshotWriter
+from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, complete_folder, name, numbers, sealed_in
+
+log = logging.getLogger("mxopt.server")
+
+LARGE = 1 << 30  # bytes of a journal before a checkpoint is asked for, at least
+TIMES = 4  # as many as of values and states, else
+
+
+CUTS = 16  # of those in a journal, that a job may be resumed from
+
+
+def cuts_of(durability: Durability, rank: int) -> list[int]:
+    """The newest cuts that a server has in its journal. Raises StatesError where that is damaged."""
+    found: list[int] = []
+    if durability.kind != "journal" or durability.root is None or rank < 0:
+        return found
+    complete = complete_folder(durability.root / f"server-{rank}")
+    if complete is None:
+        return found
+    for number, length in sealed_in(complete).items():
+        for _, body in segments.read(complete / name(number, SEGMENT), length):
+            if len(body) < 256 and isinstance(record := decode(body), Cut):
+                found = [*found[1 - CUTS :], record.number]
+    return found
+
+
+class Kept:
+    """What server `rank` keeps from its epoch `epoch` on.
+
+    Parameters
+    ----------
+    durability : with a folder
+    goes_on : the cut from which all servers of a resumed job go on, 0 for none, or -1 or -2 for all, as in Welcome
+
+    Attributes
+    ----------
+    journal : Journal or None
+    written : the number of the newest checkpoint that is there in full, 0 for none
+    """
+
+    def __init__(self, durability: Durability, rank: int, epoch: int, goes_on: int = -1) -> None:
+        assert durability.root is not None
+        self.every = durability.every
+        journaled = durability.kind == "journal"
+        self.folder = Folder(durability.root / f"server-{rank}", epoch)
+        if goes_on < 0:
+            self.folder.take_over()
+        else:
+            self.folder.take_over(goes_on, is_cut(goes_on) if journaled else None)
+        self._came_back = goes_on == -2
+        self.journal = Journal(self.folder, durability.fsync) if journaled else None
+        self.written = max([0, *numbers(self.folder.path, CHECKPOINT)])
+        self._base = self.written  # the checkpoint before which nothing is kept
+        self._segments: dict[int, int] = {}  # by checkpoint: the first that is needed beside it
+
+    def restore(self, server: Server) -> None:
+        """Makes a fresh `server` what was kept. Raises StatesError where that is damaged."""
+        self._server, self._writer, self._last = server, SnapshotWriter(server), server.clock()
+        server.cuts.keep = self.checkpoint
+        first, count = 0, 0
+        if self.written:
+            path = self._path(self.written)
+            try:
+                snapshot.restore(server, path)
+                first = self._segments[self.written] = load_document(path.read_bytes())["segment"]
+            except StatesError as error:
+                raise StatesError(f"the checkpoint {path} can't be taken: {error}") from error
+        for body in self.folder.read(first):
+            count += 1
+            try:
+                server.machine.apply(decode(body))
+            except StatesError:
+                raise
+            except Exception as error:  # as it was refused then
+                log.debug("record %d: %s", count, error)
+            server.applier.progress.count += 1
+        if self.written or count:
+            log.info("goes on from checkpoint %d and %d records of the journal", self.written, count)
+
+    def check_alone(self) -> None:
+        """Raises KVStoreError where this server has come back to a job that others have gone on with, and has lost what
+        they count on."""
+        members = self._server.members
+        if self.journal is None and self._came_back and (not members.mode or not members.kind.apart):
+            raise KVStoreError(
+                f"server {self._server.rank} has died, and without a journal what has changed since the last checkpoint"
+                " is lost"
+            )
+
+    def tick(self, exists: int) -> None:
+        """Called often by the loop, with the number of the newest checkpoint that all servers have."""
+        if not self._server.members.mode:
+            return
+        if self._server.members.kind.apart:
+            self._alone()
+            return
+        if not self._writer.busy and self._writer.written is not None:
+            self.written = int(self._writer.written.name.partition(".")[0])
+        if exists > self._base and exists in self._segments:
+            self._drop(exists)
+
+    def _alone(self) -> None:
+        """A checkpoint of this server by itself: nobody else's state has to fit."""
+        if self._writer.busy:
+            return
+        if self._writer.written is not None:
+            self.written = int(self._writer.written.name.partition(".")[0])
+            self._drop(self.written)
+            self._writer.written = None
+        if self.full if self.journal is not None else self._server.clock() - self._last >= self.every:
+            self.checkpoint(self.written + 1)
+
+    @property
+    def full(self) -> bool:
+        """Whether the journal is so large that a checkpoint should replace it."""
+        size = 0 if self.journal is None else self.journal.nbytes
+        return size > LARGE and size > TIMES * snapshot.nbytes(self._server)
+
+    def checkpoint(self, number: int) -> None:
+        """Begins a checkpoint of this moment."""
+        if self._writer.busy:
+            log.warning("checkpoint %d is left out: the one before is still being written", number)
+            return
+        self._last = self._server.clock()
+        segment = self._segments[number] = 0 if self.journal is None else self.journal.rotate()
+        self._writer.begin(self._path(number), segment=segment)
+
+    def close(self) -> None:
+        """Called once at the end."""
+        self._writer.wait()
+        if self.journal is not None:
+            self.journal.close()
+
+    def _drop(self, number: int) -> None:
+        """What was before a checkpoint is no longer needed."""
+        self.folder.drop(number, self._segments[number])
+        self._segments = {n: segment for n, segment in self._segments.items() if n >= number}
+        self._base = number
+
+    def _path(self, number: int) -> Path:
+        return self.folder.path / name(number, CHECKPOINT)

@@ -1,0 +1,86 @@
+"""What workers of the durability tests run: `python durable.py ROUNDS FOLDER [MODE]`, as commands of a launched job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+from mxopt_server.durability import Durability
+from mxopt_server.kept import cuts_of
+
+import mxopt
+from mxopt import kvstore
+from mxopt.document import load_document
+
+SHAPES = {"w": (300, 5), "b": (7,), "v": (11,)}
+
+
+def gradient(key: str, round: int, rank: int) -> np.ndarray:
+    """What a worker pushes of a key in a round: of nothing else, so that a job that goes on pushes the same."""
+    seed = [round, rank, *key.encode()]
+    return np.random.default_rng(seed).normal(size=SHAPES[key]).astype(np.float32)
+
+
+def main(rounds: int, folder: Path, mode: str = "dist_sync") -> None:
+    """Trains to round `rounds`. A file `kill-ROUND-WHO` in `folder` says who is killed then; `kill-kept-WHO`: when
+    there is something to go on from in its `state`, and then `reached` has the round."""
+    store = kvstore.create(mode)
+    store.set_optimizer(mxopt.create("adam", learning_rate=0.01))
+    values = {key: np.ones(shape, np.float32) for key, shape in SHAPES.items()}
+    for key, value in values.items():
+        store.init(key, value)
+    first = store.round("w")
+    for round in range(first, rounds):
+        if store.rank == 0:
+            for path in folder.glob("kill-*"):
+                _, when, victim = path.name.split("-")
+                if when == str(round) or (when == "kept" and kept(folder / "state")):
+                    path.unlink()
+                    (folder / "reached").write_text(str(round))
+                    os.kill(process(victim), signal.SIGKILL)
+        for key in SHAPES:
+            store.push(key, gradient(key, round, store.rank))
+        for key, value in values.items():
+            store.pull(key, out=value)
+    store.barrier()
+    digest = hashlib.sha256(b"".join(value.tobytes() for value in values.values())).hexdigest()
+    if store.rank == 0:
+        print(f"ENDED {digest} {first}", flush=True)
+
+
+def kept(state: Path) -> bool:
+    """Whether a job can be resumed from there, not only begun anew."""
+    notes = max((state / "scheduler").glob("*/notes"))
+    if load_document(notes.read_bytes()).get("checkpoint"):
+        return True
+    return all(cuts_of(Durability("journal", state), rank) for rank in (0, 1))
+
+
+def process(name: str) -> int:
+    """The process id of a member of this job: `self`, or a role and a rank."""
+    if name == "self":
+        return os.getpid()
+    role, rank = name[:-1], name[-1]
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            try:
+                found = (path / "environ").read_bytes().split(b"\0")
+                state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            wanted = {
+                f"MXOPT_JOB_ID={os.environ['MXOPT_JOB_ID']}".encode(),
+                f"DMLC_ROLE={role}".encode(),
+                *([f"DMLC_SERVER_ID={rank}".encode()] if role == "server" else []),
+            }
+            if wanted <= set(found) and state != "Z":
+                return int(path.name)
+    raise SystemExit(f"there is no {name}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,103 @@
+"""Launched jobs whose processes are killed, and that are resumed: the same bits as of those that nobody disturbs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from durable import SHAPES, gradient
+from jobs import LAUNCH, Process, environment
+
+import mxopt
+
+JOB = Path(__file__).with_name("durable.py")
+ROUNDS = 60
+
+
+@cache
+def expected(rounds: int = ROUNDS) -> str:
+    """What the weights of an undisturbed job are."""
+    updater = mxopt.get_updater(mxopt.create("adam", learning_rate=0.01))
+    values = {key: np.ones(shape, np.float32) for key, shape in SHAPES.items()}
+    for round in range(rounds):
+        for key, value in values.items():
+            updater(key, gradient(key, round, 0) + gradient(key, round, 1), value)
+    return hashlib.sha256(b"".join(value.tobytes() for value in values.values())).hexdigest()
+
+
+Launched = Callable[..., Process]
+
+
+@pytest.fixture
+def launched(tmp_path) -> Launched:
+    """Starts `mxopt-launch` with two workers and two servers, whose victims are named as `kill-ROUND-WHO`."""
+    started = []
+
+    def start(*options: str, kills: tuple[str, ...] = (), rounds: int = ROUNDS, mode: str = "dist_sync") -> Process:
+        for kill in kills:
+            (tmp_path / f"kill-{kill}").touch()
+        command = [*LAUNCH, "-n", "2", "-s", "2", "--run-dir", str(tmp_path / f"run{len(started)}"), *options]
+        command += [sys.executable, str(JOB), str(rounds), str(tmp_path), mode]
+        started.append(Process(command, environment(MXOPT_KVSTORE_DEAD_AFTER=10)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.finish()
+
+
+def ended(process: Process) -> tuple[str, int]:
+    """The digest with which a job has ended, and the round from which it went on."""
+    assert process.finish() == 0, process.output
+    found = re.search(r"ENDED (\w+) (\d+)", process.output)
+    assert found, process.output
+    return found[1], int(found[2])
+
+
+def test_servers_that_are_killed_at_any_time_lose_nothing_under_a_journal(launched, tmp_path):
+    kills = ("7-server0", "8-server1", "20-server0", "41-server1")
+    process = launched("--durability", "journal", "--restarts", "9", kills=kills)
+    assert ended(process) == (expected(), 0)
+    assert process.output.count("killed by SIGKILL; it is started again") == 4
+    assert list(tmp_path.glob("kill-*")) == []
+
+
+def test_a_journal_on_the_disk_loses_nothing_either(launched):
+    assert ended(launched("--durability", "journal", "--fsync", kills=("9-server0",))) == (expected(), 0)
+
+
+def test_an_asynchronous_job_under_a_journal_applies_each_push_once(launched, tmp_path):
+    process = launched("--durability", "journal", kills=("7-server0", "30-server1"), mode="dist_async")
+    ended(process)
+    assert list(tmp_path.glob("kill-*")) == []
+
+
+@pytest.mark.parametrize("durability", ["snapshot", "journal"])
+@pytest.mark.parametrize("victim", ["self", "scheduler0"])
+def test_a_job_that_a_death_has_ended_is_resumed_with_the_same_bits(durability, victim, launched, tmp_path):
+    state = str(tmp_path / "state")
+    options = ("--durability", durability, "--snapshot-every", "0.1", "--state-dir", state)
+    process = launched(*options, kills=(f"kept-{victim}",), rounds=100_000)
+    assert process.finish() != 0
+    reached = int((tmp_path / "reached").read_text())
+    digest, first = ended(launched("--resume", state, rounds=reached + 30))
+    assert 0 < first <= reached
+    assert digest == expected(reached + 30)
+
+
+def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_to_go_on_from(launched, tmp_path):
+    state = str(tmp_path / "state")
+    options = ("--snapshot-every", "0.1", "--state-dir", state)
+    process = launched(*options, kills=("kept-server0",), rounds=100_000)
+    assert process.finish() != 0
+    named = re.search(r"server 0 \S+ has exited; mxopt-launch --resume goes on from checkpoint (\d+)", process.output)
+    assert named, process.output
+    reached = int((tmp_path / "reached").read_text())
+    assert ended(launched("--resume", state, rounds=reached + 10)) == (expected(reached + 10), int(named[1]))

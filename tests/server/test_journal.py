@@ -1,0 +1,270 @@
+"""A server's journal: every record comes back as it was, and a server that reads them has the same bits."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mxopt_server import journal as journals
+from mxopt_server import kept as keeping
+from mxopt_server import records as r
+from mxopt_server import segments, snapshot
+from mxopt_server.durability import Durability
+from mxopt_server.journal import Journal, Unkept, decode, encode
+from mxopt_server.kept import Kept, cuts_of
+from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, numbers
+from peer import Peer, config, init, push
+from table import ROWS
+
+import mxopt
+from mxopt.document import dump_document
+from mxopt.errors import KVStoreError, StatesError
+from mxopt.kvstore import messages as m
+from mxopt.optimizer.config import optimizer_config
+from mxopt.sparse import RowSparse
+
+VALUE = np.arange(6, dtype=np.float32)
+SPARSE = RowSparse(VALUE.reshape(2, 3), np.array([1, 4]), (9, 3))
+RECORDS: list[r.Record] = [
+    r.Mode("ssp", 3),
+    r.Member(1, 5, [0]),
+    r.First("w", "float32", [2, 3], [4, 3], 2, 1, VALUE),
+    r.FirstRows("t", {"shape": [9, 3], "init": "zeros"}, True, 2, 5, np.array([1, 4]), VALUE),
+    r.Update((("w", 1),), -1, 7, VALUE, 2, None),
+    r.Update((None, 3), 1, 2, SPARSE, 0, None),
+    r.Update(("a", "b"), 0, 1, None, 0, KVStoreError("no")),
+    r.Optimizer(1, optimizer_config(mxopt.create("adam"))),
+    r.Optimizer(2, None),
+    r.Changed(optimizer_config(mxopt.create("sgd", learning_rate=0.5))),
+    r.Loaded(1, "w", b"document"),
+    r.Cut(9),
+]
+
+
+def plain(x: object) -> object:
+    """Something comparable that stands for a field."""
+    if isinstance(x, RowSparse):
+        return x.data.tolist(), x.indices.tolist(), x.shape
+    return x.tolist() if isinstance(x, np.ndarray) else repr(x)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+def test_a_record_comes_back_as_it_was(record):
+    body = b"".join(encode(record))
+    again = decode(memoryview(body))
+    assert type(again) is type(record)
+    assert [plain(getattr(again, name)) for name in again.__slots__] == [
+        plain(getattr(record, name)) for name in record.__slots__
+    ]
+    for size in range(len(body)):
+        with pytest.raises(StatesError):
+            decode(memoryview(body[:size]))
+
+
+def test_there_is_a_case_for_every_kind_of_record():
+    assert {type(record).__name__ for record in RECORDS} == set(journals.KINDS)
+
+
+# A server in a folder.
+
+
+class Served(Peer):
+    """A server without sockets whose state is kept in `folder`, and which can be started again."""
+
+    def __init__(self, folder: Path, workers: int = 1, mode: str = "sync", kind: str = "journal") -> None:
+        self.durability = Durability(kind, folder, 0.0)
+        super().__init__(workers, mode)
+
+    def started(self, goes_on: int = -1):
+        self.epochs = getattr(self, "epochs", 0) + 1
+        self.kept = Kept(self.durability, 0, self.epochs, goes_on)
+        self.journal = self.kept.journal
+        made = super().started()
+        self.kept.restore(made)
+        return made
+
+    def again(self, goes_on: int = -1) -> None:
+        """Starts the server again; its workers say Hello."""
+        if self.journal is not None:
+            self.journal.close()
+        self.server = self.started(goes_on)
+        for rank in range(self.workers):
+            self.hello(rank)
+
+    def content(self) -> bytes:
+        """All of its state."""
+        return dump_document(snapshot.record(self.server))
+
+
+def trained(folder: Path, row: object = None, mode: str = "sync", kind: str = "journal") -> Served:
+    """A server with two workers' pushes of two rounds, by the optimizer of `row`."""
+    peer = Served(folder, 2, mode, kind)
+    peer.ask(0, config(1, 1, mxopt.create("adam") if row is None else row.make()))
+    peer.ask(0, m.SetOptimizer(2, 1, 1))
+    peer.ask(0, init(3))
+    for number in (1, 2):
+        for rank in (0, 1):
+            peer.ask(rank, push(number + 3 - 3 * rank, False, rank + 1, number=number))
+    return peer
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_server_that_reads_its_journal_has_the_same_bits(row, mode, tmp_path):
+    peer = trained(tmp_path, row, mode)
+    before, held = peer.content(), peer.weight()
+    peer.again()
+    assert peer.content() == before
+    peer.again()
+    assert peer.content() == before
+    assert peer.weight() == held != [0.0, 0.0]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode, tmp_path, monkeypatch):
+    peer = trained(tmp_path, mode=mode)
+    monkeypatch.setattr(keeping, "LARGE", 0)
+    assert peer.kept.full
+    if mode == "sync":
+        for rank in (0, 1):
+            peer.ask(rank, m.Cut(6 - 3 * rank, 2, True))
+        peer.kept._writer.wait()
+        peer.kept.tick(0)
+        assert numbers(peer.kept.folder.path, SEGMENT) == [1, 2]
+        peer.kept.tick(2)
+    else:
+        peer.kept.tick(0)
+        peer.kept._writer.wait()
+        monkeypatch.setattr(keeping, "LARGE", 1 << 30)
+        peer.kept.tick(0)
+    assert numbers(peer.kept.folder.path, SEGMENT) == [2]
+    peer.ask(0, push(7, False, 5, number=3))
+    peer.ask(1, push(4, False, 5, number=3))
+    before = peer.content()
+    for _ in range(2):
+        peer.again()
+        assert peer.content() == before
+    assert numbers(peer.kept.folder.path, CHECKPOINT) == [2 if mode == "sync" else 1]
+
+
+def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path):
+    peer = trained(tmp_path)
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
+    before = peer.content()
+    for rank in (0, 1):
+        peer.ask(rank, push(7 - 3 * rank, False, number=3))
+    assert peer.content() != before
+    assert cuts_of(peer.durability, 0) == [2]
+    peer.again(2)
+    assert peer.content() == before
+    peer.again()
+    assert peer.content() == before
+    peer.again(0)
+    assert peer.server.values.entries == {}
+
+
+def test_without_a_journal_a_checkpoint_is_all_there_is(tmp_path):
+    peer = trained(tmp_path, kind="snapshot")
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(6 - 3 * rank, 2, True))
+    before = peer.content()
+    peer.kept._writer.wait()
+    for rank in (0, 1):
+        peer.ask(rank, push(7 - 3 * rank, False, number=3))
+    peer.again(2)
+    assert peer.content() == before
+    assert peer.kept.written == 2
+
+
+def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path):
+    peer = trained(tmp_path, mode="async", kind="snapshot")
+    for number in (1, 2, 3):
+        peer.kept.tick(0)
+        peer.kept._writer.wait()
+        peer.kept.every = 1e9
+        peer.kept.tick(0)
+        peer.kept.every = 0.0
+        assert numbers(peer.kept.folder.path, CHECKPOINT) == [number]
+    before = peer.content()
+    peer.again()
+    assert peer.content() == before
+
+
+# Cuts.
+
+
+def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(tmp_path, caplog):
+    peer = trained(tmp_path)
+    peer.ask(0, push(6, False, number=3))
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(7 - 4 * rank, 2, True))
+    assert "cut 2 is dropped: the workers haven't pushed the same before it" in caplog.text
+    assert peer.server.machine.cut == 0
+    peer.ask(0, m.Cut(8, 3, True))
+    peer.ask(0, m.Cut(9, 4, True))
+    assert "cut 3 is dropped: only workers [0] have come to it" in caplog.text
+    assert numbers(peer.kept.folder.path, CHECKPOINT) == []
+
+
+def test_a_cut_that_comes_again_is_made_once(tmp_path):
+    peer = trained(tmp_path)
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
+    size = peer.journal.nbytes
+    for rank in (0, 1):
+        assert isinstance(peer.ask(rank, m.Cut(7 - 3 * rank, 2, True)), m.Done)
+    assert peer.journal.nbytes == size
+
+
+# What lasts.
+
+
+def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path, monkeypatch):
+    peer = Served(tmp_path)
+    peer.journal.fsync = peer.journal.together = True
+    real = os.fdatasync
+    events: list[object] = []
+    monkeypatch.setattr(segments.os, "fdatasync", lambda file: (events.append("synced"), real(file)))
+    peer.server.answers._post = lambda route, message: events.append(type(message).__name__)
+    for message in (init(1), init(2, "v"), m.Rounds(3, ["w"])):
+        peer.server.handle(b"route0", m.encode(message))
+    assert events == []
+    peer.server.flush()
+    assert events == ["synced", "Done", "Done", "Present"]
+    peer.server.handle(b"route0", m.encode(m.Pull(4, ["w"], 0, 0)))
+    peer.server.flush()
+    assert events[4:] == ["Values"]
+
+
+def test_a_full_disk_ends_the_server_before_anybody_hears_of_what_it_lost(tmp_path):
+    peer = trained(tmp_path)
+    before = peer.content()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (peer.journal._writer.size + 10, hard))
+    try:
+        with pytest.raises(Unkept, match=r"the journal .*000000000001\.journal can't be written: .*File too large"):
+            peer.ask(0, init(6, "other"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert peer.sent == []
+    peer.again()
+    assert peer.content() == before
+
+
+def test_segments_follow_one_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "SIZE", 200)
+    folder = Folder(tmp_path, 1)
+    folder.take_over()
+    journal = Journal(folder, True)
+    for number in range(50):
+        journal.append(r.Cut(number))
+    journal.close()
+    assert len(numbers(folder.path, SEGMENT)) > 5
+    assert journal.nbytes > 50 * 20
+    second = Folder(tmp_path, 2)
+    second.take_over()
+    assert [decode(body).number for body in second.read(0)] == list(range(50))
