@@ -44,7 +44,7 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
 def needs(rule: Rule, tensor: Tensor, lazy: bool) -> Any:
     """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
     sparse = isinstance(tensor.grad, RowSparse)
-    if not tensor.plain or tensor.noisy or (sparse and not (lazy and rule.lazy) and rule.row_state is None):
+    if not tensor.plain or (sparse and not (lazy and rule.lazy) and rule.row_state is None):
         return partial(CudaCopiesPart, lazy=lazy)
     return CudaRowsPart if sparse or rule.row_state is not None else CudaPart
 
@@ -86,7 +86,8 @@ class CudaPart:
         self.table = table.reshape(n, arrays)
         self.hypers = hypers.view(np.float64).reshape(n, -1)
         self.key_words = keys.reshape(n, -1)
-        self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
+        self.stochastic: bool = tensors[0].rounding is not None
+        self._lay_out_keys([t.random for t in tensors if t.random is not None])
         self.table[:] = [[a.data.ptr for a in t.all] for t in tensors]
         self.hyper_rows[:] = np.arange(n) if rule.layerwise else 0
         self._lay_out(tensors)
@@ -107,8 +108,8 @@ class CudaPart:
 
     def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
 
-        self.stochastic: bool = bool(roundings)
-        if not self.stochastic:
+        self.random: bool = bool(roundings)
+        if not self.random:
             return
         self._keys, self._numbers = Keys(roundings), [r.rows for r in roundings]
         self.key_words[:, FIRST] = [r.first for r in roundings]
@@ -154,7 +155,7 @@ class CudaPart:
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t."""
         self.stream: Any = _stream()
-        if self.stochastic:
+        if self.random:
             self._round()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
             self.hypers[:, : self.rule.given] = [hypers[r] for r in which]
@@ -283,7 +284,7 @@ class CudaCopiesPart:
         import cupy
 
         def copied(array: Any) -> Any:
-            return cupy.ascontiguousarray(array if is_cupy(array) else cupy.asarray(array[...]))  # noise is no array
+            return cupy.ascontiguousarray(array)
 
         t, written = self.tensor, {name for stage in self.rule.stages for name in stage.writes}
         with t.weight.device, self.stream:

@@ -23,10 +23,12 @@ from mxopt.engine.assembly import LANES, arithmetic
 from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE_WORDS, Kernel
 from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape, trace
+from mxopt.rules.noise import drawn, normal, parted
 from mxopt.rules.rule import Function, parameters
 from mxopt.rules.words import WEYL, bfloat16_of, share
 
 OPTIONS = ("-fmad=false",)
+NUMBER = f"((before + (unsigned)i) * {WEYL}u)"  # what random bits of element `i` are made of
 THREADS = 256  # of a block, at most; what is computed doesn't depend on it
 
 TYPES = {"float16": "__half", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
@@ -138,7 +140,7 @@ class _Writer:
         functions = [f for f in (stage.function, rule.row_value, rule.row_update) if f is not None]
         names = {name for function in functions for name in parameters(function)}
         touched = {*map(self._source, {*names, *stage.writes}), *stage.writes}
-        if kernel.stochastic:
+        if kernel.random:
             self.put(f"const word *about = keys + {KEY_WORDS} * tensor, *numbers = (const word *)about[{NUMBERS}];")
             element = "(numbers ? numbers[which] : which) * row" if kernel.rows else "first"
             self.put(f"const unsigned key = (unsigned)about[{KEY}], before = (unsigned)(about[{FIRST}] + {element});")
@@ -170,21 +172,29 @@ class _Writer:
         for name in parameters(function):
             if name in self.types and name not in self.fixed:
                 self.put(f"const {self.real} x_{name} = load(a_{self._source(name)} + i);")
+        if self.rule.draws and "noise" in parameters(function):
+            self._draw()
         results = self._run(function)
         for array, value in zip(writes, results, strict=False):
             if array in self.rounded:
                 tape = trace(share(self.rounded[array]), words=True)
-                words = [
-                    f"__float_as_uint({value})",
-                    *self._run_tape(tape, [f"((before + (unsigned)i) * {WEYL}u)", "key"]),
-                    f"{value} != {value}",
-                ]
+                numbers = self._run_tape(tape, [NUMBER, "key"])
+                words = [f"__float_as_uint({value})", *numbers, f"{value} != {value}"]
                 (bits,) = self._run_tape(trace(bfloat16_of, words=True), words)
                 self.put(f"a_{array}[i].bits = {bits};")
                 continue
             for copy in dict.fromkeys((array, self._source(array))):
                 self.put(f"store(a_{copy} + i, {value});")
         return results[len(writes) :]
+
+    def _draw(self) -> None:
+        """The noise of element `i`."""
+        number, side = self._run_tape(trace(drawn, words=True), [NUMBER, "key"])
+        bits = self.let(f"__float_as_uint((float){number})", "unsigned")
+        exponent, mantissa = self._run_tape(trace(parted, words=True), [bits])
+        real = [f"({self.real}){x}" for x in (exponent, f"__uint_as_float({mantissa})", side)]
+        (noise,) = self._run_tape(trace(normal), [self.let(x) for x in real])
+        self.put(f"const {self.real} x_noise = {noise};")
 
     def _source(self, array: str) -> str:
         """Where an array's values are read: a weight's from its master copy, if there is one."""

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mxopt.engine import noise
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Derivation, Function, Rule, Stage, parameters
@@ -41,7 +42,7 @@ PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a
 PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 KERNEL, CREW, OPEN, NEXT, DONE, JOB_WORDS = 15, 16, 17, 24, 32, 40  # for `team.py`
-KEYS = 18  # for stochastic rounding
+KEYS = 18  # for stochastic rounding, and for noise
 KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor; see `rounding.py`
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
 ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ROWS for each tensor
@@ -74,6 +75,11 @@ class Kernel:
     @property
     def master(self) -> bool:
         return len(self.dtypes) > 2 + len(self.rule.states)
+
+    @property
+    def random(self) -> bool:
+        """Whether it needs random bits."""
+        return self.stochastic or self.rule.draws
 
     @property
     def rounded(self) -> dict[str, int]:
@@ -143,7 +149,7 @@ class Writer:
             name: self.everywhere(self._hyper(name)) for name in names if name not in derived
         }
         self.about: str = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
-        if kernel.stochastic:
+        if kernel.random:
             about = asm.at("i64", asm.pointer("%job", KEYS), asm.let(f"mul i64 {tensor}, {KEY_WORDS}"))
             self.key: str = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))
             self.before, self.numbers = asm.word(about, FIRST), asm.pointer(about, NUMBERS)
@@ -185,10 +191,11 @@ class Writer:
         asm = self.asm
         derived: dict[str, str] = {}
         fetch = {}
+        if self.kernel.random:
+            self.number_from(self.first)
         if self.kernel.stochastic:  # which has many instructions for each byte: the processor falls behind by itself
             dtypes = self.kernel.dtypes
             fetch = {k: asm.at(STORED[d], p, FETCHED) for k, (d, p) in enumerate(zip(dtypes, address, strict=True))}
-            self.number_from(self.first)
         for number, stage in enumerate(self.stages):
             asm.put(f"br label %span{number}")
             totals = self.span(
@@ -215,9 +222,11 @@ class Writer:
 
     def share(self, array: str, i: str) -> str:
         """The random bits by which the elements from `i` on of an array of the span are rounded."""
-        asm = self.asm
-        weyl = asm.let(f"add {asm.vec('i32')} {self.first_weyl}, {self._weyl(i)}")
-        return asm.run_words(trace(share(self.kernel.rounded[array]), words=True), [weyl, self.key])[0]
+        return self.asm.run_words(trace(share(self.kernel.rounded[array]), words=True), [self.weyl(i), self.key])[0]
+
+    def weyl(self, i: str) -> str:
+        """The numbers of the elements from `i` of the span on, times WEYL."""
+        return self.asm.let(f"add {self.asm.vec('i32')} {self.first_weyl}, {self._weyl(i)}")
 
     def keep(self, sums: list[str]) -> None:
         """Stores a piece's sums in its own place."""
@@ -271,6 +280,8 @@ class Writer:
                     continue
                 for line in range(0, LANES * ITEMSIZE[dtypes[k]], LINE):
                     asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line))
+            if self.rule.draws and "noise" in tape.arguments:
+                values["noise"] = noise.vector(asm, self.weyl(i), self.key)
             results = asm.run(tape, [values[n] for n in tape.arguments])
             for array, value in zip(writes, results, strict=False):
                 k = self.arrays.index(array)

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from mxopt.engine import binding, jit, passes, team
 from mxopt.engine import kernel as k
-from mxopt.engine.noise import BLOCK
 from mxopt.engine.rounding import Keys, Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
@@ -35,7 +34,7 @@ QUICK = 16_384  # elements up to which releasing the GIL costs more than it give
 PARALLEL = 1_600_000  # elements, of all arrays together, from which the help of other threads pays (some 100 µs)
 RUN = 8 * k.PIECE  # elements of a batch at most
 SHARES = 8  # a batch is at most this part of what is left
-SEGMENT = BLOCK  # elements copied at a time where the arrays' memory can't be walked directly
+SEGMENT = 65_536  # elements copied at a time where the arrays' memory can't be walked directly
 
 
 def address_of(words: np.ndarray) -> int:
@@ -94,8 +93,9 @@ class NativePart:
         self.job[k.POINTERS], self.job[k.HYPERS] = address_of(self.pointers), address_of(self.hypers)
         self.job[k.HYPER_ROWS], self.job[k.SUMS] = address_of(self.hyper_rows), address_of(self.sums)
         self.stochastic: bool = tensors[0].rounding is not None
-        if self.stochastic:
-            self._lay_out_keys([t.rounding for t in tensors if t.rounding is not None])
+        self.random: bool = tensors[0].random is not None
+        if self.random:
+            self._lay_out_keys([t.random for t in tensors if t.random is not None])
         self.needed: list[k.Kernel] = self._needed(tensors[0].dtypes)
         self.kernels: list[int] = [jit.compiled(kernel) for kernel in self.needed]
         self.job[k.KERNEL] = self.kernels[0]
@@ -175,7 +175,7 @@ class NativePart:
     def prepare_one(self, hypers: Scalars) -> Call | None:
         """`prepare` for the only tensor."""
         self._pack(self._first_row, 0, *hypers)
-        if self.stochastic:
+        if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self._quick if self.elements <= QUICK else self.whole()
 
@@ -184,7 +184,7 @@ class NativePart:
         in one call, of `address`; None where it takes several, which `finish` makes."""
         self.hypers[: len(hypers), : self.rule.given] = hypers
         self.hyper_rows[:] = 0 if len(hypers) == 1 else which
-        if self.stochastic:
+        if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
@@ -231,13 +231,13 @@ class PassesPart(NativePart):
 
     def prepare_one(self, hypers: Scalars) -> Call | None:
         self._pack(self._first_row, 0, *hypers)
-        if self.stochastic:
+        if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None:
         self.hypers[:, : self.rule.given] = hypers[0] if len(hypers) == 1 else [hypers[r] for r in which]
-        if self.stochastic:
+        if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
@@ -317,8 +317,8 @@ class StagedPart:
         for first in range(0, size, SEGMENT):
             length = min(SEGMENT, size - first)
             part = self.parts[length]
-            if self.tensor.rounding is not None:
-                part.key_words[0, k.FIRST] = self.tensor.rounding.first + first
+            if (random := self.tensor.random) is not None:
+                part.key_words[0, k.FIRST] = random.first + first
             self._load(first, length)
             part.launch(stage)
             self._store(first, length, self.rule.stages[stage].writes)

@@ -1,72 +1,35 @@
-"""Standard normal noise as an array that is never held in memory."""
+"""Noise of `rules/noise.py` for whole arrays, and for a vector of a kernel."""
 
 from __future__ import annotations
 
-import threading
-import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-BLOCK = 65536  # elements drawn together; a multiple of a kernel's piece
-_of_thread = threading.local()
+from mxopt.engine.assembly import Assembly
+from mxopt.engine.rounding import Keys, Rounding
+from mxopt.engine.trace import trace
+from mxopt.rules.noise import drawn, normal, parted
 
 
-class Noise:
-    """`shape` standard normal numbers, a pure function of a seed, of a parameter's index, of its update and of the
-    place in the array. `stream()` returns seed and update; it is asked whenever noise is drawn.
-
-    Behaves as a read-only array as far as engines ask: `shape`, `dtype`, `[...]`, and slices of `flat` that start
-    at a multiple of BLOCK and are no longer.
-    """
-
-    dtype: np.dtype[Any]
-
-    def __init__(
-        self, shape: tuple[int, ...], dtype: Any, index: int | str, stream: Callable[[], tuple[int, int]]
-    ) -> None:
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
-        self._index = zlib.crc32(repr(index).encode())
-        self._stream = stream
-
-    @property
-    def flat(self) -> Noise:
-        return self
-
-    def __getitem__(self, item: Any) -> np.ndarray:
-        if isinstance(item, slice):
-            block = np.empty(item.stop - item.start, self.dtype)
-            self.draw(item.start // BLOCK, block)
-            return block
-        whole = np.empty(int(np.prod(self.shape)), self.dtype)
-        for first in range(0, whole.size, BLOCK):
-            self.draw(first // BLOCK, whole[first : first + BLOCK])
-        return whole.reshape(self.shape)
-
-    def draw(self, number: int, out: np.ndarray) -> None:
-        """Writes block `number`, or as much of it as there is room for, into `out`."""
-        seed, update = self._stream()
-        generator = _generator()
-        generator.bit_generator.state = {  # a tenth of what a new one costs
-            "bit_generator": "Philox",
-            "state": {
-                "counter": np.array([0, number, update, 0], np.uint64),
-                "key": np.array([seed % 2**64, self._index], np.uint64),
-            },
-            "buffer": np.zeros(4, np.uint64),
-            "buffer_pos": 4,
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
-        generator.standard_normal(dtype=self.dtype, out=out)
+def whole(of: Rounding, weyl: np.ndarray, real: Any) -> np.ndarray:
+    """The noise of elements whose numbers times WEYL are these, in the arithmetic's dtype `real`."""
+    with np.errstate(over="ignore"):  # of words without axes
+        number, side = drawn(weyl, np.uint32(Keys([of]).now()[0]))
+    exponent, mantissa = parted(np.asarray(number).astype(np.float32).view(np.uint32))
+    found: np.ndarray = normal(exponent.astype(real), mantissa.view(np.float32).astype(real), side.astype(real))
+    return found
 
 
-def _generator() -> np.random.Generator:
-    """This thread's own."""
-    try:
-        generator: np.random.Generator = _of_thread.generator
-    except AttributeError:
-        generator = _of_thread.generator = np.random.Generator(np.random.Philox(0))
-    return generator
+def vector(asm: Assembly, weyl: str, key: str) -> str:
+    """The same for a vector of words."""
+    ints, floats = asm.vec("i32"), asm.vec("float")
+    number, side = asm.run_words(trace(drawn, words=True), [weyl, key])
+    number = asm.let(f"uitofp {ints} {number} to {floats}")
+    bits = asm.let(f"bitcast {floats} {number} to {ints}")
+    exponent, mantissa = asm.run_words(trace(parted, words=True), [bits])
+    mantissa = asm.let(f"bitcast {ints} {mantissa} to {floats}")
+    if asm.real != "float":
+        mantissa = asm.let(f"fpext {floats} {mantissa} to {asm.vec(asm.real)}")
+    exponent, side = (asm.let(f"uitofp {ints} {x} to {asm.vec(asm.real)}") for x in (exponent, side))
+    return asm.run(trace(normal), [exponent, mantissa, side])[0]

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mxopt.engine import aliases, arrays, binding
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import Call, NativePart, PassesPart, StagedPart
-from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import (
     ElementsPart,
     LazyLayerwisePart,
     RowsPart,
-    ScatteredNoisyPart,
     ScatteredPart,
     ScatteredPassesPart,
     SparsePart,
@@ -144,7 +142,7 @@ class Plan:
             return reference
         if isinstance(tensor.grad, RowSparse):
             if not (self.lazy and self.rule.lazy) and self.rule.row_state is None:
-                return self._needs_all(tensor, (StagedPart, ScatteredNoisyPart, ScatteredPassesPart, ScatteredPart))
+                return self._needs_all(tensor, (StagedPart, ScatteredPassesPart, ScatteredPart))
             if not tensor.plain:
                 return reference
             return LazyLayerwisePart if self.rule.layerwise else SparsePart
@@ -152,15 +150,13 @@ class Plan:
             if not tensor.plain:
                 return reference
             return ElementsPart if tensor.weight.size == len(tensor.weight) else RowsPart
-        return self._needs_all(tensor, (StagedPart, NoisyPart, PassesPart, NativePart))
+        return self._needs_all(tensor, (StagedPart, PassesPart, NativePart))
 
-    def _needs_all(self, tensor: Tensor, kinds: tuple[Any, Any, Any, Any]) -> Any:
-        """The same where every element moves: of parts for memory with gaps, for noise, for passes, and for one."""
-        with_gaps, noisy, passes, one = kinds
+    def _needs_all(self, tensor: Tensor, kinds: tuple[Any, Any, Any]) -> Any:
+        """The same where every element moves: of parts for memory with gaps, for passes, and for one."""
+        with_gaps, passes, one = kinds
         if not tensor.plain:
             return with_gaps
-        if tensor.noisy:
-            return noisy
         return passes if self.rule.layerwise and tensor.weight.size > PIECE else one
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.engine import noise
 from mxopt.engine.assembly import LANES
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import halved
+from mxopt.engine.rounding import Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule, Stage, as_tuple, parameters
@@ -63,6 +65,8 @@ class ReferencePart:
             rows, grad = self._rows(tensor.grad, stage)
             values: dict[str, Any] = {name: array[rows].astype(real) for name, array in arrays.items()}
             values["grad"] = grad.astype(real)
+            if tensor.noise is not None and self.rule.draws:
+                values["noise"] = noise.whole(tensor.noise, self._weyl(tensor, tensor.noise, rows), real)
             values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=False)}
             writes = stage.writes
             if self.rule.row_state is not None:
@@ -88,9 +92,11 @@ class ReferencePart:
         """New values as they are stored in an array of this dtype."""
         if tensor.rounding is None or str(dtype) != "bfloat16":
             return value.astype(dtype)
-        weyl = tensor.rounding.weyl(tensor.weight.shape, None if rows is ... else rows)
-        states = self.rule.states
+        weyl, states = self._weyl(tensor, tensor.rounding, rows), self.rule.states
         return tensor.rounding.rounded(value, weyl, states.index(name) if name in states else len(states))
+
+    def _weyl(self, tensor: Tensor, random: Rounding, rows: Any) -> np.ndarray:
+        return random.weyl(tensor.weight.shape, None if rows is ... else rows)
 
     def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
         """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""

@@ -176,7 +176,7 @@ class RowWriter(Writer):
             offset[row_state], next_offset[row_state] = which, later
         address = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, offset, strict=True)]
         then = [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, next_offset, strict=True)]
-        if self.kernel.stochastic:
+        if self.kernel.random:
             self.number_from(self._numbered(which))
         fixed, before = {}, "row.start"
         if row_state is not None:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from mxopt.engine import binding
 from mxopt.engine import kernel as k
 from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of
-from mxopt.engine.noisy import NoisyPart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
@@ -122,10 +121,6 @@ class ScatteredPart(RowGradientPart):
 
 class ScatteredPassesPart(ScatteredPart, PassesPart):
     """The same for a rule of several stages."""
-
-
-class ScatteredNoisyPart(ScatteredPart, NoisyPart):
-    """The same with noise."""
 
 
 class LazyLayerwisePart(SparsePart):

@@ -52,12 +52,11 @@ class StoredPart:
         memory = {id(x): x.memory[: self.rows] for x in stored}
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
-        grad, rounding = self._placed(weight, tensor.grad), tensor.rounding
-        if rounding is not None and weight.slots is not None:
-            rounding = rounding.of_rows(weight.slots.index.numbers[: self.rows])
-        elif rounding is not None and weight.row_count < weight.shape[0]:
-            rounding = rounding.of_rows(to_host(weight.indices))
-        rows = Tensor(tensor.name, weight.memory[: self.rows], grad, states, master, rounding)
+        grad, random = self._placed(weight, tensor.grad), [tensor.rounding, tensor.noise]
+        if weight.slots is not None or weight.row_count < weight.shape[0]:
+            of = weight.slots.index.numbers[: self.rows] if weight.slots is not None else to_host(weight.indices)
+            random = [x and x.of_rows(of) for x in random]
+        rows = Tensor(tensor.name, weight.memory[: self.rows], grad, states, master, *random)
         self.plan: Any = plan_of(rule, [rows], lazy)
         self.lasting: Any = self.plan.lasting
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mxopt.engine import arrays
-from mxopt.engine.noise import Noise
 from mxopt.engine.rounding import Rounding
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.rules.rule import Rule
@@ -17,7 +16,8 @@ from mxopt.sparse import RowSparse
 class Tensor:
     """The arrays of one weight. `master` is the float32 copy of a 16-bit weight, `name` what errors call it.
 
-    With `rounding`, states are of bfloat16, and what is stored in it is rounded stochastically.
+    With `rounding`, states are of bfloat16, and what is stored in it is rounded stochastically. `noise` says, in the
+    same way, which noise is drawn for a rule that takes some.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Tensor:
     states: tuple[Any, ...] = ()
     master: Any = None
     rounding: Rounding | None = None
+    noise: Rounding | None = None
 
     def check(self, rule: Rule) -> None:
         """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
@@ -43,8 +44,6 @@ class Tensor:
         if self.rounding is not None and self.weight.dtype.itemsize == 8:
             raise ArrayTypeError(f"{self.name}: a float64 weight can't have states of bfloat16: leave state_dtype out")
         for what, state in zip(rule.states, self.states, strict=True):
-            if isinstance(state, Noise):
-                continue
             shape = rule.state_shape(what, self.weight.shape)
             arrays.check_state(self.weight, state, shape, self.name, what)
             self._check_dtype(what, state)
@@ -86,9 +85,9 @@ class Tensor:
     @property
     def plain(self) -> bool:
         """Whether a kernel can walk all arrays from start to end."""
-        return all(isinstance(a, Noise) or (arrays.is_array(a) and arrays.is_plain(a)) for a in self.all)
+        return all(arrays.is_array(a) and arrays.is_plain(a) for a in self.all)
 
     @property
-    def noisy(self) -> bool:
-        """Whether one of the states is noise."""
-        return any(isinstance(a, Noise) for a in self.states)
+    def random(self) -> Rounding | None:
+        """What random bits follow from, where some are needed."""
+        return self.rounding or self.noise

@@ -98,8 +98,10 @@ class RuleOptimizer(Optimizer):
 
     def _rounding(self, index: Index) -> Rounding | None:
         """How the bfloat16 arrays of a parameter are rounded; None for to nearest."""
-        if self.state_dtype != "bfloat16":
-            return None
+        return self.random(index) if self.state_dtype == "bfloat16" else None
+
+    def random(self, index: Index) -> Rounding:
+        """What the random bits of a parameter's update follow from."""
         key, first = self.parts.get(index, (index, 0))
         return Rounding(key, partial(self._updates, index), self.rounding_seed, first)
 

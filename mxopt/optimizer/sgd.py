@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from mxopt.engine import Tensor, arrays
-from mxopt.engine.noise import Noise
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.momentum import MomentumOptimizer
 from mxopt.optimizer.options import Lazy, Momentum, OptimizerOptions, OptionsAndRate, Rate, SGLDOptions
@@ -189,12 +187,8 @@ class SGLD(UnsignedRate):
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
         tensors = super()._tensors(indices, *arguments)
         for index, tensor in zip(indices, tensors, strict=True):
-            dtype = np.float64 if tensor.weight.dtype.itemsize == 8 else np.float32
-            tensor.states = (Noise(tensor.weight.shape, dtype, index, partial(self._stream, index)),)
+            tensor.noise = self.random(index)
         return tensors
-
-    def _stream(self, index: Index) -> tuple[int, int]:
-        return self.rounding_seed(), self._index_update_count[index]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return *super().scalars(index, lr, t), math.sqrt(lr)

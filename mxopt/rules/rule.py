@@ -1,8 +1,8 @@
 """What a rule is: elementwise mathematics, and names.
 
 A rule's function is written with NumPy and is good for one element as for a whole array. Its signature is its contract:
-`weight`, `grad` and the names of the states are arrays, every other parameter is a hyper-parameter. It returns the
-new weight and the new states, in that order.
+`weight`, `grad` and the names of the states are arrays, `noise` is standard normal noise that the engine draws
+(`noise.py`), every other parameter is a hyper-parameter. It returns the new weight and the new states, in that order.
 
 A rule that needs norms of the whole tensor (LARS, LAMB, LANS) is a chain: a *stage* that also returns the values
 whose norms are wanted, a function that derives scalars from these norms, the next stage. A derivation is written with
@@ -83,7 +83,7 @@ class Rule:
     wanted: tuple[tuple[int, ...], ...] = field(init=False)  # for each derivation: which hypers it takes
 
     def __post_init__(self) -> None:
-        arrays = {"weight", "grad", *self.states}
+        arrays = {"weight", "grad", "noise", *self.states}
         derived = [name for derivation in self.derivations for name in derivation.names]
         given = dict.fromkeys(COMMON)
         for stage, derivation in zip_longest(self.stages, self.derivations):
@@ -110,6 +110,11 @@ class Rule:
     def layerwise(self) -> bool:
         """Whether an update needs the whole tensor at once."""
         return bool(self.derivations)
+
+    @property
+    def draws(self) -> bool:
+        """Whether an update takes noise."""
+        return "noise" not in self.states and any("noise" in parameters(stage.function) for stage in self.stages)
 
     def state_shape(self, name: str, weight: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the state `name` of a weight of shape `weight`; one value a row is (rows, 1, ...)."""

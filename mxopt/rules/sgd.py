@@ -76,8 +76,8 @@ def _sgld(weight, grad, noise, lr, wd, rescale, bound, deviation):
     return weight - lr / 2 * (grad + wd * weight) + deviation * noise
 
 
-# Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883; `noise` is standard normal.
-sgld: Rule = Rule("sgld", ("noise",), (_sgld,), lazy=False)
+# Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883.
+sgld: Rule = Rule("sgld", (), (_sgld,), lazy=False)
 
 
 @rule("copy", lazy=False, wide=COPY)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import mxopt
-from mxopt.engine.noise import Noise
+from mxopt.engine import Tensor
+from mxopt.rules import sgd
+from mxopt.rules.rule import Rule
 from mxopt.sparse import row_sparse_array
 
 DATA = Path(__file__).parent.parent / "data" / "mxnet"
@@ -187,14 +189,22 @@ def compare(case: Any, param: Any, ours: Any, theirs: np.ndarray, what: str) -> 
 def add_recorded_noise(monkeypatch: pytest.MonkeyPatch, noise: dict[int, np.ndarray], first: int) -> None:
     """Lets SGLD draw what MXNet drew from update `first` on, already scaled by the root of the rate."""
 
-    class Recorded(Noise):
-        def __init__(self, shape: Any, dtype: Any, index: Any, stream: Any) -> None:
-            super().__init__(shape, dtype, index, stream)
-            self.drawn = noise[index]
+    arrays: dict[int, np.ndarray] = {}
 
-        def draw(self, number: int, out: np.ndarray) -> None:
-            _, update = self._stream()
-            out[...] = self.drawn[update - first].reshape(-1)[: len(out)]
+    def tensors(self: Any, indices: Any, weights: Any, *others: Any) -> list[Tensor]:
+        found = mxopt.optimizer.RuleOptimizer._tensors(self, indices, weights, *others)
+        for index, tensor in zip(indices, found, strict=True):
+            like = tensor.weight if tensor.master is None else tensor.master
+            arrays[index] = np.zeros(like.shape, like.dtype)
+            tensor.states = (arrays[index],)
+        return found
 
-    monkeypatch.setattr("mxopt.optimizer.sgd.Noise", Recorded)
-    monkeypatch.setattr(mxopt.optimizer.SGLD, "scalars", lambda self, index, lr, t: (lr, 1.0))
+    def scalars(self: Any, index: int, lr: float, t: int) -> tuple[float, ...]:
+        for number, array in arrays.items():
+            array[...] = noise[number][t - first].reshape(array.shape)
+        return lr, 1.0
+
+    rule = Rule("sgld_recorded", ("noise",), sgd.sgld.stages, lazy=False)
+    monkeypatch.setattr(mxopt.optimizer.SGLD, "rule", rule)
+    monkeypatch.setattr(mxopt.optimizer.SGLD, "_tensors", tensors)
+    monkeypatch.setattr(mxopt.optimizer.SGLD, "scalars", scalars)

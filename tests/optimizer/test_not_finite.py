@@ -134,7 +134,6 @@ def test_an_epsilon_keeps_adamax_from_zero_by_zero() -> None:
 HIDES = {
     ("signsgd", "grad"), ("signum", "grad"), ("signum", "velocity"),  # the sign of NaN is 0, as in MXNet
     ("test", "copy"),  # which nothing reads
-    ("sgld", "noise"),  # drawn, no state
 }  # fmt: skip
 
 
