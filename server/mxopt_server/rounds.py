@@ -75,6 +75,7 @@ class Members:
     ended: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
     lost: int = 0  # pushes that were answered, and that a snapshot older than they are hasn't
+    lossy: bool = False  # whether this server goes on from such a snapshot
 
     @property
     def kind(self) -> type[Rounds]:
@@ -92,7 +93,8 @@ class Rounds:
         self._ready: Contribution | None = None
         self.counts = [0] * members.workers  # the last push that was taken of each worker
         self.epochs: dict[int, int] = {}  # of the workers' processes when they pushed last
-        self.behind: set[int] = set()  # workers whose pushes since a snapshot are lost
+        # Workers whose pushes since a snapshot are lost.
+        self.behind = set(range(members.workers)) if members.lossy and self.apart else set()
         self.errors: dict[tuple[int, int], Exception] = {}  # (worker or ALL, number): why there was no update
 
     def begin(self, rank: int, others: Sequence[int]) -> None:
@@ -111,7 +113,7 @@ class Rounds:
         """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one is missing."""
         if self.counts_anew(rank):
             return True
-        if number > self.last(rank) + 1:
+        if number > self.last(rank) + 1 and rank not in self.behind:
             raise KVStoreError(
                 f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round"
                 f" {self.last(rank)}: what it has pushed in between is missing"
@@ -158,8 +160,8 @@ class Rounds:
         return self.errors.get((rank, number)) if self.errors else None
 
     def has(self, rank: int, number: int) -> bool:
-        """Whether a worker's push is over."""
-        return self.counts[rank] >= number
+        """Whether a worker's push is over, or lost."""
+        return self.counts[rank] >= number or rank in self.behind
 
     def may_hear(self, rank: int) -> bool:
         """Whether a worker may be told so now."""
@@ -185,12 +187,11 @@ class Rounds:
     def record(self) -> dict[str, Any]:
         """What of it is state, as plain data; `restore` takes it."""
         errors = [[rank, n, type(error).__name__, str(error)] for (rank, n), error in self.errors.items()]
-        return {"counts": list(self.counts), "errors": errors}
+        return {"counts": list(self.counts), "epochs": dict(self.epochs), "errors": errors}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Takes over a record of a snapshot: where every push is an update, those that came since are lost."""
-        self.counts = list(saved["counts"])
-        self.behind = set(range(len(self.counts))) if self.apart else set()
+        """Takes over a record of a snapshot."""
+        self.counts, self.epochs = list(saved["counts"]), dict(saved["epochs"])
         self.errors = {(rank, n): error_of(m.Refused(0, code, text, None)) for rank, n, code, text in saved["errors"]}
 
     def part(self, cut: Callable[[Contribution], Contribution]) -> Rounds:

@@ -87,6 +87,7 @@ def restore(server: Server, path: Path) -> bool:
     if same_job:
         server.members.mode, server.members.staleness = content["mode"], content["staleness"]
         server.members.epochs.update(content["epochs"])
+        server.members.lossy = server.journal is None
         for saved in content["entries"]:
             _restore_rounds(server, saved)
     log.info("carries on from %s: %d keys", path, len(server.values.entries))

@@ -231,7 +231,10 @@ class ValueRequests:
                 last = part.group.rounds.last(session.rank)
                 if pull.step:
                     self._check_left_out(session.rank, part.group, pull.step, f"pulls in step {pull.step}")
-            if pull.round > last:
+            known = pull.round <= last or (
+                self.members.lossy if part.group is None else part.group.rounds.has(session.rank, pull.round)
+            )
+            if not known:
                 raise KVStoreError(
                     f"key {part.entry.key!r}: worker {session.rank} pulls what its push for round {pull.round} made of"
                     f" it, and its last push here was for round {last}: what it has pushed since is missing"

@@ -79,6 +79,12 @@ def test_an_asynchronous_job_under_a_journal_applies_each_push_once(launched, tm
     assert list(tmp_path.glob("kill-*")) == []
 
 
+def test_an_asynchronous_job_goes_on_when_a_server_comes_back_from_its_checkpoint(launched):
+    process = launched("--snapshot-every", "0.2", kills=("100-server0",), rounds=200, mode="dist_async")
+    ended(process)
+    assert "it is started again" in process.output
+
+
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
 @pytest.mark.parametrize("victim", ["self", "scheduler0"])
 def test_a_job_that_a_death_has_ended_is_resumed_with_the_same_bits(durability, victim, launched, tmp_path):

@@ -194,6 +194,33 @@ def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path):
     assert peer.content() == before
 
 
+def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was_lost(tmp_path, monkeypatch):
+    peer = trained(tmp_path, mode="async")
+    monkeypatch.setattr(keeping, "LARGE", 0)
+    peer.kept.tick(0)
+    peer.kept._writer.wait()
+    monkeypatch.setattr(keeping, "LARGE", 1 << 30)
+    peer.kept.tick(0)
+    before = peer.weight()
+    peer.again()
+    assert isinstance(peer.ask(1, push(1, False, 2, number=2)), m.Done)
+    assert peer.weight() == before
+
+
+def test_an_asynchronous_server_without_a_journal_counts_what_it_has_lost(tmp_path):
+    peer = trained(tmp_path, mode="async", kind="snapshot")
+    peer.kept.tick(0)
+    peer.kept._writer.wait()
+    for number in (3, 4):
+        peer.ask(1, push(number, False, number=number))
+    peer.again()
+    assert isinstance(peer.ask(1, m.Pull(1, ["w"], 0, 4)), m.Values)
+    assert isinstance(peer.ask(1, push(2, False, number=5)), m.Done)
+    assert isinstance(peer.ask(0, push(1, False, number=3)), m.Done)
+    assert peer.server.members.lost == 2
+    assert "what it has pushed in between is missing" in peer.ask(1, push(3, False, number=9)).text
+
+
 # Cuts.
 
 

@@ -83,7 +83,7 @@ class Worker:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_server_started_again_after_any_message_goes_on_with_the_same_bits(row, mode, form, monkeypatch):
     if form != "one piece":
-        monkeypatch.setattr(placement, "PIECE", 16)  # two rows
+        monkeypatch.setattr(placement, "PIECE_BYTES", 16)  # two rows
     script = Script(row, mode, form)
     expected = script.run(None)
     for message in range(len(script.messages)):

@@ -62,7 +62,7 @@ def push_all(peer: Peer, first: tuple[int, int], value: float) -> None:
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("name", ["sgd", "adam", "lamb", "dcasgd"])
 def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(name, mode, tmp_path, monkeypatch):
-    monkeypatch.setattr(placement, "PIECE", 8)
+    monkeypatch.setattr(placement, "PIECE_BYTES", 8)
     peer = peer_with(Row(name, **({"momentum": 0.9} if name in ("sgd", "dcasgd") else {})), mode)
     push_all(peer, (8, 1), 1.0)
     expected = dump_document(snapshot.record(peer.server))
