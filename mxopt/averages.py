@@ -17,6 +17,7 @@ from mxopt.errors import ArgumentError, StatesError
 from mxopt.parameter import Parameter, listed, written
 from mxopt.rules.averages import moving_average
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, Plain
 
 
 class ExponentialMovingAverage:
@@ -64,7 +65,7 @@ class ExponentialMovingAverage:
             raise ArgumentError(f"decay must be a number from 0 to below 1, got {decay!r}")
         self.decay = decay
         self._params = listed(params)
-        self.averages: dict[str, Any] = {}
+        self.averages: Plain = {}
         for k, param in enumerate(self._params):
             name = param.name or str(k)
             if name in self.averages:
@@ -133,7 +134,7 @@ class ExponentialMovingAverage:
         return f"<ExponentialMovingAverage of {len(self._params)} parameters, decay={self.decay}>"
 
 
-def _copy(value: Any, name: str) -> Any:
+def _copy(value: Array, name: str) -> Any:
     """What an average begins as: a copy, in the machine's byte order and without gaps."""
     arrays.check_weight(value, f"parameter {name!r}", "the value")
     wide = np.dtype(np.float32) if value.dtype.itemsize == 2 else value.dtype.newbyteorder("=")

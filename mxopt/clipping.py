@@ -12,6 +12,7 @@ import numpy as np
 from mxopt.engine import arrays
 from mxopt.engine.norms import global_norm
 from mxopt.errors import ArgumentError, ArgumentTypeError, UsageError
+from mxopt.typing import Array
 
 EPSILON = 1e-8  # added to the norm that is divided by
 
@@ -81,7 +82,7 @@ class Guard:
         """The argument that asks for something; empty where none does."""
         return "clip_global_norm" if self.max_norm is not None else "skip_nonfinite" if self.skip_nonfinite else ""
 
-    def __call__(self, grads: Sequence[Any], names: Sequence[str]) -> float | None:
+    def __call__(self, grads: Sequence[Array], names: Sequence[str]) -> float | None:
         """What the gradients are to be multiplied by; None where the step is to be left out, which is counted.
         `names` are what errors call them."""
         norm = global_norm(grads, names)
@@ -131,7 +132,7 @@ def _warn_of_nonfinite(norm: float, stacklevel: int) -> None:
         )
 
 
-def _writeable(given: Any) -> list[Any]:
+def _writeable(given: Any) -> list[Array]:
     if not isinstance(given, list | tuple):
         raise ArgumentTypeError(
             f"clip_global_norm takes a list of arrays, got {type(given).__name__}; for a single one give [array]"

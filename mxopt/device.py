@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.errors import ArrayTypeError
+from mxopt.typing import Array
 
 INSTEAD: dict[type[np.ndarray[Any, Any]], str] = {
     np.ma.MaskedArray: "x.filled(0), or x.data where the mask doesn't matter",
@@ -16,34 +17,34 @@ INSTEAD: dict[type[np.ndarray[Any, Any]], str] = {
 }
 
 
-def is_cupy(x: Any) -> bool:
+def is_cupy(x: Array) -> bool:
     """Whether `x` is a CuPy array."""
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(x, getattr(cupy, "ndarray", ()))
 
 
-def library_of(x: Any) -> Any:
+def library_of(x: Array) -> Array:
     """The module with the functions for arrays like `x`: cupy, or numpy."""
     return sys.modules["cupy"] if is_cupy(x) else np
 
 
-def place_of(x: Any) -> str:
+def place_of(x: Array) -> str:
     """Where the array's memory is, in words."""
     return f"GPU {x.device.id}" if is_cupy(x) else "the CPU"
 
 
-def to_host(x: Any) -> Any:
+def to_host(x: Array) -> Array:
     """`x` as a NumPy array: itself, or a copy of a CuPy array."""
     return x.get() if is_cupy(x) else np.asarray(x)
 
 
-def on_device_of(x: Any) -> AbstractContextManager[Any]:
+def on_device_of(x: Array) -> AbstractContextManager[Any]:
     """Inside a `with` block of it, new CuPy arrays are on the device of `x`."""
     context: AbstractContextManager[Any] = x.device if is_cupy(x) else nullcontext()
     return context
 
 
-def check_bare(x: Any, name: str) -> None:
+def check_bare(x: Array, name: str) -> None:
     """Raises ArrayTypeError where `x` is of a subclass of NumPy's array, which may mean more (a mask, a unit) than the
     numbers in its memory. `name` is what the error calls it."""
     if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):

@@ -13,6 +13,7 @@ from mxopt.device import to_host
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError, NoGradientError
 from mxopt.sparse import RowSparse, row_sparse_array
+from mxopt.typing import Array, Plain
 
 
 class Keeper(Protocol):
@@ -64,7 +65,7 @@ class Parameter:
 
     def __init__(
         self,
-        value: Any,
+        value: Array,
         name: str | None = None,
         requires_grad: bool = True,
         *,
@@ -84,17 +85,17 @@ class Parameter:
         self._accumulates = False
         self.keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # Trainers, whose stores may hold the value too
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Plain:
         value = self._value if self._lender is None else None
         return {**self.__dict__, "_value": value, "held": False, "keepers": None}  # a copy is nobody's yet
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Plain) -> None:
         vars(self).update(state, keepers=weakref.WeakSet())
         if self._lender is not None:  # a copy of a tensor is updated by way of its own memory
             self._value = arrays.as_array(self._lender, f"parameter {self.name!r}")
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Array:
         """The array that is updated; always the same one. `set_data` changes what is in it."""
         return self._value
 
@@ -104,7 +105,7 @@ class Parameter:
         return self._lender
 
     @property
-    def grad(self) -> Any:
+    def grad(self) -> Array:
         """Its gradient, an array, a RowSparse or None: what somebody put here (`put_grad` adds several up), else the
         `.grad` of the tensor that it is over. None drops both."""
         if self._grad is None and self._lender is not None and arrays.is_tensor(self._lender):
@@ -112,7 +113,7 @@ class Parameter:
         return self._grad
 
     @grad.setter
-    def grad(self, grad: Any) -> None:
+    def grad(self, grad: Array) -> None:
         self._grad = grad
         if grad is None and self._lender is not None and arrays.is_tensor(self._lender):
             self._lender.grad = None
@@ -135,7 +136,7 @@ class Parameter:
 
     # What scripts written for a gluon Parameter ask, where there is one array and one gradient.
 
-    def data(self, ctx: Any = None) -> Any:
+    def data(self, ctx: Any = None) -> Array:
         """The value. `ctx` has no effect."""
         return self._value
 
@@ -165,7 +166,7 @@ class Parameter:
         if req == "null":
             self.grad = None
 
-    def put_grad(self, grad: Any) -> None:
+    def put_grad(self, grad: Array) -> None:
         """Takes a gradient as gluon's backward pass does: with `grad_req` 'write' it becomes the gradient, with 'add'
         it is added to the one there is, with 'null' nothing happens.
 
@@ -221,7 +222,7 @@ class Parameter:
             self.grad = arrays.as_array(self.grad, f"{where}, gradient").astype(dtype)
         self._value = self._value.astype(dtype)
 
-    def set_data(self, data: Any) -> None:
+    def set_data(self, data: Array) -> None:
         """Copies `data` into the array, converted to its dtype, and into the local store of its `Trainer`. States stay.
 
         Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array, KVStoreError where a
@@ -251,12 +252,12 @@ def written(parameters: Iterable[Parameter]) -> None:
     arrays.tell_autograd([p.lender for p in parameters if p.lender is not None])
 
 
-def value_of(x: Any, name: str) -> Any:
+def value_of(x: Array, name: str) -> Any:
     """The array of a Parameter, or of a plain array, over the same memory. `name` is what an error calls it."""
     return x.value if isinstance(x, Parameter) else arrays.as_array(x, name)
 
 
-def named(x: Any) -> Any:
+def named(x: Array) -> Any:
     """What stands among parameters as (name, array), as in PyTorch's `named_parameters()`, as a Parameter; everything
     else as it is."""
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str):
@@ -264,7 +265,7 @@ def named(x: Any) -> Any:
     return x
 
 
-def name_of(x: Any, otherwise: str) -> str:
+def name_of(x: Array, otherwise: str) -> str:
     """The name of a Parameter; `otherwise` for one without, and for a plain array."""
     return x.name if isinstance(x, Parameter) and x.name else otherwise
 

@@ -12,6 +12,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, State
 
 StateDtype = Literal["bfloat16", "float32"] | None
 says_of_state_dtype = (
@@ -43,12 +44,12 @@ def without_rule(owner: str) -> ArgumentError:
     return ArgumentError(f"{owner}: state_dtype is for optimizers that are a rule")
 
 
-def dtype_of(state_dtype: str | None, weight: Any) -> np.dtype | None:
+def dtype_of(state_dtype: str | None, weight: Array) -> np.dtype | None:
     """The dtype of the states of a weight; None for the weight's own, which one of float64 always has."""
     return None if state_dtype is None or weight.dtype.itemsize == 8 else DTYPES[state_dtype]
 
 
-def warn_of_nearest(weight: Any, state_dtype: str | None, stacklevel: int) -> None:
+def warn_of_nearest(weight: Array, state_dtype: str | None, stacklevel: int) -> None:
     """Warns of a bfloat16 weight, which has no master copy, if it is rounded to nearest."""
     if weight.dtype == arrays.BFLOAT16 and state_dtype != "bfloat16":
         warnings.warn(
@@ -58,7 +59,7 @@ def warn_of_nearest(weight: Any, state_dtype: str | None, stacklevel: int) -> No
         )
 
 
-def converted(state: Any, like: Any) -> Any:
+def converted(state: State, like: Array) -> Any:
     """A state whose arrays have the dtypes of those of `like`, as far as these are ones that `state_dtype` can ask for;
     to nearest, where bits are lost. What is as it should be stays the same object."""
     if isinstance(state, tuple | list):
@@ -68,7 +69,7 @@ def converted(state: Any, like: Any) -> Any:
     return as_stored(state, getattr(like, "dtype", None))
 
 
-def as_stored(array: Any, dtype: np.dtype | None) -> Any:
+def as_stored(array: Array, dtype: np.dtype | None) -> Any:
     """An array in another of the dtypes that `state_dtype` can ask for; anything else, and into anything else, as it
     is."""
     if {arrays.DTYPES.get(getattr(array, "dtype", None)), arrays.DTYPES.get(dtype)} != DTYPES.keys():

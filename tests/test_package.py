@@ -104,7 +104,7 @@ def _uses(module: str, package: str) -> bool:
 
 # From the bottom: a module imports from its own floor and from those below it only. The longest name that fits counts.
 FLOORS = [
-    ["mxopt.errors", "mxopt.overrides", "mxopt.plain", "mxopt.rules"],
+    ["mxopt.errors", "mxopt.overrides", "mxopt.plain", "mxopt.rules", "mxopt.typing"],
     ["mxopt.arguments", "mxopt.assembler", "mxopt.device", "mxopt.options", "mxopt.registry", "mxopt.settings"],
     ["mxopt.role", "mxopt.sparse"],
     ["mxopt.engine"],

@@ -16,6 +16,7 @@ from mxopt.engine import arrays
 from mxopt.engine.tensor import Tensor
 from mxopt.errors import ArrayError
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 Span = tuple[int, int]  # the addresses of the first byte and of the one after the last
 
@@ -45,7 +46,7 @@ def meets(taken: np.ndarray, start: int, stop: int) -> bool:
     return k < len(taken) and bool(taken[k, 0] < stop)
 
 
-def span(array: Any) -> Span:
+def span(array: Array) -> Span:
     """The addresses of an array, which is not empty."""
     low, high = np.lib.array_utils.byte_bounds(arrays.addresses(array))
     return int(low), int(high)
@@ -74,7 +75,7 @@ def _joined(spans: Sequence[Span]) -> np.ndarray:
     return np.array(joined, np.int64).reshape(-1, 2)
 
 
-def _check_one(tensor: Tensor, array: Any, tensors: Sequence[Tensor]) -> None:
+def _check_one(tensor: Tensor, array: Array, tensors: Sequence[Tensor]) -> None:
     for other in tensors:
         for name, theirs in _written(other) if other is not tensor else ():
             if arrays.overlap(theirs, array):

@@ -18,13 +18,14 @@ from mxopt.device import place_of as place_of
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse, row_sparse_array
 from mxopt.sparse.slots import Slots
+from mxopt.typing import Array, State
 
 HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | {BFLOAT16: "bfloat16"}
 
 
-def as_array(x: Any, name: str) -> Any:
+def as_array(x: Array, name: str) -> Array:
     """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a buffer or
     DLPack without a copy. `name` is what an error calls it. Raises ArrayTypeError where `x` lends no memory, or means
     more than what is in it."""
@@ -52,7 +53,7 @@ def as_array(x: Any, name: str) -> Any:
         ) from error
 
 
-def _instead(x: Any) -> str:
+def _instead(x: Array) -> str:
     """What to write for things that people have in the place of arrays; nothing for others."""
     if x is None:
         return "leave out what has no array"
@@ -63,7 +64,7 @@ def _instead(x: Any) -> str:
     return "write x.to_numpy(copy=True), and keep it where it is to be updated" if hasattr(x, "to_numpy") else ""
 
 
-def is_array(x: Any) -> bool:
+def is_array(x: Array) -> bool:
     """Whether `x` is a NumPy or CuPy array."""
     return isinstance(x, np.ndarray) or is_cupy(x)
 
@@ -71,13 +72,13 @@ def is_array(x: Any) -> bool:
 # PyTorch's tensors. It is never imported here: who has a tensor has imported it.
 
 
-def is_tensor(x: Any) -> bool:
+def is_tensor(x: Array) -> bool:
     """Whether `x` is a tensor of PyTorch."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def as_gradient(x: Any, name: str) -> Any:
+def as_gradient(x: Array, name: str) -> Array:
     """`as_array` for what is only read, as gradients are: a sparse tensor of PyTorch becomes a RowSparse."""
     if type(x) is not np.ndarray and is_tensor(x) and x.is_sparse:
         return row_sparse_array(x)
@@ -94,7 +95,7 @@ def tell_autograd(written: Iterable[Any]) -> None:
             torch.autograd.graph.increment_version(tensors)
 
 
-def _of_tensor(x: Any) -> Any:
+def _of_tensor(x: Array) -> Array:
     torch: Any = sys.modules["torch"]
     if type(x) not in (torch.Tensor, torch.nn.Parameter):
         raise TypeError("a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)")
@@ -116,12 +117,12 @@ def dtype_name(dtype: np.dtype) -> str | None:
     return DTYPES.get(dtype.newbyteorder("="))
 
 
-def data_of(x: Any) -> Any:
+def data_of(x: Array) -> Array:
     """The array that holds the values of `x`: itself, or that in which a row-sparse array's rows are."""
     return x.memory if isinstance(x, RowSparse) else x
 
 
-def check_weight(weight: Any, name: str, what: str = "the weight") -> None:
+def check_weight(weight: Array, name: str, what: str = "the weight") -> None:
     """Raises where `weight` can't be updated in place. `what` is what the error calls it."""
     if isinstance(weight, RowSparse):
         _check_sound(weight, name, what)
@@ -137,7 +138,7 @@ def check_weight(weight: Any, name: str, what: str = "the weight") -> None:
         raise ArrayError(f"{name}: {what} is a broadcast view, whose elements share memory")
 
 
-def check_grad(weight: Any, grad: Any, name: str) -> None:
+def check_grad(weight: Array, grad: Array, name: str) -> None:
     """Raises where `grad` can't be the gradient of `weight`."""
     if isinstance(grad, RowSparse):
         _check_place(grad.data, weight, name, "the gradient")
@@ -162,7 +163,7 @@ def _check_sound(array: RowSparse, name: str, what: str) -> None:
         )
 
 
-def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what: str) -> None:
+def check_state(weight: Array, state: State, shape: tuple[int, ...], name: str, what: str) -> None:
     """Raises where `state` can't be a state of `weight`, for which it needs `shape`."""
     if isinstance(weight, RowSparse) and isinstance(state, RowSparse):
         _check_sound(state, name, what)
@@ -177,12 +178,12 @@ def check_state(weight: Any, state: Any, shape: tuple[int, ...], name: str, what
         raise ArrayError(f"{name}: {what} has shape {state.shape}, needs {shape}")
 
 
-def _fits(weight: Any, dtype: np.dtype) -> bool:
+def _fits(weight: Array, dtype: np.dtype) -> bool:
     """Whether a value of `dtype` is exact in the arithmetic for `weight`: its own precision, float32 at least."""
     return bool(dtype_name(dtype)) and dtype.itemsize <= max(weight.dtype.itemsize, 4)
 
 
-def _check_place(array: Any, weight: Any, name: str, what: str) -> None:
+def _check_place(array: Array, weight: Array, name: str, what: str) -> None:
     weight = data_of(weight)
     if not is_array(array):
         raise ArrayTypeError(f"{name}: {what} must be an array like the weight, got {type(array).__name__}")
@@ -191,12 +192,12 @@ def _check_place(array: Any, weight: Any, name: str, what: str) -> None:
         raise ArrayTypeError(f"{name}: the weight is on {place_of(weight)}, {what} on {place_of(array)}")
 
 
-def _writeable(array: Any) -> bool:
+def _writeable(array: Array) -> bool:
     array = data_of(array)
     return is_cupy(array) or bool(array.flags.writeable)
 
 
-def overlap(a: Any, b: Any) -> bool:
+def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays share memory; views too entangled to be sure count as sharing."""
     a, b = addresses(data_of(a)), addresses(data_of(b))
     if not np.may_share_memory(a, b):
@@ -207,7 +208,7 @@ def overlap(a: Any, b: Any) -> bool:
         return True
 
 
-def addresses(x: Any) -> np.ndarray:
+def addresses(x: Array) -> np.ndarray:
     """An array that is where `x` is, for asking NumPy about memory. That of a CuPy array must never be read."""
     if not is_cupy(x):
         return np.asarray(x)
@@ -215,14 +216,14 @@ def addresses(x: Any) -> np.ndarray:
     return np.asarray(SimpleNamespace(__array_interface__={**layout, "version": 3}))
 
 
-def is_plain(array: Any) -> bool:
+def is_plain(array: Array) -> bool:
     """Whether a kernel can walk the array's memory from start to end."""
     if is_cupy(array):
         return bool(array.flags.c_contiguous)
     return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
 
 
-def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> Any:
+def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) -> Array:
     """Zeros on the device and of the dtype of `like` or of another, in the machine's byte order; on the CPU their
     memory isn't touched before it is used. Where `like` is row-sparse, they are too, with its rows. Raises MemoryError
     where there is none."""
@@ -244,7 +245,7 @@ def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> A
         return library_of(like).zeros(shape, dtype)
 
 
-def to_device_of(array: Any, like: Any) -> Any:
+def to_device_of(array: Array, like: Array) -> Array:
     """`array` on the device of `like`; as it is where it is there already."""
     like = data_of(like)
     if isinstance(array, RowSparse):

@@ -26,6 +26,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 Scalars = Sequence[float]
 
@@ -120,15 +121,15 @@ class CudaPart:
         """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
         self.taken = taken
 
-    def bind_one(self, weight: Any, grad: Any) -> bool:
+    def bind_one(self, weight: Array, grad: Array) -> bool:
         """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
         return self._bind(0, weight, grad)
 
-    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
         """The same for lists."""
         return all(map(self._bind, range(len(self.like)), weights, grads))
 
-    def _bind(self, t: int, weight: Any, grad: Any) -> bool:
+    def _bind(self, t: int, weight: Array, grad: Array) -> bool:
         shape, weight_dtype, grad_dtype = self.like[t]
         if not (is_cupy(weight) and is_cupy(grad)):
             return False
@@ -225,15 +226,15 @@ class CudaRowsPart(CudaPart):
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
         (tensor,) = tensors
-        self.grad: Any = tensor.grad
+        self.grad: Array = tensor.grad
         self.row: int = math.prod(tensor.weight.shape[1:])
         rows = len(self.grad.indices) if isinstance(self.grad, RowSparse) else tensor.weight.shape[0]
         self.rows: int | Any = rows if self.row else 0
 
-    def bind_one(self, weight: Any, grad: Any) -> bool:
+    def bind_one(self, weight: Array, grad: Array) -> bool:
         return False
 
-    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
         return False
 
     def _launch(self, stage: int) -> Any:
@@ -268,10 +269,10 @@ class CudaCopiesPart:
         (self.tensor,) = tensors
         self.lazy = lazy
 
-    def bind_one(self, weight: Any, grad: Any) -> bool:
+    def bind_one(self, weight: Array, grad: Array) -> bool:
         return False
 
-    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
         return False
 
     def prepare_one(self, hypers: Scalars) -> None:
@@ -283,7 +284,7 @@ class CudaCopiesPart:
     def finish(self) -> None:
         import cupy
 
-        def copied(array: Any) -> Any:
+        def copied(array: Array) -> Any:
             return cupy.ascontiguousarray(array)
 
         t, written = self.tensor, {name for stage in self.rule.stages for name in stage.writes}

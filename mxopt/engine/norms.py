@@ -20,6 +20,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.errors import ArrayTypeError
 from mxopt.rules import norms
 from mxopt.rules.common import norm
+from mxopt.typing import Array
 
 
 def global_norm(given: Sequence[Any], names: Sequence[str]) -> float:
@@ -38,14 +39,14 @@ def global_norm(given: Sequence[Any], names: Sequence[str]) -> float:
     return norm(chain.from_iterable(map(_squares, together.values())))
 
 
-def _plain(x: Any) -> Any:
+def _plain(x: Array) -> Any:
     """A copy that a kernel can walk."""
     with on_device_of(x):
         library = library_of(x)
         return np.array(x, x.dtype.newbyteorder("="), order="C") if library is np else library.ascontiguousarray(x)
 
 
-def _squares(like: Sequence[Any]) -> list[float]:
+def _squares(like: Sequence[Array]) -> list[float]:
     """The sums of squares of the pieces of plain arrays of one place and dtype."""
     if arrays.is_cupy(like[0]):
         from mxopt.engine.cuda import CudaPart
@@ -59,7 +60,7 @@ def _squares(like: Sequence[Any]) -> list[float]:
     return squares
 
 
-def _tensors(like: Sequence[Any]) -> list[Tensor]:
+def _tensors(like: Sequence[Array]) -> list[Tensor]:
     return [Tensor("", x, x) for x in like]  # the rule reads no weight and writes none
 
 

@@ -11,6 +11,7 @@ from mxopt.engine.choice import engine_in_use
 from mxopt.engine.plan import Plan
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array, State
 
 
 class Plans:
@@ -33,9 +34,9 @@ class Plans:
         key: Hashable,
         rule: Rule,
         lazy: bool,
-        weights: Sequence[Any],
-        grads: Sequence[Any],
-        states: Sequence[Any],
+        weights: Sequence[Array],
+        grads: Sequence[Array],
+        states: Sequence[State],
     ) -> Plan | None:
         """The plan made under `key`, bound to these arrays; None where there is none, or they are of another kind."""
         plan, before = self._made.get(key, (None, []))
@@ -51,7 +52,7 @@ class Plans:
             return plan
         return None
 
-    def make(self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[Any]) -> Plan:
+    def make(self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[State]) -> Plan:
         """A new plan, kept under `key` if it can serve again. Raises ArrayError where the arrays can't be updated."""
         plan = Plan(engine_in_use(), rule, tensors, lazy)
         with self._changing:

@@ -19,6 +19,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule, Stage, as_tuple, parameters
 from mxopt.sparse import RowSparse
+from mxopt.typing import Plain
 
 Scalars = Sequence[float]
 
@@ -63,7 +64,7 @@ class ReferencePart:
             arrays = {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in arrays.items()}
         for step, stage in enumerate(self.rule.stages):
             rows, grad = self._rows(tensor.grad, stage)
-            values: dict[str, Any] = {name: array[rows].astype(real) for name, array in arrays.items()}
+            values: Plain = {name: array[rows].astype(real) for name, array in arrays.items()}
             values["grad"] = grad.astype(real)
             if tensor.noise is not None and self.rule.draws:
                 values["noise"] = noise.whole(tensor.noise, self._weyl(tensor, tensor.noise, rows), real)
@@ -106,7 +107,7 @@ class ReferencePart:
             return grad.indices, grad.data
         return ..., grad.rows(0, len(grad))
 
-    def _row_state(self, values: dict[str, Any], real: Any) -> None:
+    def _row_state(self, values: Plain, real: Any) -> None:
         rule = self.rule
         assert rule.row_state
         assert rule.row_value
@@ -119,7 +120,7 @@ class ReferencePart:
         values[rule.row_state] = rule.row_update(*(values[n] for n in parameters(rule.row_update)))
 
 
-def _call(stage: Stage, values: dict[str, Any]) -> tuple[Any, ...]:
+def _call(stage: Stage, values: Plain) -> tuple[Any, ...]:
     return as_tuple(stage.function(*(values[name] for name in parameters(stage.function))))
 
 

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from mxopt.rules.words import WEYL, bfloat16_of, share
+from mxopt.typing import Array
 
 _WORD = 2**64 - 1
 
@@ -83,7 +84,7 @@ class Keys:
         return now
 
 
-def _mixed(x: Any) -> Any:
+def _mixed(x: Array) -> Any:
     """A round of splitmix64, https://doi.org/10.1145/2714064.2660195, of a number or of an array of uint64."""
     x = (x + 0x9E3779B97F4A7C15) & _WORD
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD

@@ -9,13 +9,14 @@ from mxopt.engine.assembly import ITEMSIZE, LANES, STORED
 from mxopt.engine.kernel import LINE, PIECE, ROW_COUNT, ROW_LENGTH, ROWS_AHEAD, Writer
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function
+from mxopt.typing import Array
 
 
 def _value(function: Function, k: int) -> Function:
     """Only the value k of what `function` returns."""
 
     @wraps(function)
-    def one(*values: Any) -> Any:
+    def one(*values: Array) -> Any:
         return function(*values)[k]
 
     return one

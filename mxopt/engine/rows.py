@@ -16,6 +16,7 @@ from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 LAID_OUT = 1 << 16  # rows that a row-sparse gradient may have, at least, before the pieces are laid out anew
 
@@ -78,7 +79,7 @@ class RowGradientPart(NativePart):
     def _take(self, rows: int) -> None:
         self._about[k.ROW_COUNT] = rows
 
-    def bind_one(self, weight: Any, grad: Any) -> bool:
+    def bind_one(self, weight: Array, grad: Array) -> bool:
         if not isinstance(grad, RowSparse) or grad.shape != self.shape or len(grad.data) > self.most_rows:
             return False
         self.ids[0], self.ids[1], self.ids[2] = id(weight), id(grad.data), id(grad.indices)

@@ -23,6 +23,7 @@ from mxopt.engine.stored import check_once
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.uninterrupted import exhaust, uninterrupted
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array, State
 
 PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating between so many costs nothing extra
 
@@ -54,9 +55,9 @@ class Steps:
         key: Hashable,
         rule: Rule,
         lazy: bool,
-        weights: Sequence[Any],
-        grads: Sequence[Any],
-        states: Sequence[Any],
+        weights: Sequence[Array],
+        grads: Sequence[Array],
+        states: Sequence[State],
     ) -> list[Call] | None:
         """The calls made under `key`, bound to these arrays; None where there are none, or for arrays of other kinds.
 
@@ -74,7 +75,7 @@ class Steps:
         return calls
 
     def make(
-        self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[Any]
+        self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[State]
     ) -> list[Call]:
         """The calls that update `tensors`, made or found again, and kept under `key`.
 
@@ -140,7 +141,7 @@ def _of(batch: Batch, *columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:
     return columns if batch is None else tuple([column[t] for t in batch] for column in columns)
 
 
-def _batches(weights: Sequence[Any], grads: Sequence[Any]) -> list[Batch]:
+def _batches(weights: Sequence[Array], grads: Sequence[Array]) -> list[Batch]:
     together: dict[Any, list[int]] = {}
     for t, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
         plain = all(arrays.is_array(x) and arrays.is_plain(x) for x in (weight, grad))

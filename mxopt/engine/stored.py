@@ -14,6 +14,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.errors import ArrayError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 Scalars = Sequence[float]
 
@@ -44,7 +45,7 @@ class StoredPart:
             for x in (weight, *stored):
                 x.add_all_rows()
         self.shape: Any = weight.shape
-        self.indices: Any | None = None if weight.slots else weight.indices
+        self.indices: Array | None = None if weight.slots else weight.indices
         self.slots = ref(weight.slots) if weight.slots else _nowhere
         self.held: list[tuple[RowSparse, Any]] = [(x, x.memory) for x in stored]
         arrays = [x.memory for x in (weight, *stored)] + ([weight.slots.index.numbers] if weight.slots else [])
@@ -64,7 +65,7 @@ class StoredPart:
         """Lets no gradient be bound that lies in the memory `taken`."""
         self.plan.forbid(taken)
 
-    def bind_one(self, weight: Any, grad: Any) -> bool:
+    def bind_one(self, weight: Array, grad: Array) -> bool:
         """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for, or a row
         of the gradient isn't there yet and has no room."""
         if type(weight) is not RowSparse or weight.shape != self.shape:
@@ -76,7 +77,7 @@ class StoredPart:
         placed = self._placed(weight, grad)
         return placed is not None and bool(self.plan.bind_one(weight.memory[: self.rows], placed))
 
-    def bind(self, weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
         """The same for lists of one."""
         return self.bind_one(*weights, *grads)
 
@@ -88,11 +89,11 @@ class StoredPart:
     def address(self) -> int:
         return int(self.plan.part.address)
 
-    def prepare_one(self, hypers: Scalars) -> Any:
+    def prepare_one(self, hypers: Scalars) -> Array:
         """Takes the hyper-parameters; see `Part`."""
         return self.plan.part.prepare_one(hypers)
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Any:
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Array:
         """The same for lists of one."""
         return self.prepare_one(hypers[which[0]])
 
@@ -100,7 +101,7 @@ class StoredPart:
         """Does what `prepare` has prepared."""
         self.plan.finish()
 
-    def _placed(self, weight: RowSparse, grad: Any) -> Any:
+    def _placed(self, weight: RowSparse, grad: Array) -> Array:
         """The gradient of the array in which the rows of `weight` are; None where those of the gradient can't be."""
         if weight.slots is None and weight.row_count == self.shape[0]:
             return grad
@@ -126,7 +127,7 @@ def _nowhere() -> None:
     """In place of a reference to slots, where there are none."""
 
 
-def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Any, indices: np.ndarray) -> None:
+def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Array, indices: np.ndarray) -> None:
     """Lets the rows `indices` be there, and all that one of the arrays has, at the same places in all of them."""
     flat = all(x.slots is None for x in (weight, *others))
     if flat and all(np.array_equal(_rows(x), _rows(weight)) for x in others) and weight.places(indices) is not None:

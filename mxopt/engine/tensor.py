@@ -10,6 +10,7 @@ from mxopt.engine.rounding import Rounding
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, State
 
 
 @dataclass(slots=True)
@@ -21,10 +22,10 @@ class Tensor:
     """
 
     name: str
-    weight: Any
-    grad: Any
+    weight: Array
+    grad: Array
     states: tuple[Any, ...] = ()
-    master: Any = None
+    master: Array = None
     rounding: Rounding | None = None
     noise: Rounding | None = None
 
@@ -58,7 +59,7 @@ class Tensor:
             if any(arrays.overlap(a, b) for b in (*written[:k], *read)):
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
 
-    def _check_dtype(self, what: str, state: Any) -> None:
+    def _check_dtype(self, what: str, state: State) -> None:
         """Raises where a state has fewer bits than it needs: rounded to nearest, a running mean would get stuck."""
         dtype, source = arrays.dtype_name(state.dtype), self.weight if self.master is None else self.master
         if self.rounding is not None:

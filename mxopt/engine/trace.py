@@ -17,6 +17,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from mxopt.engine.operations import operation
 from mxopt.errors import RuleError
 from mxopt.rules.rule import Function, as_tuple, parameters
+from mxopt.typing import Array
 
 Operand = int | float  # the position of an earlier value on the tape, or a literal
 
@@ -42,7 +43,7 @@ class Tape:
         self.operations.append((name, tuple(self._operand(x) for x in inputs)))
         return Symbol(self, len(self.arguments) + len(self.operations) - 1)
 
-    def _operand(self, value: Any) -> Operand:
+    def _operand(self, value: Array) -> Operand:
         # A literal becomes a float so that it can't be mistaken for a position.
         return value.position if isinstance(value, Symbol) else float(value)
 

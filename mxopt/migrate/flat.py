@@ -21,6 +21,7 @@ from mxopt.device import to_host
 from mxopt.document import load_document, write_file
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
+from mxopt.typing import Array, Plain
 
 TREE = "mxopt"
 
@@ -47,7 +48,7 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Mapping[str,
     write_file(path, save(found, {TREE: text}))
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_safetensors(path: str | os.PathLike[str]) -> Plain:
     """The states that `write_safetensors` wrote; from any other safetensors file its arrays by name.
 
     Returns
@@ -82,13 +83,13 @@ def write_npz(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -
     """
     text, found = _taken_apart(states)
     file = io.BytesIO()
-    content: dict[str, Any] = {TREE: np.array(text)}
+    content: Plain = {TREE: np.array(text)}
     content |= {name: a.view(np.uint16) if a.dtype == arrays.BFLOAT16 else a for name, a in found.items()}
     np.savez(file, **content)
     write_file(path, file.getvalue())
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_npz(path: str | os.PathLike[str]) -> Plain:
     """The states that `write_npz` wrote; from any other `.npz` file its arrays by name. See `read_safetensors`."""
     try:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
@@ -108,7 +109,7 @@ def _taken_apart(states: bytes | Mapping[str, Any]) -> tuple[str, dict[str, np.n
     return json.dumps(_plain(content, "", found)), found
 
 
-def _plain(x: Any, path: str, found: dict[str, np.ndarray]) -> Any:
+def _plain(x: Array, path: str, found: dict[str, np.ndarray]) -> Any:
     if x is None or isinstance(x, bool | int | float | str):
         return x
     if isinstance(x, bytes):
@@ -131,7 +132,7 @@ def _plain(x: Any, path: str, found: dict[str, np.ndarray]) -> Any:
     return {"array": [name, arrays.DTYPES.get(x.dtype, str(x.dtype))]}
 
 
-def _put_together(path: str | os.PathLike[str], text: str | None, found: dict[str, np.ndarray]) -> dict[str, Any]:
+def _put_together(path: str | os.PathLike[str], text: str | None, found: dict[str, np.ndarray]) -> Plain:
     if text is None:
         return dict(found)
     try:
@@ -143,7 +144,7 @@ def _put_together(path: str | os.PathLike[str], text: str | None, found: dict[st
     return content
 
 
-def _tree(x: Any, found: dict[str, np.ndarray]) -> Any:
+def _tree(x: Array, found: dict[str, np.ndarray]) -> Any:
     if isinstance(x, list):
         return [_tree(v, found) for v in x]
     if not isinstance(x, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from mxopt.errors import StatesError
 from mxopt.experimental import optim
 from mxopt.optimizer.grouped import Step
 from mxopt.parameter import Parameter
+from mxopt.typing import Plain
 
 # What MindSpore puts before the parameter's name where mxopt's name of the state and a dot isn't it.
 NN = {
@@ -64,7 +64,7 @@ def _take(values: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return values[name]
 
 
-def _of_nn(optimizer: nn.Optimizer, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _of_nn(optimizer: nn.Optimizer, values: Mapping[str, np.ndarray]) -> Plain:
     document = optimizer.state_dict()
     kind = document["optimizer"]
     prefixes = NN.get(kind, {})
@@ -82,14 +82,14 @@ def _of_nn(optimizer: nn.Optimizer, values: Mapping[str, np.ndarray]) -> dict[st
     return document
 
 
-def _of_experimental(optimizer: optim.Optimizer, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _of_experimental(optimizer: optim.Optimizer, values: Mapping[str, np.ndarray]) -> Plain:
     document, kind = optimizer.state_dict(), type(optimizer).__name__
     prefixes = EXPERIMENTAL.get(kind, {})
     steps = next((int(values[name]) for name in STEPS if name in values), 1)
     document["state"] = {}
     for group, saved in zip(optimizer.param_groups, document["param_groups"], strict=True):
         for name in saved["params"]:
-            kept: dict[str, Any] = {"step": steps}
+            kept: Plain = {"step": steps}
             for state in optimizer.rule(group).states:
                 kept[state] = _take(values, prefixes.get(state, f"{state}.") + name)
             if optimizer.carried:
@@ -98,7 +98,7 @@ def _of_experimental(optimizer: optim.Optimizer, values: Mapping[str, np.ndarray
     return document
 
 
-def _carried(optimizer: optim.Optimizer, group: dict[str, Any], steps: int) -> float:
+def _carried(optimizer: optim.Optimizer, group: Plain, steps: int) -> float:
     """The number that a step hands on to the next, which MindSpore doesn't save, after so many with these options."""
     carry = optimizer.first_carry
     for t in range(1, steps + 1):

@@ -17,6 +17,7 @@ from mxopt.migrate.pickles import Name, Record, read_pickle
 from mxopt.optimizer import LBSGD, Optimizer, Updater, get_updater
 from mxopt.optimizer.base import Index
 from mxopt.sparse import RowSparse
+from mxopt.typing import Plain, State
 
 NDARRAYS = ("mxnet.ndarray.ndarray", "mxnet.ndarray.sparse", "mxnet.numpy.multiarray")
 # Constructor arguments that MXNet's objects keep under another name.
@@ -88,7 +89,7 @@ def _index(index: Any) -> Index:
     raise StatesError(f"an index is an int or a text, not {index!r:.80}")
 
 
-def _state(state: Any, what: str) -> Any:
+def _state(state: State, what: str) -> Any:
     """A state with arrays for MXNet's."""
     if state is None:
         return None
@@ -131,7 +132,7 @@ def _optimizer(saved: Record) -> Optimizer:
     return optimizer
 
 
-def _arguments(klass: type, known: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(klass: type, known: Mapping[str, Any]) -> Plain:
     """The constructor's arguments, as the attributes of a saved object have them."""
     found = {}
     for name in arguments_of(klass):
@@ -179,7 +180,7 @@ def _number(known: Mapping[str, Any], name: str) -> float:
 
 def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any]) -> None:
     devices = known.get("_all_index_update_counts", {0: known.get("_index_update_count", {})})
-    counts: dict[str, Any] = {**optimizer.get_counts(), "num_update": known.get("num_update"), "devices": devices}
+    counts: Plain = {**optimizer.get_counts(), "num_update": known.get("num_update"), "devices": devices}
     if known.get("cur_lr") is not None:  # of LARS
         counts["previous_lr"] = dict.fromkeys(states, known["cur_lr"])
     optimizer.set_counts(counts)

@@ -15,6 +15,7 @@ import numpy as np
 from mxopt.document import write_file
 from mxopt.errors import StatesError
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, Plain
 
 LIST = 0x112  # a file's first number
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # an array's; the third since shapes may be those of NumPy
@@ -94,7 +95,7 @@ def read_array(data: bytes) -> np.ndarray | RowSparse | None:
     return array
 
 
-def read_mxnet_params(path: str | os.PathLike[str]) -> dict[str, Any] | list[Any]:
+def read_mxnet_params(path: str | os.PathLike[str]) -> Plain | list[Any]:
     """What `mxnet.nd.save`, `Module.save_params` or gluon's `save_parameters` wrote (a `.params` file).
 
     Parameters
@@ -159,7 +160,7 @@ def write_mxnet_params(path: str | os.PathLike[str], arrays: Mapping[str, Any] |
     write_file(path, b"".join(parts + [struct.pack("<Q", len(name)) + name for name in names]))
 
 
-def _written(array: Any) -> bytes:
+def _written(array: Array) -> bytes:
     sparse = isinstance(array, RowSparse)
     data = np.ascontiguousarray(array.data if sparse else array)
     if data.dtype not in FLAGS or not array.shape:

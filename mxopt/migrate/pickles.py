@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mxopt.errors import StatesError
+from mxopt.typing import Plain
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Record:
 
     kind: Name
     arguments: tuple[Any, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: Plain = field(default_factory=dict)
 
 
 class _Mark:

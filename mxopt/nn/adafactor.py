@@ -17,6 +17,7 @@ from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import mindspore
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, State
 
 MOMENT = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
 
@@ -82,13 +83,13 @@ class AdaFactor(RuleOptimizer):
         self.rule: Rule = mindspore.adafactor_mean if beta1 else mindspore.adafactor
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
-    def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:
+    def new_states(self, weight: Array, lr: float) -> tuple[Any, ...]:
         """The rule's, then the second moment: row, column and whole, of one element where it is not needed."""
         shape = weight.shape
         shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
         return (*super().new_states(weight, lr), *(zeros(s, weight) for s in shapes))
 
-    def own(self, weight: Any) -> int:
+    def own(self, weight: Array) -> int:
         """The number of elements."""
         return math.prod(weight.shape) or 1
 
@@ -100,7 +101,7 @@ class AdaFactor(RuleOptimizer):
         row = (lr, at.wd, 1.0, math.inf, at.own, smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
 
-    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Count, ready: bool = False) -> None:
+    def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
         renewed: list[tuple[Any, Any]] = []  # second moments, which are stored with the step
         self._renewed = renewed
 
@@ -116,13 +117,13 @@ class AdaFactor(RuleOptimizer):
     def _needs(self, at: Step, sparse: bool) -> bool:
         return True
 
-    def _prepared(self, slot: Slot, grad: Any, at: Step) -> Any:
+    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Any:
         """The gradient over the root of its second moment."""
         grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, at)
         kept = 1 - at.t**-self.decay_rate
         row, column, whole = (slot.arrays[name] for name in MOMENT)
 
-        def mean(state: Any, values: Any) -> Any:
+        def mean(state: State, values: Any) -> Any:
             new = kept * state + (1 - kept) * values
             self._renewed.append((state, new))
             return new

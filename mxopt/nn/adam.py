@@ -16,6 +16,7 @@ from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array
 
 Nesterov = Annotated[bool, Exact("", "step by the mean that the next step would have if its gradient were the same")]
 
@@ -39,7 +40,7 @@ class _Moments(RuleOptimizer):
         self.beta2 = beta2
         self.eps = eps
 
-    def own(self, weight: Any) -> type[np.floating]:
+    def own(self, weight: Array) -> type[np.floating]:
         """The type of the parameter's arithmetic."""
         return np.float64 if weight.dtype.itemsize == 8 else np.float32
 

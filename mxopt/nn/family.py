@@ -19,6 +19,7 @@ from mxopt.overrides import overridden
 from mxopt.parameter import Parameter
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array
 
 
 class NN(Family):
@@ -106,7 +107,7 @@ class NN(Family):
     def state_names(self, group: int) -> tuple[str, ...]:
         return self.model.state_names
 
-    def new_states(self, group: int, weight: Any, lr_mult: float) -> tuple[Any, ...]:
+    def new_states(self, group: int, weight: Array, lr_mult: float) -> tuple[Any, ...]:
         return self.model.new_states(weight, rate_at(self.model.groups[group].rate, self.model.global_step) * lr_mult)
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:

@@ -9,9 +9,10 @@ import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError
+from mxopt.typing import Array
 
 
-def chunks(values: list[Any]) -> list[list[int]] | None:
+def chunks(values: list[Array]) -> list[list[int]] | None:
     """The positions of arrays by dtype; None unless those of each dtype lie so, in one allocation."""
     by_dtype: dict[Any, list[int]] = {}
     for k, value in enumerate(values):
@@ -31,7 +32,7 @@ def joined(values: list[np.ndarray]) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(first, (sum(v.size for v in values),), (first.itemsize,))
 
 
-def flattened(gradients: list[Any], values: list[Any], positions: list[list[int]]) -> list[np.ndarray]:
+def flattened(gradients: list[Array], values: list[Array], positions: list[list[int]]) -> list[np.ndarray]:
     """The gradients of `values`, whose chunks are at `positions`, as one vector for each chunk.
 
     Over the gradients' memory where they lie one right behind another too, else in new memory.
@@ -50,7 +51,7 @@ def flattened(gradients: list[Any], values: list[Any], positions: list[list[int]
     ]
 
 
-def _owner(array: Any) -> Any:
+def _owner(array: Array) -> Array:
     """The object whose memory an array looks at."""
     while isinstance(array, np.ndarray) and array.base is not None:
         array = array.base

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.optimizer.grouped import Slot
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 
-def as_arrays(gradients: tuple[Any, ...], slots: list[Slot]) -> list[Any]:
+def as_arrays(gradients: tuple[Array, ...], slots: list[Slot]) -> list[Array]:
     """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that aren't there."""
     if set(map(type, gradients)) == {np.ndarray}:
         return list(gradients)
@@ -21,28 +20,28 @@ def as_arrays(gradients: tuple[Any, ...], slots: list[Slot]) -> list[Any]:
     ]
 
 
-def decayed(grad: Any, weight: Any, decay: float) -> Any:
+def decayed(grad: Array, weight: Array, decay: float) -> Array:
     """`grad + decay * weight`; of a row-sparse gradient the rows it has."""
     if isinstance(grad, RowSparse):
         return RowSparse(decayed(grad.data, weight[grad.indices], decay), grad.indices, grad.shape)
     return grad + (decay * weight).astype(grad.dtype)
 
 
-def centralized(grad: Any) -> Any:
+def centralized(grad: Array) -> Array:
     """`grad` less its mean over all axes but the first, https://arxiv.org/abs/2004.01461; vectors as they are."""
     if isinstance(grad, RowSparse):
         return RowSparse(centralized(grad.data), grad.indices, grad.shape)
     return grad - grad.mean(axis=tuple(range(1, grad.ndim)), keepdims=True) if grad.ndim > 1 else grad
 
 
-def scaled(grad: Any, factor: float) -> Any:
+def scaled(grad: Array, factor: float) -> Array:
     """`factor * grad`."""
     if isinstance(grad, RowSparse):
         return RowSparse(scaled(grad.data, factor), grad.indices, grad.shape)
     return grad * factor
 
 
-def widened(grad: Any) -> Any:
+def widened(grad: Array) -> Array:
     """`grad` in float32 where it has 16 bits."""
     if isinstance(grad, RowSparse):
         return RowSparse(widened(grad.data), grad.indices, grad.shape)

@@ -20,6 +20,7 @@ from mxopt.parameter import Parameter, name_of
 from mxopt.rules import layerwise, mindspore
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, Plain
 
 
 class Lamb(_Moments):
@@ -107,7 +108,7 @@ class LARS(Optimizer):
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
         self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients handed on
 
-    def construct(self, gradients: Any) -> Any:
+    def construct(self, gradients: Array) -> Any:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
         given = g.as_arrays(self._checked(gradients), self._slots)
         grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in given]
@@ -130,7 +131,7 @@ class LARS(Optimizer):
         self.counted = ()
         return self.opt(handed)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Plain:
         """What the other optimizer keeps; LARS keeps nothing."""
         return {"optimizer": "LARS", "inner": self.opt.state_dict()}
 

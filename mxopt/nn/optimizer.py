@@ -33,6 +33,7 @@ from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
 from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype, warn_of_nearest, without_rule
+from mxopt.typing import Array, Plain
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
@@ -289,27 +290,27 @@ class Optimizer(GroupedOptimizer):
 
     # Gradients.
 
-    def decay_weight(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+    def decay_weight(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
         """The gradients plus weight decay times loss scale times the parameters; new arrays where that is not 0."""
         return tuple(
             grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay)
             for grad, slot, decay in zip(self._checked(gradients), self._slots, self.step_decays(), strict=True)
         )
 
-    def gradients_centralization(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+    def gradients_centralization(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
         """The gradients, those of groups with `grad_centralization` less their mean over all axes but the first."""
         return tuple(
             g.centralized(grad) if self.groups[slot.group].centralized and grad is not None else grad
             for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
         )
 
-    def scale_grad(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+    def scale_grad(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
         """The gradients divided by the loss scale."""
         if not self.need_scale:
             return tuple(gradients)
         return tuple(None if grad is None else g.scaled(grad, self.reciprocal_scale) for grad in gradients)
 
-    def flatten_gradients(self, gradients: Sequence[Any]) -> tuple[Any, ...]:
+    def flatten_gradients(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
         """One gradient for each of `flat_parameters`.
 
         Where the parameters of each dtype lie one right behind another in memory, and all have one learning rate, their
@@ -333,7 +334,7 @@ class Optimizer(GroupedOptimizer):
     def _chunks(self) -> list[list[int]] | None:
         return None if isinstance(self.get_lr(), tuple) else flat.chunks([p.value for p in self.parameters])
 
-    def _checked(self, gradients: Any) -> tuple[Any, ...]:
+    def _checked(self, gradients: Array) -> tuple[Any, ...]:
         owner = type(self).__name__
         if not isinstance(gradients, tuple | list):
             raise ArrayTypeError(f"{owner}: the gradients must be a tuple, got {type(gradients).__name__}")
@@ -377,7 +378,7 @@ class Optimizer(GroupedOptimizer):
 
     # Saving.
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Plain:
         """Everything a resumed run needs to give the same bits: copies of the states, the step, the fixed rates.
 
         States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them. The parameters

@@ -20,6 +20,7 @@ from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.state_dtype import check, dtype_of
+from mxopt.typing import Array
 
 Row = tuple[float, ...]
 WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
@@ -65,7 +66,7 @@ class RuleOptimizer(Optimizer):
                 self, name, ParameterTuple(Parameter(x, f"{name}.{whose}" if whose else name) for x, whose in pairs)
             )
 
-    def new_states(self, weight: Any, lr: float) -> tuple[Any, ...]:
+    def new_states(self, weight: Array, lr: float) -> tuple[Any, ...]:
         """The states of a parameter whose first learning rate is `lr`."""
         dtype = dtype_of(self.state_dtype, weight)
         found = tuple(zeros(weight.shape, weight, dtype) for _ in self._first)
@@ -73,7 +74,7 @@ class RuleOptimizer(Optimizer):
             state[...] = value(lr) if callable(value) else value
         return found
 
-    def construct(self, gradients: Any) -> bool:
+    def construct(self, gradients: Array) -> bool:
         """Updates all parameters in place, and returns True.
 
         Parameters
@@ -136,7 +137,7 @@ class RuleOptimizer(Optimizer):
     preparing: ClassVar[tuple[str, ...]] = ("decay_weight", "gradients_centralization", "scale_grad")
     """The methods by which a step prepares the gradients, where a subclass overrides one, in this order."""
 
-    def _made_ready(self, grads: list[Any]) -> list[Any]:
+    def _made_ready(self, grads: list[Array]) -> list[Any]:
         """The gradients prepared by these methods."""
         for slot, grad in zip(self._slots, grads, strict=True):
             if grad is not None:
@@ -148,7 +149,7 @@ class RuleOptimizer(Optimizer):
         return g.as_arrays(self._checked(ready), self._slots)
 
     def _prepare(
-        self, slots: list[Slot], grads: list[Any], types: set[type], ats: list[Step], which: list[int]
+        self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
     ) -> tuple[list[Any], list[Step], list[int]]:
         if ats[0].ready or (types == {np.ndarray} and not any(self._needs(at, False) for at in ats)):
             return grads, ats, which
@@ -167,7 +168,7 @@ class RuleOptimizer(Optimizer):
             return True  # or all rows would be decayed, not only those with a gradient
         return at.group.centralized or (self.decay == "unknown to the rule" and at.wd != 0)
 
-    def _prepared(self, slot: Slot, grad: Any, at: Step) -> Any:
+    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Any:
         """The gradient after weight decay (unless that is the rule's own), centralization and loss scale."""
         self._tensor(slot, grad, self.rule).check(self.rule)
         grad = g.widened(grad)

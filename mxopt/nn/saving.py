@@ -11,6 +11,7 @@ from mxopt.nn.parameters import ParameterTuple
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import as_stored, seed_of
+from mxopt.typing import Plain
 
 
 class Optimizer(Protocol):
@@ -23,7 +24,7 @@ class Optimizer(Protocol):
     def fixed_rates(self) -> list[Parameter]: ...
 
 
-def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+def state_dict(optimizer: Optimizer) -> Plain:
     """The document that `load_state_dict` takes."""
     keys = keys_of(optimizer)
     return {

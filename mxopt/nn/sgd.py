@@ -12,6 +12,7 @@ from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
+from mxopt.typing import Plain
 
 
 class SGD(RuleOptimizer):
@@ -135,7 +136,7 @@ class ASGD(RuleOptimizer):
         rate, wd, *rest = super()._row(at)
         return (rate, wd + self.lambd, *rest)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Plain:
         return {**super().state_dict(), "eta": self.eta}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

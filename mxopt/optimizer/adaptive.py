@@ -12,6 +12,7 @@ from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
 from mxopt.rules import adaptive
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array, State
 
 
 @register
@@ -89,7 +90,7 @@ class RMSProp(RuleOptimizer):
     def rule(self) -> Rule:
         return adaptive.rmsprop_centered if self.centered else adaptive.rmsprop
 
-    def create_state(self, index: Index, weight: Any) -> Any:
+    def create_state(self, index: Index, weight: Array) -> State:
         """(mean square,), or (mean square, mean, velocity) if centered."""
         return tuple(self.new_state(name, weight) for name in self.rule.states)
 

@@ -27,6 +27,7 @@ from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
 from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype, seed_of, without_rule
+from mxopt.typing import Array, Plain, State
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
 
@@ -175,14 +176,14 @@ class Optimizer(NamedArguments, Multipliers):
 
     # What subclasses define.
 
-    def create_state(self, index: Index, weight: Any) -> Any:
+    def create_state(self, index: Index, weight: Array) -> State:
         """The state of a new weight; called once for each. None in the base class."""
 
-    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+    def update(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Updates `weight` and `state` in place by `grad`. Subclasses define this."""
         raise NotDefinedError(f"{type(self).__name__} must define update")
 
-    def create_state_multi_precision(self, index: Index, weight: Any) -> Any:
+    def create_state_multi_precision(self, index: Index, weight: Array) -> State:
         """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state of the master)."""
         weight = arrays.as_array(weight, f"parameter {index!r}")
         if self.uses_master(weight):
@@ -204,7 +205,7 @@ class Optimizer(NamedArguments, Multipliers):
             " weight), and keeps the states; or call optimizer.update(index, weight, grad, state)"
         )
 
-    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+    def update_multi_precision(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Like `update`, with the state of `create_state_multi_precision`."""
         if isinstance(index, LISTS):
             if not self.multi_precision:
@@ -226,15 +227,15 @@ class Optimizer(NamedArguments, Multipliers):
         else:
             self.update(index, weight, grad, state)
 
-    def uses_master(self, weight: Any) -> bool:
+    def uses_master(self, weight: Array) -> bool:
         """Whether there is a float32 master copy of `weight`."""
         return self.multi_precision and weight.dtype.itemsize == 2
 
-    def join(self, inner: Any, master: Any) -> Any:
+    def join(self, inner: State, master: Array) -> State:
         """A state with a master copy, in MXNet's order, which is not the same for all optimizers."""
         return (master, inner)
 
-    def split(self, state: Any) -> tuple[Any, Any]:
+    def split(self, state: State) -> tuple[Any, Any]:
         """The two parts of `join`: inner state, master copy."""
         master, inner = state
         return inner, master
@@ -249,7 +250,7 @@ class Optimizer(NamedArguments, Multipliers):
         """The seed of stochastic rounding."""
         return self.seed or 0
 
-    def get_counts(self) -> dict[str, Any]:
+    def get_counts(self) -> Plain:
         rounds = self.state_dtype == "bfloat16" or self.seed is not None
         return super().get_counts() | ({"seed": self.rounding_seed()} if rounds else {})
 
@@ -283,7 +284,7 @@ class Optimizer(NamedArguments, Multipliers):
         """Whether `num_update` moves in another way than to the largest count of any parameter."""
         return "_update_count" in self.overridden
 
-    def state_kind(self) -> dict[str, Any]:
+    def state_kind(self) -> Plain:
         """What its states are, as plain data: they are taken only where the same is said."""
         family = {"optimizer": type(self).__name__, "family": "mxopt.optimizer"}
         return {**family, "multi_precision": self.multi_precision}

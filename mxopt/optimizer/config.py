@@ -13,12 +13,13 @@ from mxopt.arguments import arguments_of, attribute_of
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.base import Optimizer
+from mxopt.typing import Plain
 
 ENTRIES = {"name", "module", "qualname", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
 PLAIN = (type(None), bool, int, float, str)
 
 
-def optimizer_config(optimizer: Optimizer) -> dict[str, Any]:
+def optimizer_config(optimizer: Optimizer) -> Plain:
     """Everything `make_optimizer` needs to make an equal optimizer, except its update counts.
 
     Raises StatesError where an argument isn't plain data, or isn't kept under its own name.
@@ -57,7 +58,7 @@ def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
     return optimizer
 
 
-def _arguments(thing: Any, skip: tuple[str, ...]) -> dict[str, Any]:
+def _arguments(thing: Any, skip: tuple[str, ...]) -> Plain:
     arguments = {}
     for name in (*arguments_of(type(thing)), *thing.unnamed_arguments):
         if name in skip:
@@ -84,7 +85,7 @@ def _plain(value: Any, what: str) -> Any:
     raise StatesError(f"{what} is {value!r}, no number, text, list or dict of them")
 
 
-def _scheduler_config(scheduler: LRScheduler | None) -> dict[str, Any] | None:
+def _scheduler_config(scheduler: LRScheduler | None) -> Plain | None:
     if scheduler is None:
         return None
     described = LRScheduler.registry.describe(type(scheduler))

@@ -7,6 +7,7 @@ from typing import Any
 
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
+from mxopt.typing import Plain
 
 Index = int | str
 LISTS = (list, tuple)
@@ -45,7 +46,7 @@ class Counts:
         """Whether an update of this parameter has been counted."""
         return index in self._index_update_count
 
-    def get_counts(self) -> dict[str, Any]:
+    def get_counts(self) -> Plain:
         """The update counts, and whatever else a subclass counts, as plain data."""
         return {"num_update": self.num_update, "devices": self._all_index_update_counts}
 

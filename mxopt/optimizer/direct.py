@@ -9,6 +9,7 @@ from mxopt.errors import StatesError
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.keyed import KeyedOptimizer
 from mxopt.optimizer.states import Described, Loaded, dump, fit
+from mxopt.typing import Array
 
 
 class DirectUpdater:
@@ -21,14 +22,14 @@ class DirectUpdater:
     def __init__(self, optimizer: KeyedOptimizer) -> None:
         self.optimizer = optimizer
 
-    def __call__(self, indices: Sequence[int], grads: Sequence[Any], weights: Sequence[Any]) -> None:
+    def __call__(self, indices: Sequence[int], grads: Sequence[Array], weights: Sequence[Array]) -> None:
         """Updates the parameters at these positions by their gradients."""
         given: list[Any] = [None] * len(self.optimizer.model.slots)
         for index, grad in zip(indices, grads, strict=True):
             given[index] = grad
         self.optimizer.model(tuple(given))
 
-    def refresh(self, index: int, weight: Any) -> None:
+    def refresh(self, index: int, weight: Array) -> None:
         """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
         slot, of = self.optimizer.model.slots[index], self.optimizer.of
         if of.model.uses_master(weight) and of.count(slot):

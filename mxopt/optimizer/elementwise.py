@@ -9,9 +9,10 @@ import numpy as np
 from mxopt.engine import arrays
 from mxopt.errors import ArrayTypeError
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 
-def NDabs(data: Any = None, out: Any = None, name: str | None = None, **kwargs: Any) -> Any:  # noqa: N802
+def NDabs(data: Array = None, out: Array = None, name: str | None = None, **kwargs: Any) -> Any:  # noqa: N802
     """The absolute value of each element.
 
     Parameters

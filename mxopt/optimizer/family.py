@@ -11,8 +11,9 @@ from mxopt.errors import NotDefinedError
 from mxopt.optimizer.grouped import Slot
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array, Plain
 
-Options = dict[str, Any]
+Options = Plain
 
 
 class Family:
@@ -82,7 +83,7 @@ class Family:
         """What the arrays of a state are."""
         return self.rules()[group].states
 
-    def new_states(self, group: int, weight: Any, lr_mult: float) -> Sequence[Any]:
+    def new_states(self, group: int, weight: Array, lr_mult: float) -> Sequence[Any]:
         """The arrays of a new state."""
         raise NotDefinedError
 

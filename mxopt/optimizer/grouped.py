@@ -19,6 +19,7 @@ from mxopt.engine.steps import Call, distinct, run
 from mxopt.errors import NotDefinedError
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype
+from mxopt.typing import Array, Plain
 
 Count = Callable[[list["Slot"], list[float]], Iterable[object]]
 
@@ -38,10 +39,10 @@ class Slot:
     place: str  # what errors call it
     group: int
     parameter: Any
-    weight: Any
+    weight: Array
     carry: float = 0.0
     step: int | None = 0
-    arrays: dict[str, Any] = field(default_factory=dict)
+    arrays: Plain = field(default_factory=dict)
     given: Any = None
     own: Any = None
     key: Any = None  # its name, unless it has another
@@ -118,13 +119,13 @@ class GroupedOptimizer(NamedArguments):
         self._slots, self._seen = slots, {}
         self._of_tensors = any(slot.parameter.lender is not None for slot in slots)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Plain) -> None:
         vars(self).update(state)
         self._hold(self._slots)
 
     # What a family defines.
 
-    def __call__(self, gradients: Any, /) -> Any:
+    def __call__(self, gradients: Array, /) -> Any:
         """Updates all parameters in place by their gradients, in their order."""
         raise NotDefinedError
 
@@ -132,10 +133,10 @@ class GroupedOptimizer(NamedArguments):
         """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it doesn't fit."""
         raise NotDefinedError
 
-    def own(self, weight: Any) -> Any:
+    def own(self, weight: Array) -> Any:
         """What the hyper-parameters of a parameter follow from beside rates and steps: anything hashable."""
 
-    def uses_master(self, weight: Any) -> bool:
+    def uses_master(self, weight: Array) -> bool:
         """Whether `weight` is updated by way of a float32 copy."""
         return bool(self.multi_precision and weight.dtype.itemsize == 2)
 
@@ -160,7 +161,7 @@ class GroupedOptimizer(NamedArguments):
         raise NotDefinedError
 
     def _prepare(
-        self, slots: list[Slot], grads: list[Any], types: set[type], ats: list[Step], which: list[int]
+        self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
     ) -> tuple[list[Any], list[Step], list[int]]:
         """The gradients, which are of these types, as the rule can take them; the steps as they are then, of which each
         parameter takes one."""
@@ -168,7 +169,7 @@ class GroupedOptimizer(NamedArguments):
 
     # Updates.
 
-    def apply(self, key: Hashable, slots: list[Slot], grads: list[Any], count: Count, ready: bool = False) -> None:
+    def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
         """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
 
         `count(slots, carries)`, with the numbers that they hand on, counts an update with it: an iterator that calls
@@ -227,7 +228,7 @@ class GroupedOptimizer(NamedArguments):
             found.append(Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready))
         return found, which
 
-    def _calls(self, key: Hashable, seen: Seen, grads: list[Any]) -> list[Call]:
+    def _calls(self, key: Hashable, seen: Seen, grads: list[Array]) -> list[Call]:
         slots, rules = seen.slots, [self._rule_of(number) for number in seen.groups]
         weights = [slot.weight for slot in slots]
         if len(rules) == 1 or rules.count(rules[0]) == len(rules):  # nearly always
@@ -246,7 +247,7 @@ class GroupedOptimizer(NamedArguments):
         return calls
 
     def _calls_of(
-        self, key: Hashable, rule: Rule, lazy: bool, slots: list[Slot], weights: list[Any], grads: list[Any]
+        self, key: Hashable, rule: Rule, lazy: bool, slots: list[Slot], weights: list[Array], grads: list[Array]
     ) -> list[Call]:
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
         if found is None:
@@ -254,7 +255,7 @@ class GroupedOptimizer(NamedArguments):
             found = self.steps.make(key, rule, lazy, tensors, slots)
         return found
 
-    def _tensor(self, slot: Slot, grad: Any, rule: Rule) -> Tensor:
+    def _tensor(self, slot: Slot, grad: Array, rule: Rule) -> Tensor:
         state_dtype.check(self.state_dtype, rule, type(self).__name__)
         rounding = None
         if self.state_dtype == "bfloat16":

@@ -19,6 +19,7 @@ from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 from mxopt.state_dtype import StateDtype
+from mxopt.typing import Array, Plain, State
 
 
 class KeyedOptimizer(Optimizer):
@@ -155,7 +156,7 @@ class KeyedOptimizer(Optimizer):
         """Raises ArgumentError where the key is no parameter."""
         self._group(index)
 
-    def state_kind(self) -> dict[str, Any]:
+    def state_kind(self) -> Plain:
         family = {"optimizer": self.kind, "family": f"mxopt.{self.family}"}
         kept = {"rules": [rule.name for rule in self.of.rules()], "state_dtype": self.state_dtype}
         return {**super().state_kind(), **family, **kept}
@@ -198,17 +199,17 @@ class KeyedOptimizer(Optimizer):
 
     # States.
 
-    def state_names(self, index: Index, weight: Any) -> list[str]:
+    def state_names(self, index: Index, weight: Array) -> list[str]:
         """What the elements of a state are."""
         names = list(self._states[self._group(index)])
         names += ["master"] if self.uses_master(weight) else []
         return names + ([self.model.carried] if self.model.carried else [])
 
-    def create_state(self, index: Index, weight: Any) -> tuple[Any, ...]:
+    def create_state(self, index: Index, weight: Array) -> tuple[Any, ...]:
         """The state of a new weight."""
         return self.create_state_multi_precision(index, weight)
 
-    def create_state_multi_precision(self, index: Index, weight: Any) -> tuple[Any, ...]:
+    def create_state_multi_precision(self, index: Index, weight: Array) -> tuple[Any, ...]:
         """The state of a new weight."""
         weight = arrays.as_array(weight, f"parameter {index!r}")
         master = [weight.astype(np.float32)] if self.uses_master(weight) else []
@@ -217,16 +218,16 @@ class KeyedOptimizer(Optimizer):
         carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
         return (*state, *master, *carry)
 
-    def uses_master(self, weight: Any) -> bool:
+    def uses_master(self, weight: Array) -> bool:
         return self.model.uses_master(weight)
 
-    def split(self, state: Any) -> tuple[Any, Any]:
+    def split(self, state: State) -> tuple[Any, Any]:
         at = len(state) - (2 if self.model.carried else 1)
         return (*state[:at], *state[at + 1 :]), state[at]
 
     # Updates.
 
-    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+    def update(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Updates one weight, or lists of them, in place; the states are those of `create_state`.
 
         Raises ArrayError where an array can't be updated; nothing has been changed then.
@@ -239,7 +240,7 @@ class KeyedOptimizer(Optimizer):
 
     update_multi_precision = update
 
-    def _slot(self, index: Index, weight: Any, state: Any) -> Slot:
+    def _slot(self, index: Index, weight: Array, state: State) -> Slot:
         """A key as the optimizer's parameter that it is; the same object while its state is."""
         weight = arrays.as_array(weight, f"parameter {index!r}, weight")
         slot, before = self._slots.get(index, (None, None))
@@ -253,7 +254,7 @@ class KeyedOptimizer(Optimizer):
         slot.parameter.wd_mult = self._multiplier("wd_mult", index)
         return slot
 
-    def _new_slot(self, index: Index, weight: Any, state: Any) -> Slot:
+    def _new_slot(self, index: Index, weight: Array, state: State) -> Slot:
         names = self.state_names(index, weight)
         if len(names) != len(state):
             raise ArrayError(f"parameter {index!r}: {self.kind} needs {names}, the state is {state!r:.200}")

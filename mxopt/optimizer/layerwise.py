@@ -29,6 +29,7 @@ from mxopt.options import Option, Unpack
 from mxopt.rules import layerwise, sgd
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, Plain, State
 
 
 @register
@@ -92,7 +93,7 @@ class LARS(MomentumOptimizer):
             return ()
         return map(self.previous_lr.update, [dict.fromkeys(indices, rate)])
 
-    def get_counts(self) -> dict[str, Any]:
+    def get_counts(self) -> Plain:
         return {**super().get_counts(), "previous_lr": self.previous_lr}
 
     def set_counts(self, counts: Mapping[str, Any]) -> None:
@@ -152,19 +153,19 @@ class LBSGD(MomentumOptimizer):
             return layerwise.lbsgd_momentum if self.has_velocity else layerwise.lbsgd
         return sgd.sgd_momentum if self.has_velocity else sgd.sgd
 
-    def state_kind(self) -> dict[str, Any]:
+    def state_kind(self) -> Plain:
         return {**super().state_kind(), "sums gradients": self.batch_scale > 1}
 
     @property
     def rescales_first(self) -> bool:
         return self.batch_scale == 1 and self.warmup_strategy != "lars"
 
-    def create_state(self, index: Index, weight: Any) -> Any:
+    def create_state(self, index: Index, weight: Array) -> State:
         """Velocity or None; with a batch scale a tuple of that and the sum of gradients."""
         velocity = super().create_state(index, weight)
         return velocity if self.batch_scale == 1 else (velocity, self.new_state("sum", weight))
 
-    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+    def state_arrays(self, state: State) -> tuple[Any, ...]:
         if self.batch_scale == 1:
             return super().state_arrays(state)
         velocity, _ = state
@@ -192,7 +193,7 @@ class LBSGD(MomentumOptimizer):
             return super()._get_lr(index)
         return self.lr_scheduler(self._asked_at) * self._multiplier("lr_mult", index)
 
-    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+    def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if isinstance(index, LISTS) and not (self.batch_scale == 1 and self.lr_scheduler is None):
             for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
                 self._checked(*arguments, masters)
@@ -205,7 +206,7 @@ class LBSGD(MomentumOptimizer):
         else:
             uninterrupted(lambda: self._accumulate(index, weight, grad, state, masters))
 
-    def _checked(self, index: Index, weight: Any, grad: Any, state: Any, masters: bool) -> tuple[Tensor, Any]:
+    def _checked(self, index: Index, weight: Array, grad: Array, state: State, masters: bool) -> tuple[Tensor, Any]:
         """The arrays of an update, and the sum of gradients where there is one. Raises where they don't fit."""
         (tensor,) = self._tensors((index,), (weight,), (grad,), (state,), masters)
         tensor.check(self.rule)
@@ -215,7 +216,7 @@ class LBSGD(MomentumOptimizer):
         Tensor(tensor.name, tensor.weight, tensor.grad, (total,)).check(sgd.test)
         return tensor, total
 
-    def _accumulate(self, index: Index, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+    def _accumulate(self, index: Index, weight: Array, grad: Array, state: State, masters: bool) -> None:
         tensor, total = self._checked(index, weight, grad, state, masters)
         grad = tensor.grad
         with np.errstate(all="ignore"):

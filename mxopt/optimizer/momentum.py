@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.typing import Plain
 
 
 class MomentumOptimizer(RuleOptimizer):
@@ -26,7 +27,7 @@ class MomentumOptimizer(RuleOptimizer):
         self._momentum = value
         self.has_velocity = self.has_velocity or bool(value)
 
-    def get_counts(self) -> dict[str, Any]:
+    def get_counts(self) -> Plain:
         return {**super().get_counts(), "has_velocity": self.has_velocity}
 
     def set_counts(self, counts: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array, Plain, State
 
 _NO_PLAN = (None, None)
 
@@ -48,7 +49,7 @@ class RuleOptimizer(Optimizer):
         self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
         self._lists = Steps()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Plain:
         return {**self.__dict__, "_plans": {}}  # they hold the addresses of states, which a copy has of its own
 
     # What a subclass defines.
@@ -73,16 +74,16 @@ class RuleOptimizer(Optimizer):
 
     # States.
 
-    def state_kind(self) -> dict[str, Any]:
+    def state_kind(self) -> Plain:
         return {**super().state_kind(), "rule": self.rule.name, "state_dtype": self.state_dtype}
 
-    def create_state(self, index: Index, weight: Any) -> Any:
+    def create_state(self, index: Index, weight: Array) -> State:
         """Zeros for each state of the rule: None, an array, or a tuple of arrays."""
         weight = arrays.as_array(weight, f"parameter {index!r}")
         states = tuple(self.new_state(name, weight) for name in self.rule.states)
         return states if len(states) > 1 else states[0] if states else None
 
-    def new_state(self, name: str, weight: Any) -> Any:
+    def new_state(self, name: str, weight: Array) -> Array:
         """The state `name` of a new weight."""
         dtype = None
         if self.state_dtype is not None and name in self.rule.states:
@@ -108,20 +109,20 @@ class RuleOptimizer(Optimizer):
     def _updates(self, index: Index) -> int:
         return self._index_update_count[index]
 
-    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+    def state_arrays(self, state: State) -> tuple[Any, ...]:
         """A state of `create_state` as the arrays of the rule, in its order."""
         return () if state is None else tuple(state) if isinstance(state, tuple | list) else (state,)
 
-    def join(self, inner: Any, master: Any) -> Any:
+    def join(self, inner: State, master: Array) -> State:
         return (inner, master) if self.inner_first else (master, inner)
 
-    def split(self, state: Any) -> tuple[Any, Any]:
+    def split(self, state: State) -> tuple[Any, Any]:
         first, second = state
         return (first, second) if self.inner_first else (second, first)
 
     # Updates.
 
-    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+    def update(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Updates one weight, or lists of them, in place.
 
         Parameters
@@ -141,14 +142,14 @@ class RuleOptimizer(Optimizer):
         """
         self._update(index, weight, grad, state, False)
 
-    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+    def update_multi_precision(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Like `update`, with states of `create_state_multi_precision`."""
         if self.overridden and "update" in self.overridden:
             super().update_multi_precision(index, weight, grad, state)
         else:
             self._update(index, weight, grad, state, self.multi_precision)
 
-    def _update(self, index: Any, weight: Any, grad: Any, state: Any, masters: bool) -> None:
+    def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if isinstance(index, LISTS):
             self._update_list(index, weight, grad, state, masters)
             return
@@ -218,9 +219,9 @@ class RuleOptimizer(Optimizer):
     def _update_list(
         self,
         indices: Sequence[Index],
-        weights: Sequence[Any],
-        grads: Sequence[Any],
-        states: Sequence[Any],
+        weights: Sequence[Array],
+        grads: Sequence[Array],
+        states: Sequence[State],
         masters: bool,
     ) -> None:
         if not len(indices) == len(weights) == len(grads) == len(states):
@@ -272,9 +273,9 @@ class RuleOptimizer(Optimizer):
     def _tensors(
         self,
         indices: Sequence[Index],
-        weights: Sequence[Any],
-        grads: Sequence[Any],
-        states: Sequence[Any],
+        weights: Sequence[Array],
+        grads: Sequence[Array],
+        states: Sequence[State],
         masters: bool,
     ) -> list[Tensor]:
         tensors = []
@@ -295,7 +296,7 @@ class RuleOptimizer(Optimizer):
         return tensors
 
 
-def check_places(name: str, grad: Any, weight: Any) -> None:
+def check_places(name: str, grad: Array, weight: Array) -> None:
     """Raises ArgumentError where gradient and weight have changed places, if that can be seen."""
     if _is_parameter(grad) and not _is_parameter(weight):
         raise ArgumentError(
@@ -304,6 +305,6 @@ def check_places(name: str, grad: Any, weight: Any) -> None:
         )
 
 
-def _is_parameter(x: Any) -> bool:
+def _is_parameter(x: Array) -> bool:
     """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is no result do."""
     return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)

@@ -17,6 +17,7 @@ from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array, State
 
 
 @register
@@ -142,18 +143,18 @@ class DCASGD(MomentumOptimizer):
     def rule(self) -> Rule:
         return sgd.dcasgd_momentum if self.has_velocity else sgd.dcasgd
 
-    def create_state(self, index: Index, weight: Any) -> Any:
+    def create_state(self, index: Index, weight: Array) -> State:
         """(velocity or None, previous weight)."""
         velocity = self.new_state("velocity", weight) if self.has_velocity else None
         return velocity, self.new_state("previous", weight)
 
-    def new_state(self, name: str, weight: Any) -> Any:
+    def new_state(self, name: str, weight: Array) -> Array:
         state = super().new_state(name, weight)
         if name == "previous":
             state[...] = weight
         return state
 
-    def state_arrays(self, state: Any) -> tuple[Any, ...]:
+    def state_arrays(self, state: State) -> tuple[Any, ...]:
         return tuple(array for array in state if array is not None)
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
@@ -181,7 +182,7 @@ class SGLD(UnsignedRate):
     rule: Rule = sgd.sgld
     elementwise = rowwise = False  # the noise depends on the whole array
 
-    def create_state(self, index: Index, weight: Any) -> None:
+    def create_state(self, index: Index, weight: Array) -> None:
         """None: the noise is not kept."""
 
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
@@ -205,7 +206,7 @@ class Test(RuleOptimizer):
     rule: Rule = sgd.test
     own_num_update = True
 
-    def create_state(self, index: Index, weight: Any) -> Any:
+    def create_state(self, index: Index, weight: Array) -> State:
         """A copy of the weight."""
         return arrays.as_array(weight, f"parameter {index!r}").copy()
 

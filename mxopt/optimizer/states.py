@@ -15,6 +15,7 @@ from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.optimizer.base import Index, Optimizer
 from mxopt.optimizer.config import make_optimizer, optimizer_config
+from mxopt.typing import Array, Plain
 
 ENTRIES = {"states", "kind", "parameters", "complete", "counts", "optimizer"}
 SHOWN = 5  # differences that a message lists
@@ -42,11 +43,11 @@ class Loaded:
     """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without a state."""
 
     states: dict[Index, Any]
-    kind: dict[str, Any]
+    kind: Plain
     parameters: dict[Index, Described]
     complete: bool
-    counts: dict[str, Any]
-    config: dict[str, Any] | None
+    counts: Plain
+    config: Plain | None
 
     @property
     def key_counts(self) -> dict[Index, int]:
@@ -163,7 +164,7 @@ def take(
     return loaded, optimizer
 
 
-def check(index: Index, saved: Described, weight: Any) -> None:
+def check(index: Index, saved: Described, weight: Array) -> None:
     """Raises StatesError where a state can't be that of `weight`."""
     wrong = _difference(saved, described(weight))
     if wrong:
@@ -177,7 +178,7 @@ def _own(optimizer: Optimizer, indices: Iterable[Index]) -> dict[Index, Describe
     return {i: described(p, getattr(p, "name", None)) for i, p in optimizer.param_dict.items() if isinstance(i, int)}
 
 
-def _compare_kinds(loaded: Loaded, own: dict[str, Any]) -> None:
+def _compare_kinds(loaded: Loaded, own: Plain) -> None:
     """Raises where states are not of a kind."""
     narrow = any(p.dtype is None or "16" in p.dtype for p in loaded.parameters.values())
     ignored = {"state_dtype"} | (set() if narrow else {"multi_precision"})  # states are converted

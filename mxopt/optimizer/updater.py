@@ -12,6 +12,7 @@ from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.ruled import check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
 from mxopt.state_dtype import converted
+from mxopt.typing import Array, State
 
 
 class Updater:
@@ -48,7 +49,7 @@ class Updater:
         """How many calls `skip_nonfinite` has left out."""
         return 0 if self._guard is None else self._guard.skipped
 
-    def __call__(self, index: Any, grad: Any, weight: Any) -> None:
+    def __call__(self, index: Any, grad: Array, weight: Array) -> None:
         """Updates one weight, or lists of them, in place.
 
         Parameters
@@ -90,7 +91,7 @@ class Updater:
             self._forget(new)
             raise
 
-    def _update_tensors(self, indices: Any, grads: Any, weights: Any, update: Callable[..., None]) -> None:
+    def _update_tensors(self, indices: Array, grads: Array, weights: Array, update: Callable[..., None]) -> None:
         """Updates those of PyTorch's tensors that have a gradient. No state of theirs ever counts as known, so that
         whoever updates arrays needn't look for them."""
         rows = [row for row in zip(indices, grads, weights, strict=True) if row[1] is not None]
@@ -112,10 +113,10 @@ class Updater:
                     self.states_synced.pop(index, None)
         arrays.tell_autograd(weights)
 
-    def _update_one(self, indices: Any, grads: Any, weights: Any) -> None:
+    def _update_one(self, indices: Array, grads: Array, weights: Array) -> None:
         self(indices[0], grads[0], weights[0])
 
-    def _update_list(self, indices: Any, grads: Any, weights: Any) -> None:
+    def _update_list(self, indices: Array, grads: Array, weights: Array) -> None:
         if not len(indices) == len(grads) == len(weights):
             raise ArrayError(
                 f"update: lists of {len(indices)} indices, {len(grads)} gradients and {len(weights)} weights"
@@ -143,7 +144,7 @@ class Updater:
             self._forget(new)
             raise
 
-    def _prepare(self, indices: Sequence[Index], weights: Sequence[Any]) -> list[Index]:
+    def _prepare(self, indices: Sequence[Index], weights: Sequence[Array]) -> list[Index]:
         """Makes the states of new indices, and returns these; brings loaded states to their weights' devices."""
         new: list[Index] = []
         try:
@@ -172,13 +173,13 @@ class Updater:
             if not self.optimizer.has_updated(index):
                 del self.states[index], self.states_synced[index], self._parameters[index]
 
-    def refresh(self, index: Index, weight: Any) -> None:
+    def refresh(self, index: Index, weight: Array) -> None:
         """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
         if index in self.states and self.optimizer.uses_master(weight):
             _, master = self.optimizer.split(self.states[index])
             master[...] = arrays.to_device_of(weight, master)
 
-    def sync_state_context(self, state: Any, context: Any) -> Any:
+    def sync_state_context(self, state: State, context: Any) -> Any:
         """`state` on the device of the array `context`, in the same nesting; arrays already there as they are."""
         if isinstance(state, tuple | list):
             return type(state)(self.sync_state_context(part, context) for part in state)

@@ -13,6 +13,7 @@ from mxopt.device import library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
 from mxopt.sparse.rows import Rows
 from mxopt.sparse.slots import Slots
+from mxopt.typing import Array
 
 
 class RowSparse(Rows):
@@ -55,7 +56,7 @@ class RowSparse(Rows):
             dense[indices[first:last] - start] = data[first:last]
         return dense
 
-    def retain(self, indices: Any) -> RowSparse:
+    def retain(self, indices: Array) -> RowSparse:
         """A new one with the rows `indices`, whole numbers in any order; zeros where this one doesn't have them."""
         wanted = np.unique(to_host(indices))
         if wanted.size and (wanted.dtype.kind not in "iuf" or wanted[0] < 0 or wanted[-1] >= self.shape[0]):
@@ -76,7 +77,7 @@ class RowSparse(Rows):
         dense: np.ndarray = to_host(self.todense())
         return dense
 
-    def tostype(self, stype: str) -> Any:
+    def tostype(self, stype: str) -> Array:
         """A copy: dense for 'default', row-sparse for 'row_sparse'."""
         if stype not in ("default", "row_sparse"):
             raise UnknownNameError(f"tostype: a row-sparse array can be 'default' or 'row_sparse', not {stype!r}")
@@ -97,7 +98,7 @@ class RowSparse(Rows):
             return RowSparse(data.astype(dtype, copy=False), indices, self.shape)
         return RowSparse(self._data.astype(dtype), self._indices.copy(), self.shape)
 
-    def copyto(self, other: Any) -> Any:
+    def copyto(self, other: Any) -> Array:
         """Copies the values into `other`, dense or row-sparse, of the same shape and of any dtype; returns it."""
         if getattr(other, "shape", None) != self.shape:
             raise ArrayError(f"copyto: needs an array of shape {self.shape}, got {getattr(other, 'shape', other)!r}")
@@ -128,7 +129,7 @@ class RowSparse(Rows):
         _whole(key)
         return self
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: Any, value: Array) -> None:
         _whole(key)
         if isinstance(value, RowSparse):
             value.copyto(self)
@@ -138,10 +139,10 @@ class RowSparse(Rows):
         self.add_all_rows()
         self.data[...] = value
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: Any) -> Array:
         return self._with(np.add, other)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: Any) -> Array:
         return self._with(np.subtract, other)
 
     def __mul__(self, other: Any) -> RowSparse:
@@ -153,10 +154,10 @@ class RowSparse(Rows):
     def __neg__(self) -> RowSparse:
         return self._scaled(operator.mul, -1)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: Any) -> Array:
         return _dense(np.add, other, self)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: Any) -> Array:
         return _dense(np.subtract, other, self)
 
     __rmul__ = __mul__
@@ -185,7 +186,7 @@ class RowSparse(Rows):
         data, indices = self.parts()
         return RowSparse(operation(data, number), indices.copy(), self.shape)
 
-    def _with(self, ufunc: np.ufunc, other: Any) -> Any:
+    def _with(self, ufunc: np.ufunc, other: Any) -> Array:
         """The sum or difference: row-sparse where `other` is, else dense."""
         self.check_no_table()
         if isinstance(other, RowSparse):
@@ -208,7 +209,7 @@ class RowSparse(Rows):
             memory[places] = ufunc(memory[places], data)
         return self
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Array = (), **options: Any) -> Array:
         """What an array or a NumPy number on the left makes of it."""
         if method == "__call__" and len(inputs) == 2 and not options:
             left, right = inputs
@@ -224,7 +225,7 @@ class RowSparse(Rows):
         return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {self.row_count} rows>"
 
 
-def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Any:
+def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Array:
     """`left` plus or minus `right`, one of which is row-sparse and the other dense or a number, as a dense array."""
     if _is_number(left) or _is_number(right):
         return ufunc(*(x.todense() if isinstance(x, RowSparse) else x for x in (left, right)))
@@ -244,7 +245,7 @@ def _check_shapes(left: Any, right: Any) -> None:
         raise ArrayError(f"a row-sparse array goes together with arrays of its own shape; got {shapes[0]}, {shapes[1]}")
 
 
-def _is_number(x: Any) -> bool:
+def _is_number(x: Array) -> bool:
     return isinstance(x, Number | np.number | np.bool_)
 
 

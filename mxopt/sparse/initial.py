@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.typing import Array, Plain
 
 Begin = Literal["zeros", "constant", "uniform"]
 KINDS = "zeros", "constant", "uniform"
@@ -40,13 +41,13 @@ class Table:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Plain:
         """All of it as plain data."""
         about = {"init": self.init, "scale": self.scale, "seed": self.seed}
         return {"shape": list(self.shape), "dtype": str(self.dtype), **about}
 
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> Table:
+    def of(cls, plain: Plain) -> Table:
         """What `plain` has made. Raises what `table` raises, or TypeError, where it is none."""
         return table(**{**plain, "scale": None if plain.get("init") == "zeros" else plain.get("scale")})
 
@@ -111,12 +112,12 @@ class Initial:
     table: Table
     key: int | str
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Plain:
         """All of it as plain data."""
         return {**self.table.plain(), "key": self.key}
 
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> Initial:
+    def of(cls, plain: Plain) -> Initial:
         """What `plain` has made. Raises what `table` raises, or TypeError, where it is none."""
         plain = dict(plain)
         key = plain.pop("key")
@@ -124,7 +125,7 @@ class Initial:
             raise ArgumentTypeError(f"a table is under a key, an int or a str, not {key!r:.80}")
         return cls(Table.of(plain), key)
 
-    def write(self, ids: np.ndarray, out: Any) -> None:
+    def write(self, ids: np.ndarray, out: Array) -> None:
         """Writes the first values of the rows `ids` into `out`, converted to its dtype."""
         if self.table.init == "zeros":
             out[...] = 0
@@ -133,7 +134,7 @@ class Initial:
         else:
             self._write_uniform(ids, out)
 
-    def _write_uniform(self, ids: np.ndarray, out: Any) -> None:
+    def _write_uniform(self, ids: np.ndarray, out: Array) -> None:
         """Whole numbers until the last step, so that there is nothing to be rounded: 24 bits are exact in float32, and
         53 in float64."""
         real: Any

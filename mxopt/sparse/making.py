@@ -15,9 +15,10 @@ from mxopt.sparse.array import RowSparse
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial, Table
 from mxopt.sparse.slots import Slots
+from mxopt.typing import Array
 
 
-def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> Any:
+def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> Array:
     """An array of zeros, as `mxnet.nd.sparse.zeros`: `stype` 'row_sparse' gives a RowSparse without rows, 'default' a
     NumPy array."""
     if stype not in ("default", "row_sparse"):
@@ -53,7 +54,7 @@ def _as_table(rows: RowSparse, initial: Initial | None) -> RowSparse:
     return rows
 
 
-def retain(data: RowSparse, indices: Any) -> RowSparse:
+def retain(data: RowSparse, indices: Array) -> RowSparse:
     """`data.retain(indices)`, as `mxnet.nd.sparse.retain`."""
     return data.retain(indices)
 
@@ -141,7 +142,7 @@ def _parts(arg: Any, shape: Sequence[int] | None) -> tuple[Any, np.ndarray, Sequ
         return dense[indices], indices, _same(dense.shape, shape)
 
 
-def _of_torch(torch: Any, tensor: Any, shape: tuple[int, ...]) -> tuple[Any, np.ndarray, tuple[int, ...]]:
+def _of_torch(torch: Any, tensor: Array, shape: tuple[int, ...]) -> tuple[Any, np.ndarray, tuple[int, ...]]:
     values, (rows, *columns) = tensor.values(), tensor.indices().cpu().numpy()
     if values.is_cuda:
         raise ArrayTypeError("row_sparse_array: takes PyTorch's tensors on the CPU, got one on a GPU")
@@ -159,7 +160,7 @@ def _of_torch(torch: Any, tensor: Any, shape: tuple[int, ...]) -> tuple[Any, np.
     return data, indices, shape
 
 
-def _array(x: Any) -> Any:
+def _array(x: Array) -> Array:
     """`x` as an array; lists are float32, as in MXNet."""
     check_bare(x, "row_sparse_array: the data")
     if hasattr(x, "dtype"):

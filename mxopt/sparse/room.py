@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from mxopt.device import is_cupy, library_of, on_device_of
+from mxopt.typing import Array
 
 NO_RESERVE = 0x4000  # Linux: address space that counts for nothing until it is written to
 LEAST = 1 << 16  # bytes; that much is simply there
 
 
 def room(
-    rows: int, shape: tuple[int, ...], dtype: np.dtype, before: Any = None, used: int = 0, like: Any = None
-) -> Any:
+    rows: int, shape: tuple[int, ...], dtype: np.dtype, before: Any = None, used: int = 0, like: Array = None
+) -> Array:
     """An array with room for `rows` rows, and where it can be for all that there may be of `shape`; what was never
     written to is zeros.
 

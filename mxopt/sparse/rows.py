@@ -13,6 +13,7 @@ from mxopt.errors import ArrayError
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.slots import Slots
+from mxopt.typing import Array
 
 DENSE_LIMIT = 2 << 30  # bytes of the largest dense form that is made
 
@@ -61,7 +62,7 @@ class Rows:
         if self.slots is not None and self.slots.initial is None:
             self.assign(*self.slots.ascending())
 
-    def assign(self, data: Any, indices: Any) -> None:
+    def assign(self, data: Array, indices: Array) -> None:
         """Makes these arrays, which aren't copied, its rows. Raises ArrayError for a table."""
         self.check_no_table()
         self._data, self._indices, self.slots = data, indices, None
@@ -77,7 +78,7 @@ class Rows:
         return self.slots.array[: self.slots.filled], self.slots.index.ids
 
     @property
-    def memory(self) -> Any:
+    def memory(self) -> Array:
         """The array that the rows are in."""
         return self._data if self.slots is None else self.slots.array
 
@@ -138,7 +139,7 @@ class Rows:
             return None
         return places
 
-    def read(self, indices: np.ndarray) -> Any:
+    def read(self, indices: np.ndarray) -> Array:
         """The rows `indices` (ascending, a NumPy array) as a new array; none becomes one that is there."""
         if self.slots is not None:
             return self.slots.read(indices)
@@ -149,7 +150,7 @@ class Rows:
             data[library.asarray(there)] = self._data[library.asarray(self.places(indices[there]))]
             return data
 
-    def write(self, data: Any, indices: np.ndarray) -> None:
+    def write(self, data: Array, indices: np.ndarray) -> None:
         """Lets the rows `indices` (ascending, a NumPy array) be `data`."""
         self.put_in_slots().write(indices, data)
 
@@ -213,7 +214,7 @@ def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return distinct
 
 
-def _read_only(array: Any) -> Any:
+def _read_only(array: Array) -> Array:
     if isinstance(array, np.ndarray):
         array.flags.writeable = False
     return array

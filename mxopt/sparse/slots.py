@@ -11,6 +11,7 @@ from mxopt.device import library_of, on_device_of
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.room import room
+from mxopt.typing import Array
 
 
 class Slots:
@@ -28,12 +29,12 @@ class Slots:
     """
 
     def __init__(
-        self, index: RowIndex, shape: tuple[int, ...], dtype: Any, initial: Initial | None = None, like: Any = None
+        self, index: RowIndex, shape: tuple[int, ...], dtype: Any, initial: Initial | None = None, like: Array = None
     ) -> None:
         self.index = index
         self.shape = shape
         self.initial = initial
-        self.array: Any = room(index.count, shape, np.dtype(dtype), like=like)
+        self.array: Array = room(index.count, shape, np.dtype(dtype), like=like)
         self.filled: int = 0  # so many rows have their first values
         self.fill()
 
@@ -46,7 +47,7 @@ class Slots:
             self.initial.write(self.index.ids[self.filled : count], self.array[self.filled : count])
         self.filled = count
 
-    def read(self, ids: np.ndarray) -> Any:
+    def read(self, ids: np.ndarray) -> Array:
         """The rows `ids` as a new array; none becomes one that is there."""
         slots = self.index.find(ids)
         with on_device_of(self.array):
@@ -63,7 +64,7 @@ class Slots:
                 data[library.asarray(absent)] = library.asarray(first)
             return data
 
-    def write(self, ids: np.ndarray, data: Any) -> None:
+    def write(self, ids: np.ndarray, data: Array) -> None:
         """Lets the rows `ids` be `data`."""
         slots = self.index.add(ids)
         self.fill()

@@ -14,6 +14,7 @@ import torch
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
 from mxopt.torch.rules import rules_of
+from mxopt.typing import Array, Plain
 
 _grad_of = attrgetter("grad")
 
@@ -69,7 +70,7 @@ class Optimizer(torch.optim.Optimizer):
 
         A new dict at each look: states are changed by `load_state_dict`.
         """
-        found: defaultdict[torch.Tensor, dict[str, Any]] = defaultdict(dict)
+        found: defaultdict[torch.Tensor, Plain] = defaultdict(dict)
         for number, tensor in enumerate(self._tensors):
             kept = self._rules.state(number)
             if kept:
@@ -77,10 +78,10 @@ class Optimizer(torch.optim.Optimizer):
         return found
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: Array) -> None:
         """PyTorch's constructor sets it; there is nothing to keep."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Plain) -> None:
         """Adds parameters, with options of their own. Raises what PyTorch raises; nothing has been changed then."""
         super().add_param_group(param_group)
         try:
@@ -89,7 +90,7 @@ class Optimizer(torch.optim.Optimizer):
             del self.param_groups[-1]
             raise
 
-    def _admit(self, group: dict[str, Any]) -> None:
+    def _admit(self, group: Plain) -> None:
         tensors = group["params"]
         names = group.get("param_names") or [str(len(self._tensors) + k) for k in range(len(tensors))]
         views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
@@ -162,10 +163,10 @@ class Optimizer(torch.optim.Optimizer):
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Plain:
         return {"name": self._name, "given": self._given, "groups": self.param_groups, "saved": self.state_dict()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Plain) -> None:
         if "saved" not in state:
             super().__setstate__(state)
             return
@@ -173,7 +174,7 @@ class Optimizer(torch.optim.Optimizer):
         self.load_state_dict(state["saved"])
 
 
-def _as_arrays(grads: list[Any]) -> list[Any]:
+def _as_arrays(grads: list[Array]) -> list[Any]:
     """Gradients as arrays over their memory; None stays."""
     if set(map(type, grads)) <= {torch.Tensor, NoneType}:
         try:
@@ -183,7 +184,7 @@ def _as_arrays(grads: list[Any]) -> list[Any]:
     return [None if grad is None else arrays.as_gradient(grad, "grad") for grad in grads]
 
 
-def _as_tensor(value: Any) -> Any:
+def _as_tensor(value: Array) -> Any:
     """A state as PyTorch keeps it: arrays as tensors over their memory, numbers as tensors without axes."""
     if not isinstance(value, np.ndarray):
         return torch.tensor(float(value))
@@ -192,7 +193,7 @@ def _as_tensor(value: Any) -> Any:
     return torch.from_numpy(value)
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: Array) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     return value.item() if value.ndim == 0 else arrays.as_array(value, "a state").copy()

@@ -17,8 +17,9 @@ from mxopt.optimizer import Optimizer as ByName
 from mxopt.optimizer import Updater, create, get_updater
 from mxopt.parameter import Parameter
 from mxopt.state_dtype import as_stored
+from mxopt.typing import Array, Plain, State
 
-Options = dict[str, Any]
+Options = Plain
 
 # PyTorch's names of the states.
 ADAM = {"mean": "exp_avg", "var": "exp_avg_sq", "largest": "max_exp_avg_sq"}
@@ -46,9 +47,9 @@ class Rules(Protocol):
     defaults: Options
 
     def add(self, group: Options, weights: Sequence[np.ndarray], names: Sequence[str]) -> None: ...
-    def update(self, groups: Sequence[Options], weights: Sequence[np.ndarray], grads: Sequence[Any]) -> None: ...
-    def state(self, number: int) -> dict[str, Any]: ...
-    def restore(self, groups: Sequence[Options], states: Sequence[dict[str, Any]]) -> None: ...
+    def update(self, groups: Sequence[Options], weights: Sequence[np.ndarray], grads: Sequence[Array]) -> None: ...
+    def state(self, number: int) -> Plain: ...
+    def restore(self, groups: Sequence[Options], states: Sequence[Plain]) -> None: ...
 
 
 def rules_of(name: str, options: Options) -> Rules:
@@ -62,7 +63,7 @@ def rules_of(name: str, options: Options) -> Rules:
     raise UnknownNameError(f"there is no optimizer {name!r}: {nearest(str(name), known)}")
 
 
-def number_of(value: Any) -> Any:
+def number_of(value: Array) -> Any:
     """An option as a number, where a schedule keeps it as a tensor."""
     return value.item() if hasattr(value, "item") else value
 
@@ -76,7 +77,7 @@ class OfExperimental:
         self._options = {"lr": 1e-3, **options} if kind == "SGD" else options  # PyTorch has a default there
         made = self._made([{"params": []}])
         self._seeds = {"seed": made.seed or 0} if made.state_dtype == "bfloat16" else {}
-        self.defaults: dict[str, Any] = made.defaults | self._seeds
+        self.defaults: Plain = made.defaults | self._seeds
         self._model: optim.Optimizer
 
     def _made(self, groups: list[Options]) -> optim.Optimizer:
@@ -92,7 +93,7 @@ class OfExperimental:
         else:
             self._model = self._made([{**own, "params": params}])
 
-    def update(self, groups: Sequence[Options], weights: Sequence[np.ndarray], grads: Sequence[Any]) -> None:
+    def update(self, groups: Sequence[Options], weights: Sequence[np.ndarray], grads: Sequence[Array]) -> None:
         self._follow(groups)
         self._model(grads)
 
@@ -105,19 +106,19 @@ class OfExperimental:
             if changed:
                 mine.update(changed)
 
-    def state(self, number: int) -> dict[str, Any]:
+    def state(self, number: int) -> Plain:
         slot = self._model.slots[number]
         if not slot.step:
             return {}
         uncounted = self._kind in UNCOUNTED and not self._seeds  # which rounding follows
-        counted: dict[str, Any] = {} if uncounted else {"step": slot.step}
+        counted: Plain = {} if uncounted else {"step": slot.step}
         if self._model.carried:
             counted[self._model.carried] = slot.carry
         if self._kind == "ASGD":
             counted["mu"] = 1 / max(1.0, slot.step - self._model.param_groups[slot.group]["t0"])
         return counted | {self._names.get(name, name): array for name, array in slot.arrays.items()}
 
-    def restore(self, groups: Sequence[Options], states: Sequence[dict[str, Any]]) -> None:
+    def restore(self, groups: Sequence[Options], states: Sequence[Plain]) -> None:
         self._follow(groups)
         ours = {theirs: name for name, theirs in self._names.items()}
         document = self._model.state_dict()
@@ -150,7 +151,7 @@ class OfCreate:
         )  # fmt: skip
         self._state_dtype = made.state_dtype
         names = {theirs: argument for theirs, argument in self._arguments.items() if argument not in skipped}
-        self.defaults: dict[str, Any] = {theirs: self._get(made, argument) for theirs, argument in names.items()}
+        self.defaults: Plain = {theirs: self._get(made, argument) for theirs, argument in names.items()}
 
     @staticmethod
     def _theirs(argument: str) -> str:
@@ -185,7 +186,7 @@ class OfCreate:
         self._updaters.append(updater)
         self._weights = [*getattr(self, "_weights", []), *weights]
 
-    def update(self, groups: Sequence[Options], weights: Sequence[np.ndarray], grads: Sequence[Any]) -> None:
+    def update(self, groups: Sequence[Options], weights: Sequence[np.ndarray], grads: Sequence[Array]) -> None:
         self._follow(groups)
         self._weights = list(weights)
         for updater, numbers in zip(self._updaters, self._numbers, strict=True):
@@ -203,14 +204,14 @@ class OfCreate:
     def _updater(self, number: int) -> Updater:
         return next(u for u, numbers in zip(self._updaters, self._numbers, strict=True) if number in numbers)
 
-    def state(self, number: int) -> dict[str, Any]:
+    def state(self, number: int) -> Plain:
         updater = self._updater(number)
         steps = updater.optimizer.count(number)
         if steps is None or number not in updater.states:
             return {}
         return {"step": steps, **self._named(updater.optimizer, number, updater.states[number])}
 
-    def _named(self, optimizer: ByName, number: int, state: Any) -> dict[str, np.ndarray]:
+    def _named(self, optimizer: ByName, number: int, state: State) -> dict[str, np.ndarray]:
         """The arrays of a state by name: the rule's names, and "master"."""
         found: dict[str, np.ndarray] = {}
         if optimizer.uses_master(self._weights[number]):
@@ -219,7 +220,7 @@ class OfCreate:
         names = names if len(names) == len(arrays) else [f"state_{k}" for k in range(len(arrays))]
         return dict(zip(names, arrays, strict=True)) | found
 
-    def restore(self, groups: Sequence[Options], states: Sequence[dict[str, Any]]) -> None:
+    def restore(self, groups: Sequence[Options], states: Sequence[Plain]) -> None:
         self._follow(groups)
         made: list[tuple[Updater, int, int, Any]] = []
         for number, state in enumerate(states):
@@ -249,7 +250,7 @@ class OfCreate:
             updater.optimizer.num_update = max(updater.optimizer.num_update, steps)
 
 
-def _flat(state: Any) -> list[np.ndarray]:
+def _flat(state: State) -> list[np.ndarray]:
     if state is None:
         return []
     return [array for part in state for array in _flat(part)] if isinstance(state, tuple | list) else [state]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
@@ -12,6 +12,7 @@ from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import pytorch
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array
 
 
 class Adadelta(Optimizer):
@@ -74,7 +75,7 @@ class Adagrad(Optimizer):
     def rests(self, group: Options) -> bool:
         return bool(group["weight_decay"] == 0)
 
-    def new_state(self, name: str, weight: Any, group: Options) -> Any:
+    def new_state(self, name: str, weight: Array, group: Options) -> Array:
         state = super().new_state(name, weight, group)
         if self.defaults["initial_accumulator_value"]:
             state[...] = self.defaults["initial_accumulator_value"]
@@ -150,7 +151,7 @@ class Rprop(Optimizer):
     def rule(self, group: Options) -> Rule:
         return pytorch.rprop
 
-    def new_state(self, name: str, weight: Any, group: Options) -> Any:
+    def new_state(self, name: str, weight: Array, group: Options) -> Array:
         state = super().new_state(name, weight, group)
         if name == "step_size":
             state[...] = group["lr"]

@@ -14,6 +14,7 @@ from mxopt.optimizer.family import FAMILIES, Family
 from mxopt.overrides import overridden
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array
 
 
 class Experimental(Family):
@@ -68,7 +69,7 @@ class Experimental(Family):
     def rules(self) -> list[Rule]:
         return [self.model.rule(group) for group in self.model.param_groups]
 
-    def new_states(self, group: int, weight: Any, lr_mult: float) -> list[Any]:
+    def new_states(self, group: int, weight: Array, lr_mult: float) -> list[Any]:
         options = self.model.param_groups[group]
         return [self.model.new_state(name, weight, options) for name in self.model.rule(options).states]
 

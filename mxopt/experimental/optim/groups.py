@@ -12,11 +12,12 @@ from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentType
 from mxopt.optimizer.grouped import Slot
 from mxopt.options import Declared
 from mxopt.parameter import Parameter, name_of, named, value_of
+from mxopt.typing import Plain
 
-Options = dict[str, Any]
+Options = Plain
 
 
-class ParameterGroup(dict[str, Any]):
+class ParameterGroup(Plain):
     """The options of some parameters, which are its item "params". What is assigned is checked at once.
 
     `checks` are those of the options that are the optimizer's, by name; errors begin with `whose`.

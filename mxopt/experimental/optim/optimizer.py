@@ -36,6 +36,7 @@ from mxopt.state_dtype import (
     warn_of_nearest,
     without_rule,
 )
+from mxopt.typing import Array, Plain
 
 
 class Optimizer(GroupedOptimizer):
@@ -106,7 +107,7 @@ class Optimizer(GroupedOptimizer):
         """Whether an element whose gradient is 0 stays as it is, so that only rows with a gradient need a visit."""
         return False
 
-    def new_state(self, name: str, weight: Any, group: Options) -> Any:
+    def new_state(self, name: str, weight: Array, group: Options) -> Array:
         """The state `name` of a new parameter."""
         return arrays.zeros(weight.shape, weight, dtype_of(self.state_dtype, weight))
 
@@ -154,7 +155,7 @@ class Optimizer(GroupedOptimizer):
 
     # Updates.
 
-    def __call__(self, gradients: Any) -> None:
+    def __call__(self, gradients: Array) -> None:
         """Updates all parameters in place by their gradients.
 
         Parameters
@@ -210,7 +211,7 @@ class Optimizer(GroupedOptimizer):
         lr, wd, *own = self.scalars(at)
         return (lr, wd, -self.rescale_grad if at.group["maximize"] else self.rescale_grad, math.inf, *own)
 
-    def _gradients(self, gradients: Any) -> list[Any]:
+    def _gradients(self, gradients: Array) -> list[Any]:
         """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
         if not isinstance(gradients, tuple | list):
             raise ArgumentTypeError(f"{type(self).__name__}: gradients must be a tuple, got {type(gradients).__name__}")
@@ -226,7 +227,7 @@ class Optimizer(GroupedOptimizer):
 
     # Saving.
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Plain:
         """All options and states, by parameter name, as plain data and copies of the arrays: what
         `mxopt.document.dump_document` can carry. Training goes on from it to the last bit, given the same weights."""
         return saving.state_dict(self, self._members)

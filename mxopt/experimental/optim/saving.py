@@ -13,6 +13,7 @@ from mxopt.experimental.optim.groups import Options, ParameterGroup
 from mxopt.optimizer.grouped import Slot
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype, as_stored, dtype_of, seed_of
+from mxopt.typing import Array, Plain
 
 
 class Optimizer(Protocol):
@@ -27,10 +28,10 @@ class Optimizer(Protocol):
     seed: int | None
 
     def rule(self, group: Options) -> Rule: ...
-    def uses_master(self, weight: Any) -> bool: ...
+    def uses_master(self, weight: Array) -> bool: ...
 
 
-def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> dict[str, Any]:
+def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> Plain:
     """The document that `load_state_dict` takes: {"optimizer", "parameters", "param_groups", "state", "seed"}."""
     groups, state = [], {}
     for group, slots in zip(optimizer.param_groups, members, strict=True):
@@ -52,12 +53,12 @@ def parameters(members: list[list[Slot]]) -> dict[Any, tuple[tuple[int, ...], st
     return {slot.name: (tuple(slot.weight.shape), str(slot.weight.dtype)) for slots in members for slot in slots}
 
 
-def _kept(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> dict[str, Any]:
+def _kept(optimizer: Optimizer, group: Plain, slot: Slot) -> Plain:
     carried = {optimizer.carried: slot.carry} if optimizer.carried else {}
     return {"step": slot.step, **carried, **{name: slot.arrays[name].copy() for name in _names(optimizer, group, slot)}}
 
 
-def _names(optimizer: Optimizer, group: dict[str, Any], slot: Slot) -> list[str]:
+def _names(optimizer: Optimizer, group: Plain, slot: Slot) -> list[str]:
     """The arrays that are kept for a parameter."""
     return [*optimizer.rule(group).states, *(["master"] if optimizer.uses_master(slot.weight) else [])]
 
@@ -75,7 +76,7 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
     if name != type(optimizer).__name__:
         raise StatesError(f"the states are those of {name}, this is {type(optimizer).__name__}")
     differences = _group_differences(saved, members)
-    options: list[dict[str, Any]] = []
+    options: list[Plain] = []
     if not differences:
         differences = [
             f"parameter {key!r} is {_shown(theirs.get(key))} there, {_shown(own)} here"
@@ -100,7 +101,7 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
             _restore(optimizer, slot, state.get(slot.name, {}))
 
 
-def _group_differences(saved: list[dict[str, Any]], members: list[list[Slot]]) -> list[str]:
+def _group_differences(saved: list[Plain], members: list[list[Slot]]) -> list[str]:
     if len(saved) != len(members):
         return [f"they have {len(saved)} groups, the optimizer {len(members)}"]
     found = []
@@ -117,7 +118,7 @@ def _shown(parameter: tuple[tuple[int, ...], str] | None) -> str:
     return "unknown" if parameter is None else f"{parameter[1]} {parameter[0]}"
 
 
-def _options(optimizer: Optimizer, number: int, options: dict[str, Any], differences: list[str]) -> dict[str, Any]:
+def _options(optimizer: Optimizer, number: int, options: Plain, differences: list[str]) -> Plain:
     group = optimizer.param_groups[number]
     missing = [key for key in optimizer.defaults if key not in options]
     if missing:
@@ -139,11 +140,11 @@ def _dtype(optimizer: Optimizer, slot: Slot, name: str) -> np.dtype:
     return dtype_of(optimizer.state_dtype, slot.weight) or own
 
 
-def _as_stored(optimizer: Optimizer, slot: Slot, kept: dict[str, Any]) -> dict[str, Any]:
+def _as_stored(optimizer: Optimizer, slot: Slot, kept: Plain) -> Plain:
     return {name: as_stored(value, _dtype(optimizer, slot, name)) for name, value in kept.items()}
 
 
-def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, kept: Mapping[str, Any]) -> list[str]:
+def _state_differences(optimizer: Optimizer, group: Plain, slot: Slot, kept: Mapping[str, Any]) -> list[str]:
     names = _names(optimizer, group, slot)
     numbers: dict[str, type] = {"step": int} | ({optimizer.carried: float} if optimizer.carried else {})
     wrong = [f"{slot.place} lacks {name!r}" for name in [*numbers, *names] if name not in kept]
@@ -160,7 +161,7 @@ def _state_differences(optimizer: Optimizer, group: dict[str, Any], slot: Slot, 
     return wrong
 
 
-def _restore(optimizer: Optimizer, slot: Slot, kept: dict[str, Any]) -> None:
+def _restore(optimizer: Optimizer, slot: Slot, kept: Plain) -> None:
     slot.step = kept.pop("step", 0)
     slot.carry = kept.pop(optimizer.carried, optimizer.first_carry) if optimizer.carried else optimizer.first_carry
     slot.arrays = {name: arrays.to_device_of(array.copy(), slot.weight) for name, array in kept.items()}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from mxopt.arguments import NamedArguments
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError
 from mxopt.options import Exact, Option, number
+from mxopt.typing import Plain
 
 Group = MutableMapping[str, Any]
 
@@ -19,7 +20,7 @@ class OneRate(MutableMapping[str, Any]):
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
-        self._more: dict[str, Any] = vars(optimizer).setdefault("_one_rate", {})
+        self._more: Plain = vars(optimizer).setdefault("_one_rate", {})
 
     def __getitem__(self, key: str) -> Any:
         return self._optimizer.learning_rate if key == "lr" else self._more[key]
@@ -181,7 +182,7 @@ class LRScheduler(NamedArguments):
         """The rates that were set last, one for each group."""
         return list(self._last_lr)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Plain:
         """All that the schedule is made of, and the groups' rates, as plain data. Functions are left out."""
         own = {k: _plain(v) for k, v in vars(self).items() if k not in self.hidden and not has_functions(v)}
         return {"scheduler": type(self).__name__, "rates": self._rates(), **own}

@@ -14,6 +14,7 @@ from mxopt.experimental.optim.lr_scheduler.factors import MILESTONE
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled
 from mxopt.experimental.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from mxopt.options import Exact, Option
+from mxopt.typing import Plain
 
 
 class SequentialLR(LRScheduler):
@@ -104,7 +105,7 @@ class SequentialLR(LRScheduler):
                 scheduler.step()
             self._last_lr = self._rates()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Plain:
         """The states of all schedules, and its own, as plain data."""
         return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
 
