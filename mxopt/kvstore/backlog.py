@@ -24,6 +24,8 @@ class Backlog:
     A request never overtakes another of the same key; what it would have to overtake is raised to its priority.
     """
 
+    nbytes: int
+
     def __init__(self) -> None:
         self.nbytes = 0
         self._waiting: list[Waiting] = []  # as they came

@@ -22,7 +22,7 @@ class Call:
     __slots__ = ("error", "missing")
 
     def __init__(self) -> None:
-        self.missing = 0
+        self.missing: int = 0
         self.error: Exception | None = None
 
     @property
@@ -37,7 +37,10 @@ class Request:
     __slots__ = ("call", "frames", "message", "nbytes", "sink")
 
     def __init__(self, message: Any, nbytes: int, call: Call | None, sink: Sink | None) -> None:
-        self.message, self.nbytes, self.call, self.sink = message, nbytes, call, sink
+        self.message: Any = message
+        self.nbytes: int = nbytes
+        self.call: Call | None = call
+        self.sink: Sink | None = sink
         self.frames: list[Any] = []
 
     @property
@@ -61,17 +64,18 @@ class Channel:
     """What is under way between the worker and one server."""
 
     def __init__(self, server: int, endpoint: str, now: float) -> None:
-        self.server, self.endpoint = server, endpoint
+        self.server = server
+        self.endpoint = endpoint
         self.next = 1  # the number of the next request
         self.pending: dict[int, Request] = {}  # sent, without an answer, by number
         self.kept: dict[int, Request] = {}  # answered, but to be sent again to a server that was started again
-        self.backlog = Backlog()
+        self.backlog: Backlog = Backlog()
         self.outstanding = 0  # bytes of what is pending
         self.read = 0  # bytes of the answers that have come
         self.epoch = 0  # of the server; 0 before the handshake
         self.heard = now
-        self.asked = -RETRY
-        self.ask_at = math.inf  # when to ask again, whatever is heard
+        self.asked: float = -RETRY
+        self.ask_at: float = math.inf  # when to ask again, whatever is heard
         self.greeted = False  # whether a Hello is without its Ready
         self.taken = False  # whether the server has taken all that was sent
         self.lacks: list[tuple[int, Any, int]] = []  # (worker, key, number) of the pushes it waits for, as it said last

@@ -33,11 +33,11 @@ class GradientCompression:
     def __init__(self, params: Mapping[str, Any]) -> None:
         if "type" not in params:
             raise ArgumentError("set_gradient_compression needs a 'type': '2bit' or '1bit'")
-        self.type = str(params["type"])
+        self.type: str = str(params["type"])
         if self.type not in CODECS:
             raise ArgumentError(f"there is no gradient compression {self.type!r}: {nearest(self.type, CODECS)}")
-        self.codec = CODECS[self.type]
-        self.threshold = float(np.float32(params.get("threshold", 0.5)))
+        self.codec: int = CODECS[self.type]
+        self.threshold: float = float(np.float32(params.get("threshold", 0.5)))
         if not math.isfinite(self.threshold) or (self.type == "2bit" and self.threshold <= 0):
             raise ArgumentError(f"gradient compression: the threshold must be above 0, got {params['threshold']!r}")
         self.residuals: dict[Hashable, np.ndarray] = {}

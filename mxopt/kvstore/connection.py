@@ -9,19 +9,20 @@ from typing import Any
 from mxopt.errors import DeadlineError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
-from mxopt.kvstore.channel import Call, Sink
+from mxopt.kvstore.channel import Call, Channel, Sink
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.session import Session
 from mxopt.kvstore.transport import SLICE_S, Transport
 
-log = logging.getLogger("mxopt.kvstore")
+log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
 
 class Connections:
     """The session of the worker `member` with the servers of its job, and the lines that carry it."""
 
     def __init__(self, transport: Transport, member: Membership, mode: str) -> None:
-        self._transport, self._member = transport, member
+        self._transport = transport
+        self._member = member
         settings, welcome = member.settings, member.welcome
         self._timeout = settings.timeout
         self._waits = 0  # calls that have waited
@@ -30,8 +31,8 @@ class Connections:
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.epoch, member.token, welcome.workers, mode,
                         settings.staleness)  # fmt: skip
         self._lines = [transport.connect(endpoint, self._identity) for endpoint in welcome.endpoints]
-        self.session = Session(hello, welcome.endpoints, self._post, self._move, transport.clock)
-        self.channels = self.session.channels
+        self.session: Session = Session(hello, welcome.endpoints, self._post, self._move, transport.clock)
+        self.channels: list[Channel] = self.session.channels
         try:
             for channel in self.channels:
                 self.session.greet(channel)

@@ -23,6 +23,9 @@ class Followed:
     Raises StatesError where it can't be sent.
     """
 
+    number: int
+    num_update: int
+
     def __init__(self, optimizer: Optimizer, connections: Connections) -> None:
         self.optimizer = optimizer
         self.number = max(channel.config_sent for channel in connections.channels) + 1

@@ -43,12 +43,17 @@ class Heart:
         progress: Progress | None = None,
         lease_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._beat, self._interval, self._limit, self._scheduler = beat, interval, limit, scheduler
-        self._progress, self._lease_clock = progress, lease_clock
-        self.identity = f"heart/{beat.job}/{beat.role}/{beat.rank}/{beat.token}".encode()[:255]
+        self._beat = beat
+        self._interval = interval
+        self._limit = limit
+        self._scheduler = scheduler
+        self._progress = progress
+        self._lease_clock = lease_clock
+        self.identity: bytes = f"heart/{beat.job}/{beat.role}/{beat.rank}/{beat.token}".encode()[:255]
         self._sent: dict[int, float] = {}  # when the beats left that have no answer yet, by the clock of leases
         self._leased_from = lease_clock()  # when the last left that has one
-        self._heard = self._turned = self.due = now
+        self._heard = self._turned = now
+        self.due: float = now
         self.pulse: m.Pulse | None = None
         self.failure = ""
         self.listener: Callable[[], None] | None = None

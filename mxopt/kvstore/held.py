@@ -27,9 +27,10 @@ class Held:
     """
 
     def __init__(self, servers: int, bound: int) -> None:
-        self.keys = Keys()
+        self.keys: Keys = Keys()
         self.metas: dict[Key, Meta] = {}
-        self._servers, self._bound = servers, bound
+        self._servers = servers
+        self._bound = bound
         self._plans: dict[tuple[Key, ...], list[Item]] = {}
 
     def meta(self, key: Key, array: np.ndarray, whole: bool) -> Meta:

@@ -44,18 +44,23 @@ class Membership:
         cuts: Sequence[int] = (),
     ) -> None:
         self._keeps = durability, list(cuts)
-        self.settings, self.role, self._transport = settings, role, transport
-        self._nonce, self._mode = transport.token(), mode
+        self.settings = settings
+        self.role = role
+        self._transport = transport
+        self._nonce = transport.token()
+        self._mode = mode
         self._line = transport.connect(settings.scheduler)
         self._barriers = 0
         try:
-            self.welcome = self._join(name, endpoint, rank)
+            self.welcome: m.Welcome = self._join(name, endpoint, rank)
         except BaseException:
             self._line.close()
             raise
-        self.rank, self.job = self.welcome.rank, self.welcome.job
-        self.epoch, self.token = self.welcome.epoch, self.welcome.token
-        self.beat = m.Beat(self.job, role, self.rank, self.token)
+        self.rank: int = self.welcome.rank
+        self.job: str = self.welcome.job
+        self.epoch: int = self.welcome.epoch
+        self.token: str = self.welcome.token
+        self.beat: m.Beat = m.Beat(self.job, role, self.rank, self.token)
         self._heart = Heart(
             self.beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress,
             transport.awake,

@@ -16,6 +16,7 @@ class Progress:
     count : a number that rises while the loop runs
     """
 
+    count: int
     __slots__ = ("_call", "count")
 
     def __init__(self) -> None:

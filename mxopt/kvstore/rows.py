@@ -111,7 +111,8 @@ class _Range:
     """Places that follow each other, which are cut as an array of them is."""
 
     def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
+        self.first = first
+        self.last = last
 
     def __getitem__(self, part: slice) -> slice:
         first, last, _ = part.indices(self.last - self.first)

@@ -26,7 +26,7 @@ from mxopt.kvstore.refusals import error_of
 
 SOON = 0.1  # seconds until a server that hasn't heard of the worker is asked again
 
-log = logging.getLogger("mxopt.kvstore")
+log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
 
 class Session:
@@ -48,6 +48,8 @@ class Session:
     failure : why a server doesn't talk to this worker; None where all do
     """
 
+    answers: int
+
     def __init__(
         self,
         hello: m.Hello,
@@ -56,8 +58,11 @@ class Session:
         move: Callable[[int, str], None],
         clock: Callable[[], float],
     ) -> None:
-        self._hello, self._post, self._move, self._clock = hello, post, move, clock
-        self.channels = [Channel(server, endpoint, clock()) for server, endpoint in enumerate(endpoints)]
+        self._hello = hello
+        self._post = post
+        self._move = move
+        self._clock = clock
+        self.channels: list[Channel] = [Channel(server, endpoint, clock()) for server, endpoint in enumerate(endpoints)]
         self.deferred: Exception | None = None
         self.failure: Exception | None = None
         self.answers = 0

@@ -27,18 +27,19 @@ class Worker:
     """
 
     def __init__(self, transport: Transport, settings: Job, name: str, mode: str) -> None:
-        self._transport, self._process = transport, os.getpid()
+        self._transport = transport
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._closed = ""  # why, once it is
         self._changing = ""  # the call under way, where others can't see it begun and not ended
         self._partial = False  # whether it has sent a part of what counts together
         try:
-            self.member = Membership(transport, settings, "worker", name, mode=mode)
+            self.member: Membership = Membership(transport, settings, "worker", name, mode=mode)
         except BaseException:
             transport.close()
             raise
         try:
-            self.connections = Connections(transport, self.member, mode)
+            self.connections: Connections = Connections(transport, self.member, mode)
         except BaseException as failure:
             self.member.leave(f"{type(failure).__name__}: {failure}")
             transport.close()

@@ -130,7 +130,8 @@ class Optimizer(GroupedOptimizer):
         owner = type(self).__name__
         if state_dtype is not None and not self.has_rule:
             raise without_rule(owner)
-        self.state_dtype, self.seed = state_dtype, seed
+        self.state_dtype: StateDtype = state_dtype
+        self.seed = seed
         every = Group(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
         slots, groups, is_ordered = read(parameters, every, owner)
         for slot in slots:

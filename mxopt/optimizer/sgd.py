@@ -177,7 +177,7 @@ class SGLD(UnsignedRate):
     ) -> None:
         super().__init__(**base)
         drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
-        self.seed = seed if seed is not None else drawn
+        self.seed: int | None = seed if seed is not None else drawn
 
     rule: Rule = sgd.sgld
     elementwise = rowwise = False  # the noise depends on the whole array

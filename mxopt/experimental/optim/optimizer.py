@@ -87,7 +87,9 @@ class Optimizer(GroupedOptimizer):
     ) -> None:
         options = {"lazy_update": lazy_update, "maximize": False, **defaults}
         self.defaults: Options = checked(options, self.checks, type(self).__name__)
-        self.multi_precision, self.state_dtype, self.seed = multi_precision, state_dtype, seed
+        self.multi_precision = multi_precision
+        self.state_dtype: StateDtype = state_dtype
+        self.seed = seed
         self.param_groups: list[ParameterGroup] = []
         self._slots = []
         for group in as_groups(params):
