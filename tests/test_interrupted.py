@@ -292,6 +292,84 @@ def test_an_error_of_an_uninterrupted_call_is_the_callers() -> None:
             uninterrupted.uninterrupted(fail)
 
 
+def test_where_no_thread_can_be_started_several_calls_are_not_cut(
+    interrupter: Interrupter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(uninterrupted, "_worker", None)
+    monkeypatch.setattr("_thread.start_new_thread", none_left)
+    before = signal.getsignal(signal.SIGALRM)
+    for case in ("strided", "numpy", "sparse, norms of all"):
+        run, twins, left = CASES[case](), [CASES[case]()], 0
+        run.step()
+        began = time.perf_counter()
+        run.step()
+        once = time.perf_counter() - began
+        for _ in range(TIMES):
+            left += interrupter.call(run.step, float(interrupter.rng.uniform(1e-6, 1.1 * once)))
+            check(run, twins)
+            assert signal.getsignal(signal.SIGALRM) == before
+        assert left > TIMES / 10
+
+
+def test_signals_that_come_meanwhile_are_all_handled_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uninterrupted, "_worker", None)
+    monkeypatch.setattr("_thread.start_new_thread", lambda *_: (_ for _ in ()).throw(RuntimeError("none left")))
+    came: list[str] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number).name)
+        raise Interruption
+
+    def work() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR2)
+        came.append("done")
+
+    numbers = signal.SIGUSR1, signal.SIGUSR2
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        with pytest.raises(Interruption):
+            uninterrupted.uninterrupted(work)
+        assert came == ["done", "SIGUSR1", "SIGUSR2"]
+        assert [signal.getsignal(number) for number in numbers] == [handle, handle]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class Fails:
+    """Stands for a counter that an interruption hits: `updates` of them work."""
+
+    def __init__(self, update: Callable[..., None], updates: int) -> None:
+        self.update, self.updates = update, updates
+
+    def __call__(self, *arguments: Any) -> None:
+        if not self.updates:
+            raise Interruption
+        self.updates -= 1
+        self.update(*arguments)
+
+
+@pytest.mark.parametrize(("name", "options"), [("lbsgd", {"batch_scale": 2}), ("adam", {})])
+def test_an_interruption_says_how_many_parameters_were_updated(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ByUpdater(name, [ones(4) for _ in range(5)], [ones(4) for _ in range(5)], True, **options)
+    optimizer = run.updater.optimizer
+    run.step()
+    update = optimizer._accumulate if options else optimizer._update_count
+    monkeypatch.setattr(optimizer, "_accumulate" if options else "_update_count", Fails(update, 3 if options else 0))
+    with pytest.raises(Interruption) as caught:
+        run.step()
+    updated = sum(count == 2 for count in run.counts())
+    assert updated == (3 if options else 0)
+    (note,) = caught.value.__notes__
+    assert note == f"mxopt: of 5 parameters {updated} were updated and counted, the others not"
+
+
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
 def test_an_update_that_fails_is_not_counted(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:

@@ -21,7 +21,7 @@ from mxopt.engine.plan import Plan, Scalars
 from mxopt.engine.plans import Plans
 from mxopt.engine.stored import check_once
 from mxopt.engine.tensor import Tensor
-from mxopt.engine.uninterrupted import exhaust, uninterrupted
+from mxopt.engine.uninterrupted import exhaust, tell, uninterrupted
 from mxopt.rules.rule import Rule
 from mxopt.typing import Array, State
 
@@ -115,10 +115,16 @@ def run(calls: Sequence[Call], hypers: Sequence[Scalars], which: Sequence[int], 
         else:
             used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
             found.append(plan.prepare([hypers[row] for row in used], [used[which[t]] for t in batch]))
-    if None not in found:
-        exhaust(chain(map(partial.__call__, chain.from_iterable(found)), counted))
-    else:
-        uninterrupted(partial(_finish, [plan for _, plan in calls], counted))
+    done: list[bool] = []
+    counted = chain(counted, map(done.append, [True]))
+    try:
+        if None not in found:
+            exhaust(chain(map(partial.__call__, chain.from_iterable(found)), counted))
+        else:
+            uninterrupted(partial(_finish, [plan for _, plan in calls], counted))
+    except BaseException as error:
+        tell(error, len(which) if done else 0, len(which))
+        raise
 
 
 def _finish(plans: Iterable[Plan], counted: Iterable[object]) -> None:

@@ -211,8 +211,7 @@ class Optimizer(NamedArguments, Multipliers):
             if not self.multi_precision:
                 self.update(index, weight, grad, state)
                 return
-            for arguments in zip(index, weight, grad, state, strict=True):
-                self.update_multi_precision(*arguments)
+            self.in_turn(self.update_multi_precision, list(zip(index, weight, grad, state, strict=True)))
             return
         weight = arrays.as_array(weight, f"parameter {index!r}")
         if self.uses_master(weight):

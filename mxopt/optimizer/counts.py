@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mxopt.engine.uninterrupted import tell
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.typing import Plain
@@ -33,6 +34,21 @@ class Counts:
             count = counts[i] = counts.get(i, self.begin_num_update) + 1
             if count > self.num_update:
                 self.num_update = count
+
+    def in_turn(self, update: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> None:
+        """Makes updates one after the other, each of an index or of a list of them: the first of the arguments. An
+        exception of a signal handler says how many parameters have been updated."""
+        at: int = 0
+        before: int | None = None
+        lists = [call[0] if isinstance(call[0], LISTS) else call[:1] for call in calls]
+        try:
+            for number, call in enumerate(calls):
+                at, before = number, self.count(lists[number][0])
+                update(*call)
+        except BaseException as error:
+            done = [*lists[:at], *([lists[at]] if self.count(lists[at][0]) != before else [])]
+            tell(error, sum(map(len, done)), sum(map(len, lists)))
+            raise
 
     def count(self, index: Index) -> int | None:
         """How often a parameter has been updated; None where it never was."""

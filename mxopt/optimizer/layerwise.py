@@ -197,8 +197,7 @@ class LBSGD(MomentumOptimizer):
         if isinstance(index, LISTS) and not (self.batch_scale == 1 and self.lr_scheduler is None):
             for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
                 self._checked(*arguments, masters)
-            for arguments in zip(index, weight, grad, state, strict=True):
-                self._update(*arguments, masters)
+            self.in_turn(self._update, [(*each, masters) for each in zip(index, weight, grad, state, strict=True)])
             return
         self._asked_at = self.num_update
         if self.batch_scale == 1:

@@ -17,7 +17,7 @@ from mxopt import settings, state_dtype
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import Call, distinct, run
-from mxopt.engine.uninterrupted import exhaust
+from mxopt.engine.uninterrupted import exhaust, tell
 from mxopt.errors import ArgumentError, ArrayError, NotDefinedError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
@@ -204,10 +204,11 @@ class RuleOptimizer(Optimizer):
             self._update_count(indices if len(indices) > 1 else indices[0])
             rows, which = self._hypers(indices)
             run(calls, rows, which, chain(self._also_counted(indices), map(done.append, [True])))
-        except:
+        except BaseException as error:
             if not done:
                 self.num_update: int = latest
                 exhaust(taken_back)
+            tell(error, len(indices) if done else 0, len(indices))
             raise
 
     counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
@@ -232,8 +233,7 @@ class RuleOptimizer(Optimizer):
         if not indices:
             return
         if "_update_count" in self.overridden:
-            for arguments in zip(indices, weights, grads, states, strict=True):
-                self._update(*arguments, masters)
+            self._one_by_one(indices, weights, grads, states, masters)
             return
         key = tuple(indices)
         rule, lazy = self.rule, self.lazy_update
@@ -243,11 +243,14 @@ class RuleOptimizer(Optimizer):
             if len(set(key)) < len(key):  # a parameter several times: one update after the other
                 for tensor in tensors:
                     tensor.check(rule)
-                for arguments in zip(indices, weights, grads, states, strict=True):
-                    self._update(*arguments, masters)
+                self._one_by_one(indices, weights, grads, states, masters)
                 return
             calls = self._lists.make(key, rule, lazy, tensors, states)
         self._apply(key, calls)
+
+    def _one_by_one(self, indices: Any, weights: Any, grads: Any, states: Any, masters: bool) -> None:
+        each = zip(indices, weights, grads, states, strict=True)
+        self.in_turn(self._update, [(*arguments, masters) for arguments in each])
 
     def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
         """The distinct rows of hyper-parameters, and for each parameter which row is its own."""

@@ -134,12 +134,13 @@ class Updater:
         update, size = self.optimizer.update_multi_precision, self.optimizer.aggregate_num
         try:
             if not self.aggregate_updates:
-                for arguments in zip(indices, weights, grads, states, strict=True):
-                    update(*arguments)
+                self.optimizer.in_turn(update, list(zip(indices, weights, grads, states, strict=True)))
                 return
-            for first in range(0, len(indices), size):
-                part = slice(first, first + size)
-                update(indices[part], weights[part], grads[part], states[part])
+            if len(indices) <= size:
+                update(indices, weights, grads, states)
+                return
+            parts = [slice(first, first + size) for first in range(0, len(indices), size)]
+            self.optimizer.in_turn(update, [(indices[p], weights[p], grads[p], states[p]) for p in parts])
         except BaseException:
             self._forget(new)
             raise
