@@ -84,7 +84,7 @@ class NativePart:
         self.alone: bool = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
         self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
         self.hypers = np.zeros((n, max(width, 1)))
-        self.hyper_rows = np.zeros(n, np.int64)
+        self.hyper_rows, self._many = np.zeros(n, np.int64), False  # whether they differ
         self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
         self.job: array[int] = array("q", bytes(8 * k.JOB_WORDS))
         self.address: int = self.job.buffer_info()[0]
@@ -182,8 +182,13 @@ class NativePart:
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that does all of the update
         in one call, of `address`; None where it takes several, which `finish` makes."""
-        self.hypers[: len(hypers), : self.rule.given] = hypers
-        self.hyper_rows[:] = 0 if len(hypers) == 1 else which
+        if len(hypers) == 1:
+            self._pack(self._first_row, 0, *hypers[0])
+        else:
+            self.hypers[: len(hypers), : self.rule.given] = hypers
+        if self._many or len(hypers) > 1:
+            self._many = len(hypers) > 1
+            self.hyper_rows[:] = which
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()

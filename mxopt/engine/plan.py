@@ -99,6 +99,9 @@ class Plan:
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> list[partial[object]] | None:
         """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C functions
         that make up the update; None where it is more than that."""
+        if self.single:
+            one = self.part.prepare_one(hypers[which[0]])
+            return None if one is None else [partial(one, self.part.address)]
         found = []
         for positions, part in self.parts:
             if len(self.parts) == 1:
