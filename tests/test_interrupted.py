@@ -158,6 +158,32 @@ class Neural(Run):
         ]
 
 
+class Stored(Run):
+    """An optimizer of groups in a local store, pushed to."""
+
+    def __init__(self, kind: Any, weights: list[np.ndarray], grads: list[Any], **options: Any) -> None:
+        self.store, self.keys, self.grads = mxopt.kvstore.create("local"), list(range(len(weights))), grads
+        named = mxopt.nn if kind.__module__.startswith("mxopt.nn") else None
+        params = [mxopt.Parameter(w, name=f"w{k}") for k, w in enumerate(weights)] if named else weights
+        self.store.set_optimizer(kind(params, **options))
+        self.store.init(self.keys, weights)
+        self.out = [np.empty_like(w) for w in weights]
+
+    def step(self) -> None:
+        self.store.push(self.keys, self.grads)
+
+    def counts(self) -> list[int]:
+        counts = self.store._updater.optimizer.get_counts()
+        found = [counts["devices"][0].get(k, 0) for k in self.keys]
+        assert counts["num_update"] == max(found)
+        return found
+
+    def arrays(self) -> list[list[bytes]]:
+        self.store.pull(self.keys, self.out)
+        states = self.store._updater.states
+        return [[w.tobytes(), *(s.tobytes() for s in flat(states.get(k)))] for k, w in enumerate(self.out)]
+
+
 def rows(shape: tuple[int, ...]) -> Any:
     return row_sparse_array((ones((shape[0] // 2, *shape[1:])), np.arange(0, shape[0] - 1, 2)), shape=shape)
 
@@ -174,10 +200,12 @@ def strided(listed: bool = False, **options: Any) -> Run:
     return ByUpdater("lamb", [weight], [grad], listed, **options)
 
 
-def mixed(kind: Any, **options: Any) -> Any:
+def mixed(kind: Any, stored: bool = False, **options: Any) -> Any:
     weights = lambda: [ones((40, 30)), ones(7, "float16"), ones((50_000,)), ones((6, 5), "float64"), ones((9, 8))]  # noqa: E731
     grads = [*weights()[:-1], rows((9, 8))]
-    face = Neural if kind.__module__.startswith("mxopt.nn") else Experimental
+    face: Any = Neural if kind.__module__.startswith("mxopt.nn") else Experimental
+    if stored:
+        return lambda: Stored(kind, weights(), grads, **options)
     return lambda: face(kind, weights(), grads, **options)
 
 
@@ -216,6 +244,9 @@ CASES: dict[str, Callable[[], Run]] = {
     "nn with rates of its own": mixed(mxopt.nn.ASGD, learning_rate=0.01),
     "nn with second moments": mixed(mxopt.nn.AdaFactor, learning_rate=0.01, relative_step=False, scale_parameter=False),
     "nn around another": nn_lars,
+    "experimental in a store": mixed(optim.Adam, stored=True, lr=0.01),
+    "experimental in a store, with a number handed on": mixed(optim.NAdam, stored=True, lr=0.01),
+    "nn in a store": mixed(mxopt.nn.Adam, stored=True, learning_rate=0.01),
 }  # fmt: skip
 
 
