@@ -30,7 +30,8 @@ class RowsPart(NativePart):
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         lengths = np.array([math.prod(t.weight.shape[1:]) for t in tensors])
         counts = np.where(lengths > 0, [self._rows_of(t) for t in tensors], 0)
-        self.about = np.stack([lengths, counts, k.AHEAD // np.maximum(lengths, 1)], axis=1)
+        # Rows that lie one after the other the processor fetches by itself; to ask for them, too, takes its time.
+        self.about = np.stack([lengths, counts, np.zeros_like(lengths)], axis=1)
         self._cut(counts, lengths)
 
     def _rows_of(self, tensor: Tensor) -> int:

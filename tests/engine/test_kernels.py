@@ -146,6 +146,8 @@ def test_tensors_with_a_state_a_row_share_jobs() -> None:
     tensors = [Tensor("w", w, np.ones_like(w), s) for w, s in zip(weights, states, strict=True)]
     plan = Plan("llvm", adaptive.group_adagrad, tensors, lazy=False)
     assert sorted(len(positions) for positions, _ in plan.parts) == [150, 150]
+    for _, part in plan.parts:
+        assert not any(getattr(part, "about", np.zeros((1, kernel.ROW_WORDS)))[:, kernel.ROWS_AHEAD])
 
 
 def test_a_module_that_llvm_refuses_is_an_error_with_words() -> None:
