@@ -33,6 +33,7 @@ class KVStore(KVStoreBase):
         self._type = name
         self._keys = Keys()
         self._values: dict[Key, Any] = {}
+        self._rounds: dict[Key, int] = {}  # pushes of each key so far
         self._updater: Callable[[Any, Any, Any], None] | None = None
         self._compression: GradientCompression | None = None
 
@@ -78,7 +79,15 @@ class KVStore(KVStoreBase):
         """
         pairs = self._keys.pairs(key, value)
         self._keys.need(pairs)
-        self._push(self._keys.in_order(pairs))
+        pairs = self._keys.in_order(pairs)
+        self._push(pairs)
+        for each, _ in pairs:
+            self._rounds[each] = self._rounds.get(each, 0) + 1
+
+    def round(self, key: int | str) -> int:
+        """How many pushes of a key there have been. Raises NotInitializedError for an unknown key."""
+        self._keys.need([(key, None)])
+        return self._rounds.get(key, 0)
 
     def _push(self, pairs: Pairs) -> None:
         compression = self._compression

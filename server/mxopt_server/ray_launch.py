@@ -113,11 +113,10 @@ def run(
         del variables[BECOME_ROLE]
     if keys:
         variables["MXOPT_KVSTORE_KEYS"] = "-"  # the standard input, so that no file stays behind
-    last = signal.SIGKILL if role == "worker" else signal.SIGTERM
     try:
         child = subprocess.Popen(
             command, env=variables, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=die_with(os.getpid(), last),
+            start_new_session=True, preexec_fn=die_with(os.getpid(), signal.SIGKILL),
         )  # fmt: skip
     except OSError as error:
         yield f"mxopt-launch: it can't be started on {address}: {error}\n".encode()

@@ -61,9 +61,13 @@ def kept(state: Path) -> bool:
 
 
 def process(name: str) -> int:
-    """The process id of a member of this job: `self`, or a role and a rank."""
+    """The process id of a member of this job: `self`, or a role and a rank; `actor0` is that of Ray's which started
+    server 0."""
     if name == "self":
         return os.getpid()
+    if name.startswith("actor"):
+        status = Path(f"/proc/{process(f'server{name[-1]}')}/status").read_text()
+        return int(status.partition("PPid:")[2].split()[0])
     role, rank = name[:-1], name[-1]
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():

@@ -227,3 +227,17 @@ def test_the_test_store():
     assert kvstore.create("local").is_capable("optimizer")
     with pytest.raises(ValueError, match="other"):
         kv.is_capable("other")
+
+
+def test_a_round_is_a_push_of_the_key_as_in_a_job():
+    store = kvstore.create("local")
+    store.init(["a", "b"], [np.zeros(2, np.float32)] * 2)
+    store.push(["a", "b", "a"], [np.ones(2, np.float32)] * 3)
+    store.push("a", np.ones(2, np.float32))
+    assert (store.round("a"), store.round("b")) == (2, 1)
+    with pytest.raises(NotInitializedError, match="'c' has not been initialised"):
+        store.round("c")
+    store.set_optimizer(mxopt.create("sgd"))
+    with pytest.raises(ValueError, match="shape"):
+        store.push("b", np.ones(3, np.float32))
+    assert store.round("b") == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Process, environment
+from test_durability import JOB, ROUNDS, expected
 
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
@@ -65,7 +66,7 @@ def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_l
     saw = sorted(json.loads(line.partition("SAW ")[2]) for line in process.lines if "SAW " in line)
     assert [seen[:3] for seen in saw] == [[rank, os.getcwd(), odd] for rank in range(2)]
     assert len({seen[3] for seen in saw}) == 2
-    logs = {path.name: path.read_text() for path in (tmp_path / "run").iterdir()}
+    logs = {path.name: path.read_text() for path in (tmp_path / "run").glob("*.log")}
     assert logs.keys() == {"scheduler.log", "server-0.log", "server-1.log", "worker-0.log", "worker-1.log"}
     assert "server 1 INFO worker 0 is here" in logs["server-1.log"]
 
@@ -103,3 +104,14 @@ def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(cluster, tmp
     assert done.finish() == 0, done.output
     assert "[[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]" in done.lines
     assert "job" in (tmp_path / "run" / "scheduler.log").read_text()
+
+
+@pytest.mark.parametrize("lost", ["server0", "actor0"])
+def test_a_server_that_is_killed_comes_back_with_its_journal_and_the_job_has_the_same_bits(cluster, tmp_path, lost):
+    (tmp_path / f"kill-20-{lost}").touch()
+    options = ["--insecure", "--durability", "journal", "--state-dir", str(tmp_path / "state")]
+    process = launch(cluster, tmp_path, *options, sys.executable, str(JOB), str(ROUNDS), str(tmp_path))
+    assert process.finish() == 0, process.output
+    assert "server-0 ended: killed by SIGKILL; it is started again" in process.output
+    assert f"ENDED {expected()} 0" in process.output
+    assert list(tmp_path.glob("kill-*")) == []
