@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from benchmark import cases, driver, page, tables, targets, touch  # noqa: E402
+from benchmark.kvstore import table_memory  # noqa: E402
 from benchmark.systems import limit  # noqa: E402
 
 import mxopt  # noqa: E402
@@ -184,3 +185,13 @@ def test_the_loop_in_c_gives_the_bits_of_the_rule(name: str, rng: np.random.Gene
     loop.run()
     for x, a in (("w", weight), ("a", mean), ("b", var)):
         assert arrays[x][0].tobytes() == a.tobytes(), x
+
+
+def test_the_memory_of_servers_follows_the_rows_of_a_table() -> None:
+    """The smaller form of `scripts/bench kvstore-memory`: what servers have beside an interpreter and its buffers."""
+    found = table_memory.measure(rows=150_000, optimizer="adam", draw=5_000)
+    assert found["rows"] >= 150_000
+    for server in found["servers"]:
+        assert server["need"] > 50 << 20
+        assert server["resident"] - server["at_first"] < 1.3 * server["need"]
+        assert server["peak"] - server["at_first"] < 1.6 * server["need"]

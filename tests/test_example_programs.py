@@ -41,3 +41,14 @@ def test_digits_are_learnt_by_two_workers_and_two_servers(tmp_path: Path) -> Non
     assert float(accuracy) >= 97
     assert re.findall(r"ends with weights (\w+)", output) == [mark, mark]
     assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["states.mxopt", "weights.mxopt"]
+
+
+def test_a_factorisation_guesses_hidden_pixels_on_tables_alone_and_on_servers(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).parent / "mxopt-launch")
+    launch = [program, "-n", "2", "-s", "2", "--run-dir", str(tmp_path / "logs")]
+    for command in ([], launch):
+        output = run(*command, sys.executable, "docs/examples/factorization.py")
+        found = re.findall(r"worker \d: hidden pixels are guessed to ([\d.]+), by their mean to ([\d.]+)", output)
+        assert len(found) == (2 if command else 1)
+        assert len(set(found)) == 1  # both workers ask the same servers
+        assert float(found[0][0]) < 0.6 * float(found[0][1])

@@ -28,7 +28,7 @@ def init(connections: Connections, meta: Meta, value: RowSparse | None, call: Ca
         batch = _batch(meta)
         for first in range(0, max(len(ids), 1), batch):
             part = slice(first, first + batch)
-            data = np.empty(0, meta.dtype) if value is None else value.data[rows[part]]
+            data = np.empty(0, meta.dtype) if value is None else _rows(value.data, rows[part])
             message = m.InitTable(
                 0, meta.key, wire.name_of(meta.dtype), list(table.shape), len(meta.layout.stripes), meta.declared,
                 table.init, table.scale, table.seed, first, len(ids),
@@ -51,8 +51,7 @@ def push(
     for server, ids, rows in _shares(meta.layout, value.indices):
         for first in range(0, max(len(ids), 1), batch):
             part = slice(first, first + batch)
-            numbers, data = np.array(ids[part]), value.data[rows[part]]
-            data = data if data.base is None else data.copy()
+            numbers, data = np.array(ids[part]), _rows(value.data, rows[part])
             config = config_for(server) if first + batch >= len(ids) else 0
             frames = [wire.bytes_of(numbers), wire.bytes_of(data)]
             message = m.PushRows(0, meta.key, meta.round, step, first, len(ids), update, config, frames)
@@ -105,6 +104,11 @@ def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
         else:
             first, last = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))
             yield stripe.server, ids[first:last] - stripe.start, _Range(first, last)
+
+
+def _rows(data: np.ndarray, places: Any) -> np.ndarray:
+    """A copy of some rows."""
+    return data[places].copy() if isinstance(places, slice) else data.take(places, axis=0)
 
 
 class _Range:

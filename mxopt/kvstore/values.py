@@ -11,6 +11,7 @@ from mxopt.device import check_bare
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError
 from mxopt.sparse import RowSparse, Table, row_sparse_array
+from mxopt.sparse.rows import distinct
 
 Key = int | str
 Pairs = list[tuple[Key, list[Any]]]
@@ -179,10 +180,11 @@ def write(value: Any, out: Any, key: Key) -> None:
 def row_ids(ids: Any, key: Key) -> np.ndarray:
     """Row numbers of a pull: any shape, order and number type, as a sorted int64 array without repetition."""
     check_bare(ids, f"key {key!r}: row_ids")
-    found = np.unique(np.asarray(ids).astype(np.int64, copy=False))
-    if found.ndim != 1:
-        raise ArrayError(f"key {key!r}: row ids must be numbers")
-    return found
+    try:
+        found = np.asarray(ids).astype(np.int64, copy=False).reshape(-1)
+    except (TypeError, ValueError):
+        raise ArrayError(f"key {key!r}: row ids must be numbers") from None
+    return distinct(found)
 
 
 def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: Key) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mxopt.device import library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.sparse.initial import Initial
 from mxopt.sparse.rows import Rows
 from mxopt.sparse.slots import Slots
 from mxopt.typing import Array
@@ -223,6 +224,26 @@ class RowSparse(Rows):
 
     def __repr__(self) -> str:
         return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {self.row_count} rows>"
+
+
+class AsNow(RowSparse):
+    """A row-sparse array as it is now, to be written while the array itself changes: its rows as they lie, whose memory
+    must be kept from being changed, and their numbers."""
+
+    def __init__(self, x: RowSparse) -> None:
+        super().__init__(*x.as_they_lie(), x.shape)
+        self._initial = x.initial
+
+    @property
+    def initial(self) -> Initial | None:
+        return self._initial
+
+
+def as_now(x: Any) -> Any:
+    """An array or a state with its row-sparse arrays as they are now."""
+    if isinstance(x, tuple | list):
+        return type(x)(map(as_now, x))
+    return AsNow(x) if isinstance(x, RowSparse) else x
 
 
 def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Array:

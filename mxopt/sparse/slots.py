@@ -54,10 +54,10 @@ class Slots:
             library = library_of(self.array)
             absent = (slots < 0).nonzero()[0]
             if not len(absent):
-                return self.array[library.asarray(slots)]
+                return self.array.take(library.asarray(slots), axis=0)  # which copies rows, where [] copies elements
             data = library.zeros((len(ids), *self.shape[1:]), self.array.dtype)
             there = (slots >= 0).nonzero()[0]
-            data[library.asarray(there)] = self.array[library.asarray(slots[there])]
+            data[library.asarray(there)] = self.array.take(library.asarray(slots[there]), axis=0)
             if self.initial is not None:
                 first = np.empty((len(absent), *self.shape[1:]), self.array.dtype)
                 self.initial.write(ids[absent], first)

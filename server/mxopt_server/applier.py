@@ -31,6 +31,8 @@ class Applier:
         served = self.served
         if self.moment is not None:
             self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)
+            if isinstance(value, RowSparse) and group.parts[0].entry.by_rows:
+                self.moment.keep_rows(group.parts[0], value.indices)
         if served.updater is None:
             self._replace(group, value)
             return

@@ -17,6 +17,7 @@ from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
+from mxopt.sparse.array import as_now
 from mxopt.state_dtype import converted
 from mxopt_server.values import Entry, PartIndex
 
@@ -237,7 +238,7 @@ class Served:
             counts = {name: dict(n) if isinstance(n, dict) else n for name, n in known.items()}
             devices = counts["devices"].items()
             counts["devices"] = [[device, [[_named(i), n] for i, n in of.items()]] for device, of in devices]
-        own = [[_named(index), rank, array] for (index, rank), array in self.own.items()]
+        own = [[_named(index), rank, as_now(array)] for (index, rank), array in self.own.items()]
         schedule = None if self.updater is None else self.updater.optimizer.lr_scheduler
         assigned = None if schedule is None else list(schedule.assigned)
         return {

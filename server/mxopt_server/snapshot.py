@@ -15,7 +15,8 @@ import numpy as np
 
 from mxopt.document import load_document
 from mxopt.errors import StatesError
-from mxopt.sparse import Table
+from mxopt.sparse import RowSparse, Table
+from mxopt.sparse.array import as_now
 from mxopt_server.moment import Moment
 from mxopt_server.served import ABSENT
 from mxopt_server.server import Server
@@ -40,7 +41,8 @@ def record(server: Server) -> dict[str, Any]:
 
 def moment(server: Server) -> Moment:
     """The arrays of a record that change while the server goes on."""
-    served, found = server.served, []
+    served = server.served
+    found: list[tuple[list[Part], Any]] = []
     for entry in server.values.entries.values():
         found.append((entry.parts, entry.weight))
         state = served.state(entry)
@@ -48,7 +50,14 @@ def moment(server: Server) -> Moment:
     for (index, _), array in served.own.items():
         entry = server.values.entries[index.key if isinstance(index, PartIndex) else index]
         found.append(([entry.parts[index.piece]] if isinstance(index, PartIndex) else entry.parts, array))
-    return Moment(found)
+    plain, by_rows = [], []
+    for parts, array in found:
+        rows = array.as_they_lie()[0] if isinstance(array, RowSparse) else array
+        if isinstance(array, RowSparse) and array.slots is not None and parts:
+            by_rows.append((parts[0], array.slots.index, [rows]))
+        else:
+            plain.append((parts, rows))
+    return Moment([pair for pair in plain if pair[0]], by_rows)
 
 
 def nbytes(server: Server) -> int:
@@ -58,8 +67,9 @@ def nbytes(server: Server) -> int:
     return sum([*(entry.nbytes for entry in entries), *(array.nbytes for array in states)])
 
 
-def _arrays(state: Any) -> Iterator[np.ndarray]:
-    if isinstance(state, np.ndarray):
+def _arrays(state: Any) -> Iterator[Any]:
+    """The arrays in a state, also row-sparse ones."""
+    if isinstance(state, np.ndarray | RowSparse):
         yield state
     for each in state if isinstance(state, tuple | list) else ():
         yield from _arrays(each)
@@ -97,14 +107,14 @@ def restore(server: Server, path: Path) -> bool:
 def _entry(server: Server, entry: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
-        "first": entry.first, "have": len(entry.parts), "weight": entry.weight,
+        "first": entry.first, "have": len(entry.parts), "weight": as_now(entry.weight),
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
         "loads": server.served.loads.get(entry.key, 0), "rounds": [_rounds(part) for part in entry.parts],
     }  # fmt: skip
     if isinstance(entry, TableEntry):
         found |= {"table": entry.table.plain(), "servers": entry.servers, "have": entry.have, "total": entry.total}
     state = server.served.state(entry)
-    return found if state is ABSENT else {**found, "state": state}
+    return found if state is ABSENT else {**found, "state": as_now(state)}
 
 
 def _restore_entry(server: Server, saved: dict[str, Any], same_job: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from mxopt.sparse import RowSparse
+from mxopt.sparse.rows import union
 
 
 def total(values: Sequence[Any]) -> Any:
@@ -28,15 +30,16 @@ def total(values: Sequence[Any]) -> Any:
 
 def _sparse_total(values: Sequence[RowSparse]) -> RowSparse:
     """The same for row-sparse gradients: a row is the sum of those of its number, in the workers' order."""
-    indices = np.unique(np.concatenate([v.indices for v in values]))
+    indices = reduce(union, (v.indices for v in values))
     dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
-    data = np.zeros((len(indices), *values[0].data.shape[1:]), dtype)
+    data = np.empty((len(indices), *values[0].data.shape[1:]), dtype)
     seen = np.zeros(len(indices), bool)
     for value in values:
-        at = np.searchsorted(indices, value.indices)
-        fresh = ~seen[at]
-        rows = value.data.astype(dtype, copy=False)
-        data[at[fresh]] = rows[fresh]
-        data[at[~fresh]] += rows[~fresh]
+        at, rows = np.searchsorted(indices, value.indices), value.data.astype(dtype, copy=False)
+        again = seen[at]
+        both = at[again]
+        more = data.take(both, axis=0) + rows[again]
+        data[at] = rows
+        data[both] = more
         seen[at] = True
     return RowSparse(data, indices, values[0].shape)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from mxopt.errors import ProtocolError
@@ -33,8 +31,7 @@ class TableEntry(Entry):
 
     @property
     def nbytes(self) -> int:
-        nbytes: int = self.weight.row_count * math.prod(self.shape[1:]) * self.real.itemsize
-        return nbytes
+        return int(self.weight.nbytes)
 
     def take(self, data: np.ndarray, ids: np.ndarray, have: int) -> None:
         """Takes rows of the first value, of which there are `have` then."""

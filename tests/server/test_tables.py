@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mxopt_server import attached, moment, snapshot
 from mxopt_server.records import Optimizer
 from peer import Disk, Peer, with_sgd
+from test_snapshot import Held
 
 import mxopt
+from mxopt.document import dump_document, load_document
 from mxopt.kvstore import messages as m
 from mxopt.optimizer.config import optimizer_config
 
@@ -124,3 +128,44 @@ def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse, tmp_path):
         assert weight[1] not in (0, 0.5)
         assert weight[0] == weight[2] == weight[3] == (0.5 if sparse else 0)
         restart(peer, tmp_path, seq + 2)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("name", ["adam", "dcasgd"])
+def test_rows_that_change_while_a_snapshot_is_written_are_in_it_as_they_were(name, mode, tmp_path, monkeypatch):
+    monkeypatch.setattr(moment, "AT_ONCE", 8)  # two rows
+    make = snapshot.moment
+    for pieces in range(8):
+        peer, seqs = Peer(2, mode), [0, 0]
+        options = {"lazy_update": True, "momentum": 0.9} if name == "dcasgd" else {}
+        peer.server.enter(Optimizer(1, optimizer_config(mxopt.create(name, learning_rate=0.5, **options))))
+
+        def ask(rank: int, message: Any, peer: Peer = peer, seqs: list[int] = seqs) -> Any:
+            seqs[rank] += 1
+            message.seq = seqs[rank]
+            return peer.ask(rank, message)
+
+        about = {"declared": True, "init": "uniform", "scale": 1.0, "whole": [100, 1]}
+        assert isinstance(ask(0, first_rows(0, 0, 0, [], **about)), m.Done)
+        for ids in ([1, 50, 60], [7, 50, 99]):
+            for rank in (0, 1):
+                assert isinstance(ask(rank, rows(0, 0, 3, ids)), m.Done)
+        expected = load_document(dump_document(snapshot.record(peer.server)))
+        reached, go = threading.Event(), threading.Event()
+        monkeypatch.setattr(attached.snapshot, "moment", lambda s, n=pieces, r=reached, g=go: Held(make(s), n, r, g))
+        attending = attached.Attached(peer.server, tmp_path / f"s{pieces}", 0.0)
+        attending.save()
+        assert reached.wait(30)
+        for ids in ([7, 50, 60], [2, 7, 98]):
+            for rank in (0, 1):
+                assert isinstance(ask(rank, rows(0, 0, 3, ids)), m.Done)
+        go.set()
+        attending.wait()
+        written = load_document((tmp_path / f"s{pieces}").read_bytes())
+        assert str(written["optimizer"]) == str(expected["optimizer"])
+        (was,), (now,) = expected["entries"], written["entries"]
+        pairs = [(was["weight"], now["weight"]), *zip(was["state"], now["state"], strict=True)]
+        for before, after in pairs:
+            if before is not None:
+                assert before.indices.tolist() == after.indices.tolist() == [1, 7, 50, 60, 99]
+                assert before.data.tobytes() == after.data.tobytes()

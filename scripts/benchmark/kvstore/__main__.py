@@ -44,6 +44,8 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def start(self, command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
         """Starts a process whose output is read."""
@@ -101,7 +103,7 @@ def measure_mxnet(python: str, setup: Setup, cases: list[str]) -> dict[str, floa
     env = dict(os.environ, DMLC_NUM_WORKER=str(setup.workers), DMLC_NUM_SERVER=str(setup.servers),
                DMLC_PS_ROOT_URI="127.0.0.1", DMLC_PS_ROOT_PORT=str(port), BENCH_STORE=setup.store,
                PYTHONPATH="", PYTHONWARNINGS="ignore")  # fmt: skip
-    argument = json.dumps({name: [CASES[name].shapes, CASES[name].mxnet_rounds] for name in cases})
+    argument = json.dumps({name: [CASES[name].shapes, CASES[name].mxnet_rounds, CASES[name].draw] for name in cases})
     command = [python, str(HERE / "ps_lite.py"), argument]
     with Processes() as processes:
         for role in ["scheduler", *["server"] * setup.servers]:

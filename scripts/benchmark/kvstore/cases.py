@@ -19,13 +19,14 @@ class Setup:
 @dataclass(frozen=True)
 class Case:
     """Keys with values of these shapes, so many rounds, and the targets with one worker and with several: times the
-    floor over the same transport."""
+    floor over the same transport. With `draw`, of a table so many random rows by each worker."""
 
     title: str
     shapes: tuple[tuple[int, ...], ...]
     rounds: int
     mxnet_rounds: int
     targets: tuple[float, float]
+    draw: int = 0
 
     def target(self, workers: int) -> float:
         """The target with so many workers."""
@@ -42,5 +43,6 @@ CASES = {
     "small": Case("1,000 keys of 256", ((256,),) * 1000, 100, 5, (10.0, 10.0)),
     "resnet50": Case("ResNet-50's 161 keys", resnet50(), 40, 8, (1.3, 1.3)),
     "large": Case("one key of 25M", ((25_000_000,),), 30, 6, (1.3, 1.3)),
+    "rows": Case("50,000 rows of 1M x 64", ((1_000_000, 64),), 40, 10, (1.8, 1.8), draw=50_000),
 }
 BLOCKS = 10  # floor and store take turns in so many blocks of rounds

@@ -18,7 +18,8 @@ import psutil
 import mxopt
 from benchmark.kvstore.cases import BLOCKS, CASES, Case
 from benchmark.kvstore.floor import Echo
-from mxopt import kvstore
+from mxopt import kvstore, sparse
+from mxopt.sparse import RowSparse
 
 
 def main() -> None:
@@ -41,23 +42,13 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """For each way of a round: the medians of floors and store, and of the blocks' ratios; what it costs the servers.
     `tcp` is the floor over TCP, `same` that over the transport of the store."""
-    keys = list(range(first, first + len(case.shapes)))
-    weights = [np.zeros(shape, np.float32) for shape in case.shapes]
-    grads = [np.full(shape, 0.5, np.float32) for shape in case.shapes]
-    store.broadcast(keys, weights, weights)
-    given: Any = (keys[0], grads[0], weights[0]) if len(keys) == 1 else (keys, grads, weights)
-    nbytes = sum(grad.nbytes for grad in grads)
+    ways, given, nbytes = ways_of_rows(store, case, first) if case.draw else ways_of_values(store, case, first)
     rounds = max(1, int(case.rounds * share) // BLOCKS)
     for process in servers if store.rank == 0 else ():
         forget_peak(process)
 
-    def push_then_pull(keys: Any, grads: Any, weights: Any) -> None:
-        store.push(keys, grads)
-        store.pull(keys, weights)
-
     floors: list[list[float]] = []
     sames: list[list[float]] = []
-    ways: dict[str, Callable[..., None]] = {"pushpull": store.pushpull, "push, pull": push_then_pull}
     mine: dict[str, list[list[float]]] = {way: [] for way in ways}
     cpu = dict.fromkeys(ways, 0.0)
     for _ in range(BLOCKS):
@@ -88,6 +79,44 @@ def measure(
         }
         for way in ways
     }
+
+
+Ways = tuple[dict[str, Callable[..., None]], tuple[Any, ...], int]  # of a round; what they are given; bytes there
+
+
+def ways_of_values(store: Any, case: Case, first: int) -> Ways:
+    """Rounds of whole values."""
+    keys = list(range(first, first + len(case.shapes)))
+    weights = [np.zeros(shape, np.float32) for shape in case.shapes]
+    grads = [np.full(shape, 0.5, np.float32) for shape in case.shapes]
+    store.broadcast(keys, weights, weights)
+
+    def push_then_pull(keys: Any, grads: Any, weights: Any) -> None:
+        store.push(keys, grads)
+        store.pull(keys, weights)
+
+    given: Any = (keys[0], grads[0], weights[0]) if len(keys) == 1 else (keys, grads, weights)
+    return {"pushpull": store.pushpull, "push, pull": push_then_pull}, given, sum(grad.nbytes for grad in grads)
+
+
+def ways_of_rows(store: Any, case: Case, first: int) -> Ways:
+    """Rounds of rows of a table, all of which are there: as MXNet's scripts push them, and pull them for the next
+    batch."""
+    (shape,) = case.shapes
+    every = np.arange(shape[0])
+    store.init(first, sparse.table(shape))
+    for rows in np.array_split(every, 8):
+        store.push(first, RowSparse(np.ones((len(rows), *shape[1:]), np.float32), rows, shape))
+    store.barrier()
+    out, rng = sparse.zeros("row_sparse", shape), np.random.default_rng(store.rank)
+    ids = np.sort(rng.choice(shape[0], case.draw, replace=False))
+    grad = RowSparse(np.full((case.draw, *shape[1:]), 0.5, np.float32), ids, shape)
+
+    def push_then_pull() -> None:
+        store.push(first, grad)
+        store.row_sparse_pull(first, out, row_ids=ids)
+
+    return {"push, pull": push_then_pull}, (), grad.data.nbytes
 
 
 def timed(action: Callable[..., Any], *arguments: Any) -> float:
