@@ -84,7 +84,7 @@ class Channel:
     def __str__(self) -> str:
         return f"server {self.server} ({self.endpoint})"
 
-    def answered(self, seq: int, refused: bool) -> Request | None:
+    def answered(self, seq: int, answer: Any) -> Request | None:
         """Takes out the request of that number; None where there is none. What came in part counts only with the last,
         and the config holds for what follows: a server that is started again needs them again."""
         request = self.pending.pop(seq, None)
@@ -92,7 +92,9 @@ class Channel:
             return None
         self.outstanding -= request.nbytes
         message = request.message
-        if not refused and (isinstance(message, m.Config) or request.in_part):
+        if isinstance(message, m.Config) and isinstance(answer, m.Done):
+            message.version = max(message.version, answer.version)
+        if not isinstance(answer, m.Refused) and (isinstance(message, m.Config) or request.in_part):
             again = self.kept[seq] = Request(message, 0, None, None)
             again.keep()
         if request.in_part:

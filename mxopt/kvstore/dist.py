@@ -222,7 +222,7 @@ class DistKVStore(KVStoreBase):
             message = m.Push(0, outs is not None, item.keys, item.piece, item.round, self.step, codec, threshold,
                              update, config, [frame])  # fmt: skip
             sink = _sink(item, outs) if outs is not None else None
-            self._connections.send(item.server, message, call, sink, item.nbytes, None if config else priority)
+            self._connections.send(item.server, message, call, sink, item.nbytes, priority)
         if outs is None:
             self._worker.settled()
         else:
@@ -256,7 +256,7 @@ class DistKVStore(KVStoreBase):
         doesn't know it (`mxopt-server --import`).
         """
         with self._worker:
-            followed = Followed(by_key(optimizer), self._connections)
+            followed = Followed(by_key(optimizer), self._connections, self._events + 1)
             self._worker.changes("set_optimizer")
             self._events += 1
             call = Call()

@@ -18,7 +18,8 @@ from mxopt.optimizer.keyed import KeyedOptimizer
 
 
 class Followed:
-    """`optimizer` as servers are given it by `connections`. Configs are numbered on over all that a store follows.
+    """`optimizer` as servers are given it by `connections`, in call number `event` of set_optimizer. Configs are
+    numbered on over all that a store follows.
 
     Raises StatesError where it can't be sent.
     """
@@ -26,12 +27,13 @@ class Followed:
     number: int
     num_update: int
 
-    def __init__(self, optimizer: Optimizer, connections: Connections) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: Optimizer, connections: Connections, event: int) -> None:
+        self.optimizer, self._event = optimizer, event
         self.number = max(channel.config_sent for channel in connections.channels) + 1
         self._connections = connections
         config = sendable(optimizer)
         self._document = plain.pack(config)
+        self._changed = False
         self.counts: dict[Key, int] = {}
         self.num_update = 0
         self._arguments = attrgetter(*(attribute_of(type(optimizer), name) for name in config["arguments"]))
@@ -50,16 +52,19 @@ class Followed:
         if now != self._seen:
             self._document = plain.pack(sendable(self.optimizer))
             self.number += 1
-            self._seen = now
+            self._changed, self._seen = True, now
 
     def tell(self, server: int) -> int:
-        """Sends a server the optimizer's config, if it doesn't know it yet; returns its number then, else 0."""
+        """Sends a server the optimizer's config, if it doesn't know it yet; returns its number."""
         channel = self._connections.channels[server]
         if channel.config_sent == self.number:
-            return 0
+            return self.number
+        drawn = self.optimizer.drawn_seed is not None and self.optimizer.drawn_seed == self.optimizer.seed
         for offset in range(0, len(self._document), wire.CHUNK):
             part = self._document[offset : offset + wire.CHUNK]
-            message = m.Config(0, self.number, offset, len(self._document), [part])
+            message = m.Config(
+                0, self.number, self._event, self._changed, 0, drawn, offset, len(self._document), [part]
+            )
             self._connections.send(server, message, nbytes=len(part))
         channel.config_sent = self.number
         return self.number

@@ -265,9 +265,10 @@ class InitTable(Framed, tag=37):
 
 
 class Done(Message, tag=23):
-    """A request has been met; for Push: taken, the worker may forget it."""
+    """A request has been met."""
 
     seq: Whole
+    version: Whole = 0  # of a Config: the number of the change that it is on this server, 0 for none
 
 
 class Push(Framed, tag=24):
@@ -282,7 +283,7 @@ class Push(Framed, tag=24):
     codec: Whole  # 0 raw, 1 two bits, 2 one bit; see compression.py
     threshold: Float
     update: Whole  # the worker's count of updates, 0 where others count too
-    config: Whole  # the number of the Config that holds from here on, 0 where the last does
+    config: Whole  # the number of the worker's last Config, 0 where it never set an optimizer
     data: Data = []
     read: Whole = 0
 
@@ -375,10 +376,14 @@ class StoreStates(Framed, tag=32):
 
 class Config(Framed, tag=33):
     """Part of an optimizer's config, which is `total` bytes of MessagePack. `number` counts those of a worker; a server
-    keeps the last."""
+    keeps the last. It is that of the worker's call number `event` of set_optimizer, or a change since."""
 
     seq: Whole
     number: Whole
+    event: Whole
+    changed: bool  # whether it isn't what that call gave, but a change since
+    version: Whole  # what the server's answer has called the change, 0 before; where every push is an update
+    drawn: bool  # whether the seed in it wasn't given
     offset: Whole
     total: Whole
     data: Data = []

@@ -132,7 +132,7 @@ class Session:
         if isinstance(answer, m.Refused) and seq == 0:
             self.failure = self.failure or error_of(answer)
             return
-        request = channel.answered(seq, isinstance(answer, m.Refused))
+        request = channel.answered(seq, answer)
         if request is None:
             return  # answered before
         if channel.lacks:

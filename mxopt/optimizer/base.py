@@ -51,6 +51,7 @@ class Optimizer(NamedArguments, Multipliers):
         "update", "update_multi_precision", "create_state", "create_state_multi_precision", "_update_count",
         "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
     )  # fmt: skip
+    drawn_seed: int | None = None  # the seed, where nobody gave one and it was drawn
     overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
 
     def __init__(

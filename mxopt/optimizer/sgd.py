@@ -178,6 +178,7 @@ class SGLD(UnsignedRate):
         super().__init__(**base)
         drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
         self.seed: int | None = seed if seed is not None else drawn
+        self.drawn_seed = drawn if seed is None else None
 
     rule: Rule = sgd.sgld
     elementwise = rowwise = False  # the noise depends on the whole array

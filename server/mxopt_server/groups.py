@@ -94,4 +94,4 @@ def cut(contribution: Contribution, span: slice, part: Part, first: bool) -> Con
         value = RowSparse(value.data[a:b], value.indices[a:b] - part.start, part.shape)
     else:
         value = value[span]
-    return Contribution(c.rank, c.number, value, c.config if first else None, c.update, c.step)
+    return Contribution(c.rank, c.number, value, c.optimizer, c.update, c.step)

@@ -78,6 +78,7 @@ class Machine:
         self.served.set_optimizer(optimizer.event, optimizer.config)
 
     def _changed(self, changed: r.Changed) -> None:
+        self.served.version = changed.version
         self.served.reconfigure(changed.config, self.members.kind.apart)
 
     def _loaded(self, loaded: r.Loaded) -> None:

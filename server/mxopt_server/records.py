@@ -86,9 +86,10 @@ class Optimizer:
 
 @dataclass(slots=True)
 class Changed:
-    """The optimizer's hyper-parameters have changed; states and counts stay."""
+    """The optimizer's hyper-parameters have changed; states and counts stay. `version` counts the changes."""
 
     config: dict[str, Any]
+    version: int
 
 
 @dataclass(slots=True)

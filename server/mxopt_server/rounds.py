@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 from mxopt.errors import KVStoreError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.refusals import error_of
+from mxopt_server.told import Told
+from mxopt_server.told import difference as told_difference
 
 ALL = -1  # as a worker: all of them together
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
@@ -60,7 +62,7 @@ class Contribution:
     rank: int
     number: int
     value: Any
-    config: dict[str, Any] | None
+    optimizer: Told | None  # that it counts on; None where it never set one
     update: int
     step: int = 0  # of the worker's training, 0 where it counts none
 
@@ -306,6 +308,11 @@ def difference(heads: Sequence[Contribution]) -> Exception | None:
                 f"worker {first.rank} pushed for round {c.number} in step {first.step}, worker {c.rank} in step"
                 f" {c.step}: one of them has left out a push"
             )
+    told = [(c.rank, c.optimizer) for c in heads if c.optimizer is not None]
+    for rank, optimizer in told[1:]:
+        differs = told_difference(*told[0], rank, optimizer)
+        if differs:
+            return KVStoreError(f"{differs}: in a round of all workers both have to be the same")
     return None
 
 

@@ -19,6 +19,7 @@ from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
 from mxopt.sparse.array import as_now
 from mxopt.state_dtype import converted
+from mxopt_server.told import digest
 from mxopt_server.values import Entry, PartIndex
 
 log = logging.getLogger("mxopt.server")
@@ -38,6 +39,8 @@ class Served:
         self.updater: Updater | None = None
         self.config: dict[str, Any] | None = None
         self.whole = False
+        self.digest = digest(None)  # of the config
+        self.version = 0  # changes of the config so far
         self.event = 0  # calls of set_optimizer so far
         self.refused: MXOptError | None = None  # why the last of them was
         self.loads: dict[Key, int] = {}  # calls of load_optimizer_states so far
@@ -75,6 +78,7 @@ class Served:
                 )
         self.updater = None if optimizer is None else Updater(optimizer)
         self.config, self.whole, self.own = config, whole, {}
+        self.digest = digest(config)
         for entry in self.entries.values():
             self.name_parts(entry)
         log.info("optimizer: %r", optimizer)
@@ -95,7 +99,7 @@ class Served:
         kept.lr_mult, kept.wd_mult = made.lr_mult, made.wd_mult
         for entry in self.entries.values():
             self.name_parts(entry)
-        self.config = config
+        self.config, self.digest = config, digest(config)
 
     def _count_from_here(self, config: Mapping[str, Any], made: Optimizer, kept: Optimizer) -> None:
         """A worker counts its own pushes: a rate that it has assigned to the schedule counts from all of them here."""
@@ -242,8 +246,8 @@ class Served:
         schedule = None if self.updater is None else self.updater.optimizer.lr_scheduler
         assigned = None if schedule is None else list(schedule.assigned)
         return {
-            "event": self.event, "refused": refused, "config": self.config, "assigned": assigned, "counts": counts,
-            "own": own,
+            "event": self.event, "version": self.version, "refused": refused, "config": self.config,
+            "assigned": assigned, "counts": counts, "own": own,
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, Any], same_job: bool) -> None:
@@ -257,7 +261,7 @@ class Served:
                 rate, since = saved["assigned"]
                 self.updater.optimizer.lr_scheduler.assigned = (rate, since)
         if same_job:
-            self.event = saved["event"]
+            self.event, self.version = saved["event"], saved["version"]
             code, text = saved["refused"] or ("", "")
             self.refused = error_of(m.Refused(0, code, text, None)) if code else None
             self.own = {(self._index(name), rank): array for name, rank, array in saved["own"]}

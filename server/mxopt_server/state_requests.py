@@ -11,8 +11,9 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
-from mxopt_server.records import Loaded, Optimizer, Record
+from mxopt_server.records import Changed, Loaded, Optimizer, Record
 from mxopt_server.served import ABSENT
+from mxopt_server.told import Told
 from mxopt_server.worker_session import Session
 
 STATES = 16  # bytes of states for each of the values, at most
@@ -23,7 +24,7 @@ class StateRequests:
     """The handlers of these messages, one each."""
 
     def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers) -> None:
-        self.values, self.served = machine.values, machine.served
+        self.values, self.served, self.members = machine.values, machine.served, machine.members
         self.enter, self.answers = enter, answers
         self.handlers: dict[type, Callable[[Session, Any], None]] = {
             m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
@@ -36,11 +37,24 @@ class StateRequests:
         what = ["config", part.number]
         frames = session.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
-            session.config = (part.number, wire.plain_of(frames[0]))
+            session.told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.drawn)
+            if part.changed and self.members.kind.apart and part.event == self.served.event:
+                self.answers.give(session, m.Done(part.seq, self._change(session.told, part.version)))
+                return
         self.answers.done(session, part.seq)
 
+    def _change(self, told: Told, version: int) -> int:
+        """Takes over a worker's changed config, the last of all workers' to come. `version` is the number that this
+        server has given to the change before; an older one never replaces a newer. Returns its number."""
+        if version == 0 and told.digest != self.served.digest:
+            version = self.served.version + 1
+        if version > self.served.version:
+            self.enter(Changed(told.config, version))
+        return version
+
     def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
-        self.enter(Optimizer(request.event, session.config_of(request.config)))
+        told = session.counts_on(request.config)
+        self.enter(Optimizer(request.event, None if told is None else told.config))
         self.answers.done(session, request.seq)
 
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:

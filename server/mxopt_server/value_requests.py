@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import JobFailedError, KVStoreError, ProtocolError
+from mxopt.errors import JobFailedError, KVStoreError, MXOptError, ProtocolError
 from mxopt.kvstore import compression, wire
 from mxopt.kvstore import messages as m
 from mxopt.sparse import RowSparse, Table
@@ -116,8 +116,8 @@ class ValueRequests:
             lost = self.lost(rank, parts, pushing=True)
             if lost is not None:
                 raise lost
-        config = session.config_of(push.config) if push.config else None
-        shares = self.values.shares(keys, parts, Contribution(rank, number, value, config, push.update, push.step))
+        told = session.counts_on(push.config)
+        shares = self.values.shares(keys, parts, Contribution(rank, number, value, told, push.update, push.step))
         new = [(g, c) for g, c in shares if g.rounds.is_new(rank, number, g.parts[0].entry.key)]
         if push.step > session.step:
             self._look_back(session, push.step, [group for group, _ in new])
@@ -141,14 +141,8 @@ class ValueRequests:
         """A round is over: makes it a record, and answers who has waited for it."""
         entry, rank = group.parts[0].entry, pushed[0].rank if group.rounds.apart else ALL
         value = None
-        if self.served.updater is None and group.rounds.apart:
-            wrong = KVStoreError(
-                f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push"
-            )
+        wrong = wrong or self._without_optimizer(group, pushed)
         if wrong is None:
-            for contribution in pushed:
-                if contribution.config is not None and contribution.config != self.served.config:
-                    self.enter(Changed(contribution.config))
             value = pushed[0].value if len(pushed) == 1 else total([c.value for c in pushed])
         else:
             wrong = KVStoreError(f"key {entry.key!r}: {wrong}")
@@ -156,6 +150,25 @@ class ValueRequests:
         for each in [part.group for part in entry.parts] if self.served.whole and entry.pieces > 1 else (group,):
             if each is not None and each.waiting:
                 each.settle()
+
+    def _without_optimizer(self, group: Group, pushed: list[Contribution]) -> Exception | None:
+        """Why pushes for a round can't be applied: the optimizer that they count on isn't here. Sees to its config."""
+        served, told = self.served, next((c.optimizer for c in pushed if c.optimizer is not None), None)
+        if group.rounds.apart and served.updater is None:
+            return KVStoreError(
+                f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push"
+            )
+        if told is not None and (told.event > served.event if group.rounds.apart else told.event != served.event):
+            return KVStoreError(
+                f"worker {pushed[0].rank} counts on its set_optimizer number {told.event}, and number {served.event} is"
+                " the last that this server knows of"
+            )
+        if told is not None and not group.rounds.apart and told.digest != served.digest:
+            try:
+                self.enter(Changed(told.config, served.version + 1))
+            except MXOptError as error:
+                return error
+        return None
 
     def _look_back(self, session: Session, step: int, pushed: list[Group]) -> None:
         """A worker begins a step with a push: raises where it has left out one that others made in a step before."""

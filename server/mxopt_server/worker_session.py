@@ -12,6 +12,7 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.wire import Key
 from mxopt_server.latency import Latency
 from mxopt_server.rounds import Request
+from mxopt_server.told import Told
 
 CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that it hasn't read; it keeps within half
 
@@ -34,7 +35,7 @@ class Session:
     expects : the next number; those before it have been taken
     waiting : the requests that are to be answered later
     refused : the refusals that the worker may not have heard of
-    config : the last config of an optimizer that it has sent, and its number
+    told : the optimizer it counts on, as it has said last
     half : what is coming in; one thing at a time
     document : the states that it is fetching, and their key
 
@@ -48,7 +49,7 @@ class Session:
         self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number
         self.waiting: dict[int, Request] = {}
         self.refused: dict[int, m.Refused] = {}
-        self.config: tuple[int, dict[str, Any]] | None = None
+        self.told: Told | None = None
         self.half: Half | None = None
         self.document: tuple[Key, bytes] | None = None
         self.step = 0  # the last step of its training that it has said
@@ -130,10 +131,10 @@ class Session:
         self.half = half
         return None
 
-    def config_of(self, number: int) -> dict[str, Any] | None:
-        """The config of that number, which must be the last; None for 0."""
+    def counts_on(self, number: int) -> Told | None:
+        """The optimizer by the number of its config, which must be the last; None for 0."""
         if number == 0:
             return None
-        if self.config is None or self.config[0] != number:
+        if self.told is None or self.told.number != number:
             raise ProtocolError(f"the optimizer's config number {number} hasn't come, or another has since")
-        return self.config[1]
+        return self.told

@@ -119,9 +119,9 @@ def test_a_server_that_was_started_again_is_sent_what_has_no_answer_numbered_fro
 
 def test_what_came_in_part_is_sent_again_whole_with_the_config_it_counts_on():
     worker, ids, data = Peer(), np.arange(2), np.ones(2, np.float32)
-    call = worker.send(m.Config(0, 1, 0, 1, [b"a"]))
-    worker.send(m.Config(0, 2, 0, 2, [b"b"]))
-    worker.send(m.Config(0, 2, 1, 2, [b"c"]))
+    call = worker.send(m.Config(0, 1, 1, False, 0, False, 0, 1, [b"a"]))
+    worker.send(m.Config(0, 2, 1, True, 0, False, 0, 2, [b"b"]))
+    worker.send(m.Config(0, 2, 1, True, 0, False, 1, 2, [b"c"]))
     frames = [wire.bytes_of(ids), wire.bytes_of(data)]
     worker.send(m.PushRows(0, "w", 1, 0, 0, 4, 0, 0, list(frames)))
     worker.send(m.PushRows(0, "w", 1, 0, 2, 4, 0, 2, list(frames)))

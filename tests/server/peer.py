@@ -109,9 +109,17 @@ def push(
     return m.Push(seq, answer, list(keys), 0, number, step, 0, 0.0, 0, 0, [data])
 
 
-def config(seq: int, number: int, what: mxopt.Optimizer | dict[str, object]) -> m.Config:
+def config(
+    seq: int,
+    number: int,
+    what: mxopt.Optimizer | dict[str, object],
+    event: int = 1,
+    changed: bool = False,
+    version: int = 0,
+    drawn: bool = False,
+) -> m.Config:
     document = plain.pack(what if isinstance(what, dict) else optimizer_config(what))
-    return m.Config(seq, number, 0, len(document), [document])
+    return m.Config(seq, number, event, changed, version, drawn, 0, len(document), [document])
 
 
 def with_sgd(peer: Peer) -> Peer:

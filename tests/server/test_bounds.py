@@ -84,7 +84,7 @@ def test_states_without_an_end(grown):
 def test_a_config_without_an_end(grown):
     peer = with_sgd(Peer())
     for k in range(200):
-        peer.ask(0, m.Config(3 + k, 1, k * wire.CHUNK, wire.MAX_CONFIG, [bytes(wire.CHUNK)]))
+        peer.ask(0, m.Config(3 + k, 1, 1, False, 0, False, k * wire.CHUNK, wire.MAX_CONFIG, [bytes(wire.CHUNK)]))
     assert grown() < 2 * wire.MAX_CONFIG + CEILING
 
 

@@ -38,7 +38,7 @@ RECORDS: list[r.Record] = [
     r.Update(("a", "b"), 0, 1, None, 0, KVStoreError("no")),
     r.Optimizer(1, optimizer_config(mxopt.create("adam"))),
     r.Optimizer(2, None),
-    r.Changed(optimizer_config(mxopt.create("sgd", learning_rate=0.5))),
+    r.Changed(optimizer_config(mxopt.create("sgd", learning_rate=0.5)), 1),
     r.Loaded(1, "w", b"document"),
     r.Cut(9),
 ]

@@ -29,6 +29,12 @@ class Disk:
         self.records: list[Record] = []
         self.crash = crash
 
+    def sealed(self) -> Disk:
+        """The same for a successor."""
+        made = Disk(self.crash)
+        made.records = list(self.records)
+        return made
+
     def append(self, record: Record) -> None:
         self._die("before")
         if isinstance(record, Update) and isinstance(record.value, np.ndarray):

@@ -177,7 +177,9 @@ class Job:
     def _server(self, rank: int) -> Callable[[Process], None]:
         def main(process: Process) -> None:
             self.starts += 1
-            endpoint, disk = f"ipc://server-{rank}-{self.starts}", self.disks.get(rank)
+            endpoint, disk = f"ipc://server-{rank}-{self.starts}", None
+            if rank in self.disks:  # what the one before adds from here on doesn't exist
+                disk = self.disks[rank] = self.disks[rank].sealed()
             inbox: deque[tuple[bytes, Any]] = deque()
 
             def take(route: bytes, frames: Any) -> None:
