@@ -1,4 +1,5 @@
-"""Constructors' arguments by name: what a wrong one was meant to be, and what there is to save of an object."""
+"""Constructors' arguments by name: what a wrong one was meant to be, and what there is to save of
+an object."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from mxopt.overrides import overridden
 
 
 class NamedArguments:
-    """A base of classes whose constructors suggest the argument that is like an unknown one, and check those that they
-    declare (see `mxopt.options`).
+    """A base of classes whose constructors suggest the argument that is like an unknown one, and
+    check those that they declare (see `mxopt.options`).
 
-    A constructor that takes any keywords is left alone: it may know what to do with them. `unnamed_arguments` are those
-    it was given then, beside the named ones of `arguments_of`.
+    A constructor that takes any keywords is left alone: it may know what to do with them.
+    `unnamed_arguments` are those it was given then, beside the named ones of `arguments_of`.
     """
 
     unknown: ClassVar[type[MXOptError]] = UnknownArgumentError
@@ -36,7 +37,8 @@ class NamedArguments:
 
     @classmethod
     def takes_more(cls) -> bool:
-        """Whether the class may take keywords that it doesn't name: a constructor from outside mxopt does."""
+        """Whether the class may take keywords that it doesn't name: a constructor from outside
+        mxopt does."""
         return any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(cls))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -85,8 +87,8 @@ def declared_of(klass: type) -> dict[str, Declared]:
 
 
 def call_of(thing: Any) -> str:
-    """A call that would make `thing`, for people to read: without the arguments that are at their defaults, and those
-    that `thing` doesn't keep.
+    """A call that would make `thing`, for people to read: without the arguments that are at their
+    defaults, and those that `thing` doesn't keep.
 
     >>> from mxopt.lr_scheduler import PolyScheduler
     >>> call_of(PolyScheduler(100, pwr=3))
@@ -102,7 +104,8 @@ def call_of(thing: Any) -> str:
 
 
 def _shown(klass: type) -> list[inspect.Parameter]:
-    """The parameters of a constructor for people: each that it hands on by name, and without options."""
+    """The parameters of a constructor for people: each that it hands on by name, and without
+    options."""
     own = parameters(klass.__init__)  # type: ignore[misc]
     if not handed_on(klass.__init__):  # type: ignore[misc]
         return list(map(without_option, own))

@@ -1,7 +1,7 @@
 """Compiles LLVM assembly for this machine, in this process.
 
-Assembling and compiling a function takes some 20 ms, so nothing is kept on disk: there is no cache to
-invalidate, to bound, to lock or to trust.
+Assembling and compiling a function takes some 20 ms, so nothing is kept on disk: there is no cache
+to invalidate, to bound, to lock or to trust.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def target() -> tuple[llvm.TargetMachine, llvm.ExecutionEngine]:
 
 
 def compile_assembly(assembly: str, name: str) -> int:
-    """The address of the function `name` of a module. Raises CompilationError where LLVM doesn't accept the module."""
+    """The address of the function `name` of a module. Raises CompilationError where LLVM doesn't
+    accept the module."""
     import llvmlite
     import llvmlite.binding as llvm
 

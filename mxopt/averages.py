@@ -26,15 +26,16 @@ class ExponentialMovingAverage:
     Parameters
     ----------
     params : list or dict of Parameter, or of arrays
-        Any floating-point dtype and any shape; no row-sparse values. Read by `update`, which belongs behind each step.
+        Any floating-point dtype and any shape; no row-sparse values. Read by `update`, which
+        belongs behind each step.
     decay : float
         Within [0, 1). The average reaches back some `1 / (1 - decay)` steps.
 
     Attributes
     ----------
     averages : dict of str to array
-        Under each parameter's name, or its position where it has none: first a copy of the value, float32 for 16-bit
-        ones; changed in place by `update`.
+        Under each parameter's name, or its position where it has none: first a copy of the value,
+        float32 for 16-bit ones; changed in place by `update`.
 
     Raises
     ------
@@ -78,8 +79,8 @@ class ExponentialMovingAverage:
     def update(self) -> None:
         """Moves each average by `1 - decay` of the way to its parameter, in place.
 
-        Raises ArrayError where a parameter's array has been exchanged for another that doesn't fit; nothing has
-        changed then.
+        Raises ArrayError where a parameter's array has been exchanged for another that doesn't fit;
+        nothing has changed then.
         """
         averages, values = list(self.averages.values()), [param.value for param in self._params]
         if not averages:
@@ -95,8 +96,8 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside a `with` block the parameters' arrays hold the averages, in their own dtypes; after it, what they held
-        before."""
+        """Inside a `with` block the parameters' arrays hold the averages, in their own dtypes;
+        after it, what they held before."""
         before = [param.value.copy() for param in self._params]
         try:
             self._fill(self.averages.values())
@@ -110,14 +111,15 @@ class ExponentialMovingAverage:
         written(self._params)
 
     def get_states(self) -> bytes:
-        """The averages as bytes, as those of an Updater's states (see the format's page in the docs)."""
+        """The averages as bytes, as those of an Updater's states (see the format's page in the
+        docs)."""
         return dump_document({"averages": self.averages})
 
     def set_states(self, states: bytes) -> None:
         """Takes over what `get_states` returned, into the arrays of `averages`.
 
-        Raises StatesError where the bytes are damaged or foreign, or of parameters of other names, shapes or dtypes;
-        nothing has changed then.
+        Raises StatesError where the bytes are damaged or foreign, or of parameters of other names,
+        shapes or dtypes; nothing has changed then.
         """
         loaded = load_document(states).get("averages")
         if not isinstance(loaded, dict):

@@ -1,4 +1,5 @@
-"""The command `mxopt`: what a report of a bug needs to know of this machine, and what is in a file of states."""
+"""The command `mxopt`: what a report of a bug needs to know of this machine, and what is in a file
+of states."""
 
 from __future__ import annotations
 

@@ -18,13 +18,15 @@ EPSILON = 1e-8  # added to the norm that is divided by
 
 
 def clip_global_norm(arrays: Sequence[Any], max_norm: float, check_isfinite: bool = True) -> float | np.ndarray:
-    """Rescales arrays in place so that the Euclidean norm of all of them together is `max_norm` at most.
+    """Rescales arrays in place so that the Euclidean norm of all of them together is `max_norm` at
+    most.
 
     Parameters
     ----------
     arrays : list of array or RowSparse
-        float16, bfloat16, float32 or float64, of any shapes; changed in place where their norm is larger than
-        `max_norm`: each is multiplied by `max_norm / (norm + 1e-8)`, in its own precision, float32 at least.
+        float16, bfloat16, float32 or float64, of any shapes; changed in place where their norm is
+        larger than `max_norm`: each is multiplied by `max_norm / (norm + 1e-8)`, in its own
+        precision, float32 at least.
     max_norm : float
         0 or more.
     check_isfinite : bool
@@ -33,7 +35,8 @@ def clip_global_norm(arrays: Sequence[Any], max_norm: float, check_isfinite: boo
     Returns
     -------
     float
-        The norm before, in double, the same bits on every engine; without `check_isfinite` as an array of shape (1,).
+        The norm before, in double, the same bits on every engine; without `check_isfinite` as an
+        array of shape (1,).
 
     Raises
     ------
@@ -44,8 +47,8 @@ def clip_global_norm(arrays: Sequence[Any], max_norm: float, check_isfinite: boo
     ArrayError
         An array can't be changed in place; none has been then.
 
-    Warns UserWarning where the norm is NaN or infinite: the arrays are multiplied all the same, and more of them
-    become NaN.
+    Warns UserWarning where the norm is NaN or infinite: the arrays are multiplied all the same, and
+    more of them become NaN.
 
     >>> grads = [np.array([3.0, 4.0]), np.array([12.0])]
     >>> clip_global_norm(grads, 6.5)
@@ -63,9 +66,11 @@ def clip_global_norm(arrays: Sequence[Any], max_norm: float, check_isfinite: boo
 
 
 class Guard:
-    """What is asked of the gradients of a step before it: that all of them are finite, and their norm not too large.
+    """What is asked of the gradients of a step before it: that all of them are finite, and their
+    norm not too large.
 
-    `skipped` counts the steps that were left out. Raises ArgumentError where `max_norm` is no number of 0 or more.
+    `skipped` counts the steps that were left out. Raises ArgumentError where `max_norm` is no
+    number of 0 or more.
     """
 
     skipped: int
@@ -83,8 +88,8 @@ class Guard:
         return "clip_global_norm" if self.max_norm is not None else "skip_nonfinite" if self.skip_nonfinite else ""
 
     def __call__(self, grads: Sequence[Array], names: Sequence[str]) -> float | None:
-        """What the gradients are to be multiplied by; None where the step is to be left out, which is counted.
-        `names` are what errors call them."""
+        """What the gradients are to be multiplied by; None where the step is to be left out, which
+        is counted. `names` are what errors call them."""
         norm = global_norm(grads, names)
         if self.skip_nonfinite and not math.isfinite(norm):
             self.skipped += 1

@@ -21,11 +21,13 @@ ASCII = str.maketrans(DRAWN, " ..::==##+||")
 
 
 def curve(schedule: LRScheduler | Callable[[int], float], steps: int, metrics: Sequence[float] | None = None) -> Curve:
-    """The rates of the next `steps` steps of a schedule, which goes on as if nothing had been asked.
+    """The rates of the next `steps` steps of a schedule, which goes on as if nothing had been
+    asked.
 
     Parameters
     ----------
-    schedule : LRScheduler of `mxopt.experimental.optim`, or of `mxopt.lr_scheduler`, or any function of the step
+    schedule : LRScheduler of `mxopt.experimental.optim`, or of `mxopt.lr_scheduler`, or any
+    function of the step
         The first from where it is now, the others from step 0.
     steps : int
         1 or more.
@@ -85,8 +87,8 @@ class _StandIn:
 
 
 class Curve:
-    """The rates of some steps. Printed, it is a drawing; the last expression of a notebook's cell, a picture, or a
-    drawing where there is no matplotlib.
+    """The rates of some steps. Printed, it is a drawing; the last expression of a notebook's cell,
+    a picture, or a drawing where there is no matplotlib.
 
     Attributes
     ----------
@@ -99,10 +101,11 @@ class Curve:
         self.rates = rates
 
     def text(self, width: int | None = None, height: int = 12) -> str:
-        """A drawing in block characters, one for each group, in so many columns and so many lines a group.
+        """A drawing in block characters, one for each group, in so many columns and so many lines a
+        group.
 
-        Without a `width` as wide as the terminal, up to 100. Where the standard output has no block characters, in
-        ASCII.
+        Without a `width` as wide as the terminal, up to 100. Where the standard output has no block
+        characters, in ASCII.
         """
         drawing = self._drawing(width, height)
         return drawing if _has_blocks() else drawing.translate(ASCII)
@@ -114,7 +117,8 @@ class Curve:
         return "\n".join(f"{t}\n{_panel(self.rates[:, k], width, height)}" for k, t in enumerate(titles))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a picture of the kind that the name's ending says: .png, .svg, .pdf. Needs matplotlib."""
+        """Writes a picture of the kind that the name's ending says: .png, .svg, .pdf. Needs
+        matplotlib."""
         try:
             figure = self._figure()
         except ImportError as error:
@@ -157,7 +161,8 @@ class Curve:
 
 
 def _has_blocks() -> bool:
-    """Whether the standard output can show what is drawn; one without an encoding, of texts, can."""
+    """Whether the standard output can show what is drawn; one without an encoding, of texts,
+    can."""
     try:
         DRAWN.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,5 @@
-"""Which library and which device an array belongs to. CuPy isn't imported here: whoever has its arrays has done so."""
+"""Which library and which device an array belongs to. CuPy isn't imported here: whoever has its
+arrays has done so."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ def on_device_of(x: Array) -> AbstractContextManager[Any]:
 
 
 def check_bare(x: Array, name: str) -> None:
-    """Raises ArrayTypeError where `x` is of a subclass of NumPy's array, which may mean more (a mask, a unit) than the
-    numbers in its memory. `name` is what the error calls it."""
+    """Raises ArrayTypeError where `x` is of a subclass of NumPy's array, which may mean more (a
+    mask, a unit) than the numbers in its memory. `name` is what the error calls it."""
     if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
         kind = type(x)
         instead = next(

@@ -53,7 +53,8 @@ NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
 
 def dump_document(content: dict[str, Any]) -> bytes:
-    """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested) as bytes."""
+    """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested)
+    as bytes."""
     header, found = parts_of(content)
     data = [a.astype(DTYPES[_name(a)], copy=False).tobytes() for a in found]
     return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
@@ -62,8 +63,9 @@ def dump_document(content: dict[str, Any]) -> bytes:
 def write_document(
     path: str | os.PathLike[str], content: dict[str, Any], read: Callable[[np.ndarray], Iterable[Any]]
 ) -> None:
-    """Writes the document of `content` to a file, as `write_file` does, without making all of it first: `read` gives
-    the bytes of one array after the other, each in pieces of any size, in this machine's byte order."""
+    """Writes the document of `content` to a file, as `write_file` does, without making all of it
+    first: `read` gives the bytes of one array after the other, each in pieces of any size, in this
+    machine's byte order."""
     header, found = parts_of(content)
 
     def write(file: BinaryIO) -> None:
@@ -79,7 +81,8 @@ def write_document(
 
 
 def parts_of(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
-    """A document's header, and the arrays that follow it. Raises StatesError for what can't be saved."""
+    """A document's header, and the arrays that follow it. Raises StatesError for what can't be
+    saved."""
     found: list[np.ndarray] = []
     tree = _encode(content, found)
     try:
@@ -91,7 +94,8 @@ def parts_of(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array in a document, without its values: the name of its dtype, its shape, its size in bytes."""
+    """An array in a document, without its values: the name of its dtype, its shape, its size in
+    bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -103,7 +107,8 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class Described:
-    """What `describe` found: the content with an `ArrayInfo` for each array, the file's size and format version."""
+    """What `describe` found: the content with an `ArrayInfo` for each array, the file's size and
+    format version."""
 
     content: dict[str, Any]
     nbytes: int
@@ -111,8 +116,8 @@ class Described:
 
 
 def load_document(document: bytes) -> dict[str, Any]:
-    """The content of a document. Raises StatesError where it is damaged, foreign or of another version, and
-    ArgumentTypeError where it is no bytes."""
+    """The content of a document. Raises StatesError where it is damaged, foreign or of another
+    version, and ArgumentTypeError where it is no bytes."""
     try:
         data = memoryview(document).cast("B")
     except TypeError:
@@ -125,7 +130,8 @@ def load_document(document: bytes) -> dict[str, Any]:
 def describe(path: str | os.PathLike[str]) -> Described:
     """What is in a file of states. Its checksum is verified, but no array is loaded.
 
-    Raises StatesError where it is damaged, foreign or of another version, OSError where it can't be read.
+    Raises StatesError where it is damaged, foreign or of another version, OSError where it can't be
+    read.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -169,8 +175,8 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
 
 
 def content_of(header: memoryview, data: memoryview, array: Callable[..., Any] = copied) -> Any:
-    """What these parts are of; `array` makes an array of its bytes, dtype and shape. Raises StatesError where they are
-    no document's."""
+    """What these parts are of; `array` makes an array of its bytes, dtype and shape. Raises
+    StatesError where they are no document's."""
     try:
         decoded = plain.unpack(header)
         return _decode(decoded["content"], list(_arrays(decoded["arrays"], data, array)))
@@ -256,12 +262,12 @@ def _decode(x: Any, loaded: list[Any], depth: int = MAX_DEPTH) -> Any:
 
 
 def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryIO], None]) -> None:
-    """Writes a file so that there is always either the old one or the new one: to a temporary name, synced, renamed.
-    `document` is its content, or writes it.
+    """Writes a file so that there is always either the old one or the new one: to a temporary name,
+    synced, renamed. `document` is its content, or writes it.
 
-    A file that is there keeps its mode, its owner where that may be set, and the links that lead to it. What is no
-    regular file, as `/dev/stdout`, is written into. Raises OSError where the file can't be written; it is as it was
-    then.
+    A file that is there keeps its mode, its owner where that may be set, and the links that lead to
+    it. What is no regular file, as `/dev/stdout`, is written into. Raises OSError where the file
+    can't be written; it is as it was then.
     """
     target = Path(os.path.realpath(path))  # the file itself: a link to it stays one
     try:
@@ -298,7 +304,8 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed writers have left in a folder: temporary files that are no longer locked, nor new."""
+    """Removes what killed writers have left in a folder: temporary files that are no longer locked,
+    nor new."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith(TEMPORARY):
@@ -309,7 +316,8 @@ def _sweep(folder: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Locks a file for as long as it is open. False where another process has, or the system knows no such locks."""
+    """Locks a file for as long as it is open. False where another process has, or the system knows
+    no such locks."""
     if fcntl is None:
         return False
     try:

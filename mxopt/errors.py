@@ -21,10 +21,10 @@ Every error is also of the built-in type that a caller would expect::
         ScheduleOverError (RuntimeError)    a list of learning rates has no value for this step
         StatesError (ValueError)            saved states that can't be read, or don't fit
         KVStoreError (RuntimeError)         a store can't do what is asked
-            NotInitializedError (LookupError)  a key has no value, or the server that held it has lost it
+            NotInitializedError (LookupError)  a key has no value, or its server has lost it
             ProtocolError (ValueError)      bytes that are no valid message
             DeadlineError (TimeoutError)    no answer came in time
-            JobFailedError (ConnectionError)  another process of the job failed, ended early or is gone
+            JobFailedError (ConnectionError)  another process of the job failed or is gone
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Learning rates as functions of the number of updates: `mxnet.lr_scheduler`.
 
-A schedule is a function of `num_update` and of what was assigned to it: it can be asked for any update, in any order,
-and resumed anywhere. For a count that only grows it gives MXNet's numbers, also where `base_lr` is assigned in the
-middle of a training.
+A schedule is a function of `num_update` and of what was assigned to it: it can be asked for any
+update, in any order, and resumed anywhere. For a count that only grows it gives MXNet's numbers,
+also where `base_lr` is assigned in the middle of a training.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class LRScheduler(NamedArguments):
     Attributes
     ----------
     assigned : (float, int)
-        What `base_lr` was last set to, and the largest count that the schedule, its warm-up over, had been asked for by
-        then. With the arguments it is all of a schedule: it is saved and sent to servers.
+        What `base_lr` was last set to, and the largest count that the schedule, its warm-up over,
+        had been asked for by then. With the arguments it is all of a schedule: it is saved and sent
+        to servers.
 
     Raises
     ------
@@ -76,7 +77,8 @@ class LRScheduler(NamedArguments):
         self.warmup_mode = warmup_mode
 
     def __call__(self, num_update: int) -> float:
-        """The rate of update `num_update` (the largest number of updates any one weight has had)."""
+        """The rate of update `num_update` (the largest number of updates any one weight has
+        had)."""
         if num_update < self.warmup_steps:
             return self.get_warmup_lr(num_update)
         self.reach(num_update)
@@ -89,8 +91,9 @@ class LRScheduler(NamedArguments):
 
     @property
     def base_lr(self) -> float:
-        """The rate to go on from. As in MXNet the schedules of this module let it follow the rate, so that
-        `schedule.base_lr *= 0.1` means the present rate; what is assigned counts from the present update on.
+        """The rate to go on from. As in MXNet the schedules of this module let it follow the rate,
+        so that `schedule.base_lr *= 0.1` means the present rate; what is assigned counts from the
+        present update on.
         """
         return self._become(self._now)
 
@@ -116,7 +119,8 @@ class LRScheduler(NamedArguments):
         return self.warmup_begin_lr + rise
 
     def after_warmup(self, num_update: int) -> float:
-        """The rate of an update after the warm-up. Subclasses define this (or, as in MXNet, `__call__`)."""
+        """The rate of an update after the warm-up. Subclasses define this (or, as in MXNet,
+        `__call__`)."""
         raise NotDefinedError(f"{type(self).__name__} must define after_warmup or __call__")
 
     def __repr__(self) -> str:
@@ -156,7 +160,8 @@ class FactorScheduler(LRScheduler):
 
     @property
     def count(self) -> int:
-        """The update after which the rate has changed last, as in MXNet; assigned, changes are counted from there."""
+        """The update after which the rate has changed last, as in MXNet; assigned, changes are
+        counted from there."""
         return self.step * self._changes(self._now)
 
     @count.setter
@@ -252,7 +257,8 @@ class _Annealing(LRScheduler):
 
 
 class PolyScheduler(_Annealing):
-    """Falls to `final_lr` as a power of the part of the way that is left, whatever is assigned meanwhile."""
+    """Falls to `final_lr` as a power of the part of the way that is left, whatever is assigned
+    meanwhile."""
 
     def __init__(
         self,

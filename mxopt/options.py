@@ -1,9 +1,10 @@
 """Options: what an argument may be and what it is for, declared where it stands.
 
-    def __init__(self, beta: Annotated[float, Option("[0, 1)", "decay of the running mean")] = 0.9) -> None: ...
+    def __init__(self, beta: Annotated[float, Option("[0, 1)", "decay of the running mean")] = 0.9)
+    -> None: ...
 
-The check of what is given follows from it, the list of parameters in the docstring, and where a saved config finds the
-value. A class or function without declarations needs none of this.
+The check of what is given follows from it, the list of parameters in the docstring, and where a
+saved config finds the value. A class or function without declarations needs none of this.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Option:
     """What an argument may be, as `Annotated[type, Option(...)]`.
 
-    float and int stand for any number but NaN, an array of no axes included; bool for True, False, 1, 0 and None; a
-    Literal for its texts, and `tuple[float, float]` for a pair. Other types aren't checked. None is allowed where the
-    type says so.
+    float and int stand for any number but NaN, an array of no axes included; bool for True, False,
+    1, 0 and None; a Literal for its texts, and `tuple[float, float]` for a pair. Other types aren't
+    checked. None is allowed where the type says so.
 
     Parameters
     ----------
     within : str
-        An interval as mathematics writes it, "[0, 1)" or "(0, inf)"; "" for any. For a pair also one for each.
+        An interval as mathematics writes it, "[0, 1)" or "(0, inf)"; "" for any. For a pair also
+        one for each.
     says : str
         What the argument is for, as a sentence without its capital and its full stop.
     kept : str
@@ -80,13 +82,15 @@ class Option:
 
 
 class Exact(Option):
-    """An option of the very type that is written, as MindSpore checks it: an int is no float, and 1 is no bool."""
+    """An option of the very type that is written, as MindSpore checks it: an int is no float, and 1
+    is no bool."""
 
     exact: ClassVar[bool] = True
 
 
 def number(what: str, value: Any, nan: bool = False) -> float:
-    """Any real number, an array of no axes included, as a float; NaN only if `nan`. Errors call it `what`.
+    """Any real number, an array of no axes included, as a float; NaN only if `nan`. Errors call it
+    `what`.
 
     Raises ArgumentTypeError, which is a TypeError and a ValueError, or ArgumentError, a ValueError.
     """
@@ -114,7 +118,8 @@ def flag(what: str, value: Any) -> bool:
 
 
 def within(what: str, value: Any, interval: str) -> None:
-    """Raises ArgumentError where a number is outside of an interval, "[0, 1)" or the like; NaN lies in none."""
+    """Raises ArgumentError where a number is outside of an interval, "[0, 1)" or the like; NaN lies
+    in none."""
     low, high, closed_below, closed_above = _bounds(interval)
     if (low <= value if closed_below else low < value) and (value <= high if closed_above else value < high):
         return
@@ -208,7 +213,8 @@ def _members(kind: Any) -> set[Any]:
 
 @lru_cache(maxsize=512)
 def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """The parameters of a function, with their annotations as objects where all of them can be looked up."""
+    """The parameters of a function, with their annotations as objects where all of them can be
+    looked up."""
     try:
         return tuple(signature(unwrap(function), eval_str=True).parameters.values())
     except NameError:  # what is there for type checkers only
@@ -227,7 +233,8 @@ def without_option(parameter: Parameter) -> Parameter:
 
 @lru_cache(maxsize=512)
 def declared(function: Callable[..., Any]) -> Mapping[str, Declared]:
-    """What a function declares of its parameters, by name, those of `**base: Unpack[SomeTypedDict]` included."""
+    """What a function declares of its parameters, by name, those of `**base: Unpack[SomeTypedDict]`
+    included."""
     found = {p.name: p.annotation for p in parameters(function)}
     fields = _fields(function)
     found |= get_type_hints(fields, include_extras=True) if fields else {}
@@ -241,7 +248,8 @@ def _fields(function: Callable[..., Any]) -> Any:
 
 
 def handed_on(function: Callable[..., Any]) -> frozenset[str] | None:
-    """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None where it takes any."""
+    """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None where it takes
+    any."""
     fields = _fields(function)
     if fields is None:
         return None if any(p.kind is p.VAR_KEYWORD for p in parameters(function)) else frozenset()
@@ -266,7 +274,8 @@ def checked(function: F) -> F:
 
 
 def described(doc: str | None, function: Callable[..., Any]) -> str | None:
-    """A docstring with the list of the function's parameters, where they are declared and the docstring has none."""
+    """A docstring with the list of the function's parameters, where they are declared and the
+    docstring has none."""
     words, found = cleandoc(doc or ""), declared(function)
     if doc is None or not found or SECTION in words:
         return doc

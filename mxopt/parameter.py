@@ -29,14 +29,15 @@ class Keeper(Protocol):
 class Parameter:
     """An array that training changes, and what is known about it.
 
-    It holds no copy: `value` is the given array itself, or an array over its memory, so that whoever else has the
-    array sees every update. Wherever mxopt takes parameters it takes plain arrays as well.
+    It holds no copy: `value` is the given array itself, or an array over its memory, so that
+    whoever else has the array sees every update. Wherever mxopt takes parameters it takes plain
+    arrays as well.
 
     Parameters
     ----------
     value : array
-        float16, bfloat16, float32 or float64, of any shape: NumPy, CuPy, or anything that lends its memory by DLPack or
-        the buffer protocol, as a `torch.Tensor` on the CPU does.
+        float16, bfloat16, float32 or float64, of any shape: NumPy, CuPy, or anything that lends its
+        memory by DLPack or the buffer protocol, as a `torch.Tensor` on the CPU does.
     name : str, optional
         States are saved under it, and errors mention it.
     requires_grad : bool
@@ -47,7 +48,8 @@ class Parameter:
     Attributes
     ----------
     held : bool
-        Whether an optimizer or a Trainer at work has taken the array, which `cast` could not exchange any more.
+        Whether an optimizer or a Trainer at work has taken the array, which `cast` could not
+        exchange any more.
 
     Raises
     ------
@@ -101,13 +103,14 @@ class Parameter:
 
     @property
     def lender(self) -> Any:
-        """The tensor of PyTorch, or whatever else, over whose memory the array is; None for an array."""
+        """The tensor of PyTorch, or whatever else, over whose memory the array is; None for an
+        array."""
         return self._lender
 
     @property
     def grad(self) -> Array:
-        """Its gradient, an array, a RowSparse or None: what somebody put here (`put_grad` adds several up), else the
-        `.grad` of the tensor that it is over. None drops both."""
+        """Its gradient, an array, a RowSparse or None: what somebody put here (`put_grad` adds
+        several up), else the `.grad` of the tensor that it is over. None drops both."""
         if self._grad is None and self._lender is not None and arrays.is_tensor(self._lender):
             return self._lender.grad
         return self._grad
@@ -130,7 +133,8 @@ class Parameter:
         return dtype
 
     def asnumpy(self) -> np.ndarray:
-        """The value as a NumPy array: the array itself, or a copy where it lies on another device."""
+        """The value as a NumPy array: the array itself, or a copy where it lies on another
+        device."""
         value: np.ndarray = to_host(self._value)
         return value
 
@@ -152,8 +156,8 @@ class Parameter:
 
     @property
     def grad_req(self) -> str:
-        """'null' for a parameter that isn't trained, else what `put_grad` does: 'write' or 'add'. Set to 'null' it
-        drops the gradient. Raises ArgumentError for anything else.
+        """'null' for a parameter that isn't trained, else what `put_grad` does: 'write' or 'add'.
+        Set to 'null' it drops the gradient. Raises ArgumentError for anything else.
         """
         return "null" if not self.requires_grad else "add" if self._accumulates else "write"
 
@@ -167,12 +171,12 @@ class Parameter:
             self.grad = None
 
     def put_grad(self, grad: Array) -> None:
-        """Takes a gradient as gluon's backward pass does: with `grad_req` 'write' it becomes the gradient, with 'add'
-        it is added to the one there is, with 'null' nothing happens.
+        """Takes a gradient as gluon's backward pass does: with `grad_req` 'write' it becomes the
+        gradient, with 'add' it is added to the one there is, with 'null' nothing happens.
 
-        The sum is an array of the parameter's own, at first a copy of `grad`, and of its dtype; it grows until
-        `zero_grad`, which belongs behind the step that takes it. Raises ArrayError where the shapes differ; nothing has
-        been changed then.
+        The sum is an array of the parameter's own, at first a copy of `grad`, and of its dtype; it
+        grows until `zero_grad`, which belongs behind the step that takes it. Raises ArrayError
+        where the shapes differ; nothing has been changed then.
         """
         where = f"parameter {self.name!r}, gradient"
         if not self.requires_grad:
@@ -195,17 +199,19 @@ class Parameter:
             self.grad = total
 
     def zero_grad(self) -> None:
-        """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing where there is none."""
+        """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing where
+        there is none."""
         if isinstance(self.grad, RowSparse):
             self.grad = RowSparse(self.grad.data[:0], self.grad.indices[:0], self.grad.shape)
         elif self.grad is not None:
             arrays.as_array(self.grad, f"parameter {self.name!r}, gradient")[...] = 0
 
     def cast(self, dtype: Any) -> None:
-        """Exchanges value and gradient for copies of another dtype; whoever has the old array keeps that.
+        """Exchanges value and gradient for copies of another dtype; whoever has the old array keeps
+        that.
 
-        Raises ArgumentError once an optimizer or a Trainer has taken the array, ArrayTypeError where optimizers have no
-        such dtype; nothing has been changed then.
+        Raises ArgumentError once an optimizer or a Trainer has taken the array, ArrayTypeError
+        where optimizers have no such dtype; nothing has been changed then.
         """
         where = f"parameter {self.name!r}"
         if self.held:
@@ -223,10 +229,11 @@ class Parameter:
         self._value = self._value.astype(dtype)
 
     def set_data(self, data: Array) -> None:
-        """Copies `data` into the array, converted to its dtype, and into the local store of its `Trainer`. States stay.
+        """Copies `data` into the array, converted to its dtype, and into the local store of its
+        `Trainer`. States stay.
 
-        Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array, KVStoreError where a
-        Trainer's servers hold the value; nothing has been changed then.
+        Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array,
+        KVStoreError where a Trainer's servers hold the value; nothing has been changed then.
         """
         data = arrays.as_array(data, f"parameter {self.name!r}, data")
         if data.shape != self._value.shape:
@@ -253,13 +260,14 @@ def written(parameters: Iterable[Parameter]) -> None:
 
 
 def value_of(x: Array, name: str) -> Any:
-    """The array of a Parameter, or of a plain array, over the same memory. `name` is what an error calls it."""
+    """The array of a Parameter, or of a plain array, over the same memory. `name` is what an error
+    calls it."""
     return x.value if isinstance(x, Parameter) else arrays.as_array(x, name)
 
 
 def named(x: Array) -> Any:
-    """What stands among parameters as (name, array), as in PyTorch's `named_parameters()`, as a Parameter; everything
-    else as it is."""
+    """What stands among parameters as (name, array), as in PyTorch's `named_parameters()`, as a
+    Parameter; everything else as it is."""
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str):
         return Parameter(x[1], x[0])
     return x
@@ -271,8 +279,9 @@ def name_of(x: Array, otherwise: str) -> str:
 
 
 def listed(params: Any) -> list[Parameter]:
-    """Parameters as a list: of a dict in the order of its sorted keys, which name those that have no name; arrays
-    become parameters over their memory. One that stands twice counts once, with a warning.
+    """Parameters as a list: of a dict in the order of its sorted keys, which name those that have
+    no name; arrays become parameters over their memory. One that stands twice counts once, with a
+    warning.
 
     Raises ArgumentError where `params` is no list or dict of parameters or arrays.
     """

@@ -1,7 +1,8 @@
-"""Plain values as MessagePack: None, booleans, numbers, texts and bytes, lists of them and maps, and nothing else.
+"""Plain values as MessagePack: None, booleans, numbers, texts and bytes, lists of them and maps,
+and nothing else.
 
-What MessagePack has besides (timestamps, extensions) means nothing here, and how deep lists and maps stand within each
-other is bounded.
+What MessagePack has besides (timestamps, extensions) means nothing here, and how deep lists and
+maps stand within each other is bounded.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 
 
 def pack(value: Any) -> bytes:
-    """A plain value as bytes; tuples become lists. Raises ValueError where it isn't plain, or a number has more than
-    64 bits."""
+    """A plain value as bytes; tuples become lists. Raises ValueError where it isn't plain, or a
+    number has more than 64 bits."""
     try:
         packed: bytes = msgpack.packb(value)
     except (TypeError, OverflowError) as error:
@@ -25,7 +26,8 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: Any) -> Any:
-    """The value that bytes stand for; `check` says whether it is plain. Raises ValueError where they stand for none.
+    """The value that bytes stand for; `check` says whether it is plain. Raises ValueError where
+    they stand for none.
 
     No text, list or map is taken to be longer than the bytes that are there.
     """
@@ -44,8 +46,8 @@ def unpack(data: Any) -> Any:
 
 
 def check(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Raises ValueError unless a value is plain, the keys of its maps numbers or texts, and lists and maps no more than
-    `depth` within each other: what came nested deeper couldn't be sent on."""
+    """Raises ValueError unless a value is plain, the keys of its maps numbers or texts, and lists
+    and maps no more than `depth` within each other: what came nested deeper couldn't be sent on."""
     kind = type(value)
     if kind in SCALARS:
         return

@@ -1,4 +1,5 @@
-"""Classes by name: what is saved or sent comes back as the class that is registered here, never by an import."""
+"""Classes by name: what is saved or sent comes back as the class that is registered here, never by
+an import."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ Home = tuple[str, str]
 class Registry:
     """Classes by name. Messages say what `kind` they are of, and `how` to register one.
 
-    Several may share a name: two modules' classes, or one's own and a built-in one. Module and qualified name tell them
-    apart. A class defined again, as by a notebook cell that is run twice, takes the place of the one before.
+    Several may share a name: two modules' classes, or one's own and a built-in one. Module and
+    qualified name tell them apart. A class defined again, as by a notebook cell that is run twice,
+    takes the place of the one before.
     """
 
     def __init__(self, kind: str, how: str) -> None:
@@ -30,7 +32,8 @@ class Registry:
         return (name for name in self._classes if not name.startswith("_"))
 
     def describe(self, klass: type) -> dict[str, Any]:
-        """What `find` finds `klass` by, as plain data. Raises StatesError where it is not registered."""
+        """What `find` finds `klass` by, as plain data. Raises StatesError where it is not
+        registered."""
         home = _home(klass)
         for name, classes in self._classes.items():
             if home in classes:
@@ -40,8 +43,8 @@ class Registry:
     def find(self, described: Any) -> Any:
         """The class that `describe` described, here or in another process.
 
-        `__main__` stands for any module: a script's class may come from the script's module where it is read. Raises
-        StatesError where no class, or no single one, can be meant.
+        `__main__` stands for any module: a script's class may come from the script's module where
+        it is read. Raises StatesError where no class, or no single one, can be meant.
         """
         name, module, qualname = described["name"], described["module"], described["qualname"]
         classes = self._classes.get(name)

@@ -1,7 +1,8 @@
-"""By which a script that is started for every role of a job, as with MXNet, becomes its server or scheduler.
+"""By which a script that is started for every role of a job, as with MXNet, becomes its server or
+scheduler.
 
-`import mxopt` begins with this: where `DMLC_ROLE` is `server` or `scheduler`, `python -m mxopt_server` takes the place
-of the process.
+`import mxopt` begins with this: where `DMLC_ROLE` is `server` or `scheduler`, `python -m
+mxopt_server` takes the place of the process.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def _is_command() -> bool:
 
 
 def become() -> None:
-    """Replaces this process by the server or the scheduler that its environment asks for, once: not in what mxopt's
-    commands start, nor where the server's package is in use already."""
+    """Replaces this process by the server or the scheduler that its environment asks for, once: not
+    in what mxopt's commands start, nor where the server's package is in use already."""
     if not settings.becomes_role() or "mxopt_server" in sys.modules or _is_command():
         return
     sys.stdout.flush()

@@ -46,7 +46,8 @@ def engine_name() -> str:
 
 
 def aggregation_size() -> int:
-    """How many tensors optimizers take in one list; below 1, as in MXNet, one tensor and no list."""
+    """How many tensors optimizers take in one list; below 1, as in MXNet, one tensor and no
+    list."""
     name = "MXNET_OPTIMIZER_AGGREGATION_SIZE"
     text = os.environ.get(name, "").strip()
     try:
@@ -56,7 +57,8 @@ def aggregation_size() -> int:
 
 
 def default_threads() -> int:
-    """How many threads an update may take, the calling one included, where nobody has called `set_num_threads`."""
+    """How many threads an update may take, the calling one included, where nobody has called
+    `set_num_threads`."""
     return _whole("MXOPT_NUM_THREADS") or _whole("OMP_NUM_THREADS") or usable_cores()
 
 
@@ -144,7 +146,8 @@ def in_job() -> bool:
 
 
 def update_on_kvstore() -> bool:
-    """Whether a Trainer's store updates the weights where the Trainer isn't told (`MXNET_UPDATE_ON_KVSTORE`)."""
+    """Whether a Trainer's store updates the weights where the Trainer isn't told
+    (`MXNET_UPDATE_ON_KVSTORE`)."""
     return os.environ.get("MXNET_UPDATE_ON_KVSTORE", "1") != "0"
 
 
@@ -160,7 +163,8 @@ def _seconds(name: str, default: float) -> float:
 
 
 def _whole(name: str) -> int | None:
-    """The variable `name` as a positive number; None where it is not set. `4,2` (as OpenMP has it) counts as 4."""
+    """The variable `name` as a positive number; None where it is not set. `4,2` (as OpenMP has it)
+    counts as 4."""
     text = os.environ.get(name, "").split(",")[0].strip()
     if not text:
         return None

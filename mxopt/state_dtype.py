@@ -28,8 +28,8 @@ DTYPES: dict[str, np.dtype] = {"bfloat16": arrays.BFLOAT16, "float32": np.dtype(
 
 
 def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
-    """Raises ArgumentError where the states of a rule can't be of this dtype; without a rule, where those of no rule
-    can. Errors call the optimizer `owner`."""
+    """Raises ArgumentError where the states of a rule can't be of this dtype; without a rule, where
+    those of no rule can. Errors call the optimizer `owner`."""
     if state_dtype is None:
         return
     if state_dtype not in DTYPES:
@@ -45,7 +45,8 @@ def without_rule(owner: str) -> ArgumentError:
 
 
 def dtype_of(state_dtype: str | None, weight: Array) -> np.dtype | None:
-    """The dtype of the states of a weight; None for the weight's own, which one of float64 always has."""
+    """The dtype of the states of a weight; None for the weight's own, which one of float64 always
+    has."""
     return None if state_dtype is None or weight.dtype.itemsize == 8 else DTYPES[state_dtype]
 
 
@@ -60,8 +61,9 @@ def warn_of_nearest(weight: Array, state_dtype: str | None, stacklevel: int) -> 
 
 
 def converted(state: State, like: Array) -> Any:
-    """A state whose arrays have the dtypes of those of `like`, as far as these are ones that `state_dtype` can ask for;
-    to nearest, where bits are lost. What is as it should be stays the same object."""
+    """A state whose arrays have the dtypes of those of `like`, as far as these are ones that
+    `state_dtype` can ask for; to nearest, where bits are lost. What is as it should be stays the
+    same object."""
     if isinstance(state, tuple | list):
         if not isinstance(like, tuple | list) or len(like) != len(state):
             return state
@@ -70,8 +72,8 @@ def converted(state: State, like: Array) -> Any:
 
 
 def as_stored(array: Array, dtype: np.dtype | None) -> Any:
-    """An array in another of the dtypes that `state_dtype` can ask for; anything else, and into anything else, as it
-    is."""
+    """An array in another of the dtypes that `state_dtype` can ask for; anything else, and into
+    anything else, as it is."""
     if {arrays.DTYPES.get(getattr(array, "dtype", None)), arrays.DTYPES.get(dtype)} != DTYPES.keys():
         return array
     if isinstance(array, RowSparse):

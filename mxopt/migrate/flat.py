@@ -1,7 +1,8 @@
 """States in files that other programs read: safetensors and NumPy's `.npz`.
 
-A state is a tree with arrays at its ends. In such a file each array stands under the path that leads to it, as in
-"state/fc.weight/mean", and one JSON text, "mxopt", holds the rest of the tree, with the paths in the arrays' places.
+A state is a tree with arrays at its ends. In such a file each array stands under the path that
+leads to it, as in "state/fc.weight/mean", and one JSON text, "mxopt", holds the rest of the tree,
+with the paths in the arrays' places.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Mapping[str,
     path : path
         The file; what was there stays until the new one is whole.
     states : bytes or dict
-        What `Updater.get_states`, or the `state_dict` of an optimizer of any family returned; any tree of None, bool,
-        int, float, str, bytes, lists, tuples, dicts, arrays and PyTorch's tensors on the CPU.
+        What `Updater.get_states`, or the `state_dict` of an optimizer of any family returned; any
+        tree of None, bool, int, float, str, bytes, lists, tuples, dicts, arrays and PyTorch's
+        tensors on the CPU.
 
     Raises
     ------
@@ -49,13 +51,14 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Mapping[str,
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> Plain:
-    """The states that `write_safetensors` wrote; from any other safetensors file its arrays by name.
+    """The states that `write_safetensors` wrote; from any other safetensors file its arrays by
+    name.
 
     Returns
     -------
     dict
-        As the tree was, with arrays for tensors. `document.dump_document` makes bytes for `Updater.set_states` of an
-        updater's.
+        As the tree was, with arrays for tensors. `document.dump_document` makes bytes for
+        `Updater.set_states` of an updater's.
 
     Raises
     ------
@@ -77,7 +80,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> Plain:
 
 
 def write_npz(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -> None:
-    """Writes states as an `.npz` file, which `numpy.load` reads; bfloat16 arrays as their 16 bits, uint16.
+    """Writes states as an `.npz` file, which `numpy.load` reads; bfloat16 arrays as their 16 bits,
+    uint16.
 
     Parameters and errors as in `write_safetensors`.
     """
@@ -90,7 +94,8 @@ def write_npz(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -
 
 
 def read_npz(path: str | os.PathLike[str]) -> Plain:
-    """The states that `write_npz` wrote; from any other `.npz` file its arrays by name. See `read_safetensors`."""
+    """The states that `write_npz` wrote; from any other `.npz` file its arrays by name. See
+    `read_safetensors`."""
     try:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}

@@ -1,4 +1,5 @@
-"""MindSpore's checkpoints: the values in a `.ckpt` file, and the states of `mxopt.nn`'s optimizers among them."""
+"""MindSpore's checkpoints: the values in a `.ckpt` file, and the states of `mxopt.nn`'s optimizers
+among them."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ DTYPES: dict[Any, Any] = {
     "Float64": np.float64, "Bool": np.bool_, "BFloat16": ml_dtypes.bfloat16,
 }  # fmt: skip
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-# A file is a message of Protocol Buffers: Checkpoint.value = 1, Value.tag = 1 and .tensor = 2, TensorProto.dims = 1,
-# .tensor_type = 2 and .tensor_content = 3. A checksum may follow it.
+# A file is a message of Protocol Buffers: Checkpoint.value = 1, Value.tag = 1 and .tensor = 2,
+# TensorProto.dims = 1, .tensor_type = 2 and .tensor_content = 3. A checksum may follow it.
 VARINT, BYTES = 0, 2
 CHECKSUM = b"crc_num"
 LARGEST = 2**31 - 1  # bytes of a message, by its own rules
@@ -39,8 +40,8 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
     Returns
     -------
     dict of str to array
-        In the order of the file. A network's are its parameters; an optimizer's are the same, and its states:
-        `load_mindspore_states` puts those into an optimizer of `mxopt.nn`.
+        In the order of the file. A network's are its parameters; an optimizer's are the same, and
+        its states: `load_mindspore_states` puts those into an optimizer of `mxopt.nn`.
 
     Raises
     ------
@@ -81,7 +82,8 @@ def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str
     Raises
     ------
     StatesError
-        An array has no dtype of MindSpore's, or all of them are more than the 2 GiB that such a file can have.
+        An array has no dtype of MindSpore's, or all of them are more than the 2 GiB that such a
+        file can have.
     """
     parts = []
     for name, value in values.items():

@@ -1,4 +1,5 @@
-"""The states of MindSpore's optimizers, put into those of `mxopt.nn` and `mxopt.experimental.optim`."""
+"""The states of MindSpore's optimizers, put into those of `mxopt.nn` and
+`mxopt.experimental.optim`."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from mxopt.optimizer.grouped import Step
 from mxopt.parameter import Parameter
 from mxopt.typing import Plain
 
-# What MindSpore puts before the parameter's name where mxopt's name of the state and a dot isn't it.
+# What MindSpore puts before the parameter's name where mxopt's name of the state and a dot isn't
+# it.
 NN = {
     "RMSProp": {"ms": "mean_square.", "mg": "mean_grad."},
     "AdamWeightDecay": {"moments1": "adam_m.", "moments2": "adam_v."},
@@ -41,11 +43,12 @@ def load_mindspore_states(optimizer: nn.Optimizer | optim.Optimizer, values: Map
     Parameters
     ----------
     optimizer : Optimizer
-        Of `mxopt.nn` or `mxopt.experimental.optim`: the class and the options of the saved one, and parameters of the
-        same names. Its states are changed, and `mxopt.nn`'s learning rates; its parameters are not.
+        Of `mxopt.nn` or `mxopt.experimental.optim`: the class and the options of the saved one, and
+        parameters of the same names. Its states are changed, and `mxopt.nn`'s learning rates; its
+        parameters are not.
     values : dict of str to array
-        From `read_mindspore_checkpoint`. MindSpore counts no steps in `experimental`'s SGD, Adadelta and RMSprop: they
-        go on as after one.
+        From `read_mindspore_checkpoint`. MindSpore counts no steps in `experimental`'s SGD,
+        Adadelta and RMSprop: they go on as after one.
 
     Raises
     ------
@@ -99,7 +102,8 @@ def _of_experimental(optimizer: optim.Optimizer, values: Mapping[str, np.ndarray
 
 
 def _carried(optimizer: optim.Optimizer, group: Plain, steps: int) -> float:
-    """The number that a step hands on to the next, which MindSpore doesn't save, after so many with these options."""
+    """The number that a step hands on to the next, which MindSpore doesn't save, after so many with
+    these options."""
     carry = optimizer.first_carry
     for t in range(1, steps + 1):
         carry = optimizer.hand_on(Step(group, group["lr"], group.get("weight_decay", 0.0), t, carry, np.float32))

@@ -1,4 +1,5 @@
-"""States that MXNet 1.x saved: `Updater.get_states`, a local kvstore's and gluon's `Trainer.save_states`."""
+"""States that MXNet 1.x saved: `Updater.get_states`, a local kvstore's and gluon's
+`Trainer.save_states`."""
 
 from __future__ import annotations
 
@@ -33,23 +34,26 @@ def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None 
     Parameters
     ----------
     path : path
-        What `Updater.get_states`, `kvstore.save_optimizer_states` or gluon's `Trainer.save_states` wrote.
+        What `Updater.get_states`, `kvstore.save_optimizer_states` or gluon's `Trainer.save_states`
+        wrote.
     optimizer : Optimizer, optional
-        The optimizer that the states are of. A file with the optimizer in it (gluon's, and what `dump_optimizer=True`
-        wrote) needs none; where one is given it is used all the same, and takes over the update counts.
+        The optimizer that the states are of. A file with the optimizer in it (gluon's, and what
+        `dump_optimizer=True` wrote) needs none; where one is given it is used all the same, and
+        takes over the update counts.
 
     Returns
     -------
     Updater
-        With the states, on the CPU. `get_states(dump_optimizer=True)` makes mxopt's own document of it, which
-        `Updater.set_states`, `Trainer.load_states` and stores take. Without the optimizer in the file there are no
-        update counts either, as in MXNet: they begin again. The indices are the file's: gluon's Trainer numbers
-        parameters in the order of their sorted names.
+        With the states, on the CPU. `get_states(dump_optimizer=True)` makes mxopt's own document of
+        it, which `Updater.set_states`, `Trainer.load_states` and stores take. Without the optimizer
+        in the file there are no update counts either, as in MXNet: they begin again. The indices
+        are the file's: gluon's Trainer numbers parameters in the order of their sorted names.
 
     Raises
     ------
     StatesError
-        The file is damaged, holds something else than such files do, or the optimizer can't be made here.
+        The file is damaged, holds something else than such files do, or the optimizer can't be made
+        here.
     OSError
         It can't be read.
 
@@ -112,7 +116,8 @@ def _array(value: Any, what: str) -> np.ndarray:
 
 
 def _optimizer(saved: Record) -> Optimizer:
-    """The optimizer that is like a saved one: of the class registered under its name, with its options."""
+    """The optimizer that is like a saved one: of the class registered under its name, with its
+    options."""
     known = saved.attributes
     klass: type[Optimizer] = Optimizer.registry.find(_described(saved.kind, saved.kind.name.lower()))
     arguments = _arguments(klass, known)

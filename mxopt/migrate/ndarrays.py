@@ -96,7 +96,8 @@ def read_array(data: bytes) -> np.ndarray | RowSparse | None:
 
 
 def read_mxnet_params(path: str | os.PathLike[str]) -> Plain | list[Any]:
-    """What `mxnet.nd.save`, `Module.save_params` or gluon's `save_parameters` wrote (a `.params` file).
+    """What `mxnet.nd.save`, `Module.save_params` or gluon's `save_parameters` wrote (a `.params`
+    file).
 
     Parameters
     ----------
@@ -106,8 +107,8 @@ def read_mxnet_params(path: str | os.PathLike[str]) -> Plain | list[Any]:
     Returns
     -------
     dict of str to array, or list of array
-        NumPy arrays and `RowSparse`, by the names in the file (with "arg:" and "aux:" as `Module` has them); a list
-        where they have no names, as `mxnet.nd.load`.
+        NumPy arrays and `RowSparse`, by the names in the file (with "arg:" and "aux:" as `Module`
+        has them); a list where they have no names, as `mxnet.nd.load`.
 
     Raises
     ------

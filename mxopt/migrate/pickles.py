@@ -1,7 +1,9 @@
-"""Reads the pickles that MXNet's saved states are, without `pickle`: nothing in them is imported or called.
+"""Reads the pickles that MXNet's saved states are, without `pickle`: nothing in them is imported or
+called.
 
-`pickletools` cuts a pickle into opcodes. Those of such files are interpreted here, where a class is a name and an
-object a record of its parts; any other opcode is refused, and so is a file that asks for more than it holds.
+`pickletools` cuts a pickle into opcodes. Those of such files are interpreted here, where a class is
+a name and an object a record of its parts; any other opcode is refused, and so is a file that asks
+for more than it holds.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def _push(value: Callable[[Any], Any]) -> Callable[[_Machine, Any], None]:
 
 
 def _gathered(make: Callable[[list[Any]], Any], count: int | None = None) -> Callable[[_Machine, Any], None]:
-    """Puts in the place of the top of the stack what is made of it; of what is marked, without a count."""
+    """Puts in the place of the top of the stack what is made of it; of what is marked, without a
+    count."""
     return lambda m, _: m.stack.append(make(m.marked() if count is None else m.pop(count)))
 
 
@@ -129,7 +132,8 @@ def _global(machine: _Machine, argument: str | None) -> None:
 
 
 def _made(items: list[Any]) -> Any:
-    """What a class or function and its arguments stand for: bytes in some wrappings, a record otherwise."""
+    """What a class or function and its arguments stand for: bytes in some wrappings, a record
+    otherwise."""
     kind, arguments = items
     if not isinstance(kind, Name) or not isinstance(arguments, tuple):
         raise ValueError(f"{kind!r:.80} is called with {arguments!r:.80}")
@@ -189,4 +193,5 @@ STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _build,
     "POP": _discard,
 }  # fmt: skip
-"""What each opcode does. A pickle is trees of these; sets, persistent ids, extensions and foreign buffers are not."""
+"""What each opcode does. A pickle is trees of these; sets, persistent ids, extensions and foreign
+buffers are not."""

@@ -1,4 +1,5 @@
-"""MindSpore's `mindspore.nn.Optimizer`, its subclasses and its learning rate schedules, over NumPy and CuPy arrays."""
+"""MindSpore's `mindspore.nn.Optimizer`, its subclasses and its learning rate schedules, over NumPy
+and CuPy arrays."""
 
 from mxopt.nn.adafactor import AdaFactor
 from mxopt.nn.adam import Adam, AdaMax, AdamOffload, AdamWeightDecay, LazyAdam

@@ -25,14 +25,15 @@ MOMENT = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
 class AdaFactor(RuleOptimizer):
     """AdaFactor, https://arxiv.org/abs/1804.04235.
 
-    Of a parameter with two axes or more the second moment is kept as its means over the last axis (`exp_avg_sq_row`)
-    and over the one before (`exp_avg_sq_col`); of others whole (`exp_avg_sq`). Weight decay is decoupled, and acts on
-    parameters of every name.
+    Of a parameter with two axes or more the second moment is kept as its means over the last axis
+    (`exp_avg_sq_row`) and over the one before (`exp_avg_sq_col`); of others whole (`exp_avg_sq`).
+    Weight decay is decoupled, and acts on parameters of every name.
 
     Raises
     ------
     TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type, or out of range, or doesn't go with the others.
+        See `Optimizer`; an option is of another type, or out of range, or doesn't go with the
+        others.
     """
 
     decay: ClassVar[WeightDecay] = "the rule's own"
@@ -84,7 +85,8 @@ class AdaFactor(RuleOptimizer):
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
     def new_states(self, weight: Array, lr: float) -> tuple[Any, ...]:
-        """The rule's, then the second moment: row, column and whole, of one element where it is not needed."""
+        """The rule's, then the second moment: row, column and whole, of one element where it is not
+        needed."""
         shape = weight.shape
         shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
         return (*super().new_states(weight, lr), *(zeros(s, weight) for s in shapes))

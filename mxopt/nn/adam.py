@@ -1,6 +1,7 @@
 """Adam and its relatives: Adam, LazyAdam, AdamOffload, AdamWeightDecay, AdaMax.
 
-All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out of range.
+All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out
+of range.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class _Moments(RuleOptimizer):
         return np.float64 if weight.dtype.itemsize == 8 else np.float32
 
     def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
-        """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5 off, and with
-        corrections that are off by as much, steps come out right."""
+        """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5
+        off, and with corrections that are off by as much, steps come out right."""
         return 1 - float(real(self.beta1)) ** t, 1 - float(real(self.beta2)) ** t
 
 
@@ -56,10 +57,11 @@ class _Kinds(OptimizerOptions, total=False):
 
 
 class Adam(_Moments):
-    """Adam, https://arxiv.org/abs/1412.6980: steps by a running mean over the root of a running mean square.
+    """Adam, https://arxiv.org/abs/1412.6980: steps by a running mean over the root of a running
+    mean square.
 
-    At most one of `use_amsgrad`, which goes before `use_nesterov`, and of `use_lazy` and `use_offload`, which are
-    keywords only, can be True.
+    At most one of `use_amsgrad`, which goes before `use_nesterov`, and of `use_lazy` and
+    `use_offload`, which are keywords only, can be True.
     """
 
     unknown: ClassVar[type[MXOptError]] = ArgumentKeyError  # as in MindSpore, for this class only
@@ -107,12 +109,14 @@ class Adam(_Moments):
         return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root
 
     def _epsilon(self, root: float) -> float:
-        """What is added to the root of the corrected mean square; `root` is that of the correction."""
+        """What is added to the root of the corrected mean square; `root` is that of the
+        correction."""
         return self.eps
 
 
 class LazyAdam(Adam):
-    """Adam that leaves the rows alone, and their running means, for which a row-sparse gradient has none."""
+    """Adam that leaves the rows alone, and their running means, for which a row-sparse gradient has
+    none."""
 
     def __init__(
         self,
@@ -132,7 +136,8 @@ class LazyAdam(Adam):
 
 
 class AdamOffload(Adam):
-    """Adam whose `eps` is added to the root of the uncorrected mean square, as its documentation has it.
+    """Adam whose `eps` is added to the root of the uncorrected mean square, as its documentation
+    has it.
 
     There is nothing to offload: arrays are updated where they are.
     """
@@ -184,7 +189,8 @@ class AdamWeightDecay(_Moments):
 
 
 class AdaMax(_Moments):
-    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which fades."""
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which
+    fades."""
 
     rule: Rule = mindspore.adamax_apart
 

@@ -1,6 +1,7 @@
 """Rates adapted to each element: Adadelta, Adagrad, ProximalAdagrad, RMSProp, FTRL.
 
-All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out of range.
+All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out
+of range.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Adadelta(RuleOptimizer):
 
 
 class Adagrad(RuleOptimizer):
-    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html: `accum += grad ** 2`, `param -= lr * grad / sqrt(accum)`."""
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html: `accum += grad ** 2`, `param -= lr * grad
+    / sqrt(accum)`."""
 
     def __init__(
         self,
@@ -66,7 +68,8 @@ class Adagrad(RuleOptimizer):
 
 
 class ProximalAdagrad(RuleOptimizer):
-    """AdaGrad with L1 and L2 penalties by forward-backward splitting, https://papers.nips.cc/paper/3793.
+    """AdaGrad with L1 and L2 penalties by forward-backward splitting,
+    https://papers.nips.cc/paper/3793.
 
     Leaves the rows alone for which a row-sparse gradient has none.
     """

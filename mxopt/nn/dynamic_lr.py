@@ -1,7 +1,7 @@
 """Learning rates as lists with a value for each step, after `mindspore.nn`'s functions.
 
-Each is its schedule of `learning_rate_schedule`, asked once an epoch. All return a list of floats and raise TypeError
-or ValueError for an argument of another type, or out of range.
+Each is its schedule of `learning_rate_schedule`, asked once an epoch. All return a list of floats
+and raise TypeError or ValueError for an argument of another type, or out of range.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MILESTONE, RATE = Declared(Steps), Declared(Annotated[float, Exact()])
 
 
 def piecewise_constant_lr(milestone: Sequence[int], learning_rates: Sequence[float]) -> list[float]:
-    """`learning_rates[k]` from step `milestone[k - 1]` (0 for the first) up to, not including, step `milestone[k]`.
+    """`learning_rates[k]` from step `milestone[k - 1]` (0 for the first) up to, not including, step
+    `milestone[k]`.
 
     Parameters
     ----------
@@ -64,7 +65,8 @@ def exponential_decay_lr(
     decay_epoch: Steps,
     is_stair: bool = False,
 ) -> list[float]:
-    """`learning_rate * decay_rate ** (epoch / decay_epoch)` for `total_step` steps; see `ExponentialDecayLR`.
+    """`learning_rate * decay_rate ** (epoch / decay_epoch)` for `total_step` steps; see
+    `ExponentialDecayLR`.
 
     >>> exponential_decay_lr(0.1, 0.5, total_step=4, step_per_epoch=2, decay_epoch=1)
     [0.1, 0.1, 0.05, 0.05]
@@ -81,7 +83,8 @@ def natural_exp_decay_lr(
     decay_epoch: Steps,
     is_stair: bool = False,
 ) -> list[float]:
-    """`learning_rate * exp(-decay_rate * epoch)` for `total_step` steps; see `NaturalExpDecayLR`."""
+    """`learning_rate * exp(-decay_rate * epoch)` for `total_step` steps; see
+    `NaturalExpDecayLR`."""
     return _by_epoch(NaturalExpDecayLR(learning_rate, decay_rate, decay_epoch, is_stair), total_step, step_per_epoch)
 
 
@@ -94,7 +97,8 @@ def inverse_decay_lr(
     decay_epoch: Steps,
     is_stair: bool = False,
 ) -> list[float]:
-    """`learning_rate / (1 + decay_rate * epoch / decay_epoch)` for `total_step` steps; see `InverseDecayLR`."""
+    """`learning_rate / (1 + decay_rate * epoch / decay_epoch)` for `total_step` steps; see
+    `InverseDecayLR`."""
     return _by_epoch(InverseDecayLR(learning_rate, decay_rate, decay_epoch, is_stair), total_step, step_per_epoch)
 
 
@@ -102,7 +106,8 @@ def inverse_decay_lr(
 def cosine_decay_lr(
     min_lr: float, max_lr: float, total_step: Steps, step_per_epoch: Steps, decay_epoch: Steps
 ) -> list[float]:
-    """Half a cosine from `max_lr` down to `min_lr` in `decay_epoch` epochs, `total_step` steps; see `CosineDecayLR`."""
+    """Half a cosine from `max_lr` down to `min_lr` in `decay_epoch` epochs, `total_step` steps; see
+    `CosineDecayLR`."""
     return _by_epoch(CosineDecayLR(min_lr, max_lr, decay_epoch), total_step, step_per_epoch)
 
 
@@ -116,9 +121,11 @@ def polynomial_decay_lr(
     power: float,
     update_decay_epoch: Restarts = False,
 ) -> list[float]:
-    """A polynomial from `learning_rate` to `end_learning_rate` in `decay_epoch` epochs; see `PolynomialDecayLR`.
+    """A polynomial from `learning_rate` to `end_learning_rate` in `decay_epoch` epochs; see
+    `PolynomialDecayLR`.
 
-    Under `update_decay_epoch` the decay starts anew whenever it is over, over a larger multiple of `decay_epoch`.
+    Under `update_decay_epoch` the decay starts anew whenever it is over, over a larger multiple of
+    `decay_epoch`.
     """
     schedule = PolynomialDecayLR(learning_rate, end_learning_rate, decay_epoch, power, update_decay_epoch)
     return _by_epoch(schedule, total_step, step_per_epoch)
@@ -126,7 +133,8 @@ def polynomial_decay_lr(
 
 @checked
 def warmup_lr(learning_rate: float, total_step: Steps, step_per_epoch: Steps, warmup_epoch: Steps) -> list[float]:
-    """From 0 to `learning_rate` along a line in `warmup_epoch` epochs, `total_step` steps; see `WarmUpLR`."""
+    """From 0 to `learning_rate` along a line in `warmup_epoch` epochs, `total_step` steps; see
+    `WarmUpLR`."""
     return _by_epoch(WarmUpLR(learning_rate, warmup_epoch), total_step, step_per_epoch)
 
 

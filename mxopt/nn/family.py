@@ -23,7 +23,8 @@ from mxopt.typing import Array
 
 
 class NN(Family):
-    """See `Family`. A group is what has one rate, one weight decay, and centralized gradients or not."""
+    """See `Family`. A group is what has one rate, one weight decay, and centralized gradients or
+    not."""
 
     model: RuleOptimizer
     name: ClassVar[str] = "nn"

@@ -13,7 +13,8 @@ from mxopt.typing import Array
 
 
 def chunks(values: list[Array]) -> list[list[int]] | None:
-    """The positions of arrays by dtype; None unless those of each dtype lie so, in one allocation."""
+    """The positions of arrays by dtype; None unless those of each dtype lie so, in one
+    allocation."""
     by_dtype: dict[Any, list[int]] = {}
     for k, value in enumerate(values):
         if not isinstance(value, np.ndarray) or not arrays.is_plain(value):

@@ -11,7 +11,8 @@ from mxopt.typing import Array
 
 
 def as_arrays(gradients: tuple[Array, ...], slots: list[Slot]) -> list[Array]:
-    """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that aren't there."""
+    """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that
+    aren't there."""
     if set(map(type, gradients)) == {np.ndarray}:
         return list(gradients)
     return [
@@ -28,7 +29,8 @@ def decayed(grad: Array, weight: Array, decay: float) -> Array:
 
 
 def centralized(grad: Array) -> Array:
-    """`grad` less its mean over all axes but the first, https://arxiv.org/abs/2004.01461; vectors as they are."""
+    """`grad` less its mean over all axes but the first, https://arxiv.org/abs/2004.01461; vectors
+    as they are."""
     if isinstance(grad, RowSparse):
         return RowSparse(centralized(grad.data), grad.indices, grad.shape)
     return grad - grad.mean(axis=tuple(range(1, grad.ndim)), keepdims=True) if grad.ndim > 1 else grad

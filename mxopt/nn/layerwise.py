@@ -24,7 +24,8 @@ from mxopt.typing import Array, Plain
 
 
 class Lamb(_Moments):
-    """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, each step as long as the parameter.
+    """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, each step as long
+    as the parameter.
 
     Raises
     ------
@@ -54,17 +55,19 @@ class Lamb(_Moments):
 
 
 def lars_filter(parameter: Parameter) -> bool:
-    """Whether LARS adapts the rate of a parameter: not where 'LayerNorm' or 'bias' is in its name."""
+    """Whether LARS adapts the rate of a parameter: not where 'LayerNorm' or 'bias' is in its
+    name."""
     name = name_of(parameter, "")
     return "LayerNorm" not in name and "bias" not in name
 
 
 class LARS(Optimizer):
-    """Another optimizer, given gradients as long as suits each parameter, https://arxiv.org/abs/1708.03888.
+    """Another optimizer, given gradients as long as suits each parameter,
+    https://arxiv.org/abs/1708.03888.
 
-    It is handed `trust * (grad + decay * param)`, where `trust = coefficient * |param| / (|grad| + decay * |param| +
-    epsilon)`, or 1 where a norm is 0. From then on weight decay and loss scale are done here, and the other
-    optimizer is no longer to be called by itself.
+    It is handed `trust * (grad + decay * param)`, where `trust = coefficient * |param| / (|grad| +
+    decay * |param| + epsilon)`, or 1 where a norm is 0. From then on weight decay and loss scale
+    are done here, and the other optimizer is no longer to be called by itself.
 
     Raises
     ------

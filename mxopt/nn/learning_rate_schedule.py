@@ -1,7 +1,7 @@
 """Learning rates as functions of the step, after `mindspore.nn`'s `LearningRateSchedule` classes.
 
-Everything is computed in double precision. Where MindSpore's formulas and its numbers differ, these are its numbers;
-`docs/departures-mindspore.md` lists where.
+Everything is computed in double precision. Where MindSpore's formulas and its numbers differ, these
+are its numbers; `docs/departures-mindspore.md` lists where.
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ class ExponentialDecayLR(_Decay):
 
 
 class NaturalExpDecayLR(_Decay):
-    """`learning_rate * exp(-decay_rate * step)`; under `is_stair` the step goes up to multiples of `decay_steps` only.
+    """`learning_rate * exp(-decay_rate * step)`; under `is_stair` the step goes up to multiples of
+    `decay_steps` only.
 
-    Without `is_stair`, `decay_steps` has no effect, as in MindSpore. Errors as in `ExponentialDecayLR`.
+    Without `is_stair`, `decay_steps` has no effect, as in MindSpore. Errors as in
+    `ExponentialDecayLR`.
     """
 
     def construct(self, global_step: Any) -> float:
@@ -87,7 +89,8 @@ class NaturalExpDecayLR(_Decay):
 
 
 class InverseDecayLR(_Decay):
-    """`learning_rate / (1 + decay_rate * step / decay_steps)`. Errors as in `ExponentialDecayLR`."""
+    """`learning_rate / (1 + decay_rate * step / decay_steps)`. Errors as in
+    `ExponentialDecayLR`."""
 
     def construct(self, global_step: Any) -> float:
         return float(self.learning_rate / (1 + self.decay_rate * self.periods(global_step)))
@@ -115,7 +118,8 @@ class CosineDecayLR(LearningRateSchedule):
 
 
 class PolynomialDecayLR(LearningRateSchedule):
-    """`(learning_rate - end_learning_rate) * (1 - step / decay_steps) ** power + end_learning_rate`.
+    """`(learning_rate - end_learning_rate) * (1 - step / decay_steps) ** power +
+    end_learning_rate`.
 
     Raises
     ------

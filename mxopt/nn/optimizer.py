@@ -41,16 +41,20 @@ TARGETS = ("CPU", "GPU", "Ascend")
 class Optimizer(GroupedOptimizer):
     """The base of all optimizers: learning rate, weight decay, loss scale and groups of parameters.
 
-    A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use `decay_weight`,
-    `gradients_centralization`, `scale_grad`, `get_lr` and the rest of the methods below to do so. It is called as
-    `optimizer(gradients)`, with one gradient for each parameter, in their order.
+    A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use
+    `decay_weight`, `gradients_centralization`, `scale_grad`, `get_lr` and the rest of the methods
+    below to do so. It is called as `optimizer(gradients)`, with one gradient for each parameter, in
+    their order.
 
     Attributes
     ----------
     parameters : ParameterTuple
-        In the order in which gradients are expected; plain arrays as a `Parameter` over their memory.
-    learning_rate : Parameter or LearningRateSchedule, or a tuple of them where groups have their own
-        A fixed rate is a parameter without axes: `optimizer.learning_rate.set_data(np.array(0.01))` changes it.
+        In the order in which gradients are expected; plain arrays as a `Parameter` over their
+        memory.
+    learning_rate : Parameter or LearningRateSchedule, or a tuple of them where groups have their
+    own
+        A fixed rate is a parameter without axes: `optimizer.learning_rate.set_data(np.array(0.01))`
+        changes it.
     weight_decay : float or function of the step, or a tuple of them where there are groups
         Times the loss scale.
     decay_flags : tuple of bool
@@ -59,7 +63,8 @@ class Optimizer(GroupedOptimizer):
         1 / loss_scale; `need_scale` says whether that differs from 1.
     param_length : int
         How many parameters there are.
-    is_group, is_group_lr, is_group_params_ordered, grad_centralization, dynamic_lr, dynamic_weight_decay : bool
+    is_group, is_group_lr, is_group_params_ordered, grad_centralization, dynamic_lr,
+    dynamic_weight_decay : bool
         What the groups say.
     global_step : int
         How many steps have been taken.
@@ -67,10 +72,11 @@ class Optimizer(GroupedOptimizer):
     Raises
     ------
     TypeError
-        The learning rate, an element of `parameters`, `weight_decay` or `loss_scale` is of no such type.
+        The learning rate, an element of `parameters`, `weight_decay` or `loss_scale` is of no such
+        type.
     ValueError
-        The weight decay or the learning rate is below 0, the loss scale not above it, an array of learning rates has
-        several axes, or a parameter can't be updated in place.
+        The weight decay or the learning rate is below 0, the loss scale not above it, an array of
+        learning rates has several axes, or a parameter can't be updated in place.
     KeyError
         A group has an unknown key.
     RuntimeError
@@ -185,12 +191,13 @@ class Optimizer(GroupedOptimizer):
             written(p for p, grad in pairs if grad is not None and p.requires_grad)
         return result
 
-    # What counts a step: iterators that call functions of C, which `construct` may use up together with the update; no
-    # exception of a signal handler comes between then.
+    # What counts a step: iterators that call functions of C, which `construct` may use up together
+    # with the update; no exception of a signal handler comes between then.
     counted: tuple[Iterable[object], ...] = ()
 
     def construct(self, *hyper_params: Any) -> Any:
-        """Updates the parameters by the gradients, the only argument here. Subclasses define this."""
+        """Updates the parameters by the gradients, the only argument here. Subclasses define
+        this."""
         raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
 
     # Learning rate, weight decay and loss scale.
@@ -212,14 +219,15 @@ class Optimizer(GroupedOptimizer):
 
     @property
     def weight_decay(self) -> Decay | tuple[Decay, ...]:
-        """The weight decay, a number or a function of the step, times the loss scale; one for each parameter where
-        there are groups. See `get_weight_decay` for the numbers of this step."""
+        """The weight decay, a number or a function of the step, times the loss scale; one for each
+        parameter where there are groups. See `get_weight_decay` for the numbers of this step."""
         if not self.is_group:
             return scaled_decay(self._every.decay, self.loss_scale)
         return tuple(scaled_decay(self.groups[slot.group].decay, self.loss_scale) for slot in self._slots)
 
     def get_lr(self) -> float | tuple[float, ...]:
-        """The learning rate of this step; one for each parameter where groups or `lr_mult` make them differ."""
+        """The learning rate of this step; one for each parameter where groups or `lr_mult` make
+        them differ."""
         rates = tuple(self._rates())
         return rates if self.is_group_lr or any(p.lr_mult != 1 for p in self.parameters) else rates[0]
 
@@ -232,15 +240,16 @@ class Optimizer(GroupedOptimizer):
         return [now[slot.group] * slot.parameter.lr_mult for slot in self._slots]
 
     def get_weight_decay(self) -> float | tuple[float, ...]:
-        """The weight decay of this step times the loss scale, since `decay_weight` comes before `scale_grad`; one for
-        each parameter where there are groups or `wd_mult` makes them differ."""
+        """The weight decay of this step times the loss scale, since `decay_weight` comes before
+        `scale_grad`; one for each parameter where there are groups or `wd_mult` makes them differ.
+        """
         if not self.is_group and all(p.wd_mult == 1 for p in self.parameters):
             return decay_at(self._every.decay, self.global_step) * self.loss_scale
         return tuple(decay * self.loss_scale for decay in self._decays())
 
     def step_decays(self) -> list[float]:
-        """The weight decay of each parameter at this step times the loss scale: what `get_weight_decay` says, for those
-        of which `decay_flags` says that they are decayed."""
+        """The weight decay of each parameter at this step times the loss scale: what
+        `get_weight_decay` says, for those of which `decay_flags` says that they are decayed."""
         if "get_weight_decay" not in self.overridden:
             return [decay * self.loss_scale for decay in self._decays()]
         decays = self._each("get_weight_decay", self.get_weight_decay())
@@ -264,7 +273,8 @@ class Optimizer(GroupedOptimizer):
         return [now[slot.group] * slot.parameter.wd_mult for slot in self._slots]
 
     def get_lr_parameter(self, param: Any) -> Any:
-        """What gives the learning rate of a parameter: a Parameter without axes, or a LearningRateSchedule.
+        """What gives the learning rate of a parameter: a Parameter without axes, or a
+        LearningRateSchedule.
 
         A list of them for a list. TypeError for what is no parameter, ValueError for a stranger's.
 
@@ -292,14 +302,16 @@ class Optimizer(GroupedOptimizer):
     # Gradients.
 
     def decay_weight(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
-        """The gradients plus weight decay times loss scale times the parameters; new arrays where that is not 0."""
+        """The gradients plus weight decay times loss scale times the parameters; new arrays where
+        that is not 0."""
         return tuple(
             grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay)
             for grad, slot, decay in zip(self._checked(gradients), self._slots, self.step_decays(), strict=True)
         )
 
     def gradients_centralization(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
-        """The gradients, those of groups with `grad_centralization` less their mean over all axes but the first."""
+        """The gradients, those of groups with `grad_centralization` less their mean over all axes
+        but the first."""
         return tuple(
             g.centralized(grad) if self.groups[slot.group].centralized and grad is not None else grad
             for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
@@ -314,9 +326,9 @@ class Optimizer(GroupedOptimizer):
     def flatten_gradients(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
         """One gradient for each of `flat_parameters`.
 
-        Where the parameters of each dtype lie one right behind another in memory, and all have one learning rate, their
-        gradients as one vector for each dtype; otherwise as they are. Call it last: `decay_weight` and the like want
-        one gradient for each parameter.
+        Where the parameters of each dtype lie one right behind another in memory, and all have one
+        learning rate, their gradients as one vector for each dtype; otherwise as they are. Call it
+        last: `decay_weight` and the like want one gradient for each parameter.
         """
         checked, positions = self._checked(gradients), self._chunks()
         if positions is None:
@@ -325,7 +337,8 @@ class Optimizer(GroupedOptimizer):
 
     @property
     def flat_parameters(self) -> ParameterTuple:
-        """The parameters as `flatten_gradients` arranges their gradients: vectors over the parameters' own memory."""
+        """The parameters as `flatten_gradients` arranges their gradients: vectors over the
+        parameters' own memory."""
         positions = self._chunks()
         if positions is None:
             return self.parameters
@@ -346,12 +359,14 @@ class Optimizer(GroupedOptimizer):
     # Where and how MindSpore runs a step.
 
     def broadcast_params(self, optim_result: Any) -> bool:
-        """Whether the update succeeded. The parameters of one process are one: there is nothing to send."""
+        """Whether the update succeeded. The parameters of one process are one: there is nothing to
+        send."""
         return bool(optim_result)
 
     @property
     def target(self) -> str:
-        """'GPU' for CuPy's arrays, else 'CPU'. The base class doesn't let it be set (NotImplementedError)."""
+        """'GPU' for CuPy's arrays, else 'CPU'. The base class doesn't let it be set
+        (NotImplementedError)."""
         return "GPU" if arrays.is_cupy(self.parameters[0].value) else "CPU"
 
     @target.setter
@@ -360,7 +375,8 @@ class Optimizer(GroupedOptimizer):
 
     @property
     def unique(self) -> bool:
-        """Whether row-sparse gradients may name a row twice. Without effect: `row_sparse_array` has added them up."""
+        """Whether row-sparse gradients may name a row twice. Without effect: `row_sparse_array` has
+        added them up."""
         return self._unique
 
     @unique.setter
@@ -380,16 +396,19 @@ class Optimizer(GroupedOptimizer):
     # Saving.
 
     def state_dict(self) -> Plain:
-        """Everything a resumed run needs to give the same bits: copies of the states, the step, the fixed rates.
+        """Everything a resumed run needs to give the same bits: copies of the states, the step, the
+        fixed rates.
 
-        States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them. The parameters
-        themselves and the hyper-parameters are not in it. `mxopt.document.dump_document` makes bytes of it.
+        States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes
+        them. The parameters themselves and the hyper-parameters are not in it.
+        `mxopt.document.dump_document` makes bytes of it.
         """
         return saving.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from where `state_dict` was taken, on an optimizer made with the same arguments.
 
-        Raises StatesError, and changes nothing, where it doesn't fit; the message says what differs.
+        Raises StatesError, and changes nothing, where it doesn't fit; the message says what
+        differs.
         """
         saving.load_state_dict(self, state_dict)

@@ -1,4 +1,5 @@
-"""The options that most of these optimizers share. Types are exact, as MindSpore checks them: an int is no float."""
+"""The options that most of these optimizers share. Types are exact, as MindSpore checks them: an
+int is no float."""
 
 from __future__ import annotations
 

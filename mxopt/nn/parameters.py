@@ -29,12 +29,14 @@ Decay = float | Callable[[int], Any]
 
 
 class ParameterTuple(tuple[Parameter, ...]):
-    """Parameters in order. An attribute of an optimizer that is one of these (other than its parameters) is a state."""
+    """Parameters in order. An attribute of an optimizer that is one of these (other than its
+    parameters) is a state."""
 
     def clone(self, prefix: str, init: str | float = "zeros") -> ParameterTuple:
         """New parameters of the same shapes, devices and dtypes, named `prefix.name`.
 
-        `init` is "same" for copies, "zeros", "ones", or a number. Clones of 16-bit parameters are float32.
+        `init` is "same" for copies, "zeros", "ones", or a number. Clones of 16-bit parameters are
+        float32.
         """
         if init == "same":
             return ParameterTuple(self._clone(prefix, p, p.value) for p in self)
@@ -51,8 +53,8 @@ class ParameterTuple(tuple[Parameter, ...]):
 
 
 def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> Any:
-    """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has 16 bits; or of
-    another dtype."""
+    """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has
+    16 bits; or of another dtype."""
     if dtype is None and like.dtype.itemsize == 2:
         dtype = np.dtype(np.float32)
     return arrays.zeros(shape, like, dtype)
@@ -144,7 +146,8 @@ def decay_at(decay: Decay, step: int) -> float:
 
 
 def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], list[Group], bool]:
-    """The parameters of an optimizer in their order, their groups, and whether that order is one of its own.
+    """The parameters of an optimizer in their order, their groups, and whether that order is one of
+    its own.
 
     `every` has the defaults of all groups. Without groups there are none.
     """
@@ -180,7 +183,8 @@ def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], list[Gr
 
 
 def _check_lengths(rates: list[Rate], owner: str) -> None:
-    """Lists of rates must be for the same steps, the one outside of the groups included, as in MindSpore."""
+    """Lists of rates must be for the same steps, the one outside of the groups included, as in
+    MindSpore."""
     lists = list(dict.fromkeys(rate for rate in rates if isinstance(rate, Listed)))
     for other in lists[1:]:
         if len(other.values) != len(lists[0].values):

@@ -29,10 +29,11 @@ WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the
 class RuleOptimizer(Optimizer):
     """An optimizer made of a rule of `mxopt.rules`: one compiled pass over all parameters.
 
-    A subclass sets `rule`, calls `keep` in its constructor, and defines `scalars`. Weight decay and loss scale become
-    hyper-parameters of the rule where that gives the same numbers: `decay` says what the rule takes weight decay for.
-    `lazy` says whether rows stay as they are for which a row-sparse gradient has none. What a class from outside
-    overrides of `overridable` is called, as MindSpore's steps call it.
+    A subclass sets `rule`, calls `keep` in its constructor, and defines `scalars`. Weight decay and
+    loss scale become hyper-parameters of the rule where that gives the same numbers: `decay` says
+    what the rule takes weight decay for. `lazy` says whether rows stay as they are for which a
+    row-sparse gradient has none. What a class from outside overrides of `overridable` is called, as
+    MindSpore's steps call it.
     """
 
     has_rule: ClassVar[bool] = True
@@ -43,16 +44,18 @@ class RuleOptimizer(Optimizer):
     decay: ClassVar[WeightDecay] = "added to the gradient"
 
     def scalars(self, lr: float, t: int, own: Any) -> Row:
-        """The learning rate the rule takes at step `t` (from 1), then the rule's own hyper-parameters in its order.
+        """The learning rate the rule takes at step `t` (from 1), then the rule's own
+        hyper-parameters in its order.
 
-        `own` is what the method `own` says of the parameter, or the number that the step before handed on.
+        `own` is what the method `own` says of the parameter, or the number that the step before
+        handed on.
         """
         raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
     def keep(self, *more: str, **states: float | Callable[[float], float]) -> None:
-        """Makes the rule's states, in its order: attributes of these names, filled with a number, or with what a
-        function makes of the parameter's learning rate. float32 for 16-bit parameters. `more` are the names of what a
-        subclass' `new_states` makes besides."""
+        """Makes the rule's states, in its order: attributes of these names, filled with a number,
+        or with what a function makes of the parameter's learning rate. float32 for 16-bit
+        parameters. `more` are the names of what a subclass' `new_states` makes besides."""
         check(self.state_dtype, self.rule, type(self).__name__)
         self._first, self.state_names = states, (*states, *more)
         for slot, key in zip(self._slots, keys_of(self), strict=True):
@@ -80,13 +83,14 @@ class RuleOptimizer(Optimizer):
         Parameters
         ----------
         gradients : tuple of array or RowSparse or None
-            In the order of `parameters`, of their shapes; never changed. A parameter without one, or with
-            `requires_grad` False, is left alone.
+            In the order of `parameters`, of their shapes; never changed. A parameter without one,
+            or with `requires_grad` False, is left alone.
 
         Raises
         ------
         ArrayError
-            A gradient doesn't fit its parameter. Nothing has been changed then, and the message names it.
+            A gradient doesn't fit its parameter. Nothing has been changed then, and the message
+            names it.
         """
         counted, self.counted = self.counted, ()
         grads = g.as_arrays(self._checked(gradients), self._slots)
@@ -135,7 +139,8 @@ class RuleOptimizer(Optimizer):
     # Gradients that the rule can't take as they are.
 
     preparing: ClassVar[tuple[str, ...]] = ("decay_weight", "gradients_centralization", "scale_grad")
-    """The methods by which a step prepares the gradients, where a subclass overrides one, in this order."""
+    """The methods by which a step prepares the gradients, where a subclass overrides one, in this
+    order."""
 
     def _made_ready(self, grads: list[Array]) -> list[Any]:
         """The gradients prepared by these methods."""
@@ -169,7 +174,8 @@ class RuleOptimizer(Optimizer):
         return at.group.centralized or (self.decay == "unknown to the rule" and at.wd != 0)
 
     def _prepared(self, slot: Slot, grad: Array, at: Step) -> Any:
-        """The gradient after weight decay (unless that is the rule's own), centralization and loss scale."""
+        """The gradient after weight decay (unless that is the rule's own), centralization and loss
+        scale."""
         self._tensor(slot, grad, self.rule).check(self.rule)
         grad = g.widened(grad)
         if at.wd and self.decay != "the rule's own":
@@ -180,7 +186,8 @@ class RuleOptimizer(Optimizer):
 
     @property
     def target(self) -> str:
-        """'GPU' for CuPy's arrays, else 'CPU'. Setting it to where the arrays are is allowed, and changes nothing."""
+        """'GPU' for CuPy's arrays, else 'CPU'. Setting it to where the arrays are is allowed, and
+        changes nothing."""
         return super().target
 
     @target.setter

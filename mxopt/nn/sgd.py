@@ -16,7 +16,8 @@ from mxopt.typing import Plain
 
 
 class SGD(RuleOptimizer):
-    """Stochastic gradient descent: `v = momentum * v + (1 - dampening) * grad`, then `param -= lr * v`.
+    """Stochastic gradient descent: `v = momentum * v + (1 - dampening) * grad`, then `param -= lr *
+    v`.
 
     The first step takes `v = grad`. With `nesterov` it is `param -= lr * (grad + momentum * v)`.
 
@@ -59,7 +60,8 @@ class SGD(RuleOptimizer):
 
 
 class Momentum(RuleOptimizer):
-    """`v = momentum * v + grad`, then `param -= lr * v`; with `use_nesterov` `param -= lr * (grad + momentum * v)`.
+    """`v = momentum * v + grad`, then `param -= lr * v`; with `use_nesterov` `param -= lr * (grad +
+    momentum * v)`.
 
     Raises
     ------
@@ -88,10 +90,11 @@ class Momentum(RuleOptimizer):
 
 
 class ASGD(RuleOptimizer):
-    """Averaged descent: `param -= eta * (grad + lambd * param)`; `ax` is the parameter's average after step `t0`.
+    """Averaged descent: `param -= eta * (grad + lambd * param)`; `ax` is the parameter's average
+    after step `t0`.
 
-    `eta` is the learning rate at first, and after step t `lr / (1 + lambd * lr * t) ** alpha`: a changed rate acts one
-    step later, as in MindSpore and PyTorch. https://doi.org/10.1137/0330046
+    `eta` is the learning rate at first, and after step t `lr / (1 + lambd * lr * t) ** alpha`: a
+    changed rate acts one step later, as in MindSpore and PyTorch. https://doi.org/10.1137/0330046
 
     Raises
     ------
@@ -151,7 +154,8 @@ class ASGD(RuleOptimizer):
 class Rprop(RuleOptimizer):
     """Steps by the sign of the gradient, whose sizes grow while it stays and shrink when it turns.
 
-    https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate, which has no effect afterwards.
+    https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate, which has no
+    effect afterwards.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""MXNet's optimizers on NumPy and CuPy arrays: `create('adam', learning_rate=1e-3)`, `get_updater`."""
+"""MXNet's optimizers on NumPy and CuPy arrays: `create('adam', learning_rate=1e-3)`,
+`get_updater`."""
 
 from mxopt.optimizer import contrib
 from mxopt.optimizer.adam import FTML, AdaBelief, Adam, Adamax, AdamW, Nadam

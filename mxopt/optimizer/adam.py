@@ -33,9 +33,11 @@ class _Moments(RuleOptimizer):
 
 
 class ArithmeticMoments(_Moments):
-    """What takes 1 - beta^t in the precision of its arithmetic, as MXNet's kernels of FTML and LAMB do.
+    """What takes 1 - beta^t in the precision of its arithmetic, as MXNet's kernels of FTML and LAMB
+    do.
 
-    In float32 1 - 0.999 is 1.3e-5 off. So is the running mean square, and what is divided by the other comes out right.
+    In float32 1 - 0.999 is 1.3e-5 off. So is the running mean square, and what is divided by the
+    other comes out right.
     """
 
     def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
@@ -53,8 +55,8 @@ class ArithmeticMoments(_Moments):
         super()._apply(indices, calls)
 
     def _note(self, indices: Sequence[Index], doubles: set[Index]) -> None:
-        """Keeps which of the weights are of float64. A prepared update of a single tensor relies on what was noted
-        when it was made: where that changes, it goes."""
+        """Keeps which of the weights are of float64. A prepared update of a single tensor relies on
+        what was noted when it was made: where that changes, it goes."""
         if doubles or self._doubles:
             for index in doubles.symmetric_difference(self._doubles.intersection(indices)):
                 self._plans.pop(index, None)
@@ -76,8 +78,8 @@ class ArithmeticMoments(_Moments):
 
 @register
 class Adam(_Moments):
-    """Adam, arXiv:1412.6980, with `epsilon` beside the uncorrected root (end of the paper's section 2). Weight decay is
-    added to the gradient, before it is clipped.
+    """Adam, arXiv:1412.6980, with `epsilon` beside the uncorrected root (end of the paper's section
+    2). Weight decay is added to the gradient, before it is clipped.
     """
 
     rule: Rule = adam.adam
@@ -125,15 +127,16 @@ class _BiasCorrected(_Moments):
 
 @register
 class AdamW(_BiasCorrected):
-    """Adam with decoupled weight decay, arXiv:1711.05101, as in MXNet 2: `lr * wd * weight` with the corrected rate."""
+    """Adam with decoupled weight decay, arXiv:1711.05101, as in MXNet 2: `lr * wd * weight` with
+    the corrected rate."""
 
     rule: Rule = adam.adamw
 
 
 @register
 class AdaBelief(_BiasCorrected):
-    """AdaBelief, arXiv:2010.07468, as in MXNet 2: steps by the belief in the gradient. Weight decay is added to the
-    gradient, before it is clipped.
+    """AdaBelief, arXiv:2010.07468, as in MXNet 2: steps by the belief in the gradient. Weight decay
+    is added to the gradient, before it is clipped.
     """
 
     rule: Rule = adam.adabelief
@@ -141,7 +144,8 @@ class AdaBelief(_BiasCorrected):
 
 @register
 class Adamax(_Moments):
-    """AdaMax, arXiv:1412.6980 section 7. Weight decay is added to the gradient, before it is clipped."""
+    """AdaMax, arXiv:1412.6980 section 7. Weight decay is added to the gradient, before it is
+    clipped."""
 
     rule: Rule = adam.adamax
 
@@ -170,8 +174,8 @@ class Adamax(_Moments):
 
 @register
 class Nadam(_Moments):
-    """Adam with Nesterov's momentum, https://cs229.stanford.edu/proj2015/054_report.pdf. Weight decay is added to the
-    gradient, before it is clipped.
+    """Adam with Nesterov's momentum, https://cs229.stanford.edu/proj2015/054_report.pdf. Weight
+    decay is added to the gradient, before it is clipped.
 
     The product of the momentum schedule is each parameter's own, as in the paper.
     """
@@ -211,8 +215,8 @@ class Nadam(_Moments):
 
 @register
 class FTML(ArithmeticMoments, UnsignedRate):
-    """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html. A parameter whose learning rate is 0
-    is left alone; a negative one is refused.
+    """Follow the moving leader, https://proceedings.mlr.press/v70/zheng17a.html. A parameter whose
+    learning rate is 0 is left alone; a negative one is refused.
     """
 
     rule: Rule = adam.ftml

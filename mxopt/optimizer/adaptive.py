@@ -17,7 +17,8 @@ from mxopt.typing import Array, State
 
 @register
 class AdaGrad(RuleOptimizer):
-    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html. Weight decay is decoupled: `lr * wd * weight`."""
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html. Weight decay is decoupled: `lr * wd *
+    weight`."""
 
     rule: Rule = adaptive.adagrad
 
@@ -37,8 +38,8 @@ class AdaGrad(RuleOptimizer):
 
 @register
 class AdaDelta(RuleOptimizer):
-    """AdaDelta, arXiv:1212.5701. As in MXNet the learning rate has no effect, and `wd * weight` is subtracted as it
-    is.
+    """AdaDelta, arXiv:1212.5701. As in MXNet the learning rate has no effect, and `wd * weight` is
+    subtracted as it is.
     """
 
     rule: Rule = adaptive.adadelta
@@ -61,8 +62,8 @@ class AdaDelta(RuleOptimizer):
 
 @register
 class RMSProp(RuleOptimizer):
-    """RMSProp, of Tieleman and Hinton, or centered, of Graves (arXiv:1308.0850). Weight decay is added to the
-    gradient, before it is clipped.
+    """RMSProp, of Tieleman and Hinton, or centered, of Graves (arXiv:1308.0850). Weight decay is
+    added to the gradient, before it is clipped.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class RMSProp(RuleOptimizer):
 
 @register
 class Ftrl(UnsignedRate):
-    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/. A parameter
-    whose learning rate is 0 is left alone; a negative one is refused.
+    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/. A
+    parameter whose learning rate is 0 is left alone; a negative one is refused.
     """
 
     rule: Rule = adaptive.ftrl

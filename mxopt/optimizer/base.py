@@ -1,4 +1,5 @@
-"""The optimizers' registry and base class: hyper-parameters and what stores ask, as in `mxnet.optimizer`."""
+"""The optimizers' registry and base class: hyper-parameters and what stores ask, as in
+`mxnet.optimizer`."""
 
 from __future__ import annotations
 
@@ -142,7 +143,8 @@ class Optimizer(NamedArguments, Multipliers):
     def register(klass: O) -> O:
         """Registers an optimizer class under its name in lower case; usable as a decorator.
 
-        Warns where it takes another's name. Raises ArgumentTypeError for what is no class of optimizers.
+        Warns where it takes another's name. Raises ArgumentTypeError for what is no class of
+        optimizers.
         """
         if not (isinstance(klass, type) and issubclass(klass, Optimizer)):
             raise ArgumentTypeError(f"@mxopt.register stands over a class derived from mxopt.Optimizer, got {klass!r}")
@@ -185,7 +187,8 @@ class Optimizer(NamedArguments, Multipliers):
         raise NotDefinedError(f"{type(self).__name__} must define update")
 
     def create_state_multi_precision(self, index: Index, weight: Array) -> State:
-        """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state of the master)."""
+        """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state
+        of the master)."""
         weight = arrays.as_array(weight, f"parameter {index!r}")
         if self.uses_master(weight):
             master = weight.astype(np.float32)
@@ -232,7 +235,8 @@ class Optimizer(NamedArguments, Multipliers):
         return self.multi_precision and weight.dtype.itemsize == 2
 
     def join(self, inner: State, master: Array) -> State:
-        """A state with a master copy, in MXNet's order, which is not the same for all optimizers."""
+        """A state with a master copy, in MXNet's order, which is not the same for all
+        optimizers."""
         return (master, inner)
 
     def split(self, state: State) -> tuple[Any, Any]:
@@ -263,12 +267,14 @@ class Optimizer(NamedArguments, Multipliers):
 
     @property
     def elementwise(self) -> bool:
-        """Whether each element is updated by itself, so that servers may cut arrays; False where nobody knows."""
+        """Whether each element is updated by itself, so that servers may cut arrays; False where
+        nobody knows."""
         return False
 
     @property
     def rowwise(self) -> bool:
-        """Whether each row is updated by itself, so that the rows of a table may be on several servers."""
+        """Whether each row is updated by itself, so that the rows of a table may be on several
+        servers."""
         return self.elementwise
 
     @property
@@ -277,7 +283,8 @@ class Optimizer(NamedArguments, Multipliers):
         return True
 
     per_worker_state: ClassVar[int | None] = None
-    """The place in a state of what each worker of an asynchronous job has its own of, as its own last weight."""
+    """The place in a state of what each worker of an asynchronous job has its own of, as its own
+    last weight."""
 
     @property
     def own_num_update(self) -> bool:
@@ -296,9 +303,9 @@ class Optimizer(NamedArguments, Multipliers):
     def take_over(self, made: Optimizer) -> None:
         """Takes the options, the schedule and the counts of `made`, which `is_like` it.
 
-        It stays the same object for everybody who holds it, and so does its schedule where that is of the same class.
-        What isn't saved (`param_dict`, `sym`, `aggregate_num`) stays too, and so does a `state_dtype`, in which states
-        are kept from here on.
+        It stays the same object for everybody who holds it, and so does its schedule where that is
+        of the same class. What isn't saved (`param_dict`, `sym`, `aggregate_num`) stays too, and so
+        does a `state_dtype`, in which states are kept from here on.
         """
         schedule = self.lr_scheduler
         kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num", "parts")}
@@ -364,5 +371,6 @@ def _warn_of_climbing(lr: float | None) -> None:
 
 
 def register(klass: O) -> O:
-    """Registers an optimizer class under its name in lower case; usable as a decorator. See `Optimizer.register`."""
+    """Registers an optimizer class under its name in lower case; usable as a decorator. See
+    `Optimizer.register`."""
     return Optimizer.register(klass)

@@ -1,7 +1,8 @@
-"""Optimizers and schedules as plain data: a registered name, and arguments that MessagePack can carry.
+"""Optimizers and schedules as plain data: a registered name, and arguments that MessagePack can
+carry.
 
-This is how an optimizer is saved and how it reaches a server. What comes back is made by calling the class that is
-registered under the name in the receiving process; nothing received is executed.
+This is how an optimizer is saved and how it reaches a server. What comes back is made by calling
+the class that is registered under the name in the receiving process; nothing received is executed.
 """
 
 from __future__ import annotations

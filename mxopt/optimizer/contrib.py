@@ -17,8 +17,8 @@ __all__ = ["GroupAdaGrad"]
 
 @register
 class GroupAdaGrad(RuleOptimizer):
-    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with one history for each row: the sum of the means of the
-    squares of its gradients. No weight decay.
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with one history for each row: the sum of
+    the means of the squares of its gradients. No weight decay.
     """
 
     rule: Rule = adaptive.group_adagrad

@@ -1,4 +1,5 @@
-"""Update counts: how often each parameter has been updated, on each device, and the largest of all."""
+"""Update counts: how often each parameter has been updated, on each device, and the largest of
+all."""
 
 from __future__ import annotations
 
@@ -36,8 +37,9 @@ class Counts:
                 self.num_update = count
 
     def in_turn(self, update: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> None:
-        """Makes updates one after the other, each of an index or of a list of them: the first of the arguments. An
-        exception of a signal handler says how many parameters have been updated."""
+        """Makes updates one after the other, each of an index or of a list of them: the first of
+        the arguments. An exception of a signal handler says how many parameters have been
+        updated."""
         at: int = 0
         before: int | None = None
         lists = [call[0] if isinstance(call[0], LISTS) else call[:1] for call in calls]
@@ -67,7 +69,8 @@ class Counts:
         return {"num_update": self.num_update, "devices": self._all_index_update_counts}
 
     def set_counts(self, counts: Mapping[str, Any]) -> None:
-        """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it is no counts."""
+        """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it
+        is no counts."""
         try:
             num_update = int(counts["num_update"])
             devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}

@@ -1,4 +1,5 @@
-"""An optimizer of groups that steps by itself, as a `Trainer` needs it: by position, with its states as bytes."""
+"""An optimizer of groups that steps by itself, as a `Trainer` needs it: by position, with its
+states as bytes."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ from mxopt.typing import Array
 
 
 class DirectUpdater:
-    """What `Updater` is, for the optimizer that `optimizer` follows, which updates its own parameters and states.
+    """What `Updater` is, for the optimizer that `optimizer` follows, which updates its own
+    parameters and states.
 
-    The bytes of the states are those of an `Updater` of `optimizer`, so that they can go on in a store, and the other
-    way round.
+    The bytes of the states are those of an `Updater` of `optimizer`, so that they can go on in a
+    store, and the other way round.
     """
 
     def __init__(self, optimizer: KeyedOptimizer) -> None:
@@ -30,7 +32,8 @@ class DirectUpdater:
         self.optimizer.model(tuple(given))
 
     def refresh(self, index: int, weight: Array) -> None:
-        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
+        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from
+        outside."""
         slot, of = self.optimizer.model.slots[index], self.optimizer.of
         if of.model.uses_master(weight) and of.count(slot):
             _, master = self.optimizer.split(of.state(slot))
@@ -47,7 +50,8 @@ class DirectUpdater:
     def take(self, loaded: Loaded, known: Mapping[Index, Described]) -> None:
         """Takes over what `get_states` returned.
 
-        Raises StatesError where the states are of another optimizer or of other parameters; nothing has changed then.
+        Raises StatesError where the states are of another optimizer or of other parameters; nothing
+        has changed then.
         """
         loaded, saved = fit(loaded, self.optimizer, known)
         made: Any = self.optimizer if saved is None else saved

@@ -1,4 +1,5 @@
-"""What must be known of optimizers that have their parameters in groups, so that stores and Trainers can have them."""
+"""What must be known of optimizers that have their parameters in groups, so that stores and
+Trainers can have them."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ Options = Plain
 class Family:
     """How to deal with the optimizers of a family, of which `model` is one. Groups are numbered.
 
-    A state is the arrays of `state_names`, the master copy where there is one, and the number that the model hands on
-    from step to step of a parameter, where it does.
+    A state is the arrays of `state_names`, the master copy where there is one, and the number that
+    the model hands on from step to step of a parameter, where it does.
     """
 
     name: ClassVar[str]
@@ -32,12 +33,14 @@ class Family:
 
     @classmethod
     def make(cls, klass: type, arguments: Options, groups: Sequence[Options], multi_precision: bool) -> Any:
-        """A model without parameters: `arguments` are those of its class, `groups` have the options of each group."""
+        """A model without parameters: `arguments` are those of its class, `groups` have the options
+        of each group."""
         raise NotDefinedError
 
     @staticmethod
     def check(model: Any) -> None:
-        """Raises ArgumentError where an optimizer makes its steps in a way of its own, which no store could call."""
+        """Raises ArgumentError where an optimizer makes its steps in a way of its own, which no
+        store could call."""
         raise NotDefinedError
 
     def arguments(self) -> Options:
@@ -53,7 +56,8 @@ class Family:
         raise NotDefinedError
 
     def set_rate(self, lr: float) -> None:
-        """Sets the learning rate of all groups. Raises ArgumentError, and changes nothing, where that can't be."""
+        """Sets the learning rate of all groups. Raises ArgumentError, and changes nothing, where
+        that can't be."""
         raise NotDefinedError
 
     def names(self) -> list[str]:
@@ -97,7 +101,8 @@ class Family:
         return (*(slot.arrays[name] for name in names), *([np.array(slot.carry)] if self.model.carried else []))
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:
-        """A `state_dict` of these options, and of counts and states by the position of each parameter."""
+        """A `state_dict` of these options, and of counts and states by the position of each
+        parameter."""
         raise NotDefinedError
 
 

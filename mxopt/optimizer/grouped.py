@@ -1,5 +1,5 @@
-"""Optimizers that have their parameters in groups, as MindSpore's and PyTorch's: what is kept of each parameter, and an
-update of any of them by their groups' rules."""
+"""Optimizers that have their parameters in groups, as MindSpore's and PyTorch's: what is kept of
+each parameter, and an update of any of them by their groups' rules."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ Count = Callable[[list["Slot"], list[float]], Iterable[object]]
 class Slot:
     """One parameter of an optimizer, and what is kept for it.
 
-    `group` is the number of its group. `step` is the number of its updates, None where the optimizer counts for all.
-    `arrays` are its states by name, and "master", the float32 copy of a 16-bit weight, where there is one. `carry` is
-    the one number that some optimizers hand on from step to step. `given` is what the caller handed over. `own` is what
-    the optimizer's method of that name says of it, `real` the type of its arithmetic, numpy.float32 or numpy.float64.
+    `group` is the number of its group. `step` is the number of its updates, None where the
+    optimizer counts for all. `arrays` are its states by name, and "master", the float32 copy of a
+    16-bit weight, where there is one. `carry` is the one number that some optimizers hand on from
+    step to step. `given` is what the caller handed over. `own` is what the optimizer's method of
+    that name says of it, `real` the type of its arithmetic, numpy.float32 or numpy.float64.
     `weight` begins with element number `first` of the parameter whose states are saved under `key`.
     """
 
@@ -57,10 +58,10 @@ class Slot:
 class Step(NamedTuple):
     """What the hyper-parameters of one update of a parameter follow from.
 
-    `lr` and `wd` are the group's, times the parameter's own multipliers. `t` counts its updates, from 1. `carry` is the
-    number that the update before handed on. `real` is the type of the arithmetic, numpy.float32 or numpy.float64.
-    `own` is what the optimizer says of the parameter. A `ready` gradient is taken as it is: scale and weight decay have
-    been seen to.
+    `lr` and `wd` are the group's, times the parameter's own multipliers. `t` counts its updates,
+    from 1. `carry` is the number that the update before handed on. `real` is the type of the
+    arithmetic, numpy.float32 or numpy.float64. `own` is what the optimizer says of the parameter. A
+    `ready` gradient is taken as it is: scale and weight decay have been seen to.
     """
 
     group: Any
@@ -74,8 +75,8 @@ class Step(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What is known of some parameters: their `marks`, whether all are `trained`, the numbers of their `groups`, and
-    which of the `distinct` kinds is each one's."""
+    """What is known of some parameters: their `marks`, whether all are `trained`, the numbers of
+    their `groups`, and which of the `distinct` kinds is each one's."""
 
     slots: list[Slot]
     params: list[Any]
@@ -92,7 +93,8 @@ def _marks(params: list[Any]) -> tuple[list[Any], ...]:
 
 
 class GroupedOptimizer(NamedArguments):
-    """The base of all optimizers that have their parameters in groups. A family of them defines what they are."""
+    """The base of all optimizers that have their parameters in groups. A family of them defines
+    what they are."""
 
     carried: ClassVar[str | None] = None  # the name of the number that is handed on from step to step, if one is
     first_carry: ClassVar[float] = 0.0
@@ -130,22 +132,26 @@ class GroupedOptimizer(NamedArguments):
         raise NotDefinedError
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it doesn't fit."""
+        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it
+        doesn't fit."""
         raise NotDefinedError
 
     def own(self, weight: Array) -> Any:
-        """What the hyper-parameters of a parameter follow from beside rates and steps: anything hashable."""
+        """What the hyper-parameters of a parameter follow from beside rates and steps: anything
+        hashable."""
 
     def uses_master(self, weight: Array) -> bool:
         """Whether `weight` is updated by way of a float32 copy."""
         return bool(self.multi_precision and weight.dtype.itemsize == 2)
 
     def hand_on(self, at: Step) -> float:
-        """The number that an update hands on to the next one of its parameter, where `carried` has a name for it."""
+        """The number that an update hands on to the next one of its parameter, where `carried` has
+        a name for it."""
         return at.carry
 
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
-        """The rule of a group, and whether it leaves alone the rows for which a row-sparse gradient has none."""
+        """The rule of a group, and whether it leaves alone the rows for which a row-sparse gradient
+        has none."""
         raise NotDefinedError
 
     def _rates_of(self, group: int, step: int) -> tuple[Any, float, float]:
@@ -163,18 +169,19 @@ class GroupedOptimizer(NamedArguments):
     def _prepare(
         self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
     ) -> tuple[list[Any], list[Step], list[int]]:
-        """The gradients, which are of these types, as the rule can take them; the steps as they are then, of which each
-        parameter takes one."""
+        """The gradients, which are of these types, as the rule can take them; the steps as they are
+        then, of which each parameter takes one."""
         return grads, ats, which
 
     # Updates.
 
     def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
-        """Updates parameters by their gradients, None for none. Calls of the same parameters have the same `key`.
+        """Updates parameters by their gradients, None for none. Calls of the same parameters have
+        the same `key`.
 
-        `count(slots, carries)`, with the numbers that they hand on, counts an update with it: an iterator that calls
-        functions of C.
-        Raises ArrayError, and changes nothing, where one can't be updated.
+        `count(slots, carries)`, with the numbers that they hand on, counts an update with it: an
+        iterator that calls functions of C. Raises ArrayError, and changes nothing, where one can't
+        be updated.
         """
         types, seen = set(map(type, grads)), self._look(key, slots)
         if type(None) in types or not seen.trained:

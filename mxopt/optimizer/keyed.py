@@ -1,5 +1,5 @@
-"""Optimizers that have their parameters in groups, as key-value stores need them: updates by key, with states that
-someone else keeps."""
+"""Optimizers that have their parameters in groups, as key-value stores need them: updates by key,
+with states that someone else keeps."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from mxopt.typing import Array, Plain, State
 class KeyedOptimizer(Optimizer):
     """An optimizer of groups for a store; `set_optimizer` makes it of one that it is given.
 
-    A key is the name of a parameter, or its position among all parameters. A state is a tuple: the arrays that the
-    rule names, the master copy where there is one, and, where the optimizer hands a number on, that number as an array
-    of no axes.
+    A key is the name of a parameter, or its position among all parameters. A state is a tuple: the
+    arrays that the rule names, the master copy where there is one, and, where the optimizer hands a
+    number on, that number as an array of no axes.
 
     Parameters
     ----------
@@ -131,7 +131,8 @@ class KeyedOptimizer(Optimizer):
         return float(rates.pop())
 
     def set_learning_rate(self, lr: float) -> None:
-        """Sets the learning rate. Raises ArgumentError where groups have different ones, or a schedule gives it."""
+        """Sets the learning rate. Raises ArgumentError where groups have different ones, or a
+        schedule gives it."""
         if self.learning_rate != lr:
             self.of.set_rate(lr)
 
@@ -145,7 +146,8 @@ class KeyedOptimizer(Optimizer):
         return self.of.elementwise()
 
     def prepare(self, step: int) -> None:
-        """What is to be done before step number `step` (from 0) is asked of a server, for the options of that step.
+        """What is to be done before step number `step` (from 0) is asked of a server, for the
+        options of that step.
 
         Raises ScheduleOverError where a list of rates has none for it.
         """
@@ -165,7 +167,8 @@ class KeyedOptimizer(Optimizer):
         return isinstance(other, KeyedOptimizer) and self._class() == other._class()
 
     def take_over(self, made: Optimizer) -> None:
-        """Takes the options and counts of `made`. Raises StatesError where its groups are of other parameters."""
+        """Takes the options and counts of `made`. Raises StatesError where its groups are of other
+        parameters."""
         assert isinstance(made, KeyedOptimizer)
         try:
             self.groups = made.groups
@@ -297,8 +300,8 @@ def is_grouped(optimizer: Any) -> bool:
 def following(optimizer: Any) -> KeyedOptimizer:
     """A KeyedOptimizer with the options of `optimizer`, now and whenever they change.
 
-    Raises ArgumentError where that can't be: it makes its steps in a way of its own, or no server could make one like
-    it.
+    Raises ArgumentError where that can't be: it makes its steps in a way of its own, or no server
+    could make one like it.
     """
     family = next(of for of in FAMILIES.values() if isinstance(optimizer, of.base))
     family.check(optimizer)
@@ -321,9 +324,11 @@ def following(optimizer: Any) -> KeyedOptimizer:
 
 
 def by_key(optimizer: Any) -> Optimizer:
-    """An optimizer that a store can have: `optimizer` itself, or a KeyedOptimizer that follows one of groups.
+    """An optimizer that a store can have: `optimizer` itself, or a KeyedOptimizer that follows one
+    of groups.
 
-    Raises ArgumentError where `following` does, and where it has made steps already, whose states would be lost.
+    Raises ArgumentError where `following` does, and where it has made steps already, whose states
+    would be lost.
     """
     found: Optimizer = following(optimizer) if is_grouped(optimizer) else optimizer
     if isinstance(found, KeyedOptimizer):

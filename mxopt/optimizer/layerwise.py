@@ -36,8 +36,8 @@ from mxopt.typing import Array, Plain, State
 class LARS(MomentumOptimizer):
     """SGD whose rate is each tensor's own, by the ratio of its norms, arXiv:1708.03888.
 
-    Parameters whose names end in gamma, beta or bias take the plain rate; weight decay is off for names that don't
-    end in `_weight`.
+    Parameters whose names end in gamma, beta or bias take the plain rate; weight decay is off for
+    names that don't end in `_weight`.
     """
 
     inner_first = True
@@ -107,8 +107,9 @@ class LARS(MomentumOptimizer):
 
 @register
 class LBSGD(MomentumOptimizer):
-    """SGD for large batches: gradients of several calls averaged, the rate warmed up (arXiv:1706.02677) or set by
-    norms (arXiv:1708.03888). As in MXNet, a scheduler is asked before the update is counted.
+    """SGD for large batches: gradients of several calls averaged, the rate warmed up
+    (arXiv:1706.02677) or set by norms (arXiv:1708.03888). As in MXNet, a scheduler is asked before
+    the update is counted.
     """
 
     lazy_update = True
@@ -206,7 +207,8 @@ class LBSGD(MomentumOptimizer):
             uninterrupted(lambda: self._accumulate(index, weight, grad, state, masters))
 
     def _checked(self, index: Index, weight: Array, grad: Array, state: State, masters: bool) -> tuple[Tensor, Any]:
-        """The arrays of an update, and the sum of gradients where there is one. Raises where they don't fit."""
+        """The arrays of an update, and the sum of gradients where there is one. Raises where they
+        don't fit."""
         (tensor,) = self._tensors((index,), (weight,), (grad,), (state,), masters)
         tensor.check(self.rule)
         if self.batch_scale == 1:
@@ -263,8 +265,8 @@ class _Corrected(ArithmeticMoments):
 
 @register
 class LAMB(_Corrected):
-    """Adam whose step is each tensor's own, by the ratio of its norms, arXiv:1904.00962. `epsilon` joins the corrected
-    root.
+    """Adam whose step is each tensor's own, by the ratio of its norms, arXiv:1904.00962. `epsilon`
+    joins the corrected root.
     """
 
     rule: Rule = layerwise.lamb

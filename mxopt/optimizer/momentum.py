@@ -12,8 +12,8 @@ from mxopt.typing import Plain
 class MomentumOptimizer(RuleOptimizer):
     """Knows whether there are velocities: from the first momentum that isn't 0 on.
 
-    The momentum may be changed at any time. One set to 0 later on is a number like any other: the velocities stay, and
-    are renewed.
+    The momentum may be changed at any time. One set to 0 later on is a number like any other: the
+    velocities stay, and are renewed.
     """
 
     has_velocity: bool = False

@@ -1,4 +1,5 @@
-"""Multipliers of the learning rate and the weight decay: a parameter's own, by its index, or by its name."""
+"""Multipliers of the learning rate and the weight decay: a parameter's own, by its index, or by its
+name."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ class Multipliers(Counts):
     wd_mult: dict[Any, float]
 
     def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest is 1.
+        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest
+        is 1.
 
-        Warns of a name that no parameter has, and where the parameters' own multipliers (`param_dict`) count instead.
+        Warns of a name that no parameter has, and where the parameters' own multipliers
+        (`param_dict`) count instead.
         """
         self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
 
@@ -61,7 +64,8 @@ class Multipliers(Counts):
                 warnings.warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}", stacklevel=4)
 
     def _multiplier(self, what: str, index: Index) -> float:
-        """A parameter's own attribute counts first, then a multiplier by index, then one by name."""
+        """A parameter's own attribute counts first, then a multiplier by index, then one by
+        name."""
         if index in self.param_dict:
             return float(getattr(self.param_dict[index], what))
         given = getattr(self, what)

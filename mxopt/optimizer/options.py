@@ -1,7 +1,8 @@
-"""What every optimizer's constructor takes beside its own arguments, for type checkers and editors; and the arguments
-that many of them share.
+"""What every optimizer's constructor takes beside its own arguments, for type checkers and editors;
+and the arguments that many of them share.
 
-Constructors hand these on: `**base: Unpack[OptimizerOptions]`. What they mean stands in `Optimizer`.
+Constructors hand these on: `**base: Unpack[OptimizerOptions]`. What they mean stands in
+`Optimizer`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Optimizers whose update is a rule: all of mxopt's own.
 
-A subclass says which rule (`rule`), and which scalars it takes at update t (`scalars`). Everything else is here:
-states, master copies, row-sparse gradients, lists, and the plans that make a second update fast.
+A subclass says which rule (`rule`), and which scalars it takes at update t (`scalars`). Everything
+else is here: states, master copies, row-sparse gradients, lists, and the plans that make a second
+update fast.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _NO_PLAN = (None, None)
 class RuleOptimizer(Optimizer):
     """An optimizer made of a rule.
 
-    What a subclass overrides is called for each tensor. `update`, `update_multi_precision` and `_update_count` get one
-    tensor at a time then, unless the subclass sets `aggregate_num` and so asks for lists. As in MXNet an
-    `update_multi_precision` of SGD, LARS and LAMB gets lists anyway.
+    What a subclass overrides is called for each tensor. `update`, `update_multi_precision` and
+    `_update_count` get one tensor at a time then, unless the subclass sets `aggregate_num` and so
+    asks for lists. As in MXNet an `update_multi_precision` of SGD, LARS and LAMB gets lists anyway.
     """
 
     seed: int | None
@@ -60,7 +61,8 @@ class RuleOptimizer(Optimizer):
         raise NotDefinedError
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in its order."""
+        """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in
+        its order."""
         raise NotDefinedError
 
     @property
@@ -181,8 +183,9 @@ class RuleOptimizer(Optimizer):
             if self.counts_more and (more := self._also_counted((index,))):
                 call, argument = exhaust, chain(map(call, [argument]), more)
         except:
-            # Python looks for signals after calls and where it jumps back: so no other exception comes in here before
-            # the count is as it was, and none from the end of `prepare_one` to that of `call`.
+            # Python looks for signals after calls and where it jumps back: so no other exception
+            # comes in here before the count is as it was, and none from the end of `prepare_one` to
+            # that of `call`.
             self.num_update = latest
             if before is not None:
                 counts[index] = before
@@ -192,7 +195,8 @@ class RuleOptimizer(Optimizer):
         call(argument)
 
     def _apply(self, indices: tuple[Index, ...], calls: list[Call]) -> None:
-        """Makes an update, and counts it with what else goes with it; where an exception comes first, neither."""
+        """Makes an update, and counts it with what else goes with it; where an exception comes
+        first, neither."""
         counts, latest, done = self._index_update_count, self.num_update, list[bool]()
         known = len(counts) == len(indices) and all(map(counts.__contains__, indices))
         before = dict(counts) if known else {i: counts[i] for i in indices if i in counts}
@@ -214,7 +218,8 @@ class RuleOptimizer(Optimizer):
     counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
 
     def _also_counted(self, indices: Sequence[Index]) -> Iterable[object]:
-        """What a subclass keeps of an update beside its count: an iterator that calls functions of C, or ()."""
+        """What a subclass keeps of an update beside its count: an iterator that calls functions of
+        C, or ()."""
         return ()
 
     def _update_list(
@@ -269,8 +274,8 @@ class RuleOptimizer(Optimizer):
         return rows, which
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
-        """For each parameter what distinguishes it beside learning rate, weight decay and count; empty where
-        nothing does."""
+        """For each parameter what distinguishes it beside learning rate, weight decay and count;
+        empty where nothing does."""
         return ()
 
     def _tensors(
@@ -309,5 +314,6 @@ def check_places(name: str, grad: Array, weight: Array) -> None:
 
 
 def _is_parameter(x: Array) -> bool:
-    """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is no result do."""
+    """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is
+    no result do."""
     return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)

@@ -49,8 +49,8 @@ class ccSGD(SGD):  # noqa: N801
 
 @register
 class NAG(MomentumOptimizer):
-    """Nesterov's accelerated gradient, https://proceedings.mlr.press/v28/sutskever13.html. As in MXNet the update is
-    always lazy without momentum.
+    """Nesterov's accelerated gradient, https://proceedings.mlr.press/v28/sutskever13.html. As in
+    MXNet the update is always lazy without momentum.
     """
 
     inner_first = True
@@ -70,8 +70,8 @@ class NAG(MomentumOptimizer):
 
 @register
 class Signum(MomentumOptimizer):
-    """Steps of one size in the direction of the sign of the momentum (or of the gradient), arXiv:1802.04434. Without
-    momentum that is signSGD.
+    """Steps of one size in the direction of the sign of the momentum (or of the gradient),
+    arXiv:1802.04434. Without momentum that is signSGD.
     """
 
     def __init__(
@@ -97,9 +97,10 @@ class Signum(MomentumOptimizer):
 
 @register
 class Lion(RuleOptimizer):
-    """Steps of one size by the sign of a mix of gradient and momentum, https://arxiv.org/abs/2302.06675. `wd` is
-    decoupled from the gradient, as in AdamW; for the same effect it must be 3 to 10 times what it is there, and the
-    learning rate so much less. Not in MXNet.
+    """Steps of one size by the sign of a mix of gradient and momentum,
+    https://arxiv.org/abs/2302.06675. `wd` is decoupled from the gradient, as in AdamW; for the same
+    effect it must be 3 to 10 times what it is there, and the learning rate so much less. Not in
+    MXNet.
     """
 
     rule: Rule = sgd.lion
@@ -163,11 +164,11 @@ class DCASGD(MomentumOptimizer):
 
 @register
 class SGLD(UnsignedRate):
-    """Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883: descent with noise of variance
-    `learning_rate`.
+    """Stochastic gradient Langevin dynamics, https://papers.nips.cc/paper/4883: descent with noise
+    of variance `learning_rate`.
 
-    The noise is a function of the seed, the parameter's index, its update count and the place in the array: two runs
-    with one seed are the same, resumed or not.
+    The noise is a function of the seed, the parameter's index, its update count and the place in
+    the array: two runs with one seed are the same, resumed or not.
     """
 
     def __init__(

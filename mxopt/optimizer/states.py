@@ -1,7 +1,9 @@
-"""An updater's states as a document: the states, whose they are, the update counts, and the optimizer if asked for.
+"""An updater's states as a document: the states, whose they are, the update counts, and the
+optimizer if asked for.
 
-Whose they are is the kind of the states (optimizer, rule, and what else shapes them), and of each parameter name, shape
-and dtype. A load compares this with the optimizer, and with the parameters as far as it knows them.
+Whose they are is the kind of the states (optimizer, rule, and what else shapes them), and of each
+parameter name, shape and dtype. A load compares this with the optimizer, and with the parameters as
+far as it knows them.
 """
 
 from __future__ import annotations
@@ -33,14 +35,16 @@ class Described(NamedTuple):
 
 
 def described(thing: Any, name: str | None = None) -> Described:
-    """What is known of a parameter that is `thing`: an array, a `Parameter`, or what else has shape and dtype."""
+    """What is known of a parameter that is `thing`: an array, a `Parameter`, or what else has shape
+    and dtype."""
     shape, dtype = getattr(thing, "shape", None), getattr(thing, "dtype", None)
     return Described(name, None if shape is None else tuple(map(int, shape)), None if dtype is None else str(dtype))
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without a state."""
+    """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without
+    a state."""
 
     states: dict[Index, Any]
     kind: Plain
@@ -61,7 +65,8 @@ def dump(
 ) -> bytes:
     """The states of an updater, with the update counts, and the optimizer if asked for.
 
-    `parameters` is what is known of those that have a state; the optimizer's own `param_dict` knows more.
+    `parameters` is what is known of those that have a state; the optimizer's own `param_dict` knows
+    more.
     """
     own = _own(optimizer, states)
     known = {index: parameters.get(index, Described())._replace(name=optimizer.idx2name.get(index)) for index in states}
@@ -109,7 +114,8 @@ def fit(
     ----------
     loaded : Loaded
     optimizer : Optimizer
-        Its `param_dict`, where it has one, says which parameters there are: states follow their names.
+        Its `param_dict`, where it has one, says which parameters there are: states follow their
+        names.
     known : dict of index to Described
         What else is known of the parameters.
     replaceable : bool
@@ -152,8 +158,8 @@ def fit(
 def take(
     loaded: Loaded, optimizer: Optimizer, known: Mapping[Index, Described], replaceable: bool = False
 ) -> tuple[Loaded, Optimizer]:
-    """`fit`, and the optimizer to go on with: `optimizer` with the counts and options that were saved, or the saved
-    one in its place. Nothing has changed where it raises."""
+    """`fit`, and the optimizer to go on with: `optimizer` with the counts and options that were
+    saved, or the saved one in its place. Nothing has changed where it raises."""
     loaded, made = fit(loaded, optimizer, known, replaceable)
     if made is None:
         optimizer.set_counts(loaded.counts)
@@ -203,7 +209,8 @@ def _listed(options: Mapping[str, Any]) -> str:
 
 
 def _places(loaded: Loaded, own: Mapping[Index, Described]) -> dict[Index, Index]:
-    """The indices that the parameters of `loaded` have in `own`, found by their names where all have one."""
+    """The indices that the parameters of `loaded` have in `own`, found by their names where all
+    have one."""
     theirs = loaded.parameters
     if not own or not theirs:
         return {}

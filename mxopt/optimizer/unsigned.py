@@ -1,4 +1,5 @@
-"""Optimizers whose learning rate can't be negative: they divide by it, or take it for a variance."""
+"""Optimizers whose learning rate can't be negative: they divide by it, or take it for a
+variance."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from mxopt.options import Unpack
 
 
 class UnsignedRate(RuleOptimizer):
-    """Refuses a negative learning rate where it is given, and at an update, whatever it comes from."""
+    """Refuses a negative learning rate where it is given, and at an update, whatever it comes
+    from."""
 
     def __init__(self, learning_rate: Rate = None, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate=self._unsigned(learning_rate), **base)

@@ -16,13 +16,15 @@ from mxopt.typing import Array, State
 
 
 class Updater:
-    """Updates weights in place by gradients, as `mxnet.optimizer.Updater`: `updater(index, grad, weight)`.
+    """Updates weights in place by gradients, as `mxnet.optimizer.Updater`: `updater(index, grad,
+    weight)`.
 
     Parameters
     ----------
     optimizer : Optimizer
     skip_nonfinite : bool
-        Leave out a call of whose gradients one is NaN or infinite: no weight, no state and no count changes.
+        Leave out a call of whose gradients one is NaN or infinite: no weight, no state and no count
+        changes.
 
     Attributes
     ----------
@@ -65,7 +67,8 @@ class Updater:
         ArrayError
             The arrays can't be updated; no weight and no count has been changed then.
         ArgumentError
-            The gradient is a parameter, and the weight is none; nothing has been changed then either.
+            The gradient is a parameter, and the weight is none; nothing has been changed then
+            either.
         """
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
@@ -92,8 +95,8 @@ class Updater:
             raise
 
     def _update_tensors(self, indices: Array, grads: Array, weights: Array, update: Callable[..., None]) -> None:
-        """Updates those of PyTorch's tensors that have a gradient. No state of theirs ever counts as known, so that
-        whoever updates arrays needn't look for them."""
+        """Updates those of PyTorch's tensors that have a gradient. No state of theirs ever counts
+        as known, so that whoever updates arrays needn't look for them."""
         rows = [row for row in zip(indices, grads, weights, strict=True) if row[1] is not None]
         if not rows:
             return
@@ -146,7 +149,8 @@ class Updater:
             raise
 
     def _prepare(self, indices: Sequence[Index], weights: Sequence[Array]) -> list[Index]:
-        """Makes the states of new indices, and returns these; brings loaded states to their weights' devices."""
+        """Makes the states of new indices, and returns these; brings loaded states to their
+        weights' devices."""
         new: list[Index] = []
         try:
             for index, weight in zip(indices, weights, strict=True):
@@ -169,19 +173,22 @@ class Updater:
         return new
 
     def _forget(self, new: Iterable[Index]) -> None:
-        """Takes back states made for an update that was refused: they may be of weights that never can be updated."""
+        """Takes back states made for an update that was refused: they may be of weights that never
+        can be updated."""
         for index in new:
             if not self.optimizer.has_updated(index):
                 del self.states[index], self.states_synced[index], self._parameters[index]
 
     def refresh(self, index: Index, weight: Array) -> None:
-        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from outside."""
+        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from
+        outside."""
         if index in self.states and self.optimizer.uses_master(weight):
             _, master = self.optimizer.split(self.states[index])
             master[...] = arrays.to_device_of(weight, master)
 
     def sync_state_context(self, state: State, context: Any) -> Any:
-        """`state` on the device of the array `context`, in the same nesting; arrays already there as they are."""
+        """`state` on the device of the array `context`, in the same nesting; arrays already there
+        as they are."""
         if isinstance(state, tuple | list):
             return type(state)(self.sync_state_context(part, context) for part in state)
         return state if state is None else arrays.to_device_of(state, context)
@@ -192,23 +199,27 @@ class Updater:
         Parameters
         ----------
         dump_optimizer : bool
-            Put in the optimizer too: its registered name and plain arguments, its scheduler, its multipliers.
+            Put in the optimizer too: its registered name and plain arguments, its scheduler, its
+            multipliers.
         """
         return dump(self.states, self.optimizer, self._parameters, dump_optimizer)
 
     def set_states(self, states: bytes) -> None:
-        """Takes over what `get_states` returned: states and counts, and the optimizer if it is in there.
+        """Takes over what `get_states` returned: states and counts, and the optimizer if it is in
+        there.
 
-        An optimizer of the class of this updater's gives its options to it, which everybody who holds it goes on
-        holding; one of another class takes its place, as in MXNet.
+        An optimizer of the class of this updater's gives its options to it, which everybody who
+        holds it goes on holding; one of another class takes its place, as in MXNet.
 
-        Raises StatesError where the bytes are damaged or foreign, or the states are of another optimizer or of other
-        parameters; the updater is as before then. Of parameters that aren't known yet, their first update raises it.
+        Raises StatesError where the bytes are damaged or foreign, or the states are of another
+        optimizer or of other parameters; the updater is as before then. Of parameters that aren't
+        known yet, their first update raises it.
         """
         self.take(load(states), {}, True)
 
     def take(self, loaded: Loaded, known: Mapping[Index, Described], replaceable: bool = False) -> None:
-        """What `set_states` does, for who knows the parameters and, unless `replaceable`, keeps the optimizer."""
+        """What `set_states` does, for who knows the parameters and, unless `replaceable`, keeps the
+        optimizer."""
         loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable)
         self.states, self._parameters = loaded.states, loaded.parameters
         self.states_synced = dict.fromkeys(self.states, False)

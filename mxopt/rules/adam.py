@@ -1,8 +1,8 @@
 """Adam and its relatives: running means of the gradient and of its square.
 
-Bias corrections are powers of scalars: the optimizers take them on the host, in double. Of `1 - beta` the last digits
-depend on the precision: it is taken here, in the arithmetic's, where MXNet has a kernel, and on the host where Python
-computes it there (`rest1`).
+Bias corrections are powers of scalars: the optimizers take them on the host, in double. Of `1 -
+beta` the last digits depend on the precision: it is taken here, in the arithmetic's, where MXNet
+has a kernel, and on the host where Python computes it there (`rest1`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from mxopt.rules.rule import rule
 
 @rule("mean", "var")
 def adam(weight, grad, mean, var, lr, wd, rescale, bound, beta1, beta2, epsilon):
-    """Adam, https://arxiv.org/abs/1412.6980, in the form at the end of its section 2 (`lr` holds the corrections)."""
+    """Adam, https://arxiv.org/abs/1412.6980, in the form at the end of its section 2 (`lr` holds
+    the corrections)."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)

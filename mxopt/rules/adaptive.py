@@ -10,7 +10,8 @@ from mxopt.rules.rule import Rule, Stage, rule
 
 @rule("history")
 def adagrad(weight, grad, history, lr, wd, rescale, bound, epsilon):
-    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with decoupled weight decay as in MXNet."""
+    """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with decoupled weight decay as in
+    MXNet."""
     grad = clip(rescale * grad, bound)
     history = history + grad * grad
     return weight - lr * (grad / np.sqrt(history + epsilon) + wd * weight), history
@@ -18,7 +19,8 @@ def adagrad(weight, grad, history, lr, wd, rescale, bound, epsilon):
 
 @rule("mean_square", "mean_square_step")
 def adadelta(weight, grad, mean_square, mean_square_step, wd, rescale, bound, rho, one_minus_rho, epsilon):
-    """AdaDelta, https://arxiv.org/abs/1212.5701; weight decay is not scaled by any rate, as in MXNet."""
+    """AdaDelta, https://arxiv.org/abs/1212.5701; weight decay is not scaled by any rate, as in
+    MXNet."""
     grad = clip(rescale * grad, bound)
     mean_square = rho * mean_square + one_minus_rho * (grad * grad)
     step = np.sqrt((mean_square_step + epsilon) / (mean_square + epsilon)) * grad
@@ -28,7 +30,8 @@ def adadelta(weight, grad, mean_square, mean_square_step, wd, rescale, bound, rh
 
 @rule("mean_square")
 def rmsprop(weight, grad, mean_square, lr, wd, rescale, bound, gamma1, epsilon, weight_bound):
-    """RMSProp of Tieleman and Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf."""
+    """RMSProp of Tieleman and Hinton,
+    https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
     return clip(weight - lr * grad / np.sqrt(mean_square + epsilon), weight_bound), mean_square
@@ -38,7 +41,8 @@ def rmsprop(weight, grad, mean_square, lr, wd, rescale, bound, gamma1, epsilon, 
 def rmsprop_centered(
     weight, grad, mean_square, mean, velocity, lr, wd, rescale, bound, gamma1, gamma2, epsilon, weight_bound
 ):
-    """RMSProp of Graves, https://arxiv.org/abs/1308.0850 equations 38 to 45: by the variance, with momentum."""
+    """RMSProp of Graves, https://arxiv.org/abs/1308.0850 equations 38 to 45: by the variance, with
+    momentum."""
     grad = clip(rescale * grad + wd * weight, bound)
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
     mean = gamma1 * mean + (1 - gamma1) * grad

@@ -36,7 +36,8 @@ def sign(x: Any, size: Any) -> Any:
 
 
 def norm(squares: Iterable[float]) -> float:
-    """The Euclidean norm from the sums of squares of pieces; rounded once, so in whatever order they come."""
+    """The Euclidean norm from the sums of squares of pieces; rounded once, so in whatever order
+    they come."""
     try:
         return math.sqrt(math.fsum(squares))
     except OverflowError:  # no piece is infinite, but their sum is

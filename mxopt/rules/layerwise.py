@@ -1,4 +1,5 @@
-"""Rates adapted to each tensor by the norms of its weight and of its update: LARS, LBSGD, LAMB, LANS."""
+"""Rates adapted to each tensor by the norms of its weight and of its update: LARS, LBSGD, LAMB,
+LANS."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def _momentum(weight, grad, velocity, rate, wd, rescale, bound, momentum):
 
 @derives("rate")
 def _lars_rate(weight, grad, lr, wd, eta, epsilon):
-    """LARS, https://arxiv.org/abs/1708.03888; an `eta` of NaN leaves the rate alone (biases, norms)."""
+    """LARS, https://arxiv.org/abs/1708.03888; an `eta` of NaN leaves the rate alone (biases,
+    norms)."""
     adapted = np.logical_and(np.logical_and(weight > 0, grad > 0), eta == eta)
     return np.where(adapted, lr * (eta * weight / (grad + wd * weight + epsilon)), lr)
 

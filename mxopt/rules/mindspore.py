@@ -16,7 +16,8 @@ from mxopt.rules.rule import Rule, derives, layerwise, rule, stage
 
 @rule("mean", "largest")
 def adamax_apart(weight, grad, mean, largest, lr, wd, rescale, beta1, beta2, epsilon):
-    """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction); epsilon apart from the maximum."""
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7 (`lr` holds the correction); epsilon apart
+    from the maximum."""
     grad = rescale * grad + wd * weight
     mean = beta1 * mean + (1 - beta1) * grad
     largest = larger(beta2 * largest, np.abs(grad))
@@ -45,7 +46,8 @@ def proximal_adagrad(weight, grad, history, lr, wd, rescale, l1, l2, epsilon):
 
 @rule("mean_square", "velocity")
 def rmsprop_momentum(weight, grad, mean_square, velocity, lr, wd, rescale, gamma1, gamma2, epsilon):
-    """RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf, with momentum."""
+    """RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf, with
+    momentum."""
     grad = rescale * grad + wd * weight
     mean_square = gamma1 * mean_square + (1 - gamma1) * (grad * grad)
     velocity = gamma2 * velocity + lr * grad / np.sqrt(mean_square + epsilon)
@@ -53,8 +55,8 @@ def rmsprop_momentum(weight, grad, mean_square, velocity, lr, wd, rescale, gamma
 
 
 def power(x, exponent):
-    """`x` (0 or more) to an exponent within [0, 8), by products of its repeated squares and roots alone: operations
-    that every engine does to the same bits."""
+    """`x` (0 or more) to an exponent within [0, 8), by products of its repeated squares and roots
+    alone: operations that every engine does to the same bits."""
     result: Any = 1
     factors = [(x * x) * (x * x), x * x, x]
     for _ in range(40):  # 2**-40: more than float32 can hold, close to what float64 can
@@ -69,8 +71,9 @@ def power(x, exponent):
 
 @rule("z", "n", wide=RECOMPUTED)
 def ftrl_power(weight, grad, z, n, lr, wd, rescale, lamda1, exponent):
-    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/, whose rates fall with
-    n to `exponent` instead of its root; `wd` is twice the L2 strength, as in `ftrl`."""
+    """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/,
+    whose rates fall with n to `exponent` instead of its root; `wd` is twice the L2 strength, as in
+    `ftrl`."""
     grad = rescale * grad
     n_new = n + grad * grad
     grown = power(n_new, exponent)
@@ -100,8 +103,8 @@ lars_gradient: Rule = layerwise(
 
 
 # AdaFactor, https://arxiv.org/abs/1804.04235, from the gradient over the root of its second moment on: that is `grad`.
-# `size` is the number of elements, which makes root mean squares of norms; `smallest` the least that the weight's
-# counts for, NaN where the rate isn't relative to it.
+# `size` is the number of elements, which makes root mean squares of norms; `smallest` the least
+# that the weight's counts for, NaN where the rate isn't relative to it.
 
 
 @stage(norms=2)

@@ -1,8 +1,10 @@
-"""Standard normal noise that nothing keeps: 32 random bits of an element, made a number by exact operations only.
+"""Standard normal noise that nothing keeps: 32 random bits of an element, made a number by exact
+operations only.
 
-One bit is the sign, the others a number n; n / 2**33 is the probability of a number that is farther out. Which number
-that is, is a rational function of the root of -2 log(n / 2**33): within 3e-7 of the inverse of the normal distribution
-function, up to 6.76 on both sides, and so within float32's own rounding nearly everywhere.
+One bit is the sign, the others a number n; n / 2**33 is the probability of a number that is farther
+out. Which number that is, is a rational function of the root of -2 log(n / 2**33): within 3e-7 of
+the inverse of the normal distribution function, up to 6.76 on both sides, and so within float32's
+own rounding nearly everywhere.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def drawn(weyl: Any, key: Any) -> Any:
 
 
 def parted(bits: Any) -> Any:
-    """Words: of the bits of a positive float32 its exponent, and the bits of its mantissa as one from 1 to 2."""
+    """Words: of the bits of a positive float32 its exponent, and the bits of its mantissa as one
+    from 1 to 2."""
     return bits >> 23, (bits & 0x7FFFFF) | 0x3F800000
 
 

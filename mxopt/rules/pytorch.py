@@ -1,7 +1,9 @@
-"""Rules in the form that PyTorch and MindSpore's experimental optimizers have them, where the core has another.
+"""Rules in the form that PyTorch and MindSpore's experimental optimizers have them, where the core
+has another.
 
-Common to all: `rescale` is -1 to climb, weight decay is added to the gradient, the learning rate is applied
-last, and epsilon is added to the root. Adam, AdamW and NAdam need no rule of their own: see `experimental.optim.adam`.
+Common to all: `rescale` is -1 to climb, weight decay is added to the gradient, the learning rate is
+applied last, and epsilon is added to the root. Adam, AdamW and NAdam need no rule of their own: see
+`experimental.optim.adam`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from mxopt.rules.rule import rule
 
 @rule("velocity")
 def heavy_ball(weight, grad, velocity, lr, wd, rescale, momentum, share):
-    """Polyak's momentum, https://doi.org/10.1016/0041-5553(64)90137-5; `share` is the gradient's, 1 - dampening."""
+    """Polyak's momentum, https://doi.org/10.1016/0041-5553(64)90137-5; `share` is the gradient's, 1
+    - dampening."""
     velocity = momentum * velocity + share * (rescale * grad + wd * weight)
     return weight - lr * velocity, velocity
 
@@ -29,15 +32,16 @@ def nesterov(weight, grad, velocity, lr, wd, rescale, momentum, share):
 
 @rule("average", lazy=False, wide=COPY)
 def asgd(weight, grad, average, lr, wd, rescale, share):
-    """Averaged descent, https://doi.org/10.1137/0330046; `share` is the new weight's, 1 / (steps averaged)."""
+    """Averaged descent, https://doi.org/10.1137/0330046; `share` is the new weight's, 1 / (steps
+    averaged)."""
     weight = weight - lr * (rescale * grad + wd * weight)
     return weight, np.where(share == 1, weight, average + share * (weight - average))
 
 
 @rule("mean", "var", "largest")
 def amsgrad(weight, grad, mean, var, largest, lr, wd, rescale, beta1, beta2, epsilon, decay):
-    """AMSGrad, https://openreview.net/forum?id=ryQu7f-RZ; `decay` is decoupled. As in `adam`, `lr` and `epsilon`
-    hold the corrections."""
+    """AMSGrad, https://openreview.net/forum?id=ryQu7f-RZ; `decay` is decoupled. As in `adam`, `lr`
+    and `epsilon` hold the corrections."""
     grad = rescale * grad + wd * weight
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)
@@ -56,8 +60,8 @@ def adamax_epsilon(weight, grad, mean, largest, lr, wd, rescale, beta1, beta2, e
 
 @rule("mean", "var")
 def radam(weight, grad, mean, var, lr, wd, rescale, beta1, beta2, epsilon, rectified):
-    """RAdam, https://arxiv.org/abs/1908.03265: Adam once there is a variance to trust (`rectified` above 0), a running
-    mean before. `lr` holds the corrections and the rectification."""
+    """RAdam, https://arxiv.org/abs/1908.03265: Adam once there is a variance to trust (`rectified`
+    above 0), a running mean before. `lr` holds the corrections and the rectification."""
     grad = rescale * grad + wd * weight
     mean = beta1 * mean + (1 - beta1) * grad
     var = beta2 * var + (1 - beta2) * (grad * grad)
@@ -102,7 +106,8 @@ def rmsprop_l2_momentum(weight, grad, mean_square, velocity, lr, wd, rescale, al
 
 
 def _deviation(mean_square, mean):
-    """The root of the variance, which rounding may leave a little below 0 (there PyTorch's step is NaN)."""
+    """The root of the variance, which rounding may leave a little below 0 (there PyTorch's step is
+    NaN)."""
     var = mean_square - mean * mean
     return np.sqrt(np.where(var < 0, 0 * var, var))  # of minus infinity, an overflow, NaN
 
@@ -126,8 +131,8 @@ def rmsprop_l2_centered_momentum(weight, grad, mean_square, mean, velocity, lr, 
 
 @rule("previous", "step_size", wide="steps are multiplied again and again by numbers near 1")
 def rprop(weight, grad, previous, step_size, rescale, shrink, grow, smallest, biggest):
-    """Rprop, https://doi.org/10.1109/ICNN.1993.298623, without weight-backtracking: an element whose gradient has
-    changed sign waits one step."""
+    """Rprop, https://doi.org/10.1109/ICNN.1993.298623, without weight-backtracking: an element
+    whose gradient has changed sign waits one step."""
     grad = rescale * grad
     agreement = grad * previous
     step_size = step_size * np.where(agreement > 0, grow, np.where(agreement < 0, shrink, 1))

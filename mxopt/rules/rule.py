@@ -1,12 +1,14 @@
 """What a rule is: elementwise mathematics, and names.
 
-A rule's function is written with NumPy and is good for one element as for a whole array. Its signature is its contract:
-`weight`, `grad` and the names of the states are arrays, `noise` is standard normal noise that the engine draws
-(`noise.py`), every other parameter is a hyper-parameter. It returns the new weight and the new states, in that order.
+A rule's function is written with NumPy and is good for one element as for a whole array. Its
+signature is its contract: `weight`, `grad` and the names of the states are arrays, `noise` is
+standard normal noise that the engine draws (`noise.py`), every other parameter is a
+hyper-parameter. It returns the new weight and the new states, in that order.
 
-A rule that needs norms of the whole tensor (LARS, LAMB, LANS) is a chain: a *stage* that also returns the values
-whose norms are wanted, a function that derives scalars from these norms, the next stage. A derivation is written with
-NumPy too, and computes in double: for one tensor, or for many at once.
+A rule that needs norms of the whole tensor (LARS, LAMB, LANS) is a chain: a *stage* that also
+returns the values whose norms are wanted, a function that derives scalars from these norms, the
+next stage. A derivation is written with NumPy too, and computes in double: for one tensor, or for
+many at once.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def parameters(function: Function) -> tuple[str, ...]:
 class Stage:
     """One pass over the arrays.
 
-    `function` returns the new values of `writes`, then `norms` values whose Euclidean norms over the whole
-    tensor are taken.
+    `function` returns the new values of `writes`, then `norms` values whose Euclidean norms over
+    the whole tensor are taken.
     """
 
     function: Function
@@ -49,7 +51,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Derivation:
-    """Scalars made from norms: `function(*norms, **hypers)` returns the value, or one for each, of `names`."""
+    """Scalars made from norms: `function(*norms, **hypers)` returns the value, or one for each, of
+    `names`."""
 
     function: Function
     names: tuple[str, ...]
@@ -59,13 +62,15 @@ class Derivation:
 class Rule:
     """An optimizer's mathematics.
 
-    `states` are the arrays kept for each weight. `hypers` are the scalars: `COMMON` first, then the rule's own in the
-    order in which its functions name them, `given` in all; then the derived ones. `lazy` says that rows without a
-    gradient may be left alone, `lazy_storage` that those of a row-sparse weight always are. A `row_state` has one value
-    for each row of the weight; before the stage sees it, `row_update(state, mean_square, **hypers)` renews it from the
-    mean over the row of the square of what `row_value(grad, **hypers)` returns.
+    `states` are the arrays kept for each weight. `hypers` are the scalars: `COMMON` first, then the
+    rule's own in the order in which its functions name them, `given` in all; then the derived ones.
+    `lazy` says that rows without a gradient may be left alone, `lazy_storage` that those of a
+    row-sparse weight always are. A `row_state` has one value for each row of the weight; before the
+    stage sees it, `row_update(state, mean_square, **hypers)` renews it from the mean over the row
+    of the square of what `row_value(grad, **hypers)` returns.
 
-    `wide` says why the states need all bits of the arithmetic; without it they may be kept in bfloat16.
+    `wide` says why the states need all bits of the arithmetic; without it they may be kept in
+    bfloat16.
     """
 
     name: str
@@ -117,12 +122,13 @@ class Rule:
         return "noise" not in self.states and any("noise" in parameters(stage.function) for stage in self.stages)
 
     def state_shape(self, name: str, weight: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the state `name` of a weight of shape `weight`; one value a row is (rows, 1, ...)."""
+        """The shape of the state `name` of a weight of shape `weight`; one value a row is (rows, 1,
+        ...)."""
         return weight[:1] + (1,) * len(weight[1:]) if name == self.row_state else weight
 
     def derive(self, step: int, norms: Sequence[Any], hypers: Sequence[Any] | np.ndarray) -> tuple[Any, ...]:
-        """The scalars that follow stage `step`; `hypers` are those known so far, in order. Numbers, or arrays
-        with an element for each tensor."""
+        """The scalars that follow stage `step`; `hypers` are those known so far, in order. Numbers,
+        or arrays with an element for each tensor."""
         values = [*norms, *(hypers[k] for k in self.wanted[step])]
         with np.errstate(all="ignore"):
             return as_tuple(self.derivations[step].function(*map(np.float64, values)))
@@ -149,7 +155,8 @@ def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str 
 
 @cache
 def by_element(rule: Rule) -> Rule:
-    """A rule that keeps one state for each row, for weights whose rows have one element, which is then the mean."""
+    """A rule that keeps one state for each row, for weights whose rows have one element, which is
+    then the mean."""
     (step,) = rule.stages
     names = ("weight", "grad", *rule.states, *rule.hypers)
 

@@ -24,7 +24,8 @@ def sgd_momentum(weight, grad, velocity, lr, wd, rescale, bound, momentum):
 
 @rule("velocity")
 def nag(weight, grad, velocity, lr, wd, rescale, bound, momentum):
-    """Nesterov's momentum as MXNet has it: the velocity's weight decay is taken at the new weight."""
+    """Nesterov's momentum as MXNet has it: the velocity's weight decay is taken at the new
+    weight."""
     grad = clip(rescale * grad, bound)
     coasting = momentum * velocity
     weight = weight - coasting + (momentum + 1) * (coasting - lr * (grad + wd * weight))

@@ -1,4 +1,5 @@
-"""Random bits that nothing keeps: a hash of where an element is. Functions of whole numbers of 32 bits without a sign.
+"""Random bits that nothing keeps: a hash of where an element is. Functions of whole numbers of 32
+bits without a sign.
 
 Written with NumPy like rules, for arrays of uint32; engines trace them as tapes of words.
 """
@@ -14,7 +15,8 @@ from mxopt.rules.rule import Function
 
 
 def mixed(x: Any) -> Any:
-    """32 bits of which each depends on all of `x`, another value for another `x`: rounds of xor, shift and multiply.
+    """32 bits of which each depends on all of `x`, another value for another `x`: rounds of xor,
+    shift and multiply.
 
     The constants were found by the search of https://github.com/skeeto/hash-prospector.
     """
@@ -38,7 +40,8 @@ def random_bits(weyl: Any, key: Any) -> Any:
 
 @cache
 def share(number: int) -> Function:
-    """A function of `random_bits`' arguments: the 16 random bits by which array `number` of a parameter is rounded.
+    """A function of `random_bits`' arguments: the 16 random bits by which array `number` of a
+    parameter is rounded.
 
     Two arrays have the halves of 32 bits, the next two those of 32 bits more.
     """
@@ -53,9 +56,10 @@ def share(number: int) -> Function:
 
 
 def bfloat16_of(bits: Any, share: Any, nan: Any) -> Any:
-    """The bits of a float32, rounded to those of a bfloat16: up with the probability that makes the mean right.
+    """The bits of a float32, rounded to those of a bfloat16: up with the probability that makes the
+    mean right.
 
-    `share` is 16 random bits. What a bfloat16 can hold stays as it is, infinities too, and where `nan` says that it is
-    one, a NaN.
+    `share` is 16 random bits. What a bfloat16 can hold stays as it is, infinities too, and where
+    `nan` says that it is one, a NaN.
     """
     return np.where(nan, 0x7FC00000, bits + share) >> 16

@@ -1,4 +1,5 @@
-"""mxopt's optimizers for models of PyTorch: `mxopt.torch.Optimizer(model.parameters(), "lamb", lr=1e-3)`."""
+"""mxopt's optimizers for models of PyTorch: `mxopt.torch.Optimizer(model.parameters(), "lamb",
+lr=1e-3)`."""
 
 from mxopt.torch.optimizer import Optimizer
 

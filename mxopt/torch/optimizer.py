@@ -27,15 +27,17 @@ class Optimizer(torch.optim.Optimizer):
     params : iterable of Tensor, of (str, Tensor), or of dict
         `model.parameters()`, `model.named_parameters()`, or groups with options of their own.
     name : str
-        PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad", "asgd", "rmsprop",
-        "rprop"): the numbers, options and defaults of `torch.optim`. Any other of `mxopt.create` ("lamb", "lars",
-        "lans", "ftrl", "adabelief", ...): its own, where `lr`, `weight_decay`, `betas` and `eps` may be written so.
+        PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad",
+        "asgd", "rmsprop", "rprop"): the numbers, options and defaults of `torch.optim`. Any other
+        of `mxopt.create` ("lamb", "lars", "lans", "ftrl", "adabelief", ...): its own, where `lr`,
+        `weight_decay`, `betas` and `eps` may be written so.
     multi_precision : bool
         Keep a float32 master copy of float16 and bfloat16 parameters, and update that.
     lazy_update : bool
         Leave the rows alone for which a sparse gradient has none.
     state_dtype : {None, "bfloat16"}
-        "bfloat16" keeps states in half the memory, rounded stochastically by `seed`; see `mxopt.optimizer.Optimizer`.
+        "bfloat16" keeps states in half the memory, rounded stochastically by `seed`; see
+        `mxopt.optimizer.Optimizer`.
     **options
         The optimizer's.
 
@@ -66,7 +68,8 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps change.
+        """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps
+        change.
 
         A new dict at each look: states are changed by `load_state_dict`.
         """
@@ -82,7 +85,8 @@ class Optimizer(torch.optim.Optimizer):
         """PyTorch's constructor sets it; there is nothing to keep."""
 
     def add_param_group(self, param_group: Plain) -> None:
-        """Adds parameters, with options of their own. Raises what PyTorch raises; nothing has been changed then."""
+        """Adds parameters, with options of their own. Raises what PyTorch raises; nothing has been
+        changed then."""
         super().add_param_group(param_group)
         try:
             self._admit(self.param_groups[-1])
@@ -110,8 +114,8 @@ class Optimizer(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            A gradient doesn't fit its parameter, or a parameter has been moved to another device or dtype; nothing has
-            been changed then.
+            A gradient doesn't fit its parameter, or a parameter has been moved to another device or
+            dtype; nothing has been changed then.
         """
         loss = None
         if closure is not None:
@@ -138,9 +142,11 @@ class Optimizer(torch.optim.Optimizer):
     # Saving: PyTorch's own format, which `torch.save` and `torch.load(weights_only=True)` take.
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned, of this optimizer or of the one of `torch.optim` of that name.
+        """Goes on from what `state_dict` returned, of this optimizer or of the one of `torch.optim`
+        of that name.
 
-        Raises ValueError, and changes nothing, where it is of another optimizer or of other parameters.
+        Raises ValueError, and changes nothing, where it is of another optimizer or of other
+        parameters.
         """
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, dict(state_dict)) or state_dict
@@ -185,7 +191,8 @@ def _as_arrays(grads: list[Array]) -> list[Any]:
 
 
 def _as_tensor(value: Array) -> Any:
-    """A state as PyTorch keeps it: arrays as tensors over their memory, numbers as tensors without axes."""
+    """A state as PyTorch keeps it: arrays as tensors over their memory, numbers as tensors without
+    axes."""
     if not isinstance(value, np.ndarray):
         return torch.tensor(float(value))
     if value.dtype == arrays.BFLOAT16:  # which PyTorch doesn't take from NumPy

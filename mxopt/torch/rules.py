@@ -1,6 +1,8 @@
-"""What updates an optimizer's tensors: the rules of `experimental.optim`, which are PyTorch's, or those of `create`.
+"""What updates an optimizer's tensors: the rules of `experimental.optim`, which are PyTorch's, or
+those of `create`.
 
-Both take the parameters by number, in the order of all groups, and a group's options as they stand in `param_groups`.
+Both take the parameters by number, in the order of all groups, and a group's options as they stand
+in `param_groups`.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ UNCOUNTED = ("SGD",)  # PyTorch keeps no count of its steps
 class Rules(Protocol):
     """How an optimizer updates its parameters.
 
-    `defaults` are the options of a group and their values, `add` takes a group's parameters, `update` steps those that
-    have a gradient. `state` is what is kept of a parameter, an int "step" and arrays and numbers by name, `restore` its
-    opposite.
+    `defaults` are the options of a group and their values, `add` takes a group's parameters,
+    `update` steps those that have a gradient. `state` is what is kept of a parameter, an int "step"
+    and arrays and numbers by name, `restore` its opposite.
     """
 
     defaults: Options
@@ -53,7 +55,8 @@ class Rules(Protocol):
 
 
 def rules_of(name: str, options: Options) -> Rules:
-    """The rules that a name means, with these options: experimental's where it has some, else `create`'s."""
+    """The rules that a name means, with these options: experimental's where it has some, else
+    `create`'s."""
     kinds = {kind.lower(): kind for kind in STATES}
     if isinstance(name, str) and name.lower() in kinds:
         return OfExperimental(kinds[name.lower()], options)

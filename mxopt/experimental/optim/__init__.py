@@ -1,4 +1,5 @@
-"""`mindspore.experimental.optim`: optimizers with parameter groups, called with a tuple of gradients."""
+"""`mindspore.experimental.optim`: optimizers with parameter groups, called with a tuple of
+gradients."""
 
 from mxopt.experimental.optim import lr_scheduler
 from mxopt.experimental.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam

@@ -1,7 +1,8 @@
 """Adam and its relatives, as in `mindspore.experimental.optim` and `torch.optim`.
 
-Adam's step is `lr / c1 * mean / (sqrt(var / c2) + eps)` with the corrections `c = 1 - beta**t`. Multiplied through by
-`sqrt(c2)` that is the core's rule with the rate `lr * sqrt(c2) / c1` and the epsilon `eps * sqrt(c2)`.
+Adam's step is `lr / c1 * mean / (sqrt(var / c2) + eps)` with the corrections `c = 1 - beta**t`.
+Multiplied through by `sqrt(c2)` that is the core's rule with the rate `lr * sqrt(c2) / c1` and the
+epsilon `eps * sqrt(c2)`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Amsgrad = Annotated[bool, Exact("", "divide by the largest mean square so far")]
 def _corrections(at: Step) -> tuple[float, float]:
     """1 - beta1^t, and the root of 1 - beta2^t, of the betas as the arithmetic has them.
 
-    In float32, 1 - 0.999 is 1.3e-5 off; with corrections that are off by as much, the steps come out right.
+    In float32, 1 - 0.999 is 1.3e-5 off; with corrections that are off by as much, the steps come
+    out right.
     """
     beta1, beta2 = at.group["betas"]
     beta1, beta2 = float(at.real(beta1)), float(at.real(beta2))
@@ -34,7 +36,8 @@ def _corrections(at: Step) -> tuple[float, float]:
 
 
 class Adam(Optimizer):
-    """Adam, https://arxiv.org/abs/1412.6980, and AMSGrad, https://openreview.net/forum?id=ryQu7f-RZ."""
+    """Adam, https://arxiv.org/abs/1412.6980, and AMSGrad,
+    https://openreview.net/forum?id=ryQu7f-RZ."""
 
     def __init__(
         self,
@@ -166,7 +169,8 @@ class NAdam(Optimizer):
 
 
 class RAdam(Optimizer):
-    """RAdam, https://arxiv.org/abs/1908.03265: a running mean until the variance can be trusted, then Adam."""
+    """RAdam, https://arxiv.org/abs/1908.03265: a running mean until the variance can be trusted,
+    then Adam."""
 
     def __init__(
         self,

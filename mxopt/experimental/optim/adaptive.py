@@ -16,7 +16,8 @@ from mxopt.typing import Array
 
 
 class Adadelta(Optimizer):
-    """Adadelta, https://arxiv.org/abs/1212.5701: steps as large as past steps, by the size of past gradients."""
+    """Adadelta, https://arxiv.org/abs/1212.5701: steps as large as past steps, by the size of past
+    gradients."""
 
     def __init__(
         self,
@@ -43,7 +44,8 @@ class Adadelta(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Adagrad, https://jmlr.org/papers/v12/duchi11a.html: by the root of the sum of all squared gradients.
+    """Adagrad, https://jmlr.org/papers/v12/duchi11a.html: by the root of the sum of all squared
+    gradients.
 
     A row-sparse gradient costs its rows only, as long as there is no weight decay.
     """
@@ -120,7 +122,8 @@ class RMSprop(Optimizer):
 
 
 class Rprop(Optimizer):
-    """Rprop, https://doi.org/10.1109/ICNN.1993.298623: by the gradient's sign, each element with a step of its own."""
+    """Rprop, https://doi.org/10.1109/ICNN.1993.298623: by the gradient's sign, each element with a
+    step of its own."""
 
     def __init__(
         self,

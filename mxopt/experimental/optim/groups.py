@@ -18,7 +18,8 @@ Options = Plain
 
 
 class ParameterGroup(Plain):
-    """The options of some parameters, which are its item "params". What is assigned is checked at once.
+    """The options of some parameters, which are its item "params". What is assigned is checked at
+    once.
 
     `checks` are those of the options that are the optimizer's, by name; errors begin with `whose`.
     """
@@ -64,7 +65,8 @@ def checked(options: Options, checks: Mapping[str, Declared], whose: str) -> Opt
 def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str], whose: str) -> None:
     """Raises ArgumentKeyError for an option that looks like a slip, or has another family's name.
 
-    Other keys are the user's own, those of `others`, which other optimizers have, too, as in MindSpore and PyTorch.
+    Other keys are the user's own, those of `others`, which other optimizers have, too, as in
+    MindSpore and PyTorch.
     """
     known = {*known, "params", "initial_lr"}
     for key in given:
@@ -91,7 +93,8 @@ def as_groups(params: Any) -> list[Options]:
 
 
 def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tuple[list[Any], list[Slot]]:
-    """The parameters of group number `group`, as given and as slots, which must differ from those `before`."""
+    """The parameters of group number `group`, as given and as slots, which must differ from those
+    `before`."""
     given = [params] if hasattr(params, "shape") else list(map(named, _listed(params, f"group {group}: params")))
     slots: list[Slot] = []
     for x in given:

@@ -1,4 +1,5 @@
-"""The base of the experimental optimizers: groups, gradients, and one list call of a rule for all that go together."""
+"""The base of the experimental optimizers: groups, gradients, and one list call of a rule for all
+that go together."""
 
 from __future__ import annotations
 
@@ -40,11 +41,12 @@ from mxopt.typing import Array, Plain
 
 
 class Optimizer(GroupedOptimizer):
-    """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or `construct`.
+    """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or
+    `construct`.
 
-    What they train are float16, bfloat16, float32 or float64 arrays of any shape, plain or as `mxopt.Parameter`;
-    whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a copy. Or groups: dicts with "params" and
-    their own options.
+    What they train are float16, bfloat16, float32 or float64 arrays of any shape, plain or as
+    `mxopt.Parameter`; whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a
+    copy. Or groups: dicts with "params" and their own options.
 
     Attributes
     ----------
@@ -60,7 +62,8 @@ class Optimizer(GroupedOptimizer):
     ValueError
         No parameters, the same one twice, or a number out of its range.
     TypeError
-        `params` is no list, or holds something that lends no memory. A wrong type of an option is both.
+        `params` is no list, or holds something that lends no memory. A wrong type of an option is
+        both.
     KeyError
         A group has an option of another optimizer, or a misspelt one.
     """
@@ -102,11 +105,13 @@ class Optimizer(GroupedOptimizer):
         raise NotDefinedError(f"{type(self).__name__} must define rule and scalars, or construct")
 
     def scalars(self, at: Step) -> tuple[float, ...]:
-        """Learning rate and weight decay as the rule takes them, then the rule's own hyper-parameters in its order."""
+        """Learning rate and weight decay as the rule takes them, then the rule's own
+        hyper-parameters in its order."""
         raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
     def rests(self, group: Options) -> bool:
-        """Whether an element whose gradient is 0 stays as it is, so that only rows with a gradient need a visit."""
+        """Whether an element whose gradient is 0 stays as it is, so that only rows with a gradient
+        need a visit."""
         return False
 
     def new_state(self, name: str, weight: Array, group: Options) -> Array:
@@ -163,13 +168,14 @@ class Optimizer(GroupedOptimizer):
         Parameters
         ----------
         gradients : tuple or list
-            One for each of `parameters`: an array of its shape, a `RowSparse`, anything that lends its memory, or None,
-            which leaves the parameter and its states alone.
+            One for each of `parameters`: an array of its shape, a `RowSparse`, anything that lends
+            its memory, or None, which leaves the parameter and its states alone.
 
         Raises
         ------
         ArrayError
-            A gradient doesn't fit its parameter, which the message names. Nothing has been changed then.
+            A gradient doesn't fit its parameter, which the message names. Nothing has been changed
+            then.
         ArgumentError
             There are more or fewer gradients than parameters.
         """
@@ -231,14 +237,15 @@ class Optimizer(GroupedOptimizer):
 
     def state_dict(self) -> Plain:
         """All options and states, by parameter name, as plain data and copies of the arrays: what
-        `mxopt.document.dump_document` can carry. Training goes on from it to the last bit, given the same weights."""
+        `mxopt.document.dump_document` can carry. Training goes on from it to the last bit, given
+        the same weights."""
         return saving.state_dict(self, self._members)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` returned. The parameters' own values are not in there.
 
-        Raises StatesError, which lists what differs, where it was made by another optimizer or for other
-        parameters; nothing has been changed then.
+        Raises StatesError, which lists what differs, where it was made by another optimizer or for
+        other parameters; nothing has been changed then.
         """
         saving.load_state_dict(self, self._members, state_dict)
         self.steps.clear()

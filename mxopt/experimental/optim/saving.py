@@ -32,7 +32,8 @@ class Optimizer(Protocol):
 
 
 def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> Plain:
-    """The document that `load_state_dict` takes: {"optimizer", "parameters", "param_groups", "state", "seed"}."""
+    """The document that `load_state_dict` takes: {"optimizer", "parameters", "param_groups",
+    "state", "seed"}."""
     groups, state = [], {}
     for group, slots in zip(optimizer.param_groups, members, strict=True):
         groups.append({**group, "params": [slot.name for slot in slots]})

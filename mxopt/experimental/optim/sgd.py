@@ -15,10 +15,11 @@ from mxopt.rules.rule import Rule
 
 
 class SGD(Optimizer):
-    """Gradient descent, plain, with momentum, or with Nesterov's (https://proceedings.mlr.press/v28/sutskever13.html).
+    """Gradient descent, plain, with momentum, or with Nesterov's
+    (https://proceedings.mlr.press/v28/sutskever13.html).
 
-    The learning rate is applied to the velocity, not kept in it. Without momentum and weight decay a row-sparse
-    gradient costs its rows only.
+    The learning rate is applied to the velocity, not kept in it. Without momentum and weight decay
+    a row-sparse gradient costs its rows only.
 
     >>> import numpy as np
     >>> weight = np.ones(2, np.float32)
@@ -76,9 +77,11 @@ class SGD(Optimizer):
 
 
 class ASGD(Optimizer):
-    """Averaged gradient descent, https://doi.org/10.1137/0330046. The average is the state `average`.
+    """Averaged gradient descent, https://doi.org/10.1137/0330046. The average is the state
+    `average`.
 
-    Step t uses the rate that the step before prepared, `lr / (1 + lambd * lr * (t - 1))**alpha` with the `lr` of then.
+    Step t uses the rate that the step before prepared, `lr / (1 + lambd * lr * (t - 1))**alpha`
+    with the `lr` of then.
     """
 
     carried: ClassVar[str | None] = "eta"

@@ -1,4 +1,5 @@
-"""`mindspore.experimental.optim.lr_scheduler`: schedules that set the rates of an optimizer's groups step by step."""
+"""`mindspore.experimental.optim.lr_scheduler`: schedules that set the rates of an optimizer's
+groups step by step."""
 
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler
 from mxopt.experimental.optim.lr_scheduler.cycles import CosineAnnealingWarmRestarts, CyclicLR

@@ -1,4 +1,5 @@
-"""The base of all schedules of an optimizer's learning rates, and what they need of an optimizer."""
+"""The base of all schedules of an optimizer's learning rates, and what they need of an
+optimizer."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ Group = MutableMapping[str, Any]
 
 
 class OneRate(MutableMapping[str, Any]):
-    """An optimizer with a single learning rate, seen as a parameter group. What else is kept lies in the optimizer, for
-    all its schedules."""
+    """An optimizer with a single learning rate, seen as a parameter group. What else is kept lies
+    in the optimizer, for all its schedules."""
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
@@ -44,8 +45,8 @@ class OneRate(MutableMapping[str, Any]):
 def groups_of(optimizer: Any) -> list[Group]:
     """The groups whose rates a schedule sets.
 
-    Those of an optimizer with `param_groups`; of one made by `mxopt.create`, and of whatever else has
-    `learning_rate` and `set_learning_rate`, a single one that all its schedules share.
+    Those of an optimizer with `param_groups`; of one made by `mxopt.create`, and of whatever else
+    has `learning_rate` and `set_learning_rate`, a single one that all its schedules share.
     """
     groups = getattr(optimizer, "param_groups", None)
     if groups is not None:
@@ -115,19 +116,21 @@ class LRScheduler(NamedArguments):
         return [float(group["lr"]) for group in self.groups]
 
     def get_lr(self) -> list[float]:
-        """The rate of each group at step `last_epoch`, coming from the step before with the rates that the groups
-        have now. Subclasses define this."""
+        """The rate of each group at step `last_epoch`, coming from the step before with the rates
+        that the groups have now. Subclasses define this."""
         raise NotDefinedError(f"{type(self).__name__} must define get_lr")
 
     def closed_form(self, epoch: float) -> list[float] | None:
-        """The rate of each group at step `epoch`, whatever came before; None where there is no such formula."""
+        """The rate of each group at step `epoch`, whatever came before; None where there is no such
+        formula."""
         return None
 
     def step(self, epoch: float | None = None) -> None:
         """Sets the rates of the next step, or those of step `epoch`.
 
-        A group that the optimizer was given since then joins in, with the rate it has as its initial one. Raises
-        ArgumentError where the schedule has other numbers for each group. Whatever is raised, nothing has been changed.
+        A group that the optimizer was given since then joins in, with the rate it has as its
+        initial one. Raises ArgumentError where the schedule has other numbers for each group.
+        Whatever is raised, nothing has been changed.
         """
         with self.as_one():
             self.last_epoch = self.last_epoch + 1 if epoch is None else number("epoch", epoch)
@@ -135,7 +138,8 @@ class LRScheduler(NamedArguments):
             self._set(self.get_lr() if rates is None else rates)
 
     def rewind(self) -> None:
-        """Takes back the step that the constructor took: for a sequence, which says when its schedules take theirs."""
+        """Takes back the step that the constructor took: for a sequence, which says when its
+        schedules take theirs."""
         self.last_epoch -= 1
 
     def begin(self) -> None:
@@ -144,7 +148,8 @@ class LRScheduler(NamedArguments):
 
     @contextmanager
     def as_one(self) -> Iterator[None]:
-        """What is changed within, of the schedule and of the groups' rates, is changed as a whole or not at all."""
+        """What is changed within, of the schedule and of the groups' rates, is changed as a whole
+        or not at all."""
         before, rates = dict(vars(self)), [group["lr"] for group in self.groups]
         try:
             self._admit()
@@ -183,15 +188,17 @@ class LRScheduler(NamedArguments):
         return list(self._last_lr)
 
     def state_dict(self) -> Plain:
-        """All that the schedule is made of, and the groups' rates, as plain data. Functions are left out."""
+        """All that the schedule is made of, and the groups' rates, as plain data. Functions are
+        left out."""
         own = {k: _plain(v) for k, v in vars(self).items() if k not in self.hidden and not has_functions(v)}
         return {"scheduler": type(self).__name__, "rates": self._rates(), **own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` returned: the schedule goes on from there to the last bit.
 
-        The groups' rates are set too. Raises StatesError, which says what differs, where it was made by another kind of
-        schedule or for another number of groups; nothing has been changed then.
+        The groups' rates are set too. Raises StatesError, which says what differs, where it was
+        made by another kind of schedule or for another number of groups; nothing has been changed
+        then.
         """
         here = self.state_dict()
         self._compare(here, state_dict)

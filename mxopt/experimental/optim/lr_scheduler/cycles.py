@@ -13,7 +13,8 @@ from mxopt.options import Exact, Option, number
 
 
 class CyclicLR(LRScheduler):
-    """Up in equal steps from `base_lr` to `max_lr`, down again, and so on, https://arxiv.org/abs/1506.01186.
+    """Up in equal steps from `base_lr` to `max_lr`, down again, and so on,
+    https://arxiv.org/abs/1506.01186.
 
     Raises
     ------
@@ -84,7 +85,8 @@ class CyclicLR(LRScheduler):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """Along half a cosine from the initial rates down to `eta_min`, again and again, https://arxiv.org/abs/1608.03983.
+    """Along half a cosine from the initial rates down to `eta_min`, again and again,
+    https://arxiv.org/abs/1608.03983.
 
     Raises
     ------
@@ -118,7 +120,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         return [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]
 
     def step(self, epoch: float | None = None) -> None:
-        """Sets the rates of the next step, or those of step `epoch`, which may be within an epoch: a fraction.
+        """Sets the rates of the next step, or those of step `epoch`, which may be within an epoch:
+        a fraction.
 
         Raises ArgumentError for a negative `epoch`.
         """

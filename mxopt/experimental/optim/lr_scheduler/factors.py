@@ -30,8 +30,9 @@ MILESTONE = Declared(Annotated[int, Exact()])
 class FactorLR(LRScheduler):
     """Schedules whose rate at step t is `floor + (initial rate - floor) * factor(t)`.
 
-    So long as nobody else touches a rate, this formula gives it: nothing adds up. A rate that was changed from outside
-    is moved on from where it is, `factor(t) / factor(t - 1)` of the way, as chained schedules need it.
+    So long as nobody else touches a rate, this formula gives it: nothing adds up. A rate that was
+    changed from outside is moved on from where it is, `factor(t) / factor(t - 1)` of the way, as
+    chained schedules need it.
     """
 
     floor: float = 0.0
@@ -60,7 +61,8 @@ class FactorLR(LRScheduler):
             return rate
         if before == 0:  # a changed rate keeps its distance
             return rate + (base - self.floor) * now
-        # A rate that another schedule brought below the floor would move away from it, at last below 0.
+        # A rate that another schedule brought below the floor would move away from it, at last
+        # below 0.
         return max(0.0, self.floor + (rate - self.floor) * (now / before))
 
 
@@ -144,7 +146,8 @@ class ConstantLR(FactorLR):
 
 
 class LinearLR(FactorLR):
-    """The rates times a factor that goes from `start_factor` to `end_factor` in `total_iters` equal steps.
+    """The rates times a factor that goes from `start_factor` to `end_factor` in `total_iters` equal
+    steps.
 
     Raises
     ------
@@ -198,7 +201,8 @@ class PolynomialLR(FactorLR):
 
 
 class CosineAnnealingLR(FactorLR):
-    """Along a cosine from the initial rates down to `eta_min` at step `T_max`, up again to `2 * T_max`, and so on.
+    """Along a cosine from the initial rates down to `eta_min` at step `T_max`, up again to `2 *
+    T_max`, and so on.
 
     Raises
     ------

@@ -21,7 +21,8 @@ def _functions(lr_lambda: Any, optimizer: Any) -> list[Factor]:
 
 
 class LambdaLR(LRScheduler):
-    """The initial rates times a function of the step. Whatever is set from outside lasts until the next step.
+    """The initial rates times a function of the step. Whatever is set from outside lasts until the
+    next step.
 
     Raises
     ------

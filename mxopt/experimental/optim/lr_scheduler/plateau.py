@@ -11,7 +11,8 @@ from mxopt.options import Exact, Option, number
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """Multiplies the rates by `factor` when a number has not improved for more than `patience` steps.
+    """Multiplies the rates by `factor` when a number has not improved for more than `patience`
+    steps.
 
     Raises
     ------

@@ -94,7 +94,8 @@ class SequentialLR(LRScheduler):
             self._last_lr = self._rates()
 
     def step(self) -> None:  # type: ignore[override]
-        """Sets the rates of the next step. Raises what its schedules raise; nothing has been changed then."""
+        """Sets the rates of the next step. Raises what its schedules raise; nothing has been
+        changed then."""
         with self.as_one():
             self.last_epoch += 1
             which = bisect_right(self.milestones, self.last_epoch)
@@ -110,7 +111,8 @@ class SequentialLR(LRScheduler):
         return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it doesn't fit."""
+        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it
+        doesn't fit."""
         here = self.state_dict()
         self._compare(here, state_dict)
         parts = state_dict["schedulers"]
