@@ -25,12 +25,13 @@ class Crew:
         self.helpers = helpers
         self._words = array("q", bytes(8 * team.SLOT_WORDS * (helpers + 1)))  # how many there are, then a slot of each
         self._words[0] = helpers
-        self._started = False
+        self._started, self._starting = False, threading.Lock()
 
     def ready(self) -> int:
         """The address of what a job knows of its crew, 0 where nobody could help."""
         if not self._started:
-            self._start()
+            with self._starting:
+                self._start()
         return self._words.buffer_info()[0] if self.helpers else 0
 
     def dismiss(self) -> None:
@@ -43,6 +44,8 @@ class Crew:
         return range(team.SLOT_WORDS, len(self._words), team.SLOT_WORDS)
 
     def _start(self) -> None:
+        if self._started:  # by another thread meanwhile
+            return
         for slot in self._slots():
             self._words[slot + team.LOCK] = team.new_lock()
         self._started = True

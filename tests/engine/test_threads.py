@@ -127,6 +127,25 @@ def test_a_call_returns_when_all_batches_are_done_each_once(rng: np.random.Gener
     crew.dismiss()
 
 
+def test_helpers_are_started_once_whoever_asks_first() -> None:
+    crew, together = Crew(2), threading.Barrier(4)
+
+    def ask() -> None:
+        together.wait(SOON)
+        crew.ready()
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(SOON)
+    started = [t for t in helpers() if getattr(t, "_target", None) == crew._serve]
+    assert len(started) == 2
+    crew.dismiss()
+    for thread in started:
+        thread.join(SOON)
+
+
 def test_a_second_caller_works_alone() -> None:
     crew, whose = Crew(1), set[str]()
     waiting, over = threading.Barrier(3), threading.Barrier(3)
