@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mxopt.document import load_document
@@ -75,11 +76,22 @@ class Machine:
         self.values.entries[first.key] = entry
 
     def _optimizer(self, optimizer: r.Optimizer) -> None:
-        self.served.set_optimizer(optimizer.event, optimizer.config)
+        with self._announced(optimizer.config):
+            self.served.set_optimizer(optimizer.event, optimizer.config)
 
     def _changed(self, changed: r.Changed) -> None:
         self.served.version = changed.version
-        self.served.reconfigure(changed.config, self.members.kind.apart)
+        with self._announced(changed.config):
+            self.served.reconfigure(changed.config, self.members.kind.apart)
+
+    @contextmanager
+    def _announced(self, config: dict[str, Any] | None) -> Iterator[None]:
+        """Says that an optimizer is being made: code of someone's own may take long."""
+        self.applier.progress.begin("the constructor of optimizer", None if config is None else config.get("name"))
+        try:
+            yield
+        finally:
+            self.applier.progress.end()
 
     def _loaded(self, loaded: r.Loaded) -> None:
         self.served.load(loaded.event, self.values.entry(loaded.key), load_document(loaded.document))

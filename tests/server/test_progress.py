@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 from jobs import Job, Process, environment
+from mxopt_server import served
+from mxopt_server.records import Changed, Optimizer
 from mxopt_server.scheduler import Scheduler
+from peer import Peer
 
+import mxopt
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.heart import Heart
 from mxopt.kvstore.progress import Progress
+from mxopt.optimizer.config import optimizer_config
 
 SLOW = """
 import os, threading, mxopt, mxopt_server.server
@@ -122,3 +127,14 @@ def test_the_heart_tells_what_the_loop_does():
     assert m.decode(heart.turn(1.0)) == m.Beat("job", "server", 0, "ab", 2, 5, "an update of key 'w'")
     progress.end()
     assert m.decode(heart.turn(2.0)) == m.Beat("job", "server", 0, "ab", 3, 6, "")
+
+
+def test_the_constructor_of_an_optimizer_is_announced_too(monkeypatch):
+    server, seen, make = Peer().server, [], served.make_optimizer
+    monkeypatch.setattr(
+        served, "make_optimizer", lambda config: seen.append(server.applier.progress.doing) or make(config)
+    )
+    for rate, record in ((1.0, lambda c: Optimizer(1, c)), (2.0, lambda c: Changed(c, 1))):
+        server.enter(record(optimizer_config(mxopt.create("sgd", learning_rate=rate))))
+    assert seen == ["the constructor of optimizer 'sgd'"] * 2
+    assert server.applier.progress.doing == ""
