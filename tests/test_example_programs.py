@@ -52,3 +52,21 @@ def test_a_factorisation_guesses_hidden_pixels_on_tables_alone_and_on_servers(tm
         assert len(found) == (2 if command else 1)
         assert len(set(found)) == 1  # both workers ask the same servers
         assert float(found[0][0]) < 0.6 * float(found[0][1])
+
+
+def test_a_job_that_died_goes_on_by_its_servers_rounds_and_ends_with_the_same_bits(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).parent / "mxopt-launch")
+    script = (sys.executable, "docs/examples/digits_resumed.py", "--rounds", "1500")
+    often = ("--env", "MXOPT_KVSTORE_HEARTBEAT=0.1")
+    launch = (program, "-n", "2", "-s", "2", *often, "--run-dir", str(tmp_path / "logs"))
+    state = str(tmp_path / "state")
+    undisturbed = run(*launch, "--durability", "none", *script)
+    with pytest.raises(AssertionError, match="worker-0 failed: killed by SIGKILL"):
+        run(*launch, "--durability", "journal", "--state-dir", state, *script, "--die-in", "1000")
+    resumed = run(*launch, "--resume", state, *script)
+    (first, *mark), (began, *same) = (
+        re.findall(r"from round (\d+): ([\d.]+%) of the digits, weights (\w+)", output)[0]
+        for output in (undisturbed, resumed)
+    )
+    assert same == mark
+    assert int(first) == 0 < int(began) <= 1000

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from mxopt import settings
-from mxopt.document import write_file
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError
-from mxopt.kvstore import dist_states, first, rows, sockets, wire
+from mxopt.kvstore import first, rows, sockets, wire
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.cut import Cuts
+from mxopt.kvstore.dist_saving import Saving
 from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
@@ -25,13 +24,11 @@ from mxopt.kvstore.network import Network
 from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
-from mxopt.optimizer import Optimizer
 from mxopt.optimizer.keyed import by_key
-from mxopt.optimizer.states import fit, load
 from mxopt.sparse import RowSparse
 
 
-class DistKVStore(KVStoreBase):
+class DistKVStore(Saving):
     """Values held by the servers of a job and shared by its workers.
 
     `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an update.
@@ -61,6 +58,7 @@ class DistKVStore(KVStoreBase):
         self._compression: GradientCompression | None = None
         self._followed: Followed | None = None
         self._events = self._loads = 0
+        self._loaded: dict[Key, int] = {}  # rounds of a checkpoint, by key
         self._confirmed = self._mode == "sync"  # whether a push has been taken, so that servers have an optimizer
         if job.role != "worker":
             self._worker: Any = Outside()  # KVStoreServer makes this process what it is
@@ -241,7 +239,7 @@ class DistKVStore(KVStoreBase):
         """How many rounds of a key this worker has taken part in: those of a job that it goes on with, and its own
         pushes since. Raises NotInitializedError for an unknown key."""
         self._held.keys.need([(key, None)])
-        return self._held.metas[key].round
+        return self._held.metas[key].round + self._loaded.get(key, 0)
 
     # The optimizer.
 
@@ -266,46 +264,8 @@ class DistKVStore(KVStoreBase):
             self._connections.wait(call, "set_optimizer")
             self._followed = followed
 
-    @property
-    def _optimizer(self) -> Optimizer | None:
-        return None if self._followed is None else self._followed.optimizer
-
     def _config_for(self, server: int) -> int:
         return 0 if self._followed is None else self._followed.tell(server)
-
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file
-        `fname`.
-
-        The file is the one a local store writes: it can be loaded by either, with any number of servers.
-        """
-        with self._worker:
-            if self._optimizer is None:
-                raise UsageError("there are no states to save: this worker has not called set_optimizer")
-            document = dist_states.save(self._connections, self._held.metas, self._optimizer, dump_optimizer)
-            write_file(fname, document)
-
-    def load_optimizer_states(self, fname: str) -> None:
-        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is
-        one event."""
-        with self._worker:
-            self._worker.changes("load_optimizer_states")
-            if self._optimizer is None:
-                raise UsageError("there is nothing to load the states into: call set_optimizer first")
-            metas = self._held.metas
-            loaded, made = fit(load(Path(fname).read_bytes()), self._optimizer, dist_states.known(metas))
-            dist_states.check(loaded, metas, made)
-            if made is not None:
-                self._optimizer.take_over(made)
-                self.set_optimizer(self._optimizer)
-            self._loads += 1
-            dist_states.load(self._connections, metas, loaded, self._loads)
-            assert self._followed is not None
-            self._followed.restore(loaded.key_counts)
-            if made is not None:
-                self._optimizer.set_counts(loaded.counts)
-            elif "seed" in loaded.counts:
-                self._optimizer.seed = loaded.counts["seed"]
 
     def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
         """Compresses the dense gradients that this worker pushes; what is lost stays for its next push."""

@@ -15,6 +15,9 @@ from durable import SHAPES, gradient
 from jobs import LAUNCH, Process, environment
 
 import mxopt
+from mxopt.document import dump_document, load_document
+from mxopt.errors import StatesError
+from mxopt.kvstore import checkpoint
 
 JOB = Path(__file__).with_name("durable.py")
 ROUNDS = 60
@@ -103,7 +106,31 @@ def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_t
     options = ("--snapshot-every", "0.1", "--state-dir", state)
     process = launched(*options, kills=("kept-server0",), rounds=100_000)
     assert process.finish() != 0
-    named = re.search(r"server 0 \S+ has exited; mxopt-launch --resume goes on from checkpoint (\d+)", process.output)
+    named = re.search(
+        r"server 0 \(.*?\) has exited; mxopt-launch --resume goes on from checkpoint (\d+)", process.output
+    )
     assert named, process.output
     reached = int((tmp_path / "reached").read_text())
     assert ended(launched("--resume", state, rounds=reached + 10)) == (expected(reached + 10), int(named[1]))
+
+
+def test_a_checkpoint_of_a_script_is_loaded_by_a_job_with_other_servers_and_goes_on_with_the_same_bits(tmp_path):
+    script = str(Path(__file__).with_name("checkpointed.py"))
+    for servers, rounds, how, first in ((2, 7, "save", 0), (3, 15, "load", 7)):
+        command = [*LAUNCH, "-n", "2", "-s", str(servers), "--run-dir", str(tmp_path / how), "--durability", "none"]
+        process = Process([*command, sys.executable, script, str(tmp_path / "saved"), str(rounds), how], environment())
+        assert ended(process) == (expected(rounds), first)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    folder = tmp_path / "saved"
+    checkpoint.write(folder, made := checkpoint.Checkpoint({"w": np.ones(2)}, {"w": 3}, b"states"))
+    assert checkpoint.read(folder).rounds == made.rounds
+    for wrong in (
+        {"kind": "else"}, {"weights": {"w": 1}}, {"rounds": {}}, {"rounds": {"w": -1}}, {"rounds": {"w": 1.0}},
+        {"states": "text"}, {"weights": None}, {"rounds": [1]},
+    ):  # fmt: skip
+        content = load_document((folder / "checkpoint").read_bytes()) | wrong
+        (tmp_path / "checkpoint").write_bytes(dump_document(content))
+        with pytest.raises(StatesError, match="no checkpoint of a store"):
+            checkpoint.read(tmp_path)

@@ -1,0 +1,61 @@
+"""A job's checkpoint as a script asks for it: weights, states, update counts and rounds of all keys, in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mxopt.document import dump_document, load_document, write_file
+from mxopt.errors import KVStoreError, StatesError
+from mxopt.kvstore.exchange import Meta
+from mxopt.kvstore.wire import Key
+
+NAME = "checkpoint"  # of the file in the folder
+KIND = "mxopt kvstore checkpoint"
+
+
+@dataclass
+class Checkpoint:
+    """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if it has any."""
+
+    weights: dict[Key, np.ndarray]
+    rounds: dict[Key, int]
+    states: bytes | None
+
+
+def check(metas: Mapping[Key, Meta]) -> None:
+    """Raises KVStoreError where a key can't be in a checkpoint."""
+    for meta in metas.values():
+        if meta.table is not None:
+            raise KVStoreError(f"key {meta.key!r} is stored by rows, which save_checkpoint doesn't gather")
+
+
+def write(folder: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint to a folder, which is made where it isn't there. There is always the old one or the new."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    content = {"kind": KIND, "weights": checkpoint.weights, "rounds": checkpoint.rounds, "states": checkpoint.states}
+    write_file(Path(folder) / NAME, dump_document(content))
+
+
+def read(folder: str | os.PathLike[str]) -> Checkpoint:
+    """The checkpoint in a folder. Raises StatesError where it is damaged or something else, OSError where it can't be
+    read."""
+    path = Path(folder) / NAME
+    found: dict[str, Any] = load_document(path.read_bytes())
+    weights: Any = found.get("weights")
+    rounds: Any = found.get("rounds")
+    states: Any = found.get("states")
+    fits = (
+        found.get("kind") == KIND and isinstance(weights, dict) and isinstance(rounds, dict)
+        and weights.keys() == rounds.keys() and isinstance(states, bytes | None)
+        and all(isinstance(key, int | str) and isinstance(value, np.ndarray) for key, value in weights.items())
+        and all(type(number) is int and number >= 0 for number in rounds.values())
+    )  # fmt: skip
+    if not fits:
+        raise StatesError(f"{path} is no checkpoint of a store")
+    return Checkpoint(weights, rounds, states)

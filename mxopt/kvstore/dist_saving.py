@@ -1,0 +1,121 @@
+"""What a distributed store saves and loads: the optimizer's states, and checkpoints of a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mxopt.document import write_file
+from mxopt.errors import UsageError
+from mxopt.kvstore import checkpoint, dist_states
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.optimizer.states import fit, load
+
+if TYPE_CHECKING:
+    from mxopt.kvstore.connection import Connections
+    from mxopt.kvstore.follow import Followed
+    from mxopt.kvstore.held import Held
+    from mxopt.kvstore.wire import Key
+    from mxopt.optimizer import Optimizer
+
+
+class Saving(KVStoreBase):
+    """These methods of `DistKVStore`."""
+
+    _worker: Any
+    _connections: Connections
+    _held: Held
+    _followed: Followed | None
+    _loads: int
+    _loaded: dict[Key, int]
+    init: Callable[..., None]
+    pull: Callable[..., None]
+    round: Callable[[Key], int]
+    barrier: Callable[[], None]
+
+    @property
+    def _optimizer(self) -> Optimizer | None:
+        return None if self._followed is None else self._followed.optimizer
+
+    def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
+        """Writes all that the job has trained to the file `checkpoint` in a folder: weights, states, update counts and
+        rounds. A call of all workers, which wait for each other; rank 0 writes.
+
+        Raises KVStoreError where a key is stored by rows, OSError where the file can't be written.
+        """
+        with self._worker:
+            checkpoint.check(self._held.metas)
+            self.barrier()
+            if self.rank == 0:
+                metas = self._held.metas
+                weights = {key: np.empty(meta.shape, meta.dtype) for key, meta in metas.items()}
+                if weights:
+                    self.pull(list(weights), list(weights.values()))
+                states = None
+                if self._optimizer is not None:
+                    states = dist_states.save(self._connections, metas, self._optimizer, True)
+                rounds = {key: self.round(key) for key in metas}
+                checkpoint.write(folder, checkpoint.Checkpoint(weights, rounds, states))
+            self.barrier()
+
+    def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
+        """Begins with a checkpoint, in a job with any number of servers: its keys are initialised with its weights, and
+        the servers get its states and counts; `round` counts on from its rounds. A call of all workers, after
+        `set_optimizer` where it has states.
+
+        Raises StatesError where it is no checkpoint or doesn't fit the optimizer, KVStoreError where a key has been
+        initialised before, OSError where it can't be read.
+        """
+        with self._worker:
+            found = checkpoint.read(folder)
+            if found.states is not None and self._optimizer is None:
+                raise UsageError("the checkpoint has an optimizer's states: call set_optimizer first")
+            for key, weight in found.weights.items():
+                self.init(key, weight)
+            self._loaded = dict(found.rounds)
+            if found.states is not None:
+                self._load_states(found.states)
+
+    # States.
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file
+        `fname`.
+
+        The file is the one a local store writes: it can be loaded by either, with any number of servers.
+        """
+        with self._worker:
+            if self._optimizer is None:
+                raise UsageError("there are no states to save: this worker has not called set_optimizer")
+            document = dist_states.save(self._connections, self._held.metas, self._optimizer, dump_optimizer)
+            write_file(fname, document)
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is
+        one event."""
+        with self._worker:
+            self._worker.changes("load_optimizer_states")
+            if self._optimizer is None:
+                raise UsageError("there is nothing to load the states into: call set_optimizer first")
+            self._load_states(Path(fname).read_bytes())
+
+    def _load_states(self, document: bytes) -> None:
+        assert self._optimizer is not None
+        metas = self._held.metas
+        loaded, made = fit(load(document), self._optimizer, dist_states.known(metas))
+        dist_states.check(loaded, metas, made)
+        if made is not None:
+            self._optimizer.take_over(made)
+            self.set_optimizer(self._optimizer)
+        self._loads += 1
+        dist_states.load(self._connections, metas, loaded, self._loads)
+        assert self._followed is not None
+        self._followed.restore(loaded.key_counts)
+        if made is not None:
+            self._optimizer.set_counts(loaded.counts)
+        elif "seed" in loaded.counts:
+            self._optimizer.seed = loaded.counts["seed"]
