@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError
+from mxopt.options import Option
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, State
 
 StateDtype = Literal["bfloat16", "float32"] | None
-says_of_state_dtype = (
-    "what states are stored in; without it in the dtype of the weight, or of its master copy. 'bfloat16' halves them:"
-    " they are rounded stochastically, and so is a bfloat16 weight without a master copy. Refused for float64 weights,"
-    " and where states need all their bits"
-)
-says_of_seed = (
-    "stochastic rounding is a function of it (without it of 0), of the parameter's key, of its update count and of the"
-    " place in the array"
-)
+Stored = Annotated[
+    StateDtype,
+    Option(
+        "",
+        "what states are stored in; without it in the dtype of the weight, or of its master copy. 'bfloat16' halves"
+        " them: they are rounded stochastically, and so is a bfloat16 weight without a master copy. Refused for float64"
+        " weights, and where states need all their bits",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    Option(
+        "",
+        "stochastic rounding is a function of it (without it of 0), of the parameter's key, of its update count and of"
+        " the place in the array",
+    ),
+]
 DTYPES: dict[str, np.dtype] = {"bfloat16": arrays.BFLOAT16, "float32": np.dtype(np.float32)}
 
 

@@ -195,3 +195,15 @@ def test_the_memory_of_servers_follows_the_rows_of_a_table() -> None:
         assert server["need"] > 50 << 20
         assert server["resident"] - server["at_first"] < 1.3 * server["need"]
         assert server["peak"] - server["at_first"] < 1.6 * server["need"]
+
+
+def test_curves_of_both_dtypes_stand_side_by_side(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    done = bench("--seeds", 2, "--share", 0.01, "--plot", tmp_path / "curves.png", module="benchmark.curves")
+    assert done.returncode == 0, done.stderr
+    _, _, *lines = done.stdout.splitlines()
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "Adam, digits", "Adam, factors", "Adam, characters", "momentum, digits", "momentum, characters",
+    ]  # fmt: skip
+    assert all(abs(float(line.split("|")[4]) - 1) < 0.01 for line in lines)
+    assert (tmp_path / "curves.png").stat().st_size > 10_000

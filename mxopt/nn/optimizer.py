@@ -32,7 +32,7 @@ from mxopt.options import Option, flag
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
-from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype, warn_of_nearest, without_rule
+from mxopt.state_dtype import Seed, StateDtype, Stored, warn_of_nearest, without_rule
 from mxopt.typing import Array, Plain
 
 TARGETS = ("CPU", "GPU", "Ascend")
@@ -130,8 +130,8 @@ class Optimizer(GroupedOptimizer):
         ] = 0.0,
         loss_scale: Scale = 1.0,
         *,
-        state_dtype: Annotated[StateDtype, Option("", says_of_state_dtype)] = None,
-        seed: Annotated[int | None, Option("", says_of_seed)] = None,
+        state_dtype: Stored = None,
+        seed: Seed = None,
     ) -> None:
         owner = type(self).__name__
         if state_dtype is not None and not self.has_rule:

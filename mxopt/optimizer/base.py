@@ -27,7 +27,7 @@ from mxopt.options import Option, number
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
-from mxopt.state_dtype import StateDtype, says_of_seed, says_of_state_dtype, seed_of, without_rule
+from mxopt.state_dtype import Seed, Stored, seed_of, without_rule
 from mxopt.typing import Array, Plain, State
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
@@ -99,8 +99,8 @@ class Optimizer(NamedArguments, Multipliers):
             ),
         ] = None,
         *,
-        state_dtype: Annotated[StateDtype, Option("", says_of_state_dtype)] = None,
-        seed: Annotated[int | None, Option("", says_of_seed)] = None,
+        state_dtype: Stored = None,
+        seed: Seed = None,
     ) -> None:
         if lr_scheduler is None and learning_rate is None:
             learning_rate = 0.01

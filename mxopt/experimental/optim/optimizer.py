@@ -28,15 +28,7 @@ from mxopt.options import Declared, Option, declared
 from mxopt.parameter import written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
-from mxopt.state_dtype import (
-    StateDtype,
-    check,
-    dtype_of,
-    says_of_seed,
-    says_of_state_dtype,
-    warn_of_nearest,
-    without_rule,
-)
+from mxopt.state_dtype import Seed, StateDtype, Stored, check, dtype_of, warn_of_nearest, without_rule
 from mxopt.typing import Array, Plain
 
 
@@ -85,8 +77,8 @@ class Optimizer(GroupedOptimizer):
         *,
         multi_precision: Masters = False,
         lazy_update: Lazy = False,
-        state_dtype: Annotated[StateDtype, Option("", says_of_state_dtype)] = None,
-        seed: Annotated[int | None, Option("", says_of_seed)] = None,
+        state_dtype: Stored = None,
+        seed: Seed = None,
     ) -> None:
         options = {"lazy_update": lazy_update, "maximize": False, **defaults}
         self.defaults: Options = checked(options, self.checks, type(self).__name__)
