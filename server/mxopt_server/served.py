@@ -202,7 +202,7 @@ class Served:
         optimizer = self.updater.optimizer
         if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
             return state
-        weight = entry.weight.reshape(entry.whole) if self.whole else entry.weight
+        weight = entry.weight.reshape(entry.whole) if self.whole and not entry.by_rows else entry.weight
         made = optimizer.create_state_multi_precision(entry.key, weight)
         state = converted(state, made)
         wrong = _difference(state, made)

@@ -13,9 +13,12 @@ from mxopt_server.durability import Durability
 from mxopt_server.kept import cuts_of
 
 import mxopt
-from mxopt import kvstore
+from mxopt import kvstore, sparse
 from mxopt.document import load_document
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.sparse import RowSparse
 
+TABLE = sparse.table((500, 4), init="uniform", seed=1)
 SHAPES = {"w": (300, 5), "b": (7,), "v": (11,)}
 
 
@@ -23,6 +26,20 @@ def gradient(key: str, round: int, rank: int) -> np.ndarray:
     """What a worker pushes of a key in a round: of nothing else, so that a job that goes on pushes the same."""
     seed = [round, rank, *key.encode()]
     return np.random.default_rng(seed).normal(size=SHAPES[key]).astype(np.float32)
+
+
+def rows(round: int, rank: int) -> RowSparse:
+    """The same of a table."""
+    rng = np.random.default_rng([round, rank])
+    ids = np.unique(rng.integers(0, TABLE.shape[0], 20))
+    return sparse.row_sparse_array((rng.normal(size=(len(ids), TABLE.shape[1])).astype(np.float32), ids), TABLE.shape)
+
+
+def rows_of(store: KVStoreBase) -> bytes:
+    """All rows of the table."""
+    out = sparse.zeros("row_sparse", TABLE.shape)
+    store.row_sparse_pull("t", out, row_ids=np.arange(TABLE.shape[0]))  # type: ignore[attr-defined]
+    return bytes(out.data.tobytes())
 
 
 def main(rounds: int, folder: Path, mode: str = "dist_sync") -> None:
@@ -33,6 +50,7 @@ def main(rounds: int, folder: Path, mode: str = "dist_sync") -> None:
     values = {key: np.ones(shape, np.float32) for key, shape in SHAPES.items()}
     for key, value in values.items():
         store.init(key, value)
+    store.init("t", TABLE)
     first = store.round("w")
     for round in range(first, rounds):
         if store.rank == 0:
@@ -44,10 +62,11 @@ def main(rounds: int, folder: Path, mode: str = "dist_sync") -> None:
                     os.kill(process(victim), signal.SIGKILL)
         for key in SHAPES:
             store.push(key, gradient(key, round, store.rank))
+        store.push("t", rows(round, store.rank))
         for key, value in values.items():
             store.pull(key, out=value)
     store.barrier()
-    digest = hashlib.sha256(b"".join(value.tobytes() for value in values.values())).hexdigest()
+    digest = hashlib.sha256(b"".join([*(value.tobytes() for value in values.values()), rows_of(store)])).hexdigest()
     if store.rank == 0:
         print(f"ENDED {digest} {first}", flush=True)
 

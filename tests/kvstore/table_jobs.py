@@ -15,7 +15,7 @@ from mxopt.sparse import RowSparse, row_sparse_array
 ROWS = 3000
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {"momentum": 0.9}), ("adam", {}), ("adagrad", {}), ("ftrl", {}), ("groupadagrad", {"wd": 0.0}),
-    ("rmsprop", {"lazy_update": True}), ("adam", {"multi_precision": True}),
+    ("rmsprop", {"lazy_update": True}), ("adam", {"multi_precision": True}), ("adam", {"state_dtype": "bfloat16"}),
 ]  # fmt: skip
 FIRST = {
     "zeros": lambda dtype: sparse.table((ROWS, 16), dtype),

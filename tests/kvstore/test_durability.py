@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from durable import SHAPES, gradient
+from durable import SHAPES, TABLE, gradient, rows, rows_of
 from jobs import LAUNCH, Process, environment
 
 import mxopt
+from mxopt import kvstore
 from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.kvstore import checkpoint
@@ -31,7 +32,12 @@ def expected(rounds: int = ROUNDS) -> str:
     for round in range(rounds):
         for key, value in values.items():
             updater(key, gradient(key, round, 0) + gradient(key, round, 1), value)
-    return hashlib.sha256(b"".join(value.tobytes() for value in values.values())).hexdigest()
+    store = kvstore.create()
+    store.set_optimizer(mxopt.create("adam", learning_rate=0.01))
+    store.init("t", TABLE)
+    for round in range(rounds):
+        store.push("t", rows(round, 0) + rows(round, 1))
+    return hashlib.sha256(b"".join([*(value.tobytes() for value in values.values()), rows_of(store)])).hexdigest()
 
 
 Launched = Callable[..., Process]
