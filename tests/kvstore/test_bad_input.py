@@ -32,7 +32,7 @@ def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path):
 
 
 def test_a_worker_before_any_server_is_up():
-    with Job(1, 0, DMLC_NUM_SERVER=1, MXOPT_KVSTORE_JOIN_TIMEOUT=1.5) as job:
+    with Job(1, 0, DMLC_NUM_SERVER=1, MXOPT_KVSTORE_JOIN_TIMEOUT=3) as job:
         worker = job.start_worker(0, "sums")
         assert worker.finish() != 0
         assert "0 of 1 servers" in worker.output

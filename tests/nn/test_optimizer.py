@@ -388,7 +388,6 @@ def test_bad_parameters_are_refused_by_place(parameters: Any, kind: type[Excepti
         ([0.1, -0.1], ValueError),
         (float("nan"), ValueError),
     ],
-    ids=str,
 )
 def test_bad_rates_are_refused(rate: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="learning_rate"):
