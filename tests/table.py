@@ -33,7 +33,7 @@ class Row:
     def elementwise(self) -> bool:
         """Whether a slice of an array can be updated by itself."""
         optimizer = self.make()
-        return not optimizer.rule.layerwise and optimizer.rule.row_state is None and self.name != "sgld"
+        return not optimizer.rule.layerwise and not optimizer.rule.reductions and self.name != "sgld"
 
     def __str__(self) -> str:
         return self.name + "".join(f"-{k}={v}" for k, v in self.options.items() if FULL.get(k) != v) + self._full()
@@ -90,6 +90,12 @@ ROWS = [
     Row("lamb", bias_correction=False, wd=0.0625),
     Row("lans"),
     Row("lans", lower_bound=0.5, upper_bound=2.0, **FULL),
+]
+
+# Those whose rules reduce over rows and columns, which NumPy does: there are no kernels of these to compare.
+REDUCING = [
+    Row("adafactor", **FULL),
+    Row("adafactor", beta1=0.5, decay_rate=0.5, relative_step=False, epsilon2=0.25),
 ]
 
 # Weight dtype, and whether there is a float32 master copy.

@@ -45,9 +45,9 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
 def needs(rule: Rule, tensor: Tensor, lazy: bool) -> Any:
     """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
     sparse = isinstance(tensor.grad, RowSparse)
-    if not tensor.plain or (sparse and not (lazy and rule.lazy) and rule.row_state is None):
+    if not tensor.plain or (sparse and not (lazy and rule.lazy) and rule.by_row is None):
         return partial(CudaCopiesPart, lazy=lazy)
-    return CudaRowsPart if sparse or rule.row_state is not None else CudaPart
+    return CudaRowsPart if sparse or rule.by_row is not None else CudaPart
 
 
 def _stream() -> Any:
@@ -244,7 +244,7 @@ class CudaRowsPart(CudaPart):
             self.table[0, 1] = dense.data.ptr
             return super()._launch(stage)
         self.table[0, 1] = (self.grad.data if sparse else self.grad).data.ptr
-        shares = 1 if self.rule.row_state is not None else min(-(-self.row // SHARE), 65_535)  # the most CUDA takes
+        shares = 1 if self.rule.by_row is not None else min(-(-self.row // SHARE), 65_535)  # the most CUDA takes
         threads = min(THREADS, -(-self.row // 32) * 32)
         indices = self.grad.indices.data.ptr if sparse else 0
         self._start(stage, True, (self.rows, shares), threads, 0, indices, self.row)
@@ -291,7 +291,7 @@ class CudaCopiesPart:
         with t.weight.device, self.stream:
             if not isinstance(t.grad, RowSparse):
                 grad = copied(t.grad)
-            elif (self.lazy and self.rule.lazy) or self.rule.row_state is not None:
+            elif (self.lazy and self.rule.lazy) or self.rule.by_row is not None:
                 grad = RowSparse(copied(t.grad.data), copied(t.grad.indices), t.grad.shape)
             else:
                 grad = t.grad.rows(0, len(t.grad))
@@ -303,5 +303,5 @@ class CudaCopiesPart:
             part.finish()
             names = ("weight", "grad", *self.rule.states, "weight")  # the last is the master copy
             for name, original, new in zip(names, t.all, copy.all, strict=False):
-                if name in written | {self.rule.row_state} and new is not original:
+                if name in written | {r.state for r in self.rule.reductions} and new is not original:
                     original[...] = new

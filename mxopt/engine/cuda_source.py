@@ -24,7 +24,7 @@ from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE_WORDS, Ker
 from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape, trace
 from mxopt.rules.noise import drawn, normal, parted
-from mxopt.rules.rule import Function, parameters
+from mxopt.rules.rule import Function, Reduction, parameters
 from mxopt.rules.words import WEYL, bfloat16_of, share
 
 OPTIONS = ("-fmad=false",)
@@ -131,13 +131,13 @@ class _Writer:
         self.put(f"    {', '.join(PARAMETERS)}) {{")
         if kernel.rows:
             self.put("const word tensor = 0, k = blockIdx.x, which = indices ? indices[k] : k, count = row;")
-            places = {"grad": "k * row", rule.row_state: "which"}
+            places = {"grad": "k * row"} | ({rule.by_row.state: "which"} if rule.by_row else {})
             places = {array: places.get(array, "which * row") for array in self.arrays}
         else:
             self.put(f"const word *piece = pieces + {PIECE_WORDS} * (word)blockIdx.x;")
             self.put("const word tensor = piece[0], first = piece[1], count = piece[2];")
             places = dict.fromkeys(self.arrays, "first")
-        functions = [f for f in (stage.function, rule.row_value, rule.row_update) if f is not None]
+        functions = [stage.function] + ([rule.by_row.value, rule.by_row.update] if rule.by_row else [])
         names = {name for function in functions for name in parameters(function)}
         touched = {*map(self._source, {*names, *stage.writes}), *stage.writes}
         if kernel.random:
@@ -152,8 +152,8 @@ class _Writer:
             if name in names:
                 given = f"hypers[{len(rule.hypers)} * hyper_rows[tensor] + {k}]"
                 self.put(f"const {self.real} h_{name} = ({self.real}){given};")
-        if rule.row_state is not None:
-            self._renew_row_state(rule.row_state)
+        if rule.by_row is not None:
+            self._renew_row_state(rule.by_row)
         if stage.norms:
             self._sum(stage.function, stage.writes, stage.norms)
             self.put(f"if (threadIdx.x < LANES * {stage.norms} && threadIdx.x % LANES == 0)")
@@ -215,18 +215,16 @@ class _Writer:
         self.put("}")
         self.put("sum = halves(sum);")
 
-    def _renew_row_state(self, state: str) -> None:
+    def _renew_row_state(self, reduction: Reduction) -> None:
         """Each thread computes the row's new state, as `x_<state>`; one stores it."""
-        rule = self.rule
-        assert rule.row_value
-        assert rule.row_update
-        self._sum(rule.row_value, (), 1)
+        state = reduction.state
+        self._sum(reduction.value, (), 1)
         self.put("__shared__ double total;")
         self.put("if (threadIdx.x == 0) total = sum;")
         self.put(f"{self.real} x_{state} = load(a_{state});")
         self.put("__syncthreads();  // before the state is written, too")
         self.put(f"const {self.real} x_mean_square = ({self.real})(total / (double)row);")
-        (new,) = self._run(rule.row_update)
+        (new,) = self._run(reduction.update)
         self.put(f"x_{state} = {new};")
         self.put(f"if (threadIdx.x == 0) store(a_{state}, {new});")
         self.fixed = frozenset([state])

@@ -142,8 +142,9 @@ class Writer:
         self.base: list[str] = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
         hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
         self.scalars: str = asm.at("double", hypers, hyper_row)
-        functions = [s.function for s in self.stages] + [self.rule.row_value, self.rule.row_update]
-        names = {name: None for f in functions if f is not None for name in parameters(f) if name in self.rule.hypers}
+        by_row = self.rule.by_row
+        functions = [s.function for s in self.stages] + ([by_row.value, by_row.update] if by_row else [])
+        names = {name: None for f in functions for name in parameters(f) if name in self.rule.hypers}
         derived = {name for derivation in self.derivations for name in derivation.names}
         self.hypers: dict[str, str] = {
             name: self.everywhere(self._hyper(name)) for name in names if name not in derived

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mxopt.engine import aliases, arrays, binding
+from mxopt.engine.directed import DirectedPart
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import Call, NativePart, PassesPart, StagedPart
 from mxopt.engine.reference import ReferencePart
@@ -135,6 +136,8 @@ class Plan:
         def reference(rule: Rule, tensors: Sequence[Tensor]) -> Part:
             return ReferencePart(rule, tensors, self.lazy and rule.lazy)
 
+        if self.rule.direction is not None:
+            return partial(DirectedPart, partial(Plan, self.engine))
         if isinstance(tensor.weight, RowSparse):
             return partial(StoredPart, partial(Plan, self.engine), self.lazy)
         if arrays.is_cupy(tensor.weight):
@@ -144,12 +147,12 @@ class Plan:
         if self.engine == "numpy":
             return reference
         if isinstance(tensor.grad, RowSparse):
-            if not (self.lazy and self.rule.lazy) and self.rule.row_state is None:
+            if not (self.lazy and self.rule.lazy) and self.rule.by_row is None:
                 return self._needs_all(tensor, (StagedPart, ScatteredPassesPart, ScatteredPart))
             if not tensor.plain:
                 return reference
             return LazyLayerwisePart if self.rule.layerwise else SparsePart
-        if self.rule.row_state is not None:
+        if self.rule.by_row is not None:
             if not tensor.plain:
                 return reference
             return ElementsPart if tensor.weight.size == len(tensor.weight) else RowsPart

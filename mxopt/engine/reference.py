@@ -17,7 +17,7 @@ from mxopt.engine.native import halved
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
-from mxopt.rules.rule import Rule, Stage, as_tuple, parameters
+from mxopt.rules.rule import Function, Reduction, Rule, Stage, as_tuple, parameters
 from mxopt.sparse import RowSparse
 from mxopt.typing import Plain
 
@@ -70,10 +70,10 @@ class ReferencePart:
                 values["noise"] = noise.whole(tensor.noise, self._weyl(tensor, tensor.noise, rows), real)
             values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=False)}
             writes = stage.writes
-            if self.rule.row_state is not None:
-                self._row_state(values, real)
-                writes = (*writes, self.rule.row_state)
-            results = _call(stage, values)
+            if self.rule.by_row is not None:
+                self._renew(self.rule.by_row, values, real)
+                writes = (*writes, self.rule.by_row.state)
+            results = call(stage.function, values)
             values |= zip(stage.writes, results, strict=False)
             new = [
                 (arrays[name], self._stored(tensor, name, values[name], arrays[name].dtype, rows)) for name in writes
@@ -103,25 +103,22 @@ class ReferencePart:
         """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""
         if not isinstance(grad, RowSparse):
             return ..., grad
-        if (self.lazy and stage.writes) or self.rule.row_state is not None:
+        if (self.lazy and stage.writes) or self.rule.by_row is not None:
             return grad.indices, grad.data
         return ..., grad.rows(0, len(grad))
 
-    def _row_state(self, values: Plain, real: Any) -> None:
-        rule = self.rule
-        assert rule.row_state
-        assert rule.row_value
-        assert rule.row_update
+    def _renew(self, reduction: Reduction, values: Plain, real: Any) -> None:
         if not values["grad"].size:
             return
-        x = rule.row_value(*(values[n] for n in parameters(rule.row_value)))
+        (x,) = call(reduction.value, values)
         x = x.reshape(len(x), -1)
-        values["mean_square"] = (_lane_sums(x) / x.shape[1]).astype(real).reshape(values[rule.row_state].shape)
-        values[rule.row_state] = rule.row_update(*(values[n] for n in parameters(rule.row_update)))
+        values["mean_square"] = (_lane_sums(x) / x.shape[1]).astype(real).reshape(values[reduction.state].shape)
+        (values[reduction.state],) = call(reduction.update, values)
 
 
-def _call(stage: Stage, values: Plain) -> tuple[Any, ...]:
-    return as_tuple(stage.function(*(values[name] for name in parameters(stage.function))))
+def call(function: Function, values: Plain) -> tuple[Any, ...]:
+    """What a function of a rule returns for these values, by name."""
+    return as_tuple(function(*(values[name] for name in parameters(function))))
 
 
 def squares(x: np.ndarray) -> list[float]:

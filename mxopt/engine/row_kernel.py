@@ -170,7 +170,7 @@ class RowWriter(Writer):
         asm.label("row.start")
         which, later = row("%k"), row(asm.smaller(asm.let(f"add i64 %k, {self.ahead}"), last))
         own, grads, next_own = (asm.let(f"mul i64 {k}, {self.row}") for k in (which, "%k", later))
-        row_state = self.arrays.index(self.rule.row_state) if self.rule.row_state else None
+        row_state = self.arrays.index(self.rule.by_row.state) if self.rule.by_row else None
         offset = [own, grads, *[own] * (len(self.base) - 2)]
         next_offset = [next_own] * len(offset)
         if row_state is not None:
@@ -203,15 +203,14 @@ class RowWriter(Writer):
 
     def _row_state(self, address: list[str], k: int) -> str:
         """Renews a row's state from the mean of the row's squares; returns it in every lane."""
-        asm, rule, dtype = self.asm, self.rule, self.kernel.dtypes[k]
-        assert rule.row_value is not None
-        assert rule.row_update is not None
+        asm, reduction, dtype = self.asm, self.rule.by_row, self.kernel.dtypes[k]
+        assert reduction is not None
         asm.put("br label %square")
-        (total,) = self.span("square", "row.start", address, self.row, rule.row_value, (), 1, {})
+        (total,) = self.span("square", "row.start", address, self.row, reduction.value, (), 1, {})
         length = asm.let(f"uitofp i64 {self.row} to double")
         mean = self.everywhere(asm.let(f"fdiv double {asm.halves(total)}, {length}"))
-        values = {rule.row_state: asm.load_one(dtype, address[k]), "mean_square": mean}
-        tape = trace(rule.row_update)
+        values = {reduction.state: asm.load_one(dtype, address[k]), "mean_square": mean}
+        tape = trace(reduction.update)
         (new,) = asm.run(tape, [(self.hypers | values)[name] for name in tape.arguments])
         asm.store_one(dtype, address[k], new)
         scalar = asm.let(f"extractelement {asm.vec(asm.real)} {new}, i64 0")

@@ -35,7 +35,7 @@ class StoredPart:
         self, plan_of: Callable[[Rule, Sequence[Tensor], bool], Any], lazy: bool, rule: Rule, tensors: Sequence[Tensor]
     ) -> None:
         (tensor,) = tensors
-        lazy = (lazy and rule.lazy) or rule.lazy_storage or rule.row_state is not None
+        lazy = (lazy and rule.lazy) or rule.lazy_storage or rule.by_row is not None
         weight, parts = tensor.weight, [*tensor.states] + [tensor.master] * (tensor.master is not None)
         stored = [x for x in parts if isinstance(x, RowSparse)]
         some = lazy and isinstance(tensor.grad, RowSparse) and not rule.layerwise

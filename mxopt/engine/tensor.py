@@ -35,8 +35,10 @@ class Tensor:
         self.grad = arrays.as_gradient(self.grad, f"{self.name}, grad")
         arrays.check_weight(self.weight, self.name)
         arrays.check_grad(self.weight, self.grad, self.name)
-        if rule.row_state is not None and not self.weight.ndim:
+        if rule.by_row is not None and not self.weight.ndim:
             raise ArrayError(f"{self.name}: {rule.name} keeps a state for each row, and the weight has no rows")
+        if rule.direction is not None and isinstance(self.weight, RowSparse):
+            raise ArrayError(f"{self.name}: {rule.name} keeps states for columns, which a row-sparse weight can't have")
         if len(self.states) != len(rule.states):
             raise ArrayError(
                 f"{self.name}: {rule.name} keeps {len(rule.states)} states ({', '.join(rule.states) or 'none'}),"

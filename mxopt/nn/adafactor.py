@@ -14,7 +14,7 @@ from mxopt.nn.parameters import zeros
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Count, Slot, Step
 from mxopt.options import Exact, Option, Unpack, within
-from mxopt.rules import mindspore
+from mxopt.rules import adafactor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, State
@@ -81,7 +81,7 @@ class AdaFactor(RuleOptimizer):
         self.scale_parameter = scale_parameter
         self.relative_step = relative_step
         self.warmup_init = warmup_init
-        self.rule: Rule = mindspore.adafactor_mean if beta1 else mindspore.adafactor
+        self.rule: Rule = adafactor.directed_mean if beta1 else adafactor.directed
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
     def new_states(self, weight: Array, lr: float) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 
 from mxopt.optimizer import contrib
 from mxopt.optimizer.adam import FTML, AdaBelief, Adam, Adamax, AdamW, Nadam
-from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, RMSProp
+from mxopt.optimizer.adaptive import AdaDelta, Adafactor, AdaGrad, Ftrl, RMSProp
 from mxopt.optimizer.base import Optimizer, register
 from mxopt.optimizer.contrib import GroupAdaGrad
 from mxopt.optimizer.elementwise import NDabs
@@ -15,7 +15,7 @@ from mxopt.optimizer.updater import Updater, get_updater
 
 __all__ = [
     "DCASGD", "FTML", "LAMB", "LANS", "LARS", "LBSGD", "NAG", "SGD", "SGLD",
-    "AdaBelief", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Ftrl", "GroupAdaGrad", "Lion",
+    "AdaBelief", "AdaDelta", "AdaGrad", "Adafactor", "Adam", "AdamW", "Adamax", "Ftrl", "GroupAdaGrad", "Lion",
     "NDabs", "Nadam", "Optimizer", "RMSProp", "RuleOptimizer", "Signum", "Test", "Updater", "ccSGD",
     "contrib", "create", "get_updater", "register",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""AdaGrad, AdaDelta, RMSProp and Ftrl."""
+"""AdaGrad, AdaDelta, RMSProp, Ftrl and Adafactor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mxopt.optimizer.options import Lazy, OptimizerOptions, OptionsAndRate, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
-from mxopt.rules import adaptive
+from mxopt.rules import adafactor, adaptive
 from mxopt.rules.rule import Rule
 from mxopt.typing import Array, State
 
@@ -127,3 +127,35 @@ class Ftrl(UnsignedRate):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return *super().scalars(index, lr, t), self.lamda1, self.beta
+
+
+@register
+class Adafactor(RuleOptimizer):
+    """Adafactor, https://arxiv.org/abs/1804.04235: of a matrix' second moment a row and a column of
+    means are kept. `wd` is decoupled from the gradient, and scaled as steps are. A row-sparse
+    gradient counts as a dense one. Not in MXNet.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.01,
+        beta1: Annotated[float, Option("[0, 1)", "decay of the running mean of steps; with 0 none is kept")] = 0.0,
+        decay_rate: Annotated[float, Option("(0, 1)", "step t keeps `1 - t ** -decay_rate` of the moment")] = 0.8,
+        epsilon1: Annotated[float, Option("", "added to mean squares of gradients")] = 1e-30,
+        epsilon2: Annotated[float, Option("", "least size, a root mean square, that a weight counts for")] = 1e-3,
+        clip_threshold: Annotated[float, Option("", "root mean square that steps are scaled down to")] = 1.0,
+        relative_step: Annotated[bool, Option("", "limit the rate of step t to `1 / sqrt(t)`")] = True,
+        **base: Unpack[OptimizerOptions],
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **base)
+        self.beta1, self.decay_rate, self.relative_step = beta1, decay_rate, relative_step
+        self.epsilon1, self.epsilon2, self.clip_threshold = epsilon1, epsilon2, clip_threshold
+
+    @property
+    def rule(self) -> Rule:
+        return adafactor.adafactor_mean if self.beta1 else adafactor.adafactor
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        rate = min(lr, 1 / math.sqrt(t)) if self.relative_step else lr
+        own = 1 - t**-self.decay_rate, self.epsilon1, self.epsilon2, self.clip_threshold
+        return (rate, *own, self.beta1) if self.beta1 else (rate, *own)

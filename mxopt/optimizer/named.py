@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mxopt.optimizer.adam import FTML, AdaBelief, Adam, Adamax, AdamW, Nadam
-from mxopt.optimizer.adaptive import AdaDelta, AdaGrad, Ftrl, RMSProp
+from mxopt.optimizer.adaptive import AdaDelta, Adafactor, AdaGrad, Ftrl, RMSProp
 from mxopt.optimizer.base import Optimizer
 from mxopt.optimizer.contrib import GroupAdaGrad
 from mxopt.optimizer.layerwise import LAMB, LANS, LARS, LBSGD
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     def create(name: Literal["adabelief"], **kwargs: Any) -> AdaBelief: ...
     @overload
     def create(name: Literal["adadelta"], **kwargs: Any) -> AdaDelta: ...
+    @overload
+    def create(name: Literal["adafactor"], **kwargs: Any) -> Adafactor: ...
     @overload
     def create(name: Literal["adagrad"], **kwargs: Any) -> AdaGrad: ...
     @overload

@@ -67,7 +67,7 @@ class RuleOptimizer(Optimizer):
 
     @property
     def elementwise(self) -> bool:
-        return self.rule.row_state is None and self.rowwise
+        return not self.rule.reductions and self.rowwise
 
     @property
     def rowwise(self) -> bool:

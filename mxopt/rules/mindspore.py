@@ -1,6 +1,6 @@
 """Rules in the form that `mindspore.nn` documents, where neither the core nor `pytorch.py` has it.
 
-Common to all but `lars_gradient` and `adafactor`: weight decay is added to the gradient.
+Common to all but `lars_gradient`: weight decay is added to the gradient.
 """
 
 from __future__ import annotations
@@ -100,39 +100,3 @@ lars_gradient: Rule = layerwise(
     "lars_gradient", ("scaled",), _weight_and_grad, _lars_trust, _lars_scaled,
     wide="they are gradients, which another optimizer takes",
 )  # fmt: skip
-
-
-# AdaFactor, https://arxiv.org/abs/1804.04235, from the gradient over the root of its second moment on: that is `grad`.
-# `size` is the number of elements, which makes root mean squares of norms; `smallest` the least
-# that the weight's counts for, NaN where the rate isn't relative to it.
-
-
-@stage(norms=2)
-def _weight_and_direction(weight, grad):
-    return weight, grad
-
-
-@derives("weight_rate", "rate")
-def _adafactor_rates(weight, grad, lr, size, smallest, threshold):
-    root = np.sqrt(size)
-    lr = np.where(smallest == smallest, lr * larger(weight / root, smallest), lr)
-    excess = np.where(threshold != 0, grad / root / threshold, np.inf)
-    return lr, lr / larger(excess, 1.0)
-
-
-@stage("weight")
-def _adafactor(weight, grad, weight_rate, rate, wd):
-    return weight - wd * weight_rate * weight - rate * grad
-
-
-@stage("weight", "mean")
-def _adafactor_mean(weight, grad, mean, weight_rate, rate, wd, beta1):
-    mean = beta1 * mean + (1 - beta1) * (rate * grad)
-    return weight - wd * weight_rate * weight - mean, mean
-
-
-FACTORED = "second moments take next to no memory: one number for each row and column"
-adafactor: Rule = layerwise("adafactor", (), _weight_and_direction, _adafactor_rates, _adafactor, wide=FACTORED)
-adafactor_mean: Rule = layerwise(
-    "adafactor_mean", ("mean",), _weight_and_direction, _adafactor_rates, _adafactor_mean, wide=FACTORED
-)

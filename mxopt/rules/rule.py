@@ -59,15 +59,38 @@ class Derivation:
 
 
 @dataclass(frozen=True)
+class Reduction:
+    """A state with one value for all elements along some axes: for each row, or for each column.
+
+    `over` gives these axes, for a weight that has so many. Before anything else sees the state,
+    `update(state, mean_square, **hypers)` renews it from the mean over them of the square of what
+    `value(grad, **hypers)` returns.
+    """
+
+    state: str
+    over: Callable[[int], tuple[int, ...]]
+    value: Function
+    update: Function
+
+
+def each_row(axes: int) -> tuple[int, ...]:
+    """All axes but the first."""
+    return tuple(range(1, axes))
+
+
+@dataclass(frozen=True)
 class Rule:
     """An optimizer's mathematics.
 
     `states` are the arrays kept for each weight. `hypers` are the scalars: `COMMON` first, then the
     rule's own in the order in which its functions name them, `given` in all; then the derived ones.
     `lazy` says that rows without a gradient may be left alone, `lazy_storage` that those of a
-    row-sparse weight always are. A `row_state` has one value for each row of the weight; before the
-    stage sees it, `row_update(state, mean_square, **hypers)` renews it from the mean over the row
-    of the square of what `row_value(grad, **hypers)` returns.
+    row-sparse weight always are.
+
+    The states of `reductions` are renewed first. With a `direction` the stages see nothing of them,
+    and as `grad` what `direction(grad, **states, **hypers)` returns; there is a hyper-parameter
+    `size` then, which nobody gives: the number of elements. Without, there is one reduction, over
+    each row: a kernel makes it together with the stage.
 
     `wide` says why the states need all bits of the arithmetic; without it they may be kept in
     bfloat16.
@@ -79,28 +102,38 @@ class Rule:
     derivations: tuple[Derivation, ...] = ()
     lazy: bool = True
     lazy_storage: bool = False
-    row_state: str | None = None
-    row_value: Function | None = None
-    row_update: Function | None = None
+    reductions: tuple[Reduction, ...] = ()
+    direction: Function | None = None
     wide: str = ""
+    by_row: Reduction | None = field(init=False)
     hypers: tuple[str, ...] = field(init=False)
     given: int = field(init=False)
     wanted: tuple[tuple[int, ...], ...] = field(init=False)  # for each derivation: which hypers it takes
 
     def __post_init__(self) -> None:
-        arrays = {"weight", "grad", "noise", *self.states}
+        object.__setattr__(self, "by_row", self.reductions[0] if self.reductions and not self.direction else None)
+        arrays = {"weight", "grad", "noise", *self.states} | ({"mean_square", "size"} if self.direction else set())
         derived = [name for derivation in self.derivations for name in derivation.names]
         given = dict.fromkeys(COMMON)
+        first = [f for r in self.reductions for f in (r.value, r.update)] if self.direction else []
+        for function in (*first, *filter(None, [self.direction])):
+            given.update(dict.fromkeys(p for p in parameters(function) if p not in arrays))
         for stage, derivation in zip_longest(self.stages, self.derivations):
             given.update(dict.fromkeys(p for p in parameters(stage.function) if p not in arrays))
             if derivation is not None:
-                given.update(dict.fromkeys(parameters(derivation.function)[stage.norms :]))
+                given.update(
+                    dict.fromkeys(p for p in parameters(derivation.function)[stage.norms :] if p not in arrays)
+                )
         names = (*(name for name in given if name not in derived), *derived)
         object.__setattr__(self, "hypers", names)
         object.__setattr__(self, "given", len(names) - len(derived))
-        wanted = tuple(
-            tuple(names.index(name) for name in parameters(derivation.function)[stage.norms :])
-            for stage, derivation in zip(self.stages, self.derivations, strict=False)
+        wanted = (
+            ()
+            if self.direction
+            else tuple(
+                tuple(names.index(name) for name in parameters(derivation.function)[stage.norms :])
+                for stage, derivation in zip(self.stages, self.derivations, strict=False)
+            )
         )
         object.__setattr__(self, "wanted", wanted)
 
@@ -122,9 +155,10 @@ class Rule:
         return "noise" not in self.states and any("noise" in parameters(stage.function) for stage in self.stages)
 
     def state_shape(self, name: str, weight: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the state `name` of a weight of shape `weight`; one value a row is (rows, 1,
-        ...)."""
-        return weight[:1] + (1,) * len(weight[1:]) if name == self.row_state else weight
+        """The shape of a weight's state: of length 1 along the axes that a reduction goes over."""
+        over = [r.over(len(weight)) for r in self.reductions if r.state == name]
+        reduced = {axis % len(weight) for axis in over[0]} if over else set()
+        return tuple(1 if axis in reduced else n for axis, n in enumerate(weight))
 
     def derive(self, step: int, norms: Sequence[Any], hypers: Sequence[Any] | np.ndarray) -> tuple[Any, ...]:
         """The scalars that follow stage `step`; `hypers` are those known so far, in order. Numbers,
@@ -157,25 +191,33 @@ def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str 
 def by_element(rule: Rule) -> Rule:
     """A rule that keeps one state for each row, for weights whose rows have one element, which is
     then the mean."""
-    (step,) = rule.stages
+    (step,), reduction = rule.stages, rule.by_row
+    assert reduction is not None
     names = ("weight", "grad", *rule.states, *rule.hypers)
 
     def function(*given: Any) -> Any:
         values = dict(zip(names, given, strict=True))
 
-        def call(f: Function | None) -> Any:
-            assert f is not None
+        def call(f: Function) -> Any:
             return f(*(values[name] for name in parameters(f)))
 
-        x = call(rule.row_value)
+        x = call(reduction.value)
         values["mean_square"] = x * x
-        values[str(rule.row_state)] = state = call(rule.row_update)
+        values[reduction.state] = state = call(reduction.update)
         results = call(step.function)
         return (*(results if isinstance(results, tuple) else (results,)), state)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
-    return Rule(f"{rule.name}_by_element", rule.states, (Stage(function, (*step.writes, str(rule.row_state))),))
+    return Rule(f"{rule.name}_by_element", rule.states, (Stage(function, (*step.writes, reduction.state)),))
+
+
+@cache
+def without_reductions(rule: Rule) -> Rule:
+    """What is left of a rule with a direction once that is there."""
+    reduced = {reduction.state for reduction in rule.reductions}
+    states = tuple(name for name in rule.states if name not in reduced)
+    return Rule(f"{rule.name}_directed", states, rule.stages, rule.derivations, lazy=False)
 
 
 def stage(*writes: str, norms: int = 0) -> Callable[[Function], Stage]:

@@ -59,6 +59,7 @@ OPTIMIZERS = {
     "lamb": Optimizer("lamb", ("wgab > ab", "wab > w"), lazy=False, layerwise=True),
     "lans": Optimizer("lans", ("g >", "wgab > ab", "wgab > w"), lazy=False, layerwise=True),
 }
+REDUCING = ("adafactor",)  # those that NumPy makes a part of: what they take isn't a number of passes
 ALIASES = ("ccsgd",)  # registered names that have no row, because they are another's
 
 

@@ -19,7 +19,7 @@ def all_rules() -> list[Rule]:
     """The rules of all modules of `mxopt.rules`."""
     modules = [import_module(f"mxopt.rules.{m.name}") for m in pkgutil.iter_modules(mxopt.rules.__path__)]
     found = {rule.name: rule for module in modules for rule in vars(module).values() if isinstance(rule, Rule)}
-    return list(found.values())
+    return [rule for rule in found.values() if rule.direction is None]
 
 
 def all_kernels() -> list[Kernel]:
@@ -31,7 +31,7 @@ def all_kernels() -> list[Kernel]:
             for dtype, master in PRECISIONS:
                 state = "float32" if master else dtype
                 dtypes = (dtype, dtype, *[state] * len(rule.states), *["float32"] * master)
-                for rows in [True] if rule.row_state else forms:
+                for rows in [True] if rule.by_row else forms:
                     kernels.append(Kernel(rule, step, dtypes, rows))
             for dtype, master in NARROW if stage.writes and not rule.wide else []:
                 dtypes = (dtype, dtype, *["bfloat16"] * len(rule.states), *["float32"] * master)

@@ -22,7 +22,7 @@ def make(row: Row) -> Any:
 
 
 def moves_all(optimizer: Any) -> bool:
-    return not (optimizer.rule.row_state or (optimizer.lazy_update and optimizer.rule.lazy))
+    return not (optimizer.rule.by_row or (optimizer.lazy_update and optimizer.rule.lazy))
 
 
 MOVES_ALL = [row for row in ROWS if moves_all(make(row))]

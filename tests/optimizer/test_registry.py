@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from table import ROWS
+from table import REDUCING, ROWS
 
 import mxopt
 import mxopt.rules
@@ -44,9 +44,9 @@ def test_names_that_mxnet_has_too() -> None:
     assert "contrib" in mxopt.optimizer.__all__
 
 
-def test_mxnets_optimizers_are_all_there_and_lion() -> None:
+def test_mxnets_optimizers_are_all_there_and_two_more() -> None:
     assert sorted(OURS) == [
-        "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamw", "ccsgd", "dcasgd", "ftml", "ftrl",
+        "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ccsgd", "dcasgd", "ftml", "ftrl",
         "groupadagrad", "lamb", "lans", "lars", "lbsgd", "lion", "nadam", "nag", "rmsprop", "sgd", "sgld", "signum",
         "test",
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_mxnets_optimizers_are_all_there_and_lion() -> None:
 
 
 def test_every_optimizer_is_in_the_table() -> None:
-    assert {row.name for row in ROWS} == set(OURS)
+    assert {row.name for row in (*ROWS, *REDUCING)} == set(OURS)
 
 
 def test_every_rule_of_these_optimizers_is_in_the_table() -> None:
