@@ -21,6 +21,8 @@ from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 from mxopt.state_dtype import StateDtype
 from mxopt.typing import Array, Plain, State
 
+_NO_SLOT = (None, None)
+
 
 class KeyedOptimizer(Optimizer):
     """An optimizer of groups for a store; `set_optimizer` makes it of one that it is given.
@@ -245,16 +247,20 @@ class KeyedOptimizer(Optimizer):
 
     def _slot(self, index: Index, weight: Array, state: State) -> Slot:
         """A key as the optimizer's parameter that it is; the same object while its state is."""
-        weight = arrays.as_array(weight, f"parameter {index!r}, weight")
-        slot, before = self._slots.get(index, (None, None))
+        if type(weight) is not np.ndarray:
+            weight = arrays.as_array(weight, f"parameter {index!r}, weight")
+        slot, before = self._slots.get(index, _NO_SLOT)
         if slot is None or state is not before or weight.dtype != slot.weight.dtype:
             slot = self._new_slot(index, weight, state)
             self._slots[index] = slot, state
         slot.weight, slot.step = weight, self._index_update_count.get(index, self.begin_num_update)
         if self.model.carried:
             slot.carry = float(state[-1])
-        slot.parameter.lr_mult = self._multiplier("lr_mult", index)
-        slot.parameter.wd_mult = self._multiplier("wd_mult", index)
+        mine, theirs = slot.parameter, self.param_dict.get(index)
+        if theirs is not None:  # as `_multiplier` says
+            mine.lr_mult, mine.wd_mult = theirs.lr_mult, theirs.wd_mult
+        else:
+            mine.lr_mult, mine.wd_mult = self._multiplier("lr_mult", index), self._multiplier("wd_mult", index)
         return slot
 
     def _new_slot(self, index: Index, weight: Array, state: State) -> Slot:
