@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayType
 from mxopt.nn import flat, saving
 from mxopt.nn import gradients as g
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
-from mxopt.nn.options import Scale
+from mxopt.nn.options import Decays, Parameters, Rates, Scale
 from mxopt.nn.parameters import (
     Decay,
     Group,
@@ -28,7 +28,7 @@ from mxopt.nn.parameters import (
     scaled_decay,
 )
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
-from mxopt.options import Option, flag
+from mxopt.options import flag
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
@@ -103,31 +103,9 @@ class Optimizer(GroupedOptimizer):
 
     def __init__(
         self,
-        learning_rate: Annotated[
-            Any,
-            Option(
-                "",
-                "a number, one for each step (a list, an array of one axis), or a LearningRateSchedule, which is called"
-                " with `global_step`",
-            ),
-        ],
-        parameters: Annotated[
-            Any,
-            Option(
-                "",
-                "a list of Parameters or float16, bfloat16, float32 or float64 arrays, updated in place. Or dicts, each"
-                " a group: `params`, and as it likes `lr`, `weight_decay` and `grad_centralization`. A dict"
-                ' `{"order_params": [...]}` gives the order of all of them',
-            ),
-        ],
-        weight_decay: Annotated[
-            Any,
-            Option(
-                "",
-                "a number of 0 or more, or a schedule. Outside of groups, parameters with 'beta' or 'gamma' in their"
-                " names are not decayed",
-            ),
-        ] = 0.0,
+        learning_rate: Rates,
+        parameters: Parameters,
+        weight_decay: Decays = 0.0,
         loss_scale: Scale = 1.0,
         *,
         state_dtype: Stored = None,

@@ -26,3 +26,31 @@ class OptimizerOptions(TypedDict, total=False):
 
     state_dtype: StateDtype
     seed: int | None
+
+
+# Those of `Optimizer`, which explains them.
+Rates = Annotated[
+    Any,
+    Option(
+        "",
+        "a number, one for each step (a list, an array of one axis), or a LearningRateSchedule, which is called"
+        " with `global_step`",
+    ),
+]
+Parameters = Annotated[
+    Any,
+    Option(
+        "",
+        "a list of Parameters or float16, bfloat16, float32 or float64 arrays, updated in place. Or dicts, each"
+        " a group: `params`, and as it likes `lr`, `weight_decay` and `grad_centralization`. A dict"
+        ' `{"order_params": [...]}` gives the order of all of them',
+    ),
+]
+Decays = Annotated[
+    Any,
+    Option(
+        "",
+        "a number of 0 or more, or a schedule. Outside of groups, parameters with 'beta' or 'gamma' in their"
+        " names are not decayed",
+    ),
+]
