@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,13 +195,21 @@ class Values:
 
     def wait(self, request: Request) -> None:
         """Lets a request wait in the groups of its parts."""
-        groups = {id(p.group): p.group for p in request.parts if p.group is not None}
+        parts, first = request.parts, request.parts[0].group
+        groups: list[Group] = [first] if first is not None and first.parts is parts else distinct(parts)
         request.missing = len(groups) + 1
-        for group in groups.values():
-            group.waiting.append(request)
-            group.settle()
+        for group in groups:
+            if group.settled(request):
+                request.met(group.rounds.error(request.rank, request.number))
+            else:
+                group.waiting.append(request)
         request.met()
 
     def present(self, key: Key, rank: int) -> int:
         """The round of a key from which a worker's pushes count on."""
         return max(p.group.rounds.last(rank) if p.group is not None else 0 for p in self.entry(key).parts)
+
+
+def distinct(parts: Iterable[Part]) -> list[Group]:
+    """The groups of some parts, each once."""
+    return list({id(part.group): part.group for part in parts if part.group is not None}.values())
