@@ -182,6 +182,18 @@ def test_extras_that_are_spoken_of_exist() -> None:
     assert {"gpu12", "gpu13", "metrics", "torch", "ray", "examples"} <= spoken
 
 
+def test_what_modules_import_at_once_comes_with_the_package() -> None:
+    """By what `pip install mxopt` brings, on every Python: what needs an extra is imported where it is used."""
+    _, _, section = (ROOT.parent / "pyproject.toml").read_text().partition("\ndependencies = [")
+    always = set(re.findall(r'"(\w+)>=[0-9.]+"', section.partition("\n]")[0]))
+    known = sys.stdlib_module_names | SOURCES.keys() | {"zmq" if name == "pyzmq" else name for name in always}
+    for module, path in PATHS.items():
+        if module.startswith("mxopt") and not module.startswith(("mxopt.torch", "mxopt_server.ray_launch")):
+            statements = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
+            names = {n.module or "" if isinstance(n, ast.ImportFrom) else n.names[0].name for n in statements}
+            assert not {name.partition(".")[0] for name in names} - known, module
+
+
 def test_nothing_is_pickled() -> None:
     forbidden = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
     assert not [p for p in ROOT.rglob("*.py") if forbidden & set(imports(p))]

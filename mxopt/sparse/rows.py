@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from typing_extensions import Self
 
 from mxopt.device import library_of, on_device_of, to_host
 from mxopt.errors import ArrayError
@@ -16,6 +15,9 @@ from mxopt.sparse.slots import Slots
 from mxopt.typing import Array
 
 DENSE_LIMIT = 2 << 30  # bytes of the largest dense form that is made
+
+
+R = TypeVar("R", bound="Rows")
 
 
 class Rows:
@@ -31,7 +33,7 @@ class Rows:
         self.slots: Slots | None = None  # where the rows are instead, from an update that adds some until they are read
 
     @classmethod
-    def in_slots(cls, slots: Slots) -> Self:
+    def in_slots(cls: type[R], slots: Slots) -> R:
         """The array that has its rows there: of a store's table, or a state of a weight in slots."""
         made = cls(slots.array[:0], slots.index.ids[:0], slots.shape)
         made.slots = slots
