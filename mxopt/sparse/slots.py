@@ -71,12 +71,13 @@ class Slots:
         with on_device_of(self.array):
             self.array[library_of(self.array).asarray(slots)] = data
 
-    def ascending(self) -> tuple[Any, np.ndarray]:
-        """All rows that there are, and their numbers, ascending: new arrays."""
+    def ascending(self) -> tuple[Array, Array]:
+        """All rows that there are, and their numbers, ascending: new arrays, on the device of the rows."""
         ids = self.index.ids
         order = np.argsort(ids)
         with on_device_of(self.array):
-            return self.array[library_of(self.array).asarray(order)], ids[order]
+            library = library_of(self.array)
+            return self.array[library.asarray(order)], library.asarray(ids[order])
 
     def shared(self, dtype: Any) -> Slots:
         """A copy in `dtype` with the same index."""
