@@ -64,6 +64,7 @@ class Beat(Message, tag=4):
     round: int = -1  # of a worker of a synchronous job: the highest it has pushed for
     written: Whole = 0  # of a server: the newest checkpoint that it has
     full: bool = False  # of a server: whether its journal is so large that a checkpoint should replace it
+    cut: Whole = 0  # of a server: the newest that all workers have made there
 
 
 class Pulse(Message, tag=5):

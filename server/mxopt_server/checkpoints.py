@@ -1,14 +1,14 @@
 """Which cuts the workers of a synchronous job are asked to make, and which checkpoints exist: the scheduler's part.
 
 A cut has the number of a round: a worker makes it before its first push for a later one (`mxopt.kvstore.cut`). It is
-named far enough ahead for all workers to hear of it in time; one who hears of it too late makes none, and the next is
-named when all are past it.
+named so far ahead, by how fast the workers are, that all hear of it in time. One that all workers are past and a server
+hasn't is dropped, and the next is named at once, twice as far ahead; one that the workers have become too slow for is
+named anew, nearer.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -16,7 +16,9 @@ log = logging.getLogger("mxopt.scheduler")
 
 Notes = MutableMapping[Any, Any]
 CUT_S = 1.0  # seconds from one cut to the next, where they go into journals
-BEATS = 3  # heartbeats that a cut is ahead
+BEATS = 3  # heartbeats that a cut is ahead at first,
+MOST_BEATS = 24  # and where others were too near
+SETTLE_BEATS = 4  # heartbeats after which a server that has a cut has said so, from when all workers are past it
 PATIENCE_S = 60.0  # how long the servers have to write a checkpoint before another is tried
 
 
@@ -45,8 +47,11 @@ class Checkpoints:
         self.cut, self.keeps, self.exists = 0, False, int(self._notes.get("checkpoint", 0))
         self._resumes = bool(self._notes.get("sync", False))
         self._named: float | None = None  # when
+        self._past: float | None = None  # since when all workers are past it
+        self._beats = BEATS
         self._rounds: dict[int, tuple[int, float]] = {}  # by worker: the highest round it has pushed for, and when
         self._rates: dict[int, float] = {}  # rounds a second
+        self._made: dict[int, int] = {}  # by server: the newest cut it has
         self._written: dict[int, int] = {}  # by server: the newest checkpoint it has
         self._full: set[int] = set()  # servers whose journals are large
 
@@ -70,33 +75,62 @@ class Checkpoints:
         """A worker says how far it is; -1 in a job that isn't synchronous."""
         if round < 0:
             return
-        if not self._rounds:
-            self._notes["sync"] = True
+        self._notes.setdefault("sync", True)
+        if round == 0:  # nothing is pushed yet; a resumed worker's first push is of a high round
+            return
         before, since = self._rounds.get(rank, (round, now))
         if now > since:
-            self._rates[rank] = max(0.0, (round - before) / (now - since))
+            rate = (round - before) / (now - since)
+            self._rates[rank] = max(rate, self._rates.get(rank, 0.0) / 2)  # one that has paused may be fast again
         self._rounds[rank] = round, now
 
-    def server(self, rank: int, written: int, full: bool, servers: int) -> None:
-        """A server says which checkpoint it has, and whether its journal is so large that it should have another."""
-        self._written[rank] = written
+    def server(self, rank: int, cut: int, written: int, full: bool, servers: int) -> None:
+        """A server says which cut and which checkpoint it has, and whether its journal is so large that it should have
+        another."""
+        self._made[rank], self._written[rank] = cut, written
         (self._full.add if full else self._full.discard)(rank)
         have = set(self._written.values())
         if len(self._written) == servers and len(have) == 1 and self.exists < written:
             self._notes["checkpoint"] = self.exists = written
             log.info("checkpoint %d exists", written)
 
-    def tick(self, workers: int, now: float) -> None:
-        """Time has passed: names the next cut when it is time."""
-        if self.durability == "none" or len(self._rounds) < workers:
-            return
+    def tick(self, workers: int, now: float) -> bool:
+        """Time has passed: names the next cut when it is time. Whether it has."""
+        if self.durability == "none" or len(self._rates) < workers:
+            return False
         if self._named is None:
             self._named = now
-        rounds, waited = [round for round, _ in self._rounds.values()], now - self._named
-        if waited < self._every or (self.cut and min(rounds) <= self.cut):
-            return
-        if self.keeps and self.exists < self.cut and waited < self._every + PATIENCE_S:
-            return
-        ahead = math.ceil(max(self._rates.values(), default=0.0) * BEATS * self._heartbeat)
-        self.cut, self._named = max(rounds) + 1 + ahead, now
+        if not self._due(now, now - self._named):
+            return False
+        self.cut, self._named, self._past = self._next, now, None
         self.keeps = self.durability == "snapshot" or bool(self._full)
+        return True
+
+    @property
+    def _next(self) -> int:
+        """The number of a cut that all workers would hear of in time."""
+        furthest = max(round for round, _ in self._rounds.values())
+        return furthest + 1 + int(max(self._rates.values()) * self._beats * self._heartbeat)
+
+    def _due(self, now: float, waited: float) -> bool:
+        """Whether it is time for the next cut, where the last was named so many seconds ago."""
+        rounds = [round for round, _ in self._rounds.values()]
+        if not self.cut:
+            return waited >= self._every
+        if min(rounds) <= self.cut:
+            late = waited > 2 * self._beats * self._heartbeat
+            return late and max(rounds) <= self.cut and self._next < self.cut
+        if self._past is None:
+            self._past = now
+        lack = [rank for rank, made in sorted(self._made.items()) if made < self.cut]
+        if lack:
+            if now - self._past < SETTLE_BEATS * self._heartbeat:
+                return False
+            log.warning("cut %d is dropped: servers %s haven't heard of it from all workers", self.cut, lack)
+            self._beats = min(2 * self._beats, MOST_BEATS)
+            return True
+        if self.keeps and self.exists < self.cut:
+            if waited < self._every + PATIENCE_S:
+                return False
+            log.warning("checkpoint %d isn't there after %.0f s: servers have %s", self.cut, waited, self._written)
+        return waited >= self._every

@@ -98,8 +98,8 @@ class Scheduler:
                     self._lost(node, f"{node} has not been heard of for {self.dead_after:g} s")
             elif node.state == "dead" and node.role == "server" and now - node.seen > self.timeout:
                 self.fail(f"{node} has not been heard of for {self.timeout:g} s, and has not come back")
-        if self.state == "running":
-            self.checkpoints.tick(self.roster.wanted["worker"], now)
+        if self.state == "running" and self.checkpoints.tick(self.roster.wanted["worker"], now):
+            self._tell()
 
     def _lost(self, node: Node, why: str) -> None:
         """A process is dead. Where the job can go on without it, or another comes in its place, its place is free."""
@@ -233,7 +233,7 @@ class Scheduler:
             if node.role == "worker":
                 self.checkpoints.worker(node.rank, beat.round, node.seen)
             else:
-                self.checkpoints.server(node.rank, beat.written, beat.full, self.roster.wanted["server"])
+                self.checkpoints.server(node.rank, beat.cut, beat.written, beat.full, self.roster.wanted["server"])
             self._send(route, self._pulse(node, beat.number))
 
     def _barrier(self, route: bytes, barrier: m.Barrier) -> None:

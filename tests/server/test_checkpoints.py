@@ -4,48 +4,89 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from mxopt_server.checkpoints import Checkpoints
 
 
 class Job:
-    """Two workers at so many rounds a second, two servers, and a scheduler that hears of all each second."""
+    """Two workers at so many rounds a second, two servers, and a scheduler that hears of all each second, at other
+    moments of it; who is told of a cut has gone on for another second meanwhile."""
 
-    def __init__(self, durability: str, rate: float, **notes: Any) -> None:
-        self.notes, self.rate, self.now = notes, rate, 0.0
+    def __init__(self, durability: str, rate: float, begins: int = 0, **notes: Any) -> None:
+        self.notes, self.rate, self.now, self.round = notes, rate, 0.0, float(begins)
         self.kept = Checkpoints(durability, 10.0, 1.0, self.notes)
         self.named: list[tuple[int, bool]] = []
+        self.made = self.heard = 0
 
     def pass_by(self, seconds: int, full: bool = False) -> None:
-        """Time goes by; servers write what they are asked to."""
+        """Time goes by; workers make the cuts that they hear of in time, servers write what they are asked to."""
         for _ in range(seconds):
             self.now += 1
-            rounds = int(self.now * self.rate)
+            said = int(self.round)
             for rank in (0, 1):
-                self.kept.worker(rank, rounds, self.now)
-                written = self.kept.cut if self.kept.keeps and rounds > self.kept.cut else self.kept.exists
-                self.kept.server(rank, written, full, 2)
+                self.kept.worker(rank, said, self.now)
+                written = self.made if self.kept.keeps else self.kept.exists
+                self.kept.server(rank, self.made, written, full, 2)
             before = self.kept.cut
-            self.kept.tick(2, self.now)
+            assert self.kept.tick(2, self.now) == (self.kept.cut != before)
+            self.round += self.rate
             if self.kept.cut != before:
-                assert self.kept.cut > rounds  # nobody is there yet
                 self.named.append((self.kept.cut, self.kept.keeps))
+                self.heard = self.kept.cut if self.round <= self.kept.cut else 0
+            if self.heard and self.round > self.heard:
+                self.made = self.heard
 
 
-def test_cuts_are_named_so_far_ahead_that_everybody_hears_of_them():
-    for rate in (0.01, 0.5, 3.0, 1000.0):
-        job = Job("snapshot", rate)
-        job.pass_by(300)
-        assert job.named
-        for number, keeps in job.named:
-            assert keeps
-            assert number >= rate * 2
-        assert len(job.named) <= 30
-        assert job.kept.exists or rate < 0.1
-        assert job.notes["checkpoint"] == job.kept.exists if rate > 0.1 else True
+@pytest.mark.parametrize("rate", [0.02, 0.5, 3.0, 1000.0])
+@pytest.mark.parametrize("begins", [0, 5000])
+def test_cuts_are_named_so_far_ahead_that_everybody_hears_of_them(rate, begins, caplog):
+    job = Job("snapshot", rate, begins)
+    job.pass_by(400)
+    assert all(keeps for _, keeps in job.named)
+    assert 2 <= len(job.named) <= 40
+    assert job.notes["checkpoint"] == job.kept.exists >= job.named[0][0]
+    assert "dropped" not in caplog.text
+
+
+@pytest.mark.parametrize("rate", [1.0, 100.0, 1000.0])
+def test_the_first_checkpoint_is_there_a_few_seconds_after_it_is_due(rate):
+    job = Job("snapshot", rate)
+    job.pass_by(10 + 9)
+    assert job.kept.exists
+
+
+def test_a_cut_that_a_job_has_become_too_fast_for_is_dropped_and_followed_at_once_by_one_further_ahead(caplog):
+    job = Job("snapshot", 1.0)
+    while not job.named:
+        job.pass_by(1)
+    job.rate, job.heard = 100.0, 0
+    job.pass_by(14)
+    (first, _), (second, _) = job.named
+    assert f"cut {first} is dropped: servers [0, 1] haven't heard of it" in caplog.text
+    assert job.kept.exists == second
+
+
+def test_a_cut_that_a_job_has_become_too_slow_for_is_named_anew_and_nearer():
+    job = Job("snapshot", 1000.0)
+    while not job.named:
+        job.pass_by(1)
+    job.rate = 0.5
+    job.pass_by(25)
+    assert max(job.round, job.kept.exists) < job.named[0][0]
+    assert job.kept.exists > 0
+
+
+def test_a_resumed_job_whose_first_push_takes_long_has_no_cut_before_it():
+    job = Job("snapshot", 0.0)
+    job.pass_by(60)
+    assert not job.named
+    job.round, job.rate = 5000.0, 1.0
+    job.pass_by(20)
+    assert 5000 < job.kept.exists < 5050
 
 
 def test_a_cut_that_is_ahead_is_not_named_anew():
-    job = Job("snapshot", 0.01)  # a round takes longer than from one checkpoint to the next
+    job = Job("snapshot", 0.01, begins=1)  # a round takes longer than from one checkpoint to the next
     job.pass_by(90)
     assert len(job.named) == 1
 
@@ -62,11 +103,11 @@ def test_with_a_journal_there_is_a_cut_each_second_and_a_checkpoint_where_it_is_
 
 def test_a_checkpoint_exists_when_all_servers_have_it_and_that_is_written_down_first():
     kept = Checkpoints("snapshot", 10.0, 1.0, notes := {})
-    kept.server(0, 7, False, 2)
+    kept.server(0, 7, 7, False, 2)
     assert kept.exists == 0
-    kept.server(1, 5, False, 2)
+    kept.server(1, 7, 5, False, 2)
     assert kept.exists == 0
-    kept.server(1, 7, False, 2)
+    kept.server(1, 7, 7, False, 2)
     assert kept.exists == notes["checkpoint"] == 7
 
 
