@@ -195,8 +195,13 @@ class Launch:
 
     def ended(self, process: Process, code: int) -> None:
         """A process has ended, with a negative code where a signal has killed it."""
-        if code and self.failed is None and not self._start_again(process, code):
+        if code and self.failed is None and not self._start_again(process, code) and not self._unneeded(process, code):
             self.failed = process.name, code
+
+    def _unneeded(self, process: Process, code: int) -> bool:
+        """Whether it is a server that was killed after the last worker's end; the scheduler's exit code says then
+        whether the job had ended well."""
+        return process.role == "server" and code < 0 and all(p.role != "worker" for p in self.running.values())
 
     def _start_again(self, process: Process, code: int) -> bool:
         """Starts a server that was killed another time, if the job still needs it and may have it."""

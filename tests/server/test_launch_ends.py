@@ -10,6 +10,8 @@ import time
 import psutil
 import pytest
 from jobs import LAUNCH, WORKERS, Process, environment
+from mxopt_server import launchers
+from mxopt_server.running import Launch, signals
 
 FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 JOIN = "from mxopt import kvstore; kvstore.create('dist_sync');"
@@ -166,3 +168,11 @@ def test_output_after_the_end_of_its_process_is_kept(tmp_path):
     process = launch(tmp_path, sys.executable, "-c", script)
     assert process.finish(30) == 0, process.output
     assert "[worker-0] LATE" in process.lines
+
+
+@pytest.mark.parametrize(("role", "code", "failed"), [("server", -9, False), ("server", 1, True), ("worker", -9, True)])
+def test_a_server_that_is_killed_after_the_workers_end_does_not_fail_the_job(role, code, failed, tmp_path):
+    with signals() as wake:
+        job = Launch(tmp_path, wake, local=True)
+        job.ended(launchers.Process(role, 0, ("true",), {}), code)
+        assert (job.failed == (f"{role}-0", code)) == failed
