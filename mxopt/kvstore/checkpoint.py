@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mxopt.document import dump_document, load_document, write_file
-from mxopt.errors import KVStoreError, StatesError
-from mxopt.kvstore.exchange import Meta
+from mxopt.errors import StatesError
 from mxopt.kvstore.wire import Key
+from mxopt.sparse import RowSparse
+from mxopt.sparse.initial import Initial
 
 NAME = "checkpoint"  # of the file in the folder
 KIND = "mxopt kvstore checkpoint"
@@ -21,18 +21,12 @@ KIND = "mxopt kvstore checkpoint"
 
 @dataclass
 class Checkpoint:
-    """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if it has any."""
+    """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if it has any. Of a
+    key that is stored by rows the weight has those there are; that of a table knows how the others begin."""
 
-    weights: dict[Key, np.ndarray]
+    weights: dict[Key, np.ndarray | RowSparse]
     rounds: dict[Key, int]
     states: bytes | None
-
-
-def check(metas: Mapping[Key, Meta]) -> None:
-    """Raises KVStoreError where a key can't be in a checkpoint."""
-    for meta in metas.values():
-        if meta.table is not None:
-            raise KVStoreError(f"key {meta.key!r} is stored by rows, which save_checkpoint doesn't gather")
 
 
 def write(folder: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -53,9 +47,16 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     fits = (
         found.get("kind") == KIND and isinstance(weights, dict) and isinstance(rounds, dict)
         and weights.keys() == rounds.keys() and isinstance(states, bytes | None)
-        and all(isinstance(key, int | str) and isinstance(value, np.ndarray) for key, value in weights.items())
+        and all(isinstance(key, int | str) and _is_weight(key, value) for key, value in weights.items())
         and all(type(number) is int and number >= 0 for number in rounds.values())
     )  # fmt: skip
     if not fits:
         raise StatesError(f"{path} is no checkpoint of a store")
     return Checkpoint(weights, rounds, states)
+
+
+def _is_weight(key: Key, value: Any) -> bool:
+    if not isinstance(value, RowSparse) or value.initial is None:
+        return isinstance(value, np.ndarray | RowSparse)
+    table = value.initial.table
+    return value.initial == Initial(table, key) and (table.shape, table.dtype) == (value.shape, value.dtype)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import DeadlineError, ProtocolError
+from mxopt.errors import DeadlineError, KVStoreError, ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.channel import Call, Channel, Sink
@@ -72,6 +72,22 @@ class Connections:
         if call.error is not None:
             self.session.forget(call)
             raise call.error
+
+    def document(self, server: int, ask: Callable[[int], Any], what: str) -> bytes:
+        """All of a document that a server sends in Chunks: `ask` makes the request for what begins at a byte."""
+        parts: list[bytes] = []
+        size, whole = 0, 1
+        while size < whole:
+            answers: list[m.Chunk] = []
+            call = Call()
+            self.send(server, ask(size), call, answers.append, wire.CHUNK)
+            self.wait(call, what)
+            part, whole = bytes(wire.buffer_of(answers[0].data[0])), answers[0].total
+            if whole and not part:
+                raise KVStoreError(f"server {server} sent {what} only in part")
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
 
     def flush(self, timeout: float) -> None:
         """Returns when no request is without an answer."""

@@ -11,16 +11,18 @@ import numpy as np
 
 from mxopt.document import write_file
 from mxopt.errors import UsageError
-from mxopt.kvstore import checkpoint, dist_states
+from mxopt.kvstore import checkpoint, dist_states, rows
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.optimizer.states import fit, load
 
 if TYPE_CHECKING:
     from mxopt.kvstore.connection import Connections
+    from mxopt.kvstore.exchange import Meta
     from mxopt.kvstore.follow import Followed
     from mxopt.kvstore.held import Held
     from mxopt.kvstore.wire import Key
     from mxopt.optimizer import Optimizer
+    from mxopt.sparse import RowSparse
 
 
 class Saving(KVStoreBase):
@@ -30,6 +32,7 @@ class Saving(KVStoreBase):
     _connections: Connections
     _held: Held
     _followed: Followed | None
+    step: int
     _loads: int
     _loaded: dict[Key, int]
     init: Callable[..., None]
@@ -43,24 +46,30 @@ class Saving(KVStoreBase):
 
     def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
         """Writes all that the job has trained to the file `checkpoint` in a folder: weights, states, update counts and
-        rounds. A call of all workers, which wait for each other; rank 0 writes.
+        rounds; of keys that are stored by rows the rows that there are. A call of all workers, which wait for each
+        other; rank 0, which has it all in its memory meanwhile, writes.
 
-        Raises KVStoreError where a key is stored by rows, OSError where the file can't be written.
+        Raises OSError where the file can't be written.
         """
         with self._worker:
-            checkpoint.check(self._held.metas)
             self.barrier()
             if self.rank == 0:
                 metas = self._held.metas
-                weights = {key: np.empty(meta.shape, meta.dtype) for key, meta in metas.items()}
-                if weights:
-                    self.pull(list(weights), list(weights.values()))
+                weights = {key: self._room_or_rows(meta) for key, meta in metas.items()}
+                dense = {key: weight for key, weight in weights.items() if isinstance(weight, np.ndarray)}
+                if dense:
+                    self.pull(list(dense), list(dense.values()))
                 states = None
                 if self._optimizer is not None:
                     states = dist_states.save(self._connections, metas, self._optimizer, True)
                 rounds = {key: self.round(key) for key in metas}
                 checkpoint.write(folder, checkpoint.Checkpoint(weights, rounds, states))
             self.barrier()
+
+    def _room_or_rows(self, meta: Meta) -> np.ndarray | RowSparse:
+        """Room for the weight of a key; of one that is stored by rows these."""
+        by_rows = meta.layout.by_rows
+        return rows.there(self._connections, meta, self.step) if by_rows else np.empty(meta.shape, meta.dtype)
 
     def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
         """Begins with a checkpoint, in a job with any number of servers: its keys are initialised with its weights, and

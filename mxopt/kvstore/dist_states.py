@@ -68,20 +68,10 @@ def load(connections: Connections, metas: Mapping[Key, Meta], loaded: Loaded, nu
 
 
 def _fetch(connections: Connections, meta: Meta, stripe: Stripe) -> dict[str, Any]:
-    parts: list[bytes] = []
-    size, whole = 0, 1
-    while size < whole:
-        answers: list[m.Chunk] = []
-        call = Call()
-        connections.send(stripe.server, m.FetchStates(0, meta.key, size), call, answers.append, wire.CHUNK)
-        connections.wait(call, f"the states of key {meta.key!r}")
-        frame: Any = answers[0].data[0]
-        part = bytes(getattr(frame, "buffer", frame))
-        if not part:
-            raise StatesError(f"server {stripe.server} sent the states of key {meta.key!r} only in part")
-        parts.append(part)
-        size, whole = size + len(part), answers[0].total
-    return load_document(b"".join(parts))
+    def ask(offset: int) -> m.FetchStates:
+        return m.FetchStates(0, meta.key, offset)
+
+    return load_document(connections.document(stripe.server, ask, f"the states of key {meta.key!r}"))
 
 
 def _store(connections: Connections, meta: Meta, stripe: Stripe, document: bytes, number: int) -> None:

@@ -96,9 +96,17 @@ def _by_rows(value: Any) -> bool:
     return isinstance(value, RowSparse | Table)
 
 
+def _declared(value: Any) -> Table | None:
+    """The table that a first value is, or that it has rows of, as those of a checkpoint."""
+    if isinstance(value, RowSparse):
+        return None if value.initial is None else value.initial.table
+    return value if isinstance(value, Table) else None
+
+
 def _about(value: Any) -> list[Any]:
     """What workers must agree in: dtype, shape, and of a table the rest too."""
-    kind = value.plain() if isinstance(value, Table) else "row-sparse" if isinstance(value, RowSparse) else None
+    declared = _declared(value)
+    kind = declared.plain() if declared is not None else "row-sparse" if isinstance(value, RowSparse) else None
     return [wire.name_of(value.dtype), list(value.shape), kind]
 
 
@@ -111,8 +119,9 @@ def _said(dtype: Any, shape: Any, kind: Any) -> str:
 def _meta(held: Held, key: Key, value: Any, whole: bool) -> Meta:
     if not _by_rows(value):
         return held.meta(key, value, whole)
-    if isinstance(value, Table):
-        return held.meta_by_rows(key, value, True, whole)
+    declared = _declared(value)
+    if declared is not None:
+        return held.meta_by_rows(key, declared, True, whole)
     return held.meta_by_rows(key, table(value.shape, value.dtype), False, whole)
 
 

@@ -83,6 +83,9 @@ from mxopt.kvstore.requests import (
     InitTable as InitTable,
 )
 from mxopt.kvstore.requests import (
+    ListRows as ListRows,
+)
+from mxopt.kvstore.requests import (
     Present as Present,
 )
 from mxopt.kvstore.requests import (

@@ -145,6 +145,18 @@ class PullRows(Framed, tag=28):
     read: Whole = 0
 
 
+class ListRows(Message, tag=38):
+    """Asks which rows a server has of a key that is stored by rows: their int64 numbers as a document, in the order in
+    which they came, from byte `offset` on."""
+
+    seq: Whole
+    key: Key
+    round: Whole
+    offset: Whole
+    step: Whole = 0
+    read: Whole = 0
+
+
 class SetOptimizer(Message, tag=29):
     """The optimizer to update with, by the number of its Config, 0 for none; `event` counts a worker's calls, and the
     first of each number counts."""

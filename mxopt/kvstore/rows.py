@@ -14,6 +14,8 @@ from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import Meta
 from mxopt.kvstore.placement import Layout
 from mxopt.sparse import RowSparse
+from mxopt.sparse.initial import Initial
+from mxopt.sparse.making import of_table
 
 BYTES = 4 << 20  # of rows, or of their numbers, in one message
 AT_ONCE = 64 << 20  # bytes of rows that are asked for before they are written where they belong
@@ -23,12 +25,12 @@ def init(connections: Connections, meta: Meta, value: RowSparse | None, call: Ca
     """Gives servers a key that is stored by rows, with the rows of `value`; a server without any hears of it too."""
     table = meta.table
     assert table is not None
-    indices = np.empty(0, np.int64) if value is None else value.indices
+    first_rows, indices = (None, np.empty(0, np.int64)) if value is None else value.parts()
     for server, ids, rows in _shares(meta.layout, indices):
         batch = _batch(meta)
         for first in range(0, max(len(ids), 1), batch):
             part = slice(first, first + batch)
-            data = np.empty(0, meta.dtype) if value is None else _rows(value.data, rows[part])
+            data = np.empty(0, meta.dtype) if first_rows is None else _rows(first_rows, rows[part])
             message = m.InitTable(
                 0, meta.key, wire.name_of(meta.dtype), list(table.shape), len(meta.layout.stripes), meta.declared,
                 table.init, table.scale, table.seed, first, len(ids),
@@ -80,12 +82,39 @@ def pull(connections: Connections, meta: Meta, ids: np.ndarray, step: int) -> np
 
 def fill(connections: Connections, meta: Meta, outs: Sequence[Any], step: int) -> None:
     """Writes all rows of a key that is stored by rows into dense `outs`."""
-    batch = max(1, AT_ONCE // max(1, meta.layout.unit * meta.dtype.itemsize))
+    batch = _at_once(meta)
     for first in range(0, meta.shape[0], batch):
         ids = np.arange(first, min(meta.shape[0], first + batch))
         found = pull(connections, meta, ids, step)
         for out in outs:
             out[first : first + len(ids)] = found
+
+
+def there(connections: Connections, meta: Meta, step: int) -> RowSparse:
+    """All rows that the servers have of a key that is stored by rows; of a table still one."""
+    assert meta.table is not None
+    ids = np.sort(np.concatenate([_numbers(connections, meta, s.server, step) for s in meta.layout.stripes]))
+    found = of_table(meta.table, Initial(meta.table, meta.key) if meta.declared else None)
+    batch = _at_once(meta)
+    for first in range(0, len(ids), batch):
+        part = ids[first : first + batch]
+        found.write(pull(connections, meta, part, step), part)
+    return found
+
+
+def _numbers(connections: Connections, meta: Meta, server: int, step: int) -> np.ndarray:
+    """Which rows a server has, in the order in which they came."""
+
+    def ask(offset: int) -> m.ListRows:
+        return m.ListRows(0, meta.key, meta.round, offset, step)
+
+    document = connections.document(server, ask, f"the rows' numbers of key {meta.key!r}")
+    return wire.array_of(document, np.dtype(np.int64), len(document) // 8, meta.key)
+
+
+def _at_once(meta: Meta) -> int:
+    """The rows that are asked for before they are written where they belong."""
+    return max(1, AT_ONCE // max(1, meta.layout.unit * meta.dtype.itemsize))
 
 
 def _batch(meta: Meta) -> int:

@@ -216,7 +216,7 @@ class Server:
             self.answers.send(session.route, refused)
         elif isinstance(message, m.Push) and message.answer:
             self._values.pull(session, m.Pull(message.seq, message.keys, message.piece, message.round))
-        elif isinstance(message, m.Pull | m.PullRows | m.FetchStates | m.Rounds):
+        elif isinstance(message, m.Pull | m.PullRows | m.ListRows | m.FetchStates | m.Rounds):
             self._handlers[type(message)](session, message)
         else:
             self.answers.done(session, message.seq)

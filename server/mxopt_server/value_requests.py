@@ -35,7 +35,7 @@ class ValueRequests:
         self.enter, self.answers, self.depth = enter, answers, depth
         self.handlers: dict[type, Callable[[Session, Any], None]] = {
             m.Push: self.push, m.Pull: self.pull, m.Init: self.init, m.PushRows: self.push_rows,
-            m.PullRows: self.pull_rows, m.InitTable: self.init_table, m.Rounds: self.rounds,
+            m.PullRows: self.pull_rows, m.ListRows: self.list_rows, m.InitTable: self.init_table, m.Rounds: self.rounds,
         }  # fmt: skip
 
     def init(self, session: Session, init: m.Init) -> None:
@@ -228,6 +228,18 @@ class ValueRequests:
 
         nbytes = len(ids) * math.prod(entry.shape[1:]) * entry.real.itemsize
         self._wait(session, pull, entry.parts, nbytes, answer)
+
+    def list_rows(self, session: Session, ask: m.ListRows) -> None:
+        entry = self.values.entry(ask.key)
+        if not entry.by_rows:
+            raise KVStoreError(f"key {ask.key!r} isn't stored by rows, so it has all of them")
+
+        def answer(request: Request) -> None:
+            ids = wire.bytes_of(entry.weight.as_they_lie()[1])
+            part = bytes(ids[ask.offset : ask.offset + wire.CHUNK])  # a copy: the array may grow, and so move
+            self.answers.data(session, m.Chunk(request.seq, len(ids), [part]))
+
+        self._wait(session, ask, entry.parts, wire.CHUNK, answer)
 
     def _wait(
         self, session: Session, pull: Any, parts: list[Part], nbytes: int, answer: Callable[[Request], None]

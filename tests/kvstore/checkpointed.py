@@ -6,7 +6,7 @@ import hashlib
 import sys
 
 import numpy as np
-from durable import SHAPES, gradient
+from durable import SHAPES, TABLE, gradient, rows, rows_of
 
 import mxopt
 from mxopt import kvstore
@@ -22,17 +22,19 @@ def main(folder: str, rounds: int, how: str) -> None:
     else:
         for key, value in values.items():
             store.init(key, value)
+        store.init("t", TABLE)
     store.pull(list(values), list(values.values()))
     first = store.round("w")
     for round in range(first, rounds):
         for key in SHAPES:
             store.push(key, gradient(key, round, store.rank))
+        store.push("t", rows(round, store.rank))
         for key, value in values.items():
             store.pull(key, out=value)
     if how == "save":
         store.save_checkpoint(folder)
     if store.rank == 0:
-        digest = hashlib.sha256(b"".join(value.tobytes() for value in values.values())).hexdigest()
+        digest = hashlib.sha256(b"".join([*(value.tobytes() for value in values.values()), rows_of(store)])).hexdigest()
         print(f"ENDED {digest} {first}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,30 @@ def train(arguments: dict[str, Any]) -> str:
         store.save_optimizer_states(arguments["save"])
     store.barrier()
     return found
+
+
+def trained(store: KVStoreBase, first: int, last: int, begin: bool) -> str:
+    """Steps on every kind of first value, from a checkpoint's or beginning with them; a digest of the rows after."""
+    if begin:
+        for key, value in FIRST.items():
+            store.init(key, value("float16"))
+        store.init("untouched", sparse.table((ROWS, 16), "float16", "uniform", seed=5))
+    for step in range(first, last):
+        for number, key in enumerate(FIRST):
+            grad = gradient(np.random.default_rng([step, number]), "float16")
+            store.push(key, grad if store.rank == 0 else row_sparse_array((ROWS, 16), dtype="float16"))
+    found = [pulled(store, key, "float16").tobytes() for key in [*FIRST, "untouched"]]
+    return hashlib.sha256(b"".join(found)).hexdigest()
+
+
+def checkpointed(arguments: dict[str, Any]) -> list[Any]:
+    """Such steps from a checkpoint, or up to one: the digest, and the round of a table."""
+    store = kvstore.create(arguments["mode"])
+    store.set_optimizer(make("adam", {"learning_rate": 0.1, "multi_precision": True}))
+    if "load" in arguments:
+        store.load_checkpoint(arguments["load"])
+    found = trained(store, arguments["first"], arguments["last"], "load" not in arguments)
+    if "save" in arguments:
+        store.save_checkpoint(arguments["save"])
+    store.barrier()
+    return [found, store.round("uniform")]

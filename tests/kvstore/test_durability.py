@@ -6,6 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from mxopt import kvstore
 from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.kvstore import checkpoint
+from mxopt.sparse.initial import Initial
+from mxopt.sparse.making import of_table
 
 JOB = Path(__file__).with_name("durable.py")
 ROUNDS = 60
@@ -132,8 +135,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     folder = tmp_path / "saved"
     checkpoint.write(folder, made := checkpoint.Checkpoint({"w": np.ones(2)}, {"w": 3}, b"states"))
     assert checkpoint.read(folder).rounds == made.rounds
+    of_another = of_table(TABLE, Initial(TABLE, "another key"))
+    of_other_bits = of_table(replace(TABLE, dtype=np.dtype("float16")), Initial(TABLE, "w"))
     for wrong in (
-        {"kind": "else"}, {"weights": {"w": 1}}, {"rounds": {}}, {"rounds": {"w": -1}}, {"rounds": {"w": 1.0}},
+        {"weights": {"w": of_another}}, {"weights": {"w": of_other_bits}}, {"kind": "else"},
+        {"weights": {"w": 1}}, {"rounds": {}}, {"rounds": {"w": -1}}, {"rounds": {"w": 1.0}},
         {"states": "text"}, {"weights": None}, {"rounds": [1]},
     ):  # fmt: skip
         content = load_document((folder / "checkpoint").read_bytes()) | wrong

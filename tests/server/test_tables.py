@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from test_snapshot import Held
 import mxopt
 from mxopt.document import dump_document, load_document
 from mxopt.kvstore import messages as m
+from mxopt.kvstore import wire
 from mxopt.optimizer.config import optimizer_config
 
 
@@ -110,6 +112,24 @@ def test_what_cant_be_of_a_key_that_is_stored_by_rows(message, words):
     assert re.search(words, peer.ask(0, message).text)
     assert "f" not in peer.server.values.entries
     assert pulled_rows(peer, 5, [0, 1, 2]) == [0, 0, 0]
+
+
+def test_which_rows_there_are_is_told_in_parts(monkeypatch):
+    monkeypatch.setattr(wire, "CHUNK", 16)
+    peer, seqs = with_sgd(Peer()), itertools.count(3)
+    about = {"declared": True, "whole": [100, 1]}
+    assert isinstance(peer.ask(0, first_rows(next(seqs), 0, 0, [], **about)), m.Done)
+    answer = peer.ask(0, m.ListRows(next(seqs), "e", 0, 0))
+    assert (answer.total, bytes(answer.data[0])) == (0, b"")
+    for ids in ([7, 90], [3]):
+        assert isinstance(peer.ask(0, rows(next(seqs), 0, len(ids), ids)), m.Done)
+    pulled_rows(peer, next(seqs), [50])  # makes none
+    parts = [peer.ask(0, m.ListRows(next(seqs), "e", 0, offset)) for offset in (0, 16)]
+    assert [part.total for part in parts] == [24, 24]
+    assert [np.frombuffer(part.data[0], np.int64).tolist() for part in parts] == [[7, 90], [3]]
+    dense = m.Init(next(seqs), "d", "float32", [1], [1], 0, 0, [bytes(4)])
+    assert isinstance(peer.ask(0, dense), m.Done)
+    assert "isn't stored by rows" in peer.ask(0, m.ListRows(next(seqs), "d", 0, 0)).text
 
 
 @pytest.mark.parametrize("sparse", [True, False])
