@@ -54,7 +54,10 @@ def parser() -> Parser:
         "of server 0 on the next, and so on",
     )  # fmt: skip
     made.add_metrics_host()
-    made.add_argument("--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server")
+    made.add_argument(
+        "--server-args", default="", metavar="ARGS", help="more arguments for every mxopt-server, joined by `=`: "
+        "--server-args='--threads 2'",
+    )  # fmt: skip
     made.add_argument(
         "--keys",
         metavar="FILE",
@@ -65,7 +68,7 @@ def parser() -> Parser:
     add_durability(made, "snapshot", "a folder `state` within that of the logs")
     made.add_argument(
         "--restarts", type=count_or_none, metavar="N",
-        help="how often each server that was killed is started again (3; without --durability 0)",
+        help="how often each server that was killed is started again (3; with --durability none 0)",
     )  # fmt: skip
     made.add_argument(
         "--resume", type=Path, metavar="DIR", help="go on with the job whose state is in DIR, which is written on"

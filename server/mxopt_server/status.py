@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -136,6 +137,7 @@ def _print(context: Any, scheduler: str, keys: KeyPair | None) -> None:
     try:
         from rich.console import Console
     except ImportError:
+        print("mxopt-server: shown as JSON, since tables need the package rich: pip install rich", file=sys.stderr)
         print(json.dumps(now, indent=1))
         return
     Console().print(tables(now, before))

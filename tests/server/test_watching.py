@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
 import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -120,6 +122,15 @@ def test_one_look_at_a_job_shows_rates(tmp_path):
         assert process.finish() == 0, process.output
         row = next(line for line in process.lines if re.match(r"\|\s+0 \|", line))
         assert int(row.split("|")[5]) > 0
+
+
+def test_a_look_without_rich_is_json_and_says_why(monkeypatch, capsys):
+    monkeypatch.setattr(status, "ask_all", lambda *_: {**reports(), "servers": []})
+    monkeypatch.setitem(sys.modules, "rich.console", None)  # an import of it fails
+    assert status.main(["--scheduler", "127.0.0.1:1"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["state"] == "running"
+    assert "pip install rich" in said.err
 
 
 def test_watching_a_job_that_is_not_there_says_so():
