@@ -56,7 +56,7 @@ def main(rounds: int, folder: Path, mode: str = "dist_sync") -> None:
         if store.rank == 0:
             for path in folder.glob("kill-*"):
                 _, when, victim = path.name.split("-")
-                if when == str(round) or (when == "kept" and kept(folder / "state")):
+                if when == str(round) or (when == "kept" and round % 10 == 0 and kept(folder / "state")):
                     path.unlink()
                     (folder / "reached").write_text(str(round))
                     os.kill(process(victim), signal.SIGKILL)
