@@ -82,7 +82,7 @@ class NativePart:
         self._lay_out_pieces(tensors)
         self.elements: int = sum(t.weight.size for t in tensors)
         self.alone: bool = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
-        self.pointers = np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
+        self.pointers = self._addresses(tensors)
         self.hypers = np.zeros((n, max(width, 1)))
         self.hyper_rows, self._many = np.zeros(n, np.int64), False  # whether they differ
         self.sums = np.zeros((len(self.pieces), max((s.norms for s in rule.stages), default=0)))
@@ -104,6 +104,9 @@ class NativePart:
         self._pack = struct.Struct(f"{rule.given}d").pack_into
         self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
+
+    def _addresses(self, tensors: Sequence[Tensor]) -> npt.NDArray[np.int64]:
+        return np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         """The kernels, in the order in which they are launched."""
