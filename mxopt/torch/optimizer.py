@@ -162,6 +162,14 @@ class Optimizer(torch.optim.Optimizer):
         lacking = sorted({key for group in saved for key in own if key not in group} - {"lazy_update", "seed"})
         if lacking:
             raise StatesError(f"the states are those of another optimizer: groups without {', '.join(lacking)}")
+        decoupled = self._name.lower() == "adamw"
+        if any(
+            group.get("decoupled_weight_decay", decoupled) != decoupled for group in saved if group.get("weight_decay")
+        ):
+            kind = "part of the gradient" if decoupled else "decoupled"
+            raise StatesError(
+                f"the states are those of an optimizer whose weight decay is {kind}, {self._name}'s isn't"
+            )
         order = [number for group in saved for number in group["params"]]
         self._rules.restore(new, [{k: _as_array(v) for k, v in state.get(n, {}).items()} for n in order])
         for group, options in zip(self.param_groups, new, strict=True):

@@ -420,3 +420,16 @@ def test_states_in_bfloat16_resume_and_are_converted(name: str, options: dict[st
     again.load_state_dict(wide.state_dict())
     assert dtypes(again) == {torch.bfloat16}
     train(part, again, range(6, 7))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("AdamW", "adam"), ("Adam", "adamw"), ("NAdam", "nadam"), ("RAdam", "radam")]
+)
+def test_states_of_another_weight_decay_are_refused(kind: str, name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    decoupled = {"decoupled_weight_decay": True} if kind.lower() == name and kind != "Adam" else {}
+    saved = getattr(torch.optim, kind)([weight], weight_decay=0.1, **decoupled).state_dict()
+    optimizer = Optimizer([weight], name, weight_decay=0.2)
+    with pytest.raises(ValueError, match="weight decay"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.2
