@@ -32,7 +32,7 @@ class Formatter(logging.Formatter):
         return "\n".join("    " + _cut(printable(line)) for line in lines)
 
 
-class Handler(logging.StreamHandler[TextIO]):
+class Handler(logging.StreamHandler):  # type: ignore[type-arg]  # takes its argument from Python 3.11 on only
     """Writes records to `stream`, of each level no more than BURST characters at once and RATE a second; then says how
     many it has left out."""
 
