@@ -73,7 +73,10 @@ def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:
     while more:
         part = rest[: max(1, fitting(k for k, *_ in rest))]
         rest = rest[len(part) :]
-        told, more = worker.barrier([part, bool(rest)] if worker.member.rank == 0 else None)
+        answer = worker.barrier([part, bool(rest)] if worker.member.rank == 0 else None)
+        if answer is None:  # an asynchronous job waits for its living workers only
+            raise KVStoreError("init: worker 0, whose values the keys begin with, has ended before it gave them")
+        told, more = answer
         found += told
     return found
 

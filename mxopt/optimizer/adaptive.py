@@ -147,8 +147,9 @@ class Adafactor(RuleOptimizer):
         relative_step: Annotated[bool, Option("", "limit the rate of step t to `1 / sqrt(t)`")] = True,
         **base: Unpack[OptimizerOptions],
     ) -> None:
+        self.beta1 = beta1  # which says what the states are
         super().__init__(learning_rate=learning_rate, **base)
-        self.beta1, self.decay_rate, self.relative_step = beta1, decay_rate, relative_step
+        self.decay_rate, self.relative_step = decay_rate, relative_step
         self.epsilon1, self.epsilon2, self.clip_threshold = epsilon1, epsilon2, clip_threshold
 
     @property

@@ -23,6 +23,7 @@ MAY_NOT = {
     "dcasgd": ({}, "DCASGD: .* a copy of the weight"),
     "test": ({}, "Test: .* a copy of the weight"),
     "groupadagrad": ({}, "GroupAdaGrad: .* next to no memory"),
+    "adafactor": ({}, "Adafactor: .* one number for each row and column"),
 }
 
 
