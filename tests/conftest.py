@@ -20,6 +20,15 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """A test that leaves a variable of ours changed would change what the next ones start."""
+    before = dict(os.environ)
+    yield
+    changed = {n for n, _ in before.items() ^ os.environ.items() if n.startswith(("DMLC_", "MXOPT_", "MXNET_"))}
+    assert not changed, f"left changed: {', '.join(sorted(changed))}"
+
+
 @pytest.fixture
 def restore_threads() -> Iterator[None]:
     """Sets the number of threads back after the test."""

@@ -56,17 +56,17 @@ def test_a_factorisation_guesses_hidden_pixels_on_tables_alone_and_on_servers(tm
 
 def test_a_job_that_died_goes_on_by_its_servers_rounds_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     program = str(Path(sys.executable).parent / "mxopt-launch")
-    script = (sys.executable, "docs/examples/digits_resumed.py", "--rounds", "1500")
+    script = (sys.executable, "docs/examples/digits_resumed.py", "--rounds", "4000")
     often = ("--env", "MXOPT_KVSTORE_HEARTBEAT=0.1")
     launch = (program, "-n", "2", "-s", "2", *often, "--run-dir", str(tmp_path / "logs"))
     state = str(tmp_path / "state")
     undisturbed = run(*launch, "--durability", "none", *script)
     with pytest.raises(AssertionError, match="worker-0 failed: killed by SIGKILL"):
-        run(*launch, "--durability", "journal", "--state-dir", state, *script, "--die-in", "1000")
+        run(*launch, "--durability", "journal", "--state-dir", state, *script, "--die-in", "3500")  # after some seconds
     resumed = run(*launch, "--resume", state, *script)
     (first, *mark), (began, *same) = (
         re.findall(r"from round (\d+): ([\d.]+%) of the digits, weights (\w+)", output)[0]
         for output in (undisturbed, resumed)
     )
     assert same == mark
-    assert int(first) == 0 < int(began) <= 1000
+    assert int(first) == 0 < int(began) <= 3500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from mxopt_server import cli, launch, state_dir
@@ -91,7 +92,8 @@ def test_a_folder_is_of_one_job_and_of_one_launcher(tmp_path):
     ],
 )
 def test_a_server_by_hand_is_told_what_it_lacks(options, why, capsys):
-    assert cli.main(["--role", "server", "--scheduler", "127.0.0.1:9", *options]) == 1
+    with mock.patch.dict(os.environ):  # a process takes its role down there, for what it starts
+        assert cli.main(["--role", "server", "--scheduler", "127.0.0.1:9", *options]) == 1
     assert why in capsys.readouterr().err
 
 
