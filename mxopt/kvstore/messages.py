@@ -159,7 +159,7 @@ def decode(frames: Sequence[Frame]) -> Any:
         message: Any = msgspec.convert(fields, kind, builtin_types=_AS_THEY_ARE)
         if kind.FREE:
             plain.check(getattr(message, kind.FREE))
-    except ValueError as error:
+    except (ValueError, msgspec.ValidationError) as error:  # no ValueError in msgspec 0.19
         raise ProtocolError(f"a header that is no message: {error}") from None
     following = 0
     if message.FRAMES:
