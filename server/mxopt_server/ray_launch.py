@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mxopt_server.output import CHUNK, Output
 from mxopt_server.running import GRACE_S, Launch, die_with
 
 WAIT_S = 0.2
+RETURN_S = 30.0  # how long Ray may take to start an actor again
 LOST = -signal.SIGKILL  # the code of a process whose actor, task or node is gone
 
 
@@ -52,6 +54,8 @@ class RayLaunch(Launch):
                 self._actors[name] = _host.options(
                     max_restarts=restarts, num_cpus=int(role == "server"), scheduling_strategy="SPREAD"
                 ).remote()
+            else:
+                _wait_for(self._actors[name])
             stream = self._actors[name].run.options(num_returns="streaming").remote(*given)
         self.running[stream] = process
 
@@ -146,9 +150,22 @@ class Host:
         """Runs it, as the function does."""
         yield from run(*given)
 
+    def here(self) -> None:
+        """Returns: what is asked of an actor that Ray is starting again is lost."""
+
 
 _host: Any = ray.remote(Host)
 _work: Any = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming", scheduling_strategy="SPREAD")(run)
+
+
+def _wait_for(actor: Any) -> None:
+    """Waits until an actor is there, RETURN_S at most."""
+    until = time.monotonic() + RETURN_S
+    while (left := until - time.monotonic()) > 0:
+        with contextlib.suppress(exceptions.RayError):
+            ray.get(actor.here.remote(), timeout=left)
+            return
+        time.sleep(WAIT_S)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
