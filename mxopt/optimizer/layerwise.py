@@ -166,6 +166,11 @@ class LBSGD(MomentumOptimizer):
         velocity = super().create_state(index, weight)
         return velocity if self.batch_scale == 1 else (velocity, self.new_state("sum", weight))
 
+    def new_state(self, name: str, weight: Array) -> Array:
+        if name == "sum" and weight.dtype == arrays.BFLOAT16:  # a sum of bfloat16 would lose what it adds
+            return arrays.zeros(weight.shape, weight, np.dtype(np.float32))
+        return super().new_state(name, weight)
+
     def state_arrays(self, state: State) -> tuple[Any, ...]:
         if self.batch_scale == 1:
             return super().state_arrays(state)
@@ -230,7 +235,8 @@ class LBSGD(MomentumOptimizer):
             self._update_count(index)
             return
         total /= self.batch_scale
-        super()._update(index, weight, total, state, masters)
+        mean = total if tensor.master is not None else total.astype(weight.dtype, copy=False)
+        super()._update(index, weight, mean, state, masters)
         arrays.data_of(total)[...] = 0
 
 

@@ -106,3 +106,14 @@ def test_runs_repeat_and_another_seed_rounds_otherwise() -> None:
     assert (trained() == trained(seed=0)).all()
     assert (trained(seed=3) == trained(seed=3)).all()
     assert (trained() != trained(seed=3)).any()
+
+
+def test_a_sum_of_bfloat16_gradients_keeps_what_is_added() -> None:
+    """LBSGD averages over calls: 1 + 255 / 512, one 512th at a time, would stay 1 in bfloat16."""
+    optimizer = mxopt.create("lbsgd", learning_rate=1.0, batch_scale=256, warmup_epochs=0, state_dtype="bfloat16")
+    updater = mxopt.get_updater(optimizer)
+    weight = np.zeros(8, BFLOAT16)
+    for call in range(256):
+        updater(0, np.full(8, 1 if call == 0 else 2**-9, BFLOAT16), weight)
+    # the growth of the rate without a warm-up is batch_scale, which the mean is divided by
+    assert (weight == np.array(-(1 + 255 / 512)).astype(BFLOAT16)).all()
