@@ -99,7 +99,14 @@ def read_npz(path: str | os.PathLike[str]) -> Plain:
     try:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:  # what NumPy makes of damage
+    except (
+        ValueError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as error:  # NumPy's, of damage
         raise StatesError(f"{path}: no .npz file of plain arrays: {error}") from error
     text = found.pop(TREE, None)
     return _put_together(path, None if text is None else str(text), found)

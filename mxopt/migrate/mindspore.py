@@ -27,6 +27,7 @@ NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 VARINT, BYTES = 0, 2
 CHECKSUM = b"crc_num"
 LARGEST = 2**31 - 1  # bytes of a message, by its own rules
+AXES = 64  # more than any array has
 
 
 def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -148,6 +149,8 @@ def _value(data: Any) -> tuple[str, np.dtype, tuple[int, ...], bytes]:
     name = bytes(_message(parts[1])).decode()
     if kind not in DTYPES:
         raise StatesError(f"{name!r} is of the type {kind!r}, no array of numbers")
+    if len(dims) > AXES:
+        raise StatesError(f"{name!r} has {len(dims)} axes")
     if not all(0 <= n < LARGEST for n in dims):
         raise StatesError(f"{name!r} has the shape {dims}")
     return name, np.dtype(DTYPES[kind]), tuple(dims), content
@@ -163,7 +166,10 @@ def _array(name: str, dtype: np.dtype, shape: tuple[int, ...], slices: list[byte
     content = b"".join(slices)
     if len(content) != math.prod(shape) * dtype.itemsize:
         raise StatesError(f"{name!r} is {dtype} {shape}, and {len(content)} bytes")
-    return np.frombuffer(content, dtype).reshape(shape).copy()
+    try:
+        return np.frombuffer(content, dtype).reshape(shape).copy()
+    except ValueError as error:  # of an empty one with axes that no array can have
+        raise StatesError(f"{name!r} has the shape {shape}: {error}") from error
 
 
 def _number(field: int, value: int) -> bytes:

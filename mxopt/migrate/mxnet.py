@@ -14,7 +14,7 @@ from mxopt.arguments import arguments_of
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.migrate.ndarrays import read_array
-from mxopt.migrate.pickles import Name, Record, read_pickle
+from mxopt.migrate.pickles import Name, Record, read_pickle, shown
 from mxopt.optimizer import LBSGD, Optimizer, Updater, get_updater
 from mxopt.optimizer.base import Index
 from mxopt.sparse import RowSparse
@@ -72,13 +72,16 @@ def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None 
             raise StatesError("it holds no states: neither a dict nor a pair of a dict and an optimizer")
         if saved is None and optimizer is None:
             raise StatesError("the optimizer is not in the file: give the one that the states are of")
-        states = {_index(index): _state(state, f"the state of {index!r}") for index, state in content.items()}
+        arrays = _Arrays()
+        states = {_index(index): arrays.state(state, f"the state of {index!r}") for index, state in content.items()}
         if optimizer is None:
             optimizer = _optimizer(saved)  # type: ignore[arg-type]
         if saved is not None:
-            _take_counts(optimizer, saved.attributes, states)
+            _take_counts(optimizer, saved.attributes, states, arrays)
     except StatesError as error:
         raise StatesError(f"{path}: {error}") from error
+    except Exception as error:  # whatever a damaged file leads to
+        raise StatesError(f"{path}: the states are damaged: {type(error).__name__}: {error}") from error
     updater = get_updater(optimizer)
     updater.states = states
     updater.states_synced = dict.fromkeys(states, False)
@@ -90,26 +93,44 @@ def _index(index: Any) -> Index:
         return index.decode()
     if isinstance(index, int | str):
         return index
-    raise StatesError(f"an index is an int or a text, not {index!r:.80}")
+    raise StatesError(f"an index is an int or a text, not {shown(index)}")
 
 
-def _state(state: State, what: str) -> Any:
-    """A state with arrays for MXNet's."""
-    if state is None:
-        return None
-    if isinstance(state, tuple | list):
-        return tuple(_state(part, what) for part in state)
-    return _array(state, what)
+class _Arrays:
+    """Reads the arrays in a pickle, each once: MXNet's files have none in two places, and a small
+    file that had would stand for any amount of memory."""
 
+    def __init__(self) -> None:
+        self._seen: dict[int, Any] = {}  # keeps them, so that no other gets the same id
 
-def _array(value: Any, what: str) -> np.ndarray:
-    if not isinstance(value, Record) or value.kind.module not in NDARRAYS:
-        raise StatesError(f"{what} is no array of MXNet's: {value.kind if isinstance(value, Record) else value!r:.80}")
-    handle = value.attributes.get("handle")
-    array = read_array(handle) if isinstance(handle, bytes) else None
-    if array is None:
-        raise StatesError(f"{what} has no value")
-    return array.todense() if isinstance(array, RowSparse) else array
+    def state(self, state: State, what: str) -> Any:
+        """A state with arrays for MXNet's."""
+        if state is None:
+            return None
+        if isinstance(state, tuple | list):
+            self._once(state, what)
+            return tuple(self.state(part, what) for part in state)
+        return self.array(state, what)
+
+    def array(self, value: Any, what: str) -> np.ndarray:
+        """An array of MXNet's."""
+        if not isinstance(value, Record) or value.kind.module not in NDARRAYS:
+            raise StatesError(
+                f"{what} is no array of MXNet's: {value.kind if isinstance(value, Record) else shown(value)}"
+            )
+        handle = value.attributes.get("handle")
+        if not isinstance(handle, bytes):
+            raise StatesError(f"{what} has no value")
+        self._once(handle, what)
+        array = read_array(handle)
+        if array is None:
+            raise StatesError(f"{what} has no value")
+        return array.todense() if isinstance(array, RowSparse) else array
+
+    def _once(self, thing: Any, what: str) -> None:
+        if id(thing) in self._seen:
+            raise StatesError(f"{what} stands in another place, too")
+        self._seen[id(thing)] = thing
 
 
 # The optimizer.
@@ -127,9 +148,10 @@ def _optimizer(saved: Record) -> Optimizer:
         scheduler = _scheduler(known.get("lr_scheduler"), int(_number(known, "num_update")))
         if scheduler is not None:
             arguments["learning_rate"] = None  # a number would overwrite the schedule's base_lr
-        optimizer = klass(**arguments, param_idx2name=dict(known.get("idx2name", {})), lr_scheduler=scheduler)
-        optimizer.lr = known.get("lr")
-        optimizer.lr_mult, optimizer.wd_mult = dict(known["lr_mult"]), dict(known["wd_mult"])
+        names = _table(known, "idx2name", str)
+        optimizer = klass(**arguments, param_idx2name=names, lr_scheduler=scheduler)
+        optimizer.lr = _plain(known.get("lr"), "the optimizer's lr")
+        optimizer.lr_mult, optimizer.wd_mult = (_table(known, n, int | float) for n in ("lr_mult", "wd_mult"))
     except StatesError:
         raise
     except Exception as error:  # whatever the class raises for these arguments
@@ -144,11 +166,24 @@ def _arguments(klass: type, known: Mapping[str, Any]) -> Plain:
         attribute = ATTRIBUTES.get(name, name)
         attribute = attribute if attribute in known else name
         if name not in OWN and attribute in known:
-            value = known[attribute]
-            if not isinstance(value, bool | int | float | str | list | tuple | None):
-                raise StatesError(f"{klass.__name__}: {name} is {value!r:.80}")
-            found[name] = value
+            found[name] = _plain(known[attribute], f"{klass.__name__}: {name}")
     return found
+
+
+def _plain(value: Any, what: str) -> Any:
+    """An option's value: None, a number, a text, or a list of numbers."""
+    numbers = isinstance(value, list | tuple) and all(isinstance(x, int | float) for x in value)
+    if not numbers and not isinstance(value, int | float | str | None):
+        raise StatesError(f"{what} is {shown(value)}")
+    return value
+
+
+def _table(known: Mapping[str, Any], name: str, kind: Any) -> dict[Any, Any]:
+    """A dict of the optimizer's, with values of one kind."""
+    table = known.get(name, {})
+    if not isinstance(table, dict) or not all(isinstance(value, kind) for value in table.values()):
+        raise StatesError(f"the optimizer's {name} is {shown(table)}")
+    return dict(table)
 
 
 def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
@@ -159,11 +194,12 @@ def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
     klass: type[LRScheduler] = LRScheduler.registry.find(_described(kind, kind.name))
     known = saved.attributes
     names = {"base_lr": "warmup_final_lr", "pwr": "power"}
-    arguments = {n: known[names.get(n, n)] for n in arguments_of(klass) if names.get(n, n) in known}
+    of = {n: names.get(n, n) for n in arguments_of(klass) if names.get(n, n) in known}
+    arguments = {n: _plain(known[attribute], f"{klass.__name__}: {n}") for n, attribute in of.items()}
     scheduler = klass(**arguments)
     scheduler.base_lr = arguments["base_lr"]
     if num_update > scheduler.warmup_steps:
-        scheduler.assigned = (known["base_lr"], num_update)
+        scheduler.assigned = (_number(known, "base_lr"), num_update)
     return scheduler
 
 
@@ -176,30 +212,30 @@ def _described(kind: Name, name: str) -> dict[str, str]:
 def _number(known: Mapping[str, Any], name: str) -> float:
     value = known.get(name, 0)
     if not isinstance(value, int | float):
-        raise StatesError(f"the optimizer's {name} is {value!r:.80}")
+        raise StatesError(f"the optimizer's {name} is {shown(value)}")
     return value
 
 
 # Counts, and what MXNet keeps in the optimizer and mxopt beside them or in the states.
 
 
-def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any]) -> None:
+def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any], arrays: _Arrays) -> None:
     devices = known.get("_all_index_update_counts", {0: known.get("_index_update_count", {})})
     counts: Plain = {**optimizer.get_counts(), "num_update": known.get("num_update"), "devices": devices}
     if known.get("cur_lr") is not None:  # of LARS
-        counts["previous_lr"] = dict.fromkeys(states, known["cur_lr"])
+        counts["previous_lr"] = dict.fromkeys(states, _number(known, "cur_lr"))
     optimizer.set_counts(counts)
     if isinstance(optimizer, LBSGD) and optimizer.batch_scale > 1:
-        _join_sums(optimizer, known.get("cumgrads", {}), states)
+        _join_sums(optimizer, known.get("cumgrads", {}), states, arrays)
 
 
-def _join_sums(optimizer: LBSGD, kept: Mapping[Any, Any], states: dict[Index, Any]) -> None:
+def _join_sums(optimizer: LBSGD, kept: Mapping[Any, Any], states: dict[Index, Any], arrays: _Arrays) -> None:
     """Puts the gradients that LBSGD has summed up so far into the states, where mxopt has them."""
     for index, state in list(states.items()):
         inner, master = optimizer.split(state) if isinstance(state, tuple) else (state, None)
         total = kept.get(index, {}).get("cum_grad", 0)
         if isinstance(total, Record):
-            total = _array(total, f"the sum of gradients of {index!r}")
+            total = arrays.array(total, f"the sum of gradients of {index!r}")
         elif inner is not None or master is not None:  # nothing has been summed up since the last step
             total = np.zeros_like(master if inner is None else inner)
         else:  # nor is there a velocity: the state is that of a new weight

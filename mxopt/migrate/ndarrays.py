@@ -58,7 +58,10 @@ class _Reader:
             raise StatesError(f"an array of MXNet's with the dtype {flag} and the shape {shape} at byte {self.at}")
         dtype = np.dtype(DTYPES[flag])
         data = self.take(math.prod(shape) * dtype.itemsize)
-        return np.frombuffer(data, dtype).reshape(shape).copy()
+        try:
+            return np.frombuffer(data, dtype).reshape(shape).copy()
+        except ValueError as error:  # of an empty one with an axis that no array can have
+            raise StatesError(f"an array of MXNet's with the shape {shape} at byte {self.at}: {error}") from error
 
     def array(self) -> np.ndarray | RowSparse | None:
         """The next array; None for one that was never given a value."""
@@ -80,10 +83,10 @@ class _Reader:
         index_shape = self.shape()
         data = self.values(flag, stored)
         indices = self.values(index_flag, index_shape)
-        try:
-            return RowSparse(data, indices.astype(np.int64), shape)
-        except ValueError as error:
-            raise StatesError(f"a row-sparse array at byte {self.at} is damaged: {error}") from error
+        array = RowSparse(data, indices.astype(np.int64), shape)
+        if not array.is_sound():
+            raise StatesError(f"the row-sparse array at byte {self.at}, {shape}, has rows {indices} of {stored}")
+        return array
 
 
 def read_array(data: bytes) -> np.ndarray | RowSparse | None:

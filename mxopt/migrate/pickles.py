@@ -3,12 +3,14 @@ called.
 
 `pickletools` cuts a pickle into opcodes. Those of such files are interpreted here, where a class is
 a name and an object a record of its parts; any other opcode is refused, and so is a file that asks
-for more than it holds.
+for more than it holds. Time and memory are in proportion to the file. What comes of it may still
+hold one thing in several places, or within itself: whoever walks through it must bear that in mind.
 """
 
 from __future__ import annotations
 
 import pickletools
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +30,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Record:
     """An object: what it was to be made of, and its attributes."""
 
@@ -36,12 +38,16 @@ class Record:
     arguments: tuple[Any, ...]
     attributes: Plain = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
 
 class _Mark:
     """Where the arguments of an opcode begin on the stack."""
 
 
 MARK = _Mark()
+KEYS = (str, bytes, int, float, bool, type(None))  # a tuple could take for ever to hash
 TEXTS = {Name("builtins", "bytearray"), Name("__builtin__", "bytearray"), Name("_codecs", "encode")}
 
 
@@ -73,10 +79,13 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memory: dict[int, Any] = {}
+        self.encoded: dict[str, bytes] = {}  # a text that is used often is made bytes once
 
     def marked(self) -> list[Any]:
         """What lies above the last mark; taken off with it."""
-        at = max(k for k, x in enumerate(self.stack) if x is MARK)
+        at = next((k for k in reversed(range(len(self.stack))) if self.stack[k] is MARK), None)
+        if at is None:
+            raise ValueError("there is no mark")
         above = self.stack[at + 1 :]
         del self.stack[at:]
         return above
@@ -99,7 +108,15 @@ def _gathered(make: Callable[[list[Any]], Any], count: int | None = None) -> Cal
     return lambda m, _: m.stack.append(make(m.marked() if count is None else m.pop(count)))
 
 
+def shown(value: Any) -> str:
+    """A short form of anything in a pickle, for messages: not all of it is looked at."""
+    return reprlib.repr(value)
+
+
 def _pairs(items: list[Any]) -> dict[Any, Any]:
+    wrong = [key for key in items[::2] if not isinstance(key, KEYS)]
+    if wrong:
+        raise ValueError(f"a key is a {type(wrong[0]).__name__}")
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
@@ -128,31 +145,37 @@ def _update(machine: _Machine, items: list[Any]) -> None:
 
 def _global(machine: _Machine, argument: str | None) -> None:
     module, name = machine.pop(2) if argument is None else argument.split(" ", 1)
-    machine.stack.append(Name(str(module), str(name)))
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError(f"a class is called {shown(name)} of {shown(module)}")
+    machine.stack.append(Name(module, name))
 
 
-def _made(items: list[Any]) -> Any:
-    """What a class or function and its arguments stand for: bytes in some wrappings, a record
-    otherwise."""
-    kind, arguments = items
+def _make(machine: _Machine, _: Any) -> None:
+    """Puts in the place of a class or function and its arguments what they stand for: bytes in some
+    wrappings, a record otherwise."""
+    kind, arguments = machine.pop(2)
     if not isinstance(kind, Name) or not isinstance(arguments, tuple):
-        raise ValueError(f"{kind!r:.80} is called with {arguments!r:.80}")
-    if kind in TEXTS:
-        if not arguments:
-            return b""
-        first, *encoding = arguments
-        if isinstance(first, str) and encoding in (["latin1"], ["latin-1"]):
-            return first.encode("latin-1")
-        if isinstance(first, bytes) and not encoding:
-            return first
-        raise StatesError(f"a pickle that calls {kind} with {arguments!r:.80} is not read")
-    return Record(kind, arguments)
+        raise ValueError(f"{shown(kind)} is called with {shown(arguments)}")
+    machine.stack.append(_text(machine, kind, arguments) if kind in TEXTS else Record(kind, arguments))
+
+
+def _text(machine: _Machine, kind: Name, arguments: tuple[Any, ...]) -> bytes:
+    if not arguments:
+        return b""
+    first, *encoding = arguments
+    if isinstance(first, str) and len(encoding) == 1 and encoding[0] in ("latin1", "latin-1"):
+        if first not in machine.encoded:
+            machine.encoded[first] = first.encode("latin-1")
+        return machine.encoded[first]
+    if isinstance(first, bytes) and not encoding:
+        return first
+    raise StatesError(f"a pickle that calls {kind} with {shown(arguments)} is not read")
 
 
 def _build(machine: _Machine, _: Any) -> None:
     target, state = machine.pop(2)
     if not isinstance(target, Record) or not isinstance(state, dict):
-        raise ValueError(f"a {type(target).__name__} is given the attributes {state!r:.80}")
+        raise ValueError(f"a {type(target).__name__} is given the attributes {shown(state)}")
     target.attributes.update(state)
     machine.stack.append(target)
 
@@ -189,7 +212,7 @@ STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _remember),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), _recall),
     **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _global),
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), _gathered(_made, 2)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _make),
     "BUILD": _build,
     "POP": _discard,
 }  # fmt: skip
