@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mxopt.document import dump_document, load_document
@@ -44,7 +44,7 @@ def described(thing: Any, name: str | None = None) -> Described:
 @dataclass(frozen=True)
 class Loaded:
     """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without
-    a state."""
+    a state. `sums`: of gradients that wait for others, as in `Sums`."""
 
     states: dict[Index, Any]
     kind: Plain
@@ -52,6 +52,7 @@ class Loaded:
     complete: bool
     counts: Plain
     config: Plain | None
+    sums: dict[Index, tuple[int, Any]] = field(default_factory=dict)
 
     @property
     def key_counts(self) -> dict[Index, int]:
@@ -61,9 +62,14 @@ class Loaded:
 
 
 def dump(
-    states: dict[Index, Any], optimizer: Optimizer, parameters: Mapping[Index, Described], dump_optimizer: bool
+    states: dict[Index, Any],
+    optimizer: Optimizer,
+    parameters: Mapping[Index, Described],
+    dump_optimizer: bool,
+    sums: Mapping[Index, tuple[int, Any]] | None = None,
 ) -> bytes:
-    """The states of an updater, with the update counts, and the optimizer if asked for.
+    """The states of an updater, with the update counts, the sums of gradients that wait for others,
+    and the optimizer if asked for.
 
     `parameters` is what is known of those that have a state; the optimizer's own `param_dict` knows
     more.
@@ -79,6 +85,8 @@ def dump(
         "counts": optimizer.get_counts(),
         "optimizer": optimizer_config(optimizer) if dump_optimizer else None,
     }
+    if sums:
+        content["sums"] = dict(sums)
     return dump_document(content)
 
 
@@ -86,12 +94,14 @@ def load(document: bytes) -> Loaded:
     """Reads what `dump` wrote. Raises StatesError where it is anything else."""
     content = load_document(document)
     try:
+        sums = content.pop("sums", {})
         if content.keys() != ENTRIES:
             raise StatesError(f"this is no document of an updater's states; it holds {', '.join(map(str, content))}")
         if not all(isinstance(content[what], dict) for what in ("states", "kind", "counts")):
             raise TypeError("states, their kind and the counts are dicts")
         content["parameters"] = {index: _read(each) for index, each in content["parameters"].items()}
-        return Loaded(config=content.pop("optimizer"), **content)
+        sums = {index: (int(count), total) for index, (count, total) in sums.items()}
+        return Loaded(config=content.pop("optimizer"), sums=sums, **content)
     except StatesError:
         raise
     except (TypeError, ValueError, AttributeError) as error:
@@ -106,7 +116,11 @@ def _read(each: Any) -> Described:
 
 
 def fit(
-    loaded: Loaded, optimizer: Optimizer, known: Mapping[Index, Described], replaceable: bool = False
+    loaded: Loaded,
+    optimizer: Optimizer,
+    known: Mapping[Index, Described],
+    replaceable: bool = False,
+    accumulates: bool = False,
 ) -> tuple[Loaded, Optimizer | None]:
     """What was saved, as it is to be taken over by `optimizer`, which stays as it is.
 
@@ -120,6 +134,8 @@ def fit(
         What else is known of the parameters.
     replaceable : bool
         Whether a saved optimizer of another class may take its place.
+    accumulates : bool
+        Whether sums of gradients that wait for others can go on waiting.
 
     Returns
     -------
@@ -128,6 +144,11 @@ def fit(
 
     Raises StatesError where the states don't fit.
     """
+    if loaded.sums and not accumulates:
+        raise StatesError(
+            "the states were saved between two updates, with the sums of gradients that wait for others: only an"
+            " Updater with `accumulate` takes them"
+        )
     made = None if loaded.config is None else make_optimizer(loaded.config)
     to: dict[Index, Index] = {}
     if made is None or optimizer.is_like(made):
@@ -156,11 +177,15 @@ def fit(
 
 
 def take(
-    loaded: Loaded, optimizer: Optimizer, known: Mapping[Index, Described], replaceable: bool = False
+    loaded: Loaded,
+    optimizer: Optimizer,
+    known: Mapping[Index, Described],
+    replaceable: bool = False,
+    accumulates: bool = False,
 ) -> tuple[Loaded, Optimizer]:
     """`fit`, and the optimizer to go on with: `optimizer` with the counts and options that were
     saved, or the saved one in its place. Nothing has changed where it raises."""
-    loaded, made = fit(loaded, optimizer, known, replaceable)
+    loaded, made = fit(loaded, optimizer, known, replaceable, accumulates)
     if made is None:
         optimizer.set_counts(loaded.counts)
     elif optimizer.is_like(made):
@@ -246,9 +271,8 @@ def _moved(loaded: Loaded, to: Mapping[Index, Index]) -> Loaded:
     if isinstance(loaded.counts.get("devices"), dict):
         devices = loaded.counts["devices"].items()
         counts["devices"] = {d: _by_index(each, to) if isinstance(each, dict) else each for d, each in devices}
-    return replace(
-        loaded, states=_by_index(loaded.states, to), parameters=_by_index(loaded.parameters, to), counts=counts
-    )
+    states, parameters, sums = (_by_index(of, to) for of in (loaded.states, loaded.parameters, loaded.sums))
+    return replace(loaded, states=states, parameters=parameters, counts=counts, sums=sums)
 
 
 def _by_index(values: Mapping[Any, Any], to: Mapping[Index, Index]) -> dict[Any, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mxopt.clipping import Guard
 from mxopt.engine import arrays
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentTypeError, ArrayError
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.ruled import check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
+from mxopt.optimizer.sums import Sums
 from mxopt.state_dtype import converted
 from mxopt.typing import Array, State
 
@@ -25,6 +28,15 @@ class Updater:
     skip_nonfinite : bool
         Leave out a call of whose gradients one is NaN or infinite: no weight, no state and no count
         changes.
+    accumulate : int
+        Update at every so-manieth call of an index, by the sum of its gradients since the last
+        update: a call before that adds to the sum, in float32 at least, and changes nothing else.
+        `rescale_grad` is what divides. States that are saved in between have the sums.
+
+    Raises
+    ------
+    ArgumentError
+        `accumulate` is no whole number above 0.
 
     Attributes
     ----------
@@ -37,7 +49,9 @@ class Updater:
 
     optimizer: Optimizer
 
-    def __init__(self, optimizer: Optimizer, *, skip_nonfinite: bool = False) -> None:
+    def __init__(self, optimizer: Optimizer, *, skip_nonfinite: bool = False, accumulate: int = 1) -> None:
+        sums = Sums(accumulate)
+        self._sums = sums if accumulate > 1 else None
         self.optimizer = optimizer
         self._guard = Guard(skip_nonfinite=True) if skip_nonfinite else None
         self.states: dict[Index, Any] = {}
@@ -70,6 +84,9 @@ class Updater:
             The gradient is a parameter, and the weight is none; nothing has been changed then
             either.
         """
+        if self._sums is not None:
+            self._accumulate(index, grad, weight)
+            return
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
             return
@@ -78,10 +95,7 @@ class Updater:
         try:
             known = self.states_synced.get(index)
         except TypeError:
-            raise ArgumentTypeError(
-                "an updater takes (index, grad, weight): the index must be a number or a text, got"
-                f" {type(index).__name__}"
-            ) from None
+            raise _no_index(index) from None
         if not known and arrays.is_tensor(weight):
             self._update_tensors((index,), (grad,), (weight,), self._update_one)
             return
@@ -93,6 +107,21 @@ class Updater:
         except BaseException:
             self._forget(new)
             raise
+
+    def _accumulate(self, index: Any, grad: Array, weight: Array) -> None:
+        """Adds gradients to their sums, and updates by those that are complete."""
+        assert self._sums is not None
+        indices, grads, weights = (index, grad, weight) if isinstance(index, LISTS) else ([index], [grad], [weight])
+        _check_lengths(indices, grads, weights)
+        rows = []
+        for each, grad, weight in zip(indices, grads, weights, strict=True):
+            try:
+                hash(each)
+            except TypeError:
+                raise _no_index(each) from None
+            if grad is not None or not arrays.is_tensor(weight):
+                rows.append((each.decode() if type(each) is bytes else each, grad, weight))
+        uninterrupted(partial(self._sums.add, rows, self._update_list))
 
     def _update_tensors(self, indices: Array, grads: Array, weights: Array, update: Callable[..., None]) -> None:
         """Updates those of PyTorch's tensors that have a gradient. No state of theirs ever counts
@@ -120,10 +149,7 @@ class Updater:
         self(indices[0], grads[0], weights[0])
 
     def _update_list(self, indices: Array, grads: Array, weights: Array) -> None:
-        if not len(indices) == len(grads) == len(weights):
-            raise ArrayError(
-                f"update: lists of {len(indices)} indices, {len(grads)} gradients and {len(weights)} weights"
-            )
+        _check_lengths(indices, grads, weights)
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
         known = all(map(self.states_synced.get, indices))
@@ -202,7 +228,8 @@ class Updater:
             Put in the optimizer too: its registered name and plain arguments, its scheduler, its
             multipliers.
         """
-        return dump(self.states, self.optimizer, self._parameters, dump_optimizer)
+        sums = {} if self._sums is None else self._sums.waiting
+        return dump(self.states, self.optimizer, self._parameters, dump_optimizer, sums)
 
     def set_states(self, states: bytes) -> None:
         """Takes over what `get_states` returned: states and counts, and the optimizer if it is in
@@ -220,7 +247,9 @@ class Updater:
     def take(self, loaded: Loaded, known: Mapping[Index, Described], replaceable: bool = False) -> None:
         """What `set_states` does, for who knows the parameters and, unless `replaceable`, keeps the
         optimizer."""
-        loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable)
+        loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable, self._sums is not None)
+        if self._sums is not None:
+            self._sums.waiting = loaded.sums
         self.states, self._parameters = loaded.states, loaded.parameters
         self.states_synced = dict.fromkeys(self.states, False)
         self._converts = loaded.kind.get("state_dtype") != self.optimizer.state_dtype
@@ -228,6 +257,17 @@ class Updater:
 
     def __repr__(self) -> str:
         return f"<Updater with states of {len(self.states)} parameters: {self.optimizer!r}>"
+
+
+def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
+    if not len(indices) == len(grads) == len(weights):
+        raise ArrayError(f"update: lists of {len(indices)} indices, {len(grads)} gradients and {len(weights)} weights")
+
+
+def _no_index(given: Any) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        f"an updater takes (index, grad, weight): the index must be a number or a text, got {type(given).__name__}"
+    )
 
 
 def get_updater(optimizer: Optimizer) -> Updater:
