@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import operator
 from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter
+from itertools import chain
 from types import NoneType
 from typing import Any
 
@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from mxopt.engine import arrays
-from mxopt.errors import StatesError
-from mxopt.torch.rules import rules_of
+from mxopt.errors import ArgumentError, ArrayError, StatesError
+from mxopt.torch.rules import NOT_TAKEN, refuse, rules_of
+from mxopt.torch.states import States, as_array, as_tensor
 from mxopt.typing import Array, Plain
 
-_grad_of = attrgetter("grad")
+_grad_of = operator.attrgetter("grad")
+_params_of = operator.itemgetter("params")
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -30,11 +32,12 @@ class Optimizer(torch.optim.Optimizer):
         PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad",
         "asgd", "rmsprop", "rprop"): the numbers, options and defaults of `torch.optim`. Any other
         of `mxopt.create` ("lamb", "lars", "lans", "ftrl", "adabelief", ...): its own, where `lr`,
-        `weight_decay`, `betas` and `eps` may be written so.
+        `weight_decay`, `betas` and `eps` are written so, in `param_groups` too.
     multi_precision : bool
         Keep a float32 master copy of float16 and bfloat16 parameters, and update that.
     lazy_update : bool
-        Leave the rows alone for which a sparse gradient has none.
+        Leave the rows alone for which a sparse gradient has none: an option of those optimizers
+        that can.
     state_dtype : {None, "bfloat16"}
         "bfloat16" keeps states in half the memory, rounded stochastically by `seed`; see
         `mxopt.optimizer.Optimizer`.
@@ -44,9 +47,11 @@ class Optimizer(torch.optim.Optimizer):
     Raises
     ------
     ValueError
-        There is no such optimizer, or an option has a value that isn't allowed.
+        There is no such optimizer, an option has a value that isn't allowed, a parameter stands
+        twice, or can't be updated.
     TypeError
-        An option doesn't exist; the message names those like it.
+        An option doesn't exist, and the message names those like it; or a parameter is not on the
+        CPU, or of no dtype that optimizers update.
 
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = Optimizer(model.parameters(), "lamb", lr=0.01)
@@ -63,30 +68,40 @@ class Optimizer(torch.optim.Optimizer):
     def _begin(self) -> None:
         self._rules = rules_of(self._name, dict(self._given))
         self._tensors: list[torch.Tensor] = []
+        self._names: list[str] = []
         self._views: list[np.ndarray] = []
         self._places: list[int] = []  # in memory, of the tensors when they were looked at
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace(" (", f" {self._name!r} (", 1)
 
     @property
     def state(self) -> Any:
         """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps
         change.
 
-        A new dict at each look: states are changed by `load_state_dict`.
+        A new dict at each look. A dict of parameters and their states that is assigned to it takes
+        the place of all that is kept; raises StatesError, and changes nothing, where it doesn't
+        fit.
         """
-        found: defaultdict[torch.Tensor, Plain] = defaultdict(dict)
-        for number, tensor in enumerate(self._tensors):
-            kept = self._rules.state(number)
-            if kept:
-                found[tensor] = {key: _as_tensor(value) for key, value in kept.items()}
-        return found
+        kept = ((tensor, self._rules.state(number)) for number, tensor in enumerate(self._tensors))
+        return States({tensor: {key: as_tensor(x) for key, x in state.items()} for tensor, state in kept if state})
 
     @state.setter
     def state(self, value: Array) -> None:
-        """PyTorch's constructor sets it; there is nothing to keep."""
+        if self._tensors:  # PyTorch's constructor begins with an empty one
+            states = [{key: as_array(x) for key, x in value.get(t, {}).items()} for t in self._tensors]
+            self._rules.restore(self.param_groups, states)
 
     def add_param_group(self, param_group: Plain) -> None:
-        """Adds parameters, with options of their own. Raises what PyTorch raises; nothing has been
-        changed then."""
+        """Adds parameters, with options of their own. Raises what the constructor raises; nothing
+        has been changed then."""
+        if isinstance(param_group, dict):
+            whose = f"{self._name}, group {len(self.param_groups)}"
+            refuse(whose, param_group)
+            options = self._rules.group(param_group, whose)
+            if options.keys() != param_group.keys():
+                param_group = options
         super().add_param_group(param_group)
         try:
             self._admit(self.param_groups[-1])
@@ -97,9 +112,14 @@ class Optimizer(torch.optim.Optimizer):
     def _admit(self, group: Plain) -> None:
         tensors = group["params"]
         names = group.get("param_names") or [str(len(self._tensors) + k) for k in range(len(tensors))]
+        if len(set(map(id, tensors))) < len(tensors):
+            twice = next(name for k, name in enumerate(names) if any(tensors[k] is t for t in tensors[:k]))
+            raise ArgumentError(f"parameter {twice!r} stands twice in its group")
         views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
+        for view, name in zip(views, names, strict=True):
+            arrays.check_weight(view, f"parameter {name!r}", "it")
         self._rules.add(group, views, names)
-        self._tensors = [*self._tensors, *tensors]
+        self._tensors, self._names = [*self._tensors, *tensors], [*self._names, *names]
         self._views = [*self._views, *views]
         self._places = list(map(torch.Tensor.data_ptr, self._tensors))
 
@@ -114,30 +134,63 @@ class Optimizer(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            A gradient doesn't fit its parameter, or a parameter has been moved to another device or
-            dtype; nothing has been changed then.
+            A gradient doesn't fit its parameter, an option in `param_groups` isn't allowed, or a
+            parameter has another dtype or shape than its states, or is on another device; nothing
+            has been changed then.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._look_again()
         tensors = self._tensors
-        if list(map(torch.Tensor.data_ptr, tensors)) != self._places:
-            self._follow_memory()
         grads = list(map(_grad_of, tensors))
-        self._rules.update(self.param_groups, self._views, _as_arrays(grads))
+        self._rules.update(self.param_groups, self._views, self._as_arrays(grads))
         written = [tensor for tensor, grad in zip(tensors, grads, strict=True) if grad is not None]
         if written:
             torch.autograd.graph.increment_version(written)
         return loss
 
-    def _follow_memory(self) -> None:
-        """Goes on with parameters whose memory is another by now, as after `p.data = ...`."""
-        groups, states = self.param_groups, [self._rules.state(number) for number in range(len(self._tensors))]
-        self._begin()
-        for group in groups:
-            self._admit(group)
-        self._rules.restore(groups, states)
+    def _as_arrays(self, grads: list[Array]) -> list[Any]:
+        """Gradients as arrays over their memory; None stays."""
+        if set(map(type, grads)) <= {torch.Tensor, NoneType}:
+            try:
+                return [grad if grad is None else grad.numpy() for grad in grads]
+            except (TypeError, RuntimeError):  # one is sparse, or bfloat16, or in a graph, or says why it can't be
+                pass
+        pairs = zip(self._names, grads, strict=True)
+        return [g if g is None else arrays.as_gradient(g, f"parameter {name!r}, grad") for name, g in pairs]
+
+    def _look_again(self) -> None:
+        """Goes on with parameters that are others by now, as in `group["params"][0] = p`, or whose
+        memory is, as after `p.data = x`."""
+        tensors, groups = self._tensors, self.param_groups
+        now = list(chain.from_iterable(map(_params_of, groups)))
+        same = len(now) == len(tensors) and all(map(operator.is_, now, tensors))
+        if same and list(map(torch.Tensor.data_ptr, tensors)) == self._places:
+            return
+        there = set(map(id, now))
+        kept = {id(tensor): self._state_of(number) for number, tensor in enumerate(tensors) if id(tensor) in there}
+        before = self._rules, tensors, self._names, self._views, self._places
+        try:
+            self._begin()
+            for group in groups:
+                self._admit(group)
+            self._rules.restore(groups, [kept.get(id(tensor), {}) for tensor in now])
+        except BaseException:
+            self._rules, self._tensors, self._names, self._views, self._places = before
+            raise
+
+    def _state_of(self, number: int) -> Plain:
+        """A parameter's state. Raises where it isn't one of the parameter as that is now."""
+        state, old, name = self._rules.state(number), self._views[number], f"parameter {self._names[number]!r}"
+        now = arrays.as_array(self._tensors[number], name) if state else old
+        if (old.shape, old.dtype) != (now.shape, now.dtype):
+            raise ArrayError(
+                f"{name} was {old.dtype} {old.shape} when its states were made, and is {now.dtype} {now.shape} now:"
+                " make a new optimizer of the model as it is"
+            )
+        return state
 
     # Saving: PyTorch's own format, which `torch.save` and `torch.load(weights_only=True)` take.
 
@@ -150,13 +203,15 @@ class Optimizer(torch.optim.Optimizer):
         """
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, dict(state_dict)) or state_dict
+        if not isinstance(state_dict, Mapping) or not {"param_groups", "state"} <= state_dict.keys():
+            raise StatesError("load_state_dict takes what the state_dict() of an optimizer returned")
         saved, state = state_dict["param_groups"], state_dict["state"]
         counts = [len(group["params"]) for group in saved], [len(group["params"]) for group in self.param_groups]
         if counts[0] != counts[1]:
             raise StatesError(f"the states are for groups of {counts[0]} parameters, not of {counts[1]}")
         own = self._rules.defaults
         new = [
-            {**group, **{k: v for k, v in old.items() if k != "params"}}
+            {**group, **{k: v for k, v in old.items() if k != "params" and k not in NOT_TAKEN}}
             for group, old in zip(self.param_groups, saved, strict=True)
         ]
         lacking = sorted({key for group in saved for key in own if key not in group} - {"lazy_update", "seed"})
@@ -171,7 +226,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"the states are those of an optimizer whose weight decay is {kind}, {self._name}'s isn't"
             )
         order = [number for group in saved for number in group["params"]]
-        self._rules.restore(new, [{k: _as_array(v) for k, v in state.get(n, {}).items()} for n in order])
+        self._rules.restore(new, [{k: as_array(v) for k, v in state.get(n, {}).items()} for n in order])
         for group, options in zip(self.param_groups, new, strict=True):
             group.update({key: value for key, value in options.items() if key != "params"})
         for after in self._optimizer_load_state_dict_post_hooks.values():
@@ -186,29 +241,3 @@ class Optimizer(torch.optim.Optimizer):
             return
         self.__init__([dict(group) for group in state["groups"]], state["name"], **state["given"])  # type: ignore[misc]
         self.load_state_dict(state["saved"])
-
-
-def _as_arrays(grads: list[Array]) -> list[Any]:
-    """Gradients as arrays over their memory; None stays."""
-    if set(map(type, grads)) <= {torch.Tensor, NoneType}:
-        try:
-            return [grad if grad is None else grad.numpy() for grad in grads]
-        except (TypeError, RuntimeError):  # one is sparse, or bfloat16, or in a graph, or says why it can't be
-            pass
-    return [None if grad is None else arrays.as_gradient(grad, "grad") for grad in grads]
-
-
-def _as_tensor(value: Array) -> Any:
-    """A state as PyTorch keeps it: arrays as tensors over their memory, numbers as tensors without
-    axes."""
-    if not isinstance(value, np.ndarray):
-        return torch.tensor(float(value))
-    if value.dtype == arrays.BFLOAT16:  # which PyTorch doesn't take from NumPy
-        return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(value)
-
-
-def _as_array(value: Array) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.item() if value.ndim == 0 else arrays.as_array(value, "a state").copy()
