@@ -2,8 +2,8 @@
 
 A cut has the number of a round: a worker makes it before its first push for a later one (`mxopt.kvstore.cut`). It is
 named so far ahead, by how fast the workers are, that all hear of it in time. One that all workers are past and a server
-hasn't is dropped, and the next is named at once, twice as far ahead; one that the workers have become too slow for is
-named anew, nearer.
+hasn't is dropped, and the next is named at once, twice as far ahead, from where later ones come nearer again; one that
+the workers have become too slow for is named anew, nearer.
 """
 
 from __future__ import annotations
@@ -133,4 +133,7 @@ class Checkpoints:
             if waited < self._every + PATIENCE_S:
                 return False
             log.warning("checkpoint %d isn't there after %.0f s: servers have %s", self.cut, waited, self._written)
-        return waited >= self._every
+        if waited < self._every:
+            return False
+        self._beats = max(BEATS, 3 * self._beats // 4)
+        return True

@@ -66,6 +66,19 @@ def test_a_cut_that_a_job_has_become_too_fast_for_is_dropped_and_followed_at_onc
     assert job.kept.exists == second
 
 
+def test_cuts_are_near_again_when_what_made_them_come_too_late_is_over():
+    job = Job("journal", 10.0)
+    job.pass_by(20)
+    usual = job.named[-1][0] - job.named[-2][0]
+    for _ in range(4):  # nobody hears of what is named
+        count = len(job.named)
+        while len(job.named) == count:
+            job.pass_by(1)
+        job.heard = 0
+    job.pass_by(120)
+    assert job.named[-1][0] - job.named[-2][0] <= usual
+
+
 def test_a_cut_that_a_job_has_become_too_slow_for_is_named_anew_and_nearer():
     job = Job("snapshot", 1000.0)
     while not job.named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 from pathlib import Path
@@ -295,3 +296,33 @@ def test_segments_follow_one_another(tmp_path, monkeypatch):
     second = Folder(tmp_path, 2)
     second.take_over()
     assert [decode(body).number for body in second.read(0)] == list(range(50))
+@pytest.mark.parametrize(
+    ("orders", "number", "common"),
+    [
+        ("wv wv", 3, {"w": 3, "v": 2}),
+        ("wv vw", 3, {"w": 3, "v": 2}),
+        ("wwv vww", 5, {"w": 5, "v": 2}),  # w is at 1, and then steps have it twice
+        ("wwv vww", 4, None),
+    ],
+)
+def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_programs_have_a_point_in_common(
+    orders, number, common, tmp_path, caplog
+):
+    peer = Served(tmp_path, 2)
+    for seq, key in ((1, "w"), (2, "v")):
+        peer.ask(0, init(seq, key))
+    for rank, order in enumerate(orders.split()):
+        seqs, pushed, reached = itertools.count(3 if rank == 0 else 1), {"w": 0, "v": 0}, False
+        for key in "w" + 9 * order:
+            if max(pushed.values()) == number and not reached:
+                reached = peer.ask(rank, m.Cut(next(seqs), number, False, True)) is not None
+            pushed[key] += 1
+            if pushed[key] > number:
+                peer.ask(rank, m.Cut(next(seqs), number, False))
+                break
+            peer.ask(rank, push(next(seqs), False, keys=(key,), number=pushed[key]))
+    assert peer.server.machine.cut == (number if common else 0)
+    assert ("is dropped: the workers haven't pushed the same before it" in caplog.text) == (common is None)
+    assert common is None or {key: peer.server.values.present(key, 0) for key in "wv"} == common
+
+
