@@ -79,6 +79,7 @@ class Channel:
         self.greeted = False  # whether a Hello is without its Ready
         self.taken = False  # whether the server has taken all that was sent
         self.lacks: list[tuple[int, Any, int]] = []  # (worker, key, number) of the pushes it waits for, as it said last
+        self.lost = 0  # pushes of the workers, as far as is known
         self.config_sent = 0  # the version of the optimizer's config that this server knows
 
     def __str__(self) -> str:

@@ -98,7 +98,7 @@ class Connections:
         """Raises what went wrong since the last call, with a push or with the job. Called by every call of the store:
         a worker that only pushes hears of it too, and follows a server that was started again."""
         for channel in self.channels:
-            if channel.pending:
+            if channel.pending or channel.greeted:
                 self._take(channel.server, wait=False)
         self._raise_deferred()
         self._raise()
@@ -128,6 +128,8 @@ class Connections:
         self._look_at = self._transport.clock() + SLICE_S
         pulse = self._member.pulse
         self.session.look(pulse.endpoints if pulse is not None else ())
+        for channel, lost in zip(self.channels, pulse.lost if pulse is not None else (), strict=False):
+            self.session.told_lost(channel.server, lost)
 
     def _until(self, done: Callable[[], bool], timeout: float, what: str) -> None:
         deadline, told = self._transport.clock() + timeout, self.session.answers

@@ -70,6 +70,8 @@ class DistKVStore(Saving):
         self._servers = self._worker.member.welcome.servers
         self._held = Held(self._servers, job.bound)
         self._cuts = Cuts(self._connections, self._worker.member) if self._mode == "sync" else None
+        if self._mode != "sync":
+            self._connections.session.came_back = self._tell_rounds
 
     def __reduce__(self) -> NoReturn:
         raise ArgumentTypeError(
@@ -234,6 +236,9 @@ class DistKVStore(Saving):
                 rows.push(self._connections, meta, value, self.step, update, self._config_for, call)
             else:
                 values[key] = value.todense()
+
+    def _tell_rounds(self, server: int) -> None:
+        first.tell_rounds(self._connections.session, server, list(self._held.metas.values()))
 
     def round(self, key: int | str) -> int:
         """How many rounds of a key this worker has taken part in: those of a job that it goes on with, and its own

@@ -15,6 +15,7 @@ from mxopt.kvstore.channel import Call
 from mxopt.kvstore.exchange import Meta, fitting
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.placement import needs_whole
+from mxopt.kvstore.session import Session
 from mxopt.kvstore.values import FIRST, Key
 from mxopt.kvstore.worker import Worker
 from mxopt.optimizer import Optimizer
@@ -63,6 +64,25 @@ def _ask_rounds(worker: Worker, metas: list[Meta]) -> None:
 
             worker.connections.send(server, m.Rounds(0, [meta.key for meta in part]), call, sink)
     worker.connections.wait(call, f"the rounds of {len(metas)} keys")
+
+
+def tell_rounds(session: Session, server: int, metas: list[Meta]) -> None:
+    """Tells a server that was started again which pushes of this worker it had taken; those on their way are yet to
+    be."""
+    channel = session.channels[server]
+    open_rounds: dict[Key, int] = {}
+    for request in (*channel.pending.values(), *channel.backlog):
+        message = request.message
+        if isinstance(message, m.Push | m.PushRows):
+            for key in message.keys if isinstance(message, m.Push) else [message.key]:
+                open_rounds[key] = min(message.round, open_rounds.get(key, message.round))
+    rest = [meta for meta in metas if meta.round and any(stripe.server == server for stripe in meta.layout.stripes)]
+    while rest:
+        part = rest[: max(1, fitting(meta.key for meta in rest))]
+        rest = rest[len(part) :]
+        pushed = [open_rounds.get(meta.key, meta.round + 1) - 1 for meta in part]
+        question = m.Rounds(0, [meta.key for meta in part], pushed)
+        session.send(server, question, sink=lambda present: session.told_lost(server, present.lost))
 
 
 def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:

@@ -65,6 +65,7 @@ class Beat(Message, tag=4):
     written: Whole = 0  # of a server: the newest checkpoint that it has
     full: bool = False  # of a server: whether its journal is so large that a checkpoint should replace it
     cut: Whole = 0  # of a server: the newest that all workers have made there
+    lost: Whole = 0  # of a server: pushes that it had answered, before it was started again from a checkpoint
 
 
 class Pulse(Message, tag=5):
@@ -79,6 +80,7 @@ class Pulse(Message, tag=5):
     cut: Whole = 0  # the number of the cut that workers make next, of which
     keeps: bool = False  # a checkpoint is made;
     exists: Whole = 0  # and that of the newest checkpoint that all servers have
+    lost: Wholes = field(default_factory=list)  # by server: the pushes that it has lost in the whole job
 
 
 class Barrier(Message, tag=6):

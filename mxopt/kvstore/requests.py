@@ -26,6 +26,7 @@ class Hello(Message, tag=20):
     workers: Whole
     mode: Text  # sync, async, ssp
     staleness: Whole
+    knows: Whole = 0  # the epoch of this server that the worker has talked to
     read: Whole = 0
 
 
@@ -213,10 +214,12 @@ class Config(Framed, tag=33):
 
 
 class Rounds(Message, tag=34):
-    """Asks from which rounds on a worker counts its pushes of these keys."""
+    """Asks from which rounds on a worker counts its pushes of these keys. In `pushed` it says which of its pushes of
+    each has been taken last: those of them that a server which came back from a checkpoint hasn't are lost."""
 
     seq: Whole
     keys: KeyList
+    pushed: Wholes = field(default_factory=list)
     read: Whole = 0
 
 
@@ -225,6 +228,7 @@ class Present(Message, tag=35):
 
     seq: Whole
     rounds: Wholes
+    lost: Whole = 0  # pushes that the server had answered, before it was started again from a checkpoint
 
 
 class Cut(Message, tag=36):
@@ -235,5 +239,5 @@ class Cut(Message, tag=36):
     seq: Whole
     number: Whole
     keeps: bool
-    read: Whole = 0
     reached: bool = False
+    read: Whole = 0

@@ -44,6 +44,7 @@ class Session:
     ----------
     channels : list of Channel
     answers : how often a server has answered Hello
+    came_back : called with a server that was started again, once all it lacks is sent again
     deferred : what went wrong with a request that no call waits for
     failure : why a server doesn't talk to this worker; None where all do
     """
@@ -66,6 +67,7 @@ class Session:
         self.deferred: Exception | None = None
         self.failure: Exception | None = None
         self.answers = 0
+        self.came_back: Callable[[int], None] = lambda server: None
 
     @property
     def ready(self) -> bool:
@@ -169,7 +171,14 @@ class Session:
     def greet(self, channel: Channel) -> None:
         """Asks a server which number it expects."""
         channel.asked, channel.ask_at, channel.greeted = self._clock(), math.inf, True
-        self._post(channel.server, m.encode(replace(self._hello, read=channel.read)))
+        self._post(channel.server, m.encode(replace(self._hello, knows=channel.epoch, read=channel.read)))
+
+    def told_lost(self, server: int, pushes: int) -> None:
+        """Hears how many pushes of the workers a server has lost, as far as it knows."""
+        channel = self.channels[server]
+        if pushes > channel.lost:
+            channel.lost = pushes
+            log.warning("%s came back from its last checkpoint: %d of the workers' pushes are lost", channel, pushes)
 
     def silent(self) -> str:
         """Who hasn't answered what."""
@@ -210,6 +219,7 @@ class Session:
             channel.read = 0
             for request in channel.again():
                 self._dispatch(channel, request)
+            self.came_back(channel.server)
         if ready.expects > channel.next:
             raise JobFailedError(f"{channel} has taken requests of this worker that it never sent")
         channel.taken, channel.lacks = ready.expects == channel.next, list(ready.lacks)

@@ -214,3 +214,4 @@ def _timed(latency: Latency, handle: Callable[[bytes, list[Any]], None], route: 
     began = time.perf_counter()
     handle(route, frames)
     latency.add(time.perf_counter() - began)
+        member.beat.lost = server.members.lost

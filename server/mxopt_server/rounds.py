@@ -130,11 +130,16 @@ class Rounds:
     def take(self, contribution: Contribution) -> None:
         """Takes a worker's next push."""
         rank, number = contribution.rank, contribution.number
-        if rank in self.behind:
-            self.behind.remove(rank)
-            self.members.lost += max(0, number - self.counts[rank] - 1)
+        self.catch_up(rank, number - 1)
         self.counts[rank] = number
         self._ready = contribution
+
+    def catch_up(self, rank: int, number: int) -> None:
+        """A worker's pushes up to this one are over: those that aren't here are lost."""
+        if rank in self.behind:
+            self.behind.remove(rank)
+            self.members.lost += max(0, number - self.counts[rank])
+            self.counts[rank] = max(number, self.counts[rank])
 
     def turn(self) -> tuple[int, list[Contribution], Exception | None] | None:
         """The next round that is over: its number, its pushes in the order of the ranks, and why they make no update;
@@ -199,6 +204,7 @@ class Rounds:
     def part(self, cut: Callable[[Contribution], Contribution]) -> Rounds:
         """The rounds of one of the parts alone; `cut` makes what of a push is for it."""
         made = type(self)(self.members)
+        made.behind = set(self.behind)
         made.counts, made.errors, made.epochs = list(self.counts), dict(self.errors), dict(self.epochs)
         return made
 

@@ -233,6 +233,7 @@ class Scheduler:
             if node.role == "worker":
                 self.checkpoints.worker(node.rank, beat.round, node.seen)
             else:
+                node.lost = beat.lost
                 self.checkpoints.server(node.rank, beat.cut, beat.written, beat.full, self.roster.wanted["server"])
             self._send(route, self._pulse(node, beat.number))
 
@@ -326,7 +327,7 @@ class Scheduler:
         now = self._clock()
         nodes = [
             {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint,
-             "age": now - n.seen, "epoch": n.epoch}
+             "age": now - n.seen, "epoch": n.epoch, "lost": n.lost + n.lost_before}
             for n in self.roster
         ]  # fmt: skip
         return {
@@ -341,7 +342,7 @@ class Scheduler:
         members = roster.workers() if node.role == "server" else []
         kept = self.checkpoints
         return m.Pulse(self.state, self.text, roster.gone(), roster.endpoints(), members, beat,
-                       kept.cut, kept.keeps, kept.exists)  # fmt: skip
+                       kept.cut, kept.keeps, kept.exists, roster.lost())  # fmt: skip
 
     def _tell(self) -> None:
         """Tells all processes at once how the job stands; they would ask at their next beat."""

@@ -196,7 +196,9 @@ class Server:
         if session is None or session.epoch != hello.epoch:
             if session is not None:
                 self._routes.pop(session.route, None)
-            if members.epochs.get(hello.rank) != hello.epoch:
+            if members.lossy and hello.knows:  # since the snapshot it has come, and pushed what that hasn't
+                members.epochs[hello.rank] = hello.epoch
+            elif members.epochs.get(hello.rank) != hello.epoch:
                 others = sorted(self.known.keys() - members.ended - {hello.rank})
                 self.enter(Member(hello.rank, hello.epoch, others))
             session = self.sessions[hello.rank] = Session(hello.rank, hello.epoch, self.clock, self.waiting)

@@ -170,6 +170,9 @@ def tables(found: dict[str, Any], before: dict[str, Any] | None) -> Any:
         name = f"{n['role']} {n['rank']}"
         processes.add_row(name, n["state"], f"{n['age']:.1f} s ago", memory, cpu, Text(printable(n["name"])))
     lines = [Text(f"optimizer of {_ranks(ranks, len(known))}: {what}") for what, ranks in optimizers.items()]
+    for n in found["nodes"]:
+        if n.get("lost"):
+            lines.append(Text(f"server {n['rank']} came back from its last checkpoint: {n['lost']} pushes are lost"))
     return Group(title, numbers, *lines, processes)
 
 

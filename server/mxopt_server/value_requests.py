@@ -84,9 +84,15 @@ class ValueRequests:
         )
 
     def rounds(self, session: Session, ask: m.Rounds) -> None:
-        """The rounds from which a worker counts its pushes on."""
+        """The rounds from which a worker counts its pushes on; what it has pushed before and isn't here is lost."""
+        if self.members.lossy and self.members.kind.apart:
+            for key, number in zip(ask.keys, ask.pushed, strict=False):
+                for part in self.values.entry(key).parts:
+                    self.values.group(((key, part.piece),), [part])
+                    if part.group is not None:
+                        part.group.rounds.catch_up(session.rank, number)
         present = [self.values.present(key, session.rank) for key in ask.keys]
-        self.answers.give(session, m.Present(ask.seq, present))
+        self.answers.give(session, m.Present(ask.seq, present, self.members.lost))
 
     def push(self, session: Session, push: m.Push) -> None:
         keys: Keys = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)

@@ -9,10 +9,19 @@ from session_peer import Peer
 from mxopt.errors import JobFailedError, KVStoreError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
+from mxopt.kvstore.exchange import Meta
+from mxopt.kvstore.first import tell_rounds
+from mxopt.kvstore.held import Held
 
 
-def push(answer: bool = False) -> m.Push:
-    return m.Push(0, answer, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
+def push(answer: bool = False, round: int = 0) -> m.Push:
+    return m.Push(0, answer, ["w"], 0, round, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
+
+
+def meta(key: str, round: int) -> Meta:
+    made = Held(1, 1000).meta(key, np.zeros(2, np.float32), False)
+    made.round = round
+    return made
 
 
 def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for():
@@ -24,6 +33,21 @@ def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for():
     again = worker.posted()
     assert [x.seq for x in again] == list(range(1, 51))
     assert [type(x) for x in again] == [m.Pull] * 10 + [m.Push] * 40  # the first ten are known
+
+
+def test_a_server_that_came_back_is_told_which_pushes_it_had_taken():
+    worker = Peer()
+    metas = [meta(key, round) for key, round in (("w", 5), ("v", 3), ("u", 0))]
+    worker.session.came_back = lambda server: tell_rounds(worker.session, server, metas)
+    for message in (push(round=4), push(round=5), m.Pull(0, ["v"], 0, 3)):
+        worker.send(message)
+    worker.posted()
+    worker.ready(1, epoch=2)
+    pushed = worker.posted()
+    assert [type(x) for x in pushed] == [m.Push, m.Push, m.Pull, m.Rounds]
+    assert (pushed[-1].keys, pushed[-1].pushed) == (["w", "v"], [3, 3])
+    worker.ready(1, epoch=3)
+    assert [type(x) for x in worker.posted()][-2:] == [m.Rounds, m.Rounds]
 
 
 def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_is_to_come():

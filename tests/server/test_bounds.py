@@ -43,7 +43,7 @@ def test_answers_that_are_never_read(mode):
         sent += len(answer.data[0]) if isinstance(answer, m.Values) else 0
     assert sent <= 2 * wire.WINDOW + wire.PIECE_BYTES
     # A worker that has read them, and asks again, is served.
-    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, 1, "token", 1, mode, 1, sent))
+    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, 1, "token", 1, mode, 1, 0, sent))
     assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, 0, 0, sent)), m.Values)
 
 

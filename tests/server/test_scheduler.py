@@ -129,6 +129,17 @@ def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is
     assert job.scheduler.state == "running"
 
 
+def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost():
+    job, welcome = running("async", returns=True)
+    assert job.say("heart s", m.Beat("job", "server", 0, welcome["s"].token, 2, lost=3)).lost == [3]
+    silent(job, welcome, "s")
+    again = job.join("s2", "server", 0)
+    job.say("heart s2", m.Beat("job", "server", 0, again.token, 1, lost=2))
+    for name, rank in (("a", 0), ("b", 1)):
+        assert job.say(f"heart {name}", m.Beat("job", "worker", rank, welcome[name].token, 2)).lost == [5]
+    assert [node["lost"] for node in job.scheduler.report()["nodes"]] == [0, 0, 5]
+
+
 def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there():
     job, welcome = running("async")
     job.say("a", m.Barrier("job", 0, welcome["a"].token, 1, "first"))
