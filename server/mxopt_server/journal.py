@@ -15,6 +15,7 @@ from mxopt.kvstore import messages as m
 from mxopt.kvstore import wire
 from mxopt.kvstore.refusals import error_of
 from mxopt_server import records, segments
+from mxopt_server.failures import Applying
 from mxopt_server.state_dir import SEGMENT, Folder, name
 
 LENGTH = struct.Struct("<I")  # of a record's header, which its arrays follow
@@ -35,6 +36,7 @@ class Journal:
         self.number = folder.next_segment()
         self._before = 0  # bytes of earlier segments since the last `rotate`
         self._dirty = False
+        self.applying = Applying(folder.path)
         self._writer = self._open()
 
     @property
@@ -43,7 +45,7 @@ class Journal:
         return self._before + self._writer.size
 
     def append(self, record: records.Record) -> None:
-        """Adds a record. Raises Unkept where the disk doesn't take it."""
+        """Adds a record, which is to be applied then. Raises Unkept where the disk doesn't take it."""
         try:
             if self._writer.size >= segments.SIZE:
                 self._before += self._writer.size
@@ -52,9 +54,15 @@ class Journal:
         except OSError as error:
             raise Unkept(f"the journal {self._writer.path} can't be written: {error}") from error
         self._dirty = True
+        self.applying.begin((self.number, self._writer.size))
 
     def commit(self) -> None:
-        """Returns when what has been appended lasts. Raises Unkept where that can't be said."""
+        """Returns when what has been appended, and applied, lasts. Raises Unkept where that can't be said."""
+        if self._dirty:
+            self._last()
+            self.applying.end()
+
+    def _last(self) -> None:
         if self.fsync and self._dirty:
             try:
                 self._writer.sync()
@@ -73,11 +81,12 @@ class Journal:
 
     def close(self) -> None:
         """Ends the last segment."""
-        self.commit()
+        self._last()
         self._writer.close()
+        self.applying.close()
 
     def _next(self) -> None:
-        self.commit()
+        self._last()
         self._writer.close()
         self.number += 1
         self._writer = self._open()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mxopt.document import load_document
 from mxopt.errors import KVStoreError, StatesError
-from mxopt_server import segments, snapshot
+from mxopt_server import failures, segments, snapshot
 from mxopt_server.durability import Durability
+from mxopt_server.failures import ASIDE, TWICE
 from mxopt_server.journal import Journal, decode, is_cut
-from mxopt_server.records import Cut
+from mxopt_server.records import Cut, Record, Update, described
 from mxopt_server.server import Server
 from mxopt_server.snapshot_writer import SnapshotWriter
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, complete_folder, name, numbers, sealed_in
@@ -19,8 +24,6 @@ log = logging.getLogger("mxopt.server")
 
 LARGE = 1 << 30  # bytes of a journal before a checkpoint is asked for, at least
 TIMES = 4  # as many as of values and states, else
-
-
 CUTS = 16  # of those in a journal, that a job may be resumed from
 
 
@@ -39,6 +42,10 @@ def cuts_of(durability: Durability, rank: int) -> list[int]:
     return found
 
 
+class Hopeless(BaseException):
+    """A record at which a server fails whenever it applies it."""
+
+
 class Kept:
     """What server `rank` keeps from its epoch `epoch` on.
 
@@ -46,18 +53,34 @@ class Kept:
     ----------
     durability : with a folder
     goes_on : the cut from which all servers of a resumed job go on, 0 for none, or -1 or -2 for all, as in Welcome
+    thread : what makes the threads that write checkpoints
 
     Attributes
     ----------
     journal : Journal or None
     written : the number of the newest checkpoint that is there in full, 0 for none
+    large : bytes of a journal before a checkpoint is asked for, at least
     """
 
-    def __init__(self, durability: Durability, rank: int, epoch: int, goes_on: int = -1) -> None:
+    def __init__(
+        self,
+        durability: Durability,
+        rank: int,
+        epoch: int,
+        goes_on: int = -1,
+        thread: Callable[..., Any] = threading.Thread,
+    ) -> None:
         assert durability.root is not None
-        self.every = durability.every
+        self.every, self.large, self._thread = durability.every, LARGE, thread
         journaled = durability.kind == "journal"
-        self.folder = Folder(durability.root / f"server-{rank}", epoch)
+        home = durability.root / f"server-{rank}"
+        before = complete_folder(home) if journaled and goes_on < 0 else None
+        self._failures = {} if before is None else failures.left_by(before)
+        if goes_on == -1:  # the job is taken up again, with all there is
+            aside = {place: (ASIDE, how) for place, (times, how) in self._failures.items() if times != 1}
+            self._failures |= aside
+        self.folder = Folder(home, epoch)
+        failures.write(self.folder.path, self._failures)
         if goes_on < 0:
             self.folder.take_over()
         else:
@@ -70,7 +93,7 @@ class Kept:
 
     def restore(self, server: Server) -> None:
         """Makes a fresh `server` what was kept. Raises StatesError where that is damaged."""
-        self._server, self._writer, self._last = server, SnapshotWriter(server), server.clock()
+        self._server, self._writer, self._last = server, SnapshotWriter(server, self._thread), server.clock()
         server.cuts.keep = self.checkpoint
         first, count = 0, 0
         if self.written:
@@ -80,17 +103,36 @@ class Kept:
                 first = self._segments[self.written] = load_document(path.read_bytes())["segment"]
             except StatesError as error:
                 raise StatesError(f"the checkpoint {path} can't be taken: {error}") from error
-        for body in self.folder.read(first):
+        for place, body in self.folder.read(first):
             count += 1
+            assert self.journal is not None
+            self.journal.applying.begin(place)
             try:
-                server.machine.apply(decode(body))
+                self._again(place, decode(body))
             except StatesError:
                 raise
             except Exception as error:  # as it was refused then
                 log.debug("record %d: %s", count, error)
+            self.journal.applying.end()
             server.applier.progress.count += 1
         if self.written or count:
             log.info("goes on from checkpoint %d and %d records of the journal", self.written, count)
+
+    def _again(self, place: failures.Place, record: Record) -> None:
+        """Applies a record of an epoch before. Raises Hopeless where servers have failed at it twice; when the job is
+        taken up after that, it is left out, as one that the optimizer refuses."""
+        if place in self._failures:
+            times, how = self._failures[place]
+            if times >= TWICE:
+                server = f"server {self._server.rank}"
+                raise Hopeless(f"{server} has failed {times} times at {described(record)}, the last time by: {how}")
+            log.warning("servers have failed at %s before, by: %s", described(record), how)
+            if times == ASIDE:
+                if not isinstance(record, Update):
+                    return
+                why = KVStoreError(f"servers have failed at this update twice ({how}), so it was left out")
+                record = replace(record, value=None, error=why)
+        self._server.machine.apply(record)
 
     def check_alone(self) -> None:
         """Raises KVStoreError where this server has come back to a job that others have gone on with, and has lost what
@@ -129,7 +171,7 @@ class Kept:
     def full(self) -> bool:
         """Whether the journal is so large that a checkpoint should replace it."""
         size = 0 if self.journal is None else self.journal.nbytes
-        return size > LARGE and size > TIMES * snapshot.nbytes(self._server)
+        return size > self.large and size > TIMES * snapshot.nbytes(self._server)
 
     def checkpoint(self, number: int) -> None:
         """Begins a checkpoint of this moment."""

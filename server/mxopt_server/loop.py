@@ -23,9 +23,11 @@ from mxopt_server.attached import Attached
 from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.doors import TICK, Doors, Wanted
 from mxopt_server.durability import Durability
+from mxopt_server.failures import tell_crashes
 from mxopt_server.journal import Unkept
-from mxopt_server.kept import Kept, cuts_of
+from mxopt_server.kept import Hopeless, Kept, cuts_of
 from mxopt_server.latency import Latency
+from mxopt_server.machine import OutOfMemory
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
 from mxopt_server.state_dir import Notes
@@ -128,6 +130,8 @@ def run_server(
         attached: Attached | Kept = attach(server)
         if kept is not None:
             attached = kept
+            if kept.journal is not None:
+                tell_crashes(kept.folder.path)
             kept.restore(server)
             kept.check_alone()
         progress.end()
@@ -137,14 +141,20 @@ def run_server(
         finally:
             watchdog.stop()
             progress.begin("the last snapshot of server", member.rank)
-            attached.close()
+            if server.machine.intact:
+                attached.close()
     except JobFailedError as failure:
         log.error("the job has failed: %s", failure)
         error = str(failure)
     except Stopped as stopped:
         log.warning("stopped by %s", stopped)
         error = f"stopped by {stopped}"
-    except (Unkept, KVStoreError) as failure:
+    except OutOfMemory as failure:
+        log.error("%s", failure)
+        error = str(failure)
+        if durability.kind == "journal":
+            os.abort()  # as where it crashes: whoever comes after it tries once more
+    except (Unkept, Hopeless, KVStoreError) as failure:
         log.error("%s", failure)
         error = str(failure)
     except BaseException as failure:
@@ -208,10 +218,10 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
         if isinstance(attached, Kept):
             member.beat.written, member.beat.full = attached.written, attached.full
             member.beat.cut = server.machine.cut
+        member.beat.lost = server.members.lost
 
 
 def _timed(latency: Latency, handle: Callable[[bytes, list[Any]], None], route: bytes, frames: list[Any]) -> None:
     began = time.perf_counter()
     handle(route, frames)
     latency.add(time.perf_counter() - began)
-        member.beat.lost = server.members.lost

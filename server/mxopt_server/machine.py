@@ -20,6 +20,10 @@ from mxopt_server.values import Entry, Values
 log = logging.getLogger("mxopt.server")
 
 
+class OutOfMemory(BaseException):
+    """A server has failed in the middle of a record: it ends."""
+
+
 class Machine:
     """What a server with so many workers holds: `values`, the optimizer (`served`), its `members` and their epochs."""
 
@@ -29,6 +33,7 @@ class Machine:
         self.served = Served(self.values.entries)
         self.applier = Applier(self.served, self.members)
         self.cut = 0  # the number of the last
+        self.intact = True  # False once a record was applied in part
         self._kinds: dict[type, Callable[[Any], None]] = {
             r.Update: self._update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
             r.FirstRows: self._first_rows, r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
@@ -37,8 +42,13 @@ class Machine:
 
     def apply(self, record: r.Record) -> None:
         """Changes the state as the record says. Raises what the optimizer raises where it can't be set or loaded; a
-        round that fails is over, and keeps its error."""
-        self._kinds[type(record)](record)
+        round that fails is over, and keeps its error. Raises OutOfMemory where there is no memory: that depends on the
+        moment, so it is no refusal, and what is changed by then nobody knows."""
+        try:
+            self._kinds[type(record)](record)
+        except MemoryError as error:
+            self.intact = False
+            raise OutOfMemory(f"there is no memory for {r.described(record)}: {error}") from error
 
     def _update(self, update: r.Update) -> None:
         values, keys = self.values, update.keys
@@ -48,6 +58,8 @@ class Machine:
         if error is None:
             try:
                 self.applier.apply(group, update.value, update.rank, update.update)
+            except MemoryError:
+                raise
             except Exception as failure:
                 error = plain_error(failure)
         entry = group.parts[0].entry

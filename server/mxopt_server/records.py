@@ -108,4 +108,17 @@ class Cut:
     number: int
 
 
+def described(record: Record) -> str:
+    """What a record is of, in words."""
+    if isinstance(record, Update):
+        one = isinstance(record.keys[0], tuple)
+        keys = [record.keys[0][0]] if one else [key for key in record.keys if key is not None]
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        return f"the update of key {keys[0]!r}{more} in round {record.number}"
+    about = f" of key {record.key!r}" if isinstance(record, First | FirstRows | Loaded) else ""
+    if isinstance(record, Optimizer | Changed) and record.config is not None:
+        about = f" {record.config['name']!r}"
+    return f"the record {type(record).__name__}{about}"
+
+
 Record = Cut | Mode | Member | First | FirstRows | Update | Optimizer | Changed | Loaded

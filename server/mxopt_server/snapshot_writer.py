@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,17 @@ END_S = 60.0  # how long the end waits for the disk
 
 
 class SnapshotWriter:
-    """Writes snapshots of `server`, one at a time. What is to be written and changes meanwhile is copied first, a piece
-    at a time: the server never waits for the disk.
+    """Writes snapshots of `server`, one at a time, each in a `thread`. What is to be written and changes meanwhile is
+    copied first, a piece at a time: the server never waits for the disk.
 
     Attributes
     ----------
     written : the last file that is there in full; None before
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._thread: threading.Thread | None = None
+    def __init__(self, server: Server, thread: Callable[..., Any] = threading.Thread) -> None:
+        self._server, self._make_thread = server, thread
+        self._thread: Any = None
         self.written: Path | None = None
 
     @property
@@ -43,7 +44,7 @@ class SnapshotWriter:
         """Begins to write the server as it is now, with `more` entries, to `path`."""
         content, moment = snapshot.record(self._server) | more, snapshot.moment(self._server)
         self._server.applier.moment = moment
-        self._thread = threading.Thread(
+        self._thread = self._make_thread(
             target=self._write, args=(path, content, moment), name="mxopt-snapshot", daemon=True
         )
         self._thread.start()

@@ -7,9 +7,11 @@
     scheduler/EPOCH/       what the scheduler keeps
     server-RANK/EPOCH/     what a server keeps: segments of its journal, checkpoints, `sealed`
 
-A process creates, renames and deletes only within a folder of its epoch, which nobody has had before, and below it. One
-that is stopped while another takes its place therefore can't harm that when it wakes: its successor has linked what it
-needs into a folder of its own, and has written down (`sealed`) how long each segment was then.
+A process creates and renames only within a folder of its epoch, which nobody has had before, and below it. One that is
+stopped while another takes its place therefore can't harm that when it wakes: its successor has linked what it needs
+into a folder of its own, and has written down (`sealed`) how long each segment was then. It then deletes the folders of
+the epochs before, in which nobody can make a file any more; with their links each restart would keep another journal
+on the disk.
 """
 
 from __future__ import annotations
@@ -119,15 +121,28 @@ class Folder:
         higher numbers are left out, and records behind the one that `is_last` tells, which must be there; for 0 that is
         all. Raises StatesError where what is needed is damaged or missing."""
         before = [path for path in epochs(self.home) if path.name < self.path.name]
-        complete = complete_folder(self.home)
-        if complete is not None and last != 0:
-            self._link(complete, last)
-            if is_last is not None:
-                self._cut(is_last)
+        if last != 0 and self._link_newest(last) and is_last is not None:
+            self._cut(is_last)
         pairs = [list(pair) for pair in self._sealed.items()]
         write_file(self.path / SEALED, dump_document({"segments": pairs}))
         for path in before:
             shutil.rmtree(path, ignore_errors=True)
+
+    def _link_newest(self, last: int | None) -> bool:
+        """Links what the newest complete epoch has; whether there is one."""
+        while (complete := complete_folder(self.home)) is not None:
+            try:
+                self._link(complete, last)
+            except FileNotFoundError:
+                if complete_folder(self.home) == complete:
+                    raise
+                # One between, which was stopped as it took over, has woken and come first: its folder has the same.
+                for kind in (CHECKPOINT, SEGMENT):
+                    for number in numbers(self.path, kind):
+                        (self.path / name(number, kind)).unlink()
+            else:
+                return True
+        return False
 
     def _link(self, older: Path, last: int | None) -> None:
         self._sealed = sealed_in(older)
@@ -152,14 +167,15 @@ class Folder:
         """(where it ends, body) of each record of a segment of earlier epochs."""
         return segments.read(self.path / name(number, SEGMENT), self._sealed[number])
 
-    def read(self, first: int) -> Iterator[memoryview]:
-        """The records of earlier epochs from segment `first` on. Raises StatesError where a segment is missing."""
+    def read(self, first: int) -> Iterator[tuple[tuple[int, int], memoryview]]:
+        """(where it is, body) of the records of earlier epochs from segment `first` on: the number of its segment, and
+        where in that it ends. Raises StatesError where a segment is missing."""
         found = [number for number in self._sealed if number >= first]
         if first and found != list(range(first, first + len(found))):
             raise StatesError(f"{self.path}: the journal lacks a segment from number {first} on, there are {found}")
         for number in found:
-            for _, body in self.read_segment(number):
-                yield body
+            for end, body in self.read_segment(number):
+                yield (number, end), body
 
     def next_segment(self) -> int:
         """The number of a segment that this epoch is to make."""

@@ -1,4 +1,5 @@
-"""What workers of the durability tests run: `python durable.py ROUNDS FOLDER [MODE]`, as commands of a launched job."""
+"""What workers of the durability tests run, as commands of a launched job: `python durable.py ROUNDS FOLDER [MODE
+[OPTIMIZER]]`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import crashing  # noqa: F401 an optimizer
 import numpy as np
 from mxopt_server.durability import Durability
 from mxopt_server.kept import cuts_of
@@ -42,11 +44,11 @@ def rows_of(store: KVStoreBase) -> bytes:
     return bytes(out.data.tobytes())
 
 
-def main(rounds: int, folder: Path, mode: str = "dist_sync") -> None:
+def main(rounds: int, folder: Path, mode: str = "dist_sync", optimizer: str = "adam") -> None:
     """Trains to round `rounds`. A file `kill-ROUND-WHO` in `folder` says who is killed then; `kill-kept-WHO`: when
     there is something to go on from in its `state`, and then `reached` has the round."""
     store = kvstore.create(mode)
-    store.set_optimizer(mxopt.create("adam", learning_rate=0.01))
+    store.set_optimizer(mxopt.create(optimizer, learning_rate=0.01))
     values = {key: np.ones(shape, np.float32) for key, shape in SHAPES.items()}
     for key, value in values.items():
         store.init(key, value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,12 +53,17 @@ def launched(tmp_path) -> Launched:
     """Starts `mxopt-launch` with two workers and two servers, whose victims are named as `kill-ROUND-WHO`."""
     started = []
 
-    def start(*options: str, kills: tuple[str, ...] = (), rounds: int = ROUNDS, mode: str = "dist_sync") -> Process:
+    def start(
+        *options: str, kills: tuple[str, ...] = (), rounds: int = ROUNDS, mode: str = "dist_sync", **env: Any
+    ) -> Process:
         for kill in kills:
             (tmp_path / f"kill-{kill}").touch()
         command = [*LAUNCH, "-n", "2", "-s", "2", "--run-dir", str(tmp_path / f"run{len(started)}"), *options]
         command += [sys.executable, str(JOB), str(rounds), str(tmp_path), mode]
-        started.append(Process(command, environment(MXOPT_KVSTORE_DEAD_AFTER=10)))
+        if "CRASHING" in env:
+            command[len(LAUNCH) : len(LAUNCH)] = ["--server-args", "--import crashing"]
+            command.append("crashing")
+        started.append(Process(command, environment(MXOPT_KVSTORE_DEAD_AFTER=10, **env)))
         return started[-1]
 
     yield start
@@ -108,6 +115,38 @@ def test_a_job_that_a_death_has_ended_is_resumed_with_the_same_bits(victim, dura
     digest, first = ended(launched("--resume", state, rounds=reached + 10))
     assert 0 < first <= reached
     assert digest == expected(reached + 10)
+
+
+CRASHES = {"PYTHONPATH": os.pathsep.join([environment()["PYTHONPATH"], str(JOB.parent)])}
+FAILS = r"server 1 .*server 1 has failed 2 times at the update of key 'w' in round \d+, the last time by: Fatal Python"
+
+
+def test_an_update_that_crashes_a_server_once_is_made_when_it_is_back(launched, tmp_path):
+    (tmp_path / "once").touch()
+    process = launched("--durability", "journal", rounds=15, **CRASHES, CRASHING=tmp_path / "once")
+    assert ended(process) == (expected(15), 0)
+    assert "server-1 ended: killed by SIGSEGV; it is started again" in process.output
+
+
+def test_an_update_that_crashes_a_server_twice_ends_the_job_by_name_and_can_be_resumed_without_it(launched, tmp_path):
+    state = str(tmp_path / "state")
+    options = ("--durability", "journal", "--state-dir", state, "--restarts", "9")
+    process = launched(*options, rounds=40, **CRASHES, CRASHING=tmp_path)
+    assert process.finish() != 0
+    assert process.output.count("killed by SIGSEGV; it is started again") == 2
+    assert re.search(FAILS + r" error: Segmentation fault; mxopt-launch --resume", process.output), process.output
+    assert ended(launched("--resume", state, rounds=15, **CRASHES, CRASHING="")) == (expected(15), 0)
+
+
+def test_an_asynchronous_job_is_resumed_without_the_update_that_crashed_a_server_twice(launched, tmp_path):
+    state = str(tmp_path / "state")
+    options = ("--durability", "journal", "--state-dir", state)
+    process = launched(*options, rounds=15, mode="dist_async", **CRASHES, CRASHING=tmp_path)
+    assert process.finish() != 0
+    assert re.search(FAILS, process.output), process.output
+    for _ in range(2):
+        process = launched("--resume", state, rounds=20, mode="dist_async", **CRASHES, CRASHING="")
+        ended(process)
 
 
 def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_to_go_on_from(launched, tmp_path):

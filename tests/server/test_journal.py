@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mxopt_server import journal as journals
-from mxopt_server import kept as keeping
 from mxopt_server import records as r
 from mxopt_server import segments, snapshot
 from mxopt_server.durability import Durability
+from mxopt_server.failures import PLACE
 from mxopt_server.journal import Journal, Unkept, decode, encode
-from mxopt_server.kept import Kept, cuts_of
+from mxopt_server.kept import Hopeless, Kept, cuts_of
+from mxopt_server.machine import OutOfMemory
+from mxopt_server.records import described
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, numbers
 from peer import Peer, config, init, push
 from table import ROWS
@@ -125,9 +128,9 @@ def test_a_server_that_reads_its_journal_has_the_same_bits(row, mode, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode, tmp_path, monkeypatch):
+def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode, tmp_path):
     peer = trained(tmp_path, mode=mode)
-    monkeypatch.setattr(keeping, "LARGE", 0)
+    peer.kept.large = 0
     assert peer.kept.full
     if mode == "sync":
         for rank in (0, 1):
@@ -139,7 +142,7 @@ def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode, tmp_path, m
     else:
         peer.kept.tick(0)
         peer.kept._writer.wait()
-        monkeypatch.setattr(keeping, "LARGE", 1 << 30)
+        peer.kept.large = 1 << 30
         peer.kept.tick(0)
     assert numbers(peer.kept.folder.path, SEGMENT) == [2]
     peer.ask(0, push(7, False, 5, number=3))
@@ -195,12 +198,12 @@ def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path):
     assert peer.content() == before
 
 
-def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was_lost(tmp_path, monkeypatch):
+def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was_lost(tmp_path):
     peer = trained(tmp_path, mode="async")
-    monkeypatch.setattr(keeping, "LARGE", 0)
+    peer.kept.large = 0
     peer.kept.tick(0)
     peer.kept._writer.wait()
-    monkeypatch.setattr(keeping, "LARGE", 1 << 30)
+    peer.kept.large = 1 << 30
     peer.kept.tick(0)
     before = peer.weight()
     peer.again()
@@ -222,6 +225,100 @@ def test_an_asynchronous_server_without_a_journal_counts_what_it_has_lost(tmp_pa
     assert "what it has pushed in between is missing" in peer.ask(1, push(3, False, number=9)).text
 
 
+def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path):
+    peer = trained(tmp_path, mode="async", kind="snapshot")
+    peer.kept.tick(0)
+    peer.kept._writer.wait()
+    peer.ask(0, init(6, "v"))
+    for number in (3, 4):
+        peer.ask(1, push(number, False, number=number))
+    peer.again()
+    for _ in range(2):  # it asks again
+        assert peer.ask(1, m.Rounds(1, ["w"], [4])) == m.Present(1, [4], 2)
+    assert isinstance(peer.ask(1, push(2, False, number=5)), m.Done)
+    assert peer.server.members.lost == 2
+    assert peer.ask(0, m.Rounds(1, ["w"])) == m.Present(1, [2], 2)  # a new process
+    assert isinstance(peer.ask(0, m.Rounds(2, ["v"], [1])), m.Refused)
+    peer.ask(0, init(3, "v"))
+    assert peer.ask(0, m.Rounds(4, ["v"], [7])) == m.Present(4, [7], 2 + 7)
+
+
+# Records at which a server fails.
+
+
+def crashed(peer: Served, how: str = "Fatal Python error: Aborted\n\nStack") -> None:
+    """The server dies while it applies its last record; by itself, where there is something to say about it."""
+    applying = peer.kept.folder.path / "applying"
+    applying.write_bytes(PLACE.pack(peer.journal.number, peer.journal._writer.size))
+    (peer.kept.folder.path / "failure").write_text(how)
+
+
+def test_a_record_at_which_servers_fail_twice_is_named_and_left_out_when_the_job_is_taken_up(tmp_path, caplog):
+    peer = trained(tmp_path, mode="async")
+    crashed(peer)
+    peer.again(-2)
+    assert "servers have failed at the update of key 'w' in round 2 before, by: Fatal Python error: Ab" in caplog.text
+    before = peer.weight()
+    place = next(iter(peer.kept._failures))
+    (peer.kept.folder.path / "applying").write_bytes(PLACE.pack(*place))
+    (peer.kept.folder.path / "failure").write_text("Fatal Python error: Segmentation fault\n")
+    with pytest.raises(
+        Hopeless, match=r"server 0 has failed 2 times at the update of key 'w' in round 2, the last tim"
+    ):
+        peer.again(-2)
+    for goes_on in (-1, -2, -1):  # also when it is killed later, and taken up again
+        peer.again(goes_on)
+        assert "so it was left out" in peer.ask(1, push(1, False, 2, number=2)).text
+        assert peer.weight() != before
+    peer.again(-2)
+    assert isinstance(peer.ask(1, push(1, False, 2, number=3)), m.Done)
+
+
+def test_a_server_that_is_killed_in_a_record_has_not_failed_at_it(tmp_path):
+    peer = trained(tmp_path)
+    before = peer.content()
+    for _ in range(5):
+        crashed(peer, "")
+        peer.again(-2)
+        assert peer.kept._failures == {}
+    assert peer.content() == before
+
+
+def test_a_job_that_goes_on_from_a_cut_begins_anew_with_failures(tmp_path):
+    peer = trained(tmp_path)
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
+    crashed(peer)
+    peer.again(2)
+    assert peer.kept._failures == {}
+
+
+def test_where_there_is_no_memory_for_an_update_the_server_fails_at_it(tmp_path, monkeypatch):
+    peer = trained(tmp_path)
+    before = peer.content()
+
+    def none_left(*_: object) -> None:
+        raise MemoryError("none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peer.server.applier, "apply", none_left)
+        peer.ask(0, push(6, False, number=3))
+        with pytest.raises(OutOfMemory, match="no memory for the update of key 'w' in round 3: none left"):
+            peer.ask(1, push(3, False, number=3))
+    assert (peer.kept.folder.path / "applying").read_bytes() != PLACE.pack(0, 0)
+    assert not peer.server.machine.intact
+    assert peer.sent == []
+    peer.again(-2)
+    assert peer.content() != before
+    assert peer.server.values.entries["w"].parts[0].group.rounds.done == 3
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+def test_every_record_has_words(record):
+    assert re.fullmatch(r"the (update|record \w+) ?.{0,40}", described(record))
+    assert described(RECORDS[6]) == "the update of key 'a' and 1 more in round 1"
+
+
 # Cuts.
 
 
@@ -236,6 +333,36 @@ def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(tmp_path, ca
     peer.ask(0, m.Cut(9, 4, True))
     assert "cut 3 is dropped: only workers [0] have come to it" in caplog.text
     assert numbers(peer.kept.folder.path, CHECKPOINT) == []
+
+
+@pytest.mark.parametrize(
+    ("orders", "number", "common"),
+    [
+        ("wv wv", 3, {"w": 3, "v": 2}),
+        ("wv vw", 3, {"w": 3, "v": 2}),
+        ("wwv vww", 5, {"w": 5, "v": 2}),  # w is at 1, and then steps have it twice
+        ("wwv vww", 4, None),
+    ],
+)
+def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_programs_have_a_point_in_common(
+    orders, number, common, tmp_path, caplog
+):
+    peer = Served(tmp_path, 2)
+    for seq, key in ((1, "w"), (2, "v")):
+        peer.ask(0, init(seq, key))
+    for rank, order in enumerate(orders.split()):
+        seqs, pushed, reached = itertools.count(3 if rank == 0 else 1), {"w": 0, "v": 0}, False
+        for key in "w" + 9 * order:
+            if max(pushed.values()) == number and not reached:
+                reached = peer.ask(rank, m.Cut(next(seqs), number, False, True)) is not None
+            pushed[key] += 1
+            if pushed[key] > number:
+                peer.ask(rank, m.Cut(next(seqs), number, False))
+                break
+            peer.ask(rank, push(next(seqs), False, keys=(key,), number=pushed[key]))
+    assert peer.server.machine.cut == (number if common else 0)
+    assert ("is dropped: the workers haven't pushed the same before it" in caplog.text) == (common is None)
+    assert common is None or {key: peer.server.values.present(key, 0) for key in "wv"} == common
 
 
 def test_a_cut_that_comes_again_is_made_once(tmp_path):
@@ -295,34 +422,4 @@ def test_segments_follow_one_another(tmp_path, monkeypatch):
     assert journal.nbytes > 50 * 20
     second = Folder(tmp_path, 2)
     second.take_over()
-    assert [decode(body).number for body in second.read(0)] == list(range(50))
-@pytest.mark.parametrize(
-    ("orders", "number", "common"),
-    [
-        ("wv wv", 3, {"w": 3, "v": 2}),
-        ("wv vw", 3, {"w": 3, "v": 2}),
-        ("wwv vww", 5, {"w": 5, "v": 2}),  # w is at 1, and then steps have it twice
-        ("wwv vww", 4, None),
-    ],
-)
-def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_programs_have_a_point_in_common(
-    orders, number, common, tmp_path, caplog
-):
-    peer = Served(tmp_path, 2)
-    for seq, key in ((1, "w"), (2, "v")):
-        peer.ask(0, init(seq, key))
-    for rank, order in enumerate(orders.split()):
-        seqs, pushed, reached = itertools.count(3 if rank == 0 else 1), {"w": 0, "v": 0}, False
-        for key in "w" + 9 * order:
-            if max(pushed.values()) == number and not reached:
-                reached = peer.ask(rank, m.Cut(next(seqs), number, False, True)) is not None
-            pushed[key] += 1
-            if pushed[key] > number:
-                peer.ask(rank, m.Cut(next(seqs), number, False))
-                break
-            peer.ask(rank, push(next(seqs), False, keys=(key,), number=pushed[key]))
-    assert peer.server.machine.cut == (number if common else 0)
-    assert ("is dropped: the workers haven't pushed the same before it" in caplog.text) == (common is None)
-    assert common is None or {key: peer.server.values.present(key, 0) for key in "wv"} == common
-
-
+    assert [decode(body).number for _, body in second.read(0)] == list(range(50))

@@ -115,14 +115,16 @@ def filled(folder: Folder, *bodies: bytes) -> Writer:
     return writer
 
 
+def bodies(folder: Folder, first: int = 0) -> list[bytes]:
+    return [bytes(body) for _, body in folder.read(first)]
+
+
 def test_a_successor_reads_all_that_was_kept_before(tmp_path):
     for epoch in (1, 2, 5):
         folder = opened(tmp_path, epoch)
         filled(folder, b"a%d" % epoch, b"b%d" % epoch)
         filled(folder, b"c%d" % epoch)
-    assert list(map(bytes, opened(tmp_path, 6).read(0))) == [
-        b"%s%d" % (x, n) for n in (1, 2, 5) for x in (b"a", b"b", b"c")
-    ]
+    assert bodies(opened(tmp_path, 6)) == [b"%s%d" % (x, n) for n in (1, 2, 5) for x in (b"a", b"b", b"c")]
     assert [path.name for path in state_dir.epochs(tmp_path)] == ["00000006"]
 
 
@@ -130,8 +132,8 @@ def test_what_a_replaced_process_appends_later_does_not_exist(tmp_path):
     writer = filled(opened(tmp_path, 1), b"kept")
     second = opened(tmp_path, 2)
     writer.append([b"late"])
-    assert list(map(bytes, second.read(0))) == [b"kept"]
-    assert list(map(bytes, opened(tmp_path, 3).read(0))) == [b"kept"]
+    assert bodies(second) == [b"kept"]
+    assert bodies(opened(tmp_path, 3)) == [b"kept"]
 
 
 def test_a_replaced_process_can_make_no_file(tmp_path):
@@ -150,7 +152,27 @@ def test_an_epoch_comes_once(tmp_path):
 def test_a_process_that_was_killed_while_it_took_over_is_passed_over(tmp_path):
     filled(opened(tmp_path, 1), b"kept")
     Folder(tmp_path, 2)
-    assert list(map(bytes, opened(tmp_path, 3).read(0))) == [b"kept"]
+    assert bodies(opened(tmp_path, 3)) == [b"kept"]
+
+
+def test_a_process_that_was_stopped_while_it_took_over_and_wakes_harms_none(tmp_path, monkeypatch):
+    first = opened(tmp_path, 1)
+    filled(first, b"one")
+    filled(first, b"two")
+    slow, real = Folder(tmp_path, 2), os.link
+    woken = []
+
+    def link(source: Path, target: Path) -> None:
+        if not woken and source.name == name(2, SEGMENT):  # in the middle of epoch 3's
+            woken.append(True)
+            slow.take_over()
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    third = opened(tmp_path, 3)
+    assert woken
+    assert bodies(third) == [b"one", b"two"]
+    assert bodies(opened(tmp_path, 4)) == [b"one", b"two"]
 
 
 def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path):
@@ -160,9 +182,9 @@ def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path):
     os.truncate(path, path.stat().st_size - 1)
     second = opened(tmp_path, 2)
     filled(second, b"three")
-    assert list(map(bytes, second.read(0))) == [b"one"]
+    assert bodies(second) == [b"one"]
     third = opened(tmp_path, 3)
-    assert list(map(bytes, third.read(0))) == [b"one", b"three"]
+    assert bodies(third) == [b"one", b"three"]
     filled(third, b"four")
     filled(third, b"five")
     path = third.path / name(4, SEGMENT)
@@ -180,7 +202,7 @@ def test_a_checkpoint_replaces_what_was_before(tmp_path):
     folder.drop(7, 2)
     second = opened(tmp_path, 2)
     assert state_dir.numbers(second.path, CHECKPOINT) == [7]
-    assert list(map(bytes, second.read(2))) == [b"two"]
+    assert bodies(second, 2) == [b"two"]
     with pytest.raises(StatesError, match="lacks a segment from number 1 on"):
         list(second.read(1))
 
@@ -190,9 +212,9 @@ def test_going_on_from_a_record_leaves_out_what_follows_for_ever(tmp_path):
     filled(first, b"a", b"cut", b"b")
     filled(first, b"c")
     second = opened(tmp_path, 2, is_last=lambda body: body == b"cut")
-    assert list(map(bytes, second.read(0))) == [b"a", b"cut"]
+    assert bodies(second) == [b"a", b"cut"]
     filled(second, b"d")
-    assert list(map(bytes, opened(tmp_path, 3).read(0))) == [b"a", b"cut", b"d"]
+    assert bodies(opened(tmp_path, 3)) == [b"a", b"cut", b"d"]
     with pytest.raises(StatesError, match="the cut to go on from isn't in the journal"):
         opened(tmp_path, 4, is_last=lambda body: body == b"c")
 
