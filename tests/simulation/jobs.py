@@ -1,22 +1,32 @@
 """Simulated jobs: scheduler, servers and workers in one process, disturbed as a seed says, and what must hold of each.
 
-What must hold: a job that nobody of dies ends with the bits of an undisturbed one. When somebody dies every worker
-that hasn't finished gets an error that names who it was, in time. No call lasts longer than its deadline, and nothing
-stands still.
+What must hold: a job that nobody of dies, but servers that come back with what they have kept, ends with the bits of an
+undisturbed one. When somebody dies every worker that hasn't finished gets an error that names who it was, in time; a
+synchronous job that has kept something is resumed then, and ends with the same bits. No call lasts longer than its
+deadline, and nothing stands still.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import tempfile
+import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from mxopt_server.checkpoints import Checkpoints
+from mxopt_server.durability import Durability
+from mxopt_server.kept import cuts_of
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
-from simulation.disk import Died, Disk
+from mxopt_server.state_dir import Notes
+from simulation.disk import MOMENTS, Died, Disk
 from simulation.network import Network, Router, Transport, Weather
 from simulation.programs import BOUND, MODES, PROGRAMS
 from simulation.world import Process, World
@@ -33,6 +43,7 @@ NOTICED_S = 20.0  # from a death until everybody knows
 TICK_S = 0.5
 TOGETHER = "didn't come together"  # in the error of who waits for a process that died before the job began
 WAITS = {"init": 2, "broadcast": 3}  # deadlines that a call has one after the other
+MEMORY = "/dev/shm"  # where folders are, if there is one: files in memory
 
 
 @dataclass
@@ -51,6 +62,9 @@ class Plan:
     hold: tuple[float, str, float] | None = None  # the same of a worker whose script holds the interpreter's lock
     crashes: dict[int, tuple[int, str, float]] = field(default_factory=dict)  # of servers, see `Disk`, which are
     # started again after so many seconds
+    durability: str = "none"
+    fsync: bool = False
+    every: float = 1.0  # seconds between checkpoints, for snapshot
 
     @property
     def members(self) -> list[str]:
@@ -72,30 +86,57 @@ def drawn(seed: int) -> Plan:
     elif rng.random() < 0.1:
         plan.hold = (rng.uniform(0, 5), f"worker {rng.randrange(plan.workers)}", rng.uniform(5, 40))
     if rng.random() < 0.4 and (plan.death is None or "worker" in plan.death[1]):
+        plan.durability, plan.fsync = "journal", rng.random() < 0.5
         for rank in range(plan.servers):
-            moment = rng.choice(["before", "after", "answer"])
+            moment = rng.choice([*MOMENTS, "power"] if plan.fsync else MOMENTS)
             plan.crashes[rank] = (rng.randint(0, 40), moment, rng.uniform(0.01, 5))
+    elif plan.death is None or "server" not in plan.death[1]:
+        plan.durability = rng.choice(["none", "snapshot", "journal"])
+    elif plan.mode == "sync":
+        plan.durability = rng.choice(["none", "snapshot"])
     return plan
 
 
-class Job:
-    """A plan, carried out."""
+class Root:
+    """The folder in which a job keeps its state, in memory where there is such a place. It is gone with its last
+    owner."""
 
-    def __init__(self, plan: Plan, program: Callable[..., Any] | None = None) -> None:
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(dir=MEMORY if os.path.isdir(MEMORY) else None))
+        weakref.finalize(self, shutil.rmtree, self.path)
+
+
+class Job:
+    """A plan, carried out; with the `root` of another it is taken up again."""
+
+    def __init__(self, plan: Plan, program: Callable[..., Any] | None = None, root: Root | None = None) -> None:
         self.plan, self.world = plan, World()
+        if root is None and plan.durability != "none":
+            root = Root()
+        self.root = root
+        self.durability = Durability(plan.durability, root and root.path, plan.every, plan.fsync)
         self.network = Network(self.world, random.Random(plan.seed), plan.weather)
         self.program = program or PROGRAMS[plan.program]
         self.slow: list[str] = []  # calls that have lasted too long
         self.standing: list[str] = []  # who hadn't ended when the time was up
         self.noticed: dict[str, tuple[float, float]] = {}  # of workers with an error: when the call began, and ended
         self.scheduler_process = Process(self.world, "the scheduler", lambda process: None)
+        notes: Any = {} if self.durability.root is None else Notes(self.durability.root / "scheduler")
         self.scheduler = Scheduler(self._send_of("scheduler"), plan.workers, plan.servers, "job", 1.0, DEAD_AFTER_S,
                                    lambda: self.world.now, token=lambda: f"token {self.network.name()!r}",
-                                   returns=bool(plan.crashes))  # fmt: skip
+                                   issued=lambda role, rank, epoch: notes.__setitem__((role, rank), epoch),
+                                   returns=plan.durability == "journal",
+                                   checkpoints=Checkpoints(plan.durability, plan.every, 1.0, notes))  # fmt: skip
+        self.scheduler.roster.epochs.update(
+            {place: epoch for place, epoch in notes.items() if isinstance(place, tuple)}
+        )
         self.network.routers["tcp://here:1"] = Router(
             self.scheduler_process, self.scheduler.handle, lapse(1.0, DEAD_AFTER_S)
         )
-        self.disks = {r: Disk(crash[:2]) for r, crash in plan.crashes.items()}
+        crashes = {rank: crash[:2] for rank, crash in plan.crashes.items()}
+        self.disks = [
+            Disk(self.durability, r, crashes.get(r), random.Random(plan.seed * 7 + r)) for r in range(plan.servers)
+        ]
         self.starts = 0
         self.servers = [Process(self.world, f"server {r}", self._server(r)) for r in range(plan.servers)]
         self.workers = [Process(self.world, f"worker {r}", self._worker(r)) for r in range(plan.workers)]
@@ -119,6 +160,13 @@ class Job:
         self.standing = [process.name for process in waited if not process.ended]
         for process in waited:
             process.kill()
+        for disk in self.disks:
+            disk.close()
+
+    def resumed(self) -> Job:
+        """The job taken up again, where nothing happens to it."""
+        calm = replace(self.plan, death=None, stop=None, hold=None, crashes={})
+        return Job(calm, self.program, self.root)
 
     def faults(self) -> list[str]:
         """What doesn't hold."""
@@ -143,6 +191,10 @@ class Job:
                 limit = JOIN_S + 1 if TOGETHER in str(worker.error) else NOTICED_S + (plan.hold[2] if plan.hold else 0)
                 if noticed - max(began, death[0]) > limit:
                     found.append(f"{worker.name} noticed {death[1]} after {noticed - death[0]:.1f} s")
+        if died and plan.mode == "sync" and plan.durability != "none" and not found:
+            again = self.resumed()
+            again.run()
+            found = [f"taken up again: {fault}" for fault in again.faults()]
         return found
 
     # The processes.
@@ -177,9 +229,7 @@ class Job:
     def _server(self, rank: int) -> Callable[[Process], None]:
         def main(process: Process) -> None:
             self.starts += 1
-            endpoint, disk = f"ipc://server-{rank}-{self.starts}", None
-            if rank in self.disks:  # what the one before adds from here on doesn't exist
-                disk = self.disks[rank] = self.disks[rank].sealed()
+            endpoint, disk, durability = f"ipc://server-{rank}-{self.starts}", self.disks[rank], self.durability
             inbox: deque[tuple[bytes, Any]] = deque()
 
             def take(route: bytes, frames: Any) -> None:
@@ -188,24 +238,36 @@ class Job:
 
             self.network.routers[endpoint] = Router(process, take)
             transport = Transport(self.network, process)
-            member = Membership(transport, self._settings("server", rank), "server", process.name, endpoint, rank)
+            member = Membership(
+                transport, self._settings("server", rank), "server", process.name, endpoint, rank, None, "",
+                durability.kind, cuts_of(durability, rank),
+            )  # fmt: skip
             workers, clock = member.welcome.workers, lambda: self.world.now
+            kept, journal = disk.open(member.epoch, member.welcome.goes_on, process)
             server = Server(
-                self._send_of(endpoint), member.job, member.rank, workers, member.epoch, clock, disk, member.leased
-            )
+                self._send_of(endpoint), member.job, member.rank, workers, member.epoch, clock,
+                journal if durability.kind == "journal" or rank in self.plan.crashes else None, member.leased,
+            )  # fmt: skip
             server.hear(member.members)
-            if disk is not None:
-                disk.replay(server.machine)
             try:
+                if kept is not None:
+                    kept.restore(server)
+                    kept.check_alone()
                 while True:
                     while inbox:
                         server.handle(*inbox.popleft())
+                    server.flush()
                     member.check()
-                    if member.pulse is not None:
-                        server.hear(member.pulse.members)
-                        server.set_ended(set(member.pulse.ended))
-                        if member.pulse.state == "finished":
+                    pulse, beat = member.pulse, member.beat
+                    if pulse is not None:
+                        server.hear(pulse.members)
+                        server.set_ended(set(pulse.ended))
+                        if pulse.state == "finished":
                             break
+                    beat.lost = server.members.lost
+                    if kept is not None:
+                        kept.tick(0 if pulse is None else pulse.exists)
+                        beat.written, beat.full, beat.cut = kept.written, kept.full, server.machine.cut
                     process.sleep(TICK_S)
             except Died:
                 process.dead = True

@@ -1,6 +1,7 @@
 """What the workers of simulated jobs do: small trainings through the real store. Each returns its weights' bytes.
 
-A worker's gradients depend on its rank and the step alone, so that every run of a program ends with the same weights.
+A worker's gradients depend on its rank and the step alone, so that every run of a program ends with the same weights,
+also one that goes on with a job.
 """
 
 from __future__ import annotations
@@ -41,10 +42,9 @@ def result(weights: list[np.ndarray]) -> bytes:
 def pushpull(store: Any, pause: Pause) -> bytes:
     """Rounds of all keys in one call, with a rate that changes."""
     optimizer, weights = start(store, SHAPES)
-    for step in range(6):
+    for step in range(store.round("small"), 6):
         pause()
-        if step == 3:
-            optimizer.set_learning_rate(0.05)
+        optimizer.set_learning_rate(0.05 if step >= 3 else 0.1)
         store.pushpull(KEYS, gradients(SHAPES, store.rank, step), out=weights)
     store.barrier()
     return result(weights)
@@ -53,7 +53,7 @@ def pushpull(store: Any, pause: Pause) -> bytes:
 def by_key(store: Any, pause: Pause) -> bytes:
     """The way of MXNet's scripts: each key pushed and pulled by itself, by priority."""
     _, weights = start(store, SHAPES)
-    for step in range(4):
+    for step in range(store.round("small"), 4):
         pause()
         for k, grad in enumerate(gradients(SHAPES, store.rank, step)):
             store.push(KEYS[k], grad, priority=-k)
@@ -67,7 +67,7 @@ def pushes_only(store: Any, pause: Pause) -> bytes:
     """Many pushes of small keys, and one look at the end."""
     shapes = {"small": (5,), "matrix": (3, 4)}
     _, weights = start(store, shapes)
-    for step in range(30):
+    for step in range(store.round("small"), 30):
         if step % 10 == 0:
             pause()
         store.push(list(shapes), gradients(shapes, store.rank, step))
@@ -80,7 +80,7 @@ def sparse(store: Any, pause: Pause) -> bytes:
     """Row-sparse gradients, and pulls of some rows."""
     shapes = {"rows": (40, 4), "small": (5,)}
     _, weights = start(store, shapes)
-    for step in range(4):
+    for step in range(store.round("small"), 4):
         pause()
         grads = gradients(shapes, store.rank, step)
         ids = np.arange((store.rank + step) % 3, 40, 3)
@@ -100,7 +100,7 @@ def adding(store: Any, pause: Pause) -> bytes:
     weights = [np.zeros(5, np.float32), np.zeros(300, np.float32)]
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
     store.init(keys, weights)
-    for step in range(10):
+    for step in range(store.round("small"), 10):
         pause()
         store.push(keys, [np.full_like(weight, 2.0 ** (step % 4)) for weight in weights])
     store.pull(keys, weights)
@@ -109,7 +109,23 @@ def adding(store: Any, pause: Pause) -> bytes:
     return result(weights)
 
 
+def steady(store: Any, pause: Pause) -> bytes:
+    """Many steps of small keys, which each worker pushes in its own order; one of them every other step."""
+    shapes = {"small": (5,), "matrix": (3, 4), "rare": (7,)}
+    _, weights = start(store, shapes)
+    for step in range(store.round("small"), 24):
+        pause()
+        order = [0, 1, 2] if store.rank % 2 else [2, 1, 0]
+        grads = gradients(shapes, store.rank, step)
+        for k in order if step % 2 else [k for k in order if k < 2]:
+            store.push(list(shapes)[k], grads[k])
+        store.pull(list(shapes), weights)
+    store.barrier()
+    return result(weights)
+
+
 PROGRAMS = {
     "pushpull": pushpull, "by_key": by_key, "pushes_only": pushes_only, "sparse": sparse, "adding": adding,
+    "steady": steady,
 }  # fmt: skip
 MODES = {"adding": ["async", "ssp", "sync"]}  # of the others: sync

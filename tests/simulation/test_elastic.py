@@ -68,7 +68,7 @@ def test_a_worker_of_async_that_dies_and_stays_away_leaves_the_job_to_the_others
 def test_a_server_that_was_replaced_in_its_sleep_changes_nothing_when_it_wakes():
     for seed in range(10):
         plan = Plan("pushes_only", "sync", 2, 1, seed, Weather(0.005), pause=3.0)
-        plan.crashes = {0: NEVER}
+        plan.durability, plan.crashes = "journal", {0: NEVER}
         job = Job(plan)
         asleep = job.servers[0]
         job.world.at(2.0 + seed / 5, lambda who=asleep: who.stop(25.0))

@@ -98,7 +98,7 @@ def test_servers_give_the_bits_of_one_process(name: str, workers: int, servers: 
 @pytest.mark.parametrize("name", ["adam", "AdamW"])
 def test_servers_that_come_back_go_on_with_them(name: str) -> None:
     crashes = {0: (9, "after", 0.5), 1: (6, "before", 0.3)}
-    job = Job(Plan("", "sync", 2, 2, 1, crashes=crashes), program(MAKE[name]))
+    job = Job(Plan("", "sync", 2, 2, 1, crashes=crashes, durability="journal"), program(MAKE[name]))
     job.run()
     assert job.starts > 2
     assert {worker.result for worker in job.workers} == {alone(MAKE[name], 2)}

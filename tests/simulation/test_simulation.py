@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from mxopt_server.rounds import Sync
+from simulation.disk import MOMENTS
 from simulation.jobs import Job, Plan, drawn
 from simulation.network import Weather
 from simulation.programs import PROGRAMS
@@ -89,13 +90,13 @@ def faults(plan: Plan) -> list[str]:
     return job.faults()
 
 
-def test_servers_that_die_at_any_record_and_come_back_lose_nothing():
+@pytest.mark.parametrize("moment", [*MOMENTS, "power"])
+def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment):
     for program in PROGRAMS:
-        for moment in ("before", "after", "answer"):
-            for record in range(0, 24, 3):
-                plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05)
-                plan.crashes = {0: (record, moment, 0.5), 1: (record + 5, moment, 2.0)}
-                assert faults(plan) == [], plan
+        for record in range(0, 24, 3):
+            plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05, durability="journal")
+            plan.fsync, plan.crashes = moment == "power", {0: (record, moment, 0.5), 1: (record + 5, moment, 2.0)}
+            assert faults(plan) == [], plan
 
 
 def test_a_worker_that_holds_the_interpreters_lock_is_not_dead_and_a_stopped_one_is():

@@ -1,0 +1,92 @@
+"""What simulated jobs keep: checkpoints, journals, what is lost and told, and jobs that are taken up again."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulation.disk import MOMENTS
+from simulation.jobs import Job, Plan, undisturbed
+from simulation.network import Weather
+from simulation.programs import PROGRAMS
+
+import mxopt
+
+STEPS = 12
+
+
+def counting(store, pause):
+    """Every push takes off one; returns what a pull sees last."""
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+    weight = np.zeros(2, np.float32)
+    store.init("w", weight)
+    for _ in range(STEPS):
+        pause()
+        store.push("w", np.ones_like(weight))
+    for _ in range(4):
+        pause()
+        store.barrier()
+    store.pull("w", weight)
+    return weight.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["async", "ssp"])
+def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_lost(mode, caplog):
+    lossy = 0
+    for seed in range(20):
+        caplog.clear()
+        job = Job(Plan("", mode, 2, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), counting)
+        death = 5.0 + seed / 4
+        job.world.at(death, job.servers[0].kill)
+        job.world.at(death + 1, lambda job=job: job._start_again(0))
+        job.run()
+        (lost,) = job.scheduler.roster.lost()
+        if any(worker.error for worker in job.workers):  # it died before its first checkpoint
+            assert all("has not been initialised" in str(worker.error) for worker in job.workers), seed
+            continue
+        for worker in job.workers:
+            assert np.frombuffer(worker.result, np.float32).tolist() == [lost - 2.0 * STEPS] * 2, seed
+        told = re.findall(r"server 0 .* came back from its last checkpoint: (\d+) of the workers' pushes", caplog.text)
+        assert sorted(map(int, told))[-2:] == ([lost] * 2 if lost else []), seed
+        lossy += lost > 0
+    assert lossy > 5
+
+
+@pytest.fixture
+def quiet():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, "power"])
+def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment, quiet):
+    checkpoints = 0
+    for seed in range(10):
+        plan = Plan("steady", "sync", 2, 2, seed, Weather(0.005), pause=1.0, durability="journal")
+        plan.fsync, plan.crashes = moment == "power", {0: (30 + seed, moment, 0.5), 1: (15 + 2 * seed, moment, 2.0)}
+        job = Job(plan)
+        job.run()
+        assert job.faults() == [], seed
+        checkpoints += any(kept.written for disk in job.disks for kept in disk.opened)
+    assert checkpoints > 5
+
+
+@pytest.mark.parametrize("durability", ["snapshot", "journal"])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_job_that_a_death_has_ended_is_taken_up_from_a_cut_with_the_same_bits(program, durability, quiet):
+    later = 0
+    for seed in range(6):
+        plan = Plan(program, "sync", 2, 2, seed, Weather(0.005), pause=4.0, durability=durability)
+        plan.death = (10.0 + 2 * seed, ("worker 1", "the scheduler")[seed % 2])
+        job = Job(plan)
+        job.run()
+        assert job.faults() == [], seed
+        again = Job(replace(plan, death=None), root=job.root)
+        again.run()
+        assert [worker.result for worker in again.workers] == [undisturbed(program, "sync", 2, 2)] * 2
+        later += any(node.goes_on > 0 for node in again.scheduler.roster)
+    assert later
