@@ -232,7 +232,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
         return x.item()
-    if isinstance(x, np.ndarray) and x.dtype.newbyteorder("=") in NAMES:
+    if type(x) in (np.ndarray, np.memmap) and x.dtype.newbyteorder("=") in NAMES:
         found.append(x)
         return ["array", len(found) - 1]
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
@@ -245,6 +245,8 @@ def _decode(x: Any, loaded: list[Any], depth: int = MAX_DEPTH) -> Any:
         return x
     kind, content = x
     if kind == "array":
+        if type(content) is not int or content < 0:
+            raise StatesError(f"an array of number {content!r}")
         return loaded[content]
     if not depth:
         raise StatesError(f"lists, tuples and dicts within each other more than {MAX_DEPTH} deep")
@@ -255,7 +257,10 @@ def _decode(x: Any, loaded: list[Any], depth: int = MAX_DEPTH) -> Any:
             rows.put_in_slots(initial=Initial.of(*initial))
         return rows
     if kind == "dict":
-        return {_decode(k, loaded, depth - 1): _decode(v, loaded, depth - 1) for k, v in content}
+        found = {_decode(k, loaded, depth - 1): _decode(v, loaded, depth - 1) for k, v in content}
+        if len(found) < len(content):
+            raise StatesError("a dict has a key twice")
+        return found
     if kind not in ("tuple", "list"):
         raise StatesError(f"an unknown kind {kind!r}")
     return (tuple if kind == "tuple" else list)(_decode(v, loaded, depth - 1) for v in content)

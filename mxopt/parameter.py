@@ -12,7 +12,7 @@ import numpy as np
 from mxopt.device import to_host
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError, NoGradientError
-from mxopt.sparse import RowSparse, row_sparse_array
+from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Plain
 
 
@@ -187,6 +187,8 @@ class Parameter:
         grad = arrays.as_gradient(grad, where)
         if grad.shape != self.shape:
             raise ArrayError(f"{where}: the parameter has shape {self.shape}, the gradient {grad.shape}")
+        if not arrays.dtype_name(grad.dtype):
+            raise ArrayTypeError(f"{where}: needs one of {', '.join(arrays.DTYPES.values())}, got {grad.dtype}")
         if self.grad is None:
             self.grad = grad.copy()
             return
@@ -203,6 +205,8 @@ class Parameter:
         there is none."""
         if isinstance(self.grad, RowSparse):
             self.grad = RowSparse(self.grad.data[:0], self.grad.indices[:0], self.grad.shape)
+        elif arrays.is_tensor(self.grad):
+            self.grad.detach_().zero_()
         elif self.grad is not None:
             arrays.as_array(self.grad, f"parameter {self.name!r}, gradient")[...] = 0
 
@@ -222,11 +226,9 @@ class Parameter:
             raise ArrayTypeError(f"{where}: {error}") from error
         if dtype not in arrays.DTYPES:
             raise ArrayTypeError(f"{where}: needs one of {', '.join(arrays.DTYPES.values())}, got {dtype}")
-        if isinstance(self.grad, RowSparse):
-            self.grad = row_sparse_array(self.grad, dtype=dtype)
-        elif self.grad is not None:
-            self.grad = arrays.as_array(self.grad, f"{where}, gradient").astype(dtype)
-        self._value = self._value.astype(dtype)
+        if self.grad is not None:
+            self._grad = arrays.as_gradient(self.grad, f"{where}, gradient").astype(dtype)
+        self._value, self._lender = self._value.astype(dtype), None
 
     def set_data(self, data: Array) -> None:
         """Copies `data` into the array, converted to its dtype, and into the local store of its
@@ -238,7 +240,7 @@ class Parameter:
         data = arrays.as_array(data, f"parameter {self.name!r}, data")
         if data.shape != self._value.shape:
             raise ArrayError(f"parameter {self.name!r} has shape {self.shape}, the data {data.shape}")
-        if data.dtype.kind == "c":
+        if data.dtype.kind not in "biuf" and not arrays.dtype_name(data.dtype):
             raise ArrayTypeError(f"parameter {self.name!r} of {self.dtype} can't hold {data.dtype}")
         for keeper in self.keepers:
             keeper.before_set_data(self)

@@ -13,7 +13,8 @@ from bitwise import assert_same, flat
 from table import ROWS, Row
 
 import mxopt
-from mxopt.errors import ArrayTypeError
+from mxopt.document import dump_document
+from mxopt.errors import ArrayTypeError, StatesError
 from mxopt.sparse import RowSparse, row_sparse_array
 
 try:
@@ -121,6 +122,11 @@ def test_refused_by_stores(more: Any) -> None:
         store.row_sparse_pull("w", out=row_sparse_array((2, 3)), row_ids=np.ma.masked_array([0, 1], mask=[0, 1]))
 
 
+def test_refused_in_what_is_saved(of_numpy: Any) -> None:
+    with pytest.raises(StatesError, match="states hold arrays"):
+        dump_document({"x": of_numpy})
+
+
 def test_refused_by_parameters_and_the_trainer(more: Any) -> None:
     with pytest.raises(ArrayTypeError, match="'w'"):
         mxopt.Parameter(more, name="w")
@@ -208,6 +214,12 @@ def test_other_byte_orders_are_saved_and_served() -> None:
     again = mxopt.get_updater(mxopt.create("dcasgd", momentum=0.5))
     again.set_states(updater.get_states())
     assert_same(flat(again.states[0]), [x.astype(x.dtype.newbyteorder("=")) for x in flat(updater.states[0])])
+    again(0, ones(), ones())
+    for make in (mxopt.experimental.optim.Adam, mxopt.nn.Adam):
+        for theirs, own in ((swapped(ones()), ones()), (ones(), swapped(ones()))):
+            optimizer = make([theirs])
+            optimizer((ones(),))
+            make([own]).load_state_dict(optimizer.state_dict())
     store, out = mxopt.kvstore.create("local"), swapped(np.zeros(SHAPE, np.float32))
     store.init("w", swapped(ones()))
     store.set_optimizer(mxopt.create("sgd", learning_rate=0.5))

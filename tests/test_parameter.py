@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -118,6 +121,38 @@ def test_zero_grad_is_in_place() -> None:
     mxopt.get_updater(mxopt.create("adam"))(0, p.grad, p.value)
 
 
+def test_the_sparse_gradient_of_a_tensor_is_set_to_zero_too() -> None:
+    torch = pytest.importorskip("torch")
+    embedding = torch.nn.Embedding(3, 2, sparse=True)
+    embedding(torch.tensor([1, 1])).sum().backward()
+    p = Parameter(embedding.weight, "w")
+    p.zero_grad()
+    assert embedding.weight.grad.to_dense().abs().sum() == 0
+
+
+def test_a_tensor_that_was_cast_is_an_array_of_its_own() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(3, 2, requires_grad=True)
+    tensor.grad = torch.ones(3, 2)
+    p = Parameter(tensor, "w")
+    p.cast("float64")
+    for q in (p, copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        assert q.dtype == q.grad.dtype == np.float64
+    assert tensor.dtype == torch.float32
+
+
+def test_what_holds_no_numbers_is_no_data_and_no_gradient() -> None:
+    p = parameter()
+    for wrong in (np.full((3, 2), None), np.full((3, 2), "1"), np.ones((3, 2), complex)):
+        with pytest.raises(TypeError, match="'w'"):
+            p.set_data(wrong)
+    p.grad_req = "add"
+    with pytest.raises(TypeError, match="'w', gradient: needs one of float16"):
+        p.put_grad(np.ones((3, 2), np.int32))
+    assert p.grad is None
+    assert (p.value == 1).all()
+
+
 @pytest.mark.parametrize("dtype", ["float16", np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_cast_before_training(dtype: object, sparse: bool) -> None:
@@ -151,3 +186,10 @@ def test_who_has_taken_the_array_keeps_it() -> None:
         with pytest.raises(ValueError, match="cast it before"):
             taken.cast("float16")
         assert taken.dtype == np.float32
+
+
+def test_errors_of_a_step_say_the_parameters_name() -> None:
+    p = parameter()
+    p.grad = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"parameter 0 \(w\): the weight has shape"):
+        mxopt.Trainer([p], "sgd").step(1)

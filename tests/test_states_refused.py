@@ -120,6 +120,7 @@ def test_impossible_arrays(described: Any) -> None:
     [
         ExtType(5, b"x"), Timestamp(1), None, 5, "text", [], ["dict"],
         ["dict", 5], ["dict", [1]], ["dict", [[["list", []], 1]]], ["set", []],
+        ["dict", [["states", 1], ["states", 1]]],
         ["array", 0], ["array", -1], ["array", 10**9], ["array", "x"], {"a": 1}, ["tuple", []],
         ["dict", [["states", 1]]], ["dict", [["states", ExtType(5, b"x")], ["counts", None], ["optimizer", None]]],
         ["dict", [["states", ["dict", []]], ["counts", None], ["optimizer", None]]],

@@ -132,7 +132,7 @@ def check_weight(weight: Array, name: str, what: str = "the weight") -> None:
     check_bare(weight, f"{name}, {what.removeprefix('the ')}")
     if not dtype_name(weight.dtype):
         raise ArrayTypeError(f"{name}: {what} must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
-    if not _writeable(weight):
+    if not is_writeable(weight):
         raise ArrayError(f"{name}: {what} is read-only, so it can't be updated in place")
     if weight.size and any(n > 1 and step == 0 for n, step in zip(weight.shape, weight.strides, strict=True)):
         raise ArrayError(f"{name}: {what} is a broadcast view, whose elements share memory")
@@ -172,7 +172,7 @@ def check_state(weight: Array, state: State, shape: tuple[int, ...], name: str, 
         _check_place(state, weight, name, what)
     if not _fits(weight, state.dtype):
         raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't have {what} of {state.dtype}")
-    if not _writeable(state):
+    if not is_writeable(state):
         raise ArrayError(f"{name}: {what} is read-only")
     if state.shape != shape:
         raise ArrayError(f"{name}: {what} has shape {state.shape}, needs {shape}")
@@ -192,7 +192,8 @@ def _check_place(array: Array, weight: Array, name: str, what: str) -> None:
         raise ArrayTypeError(f"{name}: the weight is on {place_of(weight)}, {what} on {place_of(array)}")
 
 
-def _writeable(array: Array) -> bool:
+def is_writeable(array: Array) -> bool:
+    """Whether an array, row-sparse ones included, may be written to."""
     array = data_of(array)
     return is_cupy(array) or bool(array.flags.writeable)
 

@@ -12,7 +12,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.kvstore.exchange import PLANS, Item, Meta, plan
 from mxopt.kvstore.placement import layout, layout_by_rows
-from mxopt.kvstore.values import Key, Keys, check_rows, check_whole, total
+from mxopt.kvstore.values import Key, Keys, check_out, check_rows, check_whole, total
 from mxopt.sparse import RowSparse, Table
 
 
@@ -82,6 +82,8 @@ class Held:
             value = values[0] if len(values) == 1 else total(values, blocks)
             if arrays.is_cupy(value):
                 value = value.get()
+            if not value.dtype.isnative:
+                value = value.astype(value.dtype.newbyteorder("="))
             meta = self.metas[key]
             if value.shape != meta.shape:
                 raise ArrayError(f"key {key!r}: the servers hold shape {meta.shape}, pushed was {value.shape}")
@@ -96,7 +98,7 @@ class Held:
     def outs(self, keys: Any, given: Any) -> dict[Key, list[Any]]:
         """The dense outs of each key. Raises where they can't be written."""
         plain = self.plain(keys, given)
-        if plain is not None:
+        if plain is not None and all(out.flags.writeable for out in plain.values()):
             return {key: [out] for key, out in plain.items()}
         pairs = self.keys.pairs(keys, given, "out")
         self.keys.need(pairs)
@@ -105,10 +107,9 @@ class Held:
             meta = self.metas[key]
             shape = meta.shape
             check_whole(meta.declared, key)
-            for out in outs:
-                if not isinstance(out, RowSparse) and out.shape != shape:
-                    raise ArrayError(f"key {key!r}: the servers hold shape {shape}, out has {out.shape}")
             dense = [o for o in outs if not isinstance(o, RowSparse)]
+            for out in dense:
+                check_out(out, shape, key)
             if dense and meta.layout.by_rows:
                 RowSparse(np.empty((0, *shape[1:]), meta.dtype), np.empty(0, np.int64), shape).check_dense()
             if dense:

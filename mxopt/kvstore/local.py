@@ -13,7 +13,19 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
-from mxopt.kvstore.values import FIRST, Key, Keys, Pairs, check_rows, check_whole, total, with_ids, write, write_rows
+from mxopt.kvstore.values import (
+    FIRST,
+    Key,
+    Keys,
+    Pairs,
+    check_out,
+    check_rows,
+    check_whole,
+    total,
+    with_ids,
+    write,
+    write_rows,
+)
 from mxopt.optimizer import Updater, get_updater
 from mxopt.optimizer.keyed import by_key
 from mxopt.optimizer.states import described, load
@@ -91,8 +103,17 @@ class KVStore(KVStoreBase):
 
     def _push(self, pairs: Pairs) -> None:
         compression = self._compression
-        if compression is not None:
-            pairs = [(k, [compression.quantize((k, n), v) for n, v in enumerate(values)]) for k, values in pairs]
+        if compression is None:
+            self._take(pairs)
+            return
+        before = dict(compression.residuals)
+        try:
+            self._take([(k, [compression.quantize((k, n), v) for n, v in enumerate(values)]) for k, values in pairs])
+        except Exception:
+            compression.residuals = before
+            raise
+
+    def _take(self, pairs: Pairs) -> None:
         sums = [(key, total(values, blocks=not self._on_device)) for key, values in pairs]
         for key, value in sums:
             held = self._values[key]
@@ -128,24 +149,30 @@ class KVStore(KVStoreBase):
         """
         if out is None:
             raise UsageError("pull needs out")
-        for name, outs in self._pulled(key, out):
-            value = self._values[name]
+        for name, outs in self._pulled(key, out, {}, ignore_sparse):
             for target in outs:
-                if not (isinstance(target, RowSparse) and ignore_sparse):
-                    write(value, target, name)
+                write(self._values[name], target, name)
 
-    def _pulled(self, key: Any, out: Any) -> Pairs:
+    def _pulled(self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True) -> Pairs:
+        """The outs of each key that are written; `new` are shapes that values are about to have. Raises where one can't
+        be."""
         pairs = self._keys.pairs(key, out, "out")
         self._keys.need(pairs)
-        for name, _ in pairs:
-            check_whole(_is_table(self._values[name]), name)
-        return pairs
+        found = [(k, [o for o in outs if not (isinstance(o, RowSparse) and ignore_sparse)]) for k, outs in pairs]
+        for name, outs in found:
+            value = self._values[name]
+            check_whole(_is_table(value), name)
+            for target in outs:
+                check_out(target, new.get(name, value.shape), name)
+        return found
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`."""
-        self._pulled(key, value if out is None else out)
+        outs = value if out is None else out
+        pushed = self._keys.pairs(key, value) if self._updater is None else []
+        self._pulled(key, outs, {name: values[0].shape for name, values in pushed})
         self.push(key, value, priority)
-        self.pull(key, value if out is None else out, priority)
+        self.pull(key, outs, priority)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`."""

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.device import check_bare
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError
 from mxopt.sparse import RowSparse, Table, row_sparse_array
-from mxopt.sparse.rows import distinct
+from mxopt.sparse.rows import row_numbers
 
 Key = int | str
 Pairs = list[tuple[Key, list[Any]]]
@@ -161,12 +160,17 @@ def check_rows(value: Any, declared: bool, key: Key) -> None:
         raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
 
 
+def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
+    """Raises ArrayError where a value of this shape can't be written into `out`."""
+    if out.shape != shape:
+        raise ArrayError(f"key {key!r}: the store holds shape {shape}, out has {out.shape}")
+    if not arrays.is_writeable(out):
+        raise ArrayError(f"key {key!r}: out is read-only")
+
+
 def write(value: Any, out: Any, key: Key) -> None:
-    """Copies `value` into `out`, converted to its dtype. Raises ArrayError where the shapes differ."""
-    if not hasattr(out, "dtype"):
-        raise ArrayTypeError(f"key {key!r}: out must be an array, got {type(out).__name__}")
-    if out.shape != value.shape:
-        raise ArrayError(f"key {key!r}: the store holds shape {value.shape}, out has {out.shape}")
+    """Copies `value` into `out`, converted to its dtype. Raises ArrayError where that can't be."""
+    check_out(out, value.shape, key)
     if isinstance(out, RowSparse):
         out[:] = value
     elif isinstance(value, RowSparse):
@@ -175,16 +179,6 @@ def write(value: Any, out: Any, key: Key) -> None:
         np.copyto(out, value, casting="unsafe")
     else:
         out[...] = arrays.to_device_of(value, out)
-
-
-def row_ids(ids: Any, key: Key) -> np.ndarray:
-    """Row numbers of a pull: any shape, order and number type, as a sorted int64 array without repetition."""
-    check_bare(ids, f"key {key!r}: row_ids")
-    try:
-        found = np.asarray(ids).astype(np.int64, copy=False).reshape(-1)
-    except (TypeError, ValueError):
-        raise ArrayError(f"key {key!r}: row ids must be numbers") from None
-    return distinct(found)
 
 
 def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: Key) -> None:
@@ -220,7 +214,9 @@ def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, n
                 f"row_sparse_pull of key {name!r}: {len(targets)} outs need one array of row_ids, or {len(targets)};"
                 f" got {len(mine)}"
             )
-        found += [(name, target, row_ids(i, name)) for target, i in zip(targets, mine, strict=True)]
+        found += [
+            (name, target, row_numbers(i, f"key {name!r}: row_ids")) for target, i in zip(targets, mine, strict=True)
+        ]
     return found
 
 

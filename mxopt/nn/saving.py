@@ -88,7 +88,8 @@ def _rule(optimizer: Optimizer) -> str | None:
 
 def _parameters(optimizer: Optimizer) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each parameter."""
-    return {k: (p.shape, str(p.dtype)) for k, p in zip(keys_of(optimizer), optimizer.parameters, strict=True)}
+    pairs = zip(keys_of(optimizer), optimizer.parameters, strict=True)
+    return {k: (p.shape, str(p.dtype.newbyteorder("="))) for k, p in pairs}
 
 
 def _compare(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:

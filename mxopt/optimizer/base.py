@@ -189,7 +189,7 @@ class Optimizer(NamedArguments, Multipliers):
     def create_state_multi_precision(self, index: Index, weight: Array) -> State:
         """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state
         of the master)."""
-        weight = arrays.as_array(weight, f"parameter {index!r}")
+        weight = arrays.as_array(weight, self.called(index))
         if self.uses_master(weight):
             master = weight.astype(np.float32)
             return self.join(self.create_state(index, master), master)
@@ -217,10 +217,10 @@ class Optimizer(NamedArguments, Multipliers):
                 return
             self.in_turn(self.update_multi_precision, list(zip(index, weight, grad, state, strict=True)))
             return
-        weight = arrays.as_array(weight, f"parameter {index!r}")
+        weight = arrays.as_array(weight, self.called(index))
         if self.uses_master(weight):
             inner, master = self.split(state)
-            grad = arrays.as_array(grad, f"parameter {index!r}")
+            grad = arrays.as_array(grad, self.called(index))
             if isinstance(grad, RowSparse):
                 grad = RowSparse(grad.data.astype(np.float32), grad.indices, grad.shape)
             else:
@@ -262,6 +262,11 @@ class Optimizer(NamedArguments, Multipliers):
         seed = seed_of(counts, self.seed)
         super().set_counts(counts)
         self.seed = seed
+
+    def called(self, index: Index) -> str:
+        """What errors call a parameter: its index, and its name where that is known."""
+        name = getattr(self.param_dict.get(index), "name", None) or self.idx2name.get(index)
+        return f"parameter {index!r}" + (f" ({name})" if name and name != index else "")
 
     # What stores ask.
 

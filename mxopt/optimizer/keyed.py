@@ -216,7 +216,7 @@ class KeyedOptimizer(Optimizer):
 
     def create_state_multi_precision(self, index: Index, weight: Array) -> tuple[Any, ...]:
         """The state of a new weight."""
-        weight = arrays.as_array(weight, f"parameter {index!r}")
+        weight = arrays.as_array(weight, self.called(index))
         master = [weight.astype(np.float32)] if self.uses_master(weight) else []
         source = master[0] if master else weight
         state = self.of.new_states(self._group(index), source, self._multiplier("lr_mult", index))
@@ -248,7 +248,7 @@ class KeyedOptimizer(Optimizer):
     def _slot(self, index: Index, weight: Array, state: State) -> Slot:
         """A key as the optimizer's parameter that it is; the same object while its state is."""
         if type(weight) is not np.ndarray:
-            weight = arrays.as_array(weight, f"parameter {index!r}, weight")
+            weight = arrays.as_array(weight, f"{self.called(index)}, weight")
         slot, before = self._slots.get(index, _NO_SLOT)
         if slot is None or state is not before or weight.dtype != slot.weight.dtype:
             slot = self._new_slot(index, weight, state)
@@ -266,7 +266,7 @@ class KeyedOptimizer(Optimizer):
     def _new_slot(self, index: Index, weight: Array, state: State) -> Slot:
         names = self.state_names(index, weight)
         if len(names) != len(state):
-            raise ArrayError(f"parameter {index!r}: {self.kind} needs {names}, the state is {state!r:.200}")
+            raise ArrayError(f"{self.called(index)}: {self.kind} needs {names}, the state is {state!r:.200}")
         parts = dict(zip(names, state, strict=True))
         parts.pop(self.model.carried or "", None)
         multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0, requires_grad=True)
@@ -274,7 +274,7 @@ class KeyedOptimizer(Optimizer):
         key, first = self.parts.get(index, (index, 0))
         return Slot(
             index,
-            f"parameter {index!r}",
+            self.called(index),
             self._group(index),
             multipliers,
             weight,

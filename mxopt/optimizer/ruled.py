@@ -81,7 +81,7 @@ class RuleOptimizer(Optimizer):
 
     def create_state(self, index: Index, weight: Array) -> State:
         """Zeros for each state of the rule: None, an array, or a tuple of arrays."""
-        weight = arrays.as_array(weight, f"parameter {index!r}")
+        weight = arrays.as_array(weight, self.called(index))
         states = tuple(self.new_state(name, weight) for name in self.rule.states)
         return states if len(states) > 1 else states[0] if states else None
 
@@ -288,7 +288,7 @@ class RuleOptimizer(Optimizer):
     ) -> list[Tensor]:
         tensors = []
         for index, weight, grad, state in zip(indices, weights, grads, states, strict=True):
-            name = f"parameter {index!r}" + (f" ({self.idx2name[index]})" if index in self.idx2name else "")
+            name = self.called(index)
             check_places(name, grad, weight)
             weight, master = arrays.as_array(weight, f"{name}, weight"), None
             try:

@@ -210,7 +210,7 @@ class Test(RuleOptimizer):
 
     def create_state(self, index: Index, weight: Array) -> State:
         """A copy of the weight."""
-        return arrays.as_array(weight, f"parameter {index!r}").copy()
+        return arrays.as_array(weight, self.called(index)).copy()
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr,)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError
 from mxopt.optimizer.base import Index, Optimizer
@@ -38,6 +40,8 @@ def described(thing: Any, name: str | None = None) -> Described:
     """What is known of a parameter that is `thing`: an array, a `Parameter`, or what else has shape
     and dtype."""
     shape, dtype = getattr(thing, "shape", None), getattr(thing, "dtype", None)
+    if isinstance(dtype, np.dtype):
+        dtype = dtype.newbyteorder("=")  # the states are in this machine's order anyway
     return Described(name, None if shape is None else tuple(map(int, shape)), None if dtype is None else str(dtype))
 
 

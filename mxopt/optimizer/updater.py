@@ -99,7 +99,7 @@ class Updater:
         if not known and arrays.is_tensor(weight):
             self._update_tensors((index,), (grad,), (weight,), self._update_one)
             return
-        if self._guard is not None and self._guard((grad,), [f"parameter {index!r}, grad"]) is None:
+        if self._guard is not None and self._guard((grad,), [f"{self.optimizer.called(index)}, grad"]) is None:
             return
         new = () if known else self._prepare((index,), (weight,))
         try:
@@ -130,7 +130,7 @@ class Updater:
         if not rows:
             return
         indices, grads, weights = map(list, zip(*rows, strict=True))
-        names = [f"parameter {index!r}" for index in indices]
+        names = list(map(self.optimizer.called, indices))
         for each in zip(names, grads, weights, strict=True):
             check_places(*each)
         try:
@@ -156,7 +156,10 @@ class Updater:
         if not known and any(map(arrays.is_tensor, weights)):
             self._update_tensors(indices, grads, weights, self._update_list)
             return
-        if self._guard is not None and self._guard(grads, [f"parameter {i!r}, grad" for i in indices]) is None:
+        if (
+            self._guard is not None
+            and self._guard(grads, [f"{self.optimizer.called(i)}, grad" for i in indices]) is None
+        ):
             return
         new = () if known else self._prepare(indices, weights)
         states = list(map(self.states.__getitem__, indices))
@@ -182,10 +185,10 @@ class Updater:
             for index, weight in zip(indices, weights, strict=True):
                 if index not in self.states:
                     self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
-                    self._parameters[index] = described(arrays.as_array(weight, f"parameter {index!r}"))
+                    self._parameters[index] = described(arrays.as_array(weight, self.optimizer.called(index)))
                     new.append(index)
                 elif not self.states_synced.get(index):
-                    weight = arrays.as_array(weight, f"parameter {index!r}")
+                    weight = arrays.as_array(weight, self.optimizer.called(index))
                     check(index, self._parameters.get(index, Described()), weight)
                     self._parameters[index] = described(weight)
                     if self._converts:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.device import library_of, on_device_of, to_host
+from mxopt.device import check_bare, library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
 from mxopt.sparse.initial import Initial
-from mxopt.sparse.rows import Rows
+from mxopt.sparse.rows import Rows, row_numbers
 from mxopt.sparse.slots import Slots
 from mxopt.typing import Array
 
@@ -59,10 +59,9 @@ class RowSparse(Rows):
 
     def retain(self, indices: Array) -> RowSparse:
         """A new one with the rows `indices`, whole numbers in any order; zeros where this one doesn't have them."""
-        wanted = np.unique(to_host(indices))
-        if wanted.size and (wanted.dtype.kind not in "iuf" or wanted[0] < 0 or wanted[-1] >= self.shape[0]):
+        wanted = row_numbers(indices, "retain: row numbers")
+        if wanted.size and (wanted[0] < 0 or wanted[-1] >= self.shape[0]):
             raise ArrayError(f"retain: needs row numbers within 0 to {self.shape[0] - 1}, got {wanted}")
-        wanted = wanted.astype(np.int64)
         with on_device_of(self.memory):
             return RowSparse(self.read(wanted), library_of(self.memory).asarray(wanted), self.shape)
 
@@ -103,6 +102,7 @@ class RowSparse(Rows):
         """Copies the values into `other`, dense or row-sparse, of the same shape and of any dtype; returns it."""
         if getattr(other, "shape", None) != self.shape:
             raise ArrayError(f"copyto: needs an array of shape {self.shape}, got {getattr(other, 'shape', other)!r}")
+        check_bare(other, "copyto")
         if isinstance(other, RowSparse):
             if other is not self:
                 other._take(self.astype(other.dtype))
@@ -137,6 +137,7 @@ class RowSparse(Rows):
             return
         if not _is_number(value) and getattr(value, "shape", None) != self.shape:
             raise ArrayError(f"[:] = needs an array of shape {self.shape}, got {getattr(value, 'shape', value)!r}")
+        check_bare(value, "[:] =")
         self.add_all_rows()
         self.data[...] = value
 
@@ -170,12 +171,14 @@ class RowSparse(Rows):
         return self._changed(np.subtract, other)
 
     def __imul__(self, other: Any) -> RowSparse:
-        scaled = self._scaled(operator.mul, other).data
-        self.data[...] = scaled
-        return self
+        return self._rescaled(operator.mul, other)
 
     def __itruediv__(self, other: Any) -> RowSparse:
-        scaled = self._scaled(operator.truediv, other).data
+        return self._rescaled(operator.truediv, other)
+
+    def _rescaled(self, operation: Callable[[Any, Any], Any], number: Any) -> RowSparse:
+        scaled = self._scaled(operation, number).data
+        _check_kind(scaled.dtype, self.dtype)
         self.data[...] = scaled
         return self
 
@@ -200,6 +203,7 @@ class RowSparse(Rows):
             self[:] = _dense(ufunc, self, other)
             return self
         _check_shapes(self, other)
+        _check_kind(other.dtype, self.dtype)
         other.check_no_table()
         data, indices = other.parts()
         indices = to_host(indices)
@@ -254,6 +258,8 @@ def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Ar
     if isinstance(left, RowSparse):
         return ufunc(left.todense(), right)
     right.check_no_table()
+    if in_place:
+        _check_kind(right.dtype, left.dtype)
     data, indices = right.parts()
     result = left if in_place else left.astype(np.result_type(left.dtype, right.dtype))
     result[indices] = ufunc(result[indices], data)
@@ -261,9 +267,17 @@ def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Ar
 
 
 def _check_shapes(left: Any, right: Any) -> None:
+    for x in (left, right):
+        check_bare(x, "beside a row-sparse array")
     shapes = [getattr(x, "shape", None) for x in (left, right)]
     if shapes[0] != shapes[1]:
         raise ArrayError(f"a row-sparse array goes together with arrays of its own shape; got {shapes[0]}, {shapes[1]}")
+
+
+def _check_kind(dtype: np.dtype, into: np.dtype) -> None:
+    """Raises ArrayTypeError where values of one dtype would be cut off in an array of the other, as NumPy does."""
+    if not np.can_cast(np.result_type(dtype, into), into, "same_kind"):
+        raise ArrayTypeError(f"{dtype} can't be written into a row-sparse or dense array of {into}: use astype")
 
 
 def _is_number(x: Array) -> bool:

@@ -143,15 +143,7 @@ def _parts(arg: Any, shape: Sequence[int] | None) -> tuple[Any, np.ndarray, Sequ
 
 
 def _of_torch(torch: Any, tensor: Array, shape: tuple[int, ...]) -> tuple[Any, np.ndarray, tuple[int, ...]]:
-    values, (rows, *columns) = tensor.values(), tensor.indices().cpu().numpy()
-    if values.is_cuda:
-        raise ArrayTypeError("row_sparse_array: takes PyTorch's tensors on the CPU, got one on a GPU")
-    if values.dtype is torch.bfloat16:  # which NumPy's side of it doesn't know
-        import ml_dtypes
-
-        values = values.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    else:
-        values = values.numpy()
+    values, (rows, *columns) = _values(torch, tensor.values()), tensor.indices().cpu().numpy()
     if not columns:
         return values, rows, shape
     indices, place = np.unique(rows, return_inverse=True)
@@ -160,9 +152,27 @@ def _of_torch(torch: Any, tensor: Array, shape: tuple[int, ...]) -> tuple[Any, n
     return data, indices, shape
 
 
+def _values(torch: Any, tensor: Array) -> np.ndarray:
+    """A dense tensor of PyTorch as an array over its memory."""
+    if tensor.is_cuda or tensor.layout is not torch.strided:
+        raise ArrayTypeError(
+            "row_sparse_array: takes PyTorch's tensors on the CPU, dense or sparse in COO form, got"
+            f" {tensor.layout} on {tensor.device}"
+        )
+    tensor = tensor.detach()
+    if tensor.dtype is torch.bfloat16:  # which NumPy's side of it doesn't know
+        import ml_dtypes
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    return tensor.numpy()  # type: ignore[no-any-return]
+
+
 def _array(x: Array) -> Array:
     """`x` as an array; lists are float32, as in MXNet."""
     check_bare(x, "row_sparse_array: the data")
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return _values(torch, x)
     if hasattr(x, "dtype"):
         return library_of(x).asarray(x)
     return np.asarray(x, np.float32)

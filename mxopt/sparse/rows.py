@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mxopt.device import library_of, on_device_of, to_host
-from mxopt.errors import ArrayError
+from mxopt.device import check_bare, library_of, on_device_of, to_host
+from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.slots import Slots
@@ -209,6 +209,22 @@ class Rows:
                 f"{self!r} takes {size / 2**30:.1f} GiB as a dense array, more than the"
                 f" {DENSE_LIMIT >> 30} GiB that are made: use its data and indices, or retain the rows you need"
             )
+
+
+def row_numbers(ids: Any, what: str) -> np.ndarray:
+    """Row numbers of any shape, order and number type, as an ascending int64 array without repetition. Raises
+    ArrayTypeError where they are no whole numbers; errors call them `what`."""
+    check_bare(ids, what)
+    found = to_host(ids).reshape(-1)
+    if found.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            whole = found.astype(np.int64)
+        fits = bool((whole == found).all())
+    else:
+        whole, fits = found, found.dtype.kind in "iu" or not found.size
+    if not fits:
+        raise ArrayTypeError(f"{what} must be whole numbers, got {found.dtype} {found[:5]}")
+    return distinct(whole.astype(np.int64, copy=False))
 
 
 def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 import mxopt
 from mxopt import kvstore
-from mxopt.errors import KVStoreError, NotInitializedError
+from mxopt.errors import ArrayError, KVStoreError, NotInitializedError
 from mxopt.kvstore import KVStoreBase
 from mxopt.kvstore.values import total
 from mxopt.sparse import row_sparse_array
@@ -241,3 +241,48 @@ def test_a_round_is_a_push_of_the_key_as_in_a_job():
     with pytest.raises(ValueError, match="shape"):
         store.push("b", np.ones(3, np.float32))
     assert store.round("b") == 1
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd"])
+@pytest.mark.parametrize("wrong", [full(0, 3), np.broadcast_to(np.float32(0), (2,))], ids=["shape", "read-only"])
+def test_an_out_that_cannot_be_written_is_refused_before_anything_changes(optimizer, wrong):
+    kv, first = kvstore.create("local"), full(0)
+    kv.init(["a", "b"], [full(1), full(2)])
+    if optimizer is not None:
+        kv.set_optimizer(mxopt.create(optimizer))
+    with pytest.raises(ValueError, match="key 'b': "):
+        kv.pushpull(["a", "b"], [full(7), full(7)], out=[first, wrong])
+    with pytest.raises(ValueError, match="key 'b': "):
+        kv.pull(["a", "b"], out=[first, wrong])
+    assert first.tolist() == [0, 0]
+    assert [pulled(kv, key, full(0)) for key in ("a", "b")] == [[1, 1], [2, 2]]
+    assert [kv.round(key) for key in ("a", "b")] == [0, 0]
+
+
+def test_a_value_of_another_shape_is_pulled_in_that_shape():
+    kv, out = kvstore.create("local"), full(0, 3)
+    kv.init("w", full(1))
+    kv.pushpull("w", full(5, 3), out=out)
+    assert out.tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [("w", full(1, 5)), ("w", np.ones(2, np.int32)), (["w", "v"], [full(0.3), full(1, 7)])],
+    ids=["shape", "dtype", "another key"],
+)
+def test_what_compression_has_left_stays_when_a_push_is_refused(keys, values):
+    def store() -> kvstore.KVStore:
+        kv = kvstore.create("device")
+        kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+        kv.init(["w", "v"], [full(0), full(0)])
+        kv.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+        kv.push("w", full(0.3))
+        return kv
+
+    one, other = store(), store()
+    with pytest.raises(ArrayError):
+        other.push(keys, values)
+    for kv in (one, other):
+        kv.push("w", full(0.3))
+    assert pulled(one, "w", full(0)) == pulled(other, "w", full(0)) == [-0.5, -0.5]

@@ -33,7 +33,7 @@ WORDS = [
     "KVStoreError: key 'w' is a table",
     "ArrayTypeError: key 't': value: a table is what a key is initialised with",
     "KVStoreError: key 't' is initialised already",
-    "ArrayError: key 'huge': the servers hold shape",
+    "ArrayError: key 'huge': the store holds shape",
     "ArrayError: key 'w': servers hold rows of at most 4194304 bytes, these have 8000000",
 ]
 

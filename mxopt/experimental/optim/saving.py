@@ -51,7 +51,7 @@ def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> Plain:
 
 def parameters(members: list[list[Slot]]) -> dict[Any, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each parameter, also of those without a state."""
-    return {slot.name: (tuple(slot.weight.shape), str(slot.weight.dtype)) for slots in members for slot in slots}
+    return {s.name: (tuple(s.weight.shape), str(s.weight.dtype.newbyteorder("="))) for slots in members for s in slots}
 
 
 def _kept(optimizer: Optimizer, group: Plain, slot: Slot) -> Plain:
@@ -137,7 +137,7 @@ def _dtype(optimizer: Optimizer, slot: Slot, name: str) -> np.dtype:
     master = np.dtype(np.float32)
     if name == "master":
         return master
-    own = master if optimizer.uses_master(slot.weight) else slot.weight.dtype
+    own = master if optimizer.uses_master(slot.weight) else slot.weight.dtype.newbyteorder("=")
     return dtype_of(optimizer.state_dtype, slot.weight) or own
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
-from mxopt.arguments import NamedArguments
+from mxopt.arguments import NamedArguments, attribute_of, declared_of
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError
-from mxopt.options import Exact, Option, number
+from mxopt.options import Exact, Option, number, within
 from mxopt.typing import Plain
 
 Group = MutableMapping[str, Any]
+RATES = ("lr", "initial_lr")  # of a group, what schedules set
 
 
 class OneRate(MutableMapping[str, Any]):
@@ -150,15 +151,15 @@ class LRScheduler(NamedArguments):
     def as_one(self) -> Iterator[None]:
         """What is changed within, of the schedule and of the groups' rates, is changed as a whole
         or not at all."""
-        before, rates = dict(vars(self)), [group["lr"] for group in self.groups]
+        before, rates = dict(vars(self)), [{k: group[k] for k in RATES if k in group} for group in self.groups]
         try:
             self._admit()
             yield
         except BaseException:
             vars(self).clear()
             vars(self).update(before)
-            for group, rate in zip(self.groups, rates, strict=True):
-                group["lr"] = rate
+            for group, own in zip(self.groups, rates, strict=True):
+                group.update(own)
             raise
 
     def _admit(self) -> None:
@@ -200,11 +201,18 @@ class LRScheduler(NamedArguments):
         made by another kind of schedule or for another number of groups; nothing has been changed
         then.
         """
-        here = self.state_dict()
-        self._compare(here, state_dict)
-        for key in here.keys() - {"scheduler", "rates"}:
-            setattr(self, key, _plain(state_dict[key]))
-        for group, rate, base in zip(self.groups, state_dict["rates"], self.base_lrs, strict=True):
+        self._compare(self.state_dict(), state_dict)
+        with self.as_one():
+            try:
+                self._restore(state_dict)
+            except (TypeError, ValueError) as error:
+                raise StatesError(f"{type(self).__name__}: the state can't be taken: {error}") from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over a state that `_compare` has found to fit."""
+        for key in state.keys() - {"scheduler", "rates"}:
+            setattr(self, key, _plain(state[key]))
+        for group, rate, base in zip(self.groups, state["rates"], self.base_lrs, strict=True):
             group["lr"], group["initial_lr"] = rate, base
 
     def _compare(self, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
@@ -216,14 +224,29 @@ class LRScheduler(NamedArguments):
         lacks, extra = here.keys() - there.keys(), there.keys() - here.keys()
         wrong = [f"{type(self).__name__}: the state lacks {', '.join(sorted(lacks))}"] * bool(lacks)
         wrong += [f"{type(self).__name__}: the state has {', '.join(sorted(extra))} too many"] * bool(extra)
-        for key in ("rates", "base_lrs"):
-            value = there.get(key, [])
-            if key in here and (not isinstance(value, list) or len(value) != len(self.groups)):
-                wrong.append(
-                    f"{type(self).__name__}: {key} is {value!r}, needs one for each of {len(self.groups)} groups"
-                )
+        for key in here.keys() & there.keys():
+            try:
+                self._check(key, here[key], there[key])
+            except (TypeError, ValueError) as error:
+                wrong.append(f"{type(self).__name__}: {error}")
         if wrong:
             raise StatesError("; ".join(wrong))
+
+    def _check(self, key: str, here: Any, there: Any) -> None:
+        """Raises where `there` can't be the value of `key`, which is `here` now."""
+        each = key in ("rates", "base_lrs", "_last_lr", *self.by_group)
+        if each and (not isinstance(there, list) or len(there) != len(self.groups)):
+            raise ArgumentError(f"{key} is {there!r}, needs one for each of {len(self.groups)} groups")
+        if key == "last_epoch":
+            within(key, number(key, there), "[-1, inf)")
+            return
+        option = False
+        for name, known in declared_of(type(self)).items():
+            if attribute_of(type(self), name) == key:
+                known.check(key, there)
+                option = True
+        if not (_alike(here, there) if here is not None else there is None or not option):
+            raise ArgumentTypeError(f"{key} is {there!r:.80}, needs something like {here!r:.80}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} step {self.last_epoch}, rates {self.get_last_lr()}>"
@@ -234,6 +257,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _alike(here: Any, there: Any) -> bool:
+    """Whether a value can stand for another of a state: numbers for numbers, and so on."""
+    if isinstance(here, list | tuple):
+        return isinstance(there, list | tuple) and all(_alike(here[0], each) for each in there if here)
+    if isinstance(here, int | float):
+        return isinstance(there, int | float) and there == there
+    return isinstance(there, type(here))
 
 
 def has_functions(value: Any) -> bool:

@@ -110,19 +110,18 @@ class SequentialLR(LRScheduler):
         """The states of all schedules, and its own, as plain data."""
         return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it
-        doesn't fit."""
-        here = self.state_dict()
-        self._compare(here, state_dict)
-        parts = state_dict["schedulers"]
-        if not isinstance(parts, list) or len(parts) != len(self.schedulers):
-            raise StatesError(f"SequentialLR: the state isn't that of {len(self.schedulers)} schedules")
+    def _compare(self, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+        super()._compare(here, there)
+        parts, milestones = there["schedulers"], there["milestones"]
+        if len(parts) != len(self.schedulers) or len(milestones) != len(self.milestones):
+            raise StatesError(
+                f"SequentialLR: the state is that of {len(parts)} schedules and {len(milestones)} milestones, this has"
+                f" {len(self.schedulers)} schedules"
+            )
         for scheduler, part in zip(self.schedulers, parts, strict=True):
             scheduler._compare(scheduler.state_dict(), part)
-        for scheduler, part in zip(self.schedulers, parts, strict=True):
-            scheduler.load_state_dict(part)
-        self.last_epoch, self.milestones = state_dict["last_epoch"], list(state_dict["milestones"])
-        self.base_lrs, self._last_lr = list(state_dict["base_lrs"]), list(state_dict["_last_lr"])
-        for group, rate in zip(self.groups, state_dict["rates"], strict=True):
-            group["lr"] = rate
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        for scheduler, part in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler._restore(part)
+        super()._restore({key: value for key, value in state.items() if key != "schedulers"})
