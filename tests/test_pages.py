@@ -8,16 +8,13 @@ A page's old programs are files of `scripts/reference`; what they printed there,
 from __future__ import annotations
 
 import importlib.util
-import re
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pasted import ROOT, alone, blocks, of_a_job
 
-ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data" / "pages"
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
@@ -30,10 +27,9 @@ def old_programs(page: str) -> dict[str, Path]:
 
 def programs(page: str) -> list[tuple[str, str]]:
     """A page's programs and what they print; of a pair both print the text behind the second."""
-    text = (ROOT / "docs" / f"{page}.md").read_text()
     found: list[tuple[str, str]] = []
     waiting: list[str] = []
-    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for kind, block in blocks(ROOT / "docs" / f"{page}.md", "python|text"):
         if kind == "python":
             waiting.append(block)
         else:
@@ -83,15 +79,6 @@ def test_each_program_of_a_tutorial_runs_alone_and_prints_what_the_page_says(pag
         if page == "distributed":
             assert of_a_job(program) == printed
         else:
-            done = subprocess.run([sys.executable, program], cwd=folder, capture_output=True, text=True, timeout=120)
-            assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+            assert alone(program) == printed
         if page == "tables":
             assert of_a_job(program) == printed + printed.replace("worker 0", "worker 1")
-
-
-def of_a_job(program: Path) -> str:
-    """What two workers and two servers print, in the order of the lines."""
-    launch = [str(Path(sys.executable).parent / "mxopt-launch"), "-n", "2", "-s", "2", sys.executable, str(program)]
-    done = subprocess.run(launch, cwd=program.parent, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return "".join(sorted(f"{line}\n" for line in re.findall(r"^\[worker-\d+\] (.*)$", done.stdout, re.MULTILINE)))
