@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+
+pytest.importorskip("psutil")
 from chaos.job import Job
 from chaos.plan import Fault, Plan, drawn
 from chaos.relay import Weather

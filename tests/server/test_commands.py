@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 
-import psutil
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
 
@@ -37,6 +36,7 @@ def test_one_failing_worker_ends_the_job_with_its_error_and_exit_code(tmp_path):
 
 
 def test_ctrl_c_leaves_no_orphan(tmp_path):
+    psutil = pytest.importorskip("psutil")
     process = launch(tmp_path, "-n", "2", "-s", "1", sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}')
     process.wait_for("[worker-0] RUNNING")
     children = psutil.Process(process.child.pid).children(recursive=True)

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 from jobs import LAUNCH, WORKERS, Process, environment
 from mxopt_server import launchers
 from mxopt_server.running import Launch, signals
+
+psutil = pytest.importorskip("psutil")
 
 FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 JOIN = "from mxopt import kvstore; kvstore.create('dist_sync');"

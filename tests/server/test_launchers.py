@@ -10,7 +10,6 @@ import stat
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Process, environment
 
@@ -146,6 +145,7 @@ def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(tmp_p
 
 @pytest.mark.parametrize("launcher", ["ssh", "slurm", pytest.param("mpi", marks=needs_mpi)])
 def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path, path, launcher):
+    psutil = pytest.importorskip("psutil")
     (tmp_path / "hosts").write_text("127.0.0.1\n")
     options = ["-H", str(tmp_path / "hosts")] if launcher == "ssh" else []
     command = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']

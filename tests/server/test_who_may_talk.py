@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
 
 from mxopt.errors import ArgumentError
 from mxopt.kvstore import unix
 from mxopt.kvstore.keys import load_keys
+
+psutil = pytest.importorskip("psutil")
 
 FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 NOBODY = 65534
