@@ -29,6 +29,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with code 2."""
+        if message.endswith("expected one argument"):
+            option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
+            message += f"; one that begins with a dash is joined to it: {option}=-..."
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
     def add_keys(self) -> None:

@@ -46,6 +46,7 @@ MISTAKES = [
     ([*LAUNCH, *JOB, "--env", "a b", "true"], "NAME=VALUE"),
     ([*LAUNCH, *JOB, "--env", "MXOPT_TEST_NOT_SET", "true"], "MXOPT_TEST_NOT_SET"),
     ([*LAUNCH, *JOB, "--server-args", "'", "true"], "--server-args"),
+    ([*LAUNCH, *JOB, "--server-args", "--fsync", "true"], "joined to it: --server-args=-"),
     ([*LAUNCH, *JOB, "--run-dir", "/dev/null/logs", "true"], "logs"),
     ([*LAUNCH, *JOB, "--launcher", "ssh", "true"], "--hostfile"),
     ([*LAUNCH, *JOB, "--launcher", "ssh", "-H", "no-such-file", "true"], "no-such-file"),
