@@ -1,4 +1,5 @@
-"""The description of the package in an index: the README without what only leads somewhere in the source."""
+"""The description of the package in an index: the README without what only leads somewhere in the
+source."""
 
 import re
 from pathlib import Path

@@ -117,7 +117,8 @@ def all_public(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def skip_private_bases(app: Sphinx, name: str, thing: type, options: Any, bases: list[Any]) -> None:
-    """What a class is said to be based on: in place of a base of mxopt's that stands on no page, those behind it."""
+    """What a class is said to be based on: in place of a base of mxopt's that stands on no page,
+    those behind it."""
     found: dict[Any, None] = {}
     for base in bases:
         known = [c for c in getattr(base, "__mro__", [base]) if not _name(c).startswith("mxopt.") or _name(c) in NAMES]

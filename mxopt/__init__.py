@@ -3,8 +3,7 @@
 import mxopt.role  # noqa: F401 first, since it may replace the process
 
 # isort: split
-from mxopt import document, errors, experimental, kvstore, lr_scheduler, nn, optimizer, sparse
-from mxopt import kvstore as kv
+from mxopt import document, errors, experimental, kvstore, kvstore as kv, lr_scheduler, nn, optimizer, sparse
 from mxopt.averages import ExponentialMovingAverage
 from mxopt.clipping import clip_global_norm
 from mxopt.curves import curve

@@ -25,7 +25,7 @@ class NamedArguments:
 
     if not TYPE_CHECKING:  # which reads the constructors
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        def __new__(cls, *args: object, **kwargs: object) -> Any:
             known = parameters_of(cls)
             unknown = tuple(name for name in kwargs if name not in known)
             if unknown and not cls.takes_more():
@@ -41,7 +41,7 @@ class NamedArguments:
         mxopt does."""
         return any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(cls))
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         cls.__doc__ = described(vars(cls).get("__doc__"), cls.__init__)
         itself, *shown = _shown(cls)
@@ -86,7 +86,7 @@ def declared_of(klass: type) -> dict[str, Declared]:
     return {name: found for known in map(declared, reversed(constructors)) for name, found in known.items()}
 
 
-def call_of(thing: Any) -> str:
+def call_of(thing: object) -> str:
     """A call that would make `thing`, for people to read: without the arguments that are at their
     defaults, and those that `thing` doesn't keep.
 

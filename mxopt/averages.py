@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from mxopt.device import library_of, on_device_of
 from mxopt.document import dump_document, load_document
 from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import run
-from mxopt.errors import ArgumentError, StatesError
+from mxopt.errors import ArgumentError, StatesError, counted
 from mxopt.parameter import Parameter, listed, written
 from mxopt.rules.averages import moving_average
 from mxopt.sparse import RowSparse
@@ -57,7 +57,9 @@ class ExponentialMovingAverage:
     array([1., 1.], dtype=float32)
     """
 
-    def __init__(self, params: Sequence[Parameter | Any] | Mapping[str, Parameter | Any], decay: float = 0.999) -> None:
+    def __init__(
+        self, params: Sequence[Parameter | Array] | Mapping[str, Parameter | Array], decay: float = 0.999
+    ) -> None:
         try:
             usable = 0 <= decay < 1
         except TypeError:
@@ -105,7 +107,7 @@ class ExponentialMovingAverage:
         finally:
             self._fill(before)
 
-    def _fill(self, given: Any) -> None:
+    def _fill(self, given: Iterable[Array]) -> None:
         for param, value in zip(self._params, given, strict=True):
             param.value[...] = value.astype(param.value.dtype)
         written(self._params)
@@ -133,10 +135,10 @@ class ExponentialMovingAverage:
             average[...] = arrays.to_device_of(loaded[name], average)
 
     def __repr__(self) -> str:
-        return f"<ExponentialMovingAverage of {len(self._params)} parameters, decay={self.decay}>"
+        return f"<ExponentialMovingAverage of {counted(len(self._params), 'parameter')}, decay={self.decay}>"
 
 
-def _copy(value: Array, name: str) -> Any:
+def _copy(value: Array, name: str) -> Array:
     """What an average begins as: a copy, in the machine's byte order and without gaps."""
     arrays.check_weight(value, f"parameter {name!r}", "the value")
     wide = np.dtype(np.float32) if value.dtype.itemsize == 2 else value.dtype.newbyteorder("=")

@@ -17,7 +17,7 @@ import mxopt
 from mxopt import settings
 from mxopt.document import ArrayInfo, describe
 from mxopt.engine import engine_in_use
-from mxopt.errors import MXOptError
+from mxopt.errors import MXOptError, counted
 
 PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
 OPTIONAL = ("cupy", "torch", "matplotlib", "rich", "safetensors")
@@ -130,12 +130,12 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{path}/{key}" if path else str(key))
 
 
-def _branches(tree: Any) -> bool:
+def _branches(tree: object) -> bool:
     """Whether what is in there takes a line each: dicts, and lists of more than plain values."""
     return isinstance(tree, dict) or (isinstance(tree, list | tuple) and any(map(_deep, tree)))
 
 
-def _deep(value: Any) -> bool:
+def _deep(value: object) -> bool:
     return isinstance(value, dict | list | tuple | ArrayInfo)
 
 
@@ -145,4 +145,4 @@ def _size(nbytes: int) -> str:
         if size < 1024 or unit == "GiB":
             break
         size /= 1024
-    return f"{nbytes} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+    return counted(nbytes, "byte") if unit == "bytes" else f"{size:.1f} {unit}"

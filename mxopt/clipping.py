@@ -17,7 +17,7 @@ from mxopt.typing import Array
 EPSILON = 1e-8  # added to the norm that is divided by
 
 
-def clip_global_norm(arrays: Sequence[Any], max_norm: float, check_isfinite: bool = True) -> float | np.ndarray:
+def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: bool = True) -> float | np.ndarray:
     """Rescales arrays in place so that the Euclidean norm of all of them together is `max_norm` at
     most.
 
@@ -100,7 +100,7 @@ class Guard:
         return _factor(norm, self.max_norm)
 
 
-def rescale(given: Sequence[Any], factor: float) -> None:
+def rescale(given: Sequence[Array], factor: float) -> None:
     """Multiplies arrays in place, each in its own precision, float32 at least; rounded once."""
     if factor == 1:
         return
@@ -137,7 +137,7 @@ def _warn_of_nonfinite(norm: float, stacklevel: int) -> None:
         )
 
 
-def _writeable(given: Any) -> list[Array]:
+def _writeable(given: object) -> list[Array]:
     if not isinstance(given, list | tuple):
         raise ArgumentTypeError(
             f"clip_global_norm takes a list of arrays, got {type(given).__name__}; for a single one give [array]"

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, counted
 from mxopt.experimental.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from mxopt.typing import Plain
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 DRAWN = BLOCKS + "└┤│"
@@ -141,9 +142,9 @@ class Curve:
             axes.legend(frameon=False)
         return figure
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Plain:
         """What IPython and notebooks show."""
-        shown: dict[str, Any] = {"text/plain": str(self)}
+        shown: Plain = {"text/plain": str(self)}
         try:
             figure = self._figure()
         except ImportError:
@@ -157,7 +158,7 @@ class Curve:
         return self.text()
 
     def __repr__(self) -> str:
-        return f"<Curve of {self.title}, {len(self.rates)} steps>"
+        return f"<Curve of {self.title}, {counted(len(self.rates), 'step')}>"
 
 
 def _has_blocks() -> bool:

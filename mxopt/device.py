@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 
 from mxopt.errors import ArrayTypeError
 from mxopt.typing import Array
 
-INSTEAD: dict[type[np.ndarray[Any, Any]], str] = {
+INSTEAD: dict[type[np.ndarray], str] = {
     np.ma.MaskedArray: "x.filled(0), or x.data where the mask doesn't matter",
     np.matrix: "np.asarray(x), in which axes and * mean what they do elsewhere",
 }
@@ -39,9 +38,9 @@ def to_host(x: Array) -> Array:
     return x.get() if is_cupy(x) else np.asarray(x)
 
 
-def on_device_of(x: Array) -> AbstractContextManager[Any]:
+def on_device_of(x: Array) -> AbstractContextManager[object]:
     """Inside a `with` block of it, new CuPy arrays are on the device of `x`."""
-    context: AbstractContextManager[Any] = x.device if is_cupy(x) else nullcontext()
+    context: AbstractContextManager[object] = x.device if is_cupy(x) else nullcontext()
     return context
 
 

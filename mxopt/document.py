@@ -32,9 +32,10 @@ import numpy as np
 
 from mxopt import plain
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentTypeError, StatesError
+from mxopt.errors import ArgumentTypeError, StatesError, counted
 from mxopt.sparse import RowSparse, row_sparse_array
 from mxopt.sparse.initial import Initial
+from mxopt.typing import Array, Plain
 
 try:
     import fcntl
@@ -52,7 +53,7 @@ DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()
 NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
 
-def dump_document(content: dict[str, Any]) -> bytes:
+def dump_document(content: Plain) -> bytes:
     """`content` (None, bool, int, float, str, bytes, lists, tuples, dicts and NumPy arrays, nested)
     as bytes."""
     header, found = parts_of(content)
@@ -60,9 +61,7 @@ def dump_document(content: dict[str, Any]) -> bytes:
     return b"".join([PREFIX.pack(MAGIC, VERSION, len(header), _digest(header, data)), header, *data])
 
 
-def write_document(
-    path: str | os.PathLike[str], content: dict[str, Any], read: Callable[[np.ndarray], Iterable[Any]]
-) -> None:
+def write_document(path: str | os.PathLike[str], content: Plain, read: Callable[[np.ndarray], Iterable[Any]]) -> None:
     """Writes the document of `content` to a file, as `write_file` does, without making all of it
     first: `read` gives the bytes of one array after the other, each in pieces of any size, in this
     machine's byte order."""
@@ -80,7 +79,7 @@ def write_document(
     write_file(path, write)
 
 
-def parts_of(content: dict[str, Any]) -> tuple[bytes, list[np.ndarray]]:
+def parts_of(content: Plain) -> tuple[bytes, list[np.ndarray]]:
     """A document's header, and the arrays that follow it. Raises StatesError for what can't be
     saved."""
     found: list[np.ndarray] = []
@@ -110,12 +109,12 @@ class Described:
     """What `describe` found: the content with an `ArrayInfo` for each array, the file's size and
     format version."""
 
-    content: dict[str, Any]
+    content: Plain
     nbytes: int
     version: int
 
 
-def load_document(document: bytes) -> dict[str, Any]:
+def load_document(document: bytes) -> Plain:
     """The content of a document. Raises StatesError where it is damaged, foreign or of another
     version, and ArgumentTypeError where it is no bytes."""
     try:
@@ -150,10 +149,11 @@ def _info(data: memoryview, dtype: np.dtype, shape: list[int]) -> ArrayInfo:
     return ArrayInfo(NAMES[dtype.newbyteorder("=")], tuple(shape), len(data))
 
 
-def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], Any]) -> dict[str, Any]:
+def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], Any]) -> Plain:
     """The content of a document, with what `array` makes of each array's bytes."""
     if len(view) < PREFIX.size:
-        raise StatesError(f"these are no mxopt states: {len(view)} bytes, fewer than the {PREFIX.size} of the prefix")
+        what = counted(len(view), "byte")
+        raise StatesError(f"these are no mxopt states: {what}, fewer than the {PREFIX.size} of the prefix")
     magic, version, length, digest = PREFIX.unpack_from(view)
     if magic != MAGIC:
         hint = ""
@@ -164,7 +164,9 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
         older = "; the mxopt that wrote them can go on from them, this one starts with new states" * (version < VERSION)
         raise StatesError(f"the states are of format version {version}, this mxopt reads version {VERSION}{older}")
     if length > len(view) - PREFIX.size:
-        raise StatesError(f"the states are cut off: a header of {length} bytes, {len(view) - PREFIX.size} are there")
+        raise StatesError(
+            f"the states are cut off: a header of {counted(length, 'byte')}, {len(view) - PREFIX.size} are there"
+        )
     with view[PREFIX.size : PREFIX.size + length] as header, view[PREFIX.size + length :] as data:
         if _digest(header, [data]) != digest:
             raise StatesError("the states are damaged: their checksum is wrong")
@@ -174,7 +176,7 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
     return content
 
 
-def content_of(header: memoryview, data: memoryview, array: Callable[..., Any] = copied) -> Any:
+def content_of(header: memoryview, data: memoryview, array: Callable[..., Array] = copied) -> Any:
     """What these parts are of; `array` makes an array of its bytes, dtype and shape. Raises
     StatesError where they are no document's."""
     try:
@@ -198,19 +200,21 @@ def _digest(header: Any, data: Iterable[Any]) -> bytes:
     return digest.digest()
 
 
-def _arrays(described: Any, data: memoryview, array: Callable[..., Any]) -> Iterable[Any]:
+def _arrays(described: Iterable[Any], data: memoryview, array: Callable[..., Array]) -> Iterable[Array]:
     at = 0
     for name, shape in described:
         if name not in DTYPES or any(not isinstance(n, int) or n < 0 for n in shape):
             raise StatesError(f"the states hold an array of dtype {name!r} and shape {shape}")
         size = math.prod(shape) * DTYPES[name].itemsize
         if size > len(data) - at:
-            raise StatesError(f"the states are cut off: an array needs {size} bytes, {len(data) - at} are there")
+            raise StatesError(
+                f"the states are cut off: an array needs {counted(size, 'byte')}, {len(data) - at} are there"
+            )
         with data[at : at + size] as part:
             yield array(part, DTYPES[name], shape)
         at += size
     if at != len(data):
-        raise StatesError(f"the states have {len(data) - at} bytes too many")
+        raise StatesError(f"the states have {counted(len(data) - at, 'byte')} too many")
 
 
 # A tree as MessagePack: plain values as they are, everything else a list that begins with its kind.
@@ -238,7 +242,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
 
 
-def _decode(x: Any, loaded: list[Any], depth: int = MAX_DEPTH) -> Any:
+def _decode(x: Any, loaded: list[Array], depth: int = MAX_DEPTH) -> Any:
     if not isinstance(x, list):
         if x is not None and not isinstance(x, PLAIN):
             raise StatesError(f"a {type(x).__name__} where none belongs")

@@ -137,6 +137,12 @@ class JobFailedError(KVStoreError, ConnectionError):
     """Another process of the job failed, ended early or is gone."""
 
 
+def counted(number: int, thing: str) -> str:
+    """How many things there are, in words: 1 key, 2 keys."""
+    several = {"axis": "axes", "index": "indices", "push": "pushes"}.get(thing, f"{thing}s")
+    return f"{number} {thing if number == 1 else several}"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A half-sentence that suggests the names like `name`; all of them where none is near."""
     names = sorted(names)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class LRScheduler(NamedArguments):
     _latest = 0  # the largest count asked for, the warm-up over
     registry: ClassVar[Registry] = Registry("schedule", "derive it from LRScheduler")  # all subclasses
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         LRScheduler.registry.add(cls.__name__, cls)
 

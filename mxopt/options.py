@@ -110,7 +110,7 @@ def number(what: str, value: Any, nan: bool = False) -> float:
     return found
 
 
-def flag(what: str, value: Any) -> bool:
+def flag(what: str, value: object) -> bool:
     """True or False. Raises ArgumentTypeError for anything else."""
     if not isinstance(value, bool | np.bool_):
         raise ArgumentTypeError(f"{what} must be True or False, got {value!r}")
@@ -141,7 +141,7 @@ def _bounds(interval: str) -> tuple[float, float, bool, bool]:
 class Declared:
     """What is declared of an argument by `Annotated[type, option]`."""
 
-    def __init__(self, annotation: Any) -> None:
+    def __init__(self, annotation: object) -> None:
         self.type: Any = get_args(annotation)[0]
         self.option: Option = get_args(annotation)[1]
         types = _members(self.type)
@@ -152,7 +152,7 @@ class Declared:
         self._choices = next((get_args(t) for t in types if get_origin(t) is Literal), ())
         self._intervals = re.findall(r"[\[(][^\])]*[\])]", self.option.within)
 
-    def check(self, what: str, value: Any) -> Any:
+    def check(self, what: str, value: object) -> Any:
         """The value as it is to be kept. Raises what `number` raises; errors call it `what`."""
         if value is None and self._optional:
             return value
@@ -162,7 +162,7 @@ class Declared:
             raise ArgumentError(f"{what} must be {' or '.join(map(repr, self._choices))}, got {value!r}")
         return self._single(what, value, "".join(self._intervals))
 
-    def _single(self, what: str, value: Any, interval: str) -> Any:
+    def _single(self, what: str, value: object, interval: str) -> Any:
         if bool in self._types:
             return flag(what, value) if self.option.exact else self._truth(what, value)
         if self._types and (self._pairs or self._types <= {float, int}):
@@ -172,7 +172,7 @@ class Declared:
             return found
         return value
 
-    def _pair(self, what: str, value: Any) -> tuple[Any, Any]:
+    def _pair(self, what: str, value: object) -> tuple[Any, Any]:
         kinds = tuple(self._pairs) if self.option.exact else (tuple, list, np.ndarray)
         if not isinstance(value, kinds):
             raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
@@ -184,7 +184,7 @@ class Declared:
             raise ArgumentError(f"{what} must be a pair (a, b) with a <= b, got {value!r}")
         return first, second
 
-    def _exact(self, what: str, value: Any) -> Any:
+    def _exact(self, what: str, value: object) -> Any:
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if self._types == {int}:
             if not whole:
@@ -196,7 +196,7 @@ class Declared:
         return value
 
     @staticmethod
-    def _truth(what: str, value: Any) -> Any:
+    def _truth(what: str, value: object) -> Any:
         if not (value is None or isinstance(value, numbers.Integral | np.bool_)):
             raise ArgumentTypeError(f"{what} must be True or False, got {value!r}")
         return value
@@ -212,7 +212,7 @@ def _members(kind: Any) -> set[Any]:
 
 
 @lru_cache(maxsize=512)
-def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+def parameters(function: Callable[..., object]) -> tuple[Parameter, ...]:
     """The parameters of a function, with their annotations as objects where all of them can be
     looked up."""
     try:
@@ -221,7 +221,7 @@ def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
         return tuple(signature(unwrap(function)).parameters.values())
 
 
-def _has_option(annotation: Any) -> bool:
+def _has_option(annotation: object) -> bool:
     return get_origin(annotation) is Annotated and isinstance(get_args(annotation)[1], Option)
 
 
@@ -232,7 +232,7 @@ def without_option(parameter: Parameter) -> Parameter:
 
 
 @lru_cache(maxsize=512)
-def declared(function: Callable[..., Any]) -> Mapping[str, Declared]:
+def declared(function: Callable[..., object]) -> Mapping[str, Declared]:
     """What a function declares of its parameters, by name, those of `**base: Unpack[SomeTypedDict]`
     included."""
     found = {p.name: p.annotation for p in parameters(function)}
@@ -241,13 +241,13 @@ def declared(function: Callable[..., Any]) -> Mapping[str, Declared]:
     return {name: Declared(annotation) for name, annotation in found.items() if _has_option(annotation)}
 
 
-def _fields(function: Callable[..., Any]) -> Any:
+def _fields(function: Callable[..., object]) -> Any:
     """The TypedDict of what a function takes by `**base`, where there is one."""
     last = parameters(function)[-1:]
     return get_args(last[0].annotation)[0] if last and get_origin(last[0].annotation) is Unpack else None
 
 
-def handed_on(function: Callable[..., Any]) -> frozenset[str] | None:
+def handed_on(function: Callable[..., object]) -> frozenset[str] | None:
     """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None where it takes
     any."""
     fields = _fields(function)
@@ -263,7 +263,7 @@ def checked(function: F) -> F:
         return function
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         owner = type(args[0]).__name__ if names[0] == "self" else function.__name__
         for name, value in chain(zip(names, args, strict=False), kwargs.items()):
             if name in checks:
@@ -273,7 +273,7 @@ def checked(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
-def described(doc: str | None, function: Callable[..., Any]) -> str | None:
+def described(doc: str | None, function: Callable[..., object]) -> str | None:
     """A docstring with the list of the function's parameters, where they are declared and the
     docstring has none."""
     words, found = cleandoc(doc or ""), declared(function)

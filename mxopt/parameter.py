@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mxopt.device import to_host
 from mxopt.engine import arrays
@@ -82,7 +83,7 @@ class Parameter:
         self.requires_grad = requires_grad
         self.lr_mult = lr_mult
         self.wd_mult = wd_mult
-        self._grad: Any = None
+        self._grad: Array = None
         self.held = False
         self._accumulates = False
         self.keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # Trainers, whose stores may hold the value too
@@ -140,15 +141,15 @@ class Parameter:
 
     # What scripts written for a gluon Parameter ask, where there is one array and one gradient.
 
-    def data(self, ctx: Any = None) -> Array:
+    def data(self, ctx: object = None) -> Array:
         """The value. `ctx` has no effect."""
         return self._value
 
-    def list_data(self) -> list[Any]:
+    def list_data(self) -> list[Array]:
         """The value, in a list: of every device's copy, of which there is one."""
         return [self._value]
 
-    def list_grad(self) -> list[Any]:
+    def list_grad(self) -> list[Array]:
         """The gradient, in a list. Raises NoGradientError where there is none."""
         if self.grad is None:
             raise NoGradientError(f"parameter {self.name!r} has no gradient")
@@ -210,7 +211,7 @@ class Parameter:
         elif self.grad is not None:
             arrays.as_array(self.grad, f"parameter {self.name!r}, gradient")[...] = 0
 
-    def cast(self, dtype: Any) -> None:
+    def cast(self, dtype: DTypeLike) -> None:
         """Exchanges value and gradient for copies of another dtype; whoever has the old array keeps
         that.
 
@@ -249,7 +250,7 @@ class Parameter:
         for keeper in self.keepers:
             keeper.after_set_data(self)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.asnumpy(), dtype, copy=copy)
 
     def __repr__(self) -> str:
@@ -261,7 +262,7 @@ def written(parameters: Iterable[Parameter]) -> None:
     arrays.tell_autograd([p.lender for p in parameters if p.lender is not None])
 
 
-def value_of(x: Array, name: str) -> Any:
+def value_of(x: Array, name: str) -> Array:
     """The array of a Parameter, or of a plain array, over the same memory. `name` is what an error
     calls it."""
     return x.value if isinstance(x, Parameter) else arrays.as_array(x, name)
@@ -280,7 +281,7 @@ def name_of(x: Array, otherwise: str) -> str:
     return x.name if isinstance(x, Parameter) and x.name else otherwise
 
 
-def listed(params: Any) -> list[Parameter]:
+def listed(params: object) -> list[Parameter]:
     """Parameters as a list: of a dict in the order of its sorted keys, which name those that have
     no name; arrays become parameters over their memory. One that stands twice counts once, with a
     warning.

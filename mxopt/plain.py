@@ -15,7 +15,7 @@ MAX_DEPTH = 16
 SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 
 
-def pack(value: Any) -> bytes:
+def pack(value: object) -> bytes:
     """A plain value as bytes; tuples become lists. Raises ValueError where it isn't plain, or a
     number has more than 64 bits."""
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mxopt.errors import StatesError, nearest
+from mxopt.typing import Plain
 
 Home = tuple[str, str]
 
@@ -31,7 +32,7 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._classes if not name.startswith("_"))
 
-    def describe(self, klass: type) -> dict[str, Any]:
+    def describe(self, klass: type) -> Plain:
         """What `find` finds `klass` by, as plain data. Raises StatesError where it is not
         registered."""
         home = _home(klass)

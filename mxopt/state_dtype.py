@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from mxopt.errors import ArgumentError, StatesError
 from mxopt.options import Option
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, State
+from mxopt.typing import Array, Document, State
 
 StateDtype = Literal["bfloat16", "float32"] | None
 Stored = Annotated[
@@ -69,7 +68,7 @@ def warn_of_nearest(weight: Array, state_dtype: str | None, stacklevel: int) -> 
         )
 
 
-def converted(state: State, like: Array) -> Any:
+def converted(state: State, like: Array) -> State:
     """A state whose arrays have the dtypes of those of `like`, as far as these are ones that
     `state_dtype` can ask for; to nearest, where bits are lost. What is as it should be stays the
     same object."""
@@ -80,7 +79,7 @@ def converted(state: State, like: Array) -> Any:
     return as_stored(state, getattr(like, "dtype", None))
 
 
-def as_stored(array: Array, dtype: np.dtype | None) -> Any:
+def as_stored(array: Array, dtype: np.dtype | None) -> Array:
     """An array in another of the dtypes that `state_dtype` can ask for; anything else, and into
     anything else, as it is."""
     if {arrays.DTYPES.get(getattr(array, "dtype", None)), arrays.DTYPES.get(dtype)} != DTYPES.keys():
@@ -90,7 +89,7 @@ def as_stored(array: Array, dtype: np.dtype | None) -> Any:
     return array.astype(dtype)
 
 
-def seed_of(document: Mapping[str, Any], otherwise: int | None) -> int | None:
+def seed_of(document: Document, otherwise: int | None) -> int | None:
     """The seed that a document gives. Raises StatesError where it is none."""
     seed = document.get("seed", otherwise)
     if not isinstance(seed, int | None):

@@ -1,4 +1,5 @@
-"""`Trainer`: an optimizer on a set of parameters, by itself or through a key-value store, as `mxnet.gluon.Trainer`."""
+"""`Trainer`: an optimizer on a set of parameters, by itself or through a key-value store, as
+`mxnet.gluon.Trainer`."""
 
 from __future__ import annotations
 
@@ -12,20 +13,20 @@ from weakref import WeakKeyDictionary
 
 from mxopt import clipping, nn
 from mxopt.document import write_file
-from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError
+from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError, counted
 from mxopt.experimental import optim as experimental
 from mxopt.kvstore import trained
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.local import KVStore
-from mxopt.optimizer import Optimizer, Updater, get_updater
-from mxopt.optimizer import create as create_optimizer
+from mxopt.optimizer import Optimizer, Updater, create as create_optimizer, get_updater
 from mxopt.optimizer.direct import DirectUpdater
 from mxopt.optimizer.keyed import KeyedOptimizer, following
 from mxopt.optimizer.states import load
 from mxopt.parameter import Parameter, listed, written
+from mxopt.typing import Array, Document, Plain
 
 AnyOptimizer = Optimizer | experimental.Optimizer | nn.Optimizer
-_owners: WeakKeyDictionary[Any, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
+_owners: WeakKeyDictionary[object, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
 
 
 class Trainer:
@@ -34,43 +35,45 @@ class Trainer:
     Parameters
     ----------
     params : list or dict of Parameter, or of arrays
-        A dict is taken in the order of its sorted keys, which name parameters that have no name. Arrays become
-        parameters, over the same memory; their gradients go to those, in `parameters`.
+        A dict is taken in the order of its sorted keys, which name parameters without one. Arrays
+        become parameters, over their memory; their gradients go to those, in `parameters`.
     optimizer : str, Optimizer, or one of `mxopt.experimental.optim` or `mxopt.nn`
         The latter two must have been made of these very parameters, whose order is then their own.
     optimizer_params : dict, optional
         Arguments for an optimizer given by name.
     kvstore : str, store or None
-        `local` and `device` need no store, as there is one copy of each parameter; the names of distributed stores
-        join a job; a store object is used as it is.
+        `local` and `device` need no store, as there is one copy of each parameter; the names of
+        distributed stores join a job; a store object is used as it is.
     compression_params : dict, optional
         For `set_gradient_compression` of the store.
     update_on_kvstore : bool, optional
-        Whether the store updates the weights, or only sums the gradients and the Trainer updates. Without it the
-        store does (`MXNET_UPDATE_ON_KVSTORE=0` changes that); asynchronous ones must.
+        Whether the store updates the weights, or only sums the gradients and the Trainer updates.
+        Without it the store does (unless `MXNET_UPDATE_ON_KVSTORE=0`); asynchronous ones must.
     clip_global_norm : float, optional
-        The largest Euclidean norm that all gradients together are to have, before they are divided by the batch size:
-        what `mxopt.clip_global_norm` between `allreduce_grads` and `update` does. Here the factor goes into the
-        update, and the gradients stay as they are (but for LBSGD's). Needs a Trainer that updates by itself.
+        The largest Euclidean norm that all gradients together are to have, before they are divided
+        by the batch size: what `mxopt.clip_global_norm` between `allreduce_grads` and `update`
+        does. Here the factor goes into the update, and the gradients stay as they are (but for
+        LBSGD's). Needs a Trainer that updates by itself.
     skip_nonfinite : bool
-        Leave out a step of whose gradients one is NaN or infinite: no weight, no state and no count changes.
-        Needs a Trainer that updates by itself, and gradients that aren't compressed.
+        Leave out a step of whose gradients one is NaN or infinite: no weight, no state and no count
+        changes. Needs a Trainer that updates by itself, and gradients that aren't compressed.
 
     Raises
     ------
     ValueError
-        `params` are no parameters, the store can't do what is asked, or optimizer or store are another Trainer's.
+        `params` are no parameters, the store can't do what is asked, or optimizer or store are
+        another Trainer's.
 
     A parameter that stands twice among `params` counts once, with a warning.
     """
 
     def __init__(
         self,
-        params: Sequence[Parameter | Any] | Mapping[str, Parameter | Any],
+        params: Sequence[Parameter | Array] | Mapping[str, Parameter | Array],
         optimizer: str | AnyOptimizer,
-        optimizer_params: Mapping[str, Any] | None = None,
+        optimizer_params: Document | None = None,
         kvstore: str | KVStoreBase | None = "device",
-        compression_params: Mapping[str, Any] | None = None,
+        compression_params: Document | None = None,
         update_on_kvstore: bool | None = None,
         *,
         clip_global_norm: float | None = None,
@@ -112,7 +115,7 @@ class Trainer:
         for param in self._params:
             param.keepers.add(self)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Plain) -> None:
         vars(self).update(state)
         for param in self._params:
             param.keepers.add(self)
@@ -120,7 +123,7 @@ class Trainer:
             if isinstance(thing, KVStoreBase | AnyOptimizer):
                 _owners.setdefault(thing, weakref.ref(self))
 
-    def _claim(self, thing: Any, what: str) -> None:
+    def _claim(self, thing: object, what: str) -> None:
         """Makes an optimizer, or a store that can have one, this Trainer's own."""
         if isinstance(thing, KVStoreBase) and not thing.is_capable("optimizer"):
             return  # it keeps nothing of a Trainer
@@ -145,7 +148,7 @@ class Trainer:
     def __repr__(self) -> str:
         asked, _ = self._asked
         store = self._kvstore if self._ready and self._kvstore is not None else asked
-        return f"<Trainer of {len(self._params)} parameters, kvstore {store!r}: {self.optimizer!r}>"
+        return f"<Trainer of {counted(len(self._params), 'parameter')}, kvstore {store!r}: {self.optimizer!r}>"
 
     # Rates.
 
@@ -159,7 +162,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The current learning rate. Raises ArgumentError where groups of parameters have different ones."""
+        """The current learning rate. Raises ArgumentError where groups have different ones."""
         return self._optimizer.learning_rate
 
     def set_learning_rate(self, lr: float) -> None:
@@ -175,13 +178,14 @@ class Trainer:
         ----------
         batch_size : float
         ignore_stale_grad : bool
-            Leave parameters without a gradient alone, instead of raising. In a job of several workers such a
-            parameter has a gradient of zeros instead: what one worker leaves out the others would wait for.
+            Leave parameters without a gradient alone, instead of raising. In a job of several
+            workers such a parameter has a gradient of zeros instead: what one worker leaves out the
+            others would wait for.
 
         Raises
         ------
         UserWarning
-            A parameter has no gradient, or `batch_size` changes in a distributed job whose servers update.
+            A parameter has no gradient, or `batch_size` changes in a job whose servers update.
         ArgumentError
             `batch_size` is no number above 0, or the store can't sum a row-sparse gradient.
 
@@ -209,7 +213,7 @@ class Trainer:
         self._allreduce_grads()
 
     def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
-        """Updates all parameters by their gradients as they are; what `step` does after `allreduce_grads`."""
+        """Updates all parameters by their gradients; what `step` does after `allreduce_grads`."""
         self._prepare()
         self._updates_itself("update")
         params = self._trained(ignore_stale_grad)
@@ -233,7 +237,8 @@ class Trainer:
         return found
 
     def _fill_stale(self) -> list[int]:
-        """Gives the parameters without a gradient zeros, where other workers may have one; returns them."""
+        """Gives parameters without a gradient zeros, where other workers may have one; returns
+        them."""
         if self._kvstore is None or "dist" not in self._kvstore.type or self._kvstore.num_workers == 1:
             return []
         found = [i for i, p in enumerate(self._params) if getattr(p, "requires_grad", True) and p.grad is None]
@@ -245,7 +250,8 @@ class Trainer:
 
     @contextmanager
     def _scaled(self, batch_size: float) -> Iterator[None]:
-        """Makes the optimizer divide by `batch_size`; a step that fails, or is skipped, leaves it as it was."""
+        """Makes the optimizer divide by `batch_size`; a step that fails, or is skipped, leaves it
+        as it was."""
         try:
             usable = 0 < batch_size < math.inf
         except (TypeError, ValueError):  # no number, an array of several
@@ -273,8 +279,9 @@ class Trainer:
             self._optimizer.rescale_grad = before
 
     def _allreduce_grads(self) -> None:
-        """Sums the gradients over all workers; where the store updates, pushes them and pulls the values. What a
-        subclass with another way to sum overrides, as in MXNet; `step` calls it before it updates."""
+        """Sums the gradients over all workers; where the store updates, pushes them and pulls the
+        values. What a subclass with another way to sum overrides, as in MXNet; `step` calls it
+        before it updates."""
         if self._kvstore is None:
             return
         grads = {i: self._params[i].grad for i in self._trained(True)}
@@ -355,7 +362,8 @@ class Trainer:
     # States.
 
     def save_states(self, fname: str) -> None:
-        """Writes optimizer, states and update counts to a file; from the servers, in a distributed job."""
+        """Writes optimizer, states and update counts to a file; in a distributed job the
+        servers'."""
         self._prepare()
         if self._update_on_kvstore:
             self._kvstore.save_optimizer_states(fname, dump_optimizer=True)
@@ -363,11 +371,12 @@ class Trainer:
             write_file(fname, self._updater.get_states(dump_optimizer=True))
 
     def load_states(self, fname: str) -> None:
-        """Takes states, update counts and the optimizer's options from a file. The parameters' own multipliers stay.
+        """Takes states, update counts and the optimizer's options from a file. The parameters' own
+        multipliers stay.
 
-        States follow the parameters' names, where all have one, else their order. The optimizer stays the same object.
-        Raises StatesError where the states are of another optimizer or of other parameters, and says what differs;
-        nothing has changed then.
+        States follow the parameters' names, where all have one, else their order. The optimizer
+        stays the same object. Raises StatesError where the states are of another optimizer or of
+        other parameters, and says what differs; nothing has changed then.
         """
         self._prepare()
         if self._update_on_kvstore:
@@ -378,13 +387,13 @@ class Trainer:
 
 def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
     """The parameters of an optimizer, which must be `params`."""
-    its = list(optimizer.parameters)
+    its, name = list(optimizer.parameters), type(optimizer).__name__
     for param in params:
         if not any(param is p for p in its):
             raise ArgumentError(
-                f"parameter {param.name!r} is none of those that the {type(optimizer).__name__} has: make Parameters of"
-                " arrays, and give the same to both"
+                f"parameter {param.name!r} is none of those that the {name} has: make Parameters of arrays, and give"
+                " the same to both"
             )
     if len(its) != len(params):
-        raise ArgumentError(f"the {type(optimizer).__name__} has {len(its)} parameters, the Trainer {len(params)}")
+        raise ArgumentError(f"the {name} has {counted(len(its), 'parameter')}, the Trainer {len(params)}")
     return its

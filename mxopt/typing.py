@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any
@@ -14,3 +15,6 @@ pair of that and it."""
 
 Plain: TypeAlias = dict[str, Any]
 """Plain data by name: what a saved document or a message carries."""
+
+Document: TypeAlias = Mapping[str, Any]
+"""The same, where it is only read."""

@@ -1,4 +1,5 @@
-"""Runs of optimizers that can be compared bit for bit: seeded arrays, memory layouts, updates, comparisons."""
+"""Runs of optimizers that can be compared bit for bit: seeded arrays, memory layouts, updates,
+comparisons."""
 
 from __future__ import annotations
 

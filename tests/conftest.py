@@ -14,7 +14,8 @@ import mxopt
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A new stream in every run; a failure shows the seed, and `MXOPT_TEST_SEED=<seed> pytest ...` replays it."""
+    """A new stream in every run; a failure shows the seed, and `MXOPT_TEST_SEED=<seed> pytest ...`
+    replays it."""
     seed = int(os.environ.get("MXOPT_TEST_SEED", "0")) or secrets.randbits(32)
     print(f"replay with MXOPT_TEST_SEED={seed}")
     return np.random.default_rng(seed)

@@ -1,4 +1,5 @@
-"""Programs of the documentation, run as a reader would run them: each in a fresh file, alone or as a job."""
+"""Programs of the documentation, run as a reader would run them: each in a fresh file, alone or as
+a job."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ PAGES = [
 
 
 def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
-    """(kind, text) of the fenced blocks of a page whose kind `kind`, a regular expression, matches."""
+    """(kind, text) of the fenced blocks of a page whose kind `kind`, a regular expression,
+    matches."""
     return re.findall(rf"^```({kind})\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 

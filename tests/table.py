@@ -1,7 +1,8 @@
-"""The table of optimizers: every optimizer with the options that change its mathematics, a row each.
+"""The table of optimizers: every optimizer with the options that change its mathematics, a row
+each.
 
-The tests cross it with dtypes, master copies, forms of gradients, engines, threads and saved states. A new optimizer
-joins all of them by its rows here.
+The tests cross it with dtypes, master copies, forms of gradients, engines, threads and saved
+states. A new optimizer joins all of them by its rows here.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ ROWS = [
     Row("lans", lower_bound=0.5, upper_bound=2.0, **FULL),
 ]
 
-# Those whose rules reduce over rows and columns, which NumPy does: there are no kernels of these to compare.
+# Those whose rules reduce over rows and columns, which NumPy does: there are no kernels of these to
+# compare.
 REDUCING = [
     Row("adafactor", **FULL),
     Row("adafactor", beta1=0.5, decay_rate=0.5, relative_step=False, epsilon2=0.25),

@@ -1,5 +1,5 @@
-"""Arrays that mean more than what is in their memory, and things that are no arrays, are refused in words; other byte
-orders work."""
+"""Arrays that mean more than what is in their memory, and things that are no arrays, are refused in
+words; other byte orders work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The moving average of weights: its numbers, the same bits on every engine, what it leaves alone, saved and loaded."""
+"""The moving average of weights: its numbers, the same bits on every engine, what it leaves alone,
+saved and loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The benchmark runs, its tables are complete, and its numbers mean what they say; the seconds don't matter."""
+"""The benchmark runs, its tables are complete, and its numbers mean what they say; the seconds
+don't matter."""
 
 from __future__ import annotations
 
@@ -188,7 +189,8 @@ def test_the_loop_in_c_gives_the_bits_of_the_rule(name: str, rng: np.random.Gene
 
 
 def test_the_memory_of_servers_follows_the_rows_of_a_table() -> None:
-    """The smaller form of `scripts/bench kvstore-memory`: what servers have beside an interpreter and its buffers."""
+    """The smaller form of `scripts/bench kvstore-memory`: what servers have beside an interpreter
+    and its buffers."""
     found = table_memory.measure(rows=150_000, optimizer="adam", draw=5_000)
     assert found["rows"] >= 150_000
     for server in found["servers"]:

@@ -295,8 +295,8 @@ def test_a_trainer_takes_no_norm_that_cannot_be_meant(bad: Any) -> None:
 
 
 def test_workers_clip_and_skip_by_the_sum_of_their_gradients() -> None:
-    """One of two brings a NaN in the second of three steps: both leave it out, and go on together. An optimizer on the
-    servers is refused before."""
+    """One of two brings a NaN in the second of three steps: both leave it out, and go on together.
+    An optimizer on the servers is refused before."""
     with Job(2, 1) as job:
         found = job.run("training.guarded", None)
     assert found == [["clip_global_norm needs the summed gradients", 1, [-3.0, -4.0]]] * 2

@@ -1,4 +1,5 @@
-"""Copies of what holds no socket: deepcopy, pickle, cloudpickle, processes by spawn; and how long things live."""
+"""Copies of what holds no socket: deepcopy, pickle, cloudpickle, processes by spawn; and how long
+things live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The blocks of README and docs, each run by itself, and their links. Shell lines: test_shell_lines.py."""
+"""The blocks of README and docs, each run by itself, and their links. Shell lines:
+test_shell_lines.py."""
 
 from __future__ import annotations
 

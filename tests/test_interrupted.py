@@ -1,5 +1,6 @@
-"""Updates interrupted at random moments by the exceptions of signal handlers: each parameter is updated and counted, or
-neither, bit for bit, in all three front-ends; and the memory of an update is nobody's once it has been left.
+"""Updates interrupted at random moments by the exceptions of signal handlers: each parameter is
+updated and counted, or neither, bit for bit, in all three front-ends; and the memory of an update
+is nobody's once it has been left.
 
 MXOPT_TEST_INTERRUPTS=1000 interrupts each case as many times.
 """

@@ -1,4 +1,5 @@
-"""Mistakes that people make on their first days: what is typed, and what the message must contain."""
+"""Mistakes that people make on their first days: what is typed, and what the message must
+contain."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_every_argument_is_declared_with_words(klass: Any) -> None:
 class Mine(Optimizer):
     """As people wrote them for MXNet: nothing is declared."""
 
-    def __init__(self, learning_rate=0.1, **kwargs):  # type: ignore[no-untyped-def]
+    def __init__(self, learning_rate: float = 0.1, **kwargs: object) -> None:
         self.decay = kwargs.pop("decay", 0.5)
         super().__init__(learning_rate=learning_rate, **kwargs)
 

@@ -1,4 +1,5 @@
-"""The package as a whole: what importing it brings in, which way its imports point, that everything is documented."""
+"""The package as a whole: what importing it brings in, which way its imports point, that everything
+is documented."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -87,7 +89,8 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def imported(module: str) -> set[str]:
-    """The modules of ours that a module imports; of `from package import module` the latter only."""
+    """The modules of ours that a module imports; of `from package import module` the latter
+    only."""
     beside = module.rpartition(".")[0]  # a script of `reference` imports what lies beside it by its bare name
     found = {f"{beside}.{name}" if f"{beside}.{name}" in PATHS else name for name in imports(PATHS[module])}
     names = {name for name in found if name.partition(".")[0] in SOURCES}
@@ -102,7 +105,8 @@ def _uses(module: str, package: str) -> bool:
     return not names or any(name not in PATHS for name in names)
 
 
-# From the bottom: a module imports from its own floor and from those below it only. The longest name that fits counts.
+# From the bottom: a module imports from its own floor and from those below it only. The longest
+# name that fits counts.
 FLOORS = [
     ["mxopt.errors", "mxopt.overrides", "mxopt.plain", "mxopt.rules", "mxopt.typing"],
     ["mxopt.arguments", "mxopt.assembler", "mxopt.device", "mxopt.options", "mxopt.registry", "mxopt.settings"],
@@ -183,7 +187,8 @@ def test_extras_that_are_spoken_of_exist() -> None:
 
 
 def test_what_modules_import_at_once_comes_with_the_package() -> None:
-    """By what `pip install mxopt` brings, on every Python: what needs an extra is imported where it is used."""
+    """By what `pip install mxopt` brings, on every Python: what needs an extra is imported where it
+    is used."""
     _, _, section = (ROOT.parent / "pyproject.toml").read_text().partition("\ndependencies = [")
     always = set(re.findall(r'"(\w+)>=[0-9.]+"', section.partition("\n]")[0]))
     known = sys.stdlib_module_names | SOURCES.keys() | {"zmq" if name == "pyzmq" else name for name in always}
@@ -200,7 +205,8 @@ def test_nothing_is_pickled() -> None:
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, object]]:
-    """The public functions and classes that a module defines, and the public methods and properties of the classes."""
+    """The public functions and classes that a module defines, and the public methods and properties
+    of the classes."""
     for name, thing in vars(module).items():
         if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
             continue
@@ -265,9 +271,11 @@ def test_the_outline_of_errors_is_that_of_the_classes() -> None:
     assert found == list(outlined(errors.MXOptError))
 
 
-# What of the system's own types a user meets by their names alone: no memory, no package, a file that can't be written.
+# What of the system's own types a user meets by their names alone: no memory, no package, a file
+# that can't be written.
 SYSTEM = {"MemoryError", "ImportError", "PermissionError"}
-# Modules that raise a built-in error for themselves: they catch it, and raise one of ours that says what it was about.
+# Modules that raise a built-in error for themselves: they catch it, and raise one of ours that says
+# what it was about.
 EXPLAINED = {
     *("mxopt.engine.arrays", "mxopt.migrate.flat", "mxopt.migrate.pickles", "mxopt.plain"),
     *("mxopt.optimizer.ruled", "mxopt.optimizer.states"),
@@ -281,6 +289,15 @@ def test_what_is_raised_is_an_error_of_ours(module: str) -> None:
     calls = [error.func if isinstance(error, ast.Call) else error for error in raised]
     names = {error.id for error in calls if isinstance(error, ast.Name) and hasattr(builtins, error.id)}
     assert not names - SYSTEM or module in EXPLAINED
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(PATHS) if name.startswith("mxopt")])
+def test_a_message_with_a_number_of_things_is_right_for_one(module: str) -> None:
+    """By `errors.counted`."""
+    texts = [node.values for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, ast.JoinedStr)]
+    pairs = [(a, b.value) for values in texts for a, b in pairwise(values) if isinstance(b, ast.Constant)]
+    followed = [ast.unparse(number) for number, text in pairs if re.match(r" (\w+ )?\w+s\b", text)]
+    assert not [number for number in followed if "{len(" in number]
 
 
 def test_errors_are_of_the_built_in_types_too() -> None:

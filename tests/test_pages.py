@@ -1,8 +1,9 @@
-"""The tutorials, and the pages for those who come from another system: the programs run as they stand and print what
-the page says.
+"""The tutorials, and the pages for those who come from another system: the programs run as they
+stand and print what the page says.
 
-A page's old programs are files of `scripts/reference`; what they printed there, and the files that they saved, lie in
-`tests/data/pages`. Every other program is a new one, in a file of its own, and is followed by what it prints.
+A page's old programs are files of `scripts/reference`; what they printed there, and the files that
+they saved, lie in `tests/data/pages`. Every other program is a new one, in a file of its own, and
+is followed by what it prints.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "promises.md").read_text()
 
 
-def test_every_promise_names_tests_and_all_of_them_exist():
+def test_every_promise_names_tests_and_all_of_them_exist() -> None:
     parts = re.split(r"^\*\*(P\d+)\. ", PAGE.partition("## What is not promised")[0], flags=re.MULTILINE)
     promises = dict(zip(parts[1::2], parts[2::2], strict=True))
     assert list(promises) == [f"P{k}" for k in range(1, 13)]

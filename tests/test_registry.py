@@ -1,4 +1,5 @@
-"""Classes that share a name are told apart where they are saved and loaded; lists hold what is public."""
+"""Classes that share a name are told apart where they are saved and loaded; lists hold what is
+public."""
 
 from __future__ import annotations
 

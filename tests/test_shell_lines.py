@@ -1,5 +1,5 @@
-"""The shell lines of README and docs: blocks that start jobs run as they stand, and no command or option is spoken of
-that isn't there."""
+"""The shell lines of README and docs: blocks that start jobs run as they stand, and no command or
+option is spoken of that isn't there."""
 
 from __future__ import annotations
 

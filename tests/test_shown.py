@@ -1,4 +1,5 @@
-"""What a prompt and a notebook show of things: enough to know what they are and how far they have come."""
+"""What a prompt and a notebook show of things: enough to know what they are and how far they have
+come."""
 
 from __future__ import annotations
 
@@ -67,15 +68,15 @@ SHOWN: list[tuple[Make, str]] = [
     (Mine, "Mine()"),
     (lambda: nn.ExponentialDecayLR(0.1, 0.9, 4),
      "ExponentialDecayLR(learning_rate=0.1, decay_rate=0.9, decay_steps=4)"),
-    (lambda: nn.Adam([parameter()]), "Adam, step 0\n  1 parameters: learning_rate=0.001, weight_decay=0.0"),
+    (lambda: nn.Adam([parameter()]), "Adam, step 0\n  1 parameter: learning_rate=0.001, weight_decay=0.0"),
     (grouped,
      "Momentum, step 1\n"
      "  2 parameters: learning_rate=CosineDecayLR(min_lr=0.0, max_lr=0.1, decay_steps=50), weight_decay=0.0\n"
-     "  1 parameters: learning_rate=a list of 2, weight_decay=0.01"),
+     "  1 parameter: learning_rate=a list of 2, weight_decay=0.01"),
     (lambda: Trainer([parameter("a"), parameter("b")], "sgd"),
      "<Trainer of 2 parameters, kvstore 'device': <SGD learning_rate=0.01 num_update=0>>"),
     (lambda: Trainer([p := parameter()], optim.Adam([p]), kvstore=None),
-     "<Trainer of 1 parameters, kvstore None: Adam\n"),
+     "<Trainer of 1 parameter, kvstore None: Adam\n"),
     (lambda: kvstore.create("local"), "<KVStore 'local': 0 keys>"),
     (used_store,
      "<KVStore 'device': 2 keys, <Updater with states of 0 parameters: <SGD learning_rate=0.5 num_update=0>>>"),

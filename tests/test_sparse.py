@@ -285,7 +285,8 @@ def test_rows_without_a_gradient_are_left_alone(row: Row) -> None:
 
 @pytest.mark.parametrize("row", LAZY, ids=str)
 def test_touched_rows_are_updated_as_by_a_dense_gradient(row: Row) -> None:
-    """All rows touched, a lazy update is the dense one (of layer-wise rules too: the norms are of all rows)."""
+    """All rows touched, a lazy update is the dense one (of layer-wise rules too: the norms are of
+    all rows)."""
     rng = np.random.default_rng(1)
     start = array(rng, (50, 8), "float32")
     results = []

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from msgpack import ExtType, Timestamp
-from msgpack import packb as pack
+from hypothesis import given, settings, strategies as st
+from msgpack import ExtType, Timestamp, packb as pack
 
 import mxopt
 from mxopt.document import MAGIC, PREFIX, VERSION, dump_document, load_document
@@ -138,7 +136,8 @@ def test_headers_that_mean_nothing(content: Any) -> None:
 
 
 def test_message_pack_bombs() -> None:
-    """Deep nests and claimed lengths, sealed by somebody who knows the format, take neither memory nor time."""
+    """Deep nests and claimed lengths, sealed by somebody who knows the format, take neither memory
+    nor time."""
     code = """
 import sys; sys.path[:0] = {path!r}
 import resource, time

@@ -1,4 +1,5 @@
-"""Tables: rows are there once they are stored or updated, take memory then, and begin as declared."""
+"""Tables: rows are there once they are stored or updated, take memory then, and begin as
+declared."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def made(**options: object) -> tuple[dict[str, Parameter], Trainer]:
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_every_kind_of_store_gives_the_same_steps(options):
+def test_every_kind_of_store_gives_the_same_steps(options: dict[str, object]) -> None:
     params, trainer = made(**options)
     assert steps(params, trainer) == steps(*made(kvstore=None))
     assert params["w"].value[0, 0] == 1 - 0.5 - 0.5 - 0.25
@@ -49,7 +49,7 @@ def test_every_kind_of_store_gives_the_same_steps(options):
     [{"kvstore": "dist_sync"}, {"kvstore": "dist_sync", "update_on_kvstore": False}, {"kvstore": "dist_async"}],
     ids=str,
 )
-def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options):
+def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options: dict[str, object]) -> None:
     with Job(1, 2) as job:
         assert job.run("training.train", options) == [steps(*made(kvstore=None))]
 
@@ -59,7 +59,9 @@ def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options):
     [("sgd", {}), ("adam", {"learning_rate": 1.0}), ("lbsgd", {"warmup_epochs": 0}), ("sgd", {"begin_num_update": 3})],
     ids=["sgd", "adam", "lbsgd", "begun at 3"],
 )
-def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(optimizer, options):
+def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(
+    optimizer: str, options: dict[str, object]
+) -> None:
     arguments = {"optimizer": optimizer, "options": options}
     expected = scheduled({**arguments, "grad": 1.0, "kvstore": None})
     assert scheduled({**arguments, "grad": 1.0, "kvstore": kvstore.create("local")}) == expected
@@ -69,7 +71,7 @@ def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(optimi
             assert job.run("training.scheduled", shared) == [expected] * workers
 
 
-def test_two_workers_sum_their_gradients():
+def test_two_workers_sum_their_gradients() -> None:
     with Job(2, 1) as job:
         first, second = job.run("training.train", {"kvstore": "dist_sync"})
     assert first == second
@@ -78,7 +80,7 @@ def test_two_workers_sum_their_gradients():
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("experimental", [False, True])
-def test_set_data_reaches_the_store_and_keeps_the_states(options, experimental):
+def test_set_data_reaches_the_store_and_keeps_the_states(options: dict[str, object], experimental: bool) -> None:
     if options.get("kvstore") == "store":
         options = {**options, "kvstore": kvstore.create("local")}
     params = [Parameter(np.ones(2, np.float16), "a"), Parameter(np.ones(2, np.float16), "b")]
@@ -101,13 +103,13 @@ def test_set_data_reaches_the_store_and_keeps_the_states(options, experimental):
 @pytest.mark.parametrize(
     ("update", "expected"), [(True, ["KVStoreError", [0, 0], [-1, -1]]), (False, ["NoneType", [5, 5], [4, 4]])]
 )
-def test_set_data_is_refused_only_where_servers_hold_the_value(update, expected):
+def test_set_data_is_refused_only_where_servers_hold_the_value(update: bool, expected: list[object]) -> None:
     with Job(1, 1) as job:
         assert job.run("training.set_data", {"update_on_kvstore": update}) == [expected]
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_states_are_saved_and_resumed(tmp_path, options):
+def test_states_are_saved_and_resumed(tmp_path: Path, options: dict[str, object]) -> None:
     params, trainer = made(**options)
     steps(params, trainer)
     trainer.save_states(str(tmp_path / "s"))
@@ -117,7 +119,7 @@ def test_states_are_saved_and_resumed(tmp_path, options):
     assert other.optimizer.num_update == 3
 
 
-def test_summing_and_updating_apart():
+def test_summing_and_updating_apart() -> None:
     params, trainer = made(kvstore="store", update_on_kvstore=False)
     for p in params.values():
         p.grad = np.ones(p.shape, np.float32)
@@ -131,7 +133,7 @@ def test_summing_and_updating_apart():
         trainer.allreduce_grads()
 
 
-def test_plain_arrays_become_parameters_over_the_same_memory():
+def test_plain_arrays_become_parameters_over_the_same_memory() -> None:
     w, b = np.ones(2, np.float32), np.ones(3, np.float32)
     trainer = Trainer({"w": w, "b": b}, "sgd", {"learning_rate": 1.0})
     assert [p.name for p in trainer.parameters] == ["b", "w"]
@@ -145,9 +147,9 @@ def test_plain_arrays_become_parameters_over_the_same_memory():
         Trainer([w, "b"], "sgd")
 
 
-def test_a_subclass_may_sum_in_a_way_of_its_own():
+def test_a_subclass_may_sum_in_a_way_of_its_own() -> None:
     class Twice(Trainer):
-        def _allreduce_grads(self):
+        def _allreduce_grads(self) -> None:
             for param in self._params:
                 if param.grad_req != "null":
                     param.list_grad()[0][:] *= 2
@@ -167,7 +169,7 @@ def test_a_subclass_may_sum_in_a_way_of_its_own():
 
 @pytest.mark.parametrize("update_on_kvstore", [None, True, False])
 @pytest.mark.parametrize("store", ["local", "device", "object"])
-def test_row_sparse_gradients(store, update_on_kvstore):
+def test_row_sparse_gradients(store: str, update_on_kvstore: bool | None) -> None:
     p, q = Parameter(np.ones((3, 2), np.float32), "p"), Parameter(np.ones(2, np.float32), "q")
     p.grad, q.grad = row_sparse_array((np.ones((1, 2), np.float32), [1]), shape=(3, 2)), np.ones(2, np.float32)
     where = kvstore.create("local") if store == "object" else store
@@ -183,7 +185,7 @@ def test_row_sparse_gradients(store, update_on_kvstore):
 
 @pytest.mark.parametrize("batch_size", [0, -2, 0.0, float("nan"), float("inf"), None, "4", [1], np.zeros(2)], ids=repr)
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_batch_size_that_nothing_can_be_divided_by_changes_nothing(batch_size, apart):
+def test_a_batch_size_that_nothing_can_be_divided_by_changes_nothing(batch_size: object, apart: bool) -> None:
     params, trainer = made(kvstore="store", update_on_kvstore=False)
     steps(params, trainer)
     before = [p.value.tolist() for p in params.values()], trainer.optimizer.num_update, trainer.optimizer.rescale_grad
@@ -193,7 +195,7 @@ def test_a_batch_size_that_nothing_can_be_divided_by_changes_nothing(batch_size,
     assert after == before
 
 
-def test_a_step_that_fails_leaves_the_optimizer_as_it_was():
+def test_a_step_that_fails_leaves_the_optimizer_as_it_was() -> None:
     params, trainer = made()
     steps(params, trainer)
     before = trainer._updater.get_states(dump_optimizer=True)
@@ -203,7 +205,7 @@ def test_a_step_that_fails_leaves_the_optimizer_as_it_was():
     assert trainer._updater.get_states(dump_optimizer=True) == before
 
 
-def test_a_parameter_without_gradient_stops_the_step():
+def test_a_parameter_without_gradient_stops_the_step() -> None:
     params, trainer = made()
     params["w"].grad = np.ones((3, 2), np.float32)
     with pytest.raises(UserWarning, match="'b' has no gradient"):
@@ -212,7 +214,7 @@ def test_a_parameter_without_gradient_stops_the_step():
     assert params["b"].value.tolist() == [2, 2]
 
 
-def test_what_cannot_be_is_refused():
+def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="Parameter"):
         Trainer(3, "sgd")
     with pytest.raises(TypeError, match="optimizer_params must be a dict"):
@@ -228,7 +230,7 @@ def test_what_cannot_be_is_refused():
         Trainer(params, "sgd", kvstore=3).step(1)
 
 
-def test_a_store_without_optimizer_only_sums():
+def test_a_store_without_optimizer_only_sums() -> None:
     params, trainer = made(kvstore=kvstore.create("teststore"))
     assert steps(params, trainer) == steps(*made(kvstore=None))
 
@@ -242,7 +244,7 @@ def two() -> list[Parameter]:
 
 
 @pytest.mark.parametrize("experimental", [False, True])
-def test_an_optimizer_has_one_trainer(experimental):
+def test_an_optimizer_has_one_trainer(experimental: bool) -> None:
     a, b = two()
     optimizer = optim.Adam([a]) if experimental else mxopt.create("adam")
     trainer = Trainer([a], optimizer)
@@ -259,7 +261,7 @@ def test_an_optimizer_has_one_trainer(experimental):
 
 
 @pytest.mark.parametrize("update_on_kvstore", [True, False])
-def test_a_store_has_one_trainer(update_on_kvstore):
+def test_a_store_has_one_trainer(update_on_kvstore: bool) -> None:
     a, b = two()
     store = kvstore.create("local")
     first = Trainer([a], "sgd", {"learning_rate": 1.0}, kvstore=store, update_on_kvstore=update_on_kvstore)
@@ -273,7 +275,7 @@ def test_a_store_has_one_trainer(update_on_kvstore):
 
 
 @pytest.mark.parametrize("key", [1, "w"])
-def test_a_store_that_has_the_keys_already_is_left_as_it_is(key):
+def test_a_store_that_has_the_keys_already_is_left_as_it_is(key: int | str) -> None:
     store = kvstore.create("local")
     store.init(key, np.zeros(2, np.float32))
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
@@ -285,7 +287,7 @@ def test_a_store_that_has_the_keys_already_is_left_as_it_is(key):
     assert out.tolist() == [-1, -1]  # by its own optimizer, and the first update
 
 
-def test_init_of_several_keys_takes_all_or_none():
+def test_init_of_several_keys_takes_all_or_none() -> None:
     store = kvstore.create("local")
     store.init(1, np.zeros(1, np.float32))
     with pytest.raises(KVStoreError, match="key 1 is initialised already"):
@@ -294,7 +296,7 @@ def test_init_of_several_keys_takes_all_or_none():
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_a_parameter_that_stands_twice_is_updated_once(options):
+def test_a_parameter_that_stands_twice_is_updated_once(options: dict[str, object]) -> None:
     if options.get("kvstore") == "store":
         options = {**options, "kvstore": kvstore.create("local")}
     a, b = two()
@@ -306,7 +308,7 @@ def test_a_parameter_that_stands_twice_is_updated_once(options):
 
 
 @pytest.mark.parametrize("update", [True, False])
-def test_a_parameter_without_a_gradient_on_one_worker_counts_as_zeros_there(update):
+def test_a_parameter_without_a_gradient_on_one_worker_counts_as_zeros_there(update: bool) -> None:
     with Job(2, 1) as job:
         first, second = job.run("training.stale", {"update_on_kvstore": update})
     assert first == second == [[-1.0] * 2, [-3.0] * 2, [1.0] * 2]

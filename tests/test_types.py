@@ -1,4 +1,5 @@
-"""Type checkers on a user's program: they find the commonest mistakes, and know what calls return."""
+"""Type checkers on a user's program: they find the commonest mistakes, and know what calls
+return."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A custom optimizer on `mxopt.nn.Optimizer`, twice: written with NumPy, and as a rule that is compiled.
+"""A custom optimizer on `mxopt.nn.Optimizer`, twice: written with NumPy, and as a rule that is
+compiled.
 
-Both are Lion (https://arxiv.org/abs/2302.06675), with weight decay added to the gradient: steps of one size by the sign
-of a mix of gradient and momentum. They train a logistic regression on points in two clouds, with groups and a schedule,
-and end up with the same weights.
+Both are Lion (https://arxiv.org/abs/2302.06675), with weight decay added to the gradient: steps of
+one size by the sign of a mix of gradient and momentum. They train a logistic regression on points
+in two clouds, with groups and a schedule, and end up with the same weights.
 """
 
 from typing import Any
@@ -43,14 +44,16 @@ class Lion(nn.Optimizer):
 def lion(
     weight: Any, grad: Any, moment: Any, lr: Any, wd: Any, rescale: Any, beta1: Any, beta2: Any
 ) -> tuple[Any, Any]:
-    """What happens to one element. The names say what each argument is: arrays first, then numbers."""
+    """What happens to one element. The names say what each argument is: arrays first, then
+    numbers."""
     grad = rescale * grad + wd * weight
     weight = weight - sign(beta1 * moment + (1 - beta1) * grad, lr)
     return weight, beta2 * moment + (1 - beta2) * grad
 
 
 class CompiledLion(nn.RuleOptimizer):
-    """The same as one compiled pass over all parameters, which also takes row-sparse gradients and float16."""
+    """The same as one compiled pass over all parameters, which also takes row-sparse gradients and
+    float16."""
 
     rule = lion
 

@@ -1,7 +1,8 @@
-"""Trains a classifier of handwritten digits with `create`, an `Updater` and a scheduler, in plain NumPy.
+"""Trains a classifier of handwritten digits with `create`, an `Updater` and a scheduler, in plain
+NumPy.
 
-Half way its weights and states are saved. At the end a fresh process loads them, trains the second half again,
-and arrives at the same weights, bit for bit.
+Half way its weights and states are saved. At the end a fresh process loads them, trains the second
+half again, and arrives at the same weights, bit for bit.
 
     python docs/examples/digits.py [--optimizer adam] [--resume FILE]
 """
@@ -31,7 +32,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def load_data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """1,797 scanned digits of 8 x 8 pixels, split 3 : 1: training images and labels, test images and labels."""
+    """1,797 scanned digits of 8 x 8 pixels, split 3 : 1: training images and labels, test images
+    and labels."""
     digits = load_digits()
     images = (digits.data / 16 - 0.5).astype(np.float32)
     order = np.random.default_rng(0).permutation(len(images))
@@ -82,7 +84,8 @@ def accuracy(weights: Arrays, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def train(weights: Arrays, updater: mxopt.Updater, epochs: range, progress: Progress) -> None:
-    """Trains in place. The order of the images depends on the epoch alone, so that training can be resumed."""
+    """Trains in place. The order of the images depends on the epoch alone, so that training can be
+    resumed."""
     images, labels, test_images, test_labels = load_data()
     names = list(weights)
     task = progress.add_task("training", total=len(epochs), loss=0.0, accuracy=0.0)

@@ -1,7 +1,8 @@
 """The classifier of `digits.py`, trained by several workers through parameter servers.
 
-Every worker takes its share of each batch, the servers sum the gradients and update the weights. At the end worker 0
-saves weights and states, and every worker prints a fingerprint of its weights: they are the same.
+Every worker takes its share of each batch, the servers sum the gradients and update the weights. At
+the end worker 0 saves weights and states, and every worker prints a fingerprint of its weights:
+they are the same.
 
     mxopt-launch -n 2 -s 2 python docs/examples/digits_distributed.py [--save FOLDER]
 """

@@ -1,8 +1,10 @@
-"""Factorises the digits that scikit-learn ships, on embedding tables: a picture and a pixel have a vector each, whose
-product is how dark the pixel is. A tenth of the pixels isn't shown, and is guessed from the others.
+"""Factorises the digits that scikit-learn ships, on embedding tables: a picture and a pixel have a
+vector each, whose product is how dark the pixel is. A tenth of the pixels isn't shown, and is
+guessed from the others.
 
-The tables have room for a billion pictures and a billion pixels; rows take memory once they are used. Runs alone, or as
-`mxopt-launch -n 2 -s 2 python docs/examples/factorization.py`, where each worker sees half of the pictures.
+The tables have room for a billion pictures and a billion pixels; rows take memory once they are
+used. Runs alone, or as `mxopt-launch -n 2 -s 2 python docs/examples/factorization.py`, where each
+worker sees half of the pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ BATCH, EPOCHS = 2048, 12
 
 
 def id_of(name: str) -> int:
-    """A number for a name, as of a user or a product: spread over the table, without a list of all names."""
+    """A number for a name, as of a user or a product: spread over the table, without a list of all
+    names."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") % ROWS
 
 
@@ -36,7 +39,8 @@ def pixels() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def vectors(store: object, table: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows `ids` of a table, one each; and which rows there are among them, and where each is."""
+    """The rows `ids` of a table, one each; and which rows there are among them, and where each
+    is."""
     distinct, place = np.unique(ids, return_inverse=True)
     found = sparse.zeros("row_sparse", (ROWS, RANK))
     store.row_sparse_pull(table, found, row_ids=distinct)

@@ -23,7 +23,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def digits(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """1,797 scanned digits, enlarged to 16 x 16: images and labels to train with, then 360 to test with."""
+    """1,797 scanned digits, enlarged to 16 x 16: images and labels to train with, then 360 to test
+    with."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(labels))
     pixels = images[order].reshape(-1, 1, 8, 8).repeat(2, axis=2).repeat(2, axis=3)
@@ -37,7 +38,8 @@ Layer = tuple[np.ndarray, Callable[[np.ndarray], Any]]
 
 
 def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Layer:
-    """(n, c, h, w) to (n, filters, h, w): every k x k window becomes a row, and the filters a matrix."""
+    """(n, c, h, w) to (n, filters, h, w): every k x k window becomes a row, and the filters a
+    matrix."""
     n, c, h, w = x.shape
     filters, _, k, _ = weight.shape
     padded = np.pad(x, ((0, 0), (0, 0), (k // 2, k // 2), (k // 2, k // 2)))

@@ -1,4 +1,5 @@
-"""LeNet-5 on handwritten digits: PyTorch computes the gradients, mxopt updates PyTorch's own weights in place.
+"""LeNet-5 on handwritten digits: PyTorch computes the gradients, mxopt updates PyTorch's own
+weights in place.
 
 pip install mxopt scikit-learn torch
 python lenet_torch.py
@@ -15,7 +16,8 @@ from mxopt.experimental import optim
 
 
 def digits(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """1,797 scanned digits, enlarged to 16 x 16: images and labels to train with, then 360 to test with."""
+    """1,797 scanned digits, enlarged to 16 x 16: images and labels to train with, then 360 to test
+    with."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(labels))
     pixels = images[order].reshape(-1, 1, 8, 8).repeat(2, axis=2).repeat(2, axis=3)

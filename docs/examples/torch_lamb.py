@@ -1,4 +1,5 @@
-"""Trains a PyTorch model with mxopt's LAMB: the parameters are updated in place, in PyTorch's own memory.
+"""Trains a PyTorch model with mxopt's LAMB: the parameters are updated in place, in PyTorch's own
+memory.
 
 python docs/examples/torch_lamb.py [--dtype bfloat16]
 """

@@ -1,14 +1,14 @@
 """Which memory the tensors of one call write, and that no gradient of another tensor lies in it.
 
-Tensors of a call are updated at the same time, so a gradient that shares memory with another tensor's weight or states
-would be read before or after they are written, as it happens. One gradient of two tensors is harmless: it is only read.
+Tensors of a call are updated at the same time, so a gradient that shares memory with another
+tensor's weight or states would be read before or after they are written, as it happens. One
+gradient of two tensors is harmless: it is only read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,8 @@ def taken_by(tensors: Sequence[Tensor]) -> np.ndarray:
 
 
 def check(tensors: Sequence[Tensor], taken: np.ndarray) -> None:
-    """Raises ArrayError where a gradient lies in what belongs to another tensor; `taken` is what `taken_by` says."""
+    """Raises ArrayError where a gradient lies in what belongs to another tensor; `taken` is what
+    `taken_by` says."""
     for tensor in tensors if len(tensors) > 1 else ():
         for array in _read(tensor):
             if meets(taken, *span(array)):  # perhaps only the tensor's own, or between the elements of a view
@@ -35,7 +36,8 @@ def check(tensors: Sequence[Tensor], taken: np.ndarray) -> None:
 
 
 def apart(tensors: Sequence[Tensor]) -> bool:
-    """Whether no two tensors write the same memory, so that they may be updated at the same time."""
+    """Whether no two tensors write the same memory, so that they may be updated at the same
+    time."""
     spans = sorted(span(array) for tensor in tensors for _, array in _written(tensor))
     return len(tensors) == 1 or all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 
@@ -52,7 +54,7 @@ def span(array: Array) -> Span:
     return int(low), int(high)
 
 
-def _written(tensor: Tensor) -> Iterator[tuple[str, Any]]:
+def _written(tensor: Tensor) -> Iterator[tuple[str, Array]]:
     names = ["weight", *(f"state {k + 1}" for k in range(len(tensor.states))), "master copy"]
     for name, x in zip(names, (tensor.weight, *tensor.states, tensor.master), strict=True):
         array = arrays.data_of(x)
@@ -60,7 +62,7 @@ def _written(tensor: Tensor) -> Iterator[tuple[str, Any]]:
             yield name, array
 
 
-def _read(tensor: Tensor) -> Iterator[Any]:
+def _read(tensor: Tensor) -> Iterator[Array]:
     parts = (tensor.grad.data, tensor.grad.indices) if isinstance(tensor.grad, RowSparse) else (tensor.grad,)
     return (array for array in parts if array.size)
 

@@ -12,10 +12,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mxopt.device import check_bare, library_of, on_device_of, to_host
-from mxopt.device import is_cupy as is_cupy
-from mxopt.device import place_of as place_of
-from mxopt.errors import ArrayError, ArrayTypeError
+from mxopt.device import check_bare, is_cupy as is_cupy, library_of, on_device_of, place_of as place_of, to_host
+from mxopt.errors import ArrayError, ArrayTypeError, counted
 from mxopt.sparse import RowSparse, row_sparse_array
 from mxopt.sparse.slots import Slots
 from mxopt.typing import Array, State
@@ -26,9 +24,9 @@ DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | 
 
 
 def as_array(x: Array, name: str) -> Array:
-    """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a buffer or
-    DLPack without a copy. `name` is what an error calls it. Raises ArrayTypeError where `x` lends no memory, or means
-    more than what is in it."""
+    """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a
+    buffer or DLPack without a copy. `name` is what an error calls it. Raises ArrayTypeError where
+    `x` lends no memory, or means more than what is in it."""
     if type(x) is np.ndarray or isinstance(x, RowSparse) or is_cupy(x):
         return x
     if is_tensor(x):
@@ -79,15 +77,17 @@ def is_tensor(x: Array) -> bool:
 
 
 def as_gradient(x: Array, name: str) -> Array:
-    """`as_array` for what is only read, as gradients are: a sparse tensor of PyTorch becomes a RowSparse."""
+    """`as_array` for what is only read, as gradients are: a sparse tensor of PyTorch becomes a
+    RowSparse."""
     if type(x) is not np.ndarray and is_tensor(x) and x.is_sparse:
         return row_sparse_array(x)
     return as_array(x, name)
 
 
-def tell_autograd(written: Iterable[Any]) -> None:
-    """Lets PyTorch know which tensors have been written, so that a backward pass that needs their old values is an
-    error there, as after its own optimizers. Everything else in `written` is left alone."""
+def tell_autograd(written: Iterable[Array]) -> None:
+    """Lets PyTorch know which tensors have been written, so that a backward pass that needs their
+    old values is an error there, as after its own optimizers. Everything else in `written` is left
+    alone."""
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         tensors = [x for x in written if isinstance(x, torch.Tensor)]
@@ -118,7 +118,8 @@ def dtype_name(dtype: np.dtype) -> str | None:
 
 
 def data_of(x: Array) -> Array:
-    """The array that holds the values of `x`: itself, or that in which a row-sparse array's rows are."""
+    """The array that holds the values of `x`: itself, or that in which a row-sparse array's rows
+    are."""
     return x.memory if isinstance(x, RowSparse) else x
 
 
@@ -179,7 +180,8 @@ def check_state(weight: Array, state: State, shape: tuple[int, ...], name: str, 
 
 
 def _fits(weight: Array, dtype: np.dtype) -> bool:
-    """Whether a value of `dtype` is exact in the arithmetic for `weight`: its own precision, float32 at least."""
+    """Whether a value of `dtype` is exact in the arithmetic for `weight`: its own precision,
+    float32 at least."""
     return bool(dtype_name(dtype)) and dtype.itemsize <= max(weight.dtype.itemsize, 4)
 
 
@@ -210,7 +212,8 @@ def overlap(a: Array, b: Array) -> bool:
 
 
 def addresses(x: Array) -> np.ndarray:
-    """An array that is where `x` is, for asking NumPy about memory. That of a CuPy array must never be read."""
+    """An array that is where `x` is, for asking NumPy about memory. That of a CuPy array must never
+    be read."""
     if not is_cupy(x):
         return np.asarray(x)
     layout = {"shape": x.shape, "strides": x.strides, "typestr": f"|V{x.itemsize}", "data": (x.data.ptr, False)}
@@ -225,9 +228,9 @@ def is_plain(array: Array) -> bool:
 
 
 def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) -> Array:
-    """Zeros on the device and of the dtype of `like` or of another, in the machine's byte order; on the CPU their
-    memory isn't touched before it is used. Where `like` is row-sparse, they are too, with its rows. Raises MemoryError
-    where there is none."""
+    """Zeros on the device and of the dtype of `like` or of another, in the machine's byte order; on
+    the CPU their memory isn't touched before it is used. Where `like` is row-sparse, they are too,
+    with its rows. Raises MemoryError where there is none."""
     if isinstance(like, RowSparse):
         if like.slots is not None:
             made = Slots(like.slots.index, shape, like.dtype if dtype is None else dtype, like=like.memory)
@@ -239,7 +242,9 @@ def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) ->
         try:
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
-            raise MemoryError(f"there are no {size} bytes for an array of shape {shape} and {dtype}") from error
+            raise MemoryError(
+                f"there are no {counted(size, 'byte')} for an array of shape {shape} and {dtype}"
+            ) from error
         memory.madvise(mmap.MADV_HUGEPAGE)  # as `np.empty` asks for, and `np.zeros` doesn't
         return np.ndarray(shape, dtype, memory)
     with on_device_of(like):

@@ -1,7 +1,8 @@
-"""LLVM assembly over vectors of 16 elements: loads, stores, conversions, and the operations of a tape.
+"""LLVM assembly over vectors of 16 elements: loads, stores, conversions, and the operations of a
+tape.
 
-The vectors are spelt out, so that nothing depends on what an optimiser recognises; LLVM splits a vector
-of 16 into whatever the machine has.
+The vectors are spelt out, so that nothing depends on what an optimiser recognises; LLVM splits a
+vector of 16 into whatever the machine has.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Assembly:
         )
 
     def load_one(self, dtype: str, address: str) -> str:
-        """A single element, in lane 0. (LLVM 22 stores two elements for a 16-bit one under a constant mask.)"""
+        """A single element, in lane 0. (LLVM 22 stores two elements for a 16-bit one under a
+        constant mask.)"""
         stored = STORED[dtype]
         value = self.let(f"load {stored}, ptr {address}, align {ITEMSIZE[dtype]}")
         value = self.let(f"insertelement {self.vec(stored)} zeroinitializer, {stored} {value}, i64 0")
@@ -152,7 +154,8 @@ class Assembly:
         return self.let(f"fptrunc {self.vec(self.real)} {value} to {self.vec(STORED[dtype])}")
 
     def _to_bfloat16(self, value: str) -> str:
-        """The upper half of a float32, rounded to nearest, ties to even; a NaN stays a quiet NaN."""
+        """The upper half of a float32, rounded to nearest, ties to even; a NaN stays a quiet
+        NaN."""
         ints = self.vec("i32")
         bits = self.let(f"bitcast {self.vec('float')} {value} to {ints}")
         upper = self.let(f"lshr {ints} {bits}, splat (i32 16)")
@@ -172,7 +175,8 @@ class Assembly:
         return self.let(f"icmp ult {self.vec('i64')} <{lanes}>, {self.splat('i64', count)}")
 
     def between(self, start: str, stop: str) -> str:
-        """A mask of the lanes from `start` on and before `stop`, which may be less than 0 or beyond the end."""
+        """A mask of the lanes from `start` on and before `stop`, which may be less than 0 or beyond
+        the end."""
         lanes, ints = ", ".join(f"i32 {i}" for i in range(LANES)), self.vec("i32")
         low, high = (self.splat("i32", self.let(f"trunc i64 {x} to i32")) for x in (start, stop))
         from_start = self.let(f"icmp sge {ints} <{lanes}>, {low}")
@@ -246,7 +250,8 @@ def _mangled(stored: str) -> str:
 
 
 def _literal(value: float, width: int) -> str:
-    """A constant as LLVM wants it: the bits of the double that holds the (rounded) value exactly."""
+    """A constant as LLVM wants it: the bits of the double that holds the (rounded) value
+    exactly."""
     if width == 32:
         value = struct.unpack("f", struct.pack("f", value))[0]
     return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"

@@ -1,12 +1,14 @@
 """Takes arrays' addresses from the arrays themselves, thousands in a call.
 
-Asking NumPy from Python for an array's dtype, shape, flags and address takes a microsecond and more, which is all
-that an update of a small tensor may cost. This compiled function reads them from `PyArrayObject`, whose layout
-NumPy documents and keeps (numpy.org/doc/stable/reference/c-api/types-and-structures.html), and whose address is
-the array's `id`. It accepts an array only if it is exactly a `numpy.ndarray`, of the expected dtype object and
-shape, C-contiguous and aligned, the weight writeable and where it was before, the gradient nowhere in the memory that
-the call writes: where it was before, or found apart from it by bisection. Whatever it doesn't accept goes the slow way
-through `arrays.py`, which can do more and explains what it refuses.
+Asking NumPy from Python for an array's dtype, shape, flags and address takes a microsecond and
+more, which is all that an update of a small tensor may cost. This compiled function reads them from
+`PyArrayObject`, whose layout NumPy documents and keeps
+(numpy.org/doc/stable/reference/c-api/types-and-structures.html), and whose address is the array's
+`id`. It accepts an array only if it is exactly a `numpy.ndarray`, of the expected dtype object and
+shape, C-contiguous and aligned, the weight writeable and where it was before, the gradient nowhere
+in the memory that the call writes: where it was before, or found apart from it by bisection.
+Whatever it doesn't accept goes the slow way through `arrays.py`, which can do more and explains
+what it refuses.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from mxopt.engine.kernel import (
     WEIGHT_IDS,
 )
 
-# Words of a tensor's expectations. GRAD_BYTES are those of one row where the gradient is row-sparse, ARRAYS is how many
-# pointers a tensor's row in the job's table has, PLACED whether the indices are known to be sound, in whatever order.
+# Words of a tensor's expectations. GRAD_BYTES are those of one row where the gradient is
+# row-sparse, ARRAYS is how many pointers a tensor's row in the job's table has, PLACED whether the
+# indices are known to be sound, in whatever order.
 WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS, PLACED, EXPECTED_WORDS = range(8)
 
 HEAD = object.__basicsize__
@@ -193,8 +196,8 @@ no:
 
 
 def _bind_rows() -> str:
-    """The one tensor's weight, then its gradient's data and indices, which must be ascending and within the shape,
-    unless they are PLACED."""
+    """The one tensor's weight, then its gradient's data and indices, which must be ascending and
+    within the shape, unless they are PLACED."""
     return f"""
 define i64 @bind_rows(ptr %job) {{
   {_words("job", WEIGHT_IDS, EXPECTED, POINTERS)}
@@ -278,21 +281,22 @@ def _words(base: str, *words: int) -> str:
 
 @cache
 def binder() -> Callable[[int], int]:
-    """The function that takes a job's address, writes the gradients' addresses into the job's table, and
-    returns whether all arrays were as expected."""
+    """The function that takes a job's address, writes the gradients' addresses into the job's
+    table, and returns whether all arrays were as expected."""
     return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_checks() + _bind(), "bind"))
 
 
 @cache
 def row_binder() -> Callable[[int], int]:
-    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices are. Returns how
-    many rows there are, or -1."""
+    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices
+    are. Returns how many rows there are, or -1."""
     return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_checks() + _bind_rows(), "bind_rows"))
 
 
 @cache
 def can_read_arrays() -> bool:
-    """Whether arrays are laid out as this file believes, by comparing one with what NumPy says of it."""
+    """Whether arrays are laid out as this file believes, by comparing one with what NumPy says of
+    it."""
     sample = np.zeros((3, 5), np.float32)
     here = id(sample)
 

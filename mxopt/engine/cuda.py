@@ -1,8 +1,9 @@
 """Runs kernels on a GPU: CuPy arrays, a list of tensors in one launch.
 
-What a launch needs beside the arrays (where they are, which hyper-parameters each tensor takes) lies in one block of
-words, which is copied to the GPU before it. After a stage with norms the sums of squares of all pieces come back
-to the host, which adds them and derives the scalars of the next stage as it does for NumPy arrays.
+What a launch needs beside the arrays (where they are, which hyper-parameters each tensor takes)
+lies in one block of words, which is copied to the GPU before it. After a stage with norms the sums
+of squares of all pieces come back to the host, which adds them and derives the scalars of the next
+stage as it does for NumPy arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mxopt.device import is_cupy
 from mxopt.engine.aliases import meets
 from mxopt.engine.cuda_source import OPTIONS, THREADS, source
 from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE, Kernel
-from mxopt.engine.rounding import Keys, Rounding
+from mxopt.engine.rounding import Rounding, UpdateKeys
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
@@ -35,7 +36,8 @@ SHARE = 4 * THREADS  # elements of a block, in stages without norms: several blo
 
 @cache
 def compiled(kernel: Kernel) -> Callable[..., None]:
-    """`kernel` as a function of its grid, its block and its arguments; CuPy compiles it at the first call."""
+    """`kernel` as a function of its grid, its block and its arguments; CuPy compiles it at the
+    first call."""
     import cupy
 
     launch: Callable[..., None] = cupy.RawKernel(source(kernel), kernel.name, OPTIONS)
@@ -76,12 +78,14 @@ class CudaPart:
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule = rule
-        self.device: Any = tensors[0].weight.device
+        self.device = tensors[0].weight.device
         self.dtypes: tuple[str, ...] = tensors[0].dtypes
-        self.states: list[tuple[tuple[Any, ...], Any]] = [(t.states, t.master) for t in tensors]
-        self.like: list[tuple[Any, Any, Any]] = [(t.weight.shape, t.weight.dtype, t.grad.dtype) for t in tensors]
+        self.states: list[tuple[tuple[Array, ...], Array]] = [(t.states, t.master) for t in tensors]
+        self.like: list[tuple[tuple[int, ...], np.dtype, np.dtype]] = [
+            (t.weight.shape, t.weight.dtype, t.grad.dtype) for t in tensors
+        ]
         n, arrays = len(tensors), len(self.dtypes)
-        self.places: Any = np.cumsum([n * arrays, n, n * len(rule.hypers)]).tolist()
+        self.places: Array = np.cumsum([n * arrays, n, n * len(rule.hypers)]).tolist()
         self.words = np.zeros(self.places[-1] + n * KEY_WORDS, np.int64)
         table, self.hyper_rows, hypers, keys = np.split(self.words, self.places)
         self.table = table.reshape(n, arrays)
@@ -105,14 +109,14 @@ class CudaPart:
         pieces = np.stack([tensor, first, np.minimum(PIECE, sizes[tensor] - first)], axis=1)
         self.longest: int = int(pieces[:, 2].max(initial=0))
         with self.device:
-            self.pieces: Any = cupy.asarray(pieces)
+            self.pieces: Array = cupy.asarray(pieces)
 
     def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
 
         self.random: bool = bool(roundings)
         if not self.random:
             return
-        self._keys, self._numbers = Keys(roundings), [r.rows for r in roundings]
+        self._keys, self._numbers = UpdateKeys(roundings), [r.rows for r in roundings]
         self.key_words[:, FIRST] = [r.first for r in roundings]
 
     # Binding: the arrays of one step.
@@ -122,7 +126,8 @@ class CudaPart:
         self.taken = taken
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
-        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
+        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid
+        out for."""
         return self._bind(0, weight, grad)
 
     def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
@@ -182,7 +187,8 @@ class CudaPart:
                     self._derive(stage, sums.get())
 
     def squares(self, stage: int) -> list[float]:
-        """One pass over all arrays, in a stage that takes one norm; returns the sums of squares of the pieces."""
+        """One pass over all arrays, in a stage that takes one norm; returns the sums of squares of
+        the pieces."""
         with self.device:
             sums: list[float] = self._launch(stage).get()[:, 0].tolist()
         return sums
@@ -217,8 +223,8 @@ class CudaPart:
 
 
 class CudaRowsPart(CudaPart):
-    """One tensor row by row: the rows of a row-sparse gradient, or all of them, where a rule keeps one state
-    for each row."""
+    """One tensor row by row: the rows of a row-sparse gradient, or all of them, where a rule keeps
+    one state for each row."""
 
     lasting = False
     lists = False
@@ -252,8 +258,8 @@ class CudaRowsPart(CudaPart):
 
 
 class CudaCopiesPart:
-    """One tensor that no kernel can walk: strided views, and row-sparse gradients that move every row. Works on
-    contiguous copies."""
+    """One tensor that no kernel can walk: strided views, and row-sparse gradients that move every
+    row. Works on contiguous copies."""
 
     tensor: Tensor
     hypers: Scalars
@@ -284,7 +290,7 @@ class CudaCopiesPart:
     def finish(self) -> None:
         import cupy
 
-        def copied(array: Array) -> Any:
+        def copied(array: Array) -> Array:
             return cupy.ascontiguousarray(array)
 
         t, written = self.tensor, {name for stage in self.rule.stages for name in stage.writes}

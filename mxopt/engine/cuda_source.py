@@ -1,18 +1,22 @@
-"""Writes a rule's kernel for a GPU: CUDA C from the same tape of which `kernel.py` makes LLVM assembly.
+"""Writes a rule's kernel for a GPU: CUDA C from the same tape of which `kernel.py` makes LLVM
+assembly.
 
-One transpiler, two printers. The rule is traced once; here each operation of the tape becomes one line of C, in the
-tape's order and in IEEE arithmetic, and the compiler is told not to contract products and sums (`OPTIONS`). So a GPU
-gives the bits of the CPU's engines. CuPy's own transpiler would translate the rules too, by rules of its own.
+One transpiler, two printers. The rule is traced once; here each operation of the tape becomes one
+line of C, in the tape's order and in IEEE arithmetic, and the compiler is told not to contract
+products and sums (`OPTIONS`). So a GPU gives the bits of the CPU's engines. CuPy's own transpiler
+would translate the rules too, by rules of its own.
 
-A block of threads has one piece of a tensor (or one row of it), whose threads take its elements in turn:
+A block of threads has one piece of a tensor (or one row of it), whose threads take its elements in
+turn:
 
     for each element of the piece that is this thread's:
         load the arrays' elements and widen them to the arithmetic's type
         do what the rule's tape says
         round what the rule writes to each array's own type, and store it
 
-Sums of squares have the order that `kernel.py` states. The threads put their squares into the block's shared
-memory; there one thread for each norm and lane adds its lane's squares one after the other, in double.
+Sums of squares have the order that `kernel.py` states. The threads put their squares into the
+block's shared memory; there one thread for each norm and lane adds its lane's squares one after the
+other, in double.
 """
 
 from __future__ import annotations
@@ -101,7 +105,8 @@ def definition(kernel: Kernel) -> str:
 
 
 class _Writer:
-    """Lines of C. There `a_x` is the address of array x, `x_x` its element, `h_x` a hyper-parameter, `v<n>` a value."""
+    """Lines of C. There `a_x` is the address of array x, `x_x` its element, `h_x` a
+    hyper-parameter, `v<n>` a value."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -201,7 +206,8 @@ class _Writer:
         return "master" if array == "weight" and self.kernel.master else array
 
     def _sum(self, function: Function, writes: Sequence[str], norms: int) -> None:
-        """A pass over all elements that leaves the sums of squares in `sum` of each norm's lane 0."""
+        """A pass over all elements that leaves the sums of squares in `sum` of each norm's
+        lane 0."""
         self.put(f"__shared__ double squares[{norms}][THREADS];")
         self.put("double sum = 0;")
         self.put("for (word tile = 0; tile < count; tile += blockDim.x) {")
@@ -230,7 +236,8 @@ class _Writer:
         self.fixed = frozenset([state])
 
     def _run(self, function: Function) -> list[str]:
-        """The operations of a function on values of the names of its parameters; returns the names of its results."""
+        """The operations of a function on values of the names of its parameters; returns the names
+        of its results."""
         tape = trace(function)
         return self._run_tape(tape, [("h_" if name in self.rule.hypers else "x_") + name for name in tape.arguments])
 

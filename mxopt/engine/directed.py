@@ -1,5 +1,5 @@
-"""Updates by rules that reduce over rows and columns: NumPy, or CuPy, makes the reductions and the direction, and the
-plan of another rule the step."""
+"""Updates by rules that reduce over rows and columns: NumPy, or CuPy, makes the reductions and the
+direction, and the plan of another rule the step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from mxopt.engine.reference import ReferencePart, Scalars, call
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, without_reductions
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 
 class DirectedPart(ReferencePart):
-    """One tensor, of any memory layout; a row-sparse gradient counts as a dense one. `plan_of` makes the step's plan.
+    """One tensor, of any memory layout; a row-sparse gradient counts as a dense one. `plan_of`
+    makes the step's plan.
 
     The means are taken in double, in NumPy's order: the same for every engine of the CPU.
     """
@@ -33,7 +35,7 @@ class DirectedPart(ReferencePart):
         states = dict(zip(rule.states, tensor.states, strict=True))
         grad = tensor.grad.todense() if isinstance(tensor.grad, RowSparse) else tensor.grad
         values = {name: real(value) for name, value in hypers.items()} | {"grad": grad.astype(real)}
-        self.renewed: list[tuple[Any, Any]] = []
+        self.renewed: list[tuple[Array, Array]] = []
         with np.errstate(all="ignore"), on_device_of(weight):
             for reduction in rule.reductions:
                 state = states.pop(reduction.state)
@@ -55,7 +57,7 @@ class DirectedPart(ReferencePart):
                 state[...] = value
 
 
-def _mean_square(x: Any, axes: tuple[int, ...]) -> Any:
+def _mean_square(x: Array, axes: tuple[int, ...]) -> Array:
     squares = x * x
     if not axes:
         return squares

@@ -1,7 +1,7 @@
 """Writes a rule's kernel: LLVM assembly that updates arrays in place.
 
-A kernel takes the address of a *job* (the words below) and the number of one of its batches, which any thread may have
-taken (`team.py`):
+A kernel takes the address of a *job* (the words below) and the number of one of its batches, which
+any thread may have taken (`team.py`):
 
     for each piece of the batch:              # many small tensors make one batch
       for 16 elements of the piece at a time:
@@ -9,18 +9,19 @@ taken (`team.py`):
           do what the rule's tape says
           round what the rule writes to each array's own type, and store it
 
-The last, short vector is the same code under a mask. A row-wise kernel does this for each touched row, and meanwhile
-fetches the rows that come AHEAD elements later, which no processor could guess.
+The last, short vector is the same code under a mask. A row-wise kernel does this for each touched
+row, and meanwhile fetches the rows that come AHEAD elements later, which no processor could guess.
 
-A scattered kernel makes each piece's gradient first, in memory of the thread's own that stays in the cache: zeros, and
-the rows that are there.
+A scattered kernel makes each piece's gradient first, in memory of the thread's own that stays in
+the cache: zeros, and the rows that are there.
 
-Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8, 4, 2, 1),
-and each piece stores its sum in its own place. Which thread computed it, and when, can't be seen.
+Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8,
+4, 2, 1), and each piece stores its sum in its own place. Which thread computed it, and when, can't
+be seen.
 
-A rule of several stages has a kernel for each, to be run one after the other over tensors of several pieces. Where
-a tensor is a single piece, its norms are known at the piece's end: one kernel does all stages to the piece, while it
-is in the cache, and derives the scalars in between.
+A rule of several stages has a kernel for each, to be run one after the other over tensors of
+several pieces. Where a tensor is a single piece, its norms are known at the piece's end: one kernel
+does all stages to the piece, while it is in the cache, and derives the scalars in between.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from mxopt.rules.words import WEYL, share
 
 PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
 
-# The words (8 bytes) of a job. Every thread writes NEXT (how many batches are left to take) and DONE (how many are
-# done), so these have cache lines of their own.
+# The words (8 bytes) of a job. Every thread writes NEXT (how many batches are left to take) and
+# DONE (how many are done), so these have cache lines of their own.
 PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 KERNEL, CREW, OPEN, NEXT, DONE, JOB_WORDS = 15, 16, 17, 24, 32, 40  # for `team.py`
@@ -53,12 +54,13 @@ LINE = 64  # bytes fetched at a time
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is compiled: one stage of a rule for arrays of given dtypes, or without `stage` all of them, for tensors of
-    a single piece.
+    """What is compiled: one stage of a rule for arrays of given dtypes, or without `stage` all of
+    them, for tensors of a single piece.
 
-    `dtypes` are those of weight, gradient and states, then of the master copy where there is one: the arithmetic
-    then reads the master in the weight's place and writes both. `rows` makes the row-wise form, `scattered` the one
-    for a gradient of which some rows are there, and the others zeros. `stochastic` is how it rounds to bfloat16.
+    `dtypes` are those of weight, gradient and states, then of the master copy where there is one:
+    the arithmetic then reads the master in the weight's place and writes both. `rows` makes the
+    row-wise form, `scattered` the one for a gradient of which some rows are there, and the others
+    zeros. `stochastic` is how it rounds to bfloat16.
     """
 
     rule: Rule
@@ -83,7 +85,8 @@ class Kernel:
 
     @property
     def rounded(self) -> dict[str, int]:
-        """The arrays that are rounded stochastically, and the number of each among the parameter's arrays."""
+        """The arrays that are rounded stochastically, and the number of each among the parameter's
+        arrays."""
         if not self.stochastic:
             return {}
         states = self.rule.states
@@ -187,8 +190,8 @@ class Writer:
         return asm.splat(asm.real, value)
 
     def flat(self, before: str, address: list[str]) -> None:
-        """A span for each stage, all from the piece's first element, and after block `before`. Sums that nothing here
-        is derived from go to the piece's place."""
+        """A span for each stage, all from the piece's first element, and after block `before`. Sums
+        that nothing here is derived from go to the piece's place."""
         asm = self.asm
         derived: dict[str, str] = {}
         fetch = {}
@@ -238,7 +241,8 @@ class Writer:
             asm.put(f"store double {total}, ptr {place}")
 
     def _derive(self, step: int, sums: list[str], derived: dict[str, str]) -> None:
-        """Makes the scalars that follow from the norms of the whole tensor after a stage; adds them to `derived`."""
+        """Makes the scalars that follow from the norms of the whole tensor after a stage; adds them
+        to `derived`."""
         asm, derivation = self.asm, self.derivations[step]
         norms = [asm.call("double", "llvm.sqrt.f64", f"double {x}") for x in sums]
         names = parameters(derivation.function)
@@ -259,11 +263,11 @@ class Writer:
         fixed: dict[str, str],
         fetch: Mapping[int, str] = MappingProxyType({}),
     ) -> list[str]:
-        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value. For array
-        k the elements from `fetch[k]` on are fetched into the caches.
+        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have
+        one value. For array k the elements from `fetch[k]` on are fetched into the caches.
 
-        Control comes from block `before` into block `name` and leaves in block `name.end`. Returns the
-        vectors of summed squares.
+        Control comes from block `before` into block `name` and leaves in block `name.end`. Returns
+        the vectors of summed squares.
         """
         asm, dtypes = self.asm, self.kernel.dtypes
         tape, doubles, i = trace(function), asm.vec("double"), f"%{name}.i"

@@ -1,8 +1,9 @@
 """Runs kernels: lays out jobs in memory and hands them to the threads.
 
-A job (`kernel.py` lists its words) says where the arrays of a list of tensors are, which hyper-parameters each
-takes, and how the work is cut into pieces. It is laid out once. At each step, `bind` puts in the addresses of the
-gradients, `prepare` packs the hyper-parameters in, and the kernel is called.
+A job (`kernel.py` lists its words) says where the arrays of a list of tensors are, which
+hyper-parameters each takes, and how the work is cut into pieces. It is laid out once. At each step,
+`bind` puts in the addresses of the gradients, `prepare` packs the hyper-parameters in, and the
+kernel is called.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mxopt.engine import binding, jit, passes, team
-from mxopt.engine import kernel as k
-from mxopt.engine.rounding import Keys, Rounding
+from mxopt.engine import binding, jit, kernel as k, passes, team
+from mxopt.engine.rounding import Rounding, UpdateKeys
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 Scalars = Sequence[float]
-Call = Callable[[int], Any]  # a compiled function, of a job's address
+Compiled = Callable[[int], object]  # a compiled function, of a job's address
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
 PARALLEL = 1_600_000  # elements, of all arrays together, from which the help of other threads pays (some 100 µs)
@@ -44,8 +45,8 @@ def address_of(words: np.ndarray) -> int:
 def _in_batches(elements: np.ndarray) -> np.ndarray:
     """The bounds of batches of pieces; `elements` are those of each piece and all before it.
 
-    Memory is read best in long runs, and the last batches are short, so that no thread waits long for another. Small
-    tensors go together.
+    Memory is read best in long runs, and the last batches are short, so that no thread waits long
+    for another. Small tensors go together.
     """
     bounds, done, total = [0], 0, int(elements[-1]) if len(elements) else 0
     while bounds[-1] < len(elements):
@@ -56,8 +57,8 @@ def _in_batches(elements: np.ndarray) -> np.ndarray:
 
 
 class NativePart:
-    """Tensors whose arrays a kernel can walk from start to end, all of the same dtypes, and in one launch: under a
-    rule of several stages each is a piece at most.
+    """Tensors whose arrays a kernel can walk from start to end, all of the same dtypes, and in one
+    launch: under a rule of several stages each is a piece at most.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -77,7 +78,7 @@ class NativePart:
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule = rule
-        self.states: list[tuple[tuple[Any, ...], Any]] = [(t.states, t.master) for t in tensors]
+        self.states: list[tuple[tuple[Array, ...], Array]] = [(t.states, t.master) for t in tensors]
         n, width = len(tensors), len(rule.hypers)
         self._lay_out_pieces(tensors)
         self.elements: int = sum(t.weight.size for t in tensors)
@@ -113,7 +114,7 @@ class NativePart:
         return [k.Kernel(self.rule, None, dtypes, self.rows, self.scattered, self.stochastic)]
 
     def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
-        self._keys, self._rows = Keys(roundings), [r.rows for r in roundings]
+        self._keys, self._rows = UpdateKeys(roundings), [r.rows for r in roundings]
         places = [(0, r.first, 0 if r.rows is None else address_of(r.rows)) for r in roundings]
         self.key_words = np.array(places, np.int64)
         self.job[k.KEYS] = address_of(self.key_words)
@@ -148,7 +149,9 @@ class NativePart:
             )
             self.keep.append(shape)
         self.expected = np.array(rows, np.int64)
-        self.dtypes: list[tuple[Any, Any]] = [(t.weight.dtype, t.grad.dtype) for t in tensors]  # keeps the ids alive
+        self.dtypes: list[tuple[np.dtype, np.dtype]] = [
+            (t.weight.dtype, t.grad.dtype) for t in tensors
+        ]  # keeps the ids alive
         self.ids: array[int] = array("q", bytes(24))  # of a single weight and its gradient (of its data and indices)
         self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], address_of(self.expected)
         self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
@@ -161,7 +164,8 @@ class NativePart:
         self.job[k.TAKEN], self.job[k.N_TAKEN] = address_of(taken), len(taken)
 
     def bind_one(self, weight: object, grad: object) -> bool:
-        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for."""
+        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid
+        out for."""
         self.ids[0], self.ids[1] = id(weight), id(grad)
         return bool(self._bind(self.address))
 
@@ -175,16 +179,17 @@ class NativePart:
 
     # Running.
 
-    def prepare_one(self, hypers: Scalars) -> Call | None:
+    def prepare_one(self, hypers: Scalars) -> Compiled | None:
         """`prepare` for the only tensor."""
         self._pack(self._first_row, 0, *hypers)
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self._quick if self.elements <= QUICK else self.whole()
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None:
-        """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that does all of the update
-        in one call, of `address`; None where it takes several, which `finish` makes."""
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Compiled | None:
+        """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that
+        does all of the update in one call, of `address`; None where it takes several, which
+        `finish` makes."""
         if len(hypers) == 1:
             self._pack(self._first_row, 0, *hypers[0])
         else:
@@ -196,7 +201,7 @@ class NativePart:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
-    def whole(self) -> Call | None:
+    def whole(self) -> Compiled | None:
         """What does all in one call."""
         if self.elements <= QUICK:
             return self._quick
@@ -221,15 +226,15 @@ class NativePart:
 
 
 class PassesPart(NativePart):
-    """Such tensors of more than a piece under a rule of several stages: a pass over all of them for each stage, and
-    in between the scalars that follow from each one's norms."""
+    """Such tensors of more than a piece under a rule of several stages: a pass over all of them for
+    each stage, and in between the scalars that follow from each one's norms."""
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
         self.hyper_rows[:] = np.arange(len(tensors))
 
     @cached_property
-    def _passes(self) -> Call:
+    def _passes(self) -> Compiled:
         """All passes in one call."""
         return passes.compiled(tuple(self.needed), len(self.rule.derivations))
 
@@ -237,19 +242,19 @@ class PassesPart(NativePart):
         stages, more = range(len(self.rule.stages)), {"scattered": self.scattered, "stochastic": self.stochastic}
         return [k.Kernel(self.rule, stage, dtypes, **more) for stage in stages]
 
-    def prepare_one(self, hypers: Scalars) -> Call | None:
+    def prepare_one(self, hypers: Scalars) -> Compiled | None:
         self._pack(self._first_row, 0, *hypers)
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None:
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Compiled | None:
         self.hypers[:, : self.rule.given] = hypers[0] if len(hypers) == 1 else [hypers[r] for r in which]
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
-    def whole(self) -> Call | None:
+    def whole(self) -> Compiled | None:
         self._take_helpers()
         return self._passes
 
@@ -277,11 +282,11 @@ class PassesPart(NativePart):
 
 
 class StagedPart:
-    """One tensor whose memory can't be walked directly: strided views and foreign byte orders. Works on copies of a
-    segment at a time, in one thread."""
+    """One tensor whose memory can't be walked directly: strided views and foreign byte orders.
+    Works on copies of a segment at a time, in one thread."""
 
     tensor: Tensor
-    scratch: list[npt.NDArray[Any]]
+    scratch: list[np.ndarray]
     lasting = direct = False
     address = 0
 
@@ -357,7 +362,8 @@ class StagedPart:
 
 
 def halved(lanes: np.ndarray) -> np.ndarray:
-    """The sums of rows of LANES numbers, as kernels add them: upper half onto lower half until one is left."""
+    """The sums of rows of LANES numbers, as kernels add them: upper half onto lower half until one
+    is left."""
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2
         lanes = lanes[:, :half] + lanes[:, half:]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.engine.assembly import Assembly
-from mxopt.engine.rounding import Keys, Rounding
+from mxopt.engine.rounding import Rounding, UpdateKeys
 from mxopt.engine.trace import trace
 from mxopt.rules.noise import drawn, normal, parted
 
 
-def whole(of: Rounding, weyl: np.ndarray, real: Any) -> np.ndarray:
-    """The noise of elements whose numbers times WEYL are these, in the arithmetic's dtype `real`."""
+def whole(of: Rounding, weyl: np.ndarray, real: type[np.floating]) -> np.ndarray:
+    """The noise of elements whose numbers times WEYL are these, in the arithmetic's dtype
+    `real`."""
     with np.errstate(over="ignore"):  # of words without axes
-        number, side = drawn(weyl, np.uint32(Keys([of]).now()[0]))
+        number, side = drawn(weyl, np.uint32(UpdateKeys([of]).now()[0]))
     exponent, mantissa = parted(np.asarray(number).astype(np.float32).view(np.uint32))
     found: np.ndarray = normal(exponent.astype(real), mantissa.view(np.float32).astype(real), side.astype(real))
     return found

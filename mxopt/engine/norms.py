@@ -1,14 +1,13 @@
 """The norm of many arrays together: one pass that reads them and writes nothing.
 
-Pieces are summed as for the layer-wise rules, and the pieces' sums added exactly, so that neither the engine nor the
-number of threads can be seen in the result.
+Pieces are summed as for the layer-wise rules, and the pieces' sums added exactly, so that neither
+the engine nor the number of threads can be seen in the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +23,14 @@ from mxopt.rules.common import norm
 from mxopt.typing import Array
 
 
-def global_norm(given: Sequence[Any], names: Sequence[str]) -> float:
-    """The Euclidean norm of all elements of these arrays, in double; not finite where one of them isn't.
+def global_norm(given: Sequence[Array], names: Sequence[str]) -> float:
+    """The Euclidean norm of all elements of these arrays, in double; not finite where one of them
+    isn't.
 
-    Of a row-sparse array its rows count. `names` are what errors call the arrays. Raises ArrayTypeError where one is no
-    array, or of no dtype that can be a gradient's.
+    Of a row-sparse array its rows count. `names` are what errors call the arrays. Raises
+    ArrayTypeError where one is no array, or of no dtype that can be a gradient's.
     """
-    together: dict[Any, list[Any]] = {}
+    together: dict[Hashable, list[Array]] = {}
     for x, name in zip(given, names, strict=True):
         x = arrays.data_of(arrays.as_gradient(x, name))
         x = x if arrays.is_plain(x) else _plain(x)
@@ -41,7 +41,7 @@ def global_norm(given: Sequence[Any], names: Sequence[str]) -> float:
     return norm(chain.from_iterable(map(_squares, together.values())))
 
 
-def _plain(x: Array) -> Any:
+def _plain(x: Array) -> Array:
     """A copy that a kernel can walk."""
     with on_device_of(x):
         library = library_of(x)

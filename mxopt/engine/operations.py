@@ -1,6 +1,7 @@
 """What a rule may do to an element, and how each printer writes it.
 
-Every operation is exact to the last bit in IEEE arithmetic, so that every engine can give the same result.
+Every operation is exact to the last bit in IEEE arithmetic, so that every engine can give the same
+result.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from mxopt.errors import RuleError
 
 @dataclass(frozen=True)
 class Operation:
-    """`{0}`, `{1}`, `{2}` stand for the operands, `{real}` and `{boolean}` for LLVM's types; an LLVM operation without
-    operands is an intrinsic's name. The result is a boolean, or a number of the operands' type."""
+    """`{0}`, `{1}`, `{2}` stand for the operands, `{real}` and `{boolean}` for LLVM's types; an
+    LLVM operation without operands is an intrinsic's name. The result is a boolean, or a number of
+    the operands' type."""
 
     llvm: str
     cuda: str
@@ -41,7 +43,8 @@ OPERATIONS = {
 }
 
 
-# The same for whole numbers of 32 bits without a sign, whose type `{real}` is; of larger results the lower bits remain.
+# The same for whole numbers of 32 bits without a sign, whose type `{real}` is; of larger results
+# the lower bits remain.
 WORDS = {
     "add": Operation("add {real} {0}, {1}", "{0} + {1}"),
     "multiply": Operation("mul {real} {0}, {1}", "{0} * {1}"),
@@ -57,8 +60,8 @@ WORDS = {
 
 
 def operation(name: str, words: bool = False) -> Operation:
-    """The operation that NumPy calls `name`, on real numbers or on `words`. Raises RuleError where a rule can't use
-    it."""
+    """The operation that NumPy calls `name`, on real numbers or on `words`. Raises RuleError where
+    a rule can't use it."""
     known = WORDS if words else OPERATIONS
     if name not in known:
         raise RuleError(f"a rule can't use np.{name}{' on words' * words}; it may use {', '.join(sorted(known))}")

@@ -1,9 +1,9 @@
-"""What makes a rule of several stages one call: a pass for each, and in between the scalars that follow from
-each tensor's norms.
+"""What makes a rule of several stages one call: a pass for each, and in between the scalars that
+follow from each tensor's norms.
 
-A norm is the root of the sum of its pieces' sums of squares, rounded once, as `rules.common.norm` has it. So sums are
-exact here: a double that isn't negative is a whole number of 2**-1074, and such numbers are added up as digits of 32
-bits, each in a word of its own that has room for carries.
+A norm is the root of the sum of its pieces' sums of squares, rounded once, as `rules.common.norm`
+has it. So sums are exact here: a double that isn't negative is a whole number of 2**-1074, and such
+numbers are added up as digits of 32 bits, each in a word of its own that has room for carries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 from mxopt.assembler import compile_assembly
 from mxopt.engine import jit, team
@@ -161,10 +160,10 @@ round:
 
 
 @cache
-def compiled(kernels: tuple[Kernel, ...], derivations: int) -> Callable[[int], Any]:
-    """A function of a job's address that runs kernels of one rule one after the other, without the GIL; after each of
-    the first `derivations` the scalars that follow are written to the tensors' hyper-parameters, whose rows are in the
-    tensors' order."""
+def compiled(kernels: tuple[Kernel, ...], derivations: int) -> Callable[[int], object]:
+    """A function of a job's address that runs kernels of one rule one after the other, without the
+    GIL; after each of the first `derivations` the scalars that follow are written to the tensors'
+    hyper-parameters, whose rows are in the tensors' order."""
     address = compile_assembly(assemble(kernels[0].rule, [*map(jit.compiled, kernels)], derivations), "passes")
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 

@@ -1,7 +1,7 @@
 """Plans: an update of certain tensors by a rule, prepared once and run at each step.
 
-A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes and device go together into one
-job, the rest one by one.
+A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes and device go
+together into one job, the rest one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mxopt.engine import aliases, arrays, binding
 from mxopt.engine.directed import DirectedPart
 from mxopt.engine.kernel import PIECE
-from mxopt.engine.native import Call, NativePart, PassesPart, StagedPart
+from mxopt.engine.native import Compiled, NativePart, PassesPart, StagedPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import (
     ElementsPart,
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 Scalars = Sequence[float]
 
 
-class Part(Protocol):
+class PlanPart(Protocol):
     """Some tensors of a plan that run together.
 
-    `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they are not like
-    the ones the part was made for, or a gradient lies in the memory that `forbid` has named; a part that is not
-    `lasting` never takes them. `prepare` (`prepare_one`) takes the hyper-parameters, `rows[which[t]]` for tensor t, and
-    has whatever memory is needed. It returns a function of C that makes the update in one call, of `address`, for a
-    `direct` part always; where there is none, `finish` makes it.
+    `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they
+    are not like the ones the part was made for, or a gradient lies in the memory that `forbid` has
+    named; a part that is not `lasting` never takes them. `prepare` (`prepare_one`) takes the
+    hyper-parameters, `rows[which[t]]` for tensor t, and has whatever memory is needed. It returns a
+    function of C that makes the update in one call, of `address`, for a `direct` part always; where
+    there is none, `finish` makes it.
     """
 
     lasting: bool
@@ -51,13 +52,14 @@ class Part(Protocol):
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool: ...
     def bind_one(self, weight: object, grad: object) -> bool: ...
     def forbid(self, taken: np.ndarray) -> None: ...
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Call | None: ...
-    def prepare_one(self, hypers: Scalars) -> Call | None: ...
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Compiled | None: ...
+    def prepare_one(self, hypers: Scalars) -> Compiled | None: ...
     def finish(self) -> None: ...
 
 
 class Plan:
-    """An update of `tensors` by `rule`, by the engine called `engine`. `doubles` are the places of float64 weights.
+    """An update of `tensors` by `rule`, by the engine called `engine`. `doubles` are the places of
+    float64 weights.
 
     `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows it.
     Raises ArrayError where the arrays can't be updated.
@@ -74,14 +76,14 @@ class Plan:
         self.doubles: list[int] = [k for k, tensor in enumerate(tensors) if tensor.weight.dtype.itemsize == 8]
         taken = aliases.taken_by(tensors)
         aliases.check(tensors, taken)
-        self.parts: list[tuple[list[int], Part]] = self._parts(tensors)
+        self.parts: list[tuple[list[int], PlanPart]] = self._parts(tensors)
         self.forbid(taken)
         # Whether the plan may serve again. Then it holds on to no weight and no gradient.
         self.lasting: bool = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
         # For a plan of a single tensor: part of every update, so not wrapped.
         self.single: bool = len(tensors) == 1
         self.bind_one = self.parts[0][1].bind_one if self.single and self.lasting else _never
-        self.part: Part = self.parts[0][1]  # of a plan of a single tensor the only one
+        self.part: PlanPart = self.parts[0][1]  # of a plan of a single tensor the only one
 
     def forbid(self, taken: np.ndarray) -> None:
         """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
@@ -98,8 +100,8 @@ class Plan:
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> list[partial[object]] | None:
-        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C functions
-        that make up the update; None where it is more than that."""
+        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C
+        functions that make up the update; None where it is more than that."""
         if self.single:
             one = self.part.prepare_one(hypers[which[0]])
             return None if one is None else [partial(one, self.part.address)]
@@ -119,7 +121,7 @@ class Plan:
         for _, part in self.parts:
             part.finish()
 
-    def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], Part]]:
+    def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], PlanPart]]:
         groups: dict[Any, tuple[Any, list[int]]] = {}
         apart = aliases.apart(tensors)
         for position, tensor in enumerate(tensors):
@@ -131,9 +133,10 @@ class Plan:
         return [(positions, make(self.rule, [tensors[p] for p in positions])) for make, positions in groups.values()]
 
     def _needs(self, tensor: Tensor) -> Any:
-        """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
+        """The kind of part that can run `tensor`: a function of the rule and of a list of
+        tensors."""
 
-        def reference(rule: Rule, tensors: Sequence[Tensor]) -> Part:
+        def reference(rule: Rule, tensors: Sequence[Tensor]) -> PlanPart:
             return ReferencePart(rule, tensors, self.lazy and rule.lazy)
 
         if self.rule.direction is not None:
@@ -159,7 +162,8 @@ class Plan:
         return self._needs_all(tensor, (StagedPart, PassesPart, NativePart))
 
     def _needs_all(self, tensor: Tensor, kinds: tuple[Any, Any, Any]) -> Any:
-        """The same where every element moves: of parts for memory with gaps, for passes, and for one."""
+        """The same where every element moves: of parts for memory with gaps, for passes, and for
+        one."""
         with_gaps, passes, one = kinds
         if not tensor.plain:
             return with_gaps

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 from mxopt.engine.choice import engine_in_use
 from mxopt.engine.plan import Plan
@@ -22,7 +21,7 @@ class Plans:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._made: dict[Hashable, tuple[Plan, list[Any]]] = {}
+        self._made: dict[Hashable, tuple[Plan, list[State]]] = {}
         self._changing = threading.Lock()
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
@@ -38,7 +37,8 @@ class Plans:
         grads: Sequence[Array],
         states: Sequence[State],
     ) -> Plan | None:
-        """The plan made under `key`, bound to these arrays; None where there is none, or they are of another kind."""
+        """The plan made under `key`, bound to these arrays; None where there is none, or they are
+        of another kind."""
         plan, before = self._made.get(key, (None, []))
         if (
             plan is not None
@@ -53,7 +53,8 @@ class Plans:
         return None
 
     def make(self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[State]) -> Plan:
-        """A new plan, kept under `key` if it can serve again. Raises ArrayError where the arrays can't be updated."""
+        """A new plan, kept under `key` if it can serve again. Raises ArrayError where the arrays
+        can't be updated."""
         plan = Plan(engine_in_use(), rule, tensors, lazy)
         with self._changing:
             self._made.pop(key, None)

@@ -19,13 +19,14 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Function, Reduction, Rule, Stage, as_tuple, parameters
 from mxopt.sparse import RowSparse
-from mxopt.typing import Plain
+from mxopt.typing import Array, Plain
 
 Scalars = Sequence[float]
 
 
 class ReferencePart:
-    """Tensors of any memory layout. `lazy` leaves the rows alone for which a row-sparse gradient has none."""
+    """Tensors of any memory layout. `lazy` leaves the rows alone for which a row-sparse gradient
+    has none."""
 
     lasting = direct = False
     address = 0
@@ -107,7 +108,7 @@ class ReferencePart:
             return grad.indices, grad.data
         return ..., grad.rows(0, len(grad))
 
-    def _renew(self, reduction: Reduction, values: Plain, real: Any) -> None:
+    def _renew(self, reduction: Reduction, values: Plain, real: type[np.floating]) -> None:
         if not values["grad"].size:
             return
         (x,) = call(reduction.value, values)
@@ -116,7 +117,7 @@ class ReferencePart:
         (values[reduction.state],) = call(reduction.update, values)
 
 
-def call(function: Function, values: Plain) -> tuple[Any, ...]:
+def call(function: Function, values: Plain) -> tuple[Array, ...]:
     """What a function of a rule returns for these values, by name."""
     return as_tuple(function(*(values[name] for name in parameters(function))))
 
@@ -130,8 +131,8 @@ def squares(x: np.ndarray) -> list[float]:
 
 
 def _lane_sums(x: np.ndarray) -> np.ndarray:
-    """The sum of the squares of each row of `x`, in double: element i goes to lane i % LANES, the lanes are
-    added in halves."""
+    """The sum of the squares of each row of `x`, in double: element i goes to lane i % LANES, the
+    lanes are added in halves."""
     padded = np.zeros((len(x), -(-x.shape[1] // LANES) * LANES))
     padded[:, : x.shape[1]] = x.astype(np.float64) ** 2
     lanes = np.zeros((len(x), LANES))

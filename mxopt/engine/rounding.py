@@ -1,7 +1,8 @@
 """Stochastic rounding: the random bits by which the bfloat16 arrays of a parameter are rounded.
 
-They are a function of where an element is in the whole parameter, of the parameter's key, of the number of its update
-and of a seed; of nothing else, so that slices, lists, threads, engines and servers can't be seen in a result.
+They are a function of where an element is in the whole parameter, of the parameter's key, of the
+number of its update and of a seed; of nothing else, so that slices, lists, threads, engines and
+servers can't be seen in a result.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,11 +22,12 @@ _WORD = 2**64 - 1
 
 @dataclass(frozen=True)
 class Rounding:
-    """How a parameter's states are rounded, and its weight if that is of bfloat16 without a master copy.
+    """How a parameter's states are rounded, and its weight if that is of bfloat16 without a master
+    copy.
 
-    `key` is what its state is saved under. `update()` is the number of the update that is about to be made, `seed()`
-    the optimizer's seed. The array at hand begins with element number `first` of the whole parameter. Where it holds
-    some rows of it, `rows` are their numbers, int64.
+    `key` is what its state is saved under. `update()` is the number of the update that is about to
+    be made, `seed()` the optimizer's seed. The array at hand begins with element number `first` of
+    the whole parameter. Where it holds some rows of it, `rows` are their numbers, int64.
     """
 
     key: int | str
@@ -44,7 +45,8 @@ class Rounding:
         return replace(self, rows=rows)
 
     def weyl(self, shape: tuple[int, ...], rows: np.ndarray | None = None) -> np.ndarray:
-        """The numbers of the elements of an array of this shape, or of some rows of it, times WEYL, modulo 2**32."""
+        """The numbers of the elements of an array of this shape, or of some rows of it, times WEYL,
+        modulo 2**32."""
         length = int(np.prod(shape[1:], dtype=np.int64))
         which = np.arange(shape[0] if shape else 1) if rows is None else rows
         which = which if self.rows is None else self.rows[which]
@@ -57,13 +59,14 @@ class Rounding:
         x = np.asarray(x, np.float32)
         words: np.ndarray
         with np.errstate(over="ignore"):  # of words without axes
-            shares = share(number)(weyl, np.uint32(Keys([self]).now()[0]))
+            shares = share(number)(weyl, np.uint32(UpdateKeys([self]).now()[0]))
             words = bfloat16_of(x.view(np.uint32), shares, np.isnan(x))
         return words.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 
-class Keys:
-    """The keys of parameters of one optimizer at each update: key, update and seed mixed, as the hash needs them."""
+class UpdateKeys:
+    """The keys of parameters of one optimizer at each update: key, update and seed mixed, as the
+    hash needs them."""
 
     def __init__(self, roundings: Sequence[Rounding]) -> None:
         self._updates = [r.update for r in roundings]
@@ -84,7 +87,7 @@ class Keys:
         return now
 
 
-def _mixed(x: Array) -> Any:
+def _mixed(x: Array) -> Array:
     """A round of splitmix64, https://doi.org/10.1145/2714064.2660195, of a number or of an array of uint64."""
     x = (x + 0x9E3779B97F4A7C15) & _WORD
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD

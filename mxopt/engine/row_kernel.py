@@ -1,4 +1,5 @@
-"""Writes the kernels of rows: row-wise ones, and those of gradients of which some rows are there."""
+"""Writes the kernels of rows: row-wise ones, and those of gradients of which some rows are
+there."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ def _value(function: Function, k: int) -> Function:
 
 
 class RowWriter(Writer):
-    """Of the row-wise form, in which a piece is some rows, and of the scattered one, in which it is elements of a
-    tensor whose gradient has some rows."""
+    """Of the row-wise form, in which a piece is some rows, and of the scattered one, in which it is
+    elements of a tensor whose gradient has some rows."""
 
     row: str
     n_rows: str
@@ -86,7 +87,8 @@ class RowWriter(Writer):
         asm.label("scattered")
 
     def _search(self, before: str) -> None:
-        """Looks for the first row that reaches into the piece: `%low`. From block `before` to block `row`."""
+        """Looks for the first row that reaches into the piece: `%low`. From block `before` to block
+        `row`."""
         asm = self.asm
         asm.put("br label %search")
         asm.label("search")
@@ -106,8 +108,9 @@ class RowWriter(Writer):
         asm.put("br label %search")
 
     def _norms(self) -> None:
-        """Sums the squares of the stage's first value, made of the weight, and of its second, made of a gradient of
-        which some rows are there: in the lanes, and in the order, in which a dense gradient's would be."""
+        """Sums the squares of the stage's first value, made of the weight, and of its second, made
+        of a gradient of which some rows are there: in the lanes, and in the order, in which a dense
+        gradient's would be."""
         asm, (stage,) = self.asm, self.stages
         doubles, dtype = asm.vec("double"), self.kernel.dtypes[1]
         end = asm.let(f"add i64 {self.first}, {self.count}")
@@ -151,7 +154,8 @@ class RowWriter(Writer):
         asm.put("br label %piece.end")
 
     def _rows(self) -> None:
-        """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without indices, to k."""
+        """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without
+        indices, to k."""
         asm, (stage,) = self.asm, self.stages
         end = asm.smaller(asm.let(f"add i64 {self.first}, {self.count}"), self.n_rows)
         last = asm.let(f"sub i64 {self.n_rows}, 1")
@@ -193,8 +197,8 @@ class RowWriter(Writer):
         asm.put("br label %row")
 
     def _numbered(self, row: str) -> str:
-        """The number in the tensor of the first element of a row: where some rows of it are stored, NUMBERS knows which
-        they are."""
+        """The number in the tensor of the first element of a row: where some rows of it are stored,
+        NUMBERS knows which they are."""
         asm = self.asm
         all_rows = asm.let(f"icmp eq ptr {self.numbers}, null")
         numbers = asm.let(f"select i1 {all_rows}, ptr %job, ptr {self.numbers}")

@@ -1,4 +1,5 @@
-"""Runs row-wise kernels: rules that keep one state for each row, and the rows of row-sparse gradients."""
+"""Runs row-wise kernels: rules that keep one state for each row, and the rows of row-sparse
+gradients."""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mxopt.engine import binding
-from mxopt.engine import kernel as k
+from mxopt.engine import binding, kernel as k
 from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
@@ -30,7 +30,8 @@ class RowsPart(NativePart):
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         lengths = np.array([math.prod(t.weight.shape[1:]) for t in tensors])
         counts = np.where(lengths > 0, [self._rows_of(t) for t in tensors], 0)
-        # Rows that lie one after the other the processor fetches by itself; to ask for them, too, takes its time.
+        # Rows that lie one after the other the processor fetches by itself; to ask for them, too,
+        # takes its time.
         self.about = np.stack([lengths, counts, np.zeros_like(lengths)], axis=1)
         self._cut(counts, lengths)
 
@@ -126,8 +127,8 @@ class ScatteredPassesPart(ScatteredPart, PassesPart):
 
 
 class LazyLayerwisePart(SparsePart):
-    """One tensor with a row-sparse gradient under a rule of two stages: the norms of all of weight and gradient, then a
-    step of the touched rows."""
+    """One tensor with a row-sparse gradient under a rule of two stages: the norms of all of weight
+    and gradient, then a step of the touched rows."""
 
     direct = False
 

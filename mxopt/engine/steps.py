@@ -4,8 +4,9 @@
     kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
     run(calls, [row(*kind) for kind in kinds], which, counted)
 
-Tensors that one plan can keep go together: those on one device, of the same dtypes, without gaps in their memory. Every
-other has a plan of its own, so that one which must be made anew at each step doesn't cost the rest theirs.
+Tensors that one plan can keep go together: those on one device, of the same dtypes, without gaps in
+their memory. Every other has a plan of its own, so that one which must be made anew at each step
+doesn't cost the rest theirs.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from mxopt.typing import Array, State
 PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating between so many costs nothing extra
 
 Batch = tuple[int, ...] | None  # positions in a list; None for all of it
-Call = tuple[Batch, Plan]
+BatchPlan = tuple[Batch, Plan]
 
 
 class Steps:
     """What is prepared for the last `lists` lists of tensors, each found again by a key.
 
-    `states` are any objects, one for each tensor, that stay the same as long as the arrays of its states do.
+    `states` are any objects, one for each tensor, that stay the same as long as the arrays of its
+    states do.
     """
 
     def __init__(self, lists: int = PATTERNS) -> None:
@@ -58,15 +60,17 @@ class Steps:
         weights: Sequence[Array],
         grads: Sequence[Array],
         states: Sequence[State],
-    ) -> list[Call] | None:
-        """The calls made under `key`, bound to these arrays; None where there are none, or for arrays of other kinds.
+    ) -> list[BatchPlan] | None:
+        """The calls made under `key`, bound to these arrays; None where there are none, or for
+        arrays of other kinds.
 
-        `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows it.
+        `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows
+        it.
         """
         batches, plans = self._known.get(key, (None, None))
         if batches is None or plans is None:
             return None
-        calls: list[Call] = []
+        calls: list[BatchPlan] = []
         for batch in batches:
             plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
             if plan is None:
@@ -76,7 +80,7 @@ class Steps:
 
     def make(
         self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[State]
-    ) -> list[Call]:
+    ) -> list[BatchPlan]:
         """The calls that update `tensors`, made or found again, and kept under `key`.
 
         Raises ArrayError where a tensor can't be updated; nothing has been changed then.
@@ -85,7 +89,7 @@ class Steps:
         _, plans = self._known.get(key, (None, Plans(PATTERNS + 2 * len(tensors))))
         weights = [tensor.weight for tensor in tensors]
         grads = [arrays.as_gradient(tensor.grad, f"{tensor.name}, grad") for tensor in tensors]
-        calls: list[Call] = []
+        calls: list[BatchPlan] = []
         for batch in _batches(weights, grads):
             plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
             calls.append((batch, plan or plans.make(batch, rule, lazy, *_of(batch, tensors, states))))
@@ -102,9 +106,11 @@ class Steps:
         return calls
 
 
-def run(calls: Sequence[Call], hypers: Sequence[Scalars], which: Sequence[int], counted: Iterable[object] = ()) -> None:
-    """Updates tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts that: of all tensors, or of
-    none where an exception of a signal handler comes first.
+def run(
+    calls: Sequence[BatchPlan], hypers: Sequence[Scalars], which: Sequence[int], counted: Iterable[object] = ()
+) -> None:
+    """Updates tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts that:
+    of all tensors, or of none where an exception of a signal handler comes first.
 
     `counted` does the counting: an iterator that calls functions of C, as `map(setattr, ...)` does.
     """
@@ -133,8 +139,9 @@ def _finish(plans: Iterable[Plan], counted: Iterable[object]) -> None:
     exhaust(counted)
 
 
-def distinct(columns: Sequence[Sequence[Any]]) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """The distinct rows of a table, in the order of their first, and for each row which of them it is."""
+def distinct(columns: Sequence[Sequence[Hashable]]) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """The distinct rows of a table, in the order of their first, and for each row which of them it
+    is."""
     length = len(columns[0])
     if length == 1 or all(column.count(column[0]) == length for column in columns):  # nearly always, and so fastest
         return [tuple([column[0] for column in columns])], [0] * length
@@ -148,7 +155,7 @@ def _of(batch: Batch, *columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:
 
 
 def _batches(weights: Sequence[Array], grads: Sequence[Array]) -> list[Batch]:
-    together: dict[Any, list[int]] = {}
+    together: dict[Hashable, list[int]] = {}
     for t, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
         plain = all(arrays.is_array(x) and arrays.is_plain(x) for x in (weight, grad))
         key = (arrays.place_of(weight), weight.dtype, grad.dtype) if plain else t

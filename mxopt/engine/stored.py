@@ -1,4 +1,5 @@
-"""Updates row-sparse weights: the rows that are there are an array like any other, a gradient's rows places in it."""
+"""Updates row-sparse weights: the rows that are there are an array like any other, a gradient's
+rows places in it."""
 
 from __future__ import annotations
 
@@ -22,9 +23,10 @@ Scalars = Sequence[float]
 class StoredPart:
     """One tensor whose weight is row-sparse; its states and its master copy mostly are too.
 
-    Rows that the update moves are made where they aren't there yet, as what they stand for: those of the gradient, or
-    all of them where the update isn't lazy, or a rule needs norms of the whole tensor. So the numbers are those of the
-    dense weight it stands for, to the last bit. `plan_of` makes the plan of the arrays in which the rows are.
+    Rows that the update moves are made where they aren't there yet, as what they stand for: those
+    of the gradient, or all of them where the update isn't lazy, or a rule needs norms of the whole
+    tensor. So the numbers are those of the dense weight it stands for, to the last bit. `plan_of`
+    makes the plan of the arrays in which the rows are.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -44,10 +46,10 @@ class StoredPart:
         else:
             for x in (weight, *stored):
                 x.add_all_rows()
-        self.shape: Any = weight.shape
+        self.shape = weight.shape
         self.indices: Array | None = None if weight.slots else weight.indices
         self.slots = ref(weight.slots) if weight.slots else _nowhere
-        self.held: list[tuple[RowSparse, Any]] = [(x, x.memory) for x in stored]
+        self.held: list[tuple[RowSparse, object]] = [(x, x.memory) for x in stored]
         arrays = [x.memory for x in (weight, *stored)] + ([weight.slots.index.numbers] if weight.slots else [])
         self.rows: int = min(map(len, arrays))  # for which all have room
         memory = {id(x): x.memory[: self.rows] for x in stored}
@@ -66,8 +68,8 @@ class StoredPart:
         self.plan.forbid(taken)
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
-        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid out for, or a row
-        of the gradient isn't there yet and has no room."""
+        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid
+        out for, or a row of the gradient isn't there yet and has no room."""
         if type(weight) is not RowSparse or weight.shape != self.shape:
             return False
         if weight.slots is not self.slots() or (weight.slots is None and weight.indices is not self.indices):
@@ -90,7 +92,7 @@ class StoredPart:
         return int(self.plan.part.address)
 
     def prepare_one(self, hypers: Scalars) -> Array:
-        """Takes the hyper-parameters; see `Part`."""
+        """Takes the hyper-parameters; see `PlanPart`."""
         return self.plan.part.prepare_one(hypers)
 
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Array:
@@ -102,7 +104,8 @@ class StoredPart:
         self.plan.finish()
 
     def _placed(self, weight: RowSparse, grad: Array) -> Array:
-        """The gradient of the array in which the rows of `weight` are; None where those of the gradient can't be."""
+        """The gradient of the array in which the rows of `weight` are; None where those of the
+        gradient can't be."""
         if weight.slots is None and weight.row_count == self.shape[0]:
             return grad
         if not isinstance(grad, RowSparse) or grad.shape != self.shape or not grad.is_sound():
@@ -119,7 +122,7 @@ class StoredPart:
         if places is None:
             return None
         with on_device_of(grad.indices):
-            self.places: Any = library_of(grad.indices).asarray(places)  # kept alive for the run
+            self.places: Array = library_of(grad.indices).asarray(places)  # kept alive for the run
         return Placed(grad.data, self.places, (self.rows, *self.shape[1:]))
 
 
@@ -128,7 +131,8 @@ def _nowhere() -> None:
 
 
 def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Array, indices: np.ndarray) -> None:
-    """Lets the rows `indices` be there, and all that one of the arrays has, at the same places in all of them."""
+    """Lets the rows `indices` be there, and all that one of the arrays has, at the same places in
+    all of them."""
     flat = all(x.slots is None for x in (weight, *others))
     if flat and all(np.array_equal(_rows(x), _rows(weight)) for x in others) and weight.places(indices) is not None:
         return
@@ -145,7 +149,8 @@ def _rows(x: RowSparse) -> np.ndarray:
 
 
 def check_once(tensors: Sequence[Tensor]) -> None:
-    """Raises where a row-sparse weight comes twice in a list: the rows that one update adds the other doesn't know."""
+    """Raises where a row-sparse weight comes twice in a list: the rows that one update adds the
+    other doesn't know."""
     names: dict[int, str] = {}
     for tensor in tensors:
         if isinstance(tensor.weight, RowSparse) and names.setdefault(id(tensor.weight), tensor.name) != tensor.name:

@@ -1,4 +1,5 @@
-"""How threads share a job, in compiled code: the caller makes one call, and helpers need no interpreter.
+"""How threads share a job, in compiled code: the caller makes one call, and helpers need no
+interpreter.
 
     caller                                   a helper, once its lock is released
       OPEN = 1                                 while OPEN: work
@@ -8,8 +9,9 @@
         work, and wait until DONE is that        DONE += 1
       OPEN = 0; take back the offers
 
-A helper may come at any moment: batches that it doesn't take are the caller's. So the caller waits for batches that
-were taken, and for a helper that has come to leave the job's memory alone, which it does when it has done its batch.
+A helper may come at any moment: batches that it doesn't take are the caller's. So the caller waits
+for batches that were taken, and for a helper that has come to leave the job's memory alone, which
+it does when it has done its batch.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import os
 import platform
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from mxopt.assembler import compile_assembly
 from mxopt.engine.kernel import CREW, DONE, KERNEL, N_BATCHES, NEXT, OPEN
 
-# The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper is at it, or 0.
+# The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper is at it,
+# or 0.
 LOCK, OFFER, STOP, SLOT_WORDS = 0, 1, 2, 8
 SPINS = 50  # looks at a word, some 2 µs, before a thread lets others have its core between two looks
 _X86 = platform.machine() in ("x86_64", "AMD64")
@@ -37,7 +39,8 @@ def python(name: str) -> int:
 
 
 def new_lock() -> int:
-    """A lock of Python's own, taken: of which one can wait without being woken by signals, and without the GIL."""
+    """A lock of Python's own, taken: of which one can wait without being woken by signals, and
+    without the GIL."""
     allocate = ctypes.pythonapi.PyThread_allocate_lock
     allocate.restype = ctypes.c_void_p
     lock = allocate()
@@ -271,9 +274,9 @@ end:
 
 
 @cache
-def runner(release: bool) -> Callable[[int], Any]:
-    """A function of a job's address that does all its batches by its only kernel, without the GIL if `release`: to let
-    other Python threads run meanwhile costs some 60 ns."""
+def runner(release: bool) -> Callable[[int], object]:
+    """A function of a job's address that does all its batches by its only kernel, without the GIL
+    if `release`: to let other Python threads run meanwhile costs some 60 ns."""
     kind = ctypes.CFUNCTYPE if release else ctypes.PYFUNCTYPE
     return kind(None, ctypes.c_void_p)(_run())
 
@@ -284,6 +287,6 @@ def _run() -> int:
 
 
 @cache
-def server() -> Callable[[int], Any]:
+def server() -> Callable[[int], object]:
     """A function of the address of a slot: helps whoever offers a job, until it is stopped."""
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compile_assembly(CALLER + _SERVE, "serve"))

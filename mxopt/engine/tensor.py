@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from mxopt.engine import arrays
 from mxopt.engine.rounding import Rounding
-from mxopt.errors import ArrayError, ArrayTypeError
+from mxopt.errors import ArrayError, ArrayTypeError, counted
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, State
@@ -15,16 +14,17 @@ from mxopt.typing import Array, State
 
 @dataclass(slots=True)
 class Tensor:
-    """The arrays of one weight. `master` is the float32 copy of a 16-bit weight, `name` what errors call it.
+    """The arrays of one weight. `master` is the float32 copy of a 16-bit weight, `name` what errors
+    call it.
 
-    With `rounding`, states are of bfloat16, and what is stored in it is rounded stochastically. `noise` says, in the
-    same way, which noise is drawn for a rule that takes some.
+    With `rounding`, states are of bfloat16, and what is stored in it is rounded stochastically.
+    `noise` says, in the same way, which noise is drawn for a rule that takes some.
     """
 
     name: str
     weight: Array
     grad: Array
-    states: tuple[Any, ...] = ()
+    states: tuple[Array, ...] = ()
     master: Array = None
     rounding: Rounding | None = None
     noise: Rounding | None = None
@@ -41,8 +41,8 @@ class Tensor:
             raise ArrayError(f"{self.name}: {rule.name} keeps states for columns, which a row-sparse weight can't have")
         if len(self.states) != len(rule.states):
             raise ArrayError(
-                f"{self.name}: {rule.name} keeps {len(rule.states)} states ({', '.join(rule.states) or 'none'}),"
-                f" got {len(self.states)}"
+                f"{self.name}: {rule.name} keeps {counted(len(rule.states), 'state')}"
+                f" ({', '.join(rule.states) or 'none'}), got {len(self.states)}"
             )
         if self.rounding is not None and self.weight.dtype.itemsize == 8:
             raise ArrayTypeError(f"{self.name}: a float64 weight can't have states of bfloat16: leave state_dtype out")
@@ -62,7 +62,8 @@ class Tensor:
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
 
     def _check_dtype(self, what: str, state: State) -> None:
-        """Raises where a state has fewer bits than it needs: rounded to nearest, a running mean would get stuck."""
+        """Raises where a state has fewer bits than it needs: rounded to nearest, a running mean
+        would get stuck."""
         dtype, source = arrays.dtype_name(state.dtype), self.weight if self.master is None else self.master
         if self.rounding is not None:
             if dtype != "bfloat16":
@@ -76,8 +77,9 @@ class Tensor:
             )
 
     @property
-    def all(self) -> list[Any]:
-        """The arrays in the order of a kernel's table; a row-sparse gradient's data in its place."""
+    def all(self) -> list[Array]:
+        """The arrays in the order of a kernel's table; a row-sparse gradient's data in its
+        place."""
         grad = self.grad.data if isinstance(self.grad, RowSparse) else self.grad
         return [self.weight, grad, *self.states] + [self.master] * (self.master is not None)
 

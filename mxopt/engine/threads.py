@@ -1,8 +1,8 @@
 """The crew: a few threads that help with the batches of a job.
 
-The calling thread always works itself, and takes all batches no one else takes, so a helper that never gets a core
-only helps less. How they share is `team.py`. After `os.fork` the child starts a crew of its own; a second thread that
-calls while the crew is busy works alone.
+The calling thread always works itself, and takes all batches no one else takes, so a helper that
+never gets a core only helps less. How they share is `team.py`. After `os.fork` the child starts a
+crew of its own; a second thread that calls while the crew is busy works alone.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Sets the number of threads of a large update, the calling one included. The result doesn't depend on it."""
+    """Sets the number of threads of a large update, the calling one included. The result doesn't
+    depend on it."""
     global _crew
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ArgumentError(f"set_num_threads: needs a whole number of 1 or more, got {n!r}")

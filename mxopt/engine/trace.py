@@ -2,8 +2,9 @@
 
 A rule is an ordinary NumPy function of a few arrays. Called with arrays, it computes; called with
 `Symbol`s, it leaves a `Tape`: the straight list of its operations, which `kernel.py` turns into
-LLVM IR and `cuda_source.py` into CUDA C. Symbols enter through NumPy's own protocols (`__array_ufunc__`,
-`__array_function__`), so a rule needs no other import than NumPy and no parsing of its source.
+LLVM IR and `cuda_source.py` into CUDA C. Symbols enter through NumPy's own protocols
+(`__array_ufunc__`, `__array_function__`), so a rule needs no other import than NumPy and no parsing
+of its source.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ Operand = int | float  # the position of an earlier value on the tape, or a lite
 
 @dataclass
 class Tape:
-    """The values named in `arguments` are given; each operation appends one more; `outputs` are positions. All values
-    are real numbers, or, with `words`, whole numbers of 32 bits without a sign.
+    """The values named in `arguments` are given; each operation appends one more; `outputs` are
+    positions. All values are real numbers, or, with `words`, whole numbers of 32 bits without a
+    sign.
 
     >>> print(trace(lambda weight, grad, lr: weight - lr * grad))
     v3 = multiply(lr, grad)
@@ -65,7 +67,7 @@ class Symbol(NDArrayOperatorsMixin):
         self.tape = tape
         self.position = position
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Symbol:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: object) -> Symbol:
         if method != "__call__" or options:
             raise RuleError(f"a rule can't use np.{ufunc.__name__} with {method} and {sorted(options)}")
         return self.tape.record(ufunc.__name__, inputs)
@@ -80,8 +82,8 @@ class Symbol(NDArrayOperatorsMixin):
 
 
 def trace(function: Function, words: bool = False) -> Tape:
-    """The tape of `function`, called with a symbol for each of its parameters, which are real numbers, or `words`.
-    Raises RuleError where it does what no kernel can."""
+    """The tape of `function`, called with a symbol for each of its parameters, which are real
+    numbers, or `words`. Raises RuleError where it does what no kernel can."""
     tape = Tape(parameters(function), words=words)
     results = function(*(Symbol(tape, i) for i in range(len(tape.arguments))))
     tape.outputs = tuple(tape._operand(x) for x in as_tuple(results))

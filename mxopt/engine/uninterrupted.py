@@ -1,9 +1,10 @@
 """Work that no signal can cut in two.
 
-Python runs signal handlers, and so raises KeyboardInterrupt, in the main thread only, and there between its own
-instructions: never inside one call of a function written in C. So an update that is one call into compiled code goes
-through `exhaust` together with what counts it; and what takes several is done by a thread of ours, while the main
-thread waits for it in one call. Where no thread can be started the main thread does it, and signals wait.
+Python runs signal handlers, and so raises KeyboardInterrupt, in the main thread only, and there
+between its own instructions: never inside one call of a function written in C. So an update that is
+one call into compiled code goes through `exhaust` together with what counts it; and what takes
+several is done by a thread of ours, while the main thread waits for it in one call. Where no thread
+can be started the main thread does it, and signals wait.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import chain
-from typing import Any
 
 from mxopt.engine import team
 from mxopt.errors import MXOptError
 
-# Calls whatever functions of C an iterator calls, as `map(setattr, ...)` does, and nothing comes in between.
+# Calls whatever functions of C an iterator calls, as `map(setattr, ...)` does, and nothing comes in
+# between.
 exhaust: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
 
 
@@ -69,7 +70,8 @@ def interruptible() -> bool:
 
 
 def uninterrupted(work: Callable[[], object]) -> None:
-    """Calls `work`; an exception of a signal handler comes before or after. Raises what `work` raises."""
+    """Calls `work`; an exception of a signal handler comes before or after. Raises what `work`
+    raises."""
     global _worker
     worker = _worker
     if worker is None and interruptible():
@@ -91,7 +93,8 @@ def uninterrupted(work: Callable[[], object]) -> None:
 
 
 def _with_signals_kept(work: Callable[[], object]) -> None:
-    """Calls `work` while signals are only noted down, by a function of C; their handlers are called afterwards."""
+    """Calls `work` while signals are only noted down, by a function of C; their handlers are called
+    afterwards."""
     came: dict[int, object] = {}
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
@@ -104,7 +107,7 @@ def _with_signals_kept(work: Callable[[], object]) -> None:
         _raise_all([*came])
 
 
-def _put_back(handlers: dict[signal.Signals, Any]) -> None:
+def _put_back(handlers: dict[signal.Signals, signal._HANDLER]) -> None:
     try:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -114,7 +117,8 @@ def _put_back(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def _raise_all(numbers: list[int]) -> None:
-    """Raises signals in this process, the next one also where the handler of one raises an exception."""
+    """Raises signals in this process, the next one also where the handler of one raises an
+    exception."""
     try:
         if numbers:
             signal.raise_signal(numbers[0])
@@ -124,7 +128,8 @@ def _raise_all(numbers: list[int]) -> None:
 
 
 def tell(error: BaseException, updated: int, of: int) -> None:
-    """Adds to an exception from outside mxopt how far a call had come, in the place of what an inner call has said."""
+    """Adds to an exception from outside mxopt how far a call had come, in the place of what an
+    inner call has said."""
     if isinstance(error, MXOptError) or of < 2:
         return
     notes = [note for note in getattr(error, "__notes__", []) if not isinstance(note, _Note)]

@@ -1,4 +1,5 @@
-"""Key-value stores as `mxnet.kvstore`: push gradients, pull weights, in one process or through parameter servers."""
+"""Key-value stores as `mxnet.kvstore`: push gradients, pull weights, in one process or through
+parameter servers."""
 
 from mxopt.kvstore.base import KVStoreBase, TestStore
 from mxopt.kvstore.kinds import create

@@ -1,4 +1,5 @@
-"""Addresses of a job's processes as people write them, checked before anyone waits for an answer from there."""
+"""Addresses of a job's processes as people write them, checked before anyone waits for an answer
+from there."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from mxopt.kvstore import unix
 
 
 def host_and_port(text: str, name: str) -> tuple[str, int]:
-    """The parts of `HOST:PORT`, or `ipc://PATH` and 0. Raises ArgumentError, which begins with `name`, where it is
-    neither."""
+    """The parts of `HOST:PORT`, or `ipc://PATH` and 0. Raises ArgumentError, which begins with
+    `name`, where it is neither."""
     if unix.is_unix(text):
         return text, 0
     host, _, port = text.rpartition(":")
@@ -27,7 +28,8 @@ def checked_port(port: int, name: str, least: int = 1) -> int:
 
 
 def check_host(host: str) -> None:
-    """Raises ArgumentError where a host has no IPv4 address, or is `ipc://PATH` in a folder that isn't this user's."""
+    """Raises ArgumentError where a host has no IPv4 address, or is `ipc://PATH` in a folder that
+    isn't this user's."""
     if unix.is_unix(host):
         unix.check(host)
         return

@@ -5,47 +5,54 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
+
+from mxopt.kvstore.wire import Key
+
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class Waiting:
+class Waiting(Generic[R]):
     """A request in a backlog; `keys` are what it speaks of, None is everything."""
 
-    request: Any
-    keys: frozenset[Any] | None
+    request: R
+    keys: frozenset[Key] | None
     priority: int
     nbytes: int
 
 
-class Backlog:
-    """Requests in the order in which they are to be sent: the highest priority first, equal ones as they came.
+class Backlog(Generic[R]):
+    """Requests in the order in which they are to be sent: the highest priority first, equal ones as
+    they came.
 
-    A request never overtakes another of the same key; what it would have to overtake is raised to its priority.
+    A request never overtakes another of the same key; what it would have to overtake is raised to
+    its priority.
     """
 
     nbytes: int
 
     def __init__(self) -> None:
         self.nbytes = 0
-        self._waiting: list[Waiting] = []  # as they came
+        self._waiting: list[Waiting[R]] = []  # as they came
         self._priorities: Counter[int] = Counter()  # how many wait with each; usually all with one
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[R]:
         return (waiting.request for waiting in self._waiting)
 
-    def put(self, request: Any, keys: frozenset[Any] | None, priority: int, nbytes: int) -> None:
-        """Adds a request. Without `keys` it speaks of everything: it overtakes none, and none overtakes it."""
+    def put(self, request: R, keys: frozenset[Key] | None, priority: int, nbytes: int) -> None:
+        """Adds a request. Without `keys` it speaks of everything: it overtakes none, and none
+        overtakes it."""
         if self._waiting and priority > min(self._priorities):
             self._raise(keys, priority)
         self._waiting.append(Waiting(request, keys, priority, nbytes))
         self._priorities[priority] += 1
         self.nbytes += nbytes
 
-    def _raise(self, related: frozenset[Any] | None, priority: int) -> None:
+    def _raise(self, related: frozenset[Key] | None, priority: int) -> None:
         """Raises what a request with these keys would have to overtake to its priority."""
         for earlier in reversed(self._waiting):
             if related is None or earlier.keys is None or not related.isdisjoint(earlier.keys):
@@ -55,7 +62,7 @@ class Backlog:
                     self._priorities[priority] += 1
                 related = None if related is None or earlier.keys is None else related | earlier.keys
 
-    def take(self) -> Any:
+    def take(self) -> R:
         """Removes the request that is next, and returns it."""
         highest = max(self._priorities)
         at = next(k for k, waiting in enumerate(self._waiting) if waiting.priority == highest)  # the first of equals

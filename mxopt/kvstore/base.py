@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, NotDefinedError, UsageError
+from mxopt.kvstore.values import Key
+from mxopt.typing import Array
 
 K = TypeVar("K", bound=type)
 
 
 class KVStoreBase:
-    """The interface of all stores. A store of one's own defines `broadcast`, `pushpull` and what else it can."""
+    """The interface of all stores. A store of one's own defines `broadcast`, `pushpull` and what
+    else it can."""
 
     OPTIMIZER: ClassVar[str] = "optimizer"
     kv_registry: ClassVar[dict[str, type[KVStoreBase]]] = {}
 
-    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+    def broadcast(self, key: Any, value: Array, out: Array, priority: int = 0) -> None:
         """Writes the value of rank 0 to `out` of all ranks."""
         raise NotDefinedError(f"{type(self).__name__} doesn't define broadcast")
 
     def check_new(self, keys: Iterable[int | str]) -> None:
-        """Raises where `broadcast` of these keys would, since the store has a value of one already. A store of one's
-        own need not define this."""
+        """Raises where `broadcast` of these keys would, since the store has a value of one already.
+        A store of one's own need not define this."""
 
-    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
-        """Sums `value` over all ranks and writes what the store makes of it to `out`, or to `value` without it."""
+    def pushpull(self, key: Any, value: Array, out: Array = None, priority: int = 0) -> None:
+        """Sums `value` over all ranks and writes what the store makes of it to `out`, or to `value`
+        without it."""
         raise NotDefinedError(f"{type(self).__name__} doesn't define pushpull")
 
     def set_optimizer(self, optimizer: Any) -> None:
@@ -67,8 +71,8 @@ class KVStoreBase:
 
     @staticmethod
     def register(klass: K) -> K:
-        """Registers a class of stores under its name in lower case; usable as a decorator. Warns where it takes
-        another's."""
+        """Registers a class of stores under its name in lower case; usable as a decorator. Warns
+        where it takes another's."""
         if not isinstance(klass, type):
             raise UsageError(f"register needs a class, got {klass!r}")
         name = klass.__name__.lower()
@@ -85,17 +89,19 @@ class KVStoreBase:
 
 @KVStoreBase.register
 class TestStore(KVStoreBase):
-    """A store of one worker that keeps nothing: `pushpull` sums a list of values. For tests of what uses stores."""
+    """A store of one worker that keeps nothing: `pushpull` sums a list of values. For tests of what
+    uses stores."""
 
     __test__ = False  # not a test of pytest's
 
-    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+    def broadcast(self, key: Key | Sequence[Key], value: Array, out: Array, priority: int = 0) -> None:
         """Copies `value` to every `out`."""
         for target in _list(out):
             arrays.as_array(target, f"key {key!r}: out")[...] = value
 
-    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
-        """Writes the sum of the list `value` to every `out`, or back to every value; a single value only to `out`."""
+    def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:
+        """Writes the sum of the list `value` to every `out`, or back to every value; a single value
+        only to `out`."""
         if not isinstance(value, list | tuple):
             self.broadcast(key, value, out if out is not None else [])
             return
@@ -122,5 +128,5 @@ class TestStore(KVStoreBase):
         return 1
 
 
-def _list(x: Any) -> list[Any]:
+def _list(x: Array) -> list[Array]:
     return list(x) if isinstance(x, list | tuple) else [x]

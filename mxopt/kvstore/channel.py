@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.backlog import Backlog
+from mxopt.kvstore.message import Message
+from mxopt.kvstore.wire import Frame
 
 BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority, while a call of the store waits
 RETRY = 3.0  # seconds of silence until a server is asked what has arrived
@@ -27,7 +28,8 @@ class Call:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to wait for any more: all is answered, or something was refused."""
+        """Whether there is nothing to wait for any more: all is answered, or something was
+        refused."""
         return self.missing == 0 or self.error is not None
 
 
@@ -41,7 +43,7 @@ class Request:
         self.nbytes: int = nbytes
         self.call: Call | None = call
         self.sink: Sink | None = sink
-        self.frames: list[Any] = []
+        self.frames: list[Frame] = []
 
     @property
     def in_part(self) -> bool:
@@ -69,7 +71,7 @@ class Channel:
         self.next = 1  # the number of the next request
         self.pending: dict[int, Request] = {}  # sent, without an answer, by number
         self.kept: dict[int, Request] = {}  # answered, but to be sent again to a server that was started again
-        self.backlog: Backlog = Backlog()
+        self.backlog: Backlog[Request] = Backlog()
         self.outstanding = 0  # bytes of what is pending
         self.read = 0  # bytes of the answers that have come
         self.epoch = 0  # of the server; 0 before the handshake
@@ -85,9 +87,10 @@ class Channel:
     def __str__(self) -> str:
         return f"server {self.server} ({self.endpoint})"
 
-    def answered(self, seq: int, answer: Any) -> Request | None:
-        """Takes out the request of that number; None where there is none. What came in part counts only with the last,
-        and the config holds for what follows: a server that is started again needs them again."""
+    def answered(self, seq: int, answer: Message) -> Request | None:
+        """Takes out the request of that number; None where there is none. What came in part counts
+        only with the last, and the config holds for what follows: a server that is started again
+        needs them again."""
         request = self.pending.pop(seq, None)
         if request is None:
             return None
@@ -128,7 +131,8 @@ class Channel:
 
     @property
     def room(self) -> bool:
-        """Whether the worker may go on making requests, and needn't wait for what is in the backlog."""
+        """Whether the worker may go on making requests, and needn't wait for what is in the
+        backlog."""
         return self.backlog.nbytes <= BACKLOG and len(self.backlog) <= wire.REQUESTS
 
     def describe(self) -> str:

@@ -1,4 +1,5 @@
-"""A job's checkpoint as a script asks for it: weights, states, update counts and rounds of all keys, in one file."""
+"""A job's checkpoint as a script asks for it: weights, states, update counts and rounds of all
+keys, in one file."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from mxopt.errors import StatesError
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
 from mxopt.sparse.initial import Initial
+from mxopt.typing import Array, Plain, State
 
 NAME = "checkpoint"  # of the file in the folder
 KIND = "mxopt kvstore checkpoint"
@@ -21,8 +23,9 @@ KIND = "mxopt kvstore checkpoint"
 
 @dataclass
 class Checkpoint:
-    """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if it has any. Of a
-    key that is stored by rows the weight has those there are; that of a table knows how the others begin."""
+    """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if
+    it has any. Of a key that is stored by rows the weight has those there are; that of a table
+    knows how the others begin."""
 
     weights: dict[Key, np.ndarray | RowSparse]
     rounds: dict[Key, int]
@@ -30,20 +33,21 @@ class Checkpoint:
 
 
 def write(folder: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint to a folder, which is made where it isn't there. There is always the old one or the new."""
+    """Writes a checkpoint to a folder, which is made where it isn't there. There is always the old
+    one or the new."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"kind": KIND, "weights": checkpoint.weights, "rounds": checkpoint.rounds, "states": checkpoint.states}
     write_file(Path(folder) / NAME, dump_document(content))
 
 
 def read(folder: str | os.PathLike[str]) -> Checkpoint:
-    """The checkpoint in a folder. Raises StatesError where it is damaged or something else, OSError where it can't be
-    read."""
+    """The checkpoint in a folder. Raises StatesError where it is damaged or something else, OSError
+    where it can't be read."""
     path = Path(folder) / NAME
-    found: dict[str, Any] = load_document(path.read_bytes())
-    weights: Any = found.get("weights")
+    found: Plain = load_document(path.read_bytes())
+    weights: Array = found.get("weights")
     rounds: Any = found.get("rounds")
-    states: Any = found.get("states")
+    states: State = found.get("states")
     fits = (
         found.get("kind") == KIND and isinstance(weights, dict) and isinstance(rounds, dict)
         and weights.keys() == rounds.keys() and isinstance(states, bytes | None)
@@ -55,7 +59,7 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(weights, rounds, states)
 
 
-def _is_weight(key: Key, value: Any) -> bool:
+def _is_weight(key: Key, value: Array) -> bool:
     if not isinstance(value, RowSparse) or value.initial is None:
         return isinstance(value, np.ndarray | RowSparse)
     table = value.initial.table

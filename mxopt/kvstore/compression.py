@@ -1,19 +1,19 @@
 """Gradient compression with error feedback: two bits or one bit an element instead of 32.
 
-What is not sent stays in a residual, one for each value, that is added before the next gradient is looked at. On the
-wire a compressed array is bit planes, lowest bit first: '2bit' has the plane of +threshold, then that of -threshold,
-'1bit' the plane of +1 (the rest is -1).
+What is not sent stays in a residual, one for each value, that is added before the next gradient is
+looked at. On the wire a compressed array is bit planes, lowest bit first: '2bit' has the plane of
++threshold, then that of -threshold, '1bit' the plane of +1 (the rest is -1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable
 
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArrayTypeError, nearest
+from mxopt.typing import Document
 
 CODECS = {"2bit": 1, "1bit": 2}  # as on the wire; 0 is no compression
 
@@ -26,11 +26,11 @@ class GradientCompression:
     params : {'type': '2bit' or '1bit', 'threshold': float}
         `threshold` is 0.5 unless given; '2bit' needs one above 0.
 
-    Raises ValueError where the type is missing or unknown, or the threshold isn't a finite number above 0 ('1bit': a
-    finite number).
+    Raises ValueError where the type is missing or unknown, or the threshold isn't a finite number
+    above 0 ('1bit': a finite number).
     """
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
+    def __init__(self, params: Document) -> None:
         if "type" not in params:
             raise ArgumentError("set_gradient_compression needs a 'type': '2bit' or '1bit'")
         self.type: str = str(params["type"])
@@ -67,8 +67,9 @@ class GradientCompression:
         return np.concatenate([np.packbits(up, bitorder="little"), np.packbits(down, bitorder="little")])
 
     def quantize(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
-        """What arrives of `gradient` when it is sent compressed: a new array of its shape and dtype. The residual
-        becomes another array: the one before can be put back where the push is refused."""
+        """What arrives of `gradient` when it is sent compressed: a new array of its shape and
+        dtype. The residual becomes another array: the one before can be put back where the push is
+        refused."""
         residual = self.residual(name, gradient).copy()
         sent = self.encode(gradient.reshape(-1), residual)
         self.residuals[name] = residual

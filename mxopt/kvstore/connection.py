@@ -6,19 +6,20 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import DeadlineError, KVStoreError, ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.errors import DeadlineError, KVStoreError, ProtocolError, counted
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.channel import Call, Channel, Sink
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.session import Session
 from mxopt.kvstore.transport import SLICE_S, Transport
+from mxopt.kvstore.wire import Frame
 
 log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
 
 class Connections:
-    """The session of the worker `member` with the servers of its job, and the lines that carry it."""
+    """The session of the worker `member` with the servers of its job, and the lines that carry
+    it."""
 
     def __init__(self, transport: Transport, member: Membership, mode: str) -> None:
         self._transport = transport
@@ -55,15 +56,18 @@ class Connections:
         nbytes: int = 0,
         priority: int | None = None,
     ) -> None:
-        """Makes a request, see `Session.send`; waits while too much is waiting to be sent to the server."""
+        """Makes a request, see `Session.send`; waits while too much is waiting to be sent to the
+        server."""
         self.session.send(server, message, call, sink, nbytes, priority)
         channel = self.channels[server]
         if not channel.room:
-            what = f"{channel} to take {channel.outstanding} bytes in {len(channel.pending)} requests"
+            requests = counted(len(channel.pending), "request")
+            what = f"{channel} to take {counted(channel.outstanding, 'byte')} in {requests}"
             self._until(lambda: channel.room, self._timeout, what)
 
     def wait(self, call: Call, what: str) -> None:
-        """Returns when all requests of `call` are answered. Raises what went wrong with the first that was refused."""
+        """Returns when all requests of `call` are answered. Raises what went wrong with the first
+        that was refused."""
         try:
             self._until(lambda: call.over, self._timeout, what)
         except BaseException:
@@ -74,7 +78,8 @@ class Connections:
             raise call.error
 
     def document(self, server: int, ask: Callable[[int], Any], what: str) -> bytes:
-        """All of a document that a server sends in Chunks: `ask` makes the request for what begins at a byte."""
+        """All of a document that a server sends in Chunks: `ask` makes the request for what begins
+        at a byte."""
         parts: list[bytes] = []
         size, whole = 0, 1
         while size < whole:
@@ -95,8 +100,9 @@ class Connections:
         self._raise_deferred()
 
     def check(self) -> None:
-        """Raises what went wrong since the last call, with a push or with the job. Called by every call of the store:
-        a worker that only pushes hears of it too, and follows a server that was started again."""
+        """Raises what went wrong since the last call, with a push or with the job. Called by every
+        call of the store: a worker that only pushes hears of it too, and follows a server that was
+        started again."""
         for channel in self.channels:
             if channel.pending or channel.greeted:
                 self._take(channel.server, wait=False)
@@ -107,7 +113,7 @@ class Connections:
 
     # Inside.
 
-    def _post(self, server: int, frames: list[Any]) -> None:
+    def _post(self, server: int, frames: list[Frame]) -> None:
         self._lines[server].send(frames)
 
     def _move(self, server: int, endpoint: str) -> None:
@@ -149,7 +155,8 @@ class Connections:
                 raise DeadlineError(f"waited {timeout:g} s for {what}; no answer from {silent}")
 
     def _receive(self) -> bool:
-        """Takes all answers that are there, waiting a little for the first. Whether there were any."""
+        """Takes all answers that are there, waiting a little for the first. Whether there were
+        any."""
         busy = [channel.server for channel in self.channels if channel.waits]
         if len(busy) == 1:
             return self._take(busy[0], wait=True)

@@ -10,9 +10,9 @@ from mxopt.kvstore.membership import Membership
 class Cuts:
     """Makes the cuts of a synchronous store that the scheduler names.
 
-    Cut number n is before the worker's first push for a round higher than n, or as long before as it has pushed for
-    round n: workers that push their keys in different orders have one of these points in common, if any. Who hears of
-    it too late makes none.
+    Cut number n is before the worker's first push for a round higher than n, or as long before as
+    it has pushed for round n: workers that push their keys in different orders have one of these
+    points in common, if any. Who hears of it too late makes none.
     """
 
     def __init__(self, connections: Connections, member: Membership) -> None:

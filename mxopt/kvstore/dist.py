@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from mxopt import settings
-from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError
-from mxopt.kvstore import first, rows, sockets, wire
-from mxopt.kvstore import messages as m
+from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, counted
+from mxopt.kvstore import first, messages as m, rows, sockets, wire
 from mxopt.kvstore.base import KVStoreBase
-from mxopt.kvstore.channel import Call
+from mxopt.kvstore.channel import Call, Sink
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.cut import Cuts
 from mxopt.kvstore.dist_saving import Saving
-from mxopt.kvstore.exchange import Item, Meta, compressed, gather, scatter
+from mxopt.kvstore.exchange import Item, KeyInfo, compressed, gather, scatter
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
@@ -26,22 +25,25 @@ from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
 from mxopt.optimizer.keyed import by_key
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array, Document
 
 
 class DistKVStore(Saving):
     """Values held by the servers of a job and shared by its workers.
 
-    `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an update.
-    `dist_ssp`: the same, but a worker that is too far ahead of the slowest waits. Joins the job that the environment
-    names (`settings.Job`).
+    `dist_sync`: an update takes the sum of what all workers push. `dist_async`: every push is an
+    update. `dist_ssp`: the same, but a worker that is too far ahead of the slowest waits. Joins the
+    job that the environment names (`settings.Job`).
 
-    Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in time.
+    Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in
+    time.
 
     Attributes
     ----------
     step : int
-        The step of the training that pushes and pulls belong to, 0 where nobody counts; a `Trainer` sets it. In
-        `dist_sync` pushes of different steps are never summed, and a worker that leaves out a push is told by its next.
+        The step of the training that pushes and pulls belong to, 0 where nobody counts; a `Trainer`
+        sets it. In `dist_sync` pushes of different steps are never summed, and a worker that leaves
+        out a push is told by its next.
     """
 
     def __init__(self, name: str, transport: Transport | None = None, job: settings.Job | None = None) -> None:
@@ -81,38 +83,43 @@ class DistKVStore(Saving):
 
     # Values.
 
-    def init(self, key: Any, value: Any) -> None:
+    def init(self, key: Key | Sequence[Key], value: Array) -> None:
         """Gives keys the first values of rank 0. All workers call it, and return when all have.
 
         Parameters
         ----------
         key : int, str, or a list of them
         value : array, RowSparse or Table, or a list
-            float16, bfloat16, float32 or float64; of the same shape and dtype on all workers. Of a table nothing is
-            sent but what it is; its rows, and those of a RowSparse, are spread over all servers.
+            float16, bfloat16, float32 or float64; of the same shape and dtype on all workers. Of a
+            table nothing is sent but what it is; its rows, and those of a RowSparse, are spread
+            over all servers.
 
-        Raises KVStoreError for a key that is initialised already, ArrayError or ArrayTypeError where the
-        workers' arrays differ or can't be held by servers.
+        Raises KVStoreError for a key that is initialised already, ArrayError or ArrayTypeError
+        where the workers' arrays differ or can't be held by servers.
         """
         with self._worker:
             first.give(self._worker, self._held, key, value, self._optimizer)
 
     def check_new(self, keys: Iterable[int | str]) -> None:
-        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
+        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the
+        other type."""
         self._held.keys.check_new(keys)
 
-    def push(self, key: Any, value: Any, priority: int = 0) -> None:
-        """Sends gradients, and returns without waiting for the round; the arrays may be changed at once.
+    def push(self, key: Key | Sequence[Key], value: Array, priority: int = 0) -> None:
+        """Sends gradients, and returns without waiting for the round; the arrays may be changed at
+        once.
 
         Parameters
         ----------
         key : int, str, or a list of them
             A key that comes twice counts as one with the values of both.
-        value : array or RowSparse, a list of them for the key, or a list of either for a list of keys
-            Of the key's shape and dtype. Several values are summed first, as a local store does. Of a table without an
-            optimizer the rows that are pushed replace those there; all others stay.
+        value : array or RowSparse, a list of them for a key, or a list of either for a list of keys
+            Of the key's shape and dtype. Several values are summed first, as a local store does. Of
+            a table without an optimizer the rows that are pushed replace those there; all others
+            stay.
         priority : int
-            Of the messages that wait for room on a connection, those of the highest priority are sent first.
+            Of the messages that wait for room on a connection, those of the highest priority are
+            sent first.
 
         Raises NotInitializedError, ArrayError or ArrayTypeError naming the key; and what went wrong
         with an earlier push.
@@ -125,8 +132,9 @@ class DistKVStore(Saving):
                 self._connections.wait(call, "the first push to be taken")
                 self._confirmed = True
 
-    def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
-        """Copies values into `out`, converted to its dtype, once the rounds of the worker's own pushes are complete.
+    def pull(self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+        """Copies values into `out`, converted to its dtype, once the rounds of the worker's own
+        pushes are complete.
 
         Parameters
         ----------
@@ -144,16 +152,17 @@ class DistKVStore(Saving):
             )
         with self._worker:
             outs = self._held.outs(key, out)
-            for name in [name for name in outs if self._held.metas[name].layout.by_rows]:
-                rows.fill(self._connections, self._held.metas[name], outs.pop(name), self.step)
+            for name in [name for name in outs if self._held.infos[name].layout.by_rows]:
+                rows.fill(self._connections, self._held.infos[name], outs.pop(name), self.step)
             call = Call()
             for item in self._held.items(tuple(outs)):
                 message = m.Pull(0, item.keys, item.piece, item.round, self.step)
                 self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes, priority)
             self._connections.wait(call, f"pull of {_named(outs)}")
 
-    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
-        """`push` and `pull` in one message each way. Without `out` the values are written into `value`."""
+    def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:
+        """`push` and `pull` in one message each way. Without `out` the values are written into
+        `value`."""
         with self._worker:
             values = self._held.sums(key, value, self._blocks)
             outs = self._held.outs(key, value if out is None else out)
@@ -166,37 +175,40 @@ class DistKVStore(Saving):
             self._connections.wait(call, f"pushpull of {_named(outs)}")
             self._confirmed = True
 
-    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+    def broadcast(self, key: Key | Sequence[Key], value: Array, out: Array, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`: all workers get rank 0's values."""
         self._held.keys.check_broadcast(key, value)
         self.init(key, value)
         self.pull(key, out, priority)
 
-    def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
+    def row_sparse_pull(
+        self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, row_ids: Array = None
+    ) -> None:
         """Copies some rows of values into row-sparse `out`, see `KVStore.row_sparse_pull`."""
         if out is None or row_ids is None:
             raise UsageError("row_sparse_pull needs out and row_ids")
         with self._worker:
             for name, target, ids in with_ids(self._held.keys, key, out, row_ids):
-                meta = self._held.metas[name]
-                ids = ids[(ids >= 0) & (ids < meta.shape[0])]
-                write_rows(target, ids, self._rows(meta, ids), meta.shape[0], name)
+                info = self._held.infos[name]
+                ids = ids[(ids >= 0) & (ids < info.shape[0])]
+                write_rows(target, ids, self._rows(info, ids), info.shape[0], name)
 
-    def _rows(self, meta: Meta, ids: np.ndarray) -> np.ndarray:
-        if meta.layout.by_rows or math.prod(meta.shape[1:]) == meta.layout.unit:
-            return rows.pull(self._connections, meta, ids, self.step)
-        whole = np.empty(meta.shape, meta.dtype)  # rows larger than a piece
-        self.pull(meta.key, whole)
+    def _rows(self, info: KeyInfo, ids: np.ndarray) -> np.ndarray:
+        if info.layout.by_rows or math.prod(info.shape[1:]) == info.layout.unit:
+            return rows.pull(self._connections, info, ids, self.step)
+        whole = np.empty(info.shape, info.dtype)  # rows larger than a piece
+        self.pull(info.key, whole)
         found: np.ndarray = whole[ids]
         return found
 
     def _any_by_rows(self, keys: Iterable[Key]) -> bool:
-        return any(self._held.metas[key].layout.by_rows for key in keys)
+        return any(self._held.infos[key].layout.by_rows for key in keys)
 
     def _push(
-        self, values: dict[Key, Any], outs: dict[Key, list[Any]] | None, call: Call | None, priority: int
+        self, values: dict[Key, Array], outs: dict[Key, list[Array]] | None, call: Call | None, priority: int
     ) -> None:
-        """Sends `values`; with `outs` their new values are asked for too, and `call` waits for them."""
+        """Sends `values`; with `outs` their new values are asked for too, and `call` waits for
+        them."""
         update = 0
         if self._followed is not None:
             self._followed.look(values)
@@ -206,7 +218,7 @@ class DistKVStore(Saving):
         what = "push" if outs is None else "pushpull"
         self._worker.changes(what, partial=True)
         if self._cuts is not None:
-            self._cuts.before(max((self._held.metas[key].round + 1 for key in values), default=0))
+            self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0))
         self._held.push(values)
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)
@@ -228,35 +240,37 @@ class DistKVStore(Saving):
         else:
             self._worker.changes(what)
 
-    def _push_rows(self, values: dict[Key, Any], update: int, call: Call | None) -> None:
-        """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece become dense."""
+    def _push_rows(self, values: dict[Key, Array], update: int, call: Call | None) -> None:
+        """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece
+        become dense."""
         for key in [k for k, v in values.items() if type(v) is RowSparse]:
-            value, meta = values.pop(key), self._held.metas[key]
-            if meta.layout.by_rows or math.prod(value.shape[1:]) == meta.layout.unit:
-                rows.push(self._connections, meta, value, self.step, update, self._config_for, call)
+            value, info = values.pop(key), self._held.infos[key]
+            if info.layout.by_rows or math.prod(value.shape[1:]) == info.layout.unit:
+                rows.push(self._connections, info, value, self.step, update, self._config_for, call)
             else:
                 values[key] = value.todense()
 
     def _tell_rounds(self, server: int) -> None:
-        first.tell_rounds(self._connections.session, server, list(self._held.metas.values()))
+        first.tell_rounds(self._connections.session, server, list(self._held.infos.values()))
 
     def round(self, key: int | str) -> int:
-        """How many rounds of a key this worker has taken part in: those of a job that it goes on with, and its own
-        pushes since. Raises NotInitializedError for an unknown key."""
+        """How many rounds of a key this worker has taken part in: those of a job that it goes on
+        with, and its own pushes since. Raises NotInitializedError for an unknown key."""
         self._held.keys.need([(key, None)])
-        return self._held.metas[key].round + self._loaded.get(key, 0)
+        return self._held.infos[key].round + self._loaded.get(key, 0)
 
     # The optimizer.
 
-    def set_optimizer(self, optimizer: Any) -> None:
+    def set_optimizer(self, optimizer: object) -> None:
         """Makes the servers update by `optimizer`, with no states. Waits for the servers only.
 
-        The n-th call of every worker is one event, whichever worker's comes first. Later changes of `optimizer` (rates,
-        multipliers and so on) reach the servers with the next push. Of an optimizer of `mxopt.experimental.optim` or
-        `mxopt.nn` a key is a parameter's name, or its position.
+        The n-th call of every worker is one event, whichever worker's comes first. Later changes of
+        `optimizer` (rates, multipliers and so on) reach the servers with the next push. Of an
+        optimizer of `mxopt.experimental.optim` or `mxopt.nn` a key is a parameter's name, or its
+        position.
 
-        Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a server
-        doesn't know it (`mxopt-server --import`).
+        Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a
+        server doesn't know it (`mxopt-server --import`).
         """
         with self._worker:
             followed = Followed(by_key(optimizer), self._connections, self._events + 1)
@@ -272,8 +286,9 @@ class DistKVStore(Saving):
     def _config_for(self, server: int) -> int:
         return 0 if self._followed is None else self._followed.tell(server)
 
-    def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
-        """Compresses the dense gradients that this worker pushes; what is lost stays for its next push."""
+    def set_gradient_compression(self, compression_params: Document) -> None:
+        """Compresses the dense gradients that this worker pushes; what is lost stays for its next
+        push."""
         self._compression = GradientCompression(compression_params)
 
     # The rest of the interface.
@@ -300,37 +315,41 @@ class DistKVStore(Saving):
         return workers
 
     def barrier(self) -> None:
-        """Returns when all workers have called it, and the servers have taken what they had pushed before.
+        """Returns when all workers have called it, and the servers have taken what they had pushed
+        before.
 
-        Raises JobFailedError where one can't come any more; and what went wrong with an earlier push.
+        Raises JobFailedError where one can't come any more; and what went wrong with an earlier
+        push.
         """
         with self._worker:
             self._worker.barrier()
 
     _barrier = barrier
 
-    def _set_updater(self, updater: Any) -> None:
-        """Has no effect, as in MXNet: servers take registered optimizers only, by `set_optimizer`."""
+    def _set_updater(self, updater: object) -> None:
+        """Has no effect, as in MXNet: servers take registered optimizers only, by
+        `set_optimizer`."""
 
     def __repr__(self) -> str:
         if isinstance(self._worker, Outside):
             return f"<{type(self).__name__} {self.type!r} in a process that is no worker>"
-        place = f"rank {self.rank} of {self.num_workers} workers, {self._servers} servers"
+        place = f"rank {self.rank} of {counted(self.num_workers, 'worker')}, {counted(self._servers, 'server')}"
         optimizer = f", {self._optimizer!r}" if self._optimizer is not None else ""
-        return f"<{type(self).__name__} {self.type!r}: {place}, {len(self._held.metas)} keys{optimizer}>"
+        return f"<{type(self).__name__} {self.type!r}: {place}, {counted(len(self._held.infos), 'key')}{optimizer}>"
 
     def close(self) -> None:
-        """Waits until all pushes are taken, and leaves the job. At the end of the process this is done anyway."""
+        """Waits until all pushes are taken, and leaves the job. At the end of the process this is
+        done anyway."""
         self._worker.close()
 
 
-def _sink(item: Item, outs: dict[Key, list[Any]]) -> Callable[[Any], None]:
+def _sink(item: Item, outs: dict[Key, list[Array]]) -> Sink:
     def sink(answer: m.Values) -> None:
         scatter(item, answer.data[0], outs)
 
     return sink
 
 
-def _named(outs: Mapping[Key, Any]) -> str:
+def _named(outs: Mapping[Key, Array]) -> str:
     keys = list(outs)
-    return f"key {keys[0]!r}" if len(keys) == 1 else f"{len(keys)} keys"
+    return f"key {keys[0]!r}" if len(keys) == 1 else counted(len(keys), "key")

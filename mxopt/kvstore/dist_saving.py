@@ -17,7 +17,7 @@ from mxopt.optimizer.states import fit, load
 
 if TYPE_CHECKING:
     from mxopt.kvstore.connection import Connections
-    from mxopt.kvstore.exchange import Meta
+    from mxopt.kvstore.exchange import KeyInfo
     from mxopt.kvstore.follow import Followed
     from mxopt.kvstore.held import Held
     from mxopt.kvstore.wire import Key
@@ -45,39 +45,40 @@ class Saving(KVStoreBase):
         return None if self._followed is None else self._followed.optimizer
 
     def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
-        """Writes all that the job has trained to the file `checkpoint` in a folder: weights, states, update counts and
-        rounds; of keys that are stored by rows the rows that there are. A call of all workers, which wait for each
-        other; rank 0, which has it all in its memory meanwhile, writes.
+        """Writes all that the job has trained to the file `checkpoint` in a folder: weights,
+        states, update counts and rounds; of keys that are stored by rows the rows that there are. A
+        call of all workers, which wait for each other; rank 0, which has it all in its memory
+        meanwhile, writes.
 
         Raises OSError where the file can't be written.
         """
         with self._worker:
             self.barrier()
             if self.rank == 0:
-                metas = self._held.metas
-                weights = {key: self._room_or_rows(meta) for key, meta in metas.items()}
+                infos = self._held.infos
+                weights = {key: self._room_or_rows(info) for key, info in infos.items()}
                 dense = {key: weight for key, weight in weights.items() if isinstance(weight, np.ndarray)}
                 if dense:
                     self.pull(list(dense), list(dense.values()))
                 states = None
                 if self._optimizer is not None:
-                    states = dist_states.save(self._connections, metas, self._optimizer, True)
-                rounds = {key: self.round(key) for key in metas}
+                    states = dist_states.save(self._connections, infos, self._optimizer, True)
+                rounds = {key: self.round(key) for key in infos}
                 checkpoint.write(folder, checkpoint.Checkpoint(weights, rounds, states))
             self.barrier()
 
-    def _room_or_rows(self, meta: Meta) -> np.ndarray | RowSparse:
+    def _room_or_rows(self, info: KeyInfo) -> np.ndarray | RowSparse:
         """Room for the weight of a key; of one that is stored by rows these."""
-        by_rows = meta.layout.by_rows
-        return rows.there(self._connections, meta, self.step) if by_rows else np.empty(meta.shape, meta.dtype)
+        by_rows = info.layout.by_rows
+        return rows.there(self._connections, info, self.step) if by_rows else np.empty(info.shape, info.dtype)
 
     def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
-        """Begins with a checkpoint, in a job with any number of servers: its keys are initialised with its weights, and
-        the servers get its states and counts; `round` counts on from its rounds. A call of all workers, after
-        `set_optimizer` where it has states.
+        """Begins with a checkpoint, in a job with any number of servers: its keys are initialised
+        with its weights, and the servers get its states and counts; `round` counts on from its
+        rounds. A call of all workers, after `set_optimizer` where it has states.
 
-        Raises StatesError where it is no checkpoint or doesn't fit the optimizer, KVStoreError where a key has been
-        initialised before, OSError where it can't be read.
+        Raises StatesError where it is no checkpoint or doesn't fit the optimizer, KVStoreError
+        where a key has been initialised before, OSError where it can't be read.
         """
         with self._worker:
             found = checkpoint.read(folder)
@@ -92,20 +93,21 @@ class Saving(KVStoreBase):
     # States.
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        """Gathers the optimizer's states from the servers and writes them, with their update counts, to the file
-        `fname`.
+        """Gathers the optimizer's states from the servers and writes them, with their update
+        counts, to the file `fname`.
 
-        The file is the one a local store writes: it can be loaded by either, with any number of servers.
+        The file is the one a local store writes: it can be loaded by either, with any number of
+        servers.
         """
         with self._worker:
             if self._optimizer is None:
                 raise UsageError("there are no states to save: this worker has not called set_optimizer")
-            document = dist_states.save(self._connections, self._held.metas, self._optimizer, dump_optimizer)
+            document = dist_states.save(self._connections, self._held.infos, self._optimizer, dump_optimizer)
             write_file(fname, document)
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call of all workers is
-        one event."""
+        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call
+        of all workers is one event."""
         with self._worker:
             self._worker.changes("load_optimizer_states")
             if self._optimizer is None:
@@ -114,14 +116,14 @@ class Saving(KVStoreBase):
 
     def _load_states(self, document: bytes) -> None:
         assert self._optimizer is not None
-        metas = self._held.metas
-        loaded, made = fit(load(document), self._optimizer, dist_states.known(metas))
-        dist_states.check(loaded, metas, made)
+        infos = self._held.infos
+        loaded, made = fit(load(document), self._optimizer, dist_states.known(infos))
+        dist_states.check(loaded, infos, made)
         if made is not None:
             self._optimizer.take_over(made)
             self.set_optimizer(self._optimizer)
         self._loads += 1
-        dist_states.load(self._connections, metas, loaded, self._loads)
+        dist_states.load(self._connections, infos, loaded, self._loads)
         assert self._followed is not None
         self._followed.restore(loaded.key_counts)
         if made is not None:

@@ -1,4 +1,5 @@
-"""How a worker's process ends: whether by an exception, and what to do where its last pushes aren't taken."""
+"""How a worker's process ends: whether by an exception, and what to do where its last pushes aren't
+taken."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ _uncaught: list[str] = []
 
 
 def watch() -> None:
-    """Notes from now on the exception that ends the program. (`sys.last_value` doesn't tell: it is also one that an
-    interactive session has survived.)"""
+    """Notes from now on the exception that ends the program. (`sys.last_value` doesn't tell: it is
+    also one that an interactive session has survived.)"""
     before: Any = sys.excepthook
     if getattr(before, "notes_uncaught", False):
         return
@@ -31,7 +32,8 @@ def error() -> str:
 
 
 def fail(why: str) -> None:
-    """Ends the process, which is in its exit handlers, with `why` and exit code 1: an exception would be ignored."""
+    """Ends the process, which is in its exit handlers, with `why` and exit code 1: an exception
+    would be ignored."""
     print(f"mxopt: {why}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,18 +1,19 @@
-"""Cuts calls of a distributed store into messages: pieces of large arrays, batches of small ones."""
+"""Cuts calls of a distributed store into messages: pieces of large arrays, batches of small
+ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mxopt.kvstore import wire
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.placement import Layout
-from mxopt.kvstore.wire import PIECE_BYTES, Key
+from mxopt.kvstore.wire import PIECE_BYTES, Frame, Key
 from mxopt.sparse import Table
+from mxopt.typing import Array
 
 ALONE = 1 << 15  # bytes from which a key has a message of its own: joining it with others would cost a copy
 NAMES = 256 << 10  # bytes of keys in a message
@@ -20,11 +21,11 @@ PLANS = 256  # plans kept; one for each list of keys that is used together
 
 
 @dataclass(slots=True)
-class Meta:
+class KeyInfo:
     """What all workers know of a key."""
 
     key: Key
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     shape: tuple[int, ...]
     size: int
     layout: Layout
@@ -35,19 +36,20 @@ class Meta:
 
 @dataclass(slots=True)
 class Item:
-    """What one message carries: a piece of one key (elements `start` to `stop`), or several whole keys."""
+    """What one message carries: a piece of one key (elements `start` to `stop`), or several whole
+    keys."""
 
     server: int
     keys: list[Key]
-    metas: list[Meta]
+    infos: list[KeyInfo]
     piece: int
     start: int
     stop: int
     nbytes: int
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.metas[0].dtype
+    def dtype(self) -> np.dtype:
+        return self.infos[0].dtype
 
     @property
     def size(self) -> int:
@@ -56,35 +58,35 @@ class Item:
     @property
     def round(self) -> int:
         """The round of its keys."""
-        return self.metas[0].round
+        return self.infos[0].round
 
 
-def plan(metas: Sequence[Meta]) -> list[Item]:
+def plan(infos: Sequence[KeyInfo]) -> list[Item]:
     """The messages that carry these keys, those to different servers in turn."""
     queues: dict[int, list[Item]] = {}
-    batches: dict[tuple[int, np.dtype[Any]], Item] = {}
-    names: dict[tuple[int, np.dtype[Any]], int] = {}
-    for meta in metas:
-        stripes = meta.layout.stripes
-        itemsize = meta.dtype.itemsize
-        if len(stripes) == 1 and stripes[0].pieces == 1 and meta.size * itemsize < ALONE:
+    batches: dict[tuple[int, np.dtype], Item] = {}
+    names: dict[tuple[int, np.dtype], int] = {}
+    for info in infos:
+        stripes = info.layout.stripes
+        itemsize = info.dtype.itemsize
+        if len(stripes) == 1 and stripes[0].pieces == 1 and info.size * itemsize < ALONE:
             server = stripes[0].server
-            batch = batches.get((server, meta.dtype))
-            name = (server, meta.dtype)
-            names[name] = names.get(name, 0) + header_bytes(meta.key)
-            if batch is None or batch.nbytes + meta.size * itemsize > PIECE_BYTES or names[name] > NAMES:
-                names[name] = header_bytes(meta.key)
-                batch = batches[server, meta.dtype] = Item(server, [], [], 0, 0, 0, 0)
+            batch = batches.get((server, info.dtype))
+            name = (server, info.dtype)
+            names[name] = names.get(name, 0) + header_bytes(info.key)
+            if batch is None or batch.nbytes + info.size * itemsize > PIECE_BYTES or names[name] > NAMES:
+                names[name] = header_bytes(info.key)
+                batch = batches[server, info.dtype] = Item(server, [], [], 0, 0, 0, 0)
                 queues.setdefault(server, []).append(batch)
-            batch.keys.append(meta.key)
-            batch.metas.append(meta)
-            batch.stop += meta.size
-            batch.nbytes += meta.size * itemsize
+            batch.keys.append(info.key)
+            batch.infos.append(info)
+            batch.stop += info.size
+            batch.nbytes += info.size * itemsize
             continue
         for stripe in stripes:
             for piece in range(stripe.pieces):
-                a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
-                item = Item(stripe.server, [meta.key], [meta], piece, a, b, (b - a) * itemsize)
+                a, b = (n * info.layout.unit for n in stripe.bounds(piece))
+                item = Item(stripe.server, [info.key], [info], piece, a, b, (b - a) * itemsize)
                 queues.setdefault(stripe.server, []).append(item)
     return list(_in_turn(list(queues.values())))
 
@@ -114,36 +116,38 @@ def _in_turn(queues: list[list[Item]]) -> Iterator[Item]:
 
 def gather(item: Item, values: dict[Key, np.ndarray]) -> np.ndarray:
     """The elements an item carries, flat; a view where it is of one key."""
-    if len(item.metas) == 1:
+    if len(item.infos) == 1:
         flat = values[item.keys[0]].reshape(-1)
         return flat if item.size == flat.size else flat[item.start : item.stop]
     return np.concatenate([values[key].reshape(-1) for key in item.keys])
 
 
 def compressed(item: Item, flat: np.ndarray, compression: GradientCompression) -> np.ndarray:
-    """The bytes to send for the elements `flat` of an item; each key keeps one residual in `compression`."""
+    """The bytes to send for the elements `flat` of an item; each key keeps one residual in
+    `compression`."""
     residuals = compression.residuals
-    for meta in item.metas:
-        if meta.key not in residuals:
-            residuals[meta.key] = np.zeros(meta.size, np.float32)
-    if len(item.metas) == 1:
+    for info in item.infos:
+        if info.key not in residuals:
+            residuals[info.key] = np.zeros(info.size, np.float32)
+    if len(item.infos) == 1:
         return compression.encode(flat, residuals[item.keys[0]][item.start : item.stop])
     joined = np.concatenate([residuals[key] for key in item.keys])
     sent = compression.encode(flat, joined)
     start = 0
-    for meta in item.metas:
-        residuals[meta.key][:] = joined[start : start + meta.size]
-        start += meta.size
+    for info in item.infos:
+        residuals[info.key][:] = joined[start : start + info.size]
+        start += info.size
     return sent
 
 
-def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:
-    """Writes the elements of an item into every out of its keys. Raises ProtocolError where they are not as many."""
+def scatter(item: Item, frame: Frame, outs: dict[Key, list[Array]]) -> None:
+    """Writes the elements of an item into every out of its keys. Raises ProtocolError where they
+    are not as many."""
     data = wire.array_of(frame, item.dtype, item.size, item.keys[0])
-    if len(item.metas) == 1:
-        meta = item.metas[0]
-        whole = data.reshape(meta.shape) if item.size == meta.size else None
-        for out in outs[meta.key]:
+    if len(item.infos) == 1:
+        info = item.infos[0]
+        whole = data.reshape(info.shape) if item.size == info.size else None
+        for out in outs[info.key]:
             if whole is not None:
                 out[...] = whole
             elif out.flags.c_contiguous:
@@ -152,9 +156,9 @@ def scatter(item: Item, frame: Any, outs: dict[Key, list[Any]]) -> None:
                 out.flat[item.start : item.stop] = data
         return
     start = 0
-    for meta in item.metas:
-        stop = start + meta.size
-        part = data[start:stop] if len(meta.shape) == 1 else data[start:stop].reshape(meta.shape)
-        for out in outs[meta.key]:
+    for info in item.infos:
+        stop = start + info.size
+        part = data[start:stop] if len(info.shape) == 1 else data[start:stop].reshape(info.shape)
+        for out in outs[info.key]:
             out[...] = part
         start = stop

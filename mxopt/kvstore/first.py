@@ -1,18 +1,19 @@
-"""The first values of keys: rank 0's, given to the servers, and their shapes and dtypes to all workers."""
+"""The first values of keys: rank 0's, given to the servers, and their shapes and dtypes to all
+workers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import rows, wire
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, counted
+from mxopt.kvstore import messages as m, rows, wire
 from mxopt.kvstore.channel import Call
-from mxopt.kvstore.exchange import Meta, fitting
+from mxopt.kvstore.exchange import KeyInfo, fitting
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.session import Session
@@ -20,55 +21,56 @@ from mxopt.kvstore.values import FIRST, Key
 from mxopt.kvstore.worker import Worker
 from mxopt.optimizer import Optimizer
 from mxopt.sparse import RowSparse, Table, table
+from mxopt.typing import Array
 
 
-def give(worker: Worker, held: Held, key: Any, value: Any, optimizer: Optimizer | None) -> None:
-    """Gives keys the values of rank 0, each to one server where the optimizer needs it, and notes them in `held`; see
-    `DistKVStore.init`, which all workers call."""
+def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, optimizer: Optimizer | None) -> None:
+    """Gives keys the values of rank 0, each to one server where the optimizer needs it, and notes
+    them in `held`; see `DistKVStore.init`, which all workers call."""
     rank = worker.member.rank
     pairs = [(k, _prepared(v[0], k)) for k, v in held.keys.pairs(key, value, FIRST)]
     for name, _ in pairs:
-        if name in held.metas:
+        if name in held.infos:
             raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
     mine = [[k, *_about(v), needs_whole(optimizer, _by_rows(v))] for k, v in pairs]
     worker.changes("init")
     if rank == 0:
         call = Call()
         for (name, first), (*_, whole) in zip(pairs, mine, strict=True):
-            _to_servers(worker, _meta(held, name, first, whole), first, call)
-        worker.connections.wait(call, f"init of {len(pairs)} keys")
+            _to_servers(worker, _info(held, name, first, whole), first, call)
+        worker.connections.wait(call, f"init of {counted(len(pairs), 'key')}")
     roots = {k: rest for k, *rest in _of_rank_0(worker, mine)}
-    metas = []
+    infos = []
     for name, first in pairs:
         *about, whole = roots.get(name, [None, None, None, None])
         if about != _about(first):
             raise ArrayError(f"key {name!r}: rank 0 initialised {_said(*about)}, rank {rank} {_said(*_about(first))}")
-        metas.append(_meta(held, name, first, whole))
-    _ask_rounds(worker, metas)
-    for meta in metas:
-        held.add(meta)
+        infos.append(_info(held, name, first, whole))
+    _ask_rounds(worker, infos)
+    for info in infos:
+        held.add(info)
 
 
-def _ask_rounds(worker: Worker, metas: list[Meta]) -> None:
+def _ask_rounds(worker: Worker, infos: list[KeyInfo]) -> None:
     """Lets the worker count its pushes on from where the servers are."""
-    call, asked = Call(), [(stripe.server, meta) for meta in metas for stripe in meta.layout.stripes]
+    call, asked = Call(), [(stripe.server, info) for info in infos for stripe in info.layout.stripes]
     for server in dict.fromkeys(server for server, _ in asked):
-        rest = [meta for each, meta in asked if each == server]
+        rest = [info for each, info in asked if each == server]
         while rest:
-            part = rest[: max(1, fitting(meta.key for meta in rest))]
+            part = rest[: max(1, fitting(info.key for info in rest))]
             rest = rest[len(part) :]
 
-            def sink(answer: m.Present, part: list[Meta] = part) -> None:
-                for meta, present in zip(part, answer.rounds, strict=True):
-                    meta.round = max(meta.round, present)
+            def sink(answer: m.Present, part: list[KeyInfo] = part) -> None:
+                for info, present in zip(part, answer.rounds, strict=True):
+                    info.round = max(info.round, present)
 
-            worker.connections.send(server, m.Rounds(0, [meta.key for meta in part]), call, sink)
-    worker.connections.wait(call, f"the rounds of {len(metas)} keys")
+            worker.connections.send(server, m.Rounds(0, [info.key for info in part]), call, sink)
+    worker.connections.wait(call, f"the rounds of {counted(len(infos), 'key')}")
 
 
-def tell_rounds(session: Session, server: int, metas: list[Meta]) -> None:
-    """Tells a server that was started again which pushes of this worker it had taken; those on their way are yet to
-    be."""
+def tell_rounds(session: Session, server: int, infos: list[KeyInfo]) -> None:
+    """Tells a server that was started again which pushes of this worker it had taken; those on
+    their way are yet to be."""
     channel = session.channels[server]
     open_rounds: dict[Key, int] = {}
     for request in (*channel.pending.values(), *channel.backlog):
@@ -76,18 +78,18 @@ def tell_rounds(session: Session, server: int, metas: list[Meta]) -> None:
         if isinstance(message, m.Push | m.PushRows):
             for key in message.keys if isinstance(message, m.Push) else [message.key]:
                 open_rounds[key] = min(message.round, open_rounds.get(key, message.round))
-    rest = [meta for meta in metas if meta.round and any(stripe.server == server for stripe in meta.layout.stripes)]
+    rest = [info for info in infos if info.round and any(stripe.server == server for stripe in info.layout.stripes)]
     while rest:
-        part = rest[: max(1, fitting(meta.key for meta in rest))]
+        part = rest[: max(1, fitting(info.key for info in rest))]
         rest = rest[len(part) :]
-        pushed = [open_rounds.get(meta.key, meta.round + 1) - 1 for meta in part]
-        question = m.Rounds(0, [meta.key for meta in part], pushed)
+        pushed = [open_rounds.get(info.key, info.round + 1) - 1 for info in part]
+        question = m.Rounds(0, [info.key for info in part], pushed)
         session.send(server, question, sink=lambda present: session.told_lost(server, present.lost))
 
 
 def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:
-    """Rank 0's `mine`, sent to all workers in as many barriers as it takes: no message grows with the number of
-    keys."""
+    """Rank 0's `mine`, sent to all workers in as many barriers as it takes: no message grows with
+    the number of keys."""
     found: list[Any] = []
     rest, more = mine, True
     while more:
@@ -101,54 +103,54 @@ def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:
     return found
 
 
-def _to_servers(worker: Worker, meta: Meta, value: Any, call: Call) -> None:
+def _to_servers(worker: Worker, info: KeyInfo, value: Array, call: Call) -> None:
     if _by_rows(value):
-        rows.init(worker.connections, meta, None if isinstance(value, Table) else value, call)
+        rows.init(worker.connections, info, None if isinstance(value, Table) else value, call)
         return
     flat, dtype = np.ascontiguousarray(value).reshape(-1), wire.name_of(value.dtype)
-    for stripe in meta.layout.stripes:
-        shape = [stripe.stop - stripe.start, *meta.layout.unit_shape]
+    for stripe in info.layout.stripes:
+        shape = [stripe.stop - stripe.start, *info.layout.unit_shape]
         for piece in range(stripe.pieces):
-            a, b = (n * meta.layout.unit for n in stripe.bounds(piece))
+            a, b = (n * info.layout.unit for n in stripe.bounds(piece))
             frame = wire.bytes_of(flat[a:b])
-            message = m.Init(0, meta.key, dtype, shape, list(value.shape), stripe.start, piece, [frame])
+            message = m.Init(0, info.key, dtype, shape, list(value.shape), stripe.start, piece, [frame])
             worker.connections.send(stripe.server, message, call, nbytes=(b - a) * value.itemsize)
 
 
-def _by_rows(value: Any) -> bool:
+def _by_rows(value: Array) -> bool:
     return isinstance(value, RowSparse | Table)
 
 
-def _declared(value: Any) -> Table | None:
+def _declared(value: Array) -> Table | None:
     """The table that a first value is, or that it has rows of, as those of a checkpoint."""
     if isinstance(value, RowSparse):
         return None if value.initial is None else value.initial.table
     return value if isinstance(value, Table) else None
 
 
-def _about(value: Any) -> list[Any]:
+def _about(value: Array) -> list[Any]:
     """What workers must agree in: dtype, shape, and of a table the rest too."""
     declared = _declared(value)
     kind = declared.plain() if declared is not None else "row-sparse" if isinstance(value, RowSparse) else None
     return [wire.name_of(value.dtype), list(value.shape), kind]
 
 
-def _said(dtype: Any, shape: Any, kind: Any) -> str:
+def _said(dtype: object, shape: object, kind: object) -> str:
     if isinstance(kind, dict):
         return repr(Table.of(kind))
     return f"{kind} {dtype} of shape {shape}" if kind else f"{dtype} of shape {shape}"
 
 
-def _meta(held: Held, key: Key, value: Any, whole: bool) -> Meta:
+def _info(held: Held, key: Key, value: Array, whole: bool) -> KeyInfo:
     if not _by_rows(value):
-        return held.meta(key, value, whole)
+        return held.info(key, value, whole)
     declared = _declared(value)
     if declared is not None:
-        return held.meta_by_rows(key, declared, True, whole)
-    return held.meta_by_rows(key, table(value.shape, value.dtype), False, whole)
+        return held.info_by_rows(key, declared, True, whole)
+    return held.info_by_rows(key, table(value.shape, value.dtype), False, whole)
 
 
-def _prepared(value: Any, key: Key) -> Any:
+def _prepared(value: Array, key: Key) -> Array | Table:
     """A first value as it is sent. Raises where servers can't hold it."""
     if isinstance(value, RowSparse):
         value = arrays.to_device_of(value, np.empty(0))
@@ -160,6 +162,8 @@ def _prepared(value: Any, key: Key) -> Any:
     if _by_rows(value):
         row = math.prod(value.shape[1:]) * value.dtype.itemsize
         if row > rows.BYTES:
-            raise ArrayError(f"key {key!r}: servers hold rows of at most {rows.BYTES} bytes, these have {row}")
+            raise ArrayError(
+                f"key {key!r}: servers hold rows of at most {counted(rows.BYTES, 'byte')}, these have {row}"
+            )
         return value
     return value.astype(value.dtype.newbyteorder("="), copy=False)

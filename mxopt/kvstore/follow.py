@@ -1,25 +1,25 @@
-"""A worker's optimizer, followed: what of it has changed since the servers last heard, and how often it has updated."""
+"""A worker's optimizer, followed: what of it has changed since the servers last heard, and how
+often it has updated."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import Any
 
 from mxopt import plain
 from mxopt.arguments import attribute_of
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import LBSGD, Optimizer
 from mxopt.optimizer.config import optimizer_config
 from mxopt.optimizer.keyed import KeyedOptimizer
+from mxopt.typing import Plain
 
 
 class Followed:
-    """`optimizer` as servers are given it by `connections`, in call number `event` of set_optimizer. Configs are
-    numbered on over all that a store follows.
+    """`optimizer` as servers are given it by `connections`, in call number `event` of
+    set_optimizer. Configs are numbered on over all that a store follows.
 
     Raises StatesError where it can't be sent.
     """
@@ -40,9 +40,11 @@ class Followed:
         self._seen = self._fingerprint()
 
     def look(self, keys: Iterable[Key]) -> None:
-        """Notes whether hyper-parameters have changed. Called before every push of `keys`, so it must be quick.
+        """Notes whether hyper-parameters have changed. Called before every push of `keys`, so it
+        must be quick.
 
-        Raises ArgumentError where the optimizer has nothing to do with one of them, before anything is sent.
+        Raises ArgumentError where the optimizer has nothing to do with one of them, before anything
+        is sent.
         """
         if isinstance(self.optimizer, KeyedOptimizer):
             for key in keys:
@@ -70,7 +72,8 @@ class Followed:
         return self.number
 
     def restore(self, counts: dict[Key, int]) -> None:
-        """Counts on from the saved numbers of updates, and takes the optimizer as it is now for known."""
+        """Counts on from the saved numbers of updates, and takes the optimizer as it is now for
+        known."""
         begin = self.optimizer.begin_num_update
         self.counts = {key: int(n) - begin for key, n in counts.items()}
         self.num_update = max(self.counts.values(), default=0)
@@ -87,13 +90,14 @@ class Followed:
         return self.num_update
 
     def _advance_schedule(self) -> None:
-        """Lets the schedule know where the servers stand, so that a rate assigned to it counts from there."""
+        """Lets the schedule know where the servers stand, so that a rate assigned to it counts from
+        there."""
         optimizer = self.optimizer
         if optimizer.lr_scheduler is not None:
             behind = isinstance(optimizer, LBSGD)  # which asks for the rate before it counts
             optimizer.lr_scheduler.reach(optimizer.begin_num_update + self.num_update - behind)
 
-    def _fingerprint(self) -> Any:
+    def _fingerprint(self) -> object:
         optimizer = self.optimizer
         scheduler = optimizer.lr_scheduler
         return (
@@ -103,7 +107,7 @@ class Followed:
         )  # fmt: skip
 
 
-def sendable(optimizer: Optimizer) -> dict[str, Any]:
+def sendable(optimizer: Optimizer) -> Plain:
     """The optimizer as plain data, with the multipliers of its `param_dict`, which stays here.
 
     Raises StatesError where it is not registered, or keeps an argument that is no plain data.

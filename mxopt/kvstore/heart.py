@@ -1,4 +1,5 @@
-"""The heart of a job's member: what it says to the scheduler while it lives, and how it hears of the job.
+"""The heart of a job's member: what it says to the scheduler while it lives, and how it hears of
+the job.
 
 It is moved by messages and the time (`turn`, `hear`), while the member itself may be busy or wait.
 """
@@ -7,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.progress import Progress
+from mxopt.kvstore.wire import Frame
 
 UNANSWERED = 64  # beats of which is known when they left
 
 
 def lapse(interval: float, limit: float) -> float:
-    """Seconds without a sign of life from ZeroMQ's thread after which the scheduler closes a connection."""
+    """Seconds without a sign of life from ZeroMQ's thread after which the scheduler closes a
+    connection."""
     return min(3 * interval, limit / 2)
 
 
@@ -59,11 +61,11 @@ class Heart:
         self.listener: Callable[[], None] | None = None
 
     def leased(self) -> bool:
-        """Whether the member's place is certainly its own: the scheduler gives it to nobody within `limit` of a beat,
-        and has answered one that left less than that ago."""
+        """Whether the member's place is certainly its own: the scheduler gives it to nobody within
+        `limit` of a beat, and has answered one that left less than that ago."""
         return self._lease_clock() - self._leased_from < self._limit
 
-    def turn(self, now: float) -> list[Any] | None:
+    def turn(self, now: float) -> list[Frame] | None:
         """Time has passed: the beat to send, if it is due."""
         if now - self._turned > 2 * self._interval:  # this process itself has slept: its silence is no one else's
             self._heard = min(now, self._heard + now - self._turned)

@@ -3,115 +3,119 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError
-from mxopt.kvstore.exchange import PLANS, Item, Meta, plan
+from mxopt.kvstore.exchange import PLANS, Item, KeyInfo, plan
 from mxopt.kvstore.placement import layout, layout_by_rows
 from mxopt.kvstore.values import Key, Keys, check_out, check_rows, check_whole, total
 from mxopt.sparse import RowSparse, Table
+from mxopt.typing import Array
 
 
 class Held:
-    """The keys of a job with so many servers; arrays of `bound` elements and more lie on all of them.
+    """The keys of a job with so many servers; arrays of `bound` elements and more lie on all of
+    them.
 
     Attributes
     ----------
     keys : Keys
-    metas : dict
+    infos : dict
         What is known of each key.
     """
 
     def __init__(self, servers: int, bound: int) -> None:
         self.keys: Keys = Keys()
-        self.metas: dict[Key, Meta] = {}
+        self.infos: dict[Key, KeyInfo] = {}
         self._servers = servers
         self._bound = bound
         self._plans: dict[tuple[Key, ...], list[Item]] = {}
 
-    def meta(self, key: Key, array: np.ndarray, whole: bool) -> Meta:
+    def info(self, key: Key, array: np.ndarray, whole: bool) -> KeyInfo:
         """What would be known of a key with this first value. `whole`: one server holds it all."""
         shape = array.shape
         placed = layout(key, shape, array.itemsize, self._servers, self._bound, whole)
-        return Meta(key, array.dtype, shape, math.prod(shape), placed)
+        return KeyInfo(key, array.dtype, shape, math.prod(shape), placed)
 
-    def meta_by_rows(self, key: Key, table: Table, declared: bool, whole: bool) -> Meta:
+    def info_by_rows(self, key: Key, table: Table, declared: bool, whole: bool) -> KeyInfo:
         """The same of a key that is stored by rows."""
         placed = layout_by_rows(key, table.shape, self._servers, whole)
-        return Meta(key, table.dtype, table.shape, math.prod(table.shape), placed, table=table, declared=declared)
+        return KeyInfo(key, table.dtype, table.shape, math.prod(table.shape), placed, table=table, declared=declared)
 
-    def add(self, meta: Meta) -> None:
+    def add(self, info: KeyInfo) -> None:
         """Notes a new key."""
-        self.keys.add(meta.key)
-        self.metas[meta.key] = meta
+        self.keys.add(info.key)
+        self.infos[info.key] = info
 
-    def plain(self, key: Any, values: Any) -> dict[Key, Any] | None:
-        """Keys and arrays that are just what the servers hold, the usual case; None for everything else."""
+    def plain(self, key: Any, values: Array) -> dict[Key, Array] | None:
+        """Keys and arrays that are just what the servers hold, the usual case; None for everything
+        else."""
         if type(values) is np.ndarray:
-            meta = self.metas.get(key) if type(key) in (int, str) else None
+            info = self.infos.get(key) if type(key) in (int, str) else None
             return (
                 {key: values}
-                if meta is not None and values.shape == meta.shape and values.dtype == meta.dtype and not meta.table
+                if info is not None and values.shape == info.shape and values.dtype == info.dtype and not info.table
                 else None
             )
         if type(key) is not list or type(values) is not list or len(key) != len(values):
             return None
         try:
-            metas = [self.metas[k] for k in key]
-            for meta, v in zip(metas, values, strict=True):
-                if type(v) is not np.ndarray or v.shape != meta.shape or v.dtype != meta.dtype or meta.table:
+            infos = [self.infos[k] for k in key]
+            for info, v in zip(infos, values, strict=True):
+                if type(v) is not np.ndarray or v.shape != info.shape or v.dtype != info.dtype or info.table:
                     return None
         except (KeyError, TypeError):
             return None
         found = dict(zip(key, values, strict=True))
         return found if len(found) == len(key) else None
 
-    def sums(self, keys: Any, given: Any, blocks: bool) -> dict[Key, Any]:
-        """The sum of each key's values; `blocks` as of `total`. Raises where they can't be pushed."""
+    def sums(self, keys: Key | Sequence[Key], given: Array, blocks: bool) -> dict[Key, Array]:
+        """The sum of each key's values; `blocks` as of `total`. Raises where they can't be
+        pushed."""
         plain = self.plain(keys, given)
         if plain is not None:
             return plain
         pairs = self.keys.pairs(keys, given)
         self.keys.need(pairs)
-        found: dict[Key, Any] = {}
+        found: dict[Key, Array] = {}
         for key, values in self.keys.in_order(pairs):
             value = values[0] if len(values) == 1 else total(values, blocks)
             if arrays.is_cupy(value):
                 value = value.get()
             if not value.dtype.isnative:
                 value = value.astype(value.dtype.newbyteorder("="))
-            meta = self.metas[key]
-            if value.shape != meta.shape:
-                raise ArrayError(f"key {key!r}: the servers hold shape {meta.shape}, pushed was {value.shape}")
-            if value.dtype != meta.dtype:
-                raise ArrayTypeError(f"key {key!r}: the servers hold {meta.dtype}, pushed was {value.dtype}")
-            if meta.layout.by_rows and not isinstance(value, RowSparse):
-                check_rows(value, meta.declared, key)
+            info = self.infos[key]
+            if value.shape != info.shape:
+                raise ArrayError(f"key {key!r}: the servers hold shape {info.shape}, pushed was {value.shape}")
+            if value.dtype != info.dtype:
+                raise ArrayTypeError(f"key {key!r}: the servers hold {info.dtype}, pushed was {value.dtype}")
+            if info.layout.by_rows and not isinstance(value, RowSparse):
+                check_rows(value, info.declared, key)
                 value = RowSparse(np.ascontiguousarray(value), np.arange(len(value)), value.shape)
             found[key] = value
         return found
 
-    def outs(self, keys: Any, given: Any) -> dict[Key, list[Any]]:
+    def outs(self, keys: Key | Sequence[Key], given: Array) -> dict[Key, list[Array]]:
         """The dense outs of each key. Raises where they can't be written."""
         plain = self.plain(keys, given)
         if plain is not None and all(out.flags.writeable for out in plain.values()):
             return {key: [out] for key, out in plain.items()}
         pairs = self.keys.pairs(keys, given, "out")
         self.keys.need(pairs)
-        found: dict[Key, list[Any]] = {}
+        found: dict[Key, list[Array]] = {}
         for key, outs in pairs:
-            meta = self.metas[key]
-            shape = meta.shape
-            check_whole(meta.declared, key)
+            info = self.infos[key]
+            shape = info.shape
+            check_whole(info.declared, key)
             dense = [o for o in outs if not isinstance(o, RowSparse)]
             for out in dense:
                 check_out(out, shape, key)
-            if dense and meta.layout.by_rows:
-                RowSparse(np.empty((0, *shape[1:]), meta.dtype), np.empty(0, np.int64), shape).check_dense()
+            if dense and info.layout.by_rows:
+                RowSparse(np.empty((0, *shape[1:]), info.dtype), np.empty(0, np.int64), shape).check_dense()
             if dense:
                 found[key] = dense
         return found
@@ -119,14 +123,14 @@ class Held:
     def push(self, keys: Iterable[Key]) -> None:
         """Counts a push of these keys."""
         for key in keys:
-            self.metas[key].round += 1
+            self.infos[key].round += 1
 
     def items(self, keys: tuple[Key, ...]) -> list[Item]:
         """The messages that carry these keys; those of one message are of one round."""
-        rounds = {self.metas[key].round for key in keys}
+        rounds = {self.infos[key].round for key in keys}
         if len(rounds) <= 1:
             return self._items(keys)
-        parts = [tuple(key for key in keys if self.metas[key].round == each) for each in sorted(rounds)]
+        parts = [tuple(key for key in keys if self.infos[key].round == each) for each in sorted(rounds)]
         return [item for part in parts for item in self._items(part)]
 
     def _items(self, keys: tuple[Key, ...]) -> list[Item]:
@@ -134,5 +138,5 @@ class Held:
         if items is None:
             if len(self._plans) >= PLANS:
                 del self._plans[next(iter(self._plans))]
-            items = self._plans[keys] = plan([self.metas[k] for k in keys])
+            items = self._plans[keys] = plan([self.infos[k] for k in keys])
         return items

@@ -28,8 +28,8 @@ class Join(Message, tag=1):
 
 
 class Waiting(Message, tag=2):
-    """Not yet: the scheduler's answer to Join until all are there or the place is free, and a server's to Hello of an
-    epoch that it hasn't heard of; `text` says what is waited for."""
+    """Not yet: the scheduler's answer to Join until all are there or the place is free, and a
+    server's to Hello of an epoch that it hasn't heard of; `text` says what is waited for."""
 
     text: Text
 
@@ -140,8 +140,8 @@ class Report(Message, tag=12):
 
 
 class Waits(Message, tag=13):
-    """A worker waits in its n-th call, all that it has sent is taken, and servers have just said whose pushes they
-    lack. Sent again every time they have said so."""
+    """A worker waits in its n-th call, all that it has sent is taken, and servers have just said
+    whose pushes they lack. Sent again every time they have said so."""
 
     job: Text
     role: Text
@@ -152,8 +152,8 @@ class Waits(Message, tag=13):
 
 
 class Gone(Message, tag=14):
-    """A launcher says that a process it has started has exited. The scheduler looks whether its connection is closed,
-    and answers Farewell."""
+    """A launcher says that a process it has started has exited. The scheduler looks whether its
+    connection is closed, and answers Farewell."""
 
     job: Text
     role: Text

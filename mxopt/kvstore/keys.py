@@ -1,4 +1,5 @@
-"""A job's keys: one pair for all its processes, by which they know each other and encrypt what they say (CurveZMQ)."""
+"""A job's keys: one pair for all its processes, by which they know each other and encrypt what they
+say (CurveZMQ)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ STDIN = "-"
 
 
 def load_keys(path: str) -> KeyPair | None:
-    """The job's key pair from a file of `mxopt-server keygen`, or from the standard input for `-`; None where no file
-    is named.
+    """The job's key pair from a file of `mxopt-server keygen`, or from the standard input for `-`;
+    None where no file is named.
 
     Raises ArgumentError where there are no keys, or others can read the file too.
     """

@@ -49,9 +49,10 @@ def create(name: str = "local") -> Any:
     Parameters
     ----------
     name : str
-        In any case. `local` and `device` (and MXNet's old names of them) live in this process; `dist_sync`,
-        `dist_device_sync`, `dist_async` and `dist_ssp` are shared by the workers of a job and held by its servers,
-        which the environment says how to reach (`DMLC_PS_ROOT_URI` and so on); or the name of a registered class.
+        In any case. `local` and `device` (and MXNet's old names of them) live in this process;
+        `dist_sync`, `dist_device_sync`, `dist_async` and `dist_ssp` are shared by the workers of a
+        job and held by its servers, which the environment says how to reach (`DMLC_PS_ROOT_URI` and
+        so on); or the name of a registered class.
 
     Raises
     ------

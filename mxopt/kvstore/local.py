@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.document import write_file
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError
+from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError, counted
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import (
@@ -33,20 +33,22 @@ from mxopt.overrides import overridden
 from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
+from mxopt.typing import Array, Document
 
 
 class KVStore(KVStoreBase):
     """Values by key in this process: pushed values are summed, and replace the value or update it.
 
-    The kinds differ in the order of the sums (`values.total`) and in compression, which only `device` has.
+    The kinds differ in the order of the sums (`values.total`) and in compression, which only
+    `device` has.
     """
 
     def __init__(self, name: str = "local") -> None:
         self._type = name
         self._keys = Keys()
-        self._values: dict[Key, Any] = {}
+        self._values: dict[Key, Array] = {}
         self._rounds: dict[Key, int] = {}  # pushes of each key so far
-        self._updater: Callable[[Any, Any, Any], None] | None = None
+        self._updater: Callable[[Key, Array, Array], None] | None = None
         self._compression: GradientCompression | None = None
 
     @property
@@ -55,7 +57,7 @@ class KVStore(KVStoreBase):
 
     # Values.
 
-    def init(self, key: Any, value: Any) -> None:
+    def init(self, key: Key | Sequence[Key], value: Array) -> None:
         """Gives keys their first values, which are copied; a row-sparse value stays row-sparse.
 
         Parameters
@@ -72,22 +74,25 @@ class KVStore(KVStoreBase):
             self._values[name] = of_table(first, Initial(first, name)) if isinstance(first, Table) else _stored(first)
 
     def check_new(self, keys: Iterable[int | str]) -> None:
-        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the other type."""
+        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the
+        other type."""
         self._keys.check_new(keys)
 
-    def push(self, key: Any, value: Any, priority: int = 0) -> None:
-        """Sums the values of each key; the sum replaces the key's value, or updates it where an optimizer is set.
+    def push(self, key: Key | Sequence[Key], value: Array, priority: int = 0) -> None:
+        """Sums the values of each key; the sum replaces the key's value, or updates it where an
+        optimizer is set.
 
         Parameters
         ----------
         key : int, str, or a list of them
             A key that comes twice counts as one with the values of both.
-        value : array or RowSparse, a list of them for the key, or a list of either for a list of keys
+        value : array or RowSparse, a list of them for a key, or a list of either for a list of keys
             Not changed, and not kept.
         priority : int
             Has no effect here.
 
-        Of a table without an optimizer the rows that are pushed replace those there; all others stay.
+        Of a table without an optimizer the rows that are pushed replace those there; all others
+        stay.
         """
         pairs = self._keys.pairs(key, value)
         self._keys.need(pairs)
@@ -97,7 +102,8 @@ class KVStore(KVStoreBase):
             self._rounds[each] = self._rounds.get(each, 0) + 1
 
     def round(self, key: int | str) -> int:
-        """How many pushes of a key there have been. Raises NotInitializedError for an unknown key."""
+        """How many pushes of a key there have been. Raises NotInitializedError for an unknown
+        key."""
         self._keys.need([(key, None)])
         return self._rounds.get(key, 0)
 
@@ -134,14 +140,15 @@ class KVStore(KVStoreBase):
             for key, value in sums:
                 self._updater(key, value, self._values[key])
 
-    def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+    def pull(self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copies values into `out`, converted to its dtype.
 
         Parameters
         ----------
         key : int, str, or a list of them
         out : array, a list of them for the key, or a list of either for a list of keys
-            Of exactly the value's shape. A RowSparse is left as it is, unless `ignore_sparse` is False.
+            Of exactly the value's shape. A RowSparse is left as it is, unless `ignore_sparse` is
+            False.
         priority : int
             Has no effect here.
 
@@ -154,8 +161,8 @@ class KVStore(KVStoreBase):
                 write(self._values[name], target, name)
 
     def _pulled(self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True) -> Pairs:
-        """The outs of each key that are written; `new` are shapes that values are about to have. Raises where one can't
-        be."""
+        """The outs of each key that are written; `new` are shapes that values are about to have.
+        Raises where one can't be."""
         pairs = self._keys.pairs(key, out, "out")
         self._keys.need(pairs)
         found = [(k, [o for o in outs if not (isinstance(o, RowSparse) and ignore_sparse)]) for k, outs in pairs]
@@ -166,7 +173,7 @@ class KVStore(KVStoreBase):
                 check_out(target, new.get(name, value.shape), name)
         return found
 
-    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+    def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:
         """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`."""
         outs = value if out is None else out
         pushed = self._keys.pairs(key, value) if self._updater is None else []
@@ -174,13 +181,15 @@ class KVStore(KVStoreBase):
         self.push(key, value, priority)
         self.pull(key, outs, priority)
 
-    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+    def broadcast(self, key: Key | Sequence[Key], value: Array, out: Array, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`."""
         self._keys.check_broadcast(key, value)
         self.init(key, value)
         self.pull(key, out, priority)
 
-    def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
+    def row_sparse_pull(
+        self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, row_ids: Array = None
+    ) -> None:
         """Copies some rows of values into row-sparse `out`.
 
         Parameters
@@ -199,20 +208,23 @@ class KVStore(KVStoreBase):
 
     # Optimizer.
 
-    def set_optimizer(self, optimizer: Any) -> None:
-        """From here on a push updates the value by `optimizer`; changes of it take effect. States start afresh.
+    def set_optimizer(self, optimizer: object) -> None:
+        """From here on a push updates the value by `optimizer`; changes of it take effect. States
+        start afresh.
 
-        Of an optimizer of `mxopt.experimental.optim` or `mxopt.nn` a key is a parameter's name, or its position.
+        Of an optimizer of `mxopt.experimental.optim` or `mxopt.nn` a key is a parameter's name, or
+        its position.
         """
         self._set_updater(get_updater(by_key(optimizer)))
 
-    def _set_updater(self, updater: Callable[[Any, Any, Any], None]) -> None:
-        """From here on a push calls `updater(key, sum, value)`, which changes the value in place."""
+    def _set_updater(self, updater: Callable[[Key, Array, Array], None]) -> None:
+        """From here on a push calls `updater(key, sum, value)`, which changes the value in
+        place."""
         self._updater = updater
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        """Writes the optimizer's states, with their update counts, to the file `fname`; with the optimizer if asked
-        for."""
+        """Writes the optimizer's states, with their update counts, to the file `fname`; with the
+        optimizer if asked for."""
         if not isinstance(self._updater, Updater):
             raise UsageError("there are no states to save: call set_optimizer first")
         write_file(fname, self._updater.get_states(dump_optimizer))
@@ -220,14 +232,16 @@ class KVStore(KVStoreBase):
     def load_optimizer_states(self, fname: str) -> None:
         """Takes the optimizer's states, and its options if there, from the file `fname`.
 
-        Raises StatesError where they are of another optimizer or other parameters; nothing has changed then.
+        Raises StatesError where they are of another optimizer or other parameters; nothing has
+        changed then.
         """
         if not isinstance(self._updater, Updater):
             raise UsageError("there is nothing to load the states into: call set_optimizer first")
         self._updater.take(load(Path(fname).read_bytes()), {key: described(v) for key, v in self._values.items()})
 
-    def set_gradient_compression(self, compression_params: Mapping[str, Any]) -> None:
-        """Compresses every value that is pushed, as `{'type': '2bit', 'threshold': 0.5}` says; see `compression`.
+    def set_gradient_compression(self, compression_params: Document) -> None:
+        """Compresses every value that is pushed, as `{'type': '2bit', 'threshold': 0.5}` says; see
+        `compression`.
 
         Raises KVStoreError on a `local` store, which has no gain from it.
         """
@@ -235,7 +249,7 @@ class KVStore(KVStoreBase):
             raise KVStoreError(f"the {self._type!r} store has no gradient compression: use 'device' or a dist store")
         self._compression = GradientCompression(compression_params)
 
-    def _replace(self, key: Key, value: Any) -> None:
+    def _replace(self, key: Key, value: Array) -> None:
         """Gives a key another value; the optimizer's states stay, and a master copy follows."""
         write(value, self._values[key], key)
         if isinstance(self._updater, Updater):
@@ -269,14 +283,14 @@ class KVStore(KVStoreBase):
 
     def __repr__(self) -> str:
         updater = f", {self._updater!r}" if self._updater is not None else ""
-        return f"<{type(self).__name__} {self.type!r}: {len(self._values)} keys{updater}>"
+        return f"<{type(self).__name__} {self.type!r}: {counted(len(self._values), 'key')}{updater}>"
 
 
-def _is_table(value: Any) -> bool:
+def _is_table(value: Array) -> bool:
     return isinstance(value, RowSparse) and value.initial is not None
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: Array) -> Array:
     """A copy of a value as the store keeps it."""
     if isinstance(value, RowSparse):
         return value.copy()

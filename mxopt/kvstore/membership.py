@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxopt.errors import DeadlineError, JobFailedError, ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.message import Message
 from mxopt.kvstore.progress import Progress
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.transport import Transport
+from mxopt.kvstore.wire import Key
 from mxopt.settings import Job
 
 RETRY = 2.0  # seconds until a question to the scheduler is asked again
@@ -20,9 +21,10 @@ RETRY = 2.0  # seconds until a question to the scheduler is asked again
 class Membership:
     """This process as member `role` of the job that `settings` names.
 
-    `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's loop, `mode` a
-    worker's store's; `durability` and `cuts` are a server's, as in Join. Raises DeadlineError where the job doesn't
-    come together in time, KVStoreError where the scheduler refuses the process.
+    `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's
+    loop, `mode` a worker's store's; `durability` and `cuts` are a server's, as in Join. Raises
+    DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler
+    refuses the process.
 
     Attributes
     ----------
@@ -95,7 +97,7 @@ class Membership:
         if self._heart.failure:
             raise JobFailedError(self._heart.failure)
 
-    def barrier(self, payload: Any = None) -> Any:
+    def barrier(self, payload: object = None) -> Any:
         """Waits until all workers have come here; returns rank 0's payload."""
         self._barriers += 1
         question = m.encode(m.Barrier(self.job, self.rank, self.token, self._barriers, payload))
@@ -117,8 +119,9 @@ class Membership:
             if isinstance(answer, m.Refused):
                 raise error_of(answer)
 
-    def waits(self, number: int, lacks: list[tuple[int, Any, int]]) -> None:
-        """Says that this worker waits, in its n-th call, for pushes of others: (rank, key, number)."""
+    def waits(self, number: int, lacks: list[tuple[int, Key, int]]) -> None:
+        """Says that this worker waits, in its n-th call, for pushes of others: (rank, key,
+        number)."""
         self._line.send(m.encode(m.Waits(self.job, self.role, self.rank, self.token, number, lacks)))
 
     def leave(self, error: str = "") -> None:
@@ -156,7 +159,7 @@ class Membership:
                 raise error_of(answer)
         raise DeadlineError(f"the job didn't come together within {s.join_timeout:g} s: {missing}")
 
-    def _receive(self) -> Any:
+    def _receive(self) -> Message | None:
         frames = self._line.receive(wait=True)
         try:
             return None if frames is None else m.decode(frames)

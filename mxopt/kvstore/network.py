@@ -17,28 +17,29 @@ from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.transport import SLICE_S
+from mxopt.kvstore.wire import Frame
 from mxopt.settings import Job
 
 
 class SocketLine:
     """A DEALER socket as a Line.
 
-    An exception within a message (Ctrl-C) leaves part of it in the socket, where the next message would be glued to it:
-    such a socket is given up for a new one.
+    An exception within a message (Ctrl-C) leaves part of it in the socket, where the next message
+    would be glued to it: such a socket is given up for a new one.
     """
 
-    def __init__(self, open_socket: Callable[[], Any]) -> None:
+    def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]]) -> None:
         self._open = open_socket
         self._torn = False  # whether a message is half sent or half received
         self.socket = self._opened()
 
-    def send(self, frames: list[Any]) -> None:
+    def send(self, frames: list[Frame]) -> None:
         self._whole()
         self._torn = True
         sockets.send(self.socket, frames)
         self._torn = False
 
-    def receive(self, wait: bool) -> list[Any] | None:
+    def receive(self, wait: bool) -> list[Frame] | None:
         self._whole()
         self._torn = True
         try:
@@ -57,7 +58,7 @@ class SocketLine:
             self.socket = self._opened()
             self._torn = False
 
-    def _opened(self) -> Any:
+    def _opened(self) -> zmq.Socket[bytes]:
         made = self._open()
         made.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
         return made
@@ -72,7 +73,8 @@ class Network:
 
     @classmethod
     def of(cls, job: Job) -> Network:
-        """For a process of the job. Raises ArgumentError where its scheduler's host doesn't exist, or its keys."""
+        """For a process of the job. Raises ArgumentError where its scheduler's host doesn't exist,
+        or its keys."""
         check_host(job.host)
         return cls(load_keys(job.keys))
 

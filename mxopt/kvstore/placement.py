@@ -1,5 +1,5 @@
-"""Which server holds what: large arrays are striped over all servers, and travel in pieces; the rest is whole on
-one."""
+"""Which server holds what: large arrays are striped over all servers, and travel in pieces; the
+rest is whole on one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mxopt.optimizer import Optimizer
 class Stripe:
     """The units `start` to `stop` of an array, on server `server`; a piece has `step` units.
 
-    A unit is a row where the array has several dimensions and its rows are no larger than a piece, else an element.
+    A unit is a row where the array has several dimensions and its rows are no larger than a piece,
+    else an element.
     """
 
     server: int
@@ -46,7 +47,8 @@ class Layout:
 
 
 def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: int, whole: bool) -> Layout:
-    """The layout of an array: one stripe for each server if it has `bound` elements or more and needn't be `whole`."""
+    """The layout of an array: one stripe for each server if it has `bound` elements or more and
+    needn't be `whole`."""
     size = math.prod(shape)
     row = math.prod(shape[1:])
     by_row = len(shape) > 1 and 0 < row * itemsize <= PIECE_BYTES
@@ -60,8 +62,8 @@ def layout(key: Key, shape: Sequence[int], itemsize: int, servers: int, bound: i
 
 
 def layout_by_rows(key: Key, shape: Sequence[int], servers: int, whole: bool) -> Layout:
-    """The layout of an array that is stored by rows: row k is on server k modulo their number, or all on one if it must
-    be `whole`. Each stripe is of all rows."""
+    """The layout of an array that is stored by rows: row k is on server k modulo their number, or
+    all on one if it must be `whole`. Each stripe is of all rows."""
     holding = [home(key, servers)] if whole else range(servers)
     rows = tuple(Stripe(server, 0, shape[0], shape[0]) for server in holding)
     return Layout(math.prod(shape[1:]), tuple(shape[1:]), rows, by_rows=True)
@@ -78,6 +80,6 @@ def home(key: Key, servers: int) -> int:
 
 
 def needs_whole(optimizer: Optimizer | None, by_rows: bool = False) -> bool:
-    """Whether an optimizer has to see whole arrays: norms, one state for each row, noise, or code of someone's own.
-    `by_rows`: of arrays that are stored by rows."""
+    """Whether an optimizer has to see whole arrays: norms, one state for each row, noise, or code
+    of someone's own. `by_rows`: of arrays that are stored by rows."""
     return optimizer is not None and not (optimizer.rowwise if by_rows else optimizer.elementwise)

@@ -1,15 +1,14 @@
-"""How a process's loop gets on: moved by the loop, told to the scheduler by the heart, in another thread."""
+"""How a process's loop gets on: moved by the loop, told to the scheduler by the heart, in another
+thread."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from mxopt.kvstore.wire import MAX_TEXT
 
 
 class Progress:
-    """A counter that a loop moves, and what it is doing where it can't move it: a call of code that isn't its own, as
-    an optimizer's update, which compiles when it is called first.
+    """A counter that a loop moves, and what it is doing where it can't move it: a call of code that
+    isn't its own, as an optimizer's update, which compiles when it is called first.
 
     Attributes
     ----------
@@ -21,9 +20,9 @@ class Progress:
 
     def __init__(self) -> None:
         self.count = 0
-        self._call: tuple[str, Any] | None = None
+        self._call: tuple[str, object] | None = None
 
-    def begin(self, what: str, about: Any) -> None:
+    def begin(self, what: str, about: object) -> None:
         """Such a call begins."""
         self._call = what, about
 

@@ -1,7 +1,7 @@
 """What a worker asks of a server, and the answers.
 
-`seq` numbers a worker's requests to one server; the answer carries the request's number. `read` is how many bytes of
-data of this server's answers the worker has taken so far.
+`seq` numbers a worker's requests to one server; the answer carries the request's number. `read` is
+how many bytes of data of this server's answers the worker has taken so far.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Hello(Message, tag=20):
 
 
 class Ready(Message, tag=21):
-    """The answer to Hello: the next sequence number the server expects, and whose pushes the worker waits for. With
-    `expects` 0 the server doesn't know the worker: it is to say Hello."""
+    """The answer to Hello: the next sequence number the server expects, and whose pushes the worker
+    waits for. With `expects` 0 the server doesn't know the worker: it is to say Hello."""
 
     rank: Whole
     epoch: Whole  # of the server; a new one begins a new session
@@ -55,8 +55,8 @@ class Init(Framed, tag=22):
 
 
 class InitTable(Framed, tag=37):
-    """A key that is stored by rows, and some of the rows that are there from the beginning: frame 1 their int64
-    numbers, frame 2 the rows. There are `total`, these after `offset` others."""
+    """A key that is stored by rows, and some of the rows that are there from the beginning: frame 1
+    their int64 numbers, frame 2 the rows. There are `total`, these after `offset` others."""
 
     FRAMES: ClassVar[int] = 2
 
@@ -118,8 +118,9 @@ class Values(Framed, tag=26):
 
 
 class PushRows(Framed, tag=27):
-    """Rows of a row-sparse gradient: frame 1 their int64 numbers within this server's part, frame 2 the rows. A large
-    push comes in several, which bring `total` rows: these after `offset` others."""
+    """Rows of a row-sparse gradient: frame 1 their int64 numbers within this server's part, frame 2
+    the rows. A large push comes in several, which bring `total` rows: these after `offset`
+    others."""
 
     FRAMES: ClassVar[int] = 2
 
@@ -147,8 +148,8 @@ class PullRows(Framed, tag=28):
 
 
 class ListRows(Message, tag=38):
-    """Asks which rows a server has of a key that is stored by rows: their int64 numbers as a document, in the order in
-    which they came, from byte `offset` on."""
+    """Asks which rows a server has of a key that is stored by rows: their int64 numbers as a
+    document, in the order in which they came, from byte `offset` on."""
 
     seq: Whole
     key: Key
@@ -159,8 +160,8 @@ class ListRows(Message, tag=38):
 
 
 class SetOptimizer(Message, tag=29):
-    """The optimizer to update with, by the number of its Config, 0 for none; `event` counts a worker's calls, and the
-    first of each number counts."""
+    """The optimizer to update with, by the number of its Config, 0 for none; `event` counts a
+    worker's calls, and the first of each number counts."""
 
     seq: Whole
     event: Whole
@@ -186,7 +187,8 @@ class Chunk(Framed, tag=31):
 
 
 class StoreStates(Framed, tag=32):
-    """Part of a document with a key's optimizer state, to be taken over when all `total` bytes are there."""
+    """Part of a document with a key's optimizer state, to be taken over when all `total` bytes are
+    there."""
 
     seq: Whole
     event: Whole
@@ -198,8 +200,9 @@ class StoreStates(Framed, tag=32):
 
 
 class Config(Framed, tag=33):
-    """Part of an optimizer's config, which is `total` bytes of MessagePack. `number` counts those of a worker; a server
-    keeps the last. It is that of the worker's call number `event` of set_optimizer, or a change since."""
+    """Part of an optimizer's config, which is `total` bytes of MessagePack. `number` counts those
+    of a worker; a server keeps the last. It is that of the worker's call number `event` of
+    set_optimizer, or a change since."""
 
     seq: Whole
     number: Whole
@@ -214,8 +217,9 @@ class Config(Framed, tag=33):
 
 
 class Rounds(Message, tag=34):
-    """Asks from which rounds on a worker counts its pushes of these keys. In `pushed` it says which of its pushes of
-    each has been taken last: those of them that a server which came back from a checkpoint hasn't are lost."""
+    """Asks from which rounds on a worker counts its pushes of these keys. In `pushed` it says which
+    of its pushes of each has been taken last: those of them that a server which came back from a
+    checkpoint hasn't are lost."""
 
     seq: Whole
     keys: KeyList
@@ -232,9 +236,9 @@ class Present(Message, tag=35):
 
 
 class Cut(Message, tag=36):
-    """A worker is at cut `number` of its program: what it pushes from here on is behind it. With `keeps` a checkpoint
-    is to be made of it. With `reached` the worker may have come to it, and will go on with pushes of keys that are
-    behind; without, it goes beyond."""
+    """A worker is at cut `number` of its program: what it pushes from here on is behind it. With
+    `keeps` a checkpoint is to be made of it. With `reached` the worker may have come to it, and
+    will go on with pushes of keys that are behind; without, it goes beyond."""
 
     seq: Whole
     number: Whole

@@ -7,32 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
-from mxopt.kvstore.exchange import Meta
+from mxopt.kvstore.exchange import KeyInfo
 from mxopt.kvstore.placement import Layout
 from mxopt.sparse import RowSparse
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
+from mxopt.typing import Array
 
 BYTES = 4 << 20  # of rows, or of their numbers, in one message
 AT_ONCE = 64 << 20  # bytes of rows that are asked for before they are written where they belong
 
 
-def init(connections: Connections, meta: Meta, value: RowSparse | None, call: Call) -> None:
-    """Gives servers a key that is stored by rows, with the rows of `value`; a server without any hears of it too."""
-    table = meta.table
+def init(connections: Connections, info: KeyInfo, value: RowSparse | None, call: Call) -> None:
+    """Gives servers a key that is stored by rows, with the rows of `value`; a server without any
+    hears of it too."""
+    table = info.table
     assert table is not None
     first_rows, indices = (None, np.empty(0, np.int64)) if value is None else value.parts()
-    for server, ids, rows in _shares(meta.layout, indices):
-        batch = _batch(meta)
+    for server, ids, rows in _shares(info.layout, indices):
+        batch = _batch(info)
         for first in range(0, max(len(ids), 1), batch):
             part = slice(first, first + batch)
-            data = np.empty(0, meta.dtype) if first_rows is None else _rows(first_rows, rows[part])
+            data = np.empty(0, info.dtype) if first_rows is None else _rows(first_rows, rows[part])
             message = m.InitTable(
-                0, meta.key, wire.name_of(meta.dtype), list(table.shape), len(meta.layout.stripes), meta.declared,
+                0, info.key, wire.name_of(info.dtype), list(table.shape), len(info.layout.stripes), info.declared,
                 table.init, table.scale, table.seed, first, len(ids),
                 [wire.bytes_of(np.array(ids[part])), wire.bytes_of(data)],
             )  # fmt: skip
@@ -41,90 +42,91 @@ def init(connections: Connections, meta: Meta, value: RowSparse | None, call: Ca
 
 def push(
     connections: Connections,
-    meta: Meta,
+    info: KeyInfo,
     value: RowSparse,
     step: int,
     update: int,
     config_for: Callable[[int], int],
     call: Call | None,
 ) -> None:
-    """Sends the rows of `value` to the servers that hold them; servers without any hear of the push too."""
-    batch = _batch(meta)
-    for server, ids, rows in _shares(meta.layout, value.indices):
+    """Sends the rows of `value` to the servers that hold them; servers without any hear of the push
+    too."""
+    batch = _batch(info)
+    for server, ids, rows in _shares(info.layout, value.indices):
         for first in range(0, max(len(ids), 1), batch):
             part = slice(first, first + batch)
             numbers, data = np.array(ids[part]), _rows(value.data, rows[part])
             config = config_for(server) if first + batch >= len(ids) else 0
             frames = [wire.bytes_of(numbers), wire.bytes_of(data)]
-            message = m.PushRows(0, meta.key, meta.round, step, first, len(ids), update, config, frames)
+            message = m.PushRows(0, info.key, info.round, step, first, len(ids), update, config, frames)
             connections.send(server, message, call, None, data.nbytes)
 
 
-def pull(connections: Connections, meta: Meta, ids: np.ndarray, step: int) -> np.ndarray:
+def pull(connections: Connections, info: KeyInfo, ids: np.ndarray, step: int) -> np.ndarray:
     """The rows `ids` (ascending) as a new array (len(ids), ...)."""
-    data, batch = np.empty((len(ids), meta.layout.unit), meta.dtype), _batch(meta)
+    data, batch = np.empty((len(ids), info.layout.unit), info.dtype), _batch(info)
     call = Call()
-    for server, mine, rows in _shares(meta.layout, ids):
+    for server, mine, rows in _shares(info.layout, ids):
         for first in range(0, len(mine), batch):
             part = slice(first, first + batch)
-            size = len(mine[part]) * meta.layout.unit
+            size = len(mine[part]) * info.layout.unit
 
             def sink(answer: m.Values, place: Any = rows[part], size: int = size) -> None:
-                found = wire.array_of(answer.data[0], meta.dtype, size, meta.key)
-                data[place] = found.reshape(-1, meta.layout.unit)
+                found = wire.array_of(answer.data[0], info.dtype, size, info.key)
+                data[place] = found.reshape(-1, info.layout.unit)
 
             frame = wire.bytes_of(np.array(mine[part]))
-            message = m.PullRows(0, meta.key, meta.round, step, [frame])
-            connections.send(server, message, call, sink, size * meta.dtype.itemsize)
-    connections.wait(call, f"row_sparse_pull of key {meta.key!r}")
-    return data.reshape(len(ids), *meta.shape[1:])
+            message = m.PullRows(0, info.key, info.round, step, [frame])
+            connections.send(server, message, call, sink, size * info.dtype.itemsize)
+    connections.wait(call, f"row_sparse_pull of key {info.key!r}")
+    return data.reshape(len(ids), *info.shape[1:])
 
 
-def fill(connections: Connections, meta: Meta, outs: Sequence[Any], step: int) -> None:
+def fill(connections: Connections, info: KeyInfo, outs: Sequence[Array], step: int) -> None:
     """Writes all rows of a key that is stored by rows into dense `outs`."""
-    batch = _at_once(meta)
-    for first in range(0, meta.shape[0], batch):
-        ids = np.arange(first, min(meta.shape[0], first + batch))
-        found = pull(connections, meta, ids, step)
+    batch = _at_once(info)
+    for first in range(0, info.shape[0], batch):
+        ids = np.arange(first, min(info.shape[0], first + batch))
+        found = pull(connections, info, ids, step)
         for out in outs:
             out[first : first + len(ids)] = found
 
 
-def there(connections: Connections, meta: Meta, step: int) -> RowSparse:
+def there(connections: Connections, info: KeyInfo, step: int) -> RowSparse:
     """All rows that the servers have of a key that is stored by rows; of a table still one."""
-    assert meta.table is not None
-    ids = np.sort(np.concatenate([_numbers(connections, meta, s.server, step) for s in meta.layout.stripes]))
-    found = of_table(meta.table, Initial(meta.table, meta.key) if meta.declared else None)
-    batch = _at_once(meta)
+    assert info.table is not None
+    ids = np.sort(np.concatenate([_numbers(connections, info, s.server, step) for s in info.layout.stripes]))
+    found = of_table(info.table, Initial(info.table, info.key) if info.declared else None)
+    batch = _at_once(info)
     for first in range(0, len(ids), batch):
         part = ids[first : first + batch]
-        found.write(pull(connections, meta, part, step), part)
+        found.write(pull(connections, info, part, step), part)
     return found
 
 
-def _numbers(connections: Connections, meta: Meta, server: int, step: int) -> np.ndarray:
+def _numbers(connections: Connections, info: KeyInfo, server: int, step: int) -> np.ndarray:
     """Which rows a server has, in the order in which they came."""
 
     def ask(offset: int) -> m.ListRows:
-        return m.ListRows(0, meta.key, meta.round, offset, step)
+        return m.ListRows(0, info.key, info.round, offset, step)
 
-    document = connections.document(server, ask, f"the rows' numbers of key {meta.key!r}")
-    return wire.array_of(document, np.dtype(np.int64), len(document) // 8, meta.key)
+    document = connections.document(server, ask, f"the rows' numbers of key {info.key!r}")
+    return wire.array_of(document, np.dtype(np.int64), len(document) // 8, info.key)
 
 
-def _at_once(meta: Meta) -> int:
+def _at_once(info: KeyInfo) -> int:
     """The rows that are asked for before they are written where they belong."""
-    return max(1, AT_ONCE // max(1, meta.layout.unit * meta.dtype.itemsize))
+    return max(1, AT_ONCE // max(1, info.layout.unit * info.dtype.itemsize))
 
 
-def _batch(meta: Meta) -> int:
+def _batch(info: KeyInfo) -> int:
     """The rows in a message."""
-    return max(1, BYTES // max(8, meta.layout.unit * meta.dtype.itemsize))
+    return max(1, BYTES // max(8, info.layout.unit * info.dtype.itemsize))
 
 
-def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, Any]]:
-    """(server, numbers of the rows there as it knows them, their places among `ids`), for rows `ids` (ascending): the
-    places as an array, or a range where they follow each other."""
+def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, _Range | np.ndarray]]:
+    """(server, numbers of the rows there as it knows them, their places among `ids`), for rows
+    `ids` (ascending): the places as an array, or a range where they follow each other."""
     stripes = layout.stripes
     for number, stripe in enumerate(stripes):
         if layout.by_rows and len(stripes) > 1:
@@ -135,7 +137,7 @@ def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
             yield stripe.server, ids[first:last] - stripe.start, _Range(first, last)
 
 
-def _rows(data: np.ndarray, places: Any) -> np.ndarray:
+def _rows(data: np.ndarray, places: slice | np.ndarray) -> np.ndarray:
     """A copy of some rows."""
     return data[places].copy() if isinstance(places, slice) else data.take(places, axis=0)
 

@@ -1,24 +1,28 @@
-"""`KVStoreServer`, by which a script that is started for every role becomes a server or the scheduler."""
+"""`KVStoreServer`, by which a script that is started for every role becomes a server or the
+scheduler."""
 
 from __future__ import annotations
 
 import runpy
-from typing import Any
+
+from mxopt.kvstore.base import KVStoreBase
 
 
 class KVStoreServer:
-    """What `mxnet.kvstore_server.KVStoreServer` is: `run` makes this process the server (or scheduler) of its job.
+    """What `mxnet.kvstore_server.KVStoreServer` is: `run` makes this process the server (or
+    scheduler) of its job.
 
     Parameters
     ----------
     kvstore : the store `create` returned in this process; not used
     """
 
-    def __init__(self, kvstore: Any = None) -> None:
+    def __init__(self, kvstore: KVStoreBase | None = None) -> None:
         self.kvstore = kvstore
 
     def run(self) -> None:
-        """Runs `mxopt-server` in this process, by the environment (`DMLC_ROLE`), until the job is over; then exits."""
+        """Runs `mxopt-server` in this process, by the environment (`DMLC_ROLE`), until the job is
+        over; then exits."""
         import sys
 
         sys.argv = ["mxopt-server"]

@@ -1,12 +1,13 @@
 """What a worker says to the servers of its job: numbered requests, answers in any order, repeats.
 
-A request is kept until it is answered. While too much is on the way, requests wait in a backlog, the highest priority
-first. After a silence, Hello asks the server which number it expects: what has not arrived is sent again, and what may
-have been answered is asked for again. A server that was started again begins a new session: what has no answer is
-numbered from 1 again, and the server knows by rounds and events what it has taken before.
+A request is kept until it is answered. While too much is on the way, requests wait in a backlog,
+the highest priority first. After a silence, Hello asks the server which number it expects: what has
+not arrived is sent again, and what may have been answered is asked for again. A server that was
+started again begins a new session: what has no answer is numbered from 1 again, and the server
+knows by rounds and events what it has taken before.
 
-Nothing here waits, and nothing knows of sockets, threads or the time: what moves a session are the requests of its
-owner, the messages that come, and a clock that it is given.
+Nothing here waits, and nothing knows of sockets, threads or the time: what moves a session are the
+requests of its owner, the messages that come, and a clock that it is given.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from mxopt.errors import JobFailedError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.channel import RETRY, Call, Channel, Request, Sink
 from mxopt.kvstore.refusals import error_of
+from mxopt.kvstore.wire import Frame, Key
 
 SOON = 0.1  # seconds until a server that hasn't heard of the worker is asked again
 
@@ -37,7 +38,8 @@ class Session:
     hello : how the worker presents itself
     endpoints : where the servers are, by rank
     post : called with (server, frames) to send a message. What gets lost is sent again.
-    move : called with (server, endpoint) where a server has been started elsewhere; what is posted then goes there
+    move : called with (server, endpoint) where a server has been started elsewhere; what is posted
+        then goes there
     clock : tells the time in seconds
 
     Attributes
@@ -55,7 +57,7 @@ class Session:
         self,
         hello: m.Hello,
         endpoints: Sequence[str],
-        post: Callable[[int, list[Any]], None],
+        post: Callable[[int, list[Frame]], None],
         move: Callable[[int, str], None],
         clock: Callable[[], float],
     ) -> None:
@@ -75,9 +77,9 @@ class Session:
         return all(channel.epoch for channel in self.channels)
 
     @property
-    def lacks(self) -> list[tuple[int, Any, int]]:
-        """(worker, key, number) of pushes of others that are waited for; none unless all that this worker has sent is
-        taken."""
+    def lacks(self) -> list[tuple[int, Key, int]]:
+        """(worker, key, number) of pushes of others that are waited for; none unless all that this
+        worker has sent is taken."""
         if any(c.backlog or (c.pending and not c.taken) for c in self.channels):
             return []
         return [lack for channel in self.channels for lack in channel.lacks][:8]
@@ -96,10 +98,12 @@ class Session:
         nbytes: int = 0,
         priority: int | None = None,
     ) -> None:
-        """Makes a request, which is sent when there is room. `sink` is given the answer, `call` counts it.
+        """Makes a request, which is sent when there is room. `sink` is given the answer, `call`
+        counts it.
 
-        `nbytes` is how much it and its answer bring on the way. With a `priority` it may overtake requests that are of
-        other keys and wait for room; without, it neither overtakes nor is overtaken.
+        `nbytes` is how much it and its answer bring on the way. With a `priority` it may overtake
+        requests that are of other keys and wait for room; without, it neither overtakes nor is
+        overtaken.
         """
         channel = self.channels[server]
         request = Request(message, nbytes, call, sink)
@@ -108,11 +112,12 @@ class Session:
         if not channel.full and not channel.backlog:
             self._dispatch(channel, request)
             return
-        keys = message.keys if hasattr(message, "keys") else [getattr(message, "key", None)]
+        keys: Any = message.keys if hasattr(message, "keys") else [getattr(message, "key", None)]
         channel.backlog.put(request, None if priority is None else frozenset(keys), priority or 0, nbytes)
 
     def forget(self, call: Call) -> None:
-        """What is still on its way for `call` is no longer written anywhere, nor read from its arrays."""
+        """What is still on its way for `call` is no longer written anywhere, nor read from its
+        arrays."""
         for channel in self.channels:
             for request in (*channel.pending.values(), *channel.backlog):
                 if request.call is call:
@@ -157,7 +162,8 @@ class Session:
         self.channels[server].heard = self._clock()
 
     def look(self, endpoints: Sequence[str]) -> None:
-        """Asks the servers that have been silent, and follows those that are now elsewhere. To be called often."""
+        """Asks the servers that have been silent, and follows those that are now elsewhere. To be
+        called often."""
         now = self._clock()
         for channel in self.channels:
             if len(endpoints) == len(self.channels) and endpoints[channel.server] != channel.endpoint:
@@ -231,8 +237,9 @@ class Session:
             self._post(channel.server, again)
 
 
-def _question(seq: int, request: Request) -> list[Any]:
-    """What asks for the answer to a request that the server has taken: it is known, and a push needn't travel again."""
+def _question(seq: int, request: Request) -> list[Frame]:
+    """What asks for the answer to a request that the server has taken: it is known, and a push
+    needn't travel again."""
     message = request.message
     if not isinstance(message, m.Push | m.PushRows):
         return request.frames

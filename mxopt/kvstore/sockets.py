@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
 
 import zmq
 
 from mxopt.errors import KVStoreError
 from mxopt.kvstore import unix
 from mxopt.kvstore.keys import KeyPair
-from mxopt.kvstore.wire import SMALL
+from mxopt.kvstore.wire import SMALL, Frame
 
 LINGER_MS = 2000
 FRAMES = 8  # of a message that are kept
 MORE, NOW = int(zmq.SNDMORE), int(zmq.DONTWAIT)
 
 
-def connect(context: Any, endpoint: str, keys: KeyPair | None, identity: bytes = b"") -> Any:
-    """A DEALER socket to `endpoint`, or that of several which `unix.choose` takes; with `keys` where it is by TCP."""
+def connect(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: KeyPair | None, identity: bytes = b""
+) -> zmq.Socket[bytes]:
+    """A DEALER socket to `endpoint`, or that of several which `unix.choose` takes; with `keys`
+    where it is by TCP."""
     endpoint = unix.choose(endpoint)
     made = context.socket(zmq.DEALER)
     prepare(made)
@@ -41,7 +43,7 @@ def connect(context: Any, endpoint: str, keys: KeyPair | None, identity: bytes =
     return made
 
 
-def send(made: Any, frames: list[Any]) -> None:
+def send(made: zmq.Socket[bytes], frames: list[Frame]) -> None:
     """Sends a message, or nothing of it while there is no connection."""
     try:
         for frame in frames[:-1]:
@@ -51,11 +53,12 @@ def send(made: Any, frames: list[Any]) -> None:
         pass
 
 
-def receive(made: Any, flags: int = 0) -> list[Any]:
-    """The frames of a message: the first as bytes, of the others large ones as `zmq.Frame`, without a copy. What is
-    beyond FRAMES of them, so none of this protocol's messages, is thrown away as it comes."""
+def receive(made: zmq.Socket[bytes], flags: int = 0) -> list[Frame]:
+    """The frames of a message: the first as bytes, of the others large ones as `zmq.Frame`, without
+    a copy. What is beyond FRAMES of them, so none of this protocol's messages, is thrown away as it
+    comes."""
     frame = made.recv(flags, False)
-    frames = [frame.bytes]
+    frames: list[Frame] = [frame.bytes]
     while frame.more:
         frame = made.recv(0, False)
         if len(frames) < FRAMES:
@@ -63,7 +66,7 @@ def receive(made: Any, flags: int = 0) -> list[Any]:
     return frames
 
 
-def prepare(made: Any) -> None:
+def prepare(made: zmq.Socket[bytes]) -> None:
     """Sets what all sockets have in common."""
     made.setsockopt(zmq.LINGER, LINGER_MS)
     made.setsockopt(zmq.IPV6, 0)

@@ -1,4 +1,5 @@
-"""Parameters in a store: how the values and gradients of a `Trainer` go through one, MXNet's or one's own."""
+"""Parameters in a store: how the values and gradients of a `Trainer` go through one, MXNet's or
+one's own."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.kinds import LOCAL, create
 from mxopt.kvstore.local import KVStore
+from mxopt.parameter import Parameter
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 
 
 def store_of(asked: str | KVStoreBase | None) -> Any:
@@ -36,12 +39,14 @@ def updates_in(store: Any, asked: bool | None) -> bool:
 
 
 def takes_lists(store: Any) -> bool:
-    """Whether it is one of mxopt's, which takes several keys at once; someone's own is given one at a time."""
+    """Whether it is one of mxopt's, which takes several keys at once; someone's own is given one at
+    a time."""
     return type(store).__module__.startswith("mxopt.") and bool(store.is_capable("optimizer"))
 
 
-def broadcast(store: Any, values: Sequence[Any]) -> None:
-    """Initialises the keys 0, 1, and so on, and takes the values that the store has then, those of rank 0."""
+def broadcast(store: Any, values: Sequence[Array]) -> None:
+    """Initialises the keys 0, 1, and so on, and takes the values that the store has then, those of
+    rank 0."""
     if takes_lists(store):
         if values:
             store.broadcast(list(range(len(values))), list(values), list(values))
@@ -50,11 +55,13 @@ def broadcast(store: Any, values: Sequence[Any]) -> None:
             store.broadcast(key, value, value)
 
 
-def exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updates: bool, step: int) -> None:
-    """Sums the gradients over all workers, in place; where the store `updates`, pushes them and pulls the values.
+def exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], updates: bool, step: int) -> None:
+    """Sums the gradients over all workers, in place; where the store `updates`, pushes them and
+    pulls the values.
 
-    `grads` are by the position of their parameter in `values`; `step` is which exchange of the training this is, and
-    workers of a distributed store have to do the same in it. Raises what the store raises.
+    `grads` are by the position of their parameter in `values`; `step` is which exchange of the
+    training this is, and workers of a distributed store have to do the same in it. Raises what the
+    store raises.
     """
     if not (takes_lists(store) and "dist" in store.type):
         _exchange(store, grads, values, updates)
@@ -66,7 +73,7 @@ def exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], update
         store.step = 0
 
 
-def _exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updates: bool) -> None:
+def _exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], updates: bool) -> None:
     sparse = [i for i, grad in grads.items() if RowSparse in (type(grad), type(values[i]))]
     dense = [i for i in grads if i not in sparse]
     if updates:  # otherwise the store is a local one, where there is nothing to sum them with
@@ -84,8 +91,9 @@ def _exchange(store: Any, grads: Mapping[int, Any], values: Sequence[Any], updat
         store.pushpull(i, grads[i], out=out, priority=-i)
 
 
-def check_sparse(store: Any, params: Iterable[Any], updates: bool) -> None:
-    """Raises ArgumentError where a row-sparse value or gradient of a parameter can't go through the store."""
+def check_sparse(store: Any, params: Iterable[Parameter], updates: bool) -> None:
+    """Raises ArgumentError where a row-sparse value or gradient of a parameter can't go through the
+    store."""
     if store is None or isinstance(store, KVStore):
         return
     for param in params:

@@ -1,22 +1,25 @@
-"""What a member of a job needs of the world around it. Real processes have `network.Network`, tests a simulation."""
+"""What a member of a job needs of the world around it. Real processes have `network.Network`, tests
+a simulation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.wire import Frame
 
 SLICE_S = 0.1  # how long a wait lasts at most before it looks whether the job has failed
 
 
 class Line(Protocol):
-    """A connection to one process. It is made again when it breaks; what was on the way is lost then."""
+    """A connection to one process. It is made again when it breaks; what was on the way is lost
+    then."""
 
-    def send(self, frames: list[Any]) -> None:
+    def send(self, frames: list[Frame]) -> None:
         """Sends a message, or nothing of it while there is no connection."""
 
-    def receive(self, wait: bool) -> list[Any] | None:
+    def receive(self, wait: bool) -> list[Frame] | None:
         """The next message; None where there is none, at once or after `wait`ing for SLICE_S."""
 
     def close(self) -> None:
@@ -36,18 +39,19 @@ class Transport(Protocol):
         """A text that nobody else has."""
 
     def connect(self, endpoint: str, identity: bytes = b"") -> Line:
-        """A line to the process at `endpoint`, which knows this one by `identity`, or by a new name at every
-        connection."""
+        """A line to the process at `endpoint`, which knows this one by `identity`, or by a new name
+        at every connection."""
 
     def wait(self, lines: Sequence[Line]) -> Sequence[Line]:
         """Those of the lines that have a message, after waiting for SLICE_S at most."""
 
     def beat(self, heart: Heart, endpoint: str) -> Callable[[], None]:
-        """Lets a heart beat, on a line of its own to the scheduler at `endpoint`, until the result is called."""
+        """Lets a heart beat, on a line of its own to the scheduler at `endpoint`, until the result
+        is called."""
 
     def at_exit(self, action: Callable[[str], None]) -> Callable[[], None]:
-        """Has `action` called when the process ends, unless the result is called before: with the exception that has
-        ended it, or "". Where `action` raises the process has failed."""
+        """Has `action` called when the process ends, unless the result is called before: with the
+        exception that has ended it, or "". Where `action` raises the process has failed."""
 
     def close(self) -> None:
         """Gives back what belongs to the transport itself. All lines are closed."""

@@ -1,5 +1,5 @@
-"""Unix sockets. The kernel guards them by their folder, which only its owner may enter: nobody else on the machine can
-connect to one, listen in its place, or read what passes through.
+"""Unix sockets. The kernel guards them by their folder, which only its owner may enter: nobody else
+on the machine can connect to one, listen in its place, or read what passes through.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, counted
 
 PREFIX = "ipc://"
 JOB = "mxopt-job-"  # how the names of folders begin that are one job's, and go with its last socket
@@ -28,12 +28,13 @@ def path_of(endpoint: str) -> Path:
     if not path.startswith("/"):
         raise ArgumentError(f"{endpoint!r}: needs ipc:// and an absolute path, which has an owner")
     if len(os.fsencode(path)) > LONGEST:
-        raise ArgumentError(f"{endpoint!r}: the path of a Unix socket has at most {LONGEST} bytes")
+        raise ArgumentError(f"{endpoint!r}: the path of a Unix socket has at most {counted(LONGEST, 'byte')}")
     return Path(path)
 
 
 def check(endpoint: str) -> None:
-    """Raises ArgumentError where the folder of a socket isn't this user's alone. One that doesn't exist is nobody's."""
+    """Raises ArgumentError where the folder of a socket isn't this user's alone. One that doesn't
+    exist is nobody's."""
     folder = path_of(endpoint).parent
     try:
         found = folder.lstat()
@@ -49,8 +50,8 @@ def check(endpoint: str) -> None:
 
 
 def make_folder(endpoint: str) -> None:
-    """Makes the folder of a socket where there is none. Raises ArgumentError where it can't be made, or others may
-    enter it."""
+    """Makes the folder of a socket where there is none. Raises ArgumentError where it can't be
+    made, or others may enter it."""
     folder = path_of(endpoint).parent
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -75,8 +76,8 @@ def _temporary(name: str) -> Path:
 
 
 def choose(endpoint: str) -> str:
-    """Of `ipc://PATH tcp://HOST:PORT` the Unix socket where this process may open it, else the other; any other
-    endpoint is the only choice."""
+    """Of `ipc://PATH tcp://HOST:PORT` the Unix socket where this process may open it, else the
+    other; any other endpoint is the only choice."""
     local, both, address = endpoint.partition(" tcp://")
     if not both:
         return endpoint

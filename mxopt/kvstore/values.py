@@ -1,4 +1,5 @@
-"""Keys and values as callers give them, brought into one form: a list of (key, values of that key)."""
+"""Keys and values as callers give them, brought into one form: a list of (key, values of that
+key)."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError, counted
 from mxopt.sparse import RowSparse, Table, row_sparse_array
 from mxopt.sparse.rows import row_numbers
+from mxopt.typing import Array
 
 Key = int | str
-Pairs = list[tuple[Key, list[Any]]]
+Pairs = list[tuple[Key, list[Array]]]
 FIRST = "first value"  # as the `what` of pairs: tables are taken too
 
 
@@ -24,11 +26,12 @@ class Keys:
         self.kind: type | None = None
         self.order: dict[Key, int] = {}
 
-    def pairs(self, key: Any, values: Any, what: str = "value") -> Pairs:
-        """(key, its arrays) for each key of a call, in the order of the call; a key given twice stands once.
+    def pairs(self, key: Key | Sequence[Key], values: Array, what: str = "value") -> Pairs:
+        """(key, its arrays) for each key of a call, in the order of the call; a key given twice
+        stands once.
 
-        Raises UsageError (an AssertionError, as MXNet's) for keys of other types, mixed keys and lists of different
-        lengths; KVStoreError where the store's keys are of the other type.
+        Raises UsageError (an AssertionError, as MXNet's) for keys of other types, mixed keys and
+        lists of different lengths; KVStoreError where the store's keys are of the other type.
         """
         if not isinstance(key, list | tuple):
             return [(self._key(key), self._arrays(key, values, what))]
@@ -36,8 +39,8 @@ class Keys:
         if len(kinds) > 1:
             raise UsageError("the keys of one call must be all int or all str")
         if not isinstance(values, list | tuple) or len(values) != len(key):
-            raise UsageError(f"{len(key)} keys need a list of {len(key)} {what}s")
-        found: dict[Key, list[Any]] = {}
+            raise UsageError(f"a list of {counted(len(key), 'key')} needs a list of as many {what}s")
+        found: dict[Key, list[Array]] = {}
         for k, v in zip(key, values, strict=True):
             k = self._key(k)
             if k in found:
@@ -47,20 +50,22 @@ class Keys:
         return list(found.items())
 
     def in_order(self, pairs: Pairs) -> Pairs:
-        """`pairs` in the order in which MXNet's updater sees them: int keys ascending, str keys as initialised."""
+        """`pairs` in the order in which MXNet's updater sees them: int keys ascending, str keys as
+        initialised."""
         if len(pairs) == 1:
             return pairs
         if self.kind is int:
             return sorted(pairs, key=lambda pair: pair[0])
         return sorted(pairs, key=lambda pair: self.order[pair[0]])
 
-    def check_new(self, keys: Iterable[Any]) -> None:
-        """Raises KVStoreError where one of the keys is initialised already, or is of another type than the store's."""
+    def check_new(self, keys: Iterable[object]) -> None:
+        """Raises KVStoreError where one of the keys is initialised already, or is of another type
+        than the store's."""
         for key in keys:
             if self._key(key) in self.order:
                 raise KVStoreError(f"key {key!r} is initialised already (duplicate init)")
 
-    def check_broadcast(self, key: Any, value: Any) -> None:
+    def check_broadcast(self, key: Key | Sequence[Key], value: Array) -> None:
         """Raises KVStoreError where `value` has a table, which can't be broadcast."""
         for name, (first, *_) in self.pairs(key, value, FIRST):
             check_whole(isinstance(first, Table), name)
@@ -71,13 +76,13 @@ class Keys:
         self.kind = type(key)
         self.order[key] = len(self.order)
 
-    def need(self, pairs: Iterable[tuple[Key, Any]]) -> None:
+    def need(self, pairs: Iterable[tuple[Key, object]]) -> None:
         """Raises where a key was never initialised."""
         for key, _ in pairs:
             if key not in self.order:
                 raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")
 
-    def _key(self, key: Any, check: bool = True) -> Key:
+    def _key(self, key: object, check: bool = True) -> Key:
         if isinstance(key, np.integer):
             key = int(key)
         if isinstance(key, bytes):
@@ -90,7 +95,7 @@ class Keys:
             )
         return key
 
-    def _arrays(self, key: Any, values: Any, what: str) -> list[Any]:
+    def _arrays(self, key: object, values: Array, what: str) -> list[Array]:
         if type(values) is np.ndarray:
             return [values]
         name = f"key {key!r}: {what}"
@@ -102,7 +107,7 @@ class Keys:
         return [_array(v, name, what) for v in (values if several else [values])]
 
 
-def _array(value: Any, name: str, what: str) -> Any:
+def _array(value: Array, name: str, what: str) -> Array:
     if isinstance(value, Table):
         if what != FIRST:
             raise ArrayTypeError(f"{name}: a table is what a key is initialised with; give a row-sparse array")
@@ -110,12 +115,12 @@ def _array(value: Any, name: str, what: str) -> Any:
     return arrays.as_gradient(value, name)
 
 
-def total(values: Sequence[Any], blocks: bool) -> Any:
+def total(values: Sequence[Array], blocks: bool) -> Array:
     """The sum of a key's values, a new array if there are several; the only value itself otherwise.
 
-    `blocks`: in the order of MXNet's `local` store, v0 + ((v1 + v2) + v3 + v4) and so on by four; else left to
-    right, as its `device` store. 16-bit values are rounded after every addition. Row-sparse values give a row-sparse
-    sum; beside a dense one they count as dense.
+    `blocks`: in the order of MXNet's `local` store, v0 + ((v1 + v2) + v3 + v4) and so on by four;
+    else left to right, as its `device` store. 16-bit values are rounded after every addition.
+    Row-sparse values give a row-sparse sum; beside a dense one they count as dense.
     """
     if len(values) == 1:
         return values[0]
@@ -139,7 +144,7 @@ def total(values: Sequence[Any], blocks: bool) -> Any:
     return result
 
 
-def _sparse_total(values: Sequence[Any]) -> RowSparse:
+def _sparse_total(values: Sequence[Array]) -> RowSparse:
     data = np.concatenate([v.data for v in values])
     indices = np.concatenate([v.indices for v in values])
     return row_sparse_array((data, indices), shape=values[0].shape)
@@ -154,8 +159,9 @@ def check_whole(declared: bool, key: Key) -> None:
         )
 
 
-def check_rows(value: Any, declared: bool, key: Key) -> None:
-    """Raises ArrayError where `value` isn't what can be pushed to a key that is `declared` a table."""
+def check_rows(value: Array, declared: bool, key: Key) -> None:
+    """Raises ArrayError where `value` isn't what can be pushed to a key that is `declared` a
+    table."""
     if declared and not isinstance(value, RowSparse):
         raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
 
@@ -190,10 +196,11 @@ def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: 
     out.assign(data.astype(out.dtype, copy=True), indices)
 
 
-def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, np.ndarray]]:
+def with_ids(keys: Keys, key: Any, out: Array, ids: Array) -> list[tuple[Key, Array, np.ndarray]]:
     """(key, out, row numbers) for each out of a row-sparse pull, in the order of the call.
 
-    `ids` is one array for all; or nested as `out`: for each key an array, or a list of one for each of its outs.
+    `ids` is one array for all; or nested as `out`: for each key an array, or a list of one for each
+    of its outs.
     """
     keys.need(keys.pairs(key, out, "out"))
     several = isinstance(key, list | tuple)
@@ -204,15 +211,15 @@ def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, n
     elif not several:
         given = [given]
     if len(given) != len(calls):
-        raise UsageError(f"row_sparse_pull: {len(calls)} keys need row_ids for each, got {len(given)}")
+        raise UsageError(f"row_sparse_pull: each of {counted(len(calls), 'key')} needs row_ids, got {len(given)}")
     found = []
     for (name, targets), mine in zip(calls, map(_listed, given), strict=True):
         if len(mine) == 1:
             mine *= len(targets)
         if len(mine) != len(targets):
             raise UsageError(
-                f"row_sparse_pull of key {name!r}: {len(targets)} outs need one array of row_ids, or {len(targets)};"
-                f" got {len(mine)}"
+                f"row_sparse_pull of key {name!r}: a list of {counted(len(targets), 'out')} needs one array of row_ids,"
+                f" or as many; got {len(mine)}"
             )
         found += [
             (name, target, row_numbers(i, f"key {name!r}: row_ids")) for target, i in zip(targets, mine, strict=True)
@@ -220,6 +227,6 @@ def with_ids(keys: Keys, key: Any, out: Any, ids: Any) -> list[tuple[Key, Any, n
     return found
 
 
-def _listed(ids: Any) -> list[Any]:
+def _listed(ids: Array) -> list[Array]:
     """The arrays of a list of arrays, or the only one; a list of numbers is an array."""
     return list(ids) if isinstance(ids, list | tuple) and ids and not np.isscalar(ids[0]) else [ids]

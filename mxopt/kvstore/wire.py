@@ -11,7 +11,8 @@ from msgspec import Meta
 
 from mxopt import plain
 from mxopt.engine import arrays
-from mxopt.errors import ProtocolError
+from mxopt.errors import ProtocolError, counted
+from mxopt.typing import Plain
 
 VERSION = 2
 PIECE_BYTES = 1 << 20  # bytes of one piece of a large array
@@ -40,14 +41,14 @@ Lacks = Annotated[list[tuple[Whole, Key, Whole]], Meta(max_length=8)]  # worker,
 Members = list[tuple[Whole, Whole, Text]]  # rank, epoch, token
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 Shape = Annotated[list[Whole], Meta(max_length=32)]
-Map = dict[str, Any]
+Map = Plain
 if TYPE_CHECKING:
     Data = list[Frame]
 else:
     Data = list[bytes] | Whole  # on the wire: arrays, or how many frames with them follow
 
 
-def name_of(dtype: np.dtype[Any]) -> Dtype:
+def name_of(dtype: np.dtype) -> Dtype:
     """What messages call a dtype that servers hold."""
     name: Dtype = arrays.DTYPES[dtype.newbyteorder("=")]
     return name
@@ -72,12 +73,14 @@ def size_of(frame: Frame) -> int:
     return len(buffer_of(frame))
 
 
-def array_of(frame: Frame, dtype: np.dtype[Any], count: int, name: Any) -> np.ndarray:
-    """The `count` elements that a frame holds, without a copy. Raises ProtocolError where its length is another."""
+def array_of(frame: Frame, dtype: np.dtype, count: int, name: object) -> np.ndarray:
+    """The `count` elements that a frame holds, without a copy. Raises ProtocolError where its
+    length is another."""
     buffer = buffer_of(frame)
     if len(buffer) != count * dtype.itemsize:
         raise ProtocolError(
-            f"key {name!r}: {count} elements of {dtype} are {count * dtype.itemsize} bytes, {len(buffer)} came"
+            f"key {name!r}: {counted(count, 'element')} of {dtype} in {count * dtype.itemsize} bytes are needed,"
+            f" {len(buffer)} came"
         )
     if not count:
         return np.empty(0, dtype)
@@ -91,8 +94,9 @@ def bytes_of(array: np.ndarray) -> memoryview:
     return memoryview(flat)
 
 
-def plain_of(document: Frame) -> dict[str, Any]:
-    """The map that a document's bytes stand for. Raises ProtocolError where they are none of plain values."""
+def plain_of(document: Frame) -> Plain:
+    """The map that a document's bytes stand for. Raises ProtocolError where they are none of plain
+    values."""
     try:
         found = plain.unpack(buffer_of(document))
         plain.check(found)
@@ -104,8 +108,9 @@ def plain_of(document: Frame) -> dict[str, Any]:
 
 
 def tune_memory() -> None:
-    """Lets glibc keep what pieces are received into, instead of giving it back to the system after each, which
-    costs 256 page faults a piece. Up to 128 MiB of freed memory stay with the process."""
+    """Lets glibc keep what pieces are received into, instead of giving it back to the system after
+    each, which costs 256 page faults a piece. Up to 128 MiB of freed memory stay with the
+    process."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

@@ -16,9 +16,11 @@ FLUSH_S = 30.0  # how long a worker that ends waits for its last pushes to be ta
 
 
 class Worker:
-    """Joins the job that `settings` name, with a store of `mode` (sync, async or ssp). As a context it is one call.
+    """Joins the job that `settings` name, with a store of `mode` (sync, async or ssp). As a context
+    it is one call.
 
-    Raises DeadlineError where the job doesn't come together in time, KVStoreError where it doesn't want this process.
+    Raises DeadlineError where the job doesn't come together in time, KVStoreError where it doesn't
+    want this process.
 
     Attributes
     ----------
@@ -72,8 +74,9 @@ class Worker:
             self._lock.release()
 
     def changes(self, what: str, partial: bool = False) -> None:
-        """Says that the call under way changes what others see, or has handed on arrays of its caller: where something
-        like Ctrl-C interrupts it, the store is closed. With `partial` so it is by any exception."""
+        """Says that the call under way changes what others see, or has handed on arrays of its
+        caller: where something like Ctrl-C interrupts it, the store is closed. With `partial` so it
+        is by any exception."""
         self._changing, self._partial = what, partial
 
     def settled(self) -> None:
@@ -81,8 +84,8 @@ class Worker:
         self._changing, self._partial = "", False
 
     def close(self, error: str = "") -> None:
-        """Waits until all pushes are taken, and leaves the job; `error` makes it fail. Does nothing the second time, or
-        in a forked process."""
+        """Waits until all pushes are taken, and leaves the job; `error` makes it fail. Does nothing
+        the second time, or in a forked process."""
         if os.getpid() == self._process:
             with self._lock:
                 if not self._closed:
@@ -102,8 +105,9 @@ class Worker:
             self.member.leave(error)
             self._transport.close()
 
-    def barrier(self, payload: Any = None) -> Any:
-        """Waits until all pushes of this worker are taken and all workers have come here; returns rank 0's payload."""
+    def barrier(self, payload: object = None) -> Any:
+        """Waits until all pushes of this worker are taken and all workers have come here; returns
+        rank 0's payload."""
         self.changes("barrier")
         self.connections.flush(self.member.settings.timeout)
         return self.member.barrier(payload)

@@ -22,12 +22,12 @@ from mxopt.device import to_host
 from mxopt.document import load_document, write_file
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 TREE = "mxopt"
 
 
-def write_safetensors(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -> None:
+def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) -> None:
     """Writes states as a safetensors file. Needs the package `safetensors`.
 
     Parameters
@@ -79,7 +79,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> Plain:
     return _put_together(path, text, found)
 
 
-def write_npz(path: str | os.PathLike[str], states: bytes | Mapping[str, Any]) -> None:
+def write_npz(path: str | os.PathLike[str], states: bytes | Document) -> None:
     """Writes states as an `.npz` file, which `numpy.load` reads; bfloat16 arrays as their 16 bits,
     uint16.
 
@@ -115,7 +115,7 @@ def read_npz(path: str | os.PathLike[str]) -> Plain:
 # The tree. What JSON doesn't know is an object with one key that says what it is.
 
 
-def _taken_apart(states: bytes | Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+def _taken_apart(states: bytes | Document) -> tuple[str, dict[str, np.ndarray]]:
     found: dict[str, np.ndarray] = {}
     content = load_document(states) if isinstance(states, bytes) else dict(states)
     return json.dumps(_plain(content, "", found)), found

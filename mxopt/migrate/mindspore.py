@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 
 from mxopt.document import write_file
-from mxopt.errors import StatesError
+from mxopt.errors import StatesError, counted
+from mxopt.typing import Array
 
 DTYPES: dict[Any, Any] = {
     "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "UInt16": np.uint16, "Int32": np.int32,
@@ -71,7 +72,7 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
         raise StatesError(f"{path}: no checkpoint of MindSpore's that can be read: {error}") from error
 
 
-def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str, Array]) -> None:
     """Writes arrays as a `.ckpt` file, which `mindspore.load_checkpoint` reads.
 
     Parameters
@@ -95,7 +96,7 @@ def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str
         tensor += _bytes(2, NAMES[array.dtype].encode()) + _bytes(3, array.tobytes())
         parts.append(_bytes(1, _bytes(1, name.encode()) + _bytes(2, tensor)))
     if sum(map(len, parts)) > LARGEST:
-        raise StatesError(f"a checkpoint can't have {sum(map(len, parts))} bytes: 2 GiB are the most")
+        raise StatesError(f"a checkpoint can't have {counted(sum(map(len, parts)), 'byte')}: 2 GiB are the most")
     write_file(path, b"".join(parts))
 
 
@@ -113,7 +114,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
         elif key & 7 == BYTES:
             size, at = _varint(data, at)
             if size > len(data) - at:
-                raise StatesError(f"it is cut off: {size} bytes are needed, {len(data) - at} are there")
+                raise StatesError(f"it is cut off: what needs {counted(size, 'byte')} has {len(data) - at}")
             yield key >> 3, data[at : at + size]
             at += size
         else:
@@ -150,13 +151,13 @@ def _value(data: Any) -> tuple[str, np.dtype, tuple[int, ...], bytes]:
     if kind not in DTYPES:
         raise StatesError(f"{name!r} is of the type {kind!r}, no array of numbers")
     if len(dims) > AXES:
-        raise StatesError(f"{name!r} has {len(dims)} axes")
+        raise StatesError(f"{name!r} has {counted(len(dims), 'axis')}")
     if not all(0 <= n < LARGEST for n in dims):
         raise StatesError(f"{name!r} has the shape {dims}")
     return name, np.dtype(DTYPES[kind]), tuple(dims), content
 
 
-def _message(value: Any) -> memoryview:
+def _message(value: object) -> memoryview:
     if not isinstance(value, memoryview):
         raise StatesError(f"a number where a message belongs: {value}")
     return value
@@ -165,7 +166,7 @@ def _message(value: Any) -> memoryview:
 def _array(name: str, dtype: np.dtype, shape: tuple[int, ...], slices: list[bytes]) -> np.ndarray:
     content = b"".join(slices)
     if len(content) != math.prod(shape) * dtype.itemsize:
-        raise StatesError(f"{name!r} is {dtype} {shape}, and {len(content)} bytes")
+        raise StatesError(f"{name!r} is {dtype} {shape}, and {counted(len(content), 'byte')}")
     try:
         return np.frombuffer(content, dtype).reshape(shape).copy()
     except ValueError as error:  # of an empty one with axes that no array can have

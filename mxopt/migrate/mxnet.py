@@ -18,7 +18,7 @@ from mxopt.migrate.pickles import Name, Record, read_pickle, shown
 from mxopt.optimizer import LBSGD, Optimizer, Updater, get_updater
 from mxopt.optimizer.base import Index
 from mxopt.sparse import RowSparse
-from mxopt.typing import Plain, State
+from mxopt.typing import Document, Plain, State
 
 NDARRAYS = ("mxnet.ndarray.ndarray", "mxnet.ndarray.sparse", "mxnet.numpy.multiarray")
 # Constructor arguments that MXNet's objects keep under another name.
@@ -88,7 +88,7 @@ def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None 
     return updater
 
 
-def _index(index: Any) -> Index:
+def _index(index: object) -> Index:
     if isinstance(index, bytes):
         return index.decode()
     if isinstance(index, int | str):
@@ -159,7 +159,7 @@ def _optimizer(saved: Record) -> Optimizer:
     return optimizer
 
 
-def _arguments(klass: type, known: Mapping[str, Any]) -> Plain:
+def _arguments(klass: type, known: Document) -> Plain:
     """The constructor's arguments, as the attributes of a saved object have them."""
     found = {}
     for name in arguments_of(klass):
@@ -209,7 +209,7 @@ def _described(kind: Name, name: str) -> dict[str, str]:
     return {"name": name, "module": module, "qualname": kind.name}
 
 
-def _number(known: Mapping[str, Any], name: str) -> float:
+def _number(known: Document, name: str) -> float:
     value = known.get(name, 0)
     if not isinstance(value, int | float):
         raise StatesError(f"the optimizer's {name} is {shown(value)}")

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from mxopt.document import write_file
-from mxopt.errors import StatesError
+from mxopt.errors import StatesError, counted
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Plain
 
@@ -38,13 +38,13 @@ class _Reader:
     def take(self, size: int) -> memoryview:
         if size > len(self.data) - self.at:
             raise StatesError(
-                f"an array of MXNet's is cut off: {size} bytes are needed at byte {self.at}, {len(self.data) - self.at}"
-                " are there"
+                f"an array of MXNet's is cut off: at byte {self.at} it needs {counted(size, 'byte')},"
+                f" {len(self.data) - self.at} are there"
             )
         self.at += size
         return self.data[self.at - size : self.at]
 
-    def numbers(self, form: str) -> tuple[Any, ...]:
+    def numbers(self, form: str) -> tuple[Array, ...]:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
 
     def shape(self, item: str = "q") -> tuple[int, ...]:
@@ -94,7 +94,7 @@ def read_array(data: bytes) -> np.ndarray | RowSparse | None:
     reader = _Reader(data)
     array = reader.array()
     if reader.at != len(data):
-        raise StatesError(f"an array of MXNet's has {len(data) - reader.at} bytes too many")
+        raise StatesError(f"an array of MXNet's has {counted(len(data) - reader.at, 'byte')} too many")
     return array
 
 
@@ -127,22 +127,22 @@ def read_mxnet_params(path: str | os.PathLike[str]) -> Plain | list[Any]:
         if magic != LIST:
             raise StatesError(f"no file of MXNet's arrays begins with {magic:#x}")
         if count > len(data):
-            raise StatesError(f"{count} arrays can't be in {len(data)} bytes")
+            raise StatesError(f"{counted(count, 'array')} can't be in {counted(len(data), 'byte')}")
         found = [reader.array() for _ in range(count)]
         (named,) = reader.numbers("Q")
         if named not in (0, count):
-            raise StatesError(f"{count} arrays with {named} names")
+            raise StatesError(f"{counted(count, 'array')} with {counted(named, 'name')}")
         names = [bytes(reader.take(*reader.numbers("Q"))).decode() for _ in range(named)]
         if len(set(names)) < len(names):
             raise StatesError("a name stands twice")
         if reader.at != len(data):
-            raise StatesError(f"there are {len(data) - reader.at} bytes too many")
+            raise StatesError(f"there are {counted(len(data) - reader.at, 'byte')} too many")
     except (StatesError, UnicodeDecodeError) as error:
         raise StatesError(f"{path}: {error}") from error
     return dict(zip(names, found, strict=True)) if names else found
 
 
-def write_mxnet_params(path: str | os.PathLike[str], arrays: Mapping[str, Any] | Sequence[Any]) -> None:
+def write_mxnet_params(path: str | os.PathLike[str], arrays: Mapping[str, Array] | Sequence[Array]) -> None:
     """Writes arrays as `mxnet.nd.save` does, so that MXNet 1.x reads them.
 
     Parameters

@@ -84,7 +84,7 @@ class AdaFactor(RuleOptimizer):
         self.rule: Rule = adafactor.directed_mean if beta1 else adafactor.directed
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
-    def new_states(self, weight: Array, lr: float) -> tuple[Any, ...]:
+    def new_states(self, weight: Array, lr: float) -> tuple[Array, ...]:
         """The rule's, then the second moment: row, column and whole, of one element where it is not
         needed."""
         shape = weight.shape
@@ -104,7 +104,7 @@ class AdaFactor(RuleOptimizer):
         return (*row, self.beta1) if self.beta1 else row
 
     def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
-        renewed: list[tuple[Any, Any]] = []  # second moments, which are stored with the step
+        renewed: list[tuple[State, Array]] = []  # second moments, which are stored with the step
         self._renewed = renewed
 
         def store(*counted: Any) -> Iterable[object]:
@@ -119,13 +119,13 @@ class AdaFactor(RuleOptimizer):
     def _needs(self, at: Step, sparse: bool) -> bool:
         return True
 
-    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Any:
+    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Array:
         """The gradient over the root of its second moment."""
         grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, at)
         kept = 1 - at.t**-self.decay_rate
         row, column, whole = (slot.arrays[name] for name in MOMENT)
 
-        def mean(state: State, values: Any) -> Any:
+        def mean(state: State, values: Array) -> Array:
             new = kept * state + (1 - kept) * values
             self._renewed.append((state, new))
             return new

@@ -7,13 +7,13 @@ of range.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentKeyError, MXOptError
 from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, NoEffect, OptimizerOptions, Params, RateOption, Scale
-from mxopt.nn.ruled import RuleOptimizer, WeightDecay
+from mxopt.nn.ruled import Own, RuleOptimizer, WeightDecay
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
 from mxopt.rules.rule import Rule
@@ -98,7 +98,7 @@ class Adam(_Moments):
             self.rule: Rule = adam.nadam if use_nesterov else adam.adam
             self.keep(moment1=0.0, moment2=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         correction1, correction2 = self.corrections(t, own)
         root = math.sqrt(correction2)
         if self.use_amsgrad:
@@ -184,7 +184,7 @@ class AdamWeightDecay(_Moments):
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **base)
         self.keep(moments1=0.0, moments2=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, self.beta1, self.beta2, self.eps
 
 
@@ -208,5 +208,5 @@ class AdaMax(_Moments):
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, loss_scale, **base)
         self.keep(moment1=0.0, moment2=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr / self.corrections(t, own)[0], self.beta1, self.beta2, self.eps

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn.options import DecayOption, First, NoEffect, OptimizerOptions, Params, Penalty, RateOption, Scale
-from mxopt.nn.ruled import RuleOptimizer, WeightDecay
+from mxopt.nn.ruled import Own, RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import adaptive, mindspore, pytorch
@@ -40,7 +40,7 @@ class Adadelta(RuleOptimizer):
         self.epsilon = epsilon
         self.keep(accum=0.0, accum_update=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, self.rho, self.epsilon
 
 
@@ -63,7 +63,7 @@ class Adagrad(RuleOptimizer):
         self.rule: Rule = pytorch.adagrad_l2 if update_slots else mindspore.adagrad_fixed
         self.keep(accum=accum)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, NOT_ZERO
 
 
@@ -94,7 +94,7 @@ class ProximalAdagrad(RuleOptimizer):
         self.l2 = l2
         self.keep(accum=accum)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, self.l1, self.l2, NOT_ZERO
 
 
@@ -139,7 +139,7 @@ class RMSProp(RuleOptimizer):
             self.rule: Rule = adaptive.rmsprop
             self.keep(ms=1.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         if self.centered:
             return lr, self.rho, self.momentum, self.epsilon, math.inf
         if self.momentum:
@@ -185,7 +185,7 @@ class FTRL(RuleOptimizer):
         self.rule: Rule = adaptive.ftrl if lr_power == -0.5 else mindspore.ftrl_power
         self.keep(linear=0.0, moments=initial_accum)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, self.l1, 0.0 if self.lr_power == -0.5 else -self.lr_power
 
     def _row(self, at: Step) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, counted
 from mxopt.nn.learning_rate_schedule import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -45,7 +45,9 @@ def piecewise_constant_lr(milestone: Sequence[int], learning_rates: Sequence[flo
         if not isinstance(value, list | tuple):
             raise ArgumentTypeError(f"{owner}: {name} must be a list or a tuple, got {value!r}")
     if len(milestone) != len(learning_rates):
-        raise ArgumentError(f"{owner}: milestone has {len(milestone)} values, learning_rates {len(learning_rates)}")
+        raise ArgumentError(
+            f"{owner}: milestone has {counted(len(milestone), 'value')}, learning_rates {len(learning_rates)}"
+        )
     rates: list[float] = []
     for k, (end, rate) in enumerate(zip(milestone, learning_rates, strict=True)):
         MILESTONE.check(f"{owner}: milestone[{k}]", end)

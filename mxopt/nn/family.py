@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class NN(Family):
     def state_names(self, group: int) -> tuple[str, ...]:
         return self.model.state_names
 
-    def new_states(self, group: int, weight: Array, lr_mult: float) -> tuple[Any, ...]:
+    def new_states(self, group: int, weight: Array, lr_mult: float) -> tuple[Array, ...]:
         return self.model.new_states(weight, rate_at(self.model.groups[group].rate, self.model.global_step) * lr_mult)
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:

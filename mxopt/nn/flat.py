@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from mxopt.typing import Array
 def chunks(values: list[Array]) -> list[list[int]] | None:
     """The positions of arrays by dtype; None unless those of each dtype lie so, in one
     allocation."""
-    by_dtype: dict[Any, list[int]] = {}
+    by_dtype: dict[Hashable, list[int]] = {}
     for k, value in enumerate(values):
         if not isinstance(value, np.ndarray) or not arrays.is_plain(value):
             return None

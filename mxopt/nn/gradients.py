@@ -1,4 +1,4 @@
-"""What is done to gradients before a step. None changes the gradient it is given."""
+"""What is done to gradients before a step. No function changes the gradient it is given."""
 
 from __future__ import annotations
 

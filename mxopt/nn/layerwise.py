@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -14,13 +14,13 @@ from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, OptimizerOptions, Params, RateOption
-from mxopt.nn.ruled import WeightDecay
+from mxopt.nn.ruled import Own, WeightDecay
 from mxopt.options import Exact, Option, Unpack
 from mxopt.parameter import Parameter, name_of
 from mxopt.rules import layerwise, mindspore
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 
 class Lamb(_Moments):
@@ -49,7 +49,7 @@ class Lamb(_Moments):
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **base)
         self.keep(moments1=0.0, moments2=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         correction1, correction2 = self.corrections(t, own)
         return lr, self.beta1, self.beta2, self.eps, 1 / correction1, 1 / correction2, 0.0, math.inf
 
@@ -111,7 +111,7 @@ class LARS(Optimizer):
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
         self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients handed on
 
-    def construct(self, gradients: Array) -> Any:
+    def construct(self, gradients: Array) -> Array:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
         given = g.as_arrays(self._checked(gradients), self._slots)
         grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in given]
@@ -138,7 +138,7 @@ class LARS(Optimizer):
         """What the other optimizer keeps; LARS keeps nothing."""
         return {"optimizer": "LARS", "inner": self.opt.state_dict()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         """See `Optimizer.load_state_dict`."""
         if state_dict.get("optimizer") != "LARS" or "inner" not in state_dict:
             raise StatesError(f"the state_dict is of {state_dict.get('optimizer')!r:.80}, this is LARS")

@@ -7,12 +7,13 @@ are its numbers; `docs/departures-mindspore.md` lists where.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, NotDefinedError
 from mxopt.nn.options import Steps
 from mxopt.options import Exact
+from mxopt.typing import Array
 
 Above = Annotated[float, Exact("(0, inf)", "where the rate starts")]
 Least = Annotated[float, Exact("[0, inf)", "where the rate ends")]
@@ -28,11 +29,11 @@ class LearningRateSchedule(NamedArguments):
     0.025
     """
 
-    def construct(self, global_step: Any) -> Any:
+    def construct(self, global_step: Array) -> Array:
         """The value at a step, counted from 0."""
         raise NotDefinedError(f"{type(self).__name__} must define construct(global_step)")
 
-    def __call__(self, global_step: Any) -> Any:
+    def __call__(self, global_step: Array) -> Array:
         return self.construct(global_step)
 
     def __repr__(self) -> str:
@@ -71,7 +72,7 @@ class ExponentialDecayLR(_Decay):
     0.025
     """
 
-    def construct(self, global_step: Any) -> float:
+    def construct(self, global_step: Array) -> float:
         return float(self.learning_rate * self.decay_rate ** self.periods(global_step))
 
 
@@ -83,7 +84,7 @@ class NaturalExpDecayLR(_Decay):
     `ExponentialDecayLR`.
     """
 
-    def construct(self, global_step: Any) -> float:
+    def construct(self, global_step: Array) -> float:
         step = self.periods(global_step) * self.decay_steps if self.is_stair else global_step
         return self.learning_rate * math.exp(-self.decay_rate * step)
 
@@ -92,7 +93,7 @@ class InverseDecayLR(_Decay):
     """`learning_rate / (1 + decay_rate * step / decay_steps)`. Errors as in
     `ExponentialDecayLR`."""
 
-    def construct(self, global_step: Any) -> float:
+    def construct(self, global_step: Array) -> float:
         return float(self.learning_rate / (1 + self.decay_rate * self.periods(global_step)))
 
 
@@ -112,7 +113,7 @@ class CosineDecayLR(LearningRateSchedule):
         self.max_lr = max_lr
         self.decay_steps = decay_steps
 
-    def construct(self, global_step: Any) -> float:
+    def construct(self, global_step: Array) -> float:
         part = min(global_step, self.decay_steps) / self.decay_steps
         return self.min_lr + 0.5 * (self.max_lr - self.min_lr) * (1 + math.cos(math.pi * part))
 
@@ -147,7 +148,7 @@ class PolynomialDecayLR(LearningRateSchedule):
         self.power = power
         self.update_decay_steps = update_decay_steps
 
-    def construct(self, global_step: Any) -> float:
+    def construct(self, global_step: Array) -> float:
         steps = self.decay_steps
         if self.update_decay_steps:
             steps *= max(1, math.ceil(global_step / steps))
@@ -168,5 +169,5 @@ class WarmUpLR(LearningRateSchedule):
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
 
-    def construct(self, global_step: Any) -> float:
+    def construct(self, global_step: Array) -> float:
         return float(self.learning_rate * min(global_step, self.warmup_steps) / self.warmup_steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,14 +10,13 @@ import numpy as np
 
 from mxopt.arguments import arguments_of
 from mxopt.engine import Steps, arrays
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError
-from mxopt.nn import flat, saving
-from mxopt.nn import gradients as g
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError, counted
+from mxopt.nn import flat, gradients as g, saving
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.nn.options import Decays, Parameters, Rates, Scale
 from mxopt.nn.parameters import (
     Decay,
-    Group,
+    ParameterGroup,
     ParameterTuple,
     Rate,
     as_decay,
@@ -33,7 +32,7 @@ from mxopt.overrides import overridden
 from mxopt.parameter import Parameter, written
 from mxopt.registry import Registry
 from mxopt.state_dtype import Seed, StateDtype, Stored, warn_of_nearest, without_rule
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
@@ -88,16 +87,16 @@ class Optimizer(GroupedOptimizer):
     has_rule: ClassVar[bool] = False  # whether a step is a rule's
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
     registry: ClassVar[Registry] = Registry("optimizer of mxopt.nn", "derive it from Optimizer")  # all subclasses
-    given: Mapping[str, Any]  # the arguments it was made with
+    given: Document  # the arguments it was made with
 
     if not TYPE_CHECKING:
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        def __new__(cls, *args: object, **kwargs: object) -> Array:
             made = super().__new__(cls, *args, **kwargs)
             made.given = {**dict(zip(arguments_of(cls), args, strict=False)), **kwargs}
             return made
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         Optimizer.registry.add(cls.__name__, cls)
 
@@ -116,7 +115,7 @@ class Optimizer(GroupedOptimizer):
             raise without_rule(owner)
         self.state_dtype: StateDtype = state_dtype
         self.seed = seed
-        every = Group(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
+        every = ParameterGroup(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
         slots, groups, is_ordered = read(parameters, every, owner)
         for slot in slots:
             warn_of_nearest(slot.weight, state_dtype, 3)
@@ -134,7 +133,9 @@ class Optimizer(GroupedOptimizer):
         choice = groups or [every, replace(every, decay=0.0)]
         self._set_up(slots, [choice[k] for k in used], every, float(loss_scale), bool(groups))
 
-    def _set_up(self, slots: list[Slot], groups: list[Group], every: Group, loss_scale: float, is_group: bool) -> None:
+    def _set_up(
+        self, slots: list[Slot], groups: list[ParameterGroup], every: ParameterGroup, loss_scale: float, is_group: bool
+    ) -> None:
         self._hold(slots)
         self.steps: Steps = Steps()
         self.groups = groups
@@ -158,7 +159,7 @@ class Optimizer(GroupedOptimizer):
 
     # A step.
 
-    def __call__(self, *hyper_params: Any) -> Any:
+    def __call__(self, *hyper_params: Array) -> Array:
         """Takes a step with these gradients, and counts it once it is done."""
         following = self.global_step + 1
         self.counted = (*self.counted, map(setattr, [self], ["global_step"], [following]))
@@ -173,7 +174,7 @@ class Optimizer(GroupedOptimizer):
     # with the update; no exception of a signal handler comes between then.
     counted: tuple[Iterable[object], ...] = ()
 
-    def construct(self, *hyper_params: Any) -> Any:
+    def construct(self, *hyper_params: Array) -> Array:
         """Updates the parameters by the gradients, the only argument here. Subclasses define
         this."""
         raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
@@ -233,12 +234,14 @@ class Optimizer(GroupedOptimizer):
         decays = self._each("get_weight_decay", self.get_weight_decay())
         return [decay if flag else 0.0 for decay, flag in zip(decays, self.decay_flags, strict=True)]
 
-    def _each(self, method: str, values: Any) -> list[float]:
+    def _each(self, method: str, values: Array) -> list[float]:
         """What a subclass' method returned, for each parameter."""
         owner, n = type(self).__name__, len(self._slots)
         listed = list(values) if isinstance(values, tuple | list) else [values] * n
         if len(listed) != n:
-            raise ArgumentError(f"{owner}.{method} returned {len(listed)} numbers for {n} parameters")
+            raise ArgumentError(
+                f"{owner}.{method} returned {counted(len(listed), 'number')} for {counted(n, 'parameter')}"
+            )
         try:
             return [float(x.asnumpy() if isinstance(x, Parameter) else x) for x in listed]
         except (TypeError, ValueError):
@@ -250,7 +253,7 @@ class Optimizer(GroupedOptimizer):
         now = [decay_at(group.decay, self.global_step) for group in self.groups]
         return [now[slot.group] * slot.parameter.wd_mult for slot in self._slots]
 
-    def get_lr_parameter(self, param: Any) -> Any:
+    def get_lr_parameter(self, param: Any) -> Array:
         """What gives the learning rate of a parameter: a Parameter without axes, or a
         LearningRateSchedule.
 
@@ -279,7 +282,7 @@ class Optimizer(GroupedOptimizer):
 
     # Gradients.
 
-    def decay_weight(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
+    def decay_weight(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
         """The gradients plus weight decay times loss scale times the parameters; new arrays where
         that is not 0."""
         return tuple(
@@ -287,7 +290,7 @@ class Optimizer(GroupedOptimizer):
             for grad, slot, decay in zip(self._checked(gradients), self._slots, self.step_decays(), strict=True)
         )
 
-    def gradients_centralization(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
+    def gradients_centralization(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
         """The gradients, those of groups with `grad_centralization` less their mean over all axes
         but the first."""
         return tuple(
@@ -295,13 +298,13 @@ class Optimizer(GroupedOptimizer):
             for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
         )
 
-    def scale_grad(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
+    def scale_grad(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
         """The gradients divided by the loss scale."""
         if not self.need_scale:
             return tuple(gradients)
         return tuple(None if grad is None else g.scaled(grad, self.reciprocal_scale) for grad in gradients)
 
-    def flatten_gradients(self, gradients: Sequence[Array]) -> tuple[Any, ...]:
+    def flatten_gradients(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
         """One gradient for each of `flat_parameters`.
 
         Where the parameters of each dtype lie one right behind another in memory, and all have one
@@ -326,17 +329,19 @@ class Optimizer(GroupedOptimizer):
     def _chunks(self) -> list[list[int]] | None:
         return None if isinstance(self.get_lr(), tuple) else flat.chunks([p.value for p in self.parameters])
 
-    def _checked(self, gradients: Array) -> tuple[Any, ...]:
+    def _checked(self, gradients: Array) -> tuple[Array, ...]:
         owner = type(self).__name__
         if not isinstance(gradients, tuple | list):
             raise ArrayTypeError(f"{owner}: the gradients must be a tuple, got {type(gradients).__name__}")
         if len(gradients) != len(self._slots):
-            raise ArrayError(f"{owner}: {len(gradients)} gradients for {len(self._slots)} parameters")
+            raise ArrayError(
+                f"{owner}: {counted(len(gradients), 'gradient')} for {counted(len(self._slots), 'parameter')}"
+            )
         return tuple(gradients)
 
     # Where and how MindSpore runs a step.
 
-    def broadcast_params(self, optim_result: Any) -> bool:
+    def broadcast_params(self, optim_result: Array) -> bool:
         """Whether the update succeeded. The parameters of one process are one: there is nothing to
         send."""
         return bool(optim_result)
@@ -368,7 +373,7 @@ class Optimizer(GroupedOptimizer):
             decay = group.decay if isinstance(group.decay, float | LearningRateSchedule) else "a function"
             rate = f"{group.rate.asnumpy().item():g}" if isinstance(group.rate, Parameter) else repr(group.rate)
             groups[rate, str(decay)] = groups.get((rate, str(decay)), 0) + 1
-        lines = [f"  {n} parameters: learning_rate={r}, weight_decay={d}" for (r, d), n in groups.items()]
+        lines = [f"  {counted(n, 'parameter')}: learning_rate={r}, weight_decay={d}" for (r, d), n in groups.items()]
         return "\n".join([f"{type(self).__name__}, step {self.global_step}", *lines])
 
     # Saving.
@@ -383,7 +388,7 @@ class Optimizer(GroupedOptimizer):
         """
         return saving.state_dict(self)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         """Goes on from where `state_dict` was taken, on an optimizer made with the same arguments.
 
         Raises StatesError, and changes nothing, where it doesn't fit; the message says what

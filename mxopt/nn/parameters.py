@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,16 +16,18 @@ from mxopt.errors import (
     ArgumentTypeError,
     RepeatedParameterError,
     ScheduleOverError,
+    counted,
     nearest,
 )
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.optimizer.grouped import Slot
 from mxopt.options import flag, within
 from mxopt.parameter import Parameter, named, value_of
+from mxopt.typing import Array
 
 KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
 Rate = Parameter | LearningRateSchedule
-Decay = float | Callable[[int], Any]
+Decay = float | Callable[[int], float]
 
 
 class ParameterTuple(tuple[Parameter, ...]):
@@ -46,13 +48,13 @@ class ParameterTuple(tuple[Parameter, ...]):
         return ParameterTuple(self._clone(prefix, p, value) for p in self)
 
     @staticmethod
-    def _clone(prefix: str, parameter: Parameter, values: Any) -> Parameter:
+    def _clone(prefix: str, parameter: Parameter, values: Array) -> Parameter:
         new = zeros(parameter.shape, parameter.value)
         new[...] = values
         return Parameter(new, f"{prefix}.{parameter.name}" if parameter.name else prefix)
 
 
-def zeros(shape: tuple[int, ...], like: Any, dtype: np.dtype | None = None) -> Any:
+def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) -> Array:
     """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has
     16 bits; or of another dtype."""
     if dtype is None and like.dtype.itemsize == 2:
@@ -64,14 +66,15 @@ class Listed(LearningRateSchedule):
     """One value for each step."""
 
     def __init__(self, values: np.ndarray, name: str, where: str) -> None:
-        self.values: Any = values.tolist()
+        self.values: list[float] = values.tolist()
         self.name = name
         self.where = where
 
     def construct(self, global_step: int) -> float:
         if global_step >= len(self.values):
             raise ScheduleOverError(
-                f"{self.where}: learning_rate lists {len(self.values)} values, there is none for step {global_step}"
+                f"{self.where}: learning_rate lists {counted(len(self.values), 'value')}, there is none for step"
+                f" {global_step}"
             )
         return float(self.values[global_step])
 
@@ -80,7 +83,7 @@ class Listed(LearningRateSchedule):
 
 
 @dataclass(eq=False)
-class Group:
+class ParameterGroup:
     """What some parameters have in common; `centralized` says whether their gradients are to be."""
 
     rate: Rate
@@ -120,10 +123,10 @@ def rate_at(rate: Rate, step: int) -> float:
     return float(rate.asnumpy() if isinstance(rate, Parameter) else rate(step))
 
 
-def as_decay(value: Any, where: str) -> Decay:
+def as_decay(value: object, where: str) -> Decay:
     """A weight decay: a number, or a function of the step."""
     if callable(value):
-        return value  # type: ignore[no-any-return]
+        return value
     if not isinstance(value, float | int | np.floating):
         raise ArgumentTypeError(f"{where}: weight_decay must be a float, an int or a schedule, got {value!r}")
     within(f"{where}: weight_decay", value, "[0, inf)")
@@ -145,7 +148,7 @@ def decay_at(decay: Decay, step: int) -> float:
     return float(decay(step)) if callable(decay) else decay
 
 
-def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], list[Group], bool]:
+def read(parameters: object, every: ParameterGroup, owner: str) -> tuple[list[Slot], list[ParameterGroup], bool]:
     """The parameters of an optimizer in their order, their groups, and whether that order is one of
     its own.
 
@@ -155,8 +158,8 @@ def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], list[Gr
     if not isinstance(items[0], dict):
         return _unrepeated([_slot(p, f"{owner}: parameter {k}", 0) for k, p in enumerate(items)]), [], False
     slots: list[Slot] = []
-    groups: list[Group] = []
-    order: list[Any] | None = None
+    groups: list[ParameterGroup] = []
+    order: list[object] | None = None
     for k, group in enumerate(items):
         where = f"{owner}: group {k}"
         if not isinstance(group, dict):
@@ -176,7 +179,7 @@ def read(parameters: Any, every: Group, owner: str) -> tuple[list[Slot], list[Gr
         own_rate = as_rate(group["lr"], where, f"learning_rate_group_{k}") if "lr" in group else every.rate
         own_decay = as_decay(group["weight_decay"], where) if "weight_decay" in group else every.decay
         slots += [_slot(p, f"{where}, parameter {n}", len(groups)) for n, p in enumerate(members)]
-        groups.append(Group(own_rate, own_decay, centralized))
+        groups.append(ParameterGroup(own_rate, own_decay, centralized))
     slots = _unrepeated(slots)
     _check_lengths([every.rate, *(group.rate for group in groups)], owner)
     return (slots if order is None else _ordered(slots, order, owner)), groups, order is not None
@@ -189,12 +192,12 @@ def _check_lengths(rates: list[Rate], owner: str) -> None:
     for other in lists[1:]:
         if len(other.values) != len(lists[0].values):
             raise ArgumentError(
-                f"{owner}: {lists[0].name} lists {len(lists[0].values)} rates and {other.name} {len(other.values)}:"
-                " they must be for the same steps"
+                f"{owner}: {lists[0].name} lists {counted(len(lists[0].values), 'rate')} and {other.name}"
+                f" {len(other.values)}: they must be for the same steps"
             )
 
 
-def _listed(values: Any, what: str) -> list[Any]:
+def _listed(values: Array, what: str) -> list[Array]:
     if values is None:
         raise ArgumentError(f"{what} must be a list of parameters, got None")
     if not isinstance(values, Iterable) or hasattr(values, "dtype") or isinstance(values, str | dict):
@@ -205,7 +208,7 @@ def _listed(values: Any, what: str) -> list[Any]:
     return listed
 
 
-def _slot(given: Any, where: str, group: int) -> Slot:
+def _slot(given: object, where: str, group: int) -> Slot:
     if isinstance(given, dict):
         raise ArgumentTypeError(f"{where} must be a parameter like those before it, got a dict")
     given = named(given)
@@ -219,7 +222,7 @@ def _slot(given: Any, where: str, group: int) -> Slot:
 
 
 def _unrepeated(slots: list[Slot]) -> list[Slot]:
-    seen: dict[Any, Slot] = {}
+    seen: dict[Hashable, Slot] = {}
     for slot in slots:
         value = slot.parameter.value
         apart = arrays.is_cupy(value) or not value.size
@@ -229,7 +232,7 @@ def _unrepeated(slots: list[Slot]) -> list[Slot]:
     return slots
 
 
-def _ordered(slots: list[Slot], order: list[Any], owner: str) -> list[Slot]:
+def _ordered(slots: list[Slot], order: list[object], owner: str) -> list[Slot]:
     by_id = {id(slot.given): slot for slot in slots}
     if len(order) != len(slots) or {id(p) for p in order} != by_id.keys():
         raise ArgumentError(f"{owner}: 'order_params' must name each parameter of the groups once, and no other")

@@ -13,7 +13,7 @@ from mxopt.engine.steps import distinct
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.nn import gradients as g
 from mxopt.nn.optimizer import TARGETS, Optimizer
-from mxopt.nn.parameters import Group, ParameterTuple, decay_at, rate_at, zeros
+from mxopt.nn.parameters import ParameterGroup, ParameterTuple, decay_at, rate_at, zeros
 from mxopt.nn.saving import keys_of
 from mxopt.optimizer.grouped import Seen, Slot, Step
 from mxopt.parameter import Parameter
@@ -23,6 +23,7 @@ from mxopt.state_dtype import check, dtype_of
 from mxopt.typing import Array
 
 Row = tuple[float, ...]
+Own = Any  # what a parameter's hyper-parameters follow from besides: see `scalars`
 WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
 
 
@@ -43,7 +44,7 @@ class RuleOptimizer(Optimizer):
     lazy: bool = False
     decay: ClassVar[WeightDecay] = "added to the gradient"
 
-    def scalars(self, lr: float, t: int, own: Any) -> Row:
+    def scalars(self, lr: float, t: int, own: Own) -> Row:
         """The learning rate the rule takes at step `t` (from 1), then the rule's own
         hyper-parameters in its order.
 
@@ -69,7 +70,7 @@ class RuleOptimizer(Optimizer):
                 self, name, ParameterTuple(Parameter(x, f"{name}.{whose}" if whose else name) for x, whose in pairs)
             )
 
-    def new_states(self, weight: Array, lr: float) -> tuple[Any, ...]:
+    def new_states(self, weight: Array, lr: float) -> tuple[Array, ...]:
         """The states of a parameter whose first learning rate is `lr`."""
         dtype = dtype_of(self.state_dtype, weight)
         found = tuple(zeros(weight.shape, weight, dtype) for _ in self._first)
@@ -106,11 +107,11 @@ class RuleOptimizer(Optimizer):
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
         return self.rule, self.lazy
 
-    def _rates_of(self, group: int, step: int) -> tuple[Group, float, float]:
+    def _rates_of(self, group: int, step: int) -> tuple[ParameterGroup, float, float]:
         found = self.groups[group]
         return found, rate_at(found.rate, step), decay_at(found.decay, step)
 
-    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Any, ...], Any]:
+    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Array, ...], Array]:
         return tuple(slot.arrays.values())[: len(rule.states)], None
 
     def _ats(self, seen: Seen, ready: bool) -> tuple[list[Step], list[int]]:
@@ -142,12 +143,12 @@ class RuleOptimizer(Optimizer):
     """The methods by which a step prepares the gradients, where a subclass overrides one, in this
     order."""
 
-    def _made_ready(self, grads: list[Array]) -> list[Any]:
+    def _made_ready(self, grads: list[Array]) -> list[Array]:
         """The gradients prepared by these methods."""
         for slot, grad in zip(self._slots, grads, strict=True):
             if grad is not None:
                 self._tensor(slot, grad, self.rule).check(self.rule)
-        ready: Any = tuple(grad if grad is None else g.widened(grad) for grad in grads)
+        ready: Array = tuple(grad if grad is None else g.widened(grad) for grad in grads)
         for method in self.preparing:
             if method != "decay_weight" or self.decay != "the rule's own":
                 ready = getattr(self, method)(ready)
@@ -155,7 +156,7 @@ class RuleOptimizer(Optimizer):
 
     def _prepare(
         self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
-    ) -> tuple[list[Any], list[Step], list[int]]:
+    ) -> tuple[list[Array], list[Step], list[int]]:
         if ats[0].ready or (types == {np.ndarray} and not any(self._needs(at, False) for at in ats)):
             return grads, ats, which
         each = [ats[k] for k in which]
@@ -173,7 +174,7 @@ class RuleOptimizer(Optimizer):
             return True  # or all rows would be decayed, not only those with a gradient
         return at.group.centralized or (self.decay == "unknown to the rule" and at.wd != 0)
 
-    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Any:
+    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Array:
         """The gradient after weight decay (unless that is the rule's own), centralization and loss
         scale."""
         self._tensor(slot, grad, self.rule).check(self.rule)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from mxopt.engine import arrays
 from mxopt.errors import StatesError
@@ -11,7 +10,7 @@ from mxopt.nn.parameters import ParameterTuple
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import as_stored, seed_of
-from mxopt.typing import Plain
+from mxopt.typing import Document, Plain
 
 
 class Optimizer(Protocol):
@@ -41,7 +40,7 @@ def state_dict(optimizer: Optimizer) -> Plain:
     }
 
 
-def load_state_dict(optimizer: Optimizer, document: Mapping[str, Any]) -> None:
+def load_state_dict(optimizer: Optimizer, document: Document) -> None:
     """Restores all of `document`, or raises StatesError and restores nothing."""
     own, keys, fixed = _states(optimizer), keys_of(optimizer), optimizer.fixed_rates()
     try:
@@ -92,7 +91,7 @@ def _parameters(optimizer: Optimizer) -> dict[str, tuple[tuple[int, ...], str]]:
     return {k: (p.shape, str(p.dtype.newbyteorder("="))) for k, p in pairs}
 
 
-def _compare(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
+def _compare(own: Document, loaded: Document) -> None:
     """Raises where the parameters differ, and says in what."""
     removed, added = ([repr(k) for k in a if k not in b] for a, b in ((loaded, own), (own, loaded)))
     words = [f"{', '.join(removed)} of its parameters are not here"] * bool(removed)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
+from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError, counted
 from mxopt.nn.options import DecayOption, OptimizerOptions, Params, RateOption, Scale
-from mxopt.nn.ruled import RuleOptimizer, WeightDecay
+from mxopt.nn.ruled import Own, RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
-from mxopt.typing import Plain
+from mxopt.typing import Document, Plain
 
 
 class SGD(RuleOptimizer):
@@ -53,7 +52,7 @@ class SGD(RuleOptimizer):
             self.rule: Rule = pytorch.nesterov if nesterov else pytorch.heavy_ball
             self.keep(accum=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         if not self.momentum:
             return (lr,)
         return lr, self.momentum, 1.0 if t == 1 else 1 - self.dampening
@@ -85,7 +84,7 @@ class Momentum(RuleOptimizer):
         self.rule: Rule = pytorch.nesterov if use_nesterov else pytorch.heavy_ball
         self.keep(moments=0.0)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, self.momentum, 1.0
 
 
@@ -132,7 +131,7 @@ class ASGD(RuleOptimizer):
         """`eta` of the next step."""
         return float(at.lr / (1 + self.lambd * at.lr * at.t) ** self.alpha)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr if own < 0 else own, 1 / max(1.0, t - 1 - self.t0)
 
     def _row(self, at: Step) -> tuple[float, ...]:
@@ -142,10 +141,12 @@ class ASGD(RuleOptimizer):
     def state_dict(self) -> Plain:
         return {**super().state_dict(), "eta": self.eta}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         eta = state_dict.get("eta", ())
         if len(eta) != len(self._slots) or not all(isinstance(x, float) for x in eta):
-            raise StatesError(f"ASGD: eta must hold a float for each of {len(self._slots)} parameters, got {eta!r:.80}")
+            raise StatesError(
+                f"ASGD: eta must hold a float for each of {counted(len(self._slots), 'parameter')}, got {eta!r:.80}"
+            )
         super().load_state_dict(state_dict)
         for slot, carry in zip(self._slots, eta, strict=True):
             slot.carry = carry if self.global_step else self.first_carry
@@ -186,5 +187,5 @@ class Rprop(RuleOptimizer):
         self.step_sizes = step_sizes
         self.keep(prev=0.0, step_size=float)
 
-    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return (lr, *self.etas, *self.step_sizes)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Any
 
 from mxopt.engine import Tensor
-from mxopt.engine.steps import Call
+from mxopt.engine.steps import BatchPlan
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.options import Beta1, Beta2, Epsilon, Lazy, OptimizerOptions, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
@@ -50,7 +50,7 @@ class ArithmeticMoments(_Moments):
         self._note(indices, {index for index, tensor in pairs if tensor.weight.dtype.itemsize == 8})
         return tensors
 
-    def _apply(self, indices: tuple[Index, ...], calls: list[Call]) -> None:
+    def _apply(self, indices: tuple[Index, ...], calls: list[BatchPlan]) -> None:
         self._note(indices, {indices[batch[k] if batch else k] for batch, plan in calls for k in plan.doubles})
         super()._apply(indices, calls)
 
@@ -62,7 +62,7 @@ class ArithmeticMoments(_Moments):
                 self._plans.pop(index, None)
             self._doubles = self._doubles.difference(indices) | doubles
 
-    def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
+    def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:
         return [index in self._doubles for index in indices] if self._doubles else ()
 
     def corrections(self, index: Index, t: int) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
 from mxopt.state_dtype import Seed, Stored, seed_of, without_rule
-from mxopt.typing import Array, Plain, State
+from mxopt.typing import Array, Document, Plain, State
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
 
@@ -239,7 +239,7 @@ class Optimizer(NamedArguments, Multipliers):
         optimizers."""
         return (master, inner)
 
-    def split(self, state: State) -> tuple[Any, Any]:
+    def split(self, state: State) -> tuple[State, Array]:
         """The two parts of `join`: inner state, master copy."""
         master, inner = state
         return inner, master
@@ -258,7 +258,7 @@ class Optimizer(NamedArguments, Multipliers):
         rounds = self.state_dtype == "bfloat16" or self.seed is not None
         return super().get_counts() | ({"seed": self.rounding_seed()} if rounds else {})
 
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
+    def set_counts(self, counts: Document) -> None:
         seed = seed_of(counts, self.seed)
         super().set_counts(counts)
         self.seed = seed

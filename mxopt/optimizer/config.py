@@ -14,7 +14,7 @@ from mxopt.arguments import arguments_of, attribute_of
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.base import Optimizer
-from mxopt.typing import Plain
+from mxopt.typing import Document, Plain
 
 ENTRIES = {"name", "module", "qualname", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
 PLAIN = (type(None), bool, int, float, str)
@@ -37,7 +37,7 @@ def optimizer_config(optimizer: Optimizer) -> Plain:
     }
 
 
-def make_optimizer(config: Mapping[str, Any]) -> Optimizer:
+def make_optimizer(config: Document) -> Optimizer:
     """The optimizer that a config describes. Raises StatesError where it can't be made."""
     if not isinstance(config, Mapping):
         raise StatesError(f"an optimizer's config is a dict, not {config!r:.80}")
@@ -93,7 +93,7 @@ def _scheduler_config(scheduler: LRScheduler | None) -> Plain | None:
     return {**described, "arguments": _arguments(scheduler, skip=()), "assigned": list(scheduler.assigned)}
 
 
-def _make_scheduler(config: Mapping[str, Any] | None) -> LRScheduler | None:
+def _make_scheduler(config: Document | None) -> LRScheduler | None:
     if config is None:
         return None
     scheduler: LRScheduler = LRScheduler.registry.find(config)(**config["arguments"])

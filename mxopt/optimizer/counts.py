@@ -3,13 +3,13 @@ all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxopt.engine.uninterrupted import tell
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
-from mxopt.typing import Plain
+from mxopt.typing import Document, Plain
 
 Index = int | str
 LISTS = (list, tuple)
@@ -68,7 +68,7 @@ class Counts:
         """The update counts, and whatever else a subclass counts, as plain data."""
         return {"num_update": self.num_update, "devices": self._all_index_update_counts}
 
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
+    def set_counts(self, counts: Document) -> None:
         """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it
         is no counts."""
         try:

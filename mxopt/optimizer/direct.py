@@ -10,7 +10,7 @@ from mxopt.errors import StatesError
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.keyed import KeyedOptimizer
 from mxopt.optimizer.states import Described, Loaded, dump, fit
-from mxopt.typing import Array
+from mxopt.typing import Array, State
 
 
 class DirectUpdater:
@@ -26,7 +26,7 @@ class DirectUpdater:
 
     def __call__(self, indices: Sequence[int], grads: Sequence[Array], weights: Sequence[Array]) -> None:
         """Updates the parameters at these positions by their gradients."""
-        given: list[Any] = [None] * len(self.optimizer.model.slots)
+        given: list[Array] = [None] * len(self.optimizer.model.slots)
         for index, grad in zip(indices, grads, strict=True):
             given[index] = grad
         self.optimizer.model(tuple(given))
@@ -43,7 +43,7 @@ class DirectUpdater:
         """All states, with their update counts, and the options if asked for."""
         of, slots = self.optimizer.of, self.optimizer.model.slots
         counts = {index: of.count(slot) for index, slot in enumerate(slots) if of.count(slot)}
-        found: dict[Index, Any] = {index: of.state(slots[index]) for index in counts}
+        found: dict[Index, State] = {index: of.state(slots[index]) for index in counts}
         self.optimizer.set_counts({"num_update": max(counts.values(), default=0), "devices": {0: counts}})
         return dump(found, self.optimizer, {}, dump_optimizer)
 

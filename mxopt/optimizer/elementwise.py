@@ -12,7 +12,7 @@ from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
 
-def NDabs(data: Array = None, out: Array = None, name: str | None = None, **kwargs: Any) -> Any:  # noqa: N802
+def NDabs(data: Array = None, out: Array = None, name: str | None = None, **kwargs: object) -> Any:  # noqa: N802
     """The absolute value of each element.
 
     Parameters

@@ -3,7 +3,7 @@ Trainers can have them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,7 +87,7 @@ class Family:
         """What the arrays of a state are."""
         return self.rules()[group].states
 
-    def new_states(self, group: int, weight: Array, lr_mult: float) -> Sequence[Any]:
+    def new_states(self, group: int, weight: Array, lr_mult: float) -> Sequence[Hashable]:
         """The arrays of a new state."""
         raise NotDefinedError
 
@@ -95,7 +95,7 @@ class Family:
         """How often the model has updated one of its parameters."""
         return self.model.global_step if slot.step is None else slot.step
 
-    def state(self, slot: Slot) -> tuple[Any, ...]:
+    def state(self, slot: Slot) -> tuple[Array, ...]:
         """The state of one of the model's parameters."""
         names = [*self.state_names(slot.group), *(["master"] if self.model.uses_master(slot.weight) else [])]
         return (*(slot.arrays[name] for name in names), *([np.array(slot.carry)] if self.model.carried else []))

@@ -3,7 +3,7 @@ each parameter, and an update of any of them by their groups' rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, compress, repeat
@@ -15,11 +15,12 @@ from mxopt import state_dtype
 from mxopt.arguments import NamedArguments
 from mxopt.engine import Steps, Tensor
 from mxopt.engine.rounding import Rounding
-from mxopt.engine.steps import Call, distinct, run
+from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.errors import NotDefinedError
+from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 Count = Callable[[list["Slot"], list[float]], Iterable[object]]
 
@@ -39,16 +40,16 @@ class Slot:
     name: Any  # a text, or a store's key
     place: str  # what errors call it
     group: int
-    parameter: Any
+    parameter: Parameter
     weight: Array
     carry: float = 0.0
     step: int | None = 0
     arrays: Plain = field(default_factory=dict)
-    given: Any = None
+    given: object = None
     own: Any = None
     key: Any = None  # its name, unless it has another
     first: int = 0
-    real: type[np.floating[Any]] = field(init=False)
+    real: type[np.floating] = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = self.name if self.key is None else self.key
@@ -69,7 +70,7 @@ class Step(NamedTuple):
     wd: float
     t: int
     carry: float
-    real: type[np.floating[Any]]
+    real: type[np.floating]
     own: Any = None
     ready: bool = False
 
@@ -79,7 +80,7 @@ class Seen(NamedTuple):
     their `groups`, and which of the `distinct` kinds is each one's."""
 
     slots: list[Slot]
-    params: list[Any]
+    params: list[Parameter]
     marks: tuple[list[Any], ...]
     trained: bool
     groups: list[int]
@@ -87,7 +88,7 @@ class Seen(NamedTuple):
     which: list[int]
 
 
-def _marks(params: list[Any]) -> tuple[list[Any], ...]:
+def _marks(params: list[Parameter]) -> tuple[list[Any], ...]:
     """What users change of their parameters."""
     return [p.lr_mult for p in params], [p.wd_mult for p in params], [p.requires_grad for p in params]
 
@@ -131,7 +132,7 @@ class GroupedOptimizer(NamedArguments):
         """Updates all parameters in place by their gradients, in their order."""
         raise NotDefinedError
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it
         doesn't fit."""
         raise NotDefinedError
@@ -158,7 +159,7 @@ class GroupedOptimizer(NamedArguments):
         """A group, and its learning rate and weight decay at a step, from 0."""
         raise NotDefinedError
 
-    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Any, ...], Any]:
+    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Array, ...], Array]:
         """The arrays of a rule's states, and the master copy where there is one."""
         raise NotDefinedError
 
@@ -168,7 +169,7 @@ class GroupedOptimizer(NamedArguments):
 
     def _prepare(
         self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
-    ) -> tuple[list[Any], list[Step], list[int]]:
+    ) -> tuple[list[Array], list[Step], list[int]]:
         """The gradients, which are of these types, as the rule can take them; the steps as they are
         then, of which each parameter takes one."""
         return grads, ats, which
@@ -210,7 +211,7 @@ class GroupedOptimizer(NamedArguments):
             return seen
         params = [slot.parameter for slot in slots]
         marks, groups = _marks(params), [slot.group for slot in slots]
-        fixed = groups, [slot.real for slot in slots], [slot.own for slot in slots]
+        fixed: list[list[Any]] = [groups, [slot.real for slot in slots], [slot.own for slot in slots]]
         kinds, which = distinct([*fixed, *marks]) if slots else ([], [])
         if len(self._seen) >= self.steps.lists:
             self._seen.clear()
@@ -235,7 +236,7 @@ class GroupedOptimizer(NamedArguments):
             found.append(Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready))
         return found, which
 
-    def _calls(self, key: Hashable, seen: Seen, grads: list[Array]) -> list[Call]:
+    def _calls(self, key: Hashable, seen: Seen, grads: list[Array]) -> list[BatchPlan]:
         slots, rules = seen.slots, [self._rule_of(number) for number in seen.groups]
         weights = [slot.weight for slot in slots]
         if len(rules) == 1 or rules.count(rules[0]) == len(rules):  # nearly always
@@ -245,7 +246,7 @@ class GroupedOptimizer(NamedArguments):
         for t, slot in enumerate(slots):
             rule, lazy = of[slot.group]
             batches.setdefault((id(rule), lazy), []).append(t)
-        calls: list[Call] = []
+        calls: list[BatchPlan] = []
         for batch in batches.values():
             number = slots[batch[0]].group
             its = ([column[t] for t in batch] for column in (slots, weights, grads))
@@ -255,7 +256,7 @@ class GroupedOptimizer(NamedArguments):
 
     def _calls_of(
         self, key: Hashable, rule: Rule, lazy: bool, slots: list[Slot], weights: list[Array], grads: list[Array]
-    ) -> list[Call]:
+    ) -> list[BatchPlan]:
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
         if found is None:
             tensors = [self._tensor(slot, grad, rule) for slot, grad in zip(slots, grads, strict=True)]

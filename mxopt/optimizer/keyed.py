@@ -3,7 +3,7 @@ with states that someone else keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from operator import setitem
 from types import SimpleNamespace
@@ -14,12 +14,12 @@ import numpy as np
 from mxopt import settings, state_dtype
 from mxopt.engine import arrays
 from mxopt.engine.steps import PATTERNS
-from mxopt.errors import ArgumentError, ArrayError, StatesError
+from mxopt.errors import ArgumentError, ArrayError, StatesError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 from mxopt.state_dtype import StateDtype
-from mxopt.typing import Array, Plain, State
+from mxopt.typing import Array, Document, Plain, State
 
 _NO_SLOT = (None, None)
 
@@ -68,7 +68,7 @@ class KeyedOptimizer(Optimizer):
         self.model: GroupedOptimizer = model
         self.of: Family = FAMILIES[self.family](model)
         self._states = self._state_names()
-        self._slots: dict[Index, tuple[Slot, Any]] = {}  # with the state each was made for
+        self._slots: dict[Index, tuple[Slot, State]] = {}  # with the state each was made for
 
     # What changes during training: the groups' options and the scale of the gradients.
 
@@ -184,13 +184,15 @@ class KeyedOptimizer(Optimizer):
     def _class(self) -> tuple[str, Options]:
         return self.family, self.of.registry.describe(type(self.model))
 
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
+    def set_counts(self, counts: Document) -> None:
         super().set_counts(counts)
         if self.num_update:  # a distributed store's worker counts elsewhere
             self.of.reach(self.num_update)
 
     def __repr__(self) -> str:
-        return f"<{self.kind} of mxopt.{self.family}, {len(self._names)} groups, num_update={self.num_update}>"
+        return (
+            f"<{self.kind} of mxopt.{self.family}, {counted(len(self._names), 'group')}, num_update={self.num_update}>"
+        )
 
     def _group(self, index: Index) -> int:
         """The number of the group that a key's parameter is in."""
@@ -210,11 +212,11 @@ class KeyedOptimizer(Optimizer):
         names += ["master"] if self.uses_master(weight) else []
         return names + ([self.model.carried] if self.model.carried else [])
 
-    def create_state(self, index: Index, weight: Array) -> tuple[Any, ...]:
+    def create_state(self, index: Index, weight: Array) -> tuple[Array, ...]:
         """The state of a new weight."""
         return self.create_state_multi_precision(index, weight)
 
-    def create_state_multi_precision(self, index: Index, weight: Array) -> tuple[Any, ...]:
+    def create_state_multi_precision(self, index: Index, weight: Array) -> tuple[Array, ...]:
         """The state of a new weight."""
         weight = arrays.as_array(weight, self.called(index))
         master = [weight.astype(np.float32)] if self.uses_master(weight) else []
@@ -226,7 +228,7 @@ class KeyedOptimizer(Optimizer):
     def uses_master(self, weight: Array) -> bool:
         return self.model.uses_master(weight)
 
-    def split(self, state: State) -> tuple[Any, Any]:
+    def split(self, state: State) -> tuple[State, Array]:
         at = len(state) - (2 if self.model.carried else 1)
         return (*state[:at], *state[at + 1 :]), state[at]
 
@@ -298,7 +300,7 @@ class KeyedOptimizer(Optimizer):
 Optimizer.registry.add("_grouped", KeyedOptimizer)  # nothing that `create` makes: it is in no list
 
 
-def is_grouped(optimizer: Any) -> bool:
+def is_grouped(optimizer: object) -> bool:
     """Whether an optimizer has its parameters in groups."""
     return any(isinstance(optimizer, of.base) for of in FAMILIES.values())
 
@@ -341,7 +343,7 @@ def by_key(optimizer: Any) -> Optimizer:
         stepped = max(map(found.of.count, found.model.slots), default=0)
         if stepped > found.num_update:  # not in a store
             raise ArgumentError(
-                f"the {found.kind} has made {stepped} steps already, and a store starts without states: give it a"
-                " new optimizer, and load the states from a file of Trainer.save_states"
+                f"the {found.kind} has made {counted(stepped, 'step')} already, and a store starts without states:"
+                " give it a new optimizer, and load the states from a file of Trainer.save_states"
             )
     return found

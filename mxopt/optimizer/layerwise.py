@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from mxopt.options import Option, Unpack
 from mxopt.rules import layerwise, sgd
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Plain, State
+from mxopt.typing import Array, Document, Plain, State
 
 
 @register
@@ -68,7 +68,7 @@ class LARS(MomentumOptimizer):
     def rule(self) -> Rule:
         return layerwise.lars_momentum if self.has_velocity else layerwise.lars
 
-    def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
+    def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:
         return [(self._exempt(index), self.previous_lr.get(index)) for index in indices]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
@@ -96,7 +96,7 @@ class LARS(MomentumOptimizer):
     def get_counts(self) -> Plain:
         return {**super().get_counts(), "previous_lr": self.previous_lr}
 
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
+    def set_counts(self, counts: Document) -> None:
         try:
             previous_lr = {index: float(lr) for index, lr in counts.get("previous_lr", {}).items()}
         except (TypeError, ValueError, AttributeError) as error:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from mxopt.optimizer.ruled import RuleOptimizer
-from mxopt.typing import Plain
+from mxopt.typing import Document, Plain
 
 
 class MomentumOptimizer(RuleOptimizer):
@@ -30,6 +27,6 @@ class MomentumOptimizer(RuleOptimizer):
     def get_counts(self) -> Plain:
         return {**super().get_counts(), "has_velocity": self.has_velocity}
 
-    def set_counts(self, counts: Mapping[str, Any]) -> None:
+    def set_counts(self, counts: Document) -> None:
         super().set_counts(counts)
         self.has_velocity = self.has_velocity or bool(counts.get("has_velocity"))

@@ -15,11 +15,11 @@ from mxopt.options import number
 class Multipliers(Counts):
     """What an optimizer keeps of them."""
 
-    idx2name: dict[Any, str]
+    idx2name: dict[Index, str]
     param_dict: Mapping[Index, Any]
     sym_info: tuple[Any, ...]
-    lr_mult: dict[Any, float]
-    wd_mult: dict[Any, float]
+    lr_mult: dict[Index, float]
+    wd_mult: dict[Index, float]
 
     def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
         """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest
@@ -34,12 +34,12 @@ class Multipliers(Counts):
         """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for names
         (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
         names = self.idx2name.values()
-        undecayed = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
+        undecayed: dict[Index, float] = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
         self.wd_mult = self._multipliers("wd_mult", undecayed, args_wd_mult)
 
     decayed_endings: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
 
-    def _multipliers(self, what: str, default: dict[Any, float], given: Mapping[Index, float]) -> dict[Any, float]:
+    def _multipliers(self, what: str, default: dict[Index, float], given: Mapping[Index, float]) -> dict[Index, float]:
         if not isinstance(given, Mapping):
             raise ArgumentTypeError(f"set_{what} takes a dict of index or name to number, got {given!r}")
         for key, value in given.items():

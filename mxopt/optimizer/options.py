@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
 from mxopt.lr_scheduler import LRScheduler
+from mxopt.optimizer.counts import Index
 from mxopt.options import Option
 from mxopt.state_dtype import StateDtype
 
@@ -32,7 +33,7 @@ class CommonOptions(TypedDict, total=False):
     lr_scheduler: LRScheduler | None
     sym: Any
     begin_num_update: int
-    param_dict: Mapping[Any, Any] | None
+    param_dict: Mapping[Index, Any] | None
     state_dtype: StateDtype
 
 

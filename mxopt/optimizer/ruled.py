@@ -8,7 +8,7 @@ update fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, filterfalse, repeat
@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 from mxopt import settings, state_dtype
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.rounding import Rounding
-from mxopt.engine.steps import Call, distinct, run
+from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.engine.uninterrupted import exhaust, tell
-from mxopt.errors import ArgumentError, ArrayError, NotDefinedError
+from mxopt.errors import ArgumentError, ArrayError, NotDefinedError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
@@ -47,7 +47,7 @@ class RuleOptimizer(Optimizer):
         super().__init__(**base)
         one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
         self.aggregate_num: int = 0 if self.overridden & one_by_one else settings.aggregation_size()
-        self._plans: dict[Index, tuple[Plan, Any]] = {}  # of single tensors, with the state each was made for
+        self._plans: dict[Index, tuple[Plan, State]] = {}  # of single tensors, with the state each was made for
         self._lists = Steps()
 
     def __getstate__(self) -> Plain:
@@ -111,14 +111,14 @@ class RuleOptimizer(Optimizer):
     def _updates(self, index: Index) -> int:
         return self._index_update_count[index]
 
-    def state_arrays(self, state: State) -> tuple[Any, ...]:
+    def state_arrays(self, state: State) -> tuple[Array, ...]:
         """A state of `create_state` as the arrays of the rule, in its order."""
         return () if state is None else tuple(state) if isinstance(state, tuple | list) else (state,)
 
     def join(self, inner: State, master: Array) -> State:
         return (inner, master) if self.inner_first else (master, inner)
 
-    def split(self, state: State) -> tuple[Any, Any]:
+    def split(self, state: State) -> tuple[State, Array]:
         first, second = state
         return (first, second) if self.inner_first else (second, first)
 
@@ -194,7 +194,7 @@ class RuleOptimizer(Optimizer):
             raise
         call(argument)
 
-    def _apply(self, indices: tuple[Index, ...], calls: list[Call]) -> None:
+    def _apply(self, indices: tuple[Index, ...], calls: list[BatchPlan]) -> None:
         """Makes an update, and counts it with what else goes with it; where an exception comes
         first, neither."""
         counts, latest, done = self._index_update_count, self.num_update, list[bool]()
@@ -232,8 +232,8 @@ class RuleOptimizer(Optimizer):
     ) -> None:
         if not len(indices) == len(weights) == len(grads) == len(states):
             raise ArrayError(
-                f"update: lists of {len(indices)} indices, {len(weights)} weights, {len(grads)} gradients and"
-                f" {len(states)} states"
+                f"update: lists of {counted(len(indices), 'index')}, {counted(len(weights), 'weight')},"
+                f" {counted(len(grads), 'gradient')} and {counted(len(states), 'state')}"
             )
         if not indices:
             return
@@ -253,7 +253,7 @@ class RuleOptimizer(Optimizer):
             calls = self._lists.make(key, rule, lazy, tensors, states)
         self._apply(key, calls)
 
-    def _one_by_one(self, indices: Any, weights: Any, grads: Any, states: Any, masters: bool) -> None:
+    def _one_by_one(self, indices: Sequence[Index], weights: Array, grads: Array, states: State, masters: bool) -> None:
         each = zip(indices, weights, grads, states, strict=True)
         self.in_turn(self._update, [(*arguments, masters) for arguments in each])
 
@@ -273,7 +273,7 @@ class RuleOptimizer(Optimizer):
             rows.append((rate, wd, *common, *own))
         return rows, which
 
-    def groups(self, indices: Sequence[Index]) -> Sequence[Any]:
+    def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:
         """For each parameter what distinguishes it beside learning rate, weight decay and count;
         empty where nothing does."""
         return ()

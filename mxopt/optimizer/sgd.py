@@ -155,7 +155,7 @@ class DCASGD(MomentumOptimizer):
             state[...] = weight
         return state
 
-    def state_arrays(self, state: State) -> tuple[Any, ...]:
+    def state_arrays(self, state: State) -> tuple[Array, ...]:
         return tuple(array for array in state if array is not None)
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
@@ -215,7 +215,7 @@ class Test(RuleOptimizer):
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr,)
 
-    def _update_count(self, index: Any) -> None:
+    def _update_count(self, index: Index | Sequence[Index]) -> None:
         before = self.num_update
         super()._update_count(index)
         self.num_update = before

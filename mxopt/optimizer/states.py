@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mxopt.document import dump_document, load_document
-from mxopt.errors import StatesError
+from mxopt.errors import StatesError, counted
 from mxopt.optimizer.base import Index, Optimizer
 from mxopt.optimizer.config import make_optimizer, optimizer_config
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain, State
 
 ENTRIES = {"states", "kind", "parameters", "complete", "counts", "optimizer"}
 SHOWN = 5  # differences that a message lists
@@ -50,7 +50,7 @@ class Loaded:
     """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without
     a state. `sums`: of gradients that wait for others, as in `Sums`."""
 
-    states: dict[Index, Any]
+    states: dict[Index, State]
     kind: Plain
     parameters: dict[Index, Described]
     complete: bool
@@ -225,7 +225,7 @@ def _compare_kinds(loaded: Loaded, own: Plain) -> None:
         raise StatesError(f"the states are those of {_both(loaded.kind, own, there, here)}")
 
 
-def _both(there: Mapping[str, Any], here: Mapping[str, Any], theirs: str = "", ours: str = "") -> str:
+def _both(there: Document, here: Document, theirs: str = "", ours: str = "") -> str:
     """Two kinds of states; with the families where the optimizers are called the same."""
     names = [kind.get("optimizer") for kind in (there, here)]
     if names[0] == names[1] and there.get("family") != here.get("family"):
@@ -233,7 +233,7 @@ def _both(there: Mapping[str, Any], here: Mapping[str, Any], theirs: str = "", o
     return f"{names[0]}{theirs}, this is {names[1]}{ours}"
 
 
-def _listed(options: Mapping[str, Any]) -> str:
+def _listed(options: Document) -> str:
     return " with " * bool(options) + ", ".join(f"{name} {value!r}" for name, value in options.items())
 
 
@@ -247,7 +247,7 @@ def _places(loaded: Loaded, own: Mapping[Index, Described]) -> dict[Index, Index
         unknown = [index for index in theirs if index not in own]
         lacking = [index for index in own if index not in theirs] if loaded.complete else []
         if unknown or lacking:
-            raise StatesError(f"the states are for {len(theirs)} parameters, here are {len(own)}")
+            raise StatesError(f"the states are for {counted(len(theirs), 'parameter')}, here are {len(own)}")
         return {}
     here, there = ({each.name: index for index, each in of.items()} for of in (own, theirs))
     added = [name for name in here if name not in there] if loaded.complete else []

@@ -65,7 +65,8 @@ class Sums:
 
 
 def _sum(total: Array, grad: Array, dtype: np.dtype) -> Any:
-    """The sum of both, in the memory of `total` where that is dense; a copy of `grad` without one."""
+    """The sum of both, in the memory of `total` where that is dense; a copy of `grad` without
+    one."""
     if total is None:
         return grad.astype(dtype)
     total = arrays.to_device_of(total, grad)  # of loaded states

@@ -9,7 +9,7 @@ from typing import Any
 from mxopt.clipping import Guard
 from mxopt.engine import arrays
 from mxopt.engine.uninterrupted import uninterrupted
-from mxopt.errors import ArgumentTypeError, ArrayError
+from mxopt.errors import ArgumentTypeError, ArrayError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.ruled import check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
@@ -54,7 +54,7 @@ class Updater:
         self._sums = sums if accumulate > 1 else None
         self.optimizer = optimizer
         self._guard = Guard(skip_nonfinite=True) if skip_nonfinite else None
-        self.states: dict[Index, Any] = {}
+        self.states: dict[Index, State] = {}
         self.states_synced: dict[Index, bool] = {}
         self._parameters: dict[Index, Described] = {}  # whose states they are
         self._converts = False  # whether loaded states are of another `state_dtype`
@@ -259,12 +259,15 @@ class Updater:
         self.aggregate_updates = self.optimizer.aggregate_num > 0
 
     def __repr__(self) -> str:
-        return f"<Updater with states of {len(self.states)} parameters: {self.optimizer!r}>"
+        return f"<Updater with states of {counted(len(self.states), 'parameter')}: {self.optimizer!r}>"
 
 
 def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
     if not len(indices) == len(grads) == len(weights):
-        raise ArrayError(f"update: lists of {len(indices)} indices, {len(grads)} gradients and {len(weights)} weights")
+        raise ArrayError(
+            f"update: lists of {counted(len(indices), 'index')}, {counted(len(grads), 'gradient')} and"
+            f" {counted(len(weights), 'weight')}"
+        )
 
 
 def _no_index(given: Any) -> ArgumentTypeError:

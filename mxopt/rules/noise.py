@@ -9,8 +9,6 @@ own rounding nearly everywhere.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mxopt.rules.words import random_bits
@@ -25,26 +23,26 @@ OVER = (3.103555929414205, 6.807324184418429, 1.182225035325797, 0.0060223558485
 UNDER = (1.0, 4.533442700757208, 2.9439441104251607, 0.26017216620002925)
 
 
-def drawn(weyl: Any, key: Any) -> Any:
+def drawn(weyl, key):
     """Words: 2 n + 1 below 2**32, and 0 or 1 for the side. Other bits than those of rounding."""
     bits = random_bits(weyl, key ^ 0x6A09E667)
     return (bits << 1) | 1, bits >> 31
 
 
-def parted(bits: Any) -> Any:
+def parted(bits):
     """Words: of the bits of a positive float32 its exponent, and the bits of its mantissa as one
     from 1 to 2."""
     return bits >> 23, (bits & 0x7FFFFF) | 0x3F800000
 
 
-def normal(exponent: Any, mantissa: Any, side: Any) -> Any:
+def normal(exponent, mantissa, side):
     """The number, of what `drawn` says as real numbers."""
     root = np.sqrt(2 * ((160 - exponent) * 0.6931471805599453 - _polynomial(LOGARITHM, mantissa - 1.5)))
     number = root - _polynomial(OVER, root) / _polynomial(UNDER, root)
     return np.where(side > 0.5, -number, number)
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
+def _polynomial(coefficients, x):
     *lower, value = coefficients
     for coefficient in reversed(lower):
         value = value * x + coefficient

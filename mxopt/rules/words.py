@@ -7,14 +7,13 @@ Written with NumPy like rules, for arrays of uint32; engines trace them as tapes
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from mxopt.rules.rule import Function
 
 
-def mixed(x: Any) -> Any:
+def mixed(x):
     """32 bits of which each depends on all of `x`, another value for another `x`: rounds of xor,
     shift and multiply.
 
@@ -30,7 +29,7 @@ def mixed(x: Any) -> Any:
 WEYL = 0x9E3779B1  # odd, near 2**32 over the golden ratio: its multiples, modulo 2**32, are all words, and far apart
 
 
-def random_bits(weyl: Any, key: Any) -> Any:
+def random_bits(weyl, key):
     """32 random bits of an element under `key`; `weyl` is the number of the element times WEYL.
 
     Keys that are near each other give bits that belong together, so keys are mixed before.
@@ -46,7 +45,7 @@ def share(number: int) -> Function:
     Two arrays have the halves of 32 bits, the next two those of 32 bits more.
     """
 
-    def bits(weyl: Any, key: Any) -> Any:
+    def bits(weyl, key):
         found = random_bits(weyl, key)
         for _ in range(number // 2):
             found = mixed(found + 0x9E3779B9)
@@ -55,7 +54,7 @@ def share(number: int) -> Function:
     return bits
 
 
-def bfloat16_of(bits: Any, share: Any, nan: Any) -> Any:
+def bfloat16_of(bits, share, nan):
     """The bits of a float32, rounded to those of a bfloat16: up with the probability that makes the
     mean right.
 

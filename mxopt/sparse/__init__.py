@@ -1,4 +1,5 @@
-"""Row-sparse arrays: some rows of a large table, as embedding tables and their gradients have them."""
+"""Row-sparse arrays: some rows of a large table, as embedding tables and their gradients have
+them."""
 
 from mxopt.sparse.array import RowSparse
 from mxopt.sparse.initial import Table, table

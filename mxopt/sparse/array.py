@@ -8,24 +8,27 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mxopt.device import check_bare, library_of, on_device_of, to_host
-from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError, counted
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.rows import Rows, row_numbers
 from mxopt.sparse.slots import Slots
-from mxopt.typing import Array
+from mxopt.typing import Array, State
 
 
 class RowSparse(Rows):
     """Rows `indices` of an array of `shape` are `data`; all others are zero.
 
-    Made by `row_sparse_array` or `zeros`, which see to it that `indices` (int64) is sorted without repetition and
-    within range, and that `data`, of shape `(len(indices), *shape[1:])`, is contiguous.
+    Made by `row_sparse_array` or `zeros`, which see to it that `indices` (int64) is sorted without
+    repetition and within range, and that `data`, of shape `(len(indices), *shape[1:])`, is
+    contiguous.
 
-    A number times it, the sum and the difference of two, and `x[:] = y` are row-sparse as in MXNet, and `x += y` writes
-    into `x`; with a dense array they are dense, and `dense += x` changes the rows that `x` has. What else NumPy has
-    takes `x.data`, or the dense form `x.asnumpy()`, which is refused (ArrayError) above 2 GiB.
+    A number times it, the sum and the difference of two, and `x[:] = y` are row-sparse as in MXNet,
+    and `x += y` writes into `x`; with a dense array they are dense, and `dense += x` changes the
+    rows that `x` has. What else NumPy has takes `x.data`, or the dense form `x.asnumpy()`, which is
+    refused (ArrayError) above 2 GiB.
 
     >>> from mxopt.sparse import row_sparse_array
     >>> x = row_sparse_array(([[1.0, 2.0], [3.0, 4.0]], [0, 3]), shape=(5, 2))
@@ -58,7 +61,8 @@ class RowSparse(Rows):
         return dense
 
     def retain(self, indices: Array) -> RowSparse:
-        """A new one with the rows `indices`, whole numbers in any order; zeros where this one doesn't have them."""
+        """A new one with the rows `indices`, whole numbers in any order; zeros where this one
+        doesn't have them."""
         wanted = row_numbers(indices, "retain: row numbers")
         if wanted.size and (wanted[0] < 0 or wanted[-1] >= self.shape[0]):
             raise ArrayError(f"retain: needs row numbers within 0 to {self.shape[0] - 1}, got {wanted}")
@@ -87,7 +91,7 @@ class RowSparse(Rows):
         """A copy with arrays of its own."""
         return self.astype(self.dtype)
 
-    def astype(self, dtype: Any, copy: bool = True) -> RowSparse:
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> RowSparse:
         """A copy of another dtype; itself where `copy` is false and the dtype is the same."""
         if not copy and self.dtype == np.dtype(dtype):
             return self
@@ -98,8 +102,9 @@ class RowSparse(Rows):
             return RowSparse(data.astype(dtype, copy=False), indices, self.shape)
         return RowSparse(self._data.astype(dtype), self._indices.copy(), self.shape)
 
-    def copyto(self, other: Any) -> Array:
-        """Copies the values into `other`, dense or row-sparse, of the same shape and of any dtype; returns it."""
+    def copyto(self, other: Array) -> Array:
+        """Copies the values into `other`, dense or row-sparse, of the same shape and of any dtype;
+        returns it."""
         if getattr(other, "shape", None) != self.shape:
             raise ArrayError(f"copyto: needs an array of shape {self.shape}, got {getattr(other, 'shape', other)!r}")
         check_bare(other, "copyto")
@@ -114,23 +119,24 @@ class RowSparse(Rows):
         return other
 
     def _take(self, other: RowSparse) -> None:
-        """Takes the rows of `other`, which is given up. A table takes those of the same table only."""
+        """Takes the rows of `other`, which is given up. A table takes those of the same table
+        only."""
         if other.initial != self.initial:
             self.check_no_table()
         self._data, self._indices, self.slots = other._data, other._indices, other.slots
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ArrayError("a row-sparse array can't be a dense one without a copy")
         return self.asnumpy().astype(dtype or self.dtype, copy=False)
 
     # Arithmetic.
 
-    def __getitem__(self, key: Any) -> RowSparse:
+    def __getitem__(self, key: object) -> RowSparse:
         _whole(key)
         return self
 
-    def __setitem__(self, key: Any, value: Array) -> None:
+    def __setitem__(self, key: object, value: Array) -> None:
         _whole(key)
         if isinstance(value, RowSparse):
             value.copyto(self)
@@ -141,33 +147,33 @@ class RowSparse(Rows):
         self.add_all_rows()
         self.data[...] = value
 
-    def __add__(self, other: Any) -> Array:
+    def __add__(self, other: Array) -> Array:
         return self._with(np.add, other)
 
-    def __sub__(self, other: Any) -> Array:
+    def __sub__(self, other: Array) -> Array:
         return self._with(np.subtract, other)
 
-    def __mul__(self, other: Any) -> RowSparse:
+    def __mul__(self, other: Array) -> RowSparse:
         return self._scaled(operator.mul, other)
 
-    def __truediv__(self, other: Any) -> RowSparse:
+    def __truediv__(self, other: Array) -> RowSparse:
         return self._scaled(operator.truediv, other)
 
     def __neg__(self) -> RowSparse:
         return self._scaled(operator.mul, -1)
 
-    def __radd__(self, other: Any) -> Array:
+    def __radd__(self, other: Array) -> Array:
         return _dense(np.add, other, self)
 
-    def __rsub__(self, other: Any) -> Array:
+    def __rsub__(self, other: Array) -> Array:
         return _dense(np.subtract, other, self)
 
     __rmul__ = __mul__
 
-    def __iadd__(self, other: Any) -> RowSparse:
+    def __iadd__(self, other: Array) -> RowSparse:
         return self._changed(np.add, other)
 
-    def __isub__(self, other: Any) -> RowSparse:
+    def __isub__(self, other: Array) -> RowSparse:
         return self._changed(np.subtract, other)
 
     def __imul__(self, other: Any) -> RowSparse:
@@ -182,7 +188,7 @@ class RowSparse(Rows):
         self.data[...] = scaled
         return self
 
-    def _scaled(self, operation: Callable[[Any, Any], Any], number: Any) -> RowSparse:
+    def _scaled(self, operation: Callable[[Array, float], Array], number: float) -> RowSparse:
         if not _is_number(number):
             raise ArrayTypeError(f"a row-sparse array is multiplied and divided by numbers, got {number!r:.80}")
         self.check_no_table()
@@ -190,14 +196,14 @@ class RowSparse(Rows):
         data, indices = self.parts()
         return RowSparse(operation(data, number), indices.copy(), self.shape)
 
-    def _with(self, ufunc: np.ufunc, other: Any) -> Array:
+    def _with(self, ufunc: np.ufunc, other: Array) -> Array:
         """The sum or difference: row-sparse where `other` is, else dense."""
         self.check_no_table()
         if isinstance(other, RowSparse):
             return self.astype(np.result_type(self.dtype, other.dtype))._changed(ufunc, other)
         return _dense(ufunc, self, other)
 
-    def _changed(self, ufunc: np.ufunc, other: Any) -> RowSparse:
+    def _changed(self, ufunc: np.ufunc, other: Array) -> RowSparse:
         """`self`, with `other` added or subtracted in place."""
         if not isinstance(other, RowSparse):
             self[:] = _dense(ufunc, self, other)
@@ -214,7 +220,9 @@ class RowSparse(Rows):
             memory[places] = ufunc(memory[places], data)
         return self
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Array = (), **options: Any) -> Array:
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Array, out: Array = (), **options: object
+    ) -> Array:
         """What an array or a NumPy number on the left makes of it."""
         if method == "__call__" and len(inputs) == 2 and not options:
             left, right = inputs
@@ -227,12 +235,12 @@ class RowSparse(Rows):
         )
 
     def __repr__(self) -> str:
-        return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {self.row_count} rows>"
+        return f"<RowSparse {'x'.join(map(str, self.shape))} {self.dtype}, {counted(self.row_count, 'row')}>"
 
 
 class AsNow(RowSparse):
-    """A row-sparse array as it is now, to be written while the array itself changes: its rows as they lie, whose memory
-    must be kept from being changed, and their numbers."""
+    """A row-sparse array as it is now, to be written while the array itself changes: its rows as
+    they lie, whose memory must be kept from being changed, and their numbers."""
 
     def __init__(self, x: RowSparse) -> None:
         super().__init__(*x.as_they_lie(), x.shape)
@@ -243,15 +251,16 @@ class AsNow(RowSparse):
         return self._initial
 
 
-def as_now(x: Any) -> Any:
+def as_now(x: State) -> State:
     """An array or a state with its row-sparse arrays as they are now."""
     if isinstance(x, tuple | list):
         return type(x)(map(as_now, x))
     return AsNow(x) if isinstance(x, RowSparse) else x
 
 
-def _dense(ufunc: np.ufunc, left: Any, right: Any, in_place: bool = False) -> Array:
-    """`left` plus or minus `right`, one of which is row-sparse and the other dense or a number, as a dense array."""
+def _dense(ufunc: np.ufunc, left: Array, right: Array, in_place: bool = False) -> Array:
+    """`left` plus or minus `right`, one of which is row-sparse and the other dense or a number, as
+    a dense array."""
     if _is_number(left) or _is_number(right):
         return ufunc(*(x.todense() if isinstance(x, RowSparse) else x for x in (left, right)))
     _check_shapes(left, right)
@@ -275,7 +284,8 @@ def _check_shapes(left: Any, right: Any) -> None:
 
 
 def _check_kind(dtype: np.dtype, into: np.dtype) -> None:
-    """Raises ArrayTypeError where values of one dtype would be cut off in an array of the other, as NumPy does."""
+    """Raises ArrayTypeError where values of one dtype would be cut off in an array of the other, as
+    NumPy does."""
     if not np.can_cast(np.result_type(dtype, into), into, "same_kind"):
         raise ArrayTypeError(f"{dtype} can't be written into a row-sparse or dense array of {into}: use astype")
 
@@ -284,7 +294,7 @@ def _is_number(x: Array) -> bool:
     return isinstance(x, Number | np.number | np.bool_)
 
 
-def _whole(key: Any) -> None:
+def _whole(key: object) -> None:
     if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
         raise ArrayTypeError(
             f"a row-sparse array is read and written whole, as x[:]; for some rows: retain; got {key!r}"

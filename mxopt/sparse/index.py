@@ -1,7 +1,8 @@
 """Finds rows by their numbers: a table of hashes, open addressing, as one compiled function.
 
-A row's slot is how many rows came before it, so slots never change. An entry of the table is a slot and 1, 0 where it
-is free; whose slot it is, `ids` says. With at most 3 of 4 entries taken that makes 13 to 19 bytes a row.
+A row's slot is how many rows came before it, so slots never change. An entry of the table is a slot
+and 1, 0 where it is free; whose slot it is, `ids` says. With at most 3 of 4 entries taken that
+makes 13 to 19 bytes a row.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from mxopt import settings
 from mxopt.assembler import compile_assembly
 from mxopt.sparse.room import room
+from mxopt.typing import Array
 
 FACTORS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93  # odd, with half their bits set
 SMALLEST = 10  # bits of the smallest table
@@ -41,7 +42,7 @@ class RowIndex:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.count: int = 0
-        self.numbers: Any = room(0, (rows,), INT64)
+        self.numbers: Array = room(0, (rows,), INT64)
         self._table = np.zeros(1 << SMALLEST, np.uint32)
 
     @property
@@ -54,7 +55,8 @@ class RowIndex:
         return self._slots(ids, 0)
 
     def add(self, ids: np.ndarray) -> np.ndarray:
-        """The slots of the rows `ids` (int64, contiguous), which are there from now on: new ones in their order."""
+        """The slots of the rows `ids` (int64, contiguous), which are there from now on: new ones in
+        their order."""
         most = self.count + len(ids)
         if 4 * most > 3 * len(self._table):
             self._grow(most)
@@ -94,8 +96,8 @@ def _restored(rows: int, ids: np.ndarray) -> RowIndex:
 def look_up_slowly(
     table: np.ndarray, shift: int, known: np.ndarray, count: int, ids: np.ndarray, slots: np.ndarray, add: int
 ) -> int:
-    """What the compiled function does, one line of it at a time: writes the slots of `ids`, of `known` so many of which
-    are there; returns how many are there then."""
+    """What the compiled function does, one line of it at a time: writes the slots of `ids`, of
+    `known` so many of which are there; returns how many are there then."""
     mask, whole = len(table) - 1, (1 << 64) - 1
     for k, row in enumerate(ids.tolist()):
         hashed = row * FACTORS[0] & whole

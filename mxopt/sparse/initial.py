@@ -1,4 +1,5 @@
-"""What the rows of a table begin with: a function of the seed, the key and the row, whoever asks for it."""
+"""What the rows of a table begin with: a function of the seed, the key and the row, whoever asks
+for it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, UnknownNameError
 from mxopt.typing import Array, Plain
@@ -28,7 +30,7 @@ class Table:
     """A table as `mxopt.sparse.table` declares it: it has no rows, a store makes them."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     init: Begin = "zeros"
     scale: float = 0.0
     seed: int = 0
@@ -57,9 +59,10 @@ class Table:
 
 
 def table(
-    shape: Sequence[int], dtype: Any = "float32", init: Begin = "zeros", scale: float | None = None, seed: int = 0
+    shape: Sequence[int], dtype: DTypeLike = "float32", init: Begin = "zeros", scale: float | None = None, seed: int = 0
 ) -> Table:
-    """Declares a table for `store.init`: an array of which a row takes memory once it is stored or updated.
+    """Declares a table for `store.init`: an array of which a row takes memory once it is stored or
+    updated.
 
     Parameters
     ----------
@@ -68,8 +71,9 @@ def table(
     dtype : str or dtype
         float16, bfloat16, float32 or float64.
     init : str
-        What rows begin with: 'zeros'; 'constant', `scale`; or 'uniform', numbers from `-scale` up to `scale` that
-        depend on the seed, the key, and the place in the table, and on nothing else.
+        What rows begin with: 'zeros'; 'constant', `scale`; or 'uniform', numbers from `-scale` up
+        to `scale` that depend on the seed, the key, and the place in the table, and on nothing
+        else.
     scale : float
         Of 'uniform' 0.07 if it isn't given.
     seed : int
@@ -135,8 +139,8 @@ class Initial:
             self._write_uniform(ids, out)
 
     def _write_uniform(self, ids: np.ndarray, out: Array) -> None:
-        """Whole numbers until the last step, so that there is nothing to be rounded: 24 bits are exact in float32, and
-        53 in float64."""
+        """Whole numbers until the last step, so that there is nothing to be rounded: 24 bits are
+        exact in float32, and 53 in float64."""
         real: Any
         real, bits = (np.float64, 53) if self.table.dtype.itemsize == 8 else (np.float32, 24)
         step, scale, key = real(2.0 ** (1 - bits)), real(self.table.scale), self._key()

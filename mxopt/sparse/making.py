@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mxopt.device import check_bare, is_cupy, library_of, on_device_of, to_host
-from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError
+from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError, counted
 from mxopt.sparse.array import RowSparse
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial, Table
@@ -18,9 +19,9 @@ from mxopt.sparse.slots import Slots
 from mxopt.typing import Array
 
 
-def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> Array:
-    """An array of zeros, as `mxnet.nd.sparse.zeros`: `stype` 'row_sparse' gives a RowSparse without rows, 'default' a
-    NumPy array."""
+def zeros(stype: str, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
+    """An array of zeros, as `mxnet.nd.sparse.zeros`: `stype` 'row_sparse' gives a RowSparse without
+    rows, 'default' a NumPy array."""
     if stype not in ("default", "row_sparse"):
         raise UnknownNameError(f"zeros: an array can be 'default' or 'row_sparse', not {stype!r}")
     if stype == "default":
@@ -29,7 +30,8 @@ def zeros(stype: str, shape: int | Sequence[int], dtype: Any = np.float32) -> Ar
 
 
 def of_table(table: Table, initial: Initial | None) -> RowSparse:
-    """A table as a store holds it, so far without rows: `initial` says for which key. Without it a row-sparse array."""
+    """A table as a store holds it, so far without rows: `initial` says for which key. Without it a
+    row-sparse array."""
     return RowSparse.in_slots(Slots(RowIndex(table.shape[0]), table.shape, table.dtype, initial))
 
 
@@ -59,21 +61,23 @@ def retain(data: RowSparse, indices: Array) -> RowSparse:
     return data.retain(indices)
 
 
-def row_sparse_array(arg: Any, shape: Sequence[int] | None = None, dtype: Any = None) -> RowSparse:
+def row_sparse_array(arg: Array, shape: Sequence[int] | None = None, dtype: DTypeLike | None = None) -> RowSparse:
     """Makes a row-sparse array, as `mxnet.nd.sparse.row_sparse_array` does.
 
     Parameters
     ----------
     arg : (data, indices), or shape, or array
-        A tuple of two arrays: `data` (k, ...) the rows, a NumPy or CuPy array; `indices` (k,) whole numbers: which rows
-        they are. In any order; the rows of an index that comes several times are added, in the order in which they
-        stand. Sorted indices and contiguous data are taken without a copy.
+        A tuple of two arrays: `data` (k, ...) the rows, a NumPy or CuPy array; `indices` (k,) whole
+        numbers: which rows they are. In any order; the rows of an index that comes several times
+        are added, in the order in which they stand. Sorted indices and contiguous data are taken
+        without a copy.
 
-        A tuple of numbers is a shape: there are no rows. A dense array, or nested lists, gives the rows in which not
-        all is 0. A matrix of scipy.sparse in any format, or a sparse COO tensor of PyTorch, gives the rows in which
-        it has elements; what it holds twice is added.
+        A tuple of numbers is a shape: there are no rows. A dense array, or nested lists, gives the
+        rows in which not all is 0. A matrix of scipy.sparse in any format, or a sparse COO tensor
+        of PyTorch, gives the rows in which it has elements; what it holds twice is added.
     shape : sequence of int, optional
-        The whole array's shape; without it that of `arg`, or just long enough for the largest index.
+        The whole array's shape; without it that of `arg`, or just long enough for the largest
+        index.
     dtype : dtype, optional
         Converts the data; without it the data's own, float32 for lists and shapes.
 
@@ -113,7 +117,7 @@ def row_sparse_array(arg: Any, shape: Sequence[int] | None = None, dtype: Any = 
         raise ArrayError(f"row_sparse_array: rows of shape {data.shape[1:]} don't fit an array of shape {shape}")
     if len(indices) and not (indices.min() >= 0 and indices.max() < shape[0]):
         wrong = indices[(indices < 0) | (indices >= shape[0])][0]
-        raise ArrayError(f"row_sparse_array: index {wrong} is out of range for {shape[0]} rows")
+        raise ArrayError(f"row_sparse_array: index {wrong} is out of range for {counted(shape[0], 'row')}")
     data = library.ascontiguousarray(data, dtype=dtype)
     indices = np.ascontiguousarray(indices, dtype=np.int64)
     if np.any(indices[1:] <= indices[:-1]):  # merged on the host even for CuPy, for the sake of the order
@@ -122,10 +126,11 @@ def row_sparse_array(arg: Any, shape: Sequence[int] | None = None, dtype: Any = 
         return RowSparse(library.asarray(data), library.asarray(indices), shape)
 
 
-def _parts(arg: Any, shape: Sequence[int] | None) -> tuple[Any, np.ndarray, Sequence[int]]:
-    """Data, indices and shape of a matrix of scipy.sparse, of a tensor of PyTorch, or of a dense array."""
-    scipy: Any = sys.modules.get("scipy.sparse")
-    torch: Any = sys.modules.get("torch")
+def _parts(arg: Array, shape: Sequence[int] | None) -> tuple[Array, np.ndarray, Sequence[int]]:
+    """Data, indices and shape of a matrix of scipy.sparse, of a tensor of PyTorch, or of a dense
+    array."""
+    scipy = sys.modules.get("scipy.sparse")
+    torch = sys.modules.get("torch")
     if scipy is not None and scipy.issparse(arg):
         if arg.ndim != 2:
             raise ArrayError(f"row_sparse_array: takes sparse matrices of two axes, got shape {arg.shape}")
@@ -178,11 +183,11 @@ def _array(x: Array) -> Array:
     return np.asarray(x, np.float32)
 
 
-def _without_rows(shape: tuple[int, ...], dtype: Any) -> RowSparse:
+def _without_rows(shape: tuple[int, ...], dtype: DTypeLike) -> RowSparse:
     return RowSparse(np.zeros((0, *shape[1:]), dtype), np.zeros(0, np.int64), shape)
 
 
-def _shape(given: Any) -> tuple[int, ...]:
+def _shape(given: object) -> tuple[int, ...]:
     shape = tuple(map(operator.index, given if isinstance(given, Sequence) else (given,)))
     if not shape or min(shape) < 0:
         raise ArrayError(f"a row-sparse array needs a shape of one axis or more, got {shape}")

@@ -1,7 +1,8 @@
 """Arrays with room to grow where they are.
 
-Memory is reserved in the address space for more rows than could ever be there, and takes pages as rows are written: so
-an array grows without being copied, nothing that points into it has to change, and it takes what its rows take.
+Memory is reserved in the address space for more rows than could ever be there, and takes pages as
+rows are written: so an array grows without being copied, nothing that points into it has to change,
+and it takes what its rows take.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import math
 import mmap
 import os
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -22,13 +22,13 @@ LEAST = 1 << 16  # bytes; that much is simply there
 
 
 def room(
-    rows: int, shape: tuple[int, ...], dtype: np.dtype, before: Any = None, used: int = 0, like: Array = None
+    rows: int, shape: tuple[int, ...], dtype: np.dtype, before: Array = None, used: int = 0, like: Array = None
 ) -> Array:
-    """An array with room for `rows` rows, and where it can be for all that there may be of `shape`; what was never
-    written to is zeros.
+    """An array with room for `rows` rows, and where it can be for all that there may be of `shape`;
+    what was never written to is zeros.
 
-    `before`: the array so far; where that has no room, its first `used` rows are copied. `like`: an array of the device
-    that it shall be on. Raises MemoryError where there is no memory.
+    `before`: the array so far; where that has no room, its first `used` rows are copied. `like`: an
+    array of the device that it shall be on. Raises MemoryError where there is no memory.
     """
     if before is not None and len(before) >= rows:
         return before

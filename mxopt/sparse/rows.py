@@ -34,7 +34,8 @@ class Rows:
 
     @classmethod
     def in_slots(cls: type[R], slots: Slots) -> R:
-        """The array that has its rows there: of a store's table, or a state of a weight in slots."""
+        """The array that has its rows there: of a store's table, or a state of a weight in
+        slots."""
         made = cls(slots.array[:0], slots.index.ids[:0], slots.shape)
         made.slots = slots
         return made
@@ -60,7 +61,8 @@ class Rows:
         self.assign(self.data, indices)
 
     def _settle(self) -> None:
-        """Lets the rows be in two arrays, which whoever has them may write to. Those of a table stay."""
+        """Lets the rows be in two arrays, which whoever has them may write to. Those of a table
+        stay."""
         if self.slots is not None and self.slots.initial is None:
             self.assign(*self.slots.ascending())
 
@@ -69,11 +71,11 @@ class Rows:
         self.check_no_table()
         self._data, self._indices, self.slots = data, indices, None
 
-    def parts(self) -> tuple[Any, Any]:
+    def parts(self) -> tuple[Array, np.ndarray]:
         """`data` and `indices` for reading: they may be copies."""
         return (self._data, self._indices) if self.slots is None else self.slots.ascending()
 
-    def as_they_lie(self) -> tuple[Any, Any]:
+    def as_they_lie(self) -> tuple[Array, np.ndarray]:
         """The same in any order, without a copy: rows in slots stand as they came."""
         if self.slots is None:
             return self._data, self._indices
@@ -100,8 +102,8 @@ class Rows:
         return None if self.slots is None else self.slots.initial
 
     def put_in_slots(self, beside: Rows | None = None, initial: Initial | None = None) -> Slots:
-        """Lets the rows be in slots: with the index of the array `beside`, where there is one, in which are the rows of
-        both then."""
+        """Lets the rows be in slots: with the index of the array `beside`, where there is one, in
+        which are the rows of both then."""
         before = self.slots
         if before is not None and (beside is None or before.index is beside.put_in_slots().index):
             return before
@@ -121,7 +123,8 @@ class Rows:
         return dtype
 
     def is_sound(self) -> bool:
-        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or written to."""
+        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or
+        written to."""
         if self.slots is not None:
             return True
         if getattr(self._indices, "dtype", None) != np.int64 or not self._indices.flags.c_contiguous:
@@ -134,7 +137,8 @@ class Rows:
         return bool(indices[0] >= 0 and indices[-1] < self.shape[0] and (indices[1:] > indices[:-1]).all())
 
     def places(self, indices: np.ndarray) -> np.ndarray | None:
-        """Where in `memory` the rows `indices` (ascending, a NumPy array) are; None where one of them is not there."""
+        """Where in `memory` the rows `indices` (ascending, a NumPy array) are; None where one of
+        them is not there."""
         if self.slots is not None:
             slots = self.slots.index.find(indices)
             return slots if slots.min(initial=0) >= 0 else None
@@ -147,7 +151,8 @@ class Rows:
         return places
 
     def read(self, indices: np.ndarray) -> Array:
-        """The rows `indices` (ascending, a NumPy array) as a new array; none becomes one that is there."""
+        """The rows `indices` (ascending, a NumPy array) as a new array; none becomes one that is
+        there."""
         if self.slots is not None:
             return self.slots.read(indices)
         library, mine = library_of(self._data), to_host(self._indices)
@@ -167,8 +172,8 @@ class Rows:
             self.slots.fill()
 
     def add_rows(self, indices: np.ndarray) -> None:
-        """Lets the rows `indices` (ascending, a NumPy array) be there, as zeros where they weren't: in slots if the
-        rows are, else `data` and `indices` are new arrays then."""
+        """Lets the rows `indices` (ascending, a NumPy array) be there, as zeros where they weren't:
+        in slots if the rows are, else `data` and `indices` are new arrays then."""
         if self.slots is not None:
             self.slots.index.add(indices)
             self.slots.fill()
@@ -212,8 +217,8 @@ class Rows:
 
 
 def row_numbers(ids: Any, what: str) -> np.ndarray:
-    """Row numbers of any shape, order and number type, as an ascending int64 array without repetition. Raises
-    ArrayTypeError where they are no whole numbers; errors call them `what`."""
+    """Row numbers of any shape, order and number type, as an ascending int64 array without
+    repetition. Raises ArrayTypeError where they are no whole numbers; errors call them `what`."""
     check_bare(ids, what)
     found = to_host(ids).reshape(-1)
     if found.dtype.kind == "f":
@@ -233,8 +238,8 @@ def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def distinct(ids: np.ndarray) -> np.ndarray:
-    """Row numbers, ascending and each once: the array itself where they are. `np.unique`, which hashes, takes hundreds
-    of times as long."""
+    """Row numbers, ascending and each once: the array itself where they are. `np.unique`, which
+    hashes, takes hundreds of times as long."""
     rising = ids[1:] > ids[:-1]
     if rising.all():
         return ids

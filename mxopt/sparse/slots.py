@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mxopt.device import library_of, on_device_of
 from mxopt.sparse.index import RowIndex
@@ -17,7 +18,8 @@ from mxopt.typing import Array
 class Slots:
     """Rows of an array of `shape`, each in the slot that `index` has for its number.
 
-    What belongs together, as a weight, its states and its master copy, shares the index: a slot is the same row in all.
+    What belongs together, as a weight, its states and its master copy, shares the index: a slot is
+    the same row in all.
 
     Attributes
     ----------
@@ -29,7 +31,12 @@ class Slots:
     """
 
     def __init__(
-        self, index: RowIndex, shape: tuple[int, ...], dtype: Any, initial: Initial | None = None, like: Array = None
+        self,
+        index: RowIndex,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        initial: Initial | None = None,
+        like: Array = None,
     ) -> None:
         self.index = index
         self.shape = shape
@@ -72,14 +79,15 @@ class Slots:
             self.array[library_of(self.array).asarray(slots)] = data
 
     def ascending(self) -> tuple[Array, Array]:
-        """All rows that there are, and their numbers, ascending: new arrays, on the device of the rows."""
+        """All rows that there are, and their numbers, ascending: new arrays, on the device of the
+        rows."""
         ids = self.index.ids
         order = np.argsort(ids)
         with on_device_of(self.array):
             library = library_of(self.array)
             return self.array[library.asarray(order)], library.asarray(ids[order])
 
-    def shared(self, dtype: Any) -> Slots:
+    def shared(self, dtype: DTypeLike) -> Slots:
         """A copy in `dtype` with the same index."""
         made = Slots(self.index, self.shape, dtype, self.initial, self.array)
         made.array[: self.filled] = self.array[: self.filled]
@@ -89,7 +97,7 @@ class Slots:
         return _restored, (self.index, self.shape, self.initial, self.array[: self.filled].copy())
 
 
-def _restored(index: RowIndex, shape: tuple[int, ...], initial: Initial | None, rows: Any) -> Slots:
+def _restored(index: RowIndex, shape: tuple[int, ...], initial: Initial | None, rows: Array) -> Slots:
     made = Slots(index, shape, rows.dtype, initial, rows)
     made.array[: len(rows)] = rows
     return made

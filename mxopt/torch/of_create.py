@@ -16,7 +16,8 @@ from mxopt.state_dtype import as_stored
 from mxopt.torch.of_experimental import number_of, with_master
 from mxopt.typing import Array, Plain, State
 
-# Arguments that are no options of a group: PyTorch has other ways for these, or there is one for all groups.
+# Arguments that are no options of a group: PyTorch has other ways for these, or there is one for
+# all groups.
 NO_OPTIONS = (
     "param_idx2name", "lr_scheduler", "sym", "param_dict", "begin_num_update", "rescale_grad", "state_dtype",
 )  # fmt: skip
@@ -139,7 +140,8 @@ class OfCreate:
             optimizer.set_counts({**optimizer.get_counts(), **counted})
 
     def _fitting(self, optimizer: Optimizer, number: int, state: Plain) -> Any:
-        """A state that was saved, in arrays of its own. Raises StatesError where it is another's."""
+        """A state that was saved, in arrays of its own. Raises StatesError where it is
+        another's."""
         weight = self._weights[number]
         if optimizer.uses_master(weight):
             state = with_master(state, weight)

@@ -13,9 +13,9 @@ import torch
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, StatesError
-from mxopt.torch.rules import NOT_TAKEN, refuse, rules_of
+from mxopt.torch.backends import NOT_TAKEN, backend_of, refuse
 from mxopt.torch.states import States, as_array, as_tensor
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 _grad_of = operator.attrgetter("grad")
 _params_of = operator.itemgetter("params")
@@ -63,10 +63,10 @@ class Optimizer(torch.optim.Optimizer):
         self._name = name
         self._given = options
         self._begin()
-        super().__init__(params, dict(self._rules.defaults))
+        super().__init__(params, dict(self._backend.defaults))
 
     def _begin(self) -> None:
-        self._rules = rules_of(self._name, dict(self._given))
+        self._backend = backend_of(self._name, dict(self._given))
         self._tensors: list[torch.Tensor] = []
         self._names: list[str] = []
         self._views: list[np.ndarray] = []
@@ -84,14 +84,14 @@ class Optimizer(torch.optim.Optimizer):
         the place of all that is kept; raises StatesError, and changes nothing, where it doesn't
         fit.
         """
-        kept = ((tensor, self._rules.state(number)) for number, tensor in enumerate(self._tensors))
+        kept = ((tensor, self._backend.state(number)) for number, tensor in enumerate(self._tensors))
         return States({tensor: {key: as_tensor(x) for key, x in state.items()} for tensor, state in kept if state})
 
     @state.setter
     def state(self, value: Array) -> None:
         if self._tensors:  # PyTorch's constructor begins with an empty one
             states = [{key: as_array(x) for key, x in value.get(t, {}).items()} for t in self._tensors]
-            self._rules.restore(self.param_groups, states)
+            self._backend.restore(self.param_groups, states)
 
     def add_param_group(self, param_group: Plain) -> None:
         """Adds parameters, with options of their own. Raises what the constructor raises; nothing
@@ -99,7 +99,7 @@ class Optimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             whose = f"{self._name}, group {len(self.param_groups)}"
             refuse(whose, param_group)
-            options = self._rules.group(param_group, whose)
+            options = self._backend.group(param_group, whose)
             if options.keys() != param_group.keys():
                 param_group = options
         super().add_param_group(param_group)
@@ -118,7 +118,7 @@ class Optimizer(torch.optim.Optimizer):
         views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
         for view, name in zip(views, names, strict=True):
             arrays.check_weight(view, f"parameter {name!r}", "it")
-        self._rules.add(group, views, names)
+        self._backend.add(group, views, names)
         self._tensors, self._names = [*self._tensors, *tensors], [*self._names, *names]
         self._views = [*self._views, *views]
         self._places = list(map(torch.Tensor.data_ptr, self._tensors))
@@ -145,7 +145,7 @@ class Optimizer(torch.optim.Optimizer):
         self._look_again()
         tensors = self._tensors
         grads = list(map(_grad_of, tensors))
-        self._rules.update(self.param_groups, self._views, self._as_arrays(grads))
+        self._backend.update(self.param_groups, self._views, self._as_arrays(grads))
         written = [tensor for tensor, grad in zip(tensors, grads, strict=True) if grad is not None]
         if written:
             torch.autograd.graph.increment_version(written)
@@ -171,19 +171,19 @@ class Optimizer(torch.optim.Optimizer):
             return
         there = set(map(id, now))
         kept = {id(tensor): self._state_of(number) for number, tensor in enumerate(tensors) if id(tensor) in there}
-        before = self._rules, tensors, self._names, self._views, self._places
+        before = self._backend, tensors, self._names, self._views, self._places
         try:
             self._begin()
             for group in groups:
                 self._admit(group)
-            self._rules.restore(groups, [kept.get(id(tensor), {}) for tensor in now])
+            self._backend.restore(groups, [kept.get(id(tensor), {}) for tensor in now])
         except BaseException:
-            self._rules, self._tensors, self._names, self._views, self._places = before
+            self._backend, self._tensors, self._names, self._views, self._places = before
             raise
 
     def _state_of(self, number: int) -> Plain:
         """A parameter's state. Raises where it isn't one of the parameter as that is now."""
-        state, old, name = self._rules.state(number), self._views[number], f"parameter {self._names[number]!r}"
+        state, old, name = self._backend.state(number), self._views[number], f"parameter {self._names[number]!r}"
         now = arrays.as_array(self._tensors[number], name) if state else old
         if (old.shape, old.dtype) != (now.shape, now.dtype):
             raise ArrayError(
@@ -194,7 +194,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # Saving: PyTorch's own format, which `torch.save` and `torch.load(weights_only=True)` take.
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         """Goes on from what `state_dict` returned, of this optimizer or of the one of `torch.optim`
         of that name.
 
@@ -209,7 +209,7 @@ class Optimizer(torch.optim.Optimizer):
         counts = [len(group["params"]) for group in saved], [len(group["params"]) for group in self.param_groups]
         if counts[0] != counts[1]:
             raise StatesError(f"the states are for groups of {counts[0]} parameters, not of {counts[1]}")
-        own = self._rules.defaults
+        own = self._backend.defaults
         new = [
             {**group, **{k: v for k, v in old.items() if k != "params" and k not in NOT_TAKEN}}
             for group, old in zip(self.param_groups, saved, strict=True)
@@ -226,7 +226,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"the states are those of an optimizer whose weight decay is {kind}, {self._name}'s isn't"
             )
         order = [number for group in saved for number in group["params"]]
-        self._rules.restore(new, [{k: as_array(v) for k, v in state.get(n, {}).items()} for n in order])
+        self._backend.restore(new, [{k: as_array(v) for k, v in state.get(n, {}).items()} for n in order])
         for group, options in zip(self.param_groups, new, strict=True):
             group.update({key: value for key, value in options.items() if key != "params"})
         for after in self._optimizer_load_state_dict_post_hooks.values():

@@ -1,4 +1,5 @@
-"""The rows of the benchmark: a table of optimizers, a table of kinds of work, and the cases they make together."""
+"""The rows of the benchmark: a table of optimizers, a table of kinds of work, and the cases they
+make together."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ TABLE_WIDTH = 64  # floats in a row of the sparse table
 class Optimizer:
     """A row's optimizer: `create(name, **options)`.
 
-    `passes` says what an update must touch, "read > written" for each pass over the memory: `w` the weight, `g` the
-    gradient, `a`, `b`, `c` its states. The limit does this and nothing else. `lazy`: it can leave rows alone for
-    which a row-sparse gradient has none. `layerwise`: it needs norms of the whole tensor. `noisy`: it draws random
-    numbers, so memory isn't what limits it.
+    `passes` says what an update must touch, "read > written" for each pass over the memory: `w` the
+    weight, `g` the gradient, `a`, `b`, `c` its states. The limit does this and nothing else.
+    `lazy`: it can leave rows alone for which a row-sparse gradient has none. `layerwise`: it needs
+    norms of the whole tensor. `noisy`: it draws random numbers, so memory isn't what limits it.
     """
 
     name: str
@@ -67,9 +68,10 @@ ALIASES = ("ccsgd",)  # registered names that have no row, because they are anot
 class Kind:
     """A kind of work: what is updated, and in which unit its time is told.
 
-    `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the gradient has these.
-    `clipped`: by the norm of all gradients, which a pass before the others reads. `every`: without lazy update, so that
-    every row of the table moves. `narrow`: states are in bfloat16.
+    `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the
+    gradient has these. `clipped`: by the norm of all gradients, which a pass before the others
+    reads. `every`: without lazy update, so that every row of the table moves. `narrow`: states are
+    in bfloat16.
     """
 
     title: str
@@ -167,7 +169,8 @@ class Case:
 
     @property
     def passes(self) -> list[tuple[str, str]]:
-        """What each pass reads and writes. With a master copy (`m`) that is read in the weight's place."""
+        """What each pass reads and writes. With a master copy (`m`) that is read in the weight's
+        place."""
         passes = [p.replace(" ", "").split(">") for p in ("g >",) * self.clipped + self.row.passes]
         if self.every:  # the gradient's rows are next to nothing
             return [(reads.replace("g", ""), writes) for reads, writes in passes]

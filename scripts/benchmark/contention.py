@@ -1,4 +1,5 @@
-"""What an update takes when another program keeps one core busy, beside what one thread takes undisturbed."""
+"""What an update takes when another program keeps one core busy, beside what one thread takes
+undisturbed."""
 
 from __future__ import annotations
 

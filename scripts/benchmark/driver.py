@@ -19,8 +19,8 @@ SETTLED = 0.005  # uncertainty of the median ratio at which a row is done
 
 @dataclass
 class Pace:
-    """How long to measure, in seconds: `turn` for one system, `trial` for one way of it, `row` for all rounds.
-    `patience` is how long a system may take to get ready."""
+    """How long to measure, in seconds: `turn` for one system, `trial` for one way of it, `row` for
+    all rounds. `patience` is how long a system may take to get ready."""
 
     turn: float = 0.1
     trial: float = 0.1
@@ -32,8 +32,8 @@ class Pace:
 
 @dataclass
 class Times:
-    """One system in one row. `rounds` are the medians of its turns, in seconds, for each way that takes part; None
-    where it had no turn. Errors are those of ways that don't work."""
+    """One system in one row. `rounds` are the medians of its turns, in seconds, for each way that
+    takes part; None where it had no turn. Errors are those of ways that don't work."""
 
     rounds: dict[str, list[float | None]] = field(default_factory=dict)
     trials: dict[str, float] = field(default_factory=dict)
@@ -63,8 +63,9 @@ def _taken(rounds: list[float | None]) -> list[float]:
 
 @dataclass
 class Row:
-    """The outcome of a case. Ratios are to `reference`, one of the systems: medians over the rounds, in which both
-    stood side by side. `remarks` say what disturbed it, `failures` which systems couldn't do it, and why."""
+    """The outcome of a case. Ratios are to `reference`, one of the systems: medians over the
+    rounds, in which both stood side by side. `remarks` say what disturbed it, `failures` which
+    systems couldn't do it, and why."""
 
     kind: str
     optimizer: str
@@ -89,7 +90,8 @@ class Row:
         return statistics.median(ratios) if ratios else None
 
     def uncertainty(self, system: str) -> float:
-        """How sure the median ratio is: the width of the middle half over the root of the number of rounds."""
+        """How sure the median ratio is: the width of the middle half over the root of the number of
+        rounds."""
         ratios = self.ratios(system)
         return spread(ratios) / len(ratios) ** 0.5 if len(ratios) > 3 else float("inf")
 
@@ -134,7 +136,8 @@ def run(
     around: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext(),
     helpers: tuple[int, ...] = (),
 ) -> Row:
-    """Measures a row. `around(system)` surrounds each turn; `helpers` are processes that are meant to work, too."""
+    """Measures a row. `around(system)` surrounds each turn; `helpers` are processes that are meant
+    to work, too."""
     row = Row(case.kind, case.optimizer, reference, case.bytes)
     able = prepare(case, workers, pace, row)
     watch = Watch([*(w.process.pid for w in workers.values() if w.alive), *helpers])

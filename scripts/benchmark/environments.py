@@ -1,4 +1,5 @@
-"""The Pythons of the systems: given on the command line, or made by `scripts/bench --setup` in a cache folder."""
+"""The Pythons of the systems: given on the command line, or made by `scripts/bench --setup` in a
+cache folder."""
 
 from __future__ import annotations
 

@@ -37,14 +37,16 @@ def usable_cores() -> list[int]:
 
 
 class Watch:
-    """Watches the time between its making and `remarks`. `ours` are the processes that are meant to work."""
+    """Watches the time between its making and `remarks`. `ours` are the processes that are meant to
+    work."""
 
     def __init__(self, ours: Iterable[int]) -> None:
         self._processes = [psutil.Process(), *map(psutil.Process, ours)]
         self._start, self._before = perf_counter(), self._now()
 
     def remarks(self, involuntary: int, measured: float) -> list[str]:
-        """What disturbed, in words. `involuntary` context switches came in `measured` seconds of the workers' own."""
+        """What disturbed, in words. `involuntary` context switches came in `measured` seconds of
+        the workers' own."""
         wall = perf_counter() - self._start
         busy, stolen, ours = (after - before for after, before in zip(self._now(), self._before, strict=True))
         shares = [

@@ -1,4 +1,5 @@
-"""What a page with tables of `--markdown` says (docs/performance.md is one), read back for the picture."""
+"""What a page with tables of `--markdown` says (docs/performance.md is one), read back for the
+picture."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ def about(text: str) -> str:
 
 
 def ratios(text: str) -> Ratios:
-    """The times of all tables as multiples of the limit; of a row that stands twice, the one with more systems. mxopt's
-    is the one of the table; the others' are quotients of what the table rounds to three digits."""
+    """The times of all tables as multiples of the limit; of a row that stands twice, the one with
+    more systems. mxopt's is the one of the table; the others' are quotients of what the table
+    rounds to three digits."""
     kinds = {f"{kind.title[0].upper()}{kind.title[1:]} ({kind.unit})": name for name, kind in KINDS.items()}
     found: Ratios = {}
     for title, table in re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", text, re.MULTILINE):

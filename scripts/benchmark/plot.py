@@ -1,4 +1,5 @@
-"""The benchmark as a picture: time as a multiple of the limit, a kernel that only touches the same arrays."""
+"""The benchmark as a picture: time as a multiple of the limit, a kernel that only touches the same
+arrays."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ def ratios(rows: Sequence[Row]) -> Ratios:
 
 
 def save(found: Ratios, path: Path, about: str) -> None:
-    """Writes a panel for each kind, and below them where and when that was measured. Kinds whose limit wasn't measured
-    are left out, and those without a peer where others have some."""
+    """Writes a panel for each kind, and below them where and when that was measured. Kinds whose
+    limit wasn't measured are left out, and those without a peer where others have some."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,5 @@
-"""The driver's side of a worker: a process of the system's own Python that answers lines of JSON."""
+"""The driver's side of a worker: a process of the system's own Python that answers lines of
+JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class WorkerError(Exception):
 
 
 def environment(system: str, threads: int, cores: list[int]) -> dict[str, str]:
-    """The environment of a system's processes: as many threads as all others, and each at its best."""
+    """The environment of a system's processes: as many threads as all others, and each at its
+    best."""
     own = system in ("mxopt", "tensors", *LIMITS)
     chosen = {
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
@@ -55,7 +57,8 @@ class Worker:
         )
 
     def ask(self, verb: str, patience: float = PATIENCE, **arguments: Any) -> dict[str, Any]:
-        """What the worker answers within `patience` seconds. Raises WorkerError where it doesn't, or with its error."""
+        """What the worker answers within `patience` seconds. Raises WorkerError where it doesn't,
+        or with its error."""
         self.send(verb, **arguments)
         return self.receive(patience)
 

@@ -1,7 +1,7 @@
 """Import and first update, each time in a fresh process, whose clock starts at its first statement.
 
-Warm: bytecode and whatever caches a system keeps are there. Cold: bytecode and caches are looked for in an empty
-folder; the files themselves may be in memory. The limit is NumPy alone.
+Warm: bytecode and whatever caches a system keeps are there. Cold: bytecode and caches are looked
+for in an empty folder; the files themselves may be in memory. The limit is NumPy alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The project's targets for local updates, each a ratio within one run, and what a run says of them."""
+"""The project's targets for local updates, each a ratio within one run, and what a run says of
+them."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def seconds(row: Row) -> float | None:
 
 @dataclass(frozen=True)
 class Target:
-    """`value` of every row of `kinds` that `rows` accepts must be at most (or, if `least`, at least) `bound`."""
+    """`value` of every row of `kinds` that `rows` accepts must be at most (or, if `least`, at
+    least) `bound`."""
 
     what: str
     kinds: tuple[str, ...]

@@ -19,7 +19,8 @@ def console() -> Console:
 
 
 class Screen:
-    """The table of the kind at work, with a bar below; finished tables stay above. `with` opens and closes it."""
+    """The table of the kind at work, with a bar below; finished tables stay above. `with` opens and
+    closes it."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console

@@ -18,8 +18,8 @@ STILL = 2e-3  # seconds of rest by which one sees that nobody works
 class Job:
     """An update that can be repeated.
 
-    `step` is timed, together with `wait`, which returns when all that `step` began is done. `prepare` comes before
-    each step and is not timed: it stands for what hands the gradients over.
+    `step` is timed, together with `wait`, which returns when all that `step` began is done.
+    `prepare` comes before each step and is not timed: it stands for what hands the gradients over.
     """
 
     step: Callable[[], Any]
@@ -49,7 +49,8 @@ class Job:
 
 
 def measure(job: Job, seconds: float) -> dict[str, Any]:
-    """Samples for some time, one at least, after one that isn't counted: others have used the caches since."""
+    """Samples for some time, one at least, after one that isn't counted: others have used the
+    caches since."""
     gc.collect()
     gc.disable()
     try:
@@ -66,8 +67,8 @@ def measure(job: Job, seconds: float) -> dict[str, Any]:
 
 
 def still(within: float = 1.0) -> None:
-    """Returns when no thread of this process works any more: those of OpenMP look for work for some milliseconds after
-    the last, and would take a core from whoever is measured next."""
+    """Returns when no thread of this process works any more: those of OpenMP look for work for some
+    milliseconds after the last, and would take a core from whoever is measured next."""
     end = perf_counter() + within
     while perf_counter() < end:
         before, start = process_time(), perf_counter()

@@ -1,7 +1,8 @@
-"""Loops in C over a case's arrays: source that is written for each pass, compiled once, kept in a folder of the user's.
+"""Loops in C over a case's arrays: source that is written for each pass, compiled once, kept in a
+folder of the user's.
 
-A loop only touches the arrays, which is the limit, or does a rule's arithmetic (`ARITHMETIC`). A scheme says in which
-order two threads walk the memory.
+A loop only touches the arrays, which is the limit, or does a rule's arithmetic (`ARITHMETIC`). A
+scheme says in which order two threads walk the memory.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ FLAGS = ("-O3", "-march=native", "-funroll-loops")
 
 @dataclass(frozen=True)
 class Scheme:
-    """Pieces of so many elements, taken in turn or, as `ranges`, one half of all by each of two threads. `fetch`: the
-    memory is asked for AHEAD elements before. `stream`: what is written goes by the caches."""
+    """Pieces of so many elements, taken in turn or, as `ranges`, one half of all by each of two
+    threads. `fetch`: the memory is asked for AHEAD elements before. `stream`: what is written goes
+    by the caches."""
 
     piece: int = PIECE
     ranges: bool = False
@@ -114,7 +116,8 @@ def compiler() -> str | None:
 
 
 def source(reads: str, writes: str, halves: str, scheme: Scheme = SCHEMES["pieces of 16384"], rule: str = "") -> str:
-    """`halves` are the letters of the 16-bit arrays. They are read as whole numbers, which costs no more."""
+    """`halves` are the letters of the 16-bit arrays. They are read as whole numbers, which costs no
+    more."""
     kind = {letter: "half" if letter in halves else "float" for letter in LETTERS}
     used = [letter for letter in LETTERS if letter in reads + writes]
     arrays = [
@@ -186,7 +189,8 @@ def _cpu() -> str:
 
 
 class Pass:
-    """One pass over a case's arrays, `arrays[letter][tensor]`, with the arithmetic of `rule` if that is given."""
+    """One pass over a case's arrays, `arrays[letter][tensor]`, with the arithmetic of `rule` if
+    that is given."""
 
     def __init__(
         self,

@@ -21,7 +21,8 @@ WORSE = 1.3  # times the best: a way that slow in the trial isn't compared any f
 
 
 class Worker:
-    """One system, and the jobs it is at: one way of the case, or several where the system compares them all along."""
+    """One system, and the jobs it is at: one way of the case, or several where the system compares
+    them all along."""
 
     def __init__(self, system: Any) -> None:
         self.system = system
@@ -31,7 +32,8 @@ class Worker:
         return {"version": self.system.version(), "python": sys.version.split()[0]}
 
     def prepare(self, case: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Tries every way to run a case, and keeps the best. Tells the times of all, and the errors."""
+        """Tries every way to run a case, and keeps the best. Tells the times of all, and the
+        errors."""
         wanted, trials, errors = make_case(case), {}, {}
         compared = getattr(self.system, "COMPARED", 1)
         able = not wanted.clipped or getattr(self.system, "CLIPS", False)

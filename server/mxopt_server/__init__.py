@@ -1,1 +1,2 @@
-"""The processes of a distributed job beside its workers: one scheduler, and the servers that hold the values."""
+"""The processes of a distributed job beside its workers: one scheduler, and the servers that hold
+the values."""

@@ -6,15 +6,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.message import Message
+from mxopt.kvstore.wire import Key
 from mxopt_server.machine import plain_error
 from mxopt_server.rounds import Request
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
 
-Send = Callable[[bytes, Any], object]  # (route, message)
+Send = Callable[[bytes, Message], object]  # (route, message)
 
 
 class Answers:
@@ -22,11 +23,11 @@ class Answers:
 
     def __init__(self, post: Send, rank: int) -> None:
         self._post, self.rank = post, rank
-        self._waiting: list[tuple[bytes, Any]] = []
+        self._waiting: list[tuple[bytes, Message]] = []
         self.sessions: dict[int, Session] = {}  # by the workers' ranks
         self.sent = self.refusals = 0
 
-    def send(self, route: bytes, message: Any) -> None:
+    def send(self, route: bytes, message: Message) -> None:
         """Has a message sent at the next `leave`."""
         self._waiting.append((route, message))
 
@@ -59,7 +60,7 @@ class Answers:
         self.sent += nbytes
         self.send(session.route, answer)
 
-    def refuse(self, route: bytes, session: Session | None, seq: int, error: Exception, key: Any) -> None:
+    def refuse(self, route: bytes, session: Session | None, seq: int, error: Exception, key: Key | None) -> None:
         """A request, or where there is no number a message, can't be met."""
         self.refusals += 1
         error = plain_error(error)

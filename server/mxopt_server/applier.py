@@ -9,6 +9,7 @@ import numpy as np
 from mxopt.errors import KVStoreError
 from mxopt.kvstore.progress import Progress
 from mxopt.sparse import RowSparse
+from mxopt.typing import Array
 from mxopt_server.groups import Group
 from mxopt_server.moment import Moment
 from mxopt_server.rounds import ALL, Members
@@ -25,9 +26,10 @@ class Applier:
         self.moment: Moment | None = None  # what a snapshot is being made of
         self.progress = Progress()  # of the loop that calls this
 
-    def apply(self, group: Group, value: Any, worker: int, update: int) -> None:
-        """Updates a group's parts by `value`, pushed by one worker or summed over ALL, or keeps it until the other
-        pieces are there. `update` is the number of the update where a worker counts them, else 0."""
+    def apply(self, group: Group, value: Array, worker: int, update: int) -> None:
+        """Updates a group's parts by `value`, pushed by one worker or summed over ALL, or keeps it
+        until the other pieces are there. `update` is the number of the update where a worker counts
+        them, else 0."""
         served = self.served
         if self.moment is not None:
             self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)
@@ -47,7 +49,7 @@ class Applier:
         finally:
             optimizer.num_update = max(latest, optimizer.num_update)
 
-    def _update(self, group: Group, value: Any, worker: int) -> None:
+    def _update(self, group: Group, value: Array, worker: int) -> None:
         part = group.parts[0]
         entry, several = part.entry, len(group.parts) > 1
         if entry.pieces > 1 and self.served.whole:
@@ -77,11 +79,11 @@ class Applier:
         if count is not None:
             served.set_count(entry, count)
 
-    def _update_all(self, entry: Entry, value: Any, worker: int) -> None:
+    def _update_all(self, entry: Entry, value: Array, worker: int) -> None:
         """An update of an entry by an optimizer that needs the whole array: all of it is here."""
         self._call([entry.key], [_shaped(value, entry.whole)], [entry.weight.reshape(entry.whole)], worker)
 
-    def _assemble(self, part: Part, value: Any, worker: int) -> None:
+    def _assemble(self, part: Part, value: Array, worker: int) -> None:
         """Keeps a piece's sum until all are there, then updates the whole."""
         entry = part.entry
         if isinstance(value, RowSparse):
@@ -97,7 +99,7 @@ class Applier:
         del entry.arrived[worker]
         self._update_all(entry, gradient, worker)
 
-    def _call(self, indices: list[Any], grads: list[Any], weights: list[Any], worker: int) -> None:
+    def _call(self, indices: list[Any], grads: list[Array], weights: list[Array], worker: int) -> None:
         """Calls the updater, with the states of `worker` where each has its own."""
         updater = self.served.updater
         assert updater is not None
@@ -114,7 +116,7 @@ class Applier:
         finally:
             self.progress.end()
 
-    def _replace(self, group: Group, value: Any) -> None:
+    def _replace(self, group: Group, value: Array) -> None:
         """Without an optimizer the sum becomes the value."""
         if self.members.kind.apart:
             raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
@@ -134,7 +136,7 @@ class Applier:
         whole.weight[...] = value.todense().reshape(whole.weight.shape)
 
 
-def _shaped(value: Any, shape: tuple[int, ...]) -> Any:
+def _shaped(value: Array, shape: tuple[int, ...]) -> Array:
     """A flat gradient, or one of rows, as one of `shape`."""
     if isinstance(value, RowSparse):
         return RowSparse(value.data.reshape(len(value.indices), *shape[1:]), value.indices, shape)

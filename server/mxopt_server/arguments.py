@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from mxopt import __version__
 from mxopt.errors import ArgumentError
 from mxopt.kvstore.address import checked_port, host_and_port
 
+T = TypeVar("T")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -59,10 +60,10 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-def _type(check: Callable[[str], Any]) -> Callable[[str], Any]:
+def _type(check: Callable[[str], T]) -> Callable[[str], T]:
     """`check` as argparse wants a type, so that its own words are shown."""
 
-    def checked(text: str) -> Any:
+    def checked(text: str) -> T:
         try:
             return check(text)
         except ArgumentError as error:

@@ -11,8 +11,8 @@ from mxopt_server.snapshot_writer import SnapshotWriter
 
 
 class Attached:
-    """Writes snapshots of `server` to `path`, in which RANK stands for its rank, every `every` seconds and at its end;
-    to nowhere for None. What is there is taken first."""
+    """Writes snapshots of `server` to `path`, in which RANK stands for its rank, every `every`
+    seconds and at its end; to nowhere for None. What is there is taken first."""
 
     def __init__(self, server: Server, path: Path | None, every: float) -> None:
         self.server, self.every = server, every

@@ -1,12 +1,9 @@
-"""The workers' barriers: one is open at a time; what rank 0 gave at those that have passed is kept for who comes
-later."""
+"""The workers' barriers: one is open at a time; what rank 0 gave at those that have passed is kept
+for who comes later."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 
 KEPT = 64 << 20  # bytes of payloads of barriers that have passed
 
@@ -23,22 +20,24 @@ class Barriers:
     def __init__(self) -> None:
         self.last = 0
         self.routes: dict[int, bytes] = {}
-        self._payload: Any = None
+        self._payload: object = None
         self._passed: dict[int, m.Passed] = {}
         self._bytes = 0
 
     def passed(self, number: int) -> m.Passed | None:
-        """What is said to a worker that comes to a barrier which has passed; None where that isn't known any more."""
+        """What is said to a worker that comes to a barrier which has passed; None where that isn't
+        known any more."""
         return self._passed.get(number)
 
-    def come(self, rank: int, route: bytes, payload: Any) -> None:
+    def come(self, rank: int, route: bytes, payload: object) -> None:
         """A worker has come to the next barrier."""
         self.routes[rank] = route
         if rank == 0:
             self._payload = payload
 
     def pass_if(self, needed: set[int]) -> tuple[m.Passed, list[bytes]] | None:
-        """Lets the workers go that have come, if all that are `needed` are among them: what to say, and to whom."""
+        """Lets the workers go that have come, if all that are `needed` are among them: what to say,
+        and to whom."""
         if not self.routes or not needed <= self.routes.keys():
             return None
         self.last += 1

@@ -1,9 +1,11 @@
-"""Which cuts the workers of a synchronous job are asked to make, and which checkpoints exist: the scheduler's part.
+"""Which cuts the workers of a synchronous job are asked to make, and which checkpoints exist: the
+scheduler's part.
 
-A cut has the number of a round: a worker makes it before its first push for a later one (`mxopt.kvstore.cut`). It is
-named so far ahead, by how fast the workers are, that all hear of it in time. One that all workers are past and a server
-hasn't is dropped, and the next is named at once, twice as far ahead, from where later ones come nearer again; one that
-the workers have become too slow for is named anew, nearer.
+A cut has the number of a round: a worker makes it before its first push for a later one
+(`mxopt.kvstore.cut`). It is named so far ahead, by how fast the workers are, that all hear of it in
+time. One that all workers are past and a server hasn't is dropped, and the next is named at once,
+twice as far ahead, from where later ones come nearer again; one that the workers have become too
+slow for is named anew, nearer.
 """
 
 from __future__ import annotations
@@ -64,8 +66,8 @@ class Checkpoints:
         return f"; mxopt-launch --resume goes on from {where}"
 
     def goes_on(self, cuts: Sequence[Sequence[int]]) -> int:
-        """The cut from which servers go on that have these in their journals; 0 for none, -1 where each goes on from
-        all that it has: a new job, and one that isn't synchronous."""
+        """The cut from which servers go on that have these in their journals; 0 for none, -1 where
+        each goes on from all that it has: a new job, and one that isn't synchronous."""
         if not self._resumes:
             return -1
         common = set(cuts[0]).intersection(*cuts) if cuts and self.durability == "journal" else set()
@@ -85,8 +87,8 @@ class Checkpoints:
         self._rounds[rank] = round, now
 
     def server(self, rank: int, cut: int, written: int, full: bool, servers: int) -> None:
-        """A server says which cut and which checkpoint it has, and whether its journal is so large that it should have
-        another."""
+        """A server says which cut and which checkpoint it has, and whether its journal is so large
+        that it should have another."""
         self._made[rank], self._written[rank] = cut, written
         (self._full.add if full else self._full.discard)(rank)
         have = set(self._written.values())

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mxopt import set_num_threads, settings
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt.kvstore import unix
+from mxopt.typing import Plain
 from mxopt_server import logs, loop, metrics
 from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank
 from mxopt_server.durability import Durability, add_durability, durability
@@ -131,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
     return loop.run_server(job, wanted, _announce, kept, attach)
 
 
-def _serve_metrics(options: argparse.Namespace, report: Callable[[], dict[str, Any]], rank: int) -> None:
+def _serve_metrics(options: argparse.Namespace, report: Callable[[], Plain], rank: int) -> None:
     if options.metrics_port is not None:
         metrics.serve(report, options.metrics_host, options.metrics_port(rank))
 
@@ -145,7 +146,8 @@ def _kept(options: argparse.Namespace) -> Durability:
 
 
 def import_all(names: Sequence[str]) -> None:
-    """Imports the modules that `--import` names; only for them, and last, from the current folder."""
+    """Imports the modules that `--import` names; only for them, and last, from the current
+    folder."""
     if names:
         sys.path.append(os.getcwd())
     for name in names:

@@ -1,11 +1,14 @@
-"""Cuts: moments at which a server holds what the workers' program had at one point, the same on all servers.
+"""Cuts: moments at which a server holds what the workers' program had at one point, the same on all
+servers.
 
-A worker that comes to such a point says so to every server, behind all it has pushed so far. When the last worker's
-word is here, all rounds before the point are over, and none behind it can be: it lacks that worker's push.
+A worker that comes to such a point says so to every server, behind all it has pushed so far. When
+the last worker's word is here, all rounds before the point are over, and none behind it can be: it
+lacks that worker's push.
 
-Workers that push their keys in different orders may come there with different keys behind them. So a worker says also
-when it first may have come to the cut, before it goes on with keys that are behind: what all have pushed then is a
-point of each one's program too, unless a round behind it is over by the time the last one's word is here.
+Workers that push their keys in different orders may come there with different keys behind them. So
+a worker says also when it first may have come to the cut, before it goes on with keys that are
+behind: what all have pushed then is a point of each one's program too, unless a round behind it is
+over by the time the last one's word is here.
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class Cuts:
         self._enter(Cut(cut.number))
 
     def _is_there(self, number: int) -> bool:
-        """Whether what is here now is a point of every worker's program, at which cut `number` can be."""
+        """Whether what is here now is a point of every worker's program, at which cut `number` can
+        be."""
         reached, came = (
             {rank: counts for rank, (other, counts) in points.items() if other == number}
             for points in (self._reached, self._came)

@@ -1,4 +1,5 @@
-"""Where a scheduler or server listens: on a Unix socket for this user's processes here, on TCP for others."""
+"""Where a scheduler or server listens: on a Unix socket for this user's processes here, on TCP for
+others."""
 
 from __future__ import annotations
 
@@ -10,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import zmq
 
 from mxopt.errors import ArgumentError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import sockets, unix, wire
+from mxopt.kvstore import messages as m, sockets, unix, wire
 from mxopt.kvstore.keys import KeyPair, load_keys
+from mxopt.kvstore.message import Message
+from mxopt.kvstore.wire import Frame
 from mxopt.settings import Job
 from mxopt_server import routers
 
@@ -26,12 +27,13 @@ log = logging.getLogger("mxopt.server")
 LAPSE = 35.0  # seconds without a sign of life, which ZeroMQ's own threads give, until a connection is closed
 TICK = 0.1  # seconds that a process waits for messages before it looks at the clock
 
-Send = Callable[[bytes, Any], bool]
+Send = Callable[[bytes, Message], bool]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for: whether TCP at all, whether nothing else, and there which host and port (0: a free one)."""
+    """What is asked for: whether TCP at all, whether nothing else, and there which host and port
+    (0: a free one)."""
 
     tcp: bool
     only: bool
@@ -43,9 +45,10 @@ class Wanted:
 class Doors:
     """The sockets of one process of `job`, bound.
 
-    Without keys one ROUTER has both doors. With keys TCP is encrypted and has a ROUTER of its own, since one that asks
-    for keys asks on Unix sockets too. Raises ArgumentError where an address would let in whoever can reach it,
-    KVStoreError where one can't be bound. A connection is closed after `lapse` seconds without a sign of life.
+    Without keys one ROUTER has both doors. With keys TCP is encrypted and has a ROUTER of its own,
+    since one that asks for keys asks on Unix sockets too. Raises ArgumentError where an address
+    would let in whoever can reach it, KVStoreError where one can't be bound. A connection is closed
+    after `lapse` seconds without a sign of life.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ class Doors:
         if wanted.tcp:
             routers.check_bind(wanted.host, keys, wanted.insecure)
         routers.allow_connections()
-        self._routers: list[Any] = []
+        self._routers: list[zmq.Socket[bytes]] = []
         self._socket: Path | None = None
         self._context = zmq.Context()
         self._guard = routers.authenticator(self._context, keys)
@@ -79,16 +82,16 @@ class Doors:
             )  # fmt: skip
 
     def sender(self) -> Send:
-        """A function that sends a message to a route; to one that is gone, or reads too slowly, it drops it. It tells
-        whether there is a connection."""
+        """A function that sends a message to a route; to one that is gone, or reads too slowly, it
+        drops it. It tells whether there is a connection."""
         senders = [_sender(router) for router in self._routers]
         if len(senders) == 1:
             return senders[0]
         return lambda route, message: senders[route[0]](route[1:], message)
 
-    def received(self) -> Iterator[list[Any]]:
-        """Messages as they come, each a list of frames, the route first, large ones not copied. Ends after a tick's
-        time."""
+    def received(self) -> Iterator[list[Frame]]:
+        """Messages as they come, each a list of frames, the route first, large ones not copied.
+        Ends after a tick's time."""
         return _received(self._routers[0]) if len(self._routers) == 1 else _received_by_all(self._routers)
 
     def close(self) -> None:
@@ -135,10 +138,10 @@ class Doors:
         return endpoint
 
 
-def _sender(socket: Any) -> Send:
+def _sender(socket: zmq.Socket[bytes]) -> Send:
     more = sockets.MORE | sockets.NOW
 
-    def send(route: bytes, message: Any) -> bool:
+    def send(route: bytes, message: Message) -> bool:
         frames = m.encode(message)
         last = frames.pop()
         try:
@@ -154,7 +157,7 @@ def _sender(socket: Any) -> Send:
     return send
 
 
-def _received(router: Any) -> Iterator[list[Any]]:
+def _received(router: zmq.Socket[bytes]) -> Iterator[list[Frame]]:
     until = time.monotonic() + TICK
     while time.monotonic() < until:
         try:
@@ -164,7 +167,7 @@ def _received(router: Any) -> Iterator[list[Any]]:
         yield frames
 
 
-def _received_by_all(routers: list[Any]) -> Iterator[list[Any]]:
+def _received_by_all(routers: list[zmq.Socket[bytes]]) -> Iterator[list[Frame]]:
     """The same of several; the first byte of a route says which."""
     poller = zmq.Poller()
     for router in routers:

@@ -1,4 +1,4 @@
-"""What of a job outlives its processes, as command lines say it."""
+"""What outlives a job's processes, as command lines say it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class Durability:
-    """What is kept in the folder `root`: with `none` nothing; with `snapshot` a checkpoint every so many seconds; with
-    `journal` everything, with `fsync` on the disk before anybody hears of it."""
+    """What is kept in the folder `root`: with `none` nothing; with `snapshot` a checkpoint every so
+    many seconds; with `journal` everything, with `fsync` on the disk before anybody hears of it."""
 
     kind: str = "none"
     root: Path | None = None
@@ -33,7 +33,8 @@ class Durability:
 
 
 def add_durability(parser: Parser, usual: str, folder: str) -> None:
-    """The options that say it; `usual` and `folder` are the words for what holds where they aren't given."""
+    """The options that say it; `usual` and `folder` are the words for what holds where they aren't
+    given."""
     parser.add_argument(
         "--durability", choices=KINDS, help=f"what outlives the job's processes: nothing, a checkpoint every "
         f"--snapshot-every seconds, or everything ({usual})",
@@ -46,8 +47,8 @@ def add_durability(parser: Parser, usual: str, folder: str) -> None:
 
 
 def durability(options: argparse.Namespace, kind: str, root: Path | None) -> Durability:
-    """What the options ask for, where `kind` and `root` are already known. Raises ArgumentError where they don't go
-    together."""
+    """What the options ask for, where `kind` and `root` are already known. Raises ArgumentError
+    where they don't go together."""
     if options.fsync and kind != "journal":
         raise ArgumentError(f"--fsync is for --durability journal, not {kind}")
     if kind != "none" and root is None:

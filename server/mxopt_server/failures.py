@@ -1,9 +1,11 @@
-"""Records at which a server has failed by itself, so that one that does so twice isn't tried for ever.
+"""Records at which a server has failed by itself, so that one that does so twice isn't tried for
+ever.
 
-What a process leaves for its successor is in two files of its epoch's folder. In `applying` is which record it had
-begun to apply: the file is mapped into memory, where each record is noted for next to nothing, and outlives the
-process. In `failure` is what Python's faulthandler says of a crash (SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL); a
-process that is killed from outside says nothing. `failures` has what all epochs so far have left.
+What a process leaves for its successor is in two files of its epoch's folder. In `applying` is
+which record it had begun to apply: the file is mapped into memory, where each record is noted for
+next to nothing, and outlives the process. In `failure` is what Python's faulthandler says of a
+crash (SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL); a process that is killed from outside says
+nothing. `failures` has what all epochs so far have left.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ def tell_crashes(folder: Path) -> None:
 
 
 def left_by(folder: Path) -> dict[Place, tuple[int, str]]:
-    """By record: how often servers have failed at it up to the epoch of `folder`, and how the last time."""
+    """By record: how often servers have failed at it up to the epoch of `folder`, and how the last
+    time."""
     found: dict[Place, tuple[int, str]] = {}
     with contextlib.suppress(FileNotFoundError, struct.error):  # where it has ended before it applied any
         known = load_document((folder / FAILURES).read_bytes())["failures"]

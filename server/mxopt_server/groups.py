@@ -1,9 +1,9 @@
-"""Parts that workers push together in one message: one piece of a large array, all pieces of an array whose rows are
-pushed, or many small keys.
+"""Parts that workers push together in one message: one piece of a large array, all pieces of an
+array whose rows are pushed, or many small keys.
 
-As long as everyone groups the same keys, a whole message is one contribution. A message that groups them otherwise
-dissolves the group into single parts, with everything that is pending in it, so that the outcome is that of single
-pushes.
+As long as everyone groups the same keys, a whole message is one contribution. A message that groups
+them otherwise dissolves the group into single parts, with everything that is pending in it, so that
+the outcome is that of single pushes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from mxopt_server.rounds import Contribution, Request, Rounds
 if TYPE_CHECKING:
     from mxopt_server.values import Part
 
-Keys = tuple[Any, ...]  # of a group: (key, key...), ((key, piece),), or (None, key) for all pieces of a key
+# (key, key...), ((key, piece),), or (None, key) for all pieces of a key.
+GroupKey = tuple[Any, ...]
 
 
 class Group:
@@ -27,7 +28,7 @@ class Group:
 
     __slots__ = ("dtype", "flats", "indices", "keys", "parts", "rounds", "size", "slices", "waiting", "weights")
 
-    def __init__(self, parts: Sequence[Part], keys: Keys, rounds: Rounds) -> None:
+    def __init__(self, parts: Sequence[Part], keys: GroupKey, rounds: Rounds) -> None:
         self.parts, self.keys, self.rounds = list(parts), keys, rounds
         self.waiting: list[Request] = []
         offset, self.slices = 0, []
@@ -87,7 +88,8 @@ class Group:
 
 
 def cut(contribution: Contribution, span: slice, part: Part, first: bool) -> Contribution:
-    """What of a contribution to several parts is for one of them, where it has the elements `span`."""
+    """What of a contribution to several parts is for one of them, where it has the elements
+    `span`."""
     c, value = contribution, contribution.value
     if isinstance(value, RowSparse):
         a, b = np.searchsorted(value.indices, (part.start, part.stop))

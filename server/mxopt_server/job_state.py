@@ -1,4 +1,4 @@
-"""What of a job outlives its processes, as its launcher looks after it."""
+"""What outlives a job's processes, as its launcher looks after it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mxopt.errors import ArgumentError
+from mxopt.typing import Plain
 from mxopt_server import state_dir
 from mxopt_server.durability import durability
 
@@ -18,8 +18,9 @@ TOGETHER = ("mpi", "slurm")  # launchers that run all servers by one command
 
 
 class JobState:
-    """The state of the job that `options` of `mxopt-launch` ask for: `job`, a new one's name, unless they resume
-    another. Raises ArgumentError where they don't go together, or not with the job that is resumed.
+    """The state of the job that `options` of `mxopt-launch` ask for: `job`, a new one's name,
+    unless they resume another. Raises ArgumentError where they don't go together, or not with the
+    job that is resumed.
 
     Attributes
     ----------
@@ -30,7 +31,7 @@ class JobState:
 
     def __init__(self, options: argparse.Namespace, job: str, run_dir: Path) -> None:
         self._resumes = options.resume is not None
-        self._facts: dict[str, Any] = {"workers": options.num_workers, "servers": options.num_servers}
+        self._facts: Plain = {"workers": options.num_workers, "servers": options.num_servers}
         kind, root = options.durability, options.state_dir or run_dir / "state"
         if options.state_dir is None and (root / "job").exists():  # of another job with the same folder for its logs
             root = run_dir / f"state-{job}"
@@ -58,8 +59,8 @@ class JobState:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the folder for this launcher. Raises ArgumentError where another job's state is there, or another
-        launcher has it."""
+        """Holds the folder for this launcher. Raises ArgumentError where another job's state is
+        there, or another launcher has it."""
         root = self.durability.root
         if root is None:
             yield

@@ -11,9 +11,9 @@ import numpy as np
 
 from mxopt.document import content_of, parts_of
 from mxopt.errors import StatesError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.refusals import error_of
+from mxopt.kvstore.wire import Frame
 from mxopt_server import records, segments
 from mxopt_server.failures import Applying
 from mxopt_server.state_dir import SEGMENT, Folder, name
@@ -23,12 +23,13 @@ KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in records.Record.__
 
 
 class Unkept(BaseException):
-    """What a server has to keep can't be kept (a full disk): it ends, before anybody is told that it was."""
+    """What a server has to keep can't be kept (a full disk): it ends, before anybody is told that
+    it was."""
 
 
 class Journal:
-    """Appends records to segments in `folder`, from number `number` on. With `fsync` what is committed survives a
-    power cut; without, the death of the process."""
+    """Appends records to segments in `folder`, from number `number` on. With `fsync` what is
+    committed survives a power cut; without, the death of the process."""
 
     def __init__(self, folder: Folder, fsync: bool) -> None:
         self.folder, self.fsync = folder, fsync
@@ -45,7 +46,8 @@ class Journal:
         return self._before + self._writer.size
 
     def append(self, record: records.Record) -> None:
-        """Adds a record, which is to be applied then. Raises Unkept where the disk doesn't take it."""
+        """Adds a record, which is to be applied then. Raises Unkept where the disk doesn't take
+        it."""
         try:
             if self._writer.size >= segments.SIZE:
                 self._before += self._writer.size
@@ -57,7 +59,8 @@ class Journal:
         self.applying.begin((self.number, self._writer.size))
 
     def commit(self) -> None:
-        """Returns when what has been appended, and applied, lasts. Raises Unkept where that can't be said."""
+        """Returns when what has been appended, and applied, lasts. Raises Unkept where that can't
+        be said."""
         if self._dirty:
             self._last()
             self.applying.end()
@@ -71,7 +74,8 @@ class Journal:
         self._dirty = False
 
     def rotate(self) -> int:
-        """Begins a segment, whose number it returns: what a checkpoint of this moment lacks will be from there on."""
+        """Begins a segment, whose number it returns: what a checkpoint of this moment lacks will be
+        from there on."""
         try:
             self._next()
         except OSError as error:
@@ -101,7 +105,7 @@ def is_cut(number: int) -> Callable[[memoryview], bool]:
     return lambda body: len(body) == len(expected) and body == expected
 
 
-def encode(record: records.Record) -> list[Any]:
+def encode(record: records.Record) -> list[Frame]:
     """A record as bytes, in parts: its arrays are not copied."""
     fields = [getattr(record, field.name) for field in dataclasses.fields(record)]
     fields = [[type(each).__name__, str(each)] if isinstance(each, Exception) else each for each in fields]

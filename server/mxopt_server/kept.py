@@ -1,4 +1,5 @@
-"""What a server keeps in its job's state folder: checkpoints, and the journal since the last of them."""
+"""What a server keeps in its job's state folder: checkpoints, and the journal since the last of
+them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ CUTS = 16  # of those in a journal, that a job may be resumed from
 
 
 def cuts_of(durability: Durability, rank: int) -> list[int]:
-    """The newest cuts that a server has in its journal. Raises StatesError where that is damaged."""
+    """The newest cuts that a server has in its journal. Raises StatesError where that is
+    damaged."""
     found: list[int] = []
     if durability.kind != "journal" or durability.root is None or rank < 0:
         return found
@@ -52,7 +54,8 @@ class Kept:
     Parameters
     ----------
     durability : with a folder
-    goes_on : the cut from which all servers of a resumed job go on, 0 for none, or -1 or -2 for all, as in Welcome
+    goes_on : the cut from which all servers of a resumed job go on, 0 for none, or -1 or -2 for
+        all, as in Welcome
     thread : what makes the threads that write checkpoints
 
     Attributes
@@ -119,8 +122,9 @@ class Kept:
             log.info("goes on from checkpoint %d and %d records of the journal", self.written, count)
 
     def _again(self, place: failures.Place, record: Record) -> None:
-        """Applies a record of an epoch before. Raises Hopeless where servers have failed at it twice; when the job is
-        taken up after that, it is left out, as one that the optimizer refuses."""
+        """Applies a record of an epoch before. Raises Hopeless where servers have failed at it
+        twice; when the job is taken up after that, it is left out, as one that the optimizer
+        refuses."""
         if place in self._failures:
             times, how = self._failures[place]
             if times >= TWICE:
@@ -135,8 +139,8 @@ class Kept:
         self._server.machine.apply(record)
 
     def check_alone(self) -> None:
-        """Raises KVStoreError where this server has come back to a job that others have gone on with, and has lost what
-        they count on."""
+        """Raises KVStoreError where this server has come back to a job that others have gone on
+        with, and has lost what they count on."""
         members = self._server.members
         if self.journal is None and self._came_back and (not members.mode or not members.kind.apart):
             raise KVStoreError(
@@ -145,7 +149,8 @@ class Kept:
             )
 
     def tick(self, exists: int) -> None:
-        """Called often by the loop, with the number of the newest checkpoint that all servers have."""
+        """Called often by the loop, with the number of the newest checkpoint that all servers
+        have."""
         if not self._server.members.mode:
             return
         if self._server.members.kind.apart:

@@ -1,4 +1,5 @@
-"""A job's keys on other machines, brought there by ssh: a file that only its owner can read, while the job runs."""
+"""A job's keys on other machines, brought there by ssh: a file that only its owner can read, while
+the job runs."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def path_on(host: int, job: str) -> str:
 
 
 def copy(host: str, path: str, user: str) -> list[str]:
-    """The command that makes the file of what it reads from its standard input; one that is there is left alone."""
+    """The command that makes the file of what it reads from its standard input; one that is there
+    is left alone."""
     return [*ssh_target(host, user), f"umask 077 && set -C && cat > {shlex.quote(path)}"]
 
 
@@ -32,8 +34,8 @@ def remove(host: str, path: str, user: str) -> list[str]:
 
 @contextlib.contextmanager
 def copied(keys: str, paths: Mapping[str, str], user: str) -> Iterator[None]:
-    """Within this context the file `keys` is on all hosts too, at `paths` by their names. Raises LaunchError where it
-    can't be brought there."""
+    """Within this context the file `keys` is on all hosts too, at `paths` by their names. Raises
+    LaunchError where it can't be brought there."""
     text = Path(keys).read_bytes() if paths else b""
     try:
         for host, (code, said) in zip(
@@ -47,7 +49,8 @@ def copied(keys: str, paths: Mapping[str, str], user: str) -> Iterator[None]:
 
 
 def _all(commands: Sequence[Sequence[str]], text: bytes, seconds: float) -> Iterator[tuple[int, str]]:
-    """Runs commands side by side, each fed with `text`. Yields their exit codes, and what they said."""
+    """Runs commands side by side, each fed with `text`. Yields their exit codes, and what they
+    said."""
     children = [
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Any
+
+from mxopt.typing import Plain
 
 BOUNDS = tuple(1e-4 * 4**k for k in range(9))  # seconds: the classes' upper ends, 0.1 ms to 6.6 s; and all above
 
@@ -20,6 +21,7 @@ class Latency:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
 
-    def report(self) -> dict[str, Any]:
-        """As plain data: how many took at most `bounds` and more than the bound before, and all seconds."""
+    def report(self) -> Plain:
+        """As plain data: how many took at most `bounds` and more than the bound before, and all
+        seconds."""
         return {"bounds": list(BOUNDS), "counts": list(self.counts), "seconds": self.seconds}

@@ -155,7 +155,8 @@ def _launch(plan: Plan, run_dir: Path, wake: int, restarts: int) -> Launch:
 
 
 def _never_joined(scheduler: str, keys: str) -> str:
-    """Asked when all workers have ended: why the others need not go on, "" where they are at their work."""
+    """Asked when all workers have ended: why the others need not go on, "" where they are at their
+    work."""
     from mxopt_server import status
 
     try:

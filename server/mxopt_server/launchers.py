@@ -11,7 +11,8 @@ PROGRAMS = {"ssh": "ssh", "mpi": "mpirun", "slurm": "srun"}  # what a launcher r
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a job: its role and number, its command, and its environment beside that of the launcher."""
+    """One process of a job: its role and number, its command, and its environment beside that of
+    the launcher."""
 
     role: str
     rank: int
@@ -34,14 +35,15 @@ def with_env(env: Mapping[str, str], command: Sequence[str]) -> list[str]:
 
 
 def hosts_of(text: str) -> list[str]:
-    """The hosts of a host file: one a line, `host`, `host:port` or `host slots=n`; # begins a comment."""
+    """The hosts of a host file: one a line, `host`, `host:port` or `host slots=n`; # begins a
+    comment."""
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     return [line.split()[0] for line in lines if line]
 
 
 def ssh(process: Process, host: str, folder: str, user: str = "") -> list[str]:
-    """Runs a process on `host` (`host:port` for another ssh port) in the same folder. Whether an unknown host is
-    trusted is for the user's own configuration of ssh to say."""
+    """Runs a process on `host` (`host:port` for another ssh port) in the same folder. Whether an
+    unknown host is trusted is for the user's own configuration of ssh to say."""
     there = f"cd {shlex.quote(folder)} && exec {process.line}"
     # -tt: the remote process ends with the connection, so that nothing is left behind.
     return [*ssh_target(host, user, "-tt"), there]
@@ -61,8 +63,8 @@ def mpi(command: Sequence[str], count: int, env: Mapping[str, str], hostfile: st
 
 
 def slurm(command: Sequence[str], count: int, nodes: int) -> list[str]:
-    """Runs `count` copies of a command on `nodes` nodes by srun, with srun's own environment: in a list of variables on
-    its command line a value couldn't hold a comma."""
+    """Runs `count` copies of a command on `nodes` nodes by srun, with srun's own environment: in a
+    list of variables on its command line a value couldn't hold a comma."""
     return [
         "srun", "--ntasks", str(count), "--nodes", str(nodes), "--kill-on-bad-exit=1", "--export=ALL", *command,
     ]  # fmt: skip

@@ -1,5 +1,5 @@
-"""Logs that nobody else can write or fill: a record is one line, whatever others have put into it, and lines are
-bounded in length and in number.
+"""Logs that nobody else can write or fill: a record is one line, whatever others have put into it,
+and lines are bounded in length and in number.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ import logging
 import time
 from collections.abc import Callable
 from typing import TextIO
+
+from mxopt.errors import counted
 
 LINE = 2000  # characters of a record; of an exception's traceback as many again for each line
 BURST = 256 << 10  # characters of one level at a time,
@@ -22,7 +24,8 @@ def printable(text: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """Records as one line each; a traceback follows indented, so that no line of it looks like a record."""
+    """Records as one line each; a traceback follows indented, so that no line of it looks like a
+    record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's name
         return _cut(printable(super().formatMessage(record)))
@@ -33,8 +36,8 @@ class Formatter(logging.Formatter):
 
 
 class Handler(logging.StreamHandler):  # type: ignore[type-arg]  # takes its argument from Python 3.11 on only
-    """Writes records to `stream`, of each level no more than BURST characters at once and RATE a second; then says how
-    many it has left out."""
+    """Writes records to `stream`, of each level no more than BURST characters at once and RATE a
+    second; then says how many it has left out."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -80,4 +83,4 @@ def call(who: str) -> None:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LINE else f"{text[:LINE]}... ({len(text)} characters)"
+    return text if len(text) <= LINE else f"{text[:LINE]}... ({counted(len(text), 'character')})"

@@ -17,6 +17,7 @@ from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.progress import Progress
+from mxopt.kvstore.wire import Frame
 from mxopt.settings import Job
 from mxopt_server import logs
 from mxopt_server.attached import Attached
@@ -28,6 +29,7 @@ from mxopt_server.journal import Unkept
 from mxopt_server.kept import Hopeless, Kept, cuts_of
 from mxopt_server.latency import Latency
 from mxopt_server.machine import OutOfMemory
+from mxopt_server.roster import Place
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
 from mxopt_server.state_dir import Notes
@@ -56,12 +58,12 @@ def run_scheduler(
     durability: Durability,
     attach: Callable[[Scheduler], None],
 ) -> int:
-    """Runs a scheduler until its job is over. `ready` is told where it listens; `attach` may have it looked after
-    (metrics). Returns the exit code: 0 where the job finished."""
+    """Runs a scheduler until its job is over. `ready` is told where it listens; `attach` may have
+    it looked after (metrics). Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
     stop_on_signals()
     doors = Doors("scheduler", settings, wanted, lapse(settings.heartbeat, settings.dead_after))
-    notes: Any = {} if durability.root is None else Notes(durability.root / "scheduler")
+    notes: Notes | dict[Place, int] = {} if durability.root is None else Notes(durability.root / "scheduler")
     scheduler = Scheduler(
         doors.sender(),
         settings.workers or 1,
@@ -102,8 +104,9 @@ def run_server(
     durability: Durability,
     attach: Callable[[Server], Attached],
 ) -> int:
-    """Runs a server until its job is over. `ready` is told where it listens, `attach` makes what looks after it where
-    its state isn't kept in a folder. Returns the exit code: 0 where the job finished."""
+    """Runs a server until its job is over. `ready` is told where it listens, `attach` makes what
+    looks after it where its state isn't kept in a folder. Returns the exit code: 0 where the job
+    finished."""
     wire.tune_memory()
     stop_on_signals()
     network = Network.of(settings)
@@ -169,7 +172,8 @@ def run_server(
 
 
 class Watchdog:
-    """Ends a server of a failed job whose loop doesn't hear of that: it stands still in a call that doesn't return."""
+    """Ends a server of a failed job whose loop doesn't hear of that: it stands still in a call that
+    doesn't return."""
 
     def __init__(self, member: Membership, progress: Progress) -> None:
         self._member, self._progress = member, progress
@@ -221,7 +225,7 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
         member.beat.lost = server.members.lost
 
 
-def _timed(latency: Latency, handle: Callable[[bytes, list[Any]], None], route: bytes, frames: list[Any]) -> None:
+def _timed(latency: Latency, handle: Callable[[bytes, list[Frame]], None], route: bytes, frames: list[Frame]) -> None:
     began = time.perf_counter()
     handle(route, frames)
     latency.add(time.perf_counter() - began)

@@ -10,6 +10,7 @@ from typing import Any
 from mxopt.document import load_document
 from mxopt.errors import KVStoreError, MXOptError
 from mxopt.sparse import Table
+from mxopt.typing import Plain
 from mxopt_server import records as r
 from mxopt_server.applier import Applier
 from mxopt_server.rounds import Members
@@ -25,7 +26,8 @@ class OutOfMemory(BaseException):
 
 
 class Machine:
-    """What a server with so many workers holds: `values`, the optimizer (`served`), its `members` and their epochs."""
+    """What a server with so many workers holds: `values`, the optimizer (`served`), its `members`
+    and their epochs."""
 
     def __init__(self, workers: int) -> None:
         self.members = Members(workers)
@@ -41,9 +43,10 @@ class Machine:
         }  # fmt: skip
 
     def apply(self, record: r.Record) -> None:
-        """Changes the state as the record says. Raises what the optimizer raises where it can't be set or loaded; a
-        round that fails is over, and keeps its error. Raises OutOfMemory where there is no memory: that depends on the
-        moment, so it is no refusal, and what is changed by then nobody knows."""
+        """Changes the state as the record says. Raises what the optimizer raises where it can't be
+        set or loaded; a round that fails is over, and keeps its error. Raises OutOfMemory where
+        there is no memory: that depends on the moment, so it is no refusal, and what is changed by
+        then nobody knows."""
         try:
             self._kinds[type(record)](record)
         except MemoryError as error:
@@ -97,7 +100,7 @@ class Machine:
             self.served.reconfigure(changed.config, self.members.kind.apart)
 
     @contextmanager
-    def _announced(self, config: dict[str, Any] | None) -> Iterator[None]:
+    def _announced(self, config: Plain | None) -> Iterator[None]:
         """Says that an optimizer is being made: code of someone's own may take long."""
         self.applier.progress.begin("the constructor of optimizer", None if config is None else config.get("name"))
         try:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mxopt.errors import ArgumentError
+from mxopt.typing import Plain
+
+if TYPE_CHECKING:
+    from prometheus_client import core  # type: ignore[import-not-found,unused-ignore]
 
 # Of a report: the number, its unit, and what it is.
 GAUGES = {
@@ -32,9 +36,9 @@ LATENCIES = {
 STATES = ("gathering", "running", "finished", "failed")
 
 
-def serve(report: Callable[[], dict[str, Any]], host: str, port: int) -> None:
-    """Serves what `report` says, a `Server`'s or a `Scheduler`'s, from a thread. Raises ArgumentError without
-    prometheus_client, and where it can't be served there."""
+def serve(report: Callable[[], Plain], host: str, port: int) -> None:
+    """Serves what `report` says, a `Server`'s or a `Scheduler`'s, from a thread. Raises
+    ArgumentError without prometheus_client, and where it can't be served there."""
     try:
         from prometheus_client import CollectorRegistry, start_http_server  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
@@ -52,16 +56,16 @@ def serve(report: Callable[[], dict[str, Any]], host: str, port: int) -> None:
 class Collector:
     """Makes metrics of a report whenever they are asked for."""
 
-    def __init__(self, report: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, report: Callable[[], Plain]) -> None:
         self._report = report
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[core.Metric]:
         """The families of metrics, as prometheus_client wants them."""
         numbers = self._report()
         yield from _of_server(numbers) if numbers["role"] == "server" else _of_scheduler(numbers)
 
 
-def _of_server(numbers: dict[str, Any]) -> Iterator[Any]:
+def _of_server(numbers: Plain) -> Iterator[core.Metric]:
     from prometheus_client import core
 
     labels = {"job": numbers["job"], "server": str(numbers["rank"])}
@@ -84,7 +88,7 @@ def _of_server(numbers: dict[str, Any]) -> Iterator[Any]:
     yield waiting
 
 
-def _of_scheduler(numbers: dict[str, Any]) -> Iterator[Any]:
+def _of_scheduler(numbers: Plain) -> Iterator[core.Metric]:
     from prometheus_client import core
 
     job = numbers["job"]
@@ -106,7 +110,7 @@ def _of_scheduler(numbers: dict[str, Any]) -> Iterator[Any]:
     yield from _latencies("mxopt_scheduler", numbers, {"job": job})
 
 
-def _latencies(prefix: str, numbers: dict[str, Any], labels: dict[str, str]) -> Iterator[Any]:
+def _latencies(prefix: str, numbers: Plain, labels: dict[str, str]) -> Iterator[core.Metric]:
     from prometheus_client import core
 
     for name, (called, text) in LATENCIES.items():

@@ -1,14 +1,15 @@
-"""A server's arrays as they are at one moment, to be written by another thread while the server goes on."""
+"""A server's arrays as they are at one moment, to be written by another thread while the server
+goes on."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from mxopt.kvstore import wire
+from mxopt.kvstore.wire import Frame
 from mxopt.sparse.index import RowIndex
 from mxopt_server.values import Part
 
@@ -16,7 +17,8 @@ AT_ONCE = 4 << 20  # bytes of rows that are read at a time
 
 
 class _Chunk:
-    """Bytes of an array: `view` where they are, `copy` where they had to be kept from being changed."""
+    """Bytes of an array: `view` where they are, `copy` where they had to be kept from being
+    changed."""
 
     __slots__ = ("copy", "read", "view")
 
@@ -25,7 +27,8 @@ class _Chunk:
 
 
 class _Rows:
-    """The rows of an array in slots; those that had to be kept from being changed, with their slots."""
+    """The rows of an array in slots; those that had to be kept from being changed, with their
+    slots."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -49,11 +52,12 @@ class _Rows:
 
 
 class Moment:
-    """What `belongs` lists, (part or parts, array), as it is now; and of keys stored by rows the arrays in slots that
-    `by_rows` has: (part, the rows' index, their arrays).
+    """What `belongs` lists, (part or parts, array), as it is now; and of keys stored by rows the
+    arrays in slots that `by_rows` has: (part, the rows' index, their arrays).
 
-    `keep` and `keep_rows` are for the thread that changes parts, before it does; `read` for the one that writes. The
-    former copy what the latter hasn't read yet, a piece or some rows at a time, and no more than is really changed.
+    `keep` and `keep_rows` are for the thread that changes parts, before it does; `read` for the one
+    that writes. The former copy what the latter hasn't read yet, a piece or some rows at a time,
+    and no more than is really changed.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class Moment:
                 for rows in arrays:
                     rows.keep(slots)
 
-    def read(self, array: np.ndarray) -> Iterator[Any]:
+    def read(self, array: np.ndarray) -> Iterator[Frame]:
         """The bytes of one of the arrays, or of any other that doesn't change, piece by piece."""
         rows = self._in_slots.get(_place(array))
         if rows is not None:

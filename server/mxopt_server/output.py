@@ -1,4 +1,5 @@
-"""Where the output of a job's processes goes: each to a log of its own, and all to the terminal, line by line."""
+"""Where the output of a job's processes goes: each to a log of its own, and all to the terminal,
+line by line."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ PIPE = 4096  # what can be written without waiting to a pipe or terminal that is
 
 
 class Terminal:
-    """Where lines are shown: `fd`, this process's standard output for None. Writing waits for whoever reads it, but not
-    for longer than `until`, nor once `wake` (a file descriptor) has something to read."""
+    """Where lines are shown: `fd`, this process's standard output for None. Writing waits for
+    whoever reads it, but not for longer than `until`, nor once `wake` (a file descriptor) has
+    something to read."""
 
     def __init__(self, wake: int, fd: int | None = None) -> None:
         self.until: float | None = None  # by time.monotonic(); what can't be written by then is dropped
@@ -29,11 +31,13 @@ class Terminal:
             try:
                 data = data[os.write(self._fd, data[:PIPE]) :]
             except OSError as error:
-                # A terminal that was closed doesn't end a job that ignores SIGHUP; nor does a full disk.
+                # A terminal that was closed doesn't end a job that ignores SIGHUP; nor does a full
+                # disk.
                 self._open, self.gone = False, error.errno == errno.EPIPE
 
     def _ready(self) -> bool:
-        """Waits until something can be written. False where that shall not be waited for any longer."""
+        """Waits until something can be written. False where that shall not be waited for any
+        longer."""
         while True:
             left = None if self.until is None else max(0.0, self.until - time.monotonic())
             wake = [self._wake] if self.until is None else []
@@ -45,9 +49,9 @@ class Terminal:
 
 
 class Output:
-    """What a process called `name` writes, to `pipe` where it has one: copied to `log`, and to the terminal with its
-    name before each line; `again` to a log that is there. Of those that are not `shown` in full, INFO lines stay in the
-    log; `listening` is where it says it listens."""
+    """What a process called `name` writes, to `pipe` where it has one: copied to `log`, and to the
+    terminal with its name before each line; `again` to a log that is there. Of those that are not
+    `shown` in full, INFO lines stay in the log; `listening` is where it says it listens."""
 
     def __init__(
         self, name: str, pipe: int | None, log: Path, terminal: Terminal, shown: bool, again: bool = False

@@ -1,4 +1,5 @@
-"""What a job consists of: its processes with their commands and variables, here or on other machines."""
+"""What a job consists of: its processes with their commands and variables, here or on other
+machines."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
 
 
 class Plan:
-    """The job that `options` of `mxopt-launch` ask for. Raises ArgumentError where it can't be started."""
+    """The job that `options` of `mxopt-launch` ask for. Raises ArgumentError where it can't be
+    started."""
 
     def __init__(self, options: argparse.Namespace, job: str, durability: Durability) -> None:
         self.options, self.job, self._durability = options, job, durability
@@ -39,8 +41,8 @@ class Plan:
         self.scheduler, *self.others = self._processes()
 
     def check(self) -> None:
-        """Raises ArgumentError where this machine's name doesn't exist, a program that it has to run isn't here, or
-        other machines are to take part in a job without keys."""
+        """Raises ArgumentError where this machine's name doesn't exist, a program that it has to
+        run isn't here, or other machines are to take part in a job without keys."""
         check_host(self.host)
         self._check_program()
         if not (self.local or self.options.keys or self.options.insecure):
@@ -63,8 +65,8 @@ class Plan:
             raise ArgumentError(f"there is no program {name!r}{hint}")
 
     def started(self, root: str) -> list[Process]:
-        """The servers and workers as commands of this machine, or on Ray of theirs, when the scheduler's address `root`
-        is known."""
+        """The servers and workers as commands of this machine, or on Ray of theirs, when the
+        scheduler's address `root` is known."""
         host, _, port = root.removeprefix("tcp://").rpartition(":")
         address = {} if self.local else {"DMLC_PS_ROOT_URI": host, "DMLC_PS_ROOT_PORT": port}
         with_root = [replace(p, env={**p.env, **address}) for p in self.others]
@@ -75,7 +77,8 @@ class Plan:
         return [self._together([p for p in with_root if p.role == role]) for role in ("server", "worker")]
 
     def dry(self) -> list[str]:
-        """All that is to be run, as lines for a shell; the scheduler's port is one that is free now."""
+        """All that is to be run, as lines for a shell; the scheduler's port is one that is free
+        now."""
         if self.local:
             return [p.line for p in (self.scheduler, *self.others)]
         with socket.create_server(("", 0)) as free:
@@ -95,7 +98,8 @@ class Plan:
             "DMLC_PS_ROOT_URI": self.host, "MXOPT_JOB_ID": self.job,
         }  # fmt: skip
         if self.local and "OMP_NUM_THREADS" not in os.environ:
-            # Each worker's BLAS would take all cores for itself, and wait for the others' by spinning.
+            # Each worker's BLAS would take all cores for itself, and wait for the others' by
+            # spinning.
             shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // options.num_workers))
         shared |= assignments(options.env)
         if options.keys:
@@ -146,8 +150,8 @@ class Plan:
 
 
 def assignments(texts: Iterable[str]) -> dict[str, str]:
-    """The variables that `NAME=VALUE` or `NAME:VALUE` set, and `NAME` hands on. Raises ArgumentError for what is none
-    of them, and for a NAME that isn't set here."""
+    """The variables that `NAME=VALUE` or `NAME:VALUE` set, and `NAME` hands on. Raises
+    ArgumentError for what is none of them, and for a NAME that isn't set here."""
     found = {}
     for text in texts:
         parts = re.fullmatch(r"([A-Za-z_]\w*)(?:[=:](.*))?", text, re.DOTALL | re.ASCII)

@@ -1,4 +1,5 @@
-"""`--launcher ray`: a job's scheduler and servers as actors, and its workers as tasks, of a Ray cluster."""
+"""`--launcher ray`: a job's scheduler and servers as actors, and its workers as tasks, of a Ray
+cluster."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import ray
 from ray import exceptions
 
 from mxopt.settings import BECOME_ROLE
+from mxopt.typing import Plain
 from mxopt_server.launchers import Process
 from mxopt_server.output import CHUNK, Output
 from mxopt_server.running import GRACE_S, Launch, die_with
@@ -26,15 +28,15 @@ LOST = -signal.SIGKILL  # the code of a process whose actor, task or node is gon
 
 
 class RayLaunch(Launch):
-    """A job on the cluster that `ray.init` finds, by RAY_ADDRESS or on this machine; `keys` is the text of its keys'
-    file, "" without."""
+    """A job on the cluster that `ray.init` finds, by RAY_ADDRESS or on this machine; `keys` is the
+    text of its keys' file, "" without."""
 
     def __init__(
         self, run_dir: Path, wake: int, folder: str, keys: str, output: int | None = None, restarts: int = 0
     ) -> None:
         super().__init__(run_dir, wake, False, output, restarts)
         self._folder, self._keys = folder, keys
-        self._actors: dict[str, Any] = {}  # by the names of scheduler and servers
+        self._actors: Plain = {}  # by the names of scheduler and servers
         self._addresses: dict[str, str] = {}  # of the nodes they run on
         if not ray.is_initialized():
             ray.init(logging_level="WARNING", log_to_driver=False)
@@ -49,7 +51,8 @@ class RayLaunch(Launch):
             stream = _work.remote(*given)
         else:
             if name not in self._actors:
-                # Ray starts an actor again, on another node if need be, when its process or node is lost.
+                # Ray starts an actor again, on another node if need be, when its process or node is
+                # lost.
                 restarts = -1 if role == "server" else 0
                 self._actors[name] = _host.options(
                     max_restarts=restarts, num_cpus=int(role == "server"), scheduling_strategy="SPREAD"
@@ -108,8 +111,8 @@ class RayLaunch(Launch):
 def run(
     command: tuple[str, ...], env: Mapping[str, str], role: str, folder: str, keys: str
 ) -> Iterator[str | bytes | int]:
-    """Runs a process of a job on this node, until it ends. Yields the node's address, what the process writes, and its
-    exit code, which is negative where a signal has killed it."""
+    """Runs a process of a job on this node, until it ends. Yields the node's address, what the
+    process writes, and its exit code, which is negative where a signal has killed it."""
     address = ray.util.get_node_ip_address()
     yield address
     variables = {**os.environ, BECOME_ROLE: "0", "PYTHONUNBUFFERED": "1", "DMLC_NODE_HOST": address, **env}

@@ -1,4 +1,5 @@
-"""Scheduler and servers on a Ray cluster, for a program that runs the workers itself, as tasks or actors of its own."""
+"""Scheduler and servers on a Ray cluster, for a program that runs the workers itself, as tasks or
+actors of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +12,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mxopt.errors import ArgumentError, JobFailedError
+from mxopt.errors import ArgumentError, JobFailedError, counted
 from mxopt_server.job_state import JobState
 from mxopt_server.launch import parser
 from mxopt_server.plan import Plan
@@ -30,7 +30,8 @@ class Seat:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Within this context `kvstore.create` makes the store of this worker. It can be used afterwards too."""
+        """Within this context `kvstore.create` makes the store of this worker. It can be used
+        afterwards too."""
         with tempfile.TemporaryDirectory(prefix="mxopt-keys-") as private:  # of mode 0700
             given = dict(self.variables)
             if self.keys:
@@ -58,7 +59,8 @@ class Servers:
     workers, servers : int
         How many of each.
     arguments : str
-        More options, as words of `mxopt-launch`'s command line: `"--keys", "job.key"`, or `"--insecure"`, and so on.
+        More options, as words of `mxopt-launch`'s command line: `"--keys", "job.key"`, or
+        `"--insecure"`, and so on.
     run_dir : path
         Where the logs go.
     """
@@ -100,7 +102,7 @@ class Servers:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._thread.join()
         if error[0] is None:  # the workers have ended, and the job does so by itself
@@ -108,10 +110,10 @@ class Servers:
         self._close()
 
     def seat(self, rank: int) -> Seat:
-        """The place of the worker with this rank. Raises ArgumentError where the job has none, JobFailedError where it
-        has failed."""
+        """The place of the worker with this rank. Raises ArgumentError where the job has none,
+        JobFailedError where it has failed."""
         if not 0 <= rank < len(self._seats):
-            raise ArgumentError(f"rank {rank}: the job has {len(self._seats)} workers, from 0 on")
+            raise ArgumentError(f"rank {rank}: the job has {counted(len(self._seats), 'worker')}, from 0 on")
         if self._launch.failed is not None:
             name, code = self._launch.failed
             raise JobFailedError(f"{name} has ended with exit code {code}; its log is {self._run_dir / name}.log")

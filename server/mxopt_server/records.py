@@ -1,9 +1,10 @@
 """Records: whatever changes the state of a server, one small class a kind of fact.
 
-A server checks what comes, makes a record of what it changes, appends that to its journal, and applies it
-(`Server.enter`). `Machine.apply` depends on nothing but the records before: a server that is given the same ones, in
-the same order, has the same bits. What isn't in a record isn't state: pushes of rounds that are open, requests that
-wait, messages that have come in part are their workers' to send again.
+A server checks what comes, makes a record of what it changes, appends that to its journal, and
+applies it (`Server.enter`). `Machine.apply` depends on nothing but the records before: a server
+that is given the same ones, in the same order, has the same bits. What isn't in a record isn't
+state: pushes of rounds that are open, requests that wait, messages that have come in part are their
+workers' to send again.
 
 Fields are plain values, arrays, and RowSparse of arrays.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mxopt.kvstore.wire import Key
+from mxopt.typing import Array, Plain
 
 
 @dataclass(slots=True)
@@ -26,7 +28,8 @@ class Mode:
 
 @dataclass(slots=True)
 class Member:
-    """A worker is here, in an epoch of its rank that is higher than those before, and so are these others."""
+    """A worker is here, in an epoch of its rank that is higher than those before, and so are these
+    others."""
 
     rank: int
     epoch: int
@@ -43,35 +46,36 @@ class First:
     whole: list[int]
     first: int
     piece: int
-    value: Any
+    value: Array
 
 
 @dataclass(slots=True)
 class FirstRows:
-    """Some of the `total` rows that are there from the beginning of a key that is stored by rows, see
-    `tables.TableEntry`: their numbers, and the rows, flat. `table` is that of `Table.plain`."""
+    """Some of the `total` rows that are there from the beginning of a key that is stored by rows,
+    see `tables.TableEntry`: their numbers, and the rows, flat. `table` is that of `Table.plain`."""
 
     key: Key
-    table: dict[str, Any]
+    table: Plain
     declared: bool
     servers: int
     total: int
-    ids: Any
-    value: Any
+    ids: Array
+    value: Array
 
 
 @dataclass(slots=True)
 class Update:
-    """Round `number` of the parts that `keys` name (see `groups.Keys`) is over.
+    """Round `number` of the parts that `keys` name (see `groups.GroupKey`) is over.
 
-    `value` is the sum of what all workers pushed for it, and `rank` is ALL; or what one worker pushed where every push
-    is an update. With an `error` there was none. `update` is the worker's count of updates, where it is the only one.
+    `value` is the sum of what all workers pushed for it, and `rank` is ALL; or what one worker
+    pushed where every push is an update. With an `error` there was none. `update` is the worker's
+    count of updates, where it is the only one.
     """
 
     keys: tuple[Any, ...]
     rank: int
     number: int
-    value: Any
+    value: Array
     update: int
     error: Exception | None
 
@@ -81,14 +85,15 @@ class Optimizer:
     """The workers' call of `set_optimizer` number `event`; `config` is None for no optimizer."""
 
     event: int
-    config: dict[str, Any] | None
+    config: Plain | None
 
 
 @dataclass(slots=True)
 class Changed:
-    """The optimizer's hyper-parameters have changed; states and counts stay. `version` counts the changes."""
+    """The optimizer's hyper-parameters have changed; states and counts stay. `version` counts the
+    changes."""
 
-    config: dict[str, Any]
+    config: Plain
     version: int
 
 

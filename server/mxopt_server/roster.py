@@ -1,13 +1,15 @@
-"""Who is in a job: the places of its workers and servers, and the processes that have them, by epochs and tokens."""
+"""Who is in a job: the places of its workers and servers, and the processes that have them, by
+epochs and tokens."""
 
 from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mxopt.errors import counted
 from mxopt.kvstore import messages as m
 
 log = logging.getLogger("mxopt.scheduler")
@@ -45,8 +47,9 @@ class Node:
 class Roster:
     """The places of job `job`, with so many workers and servers.
 
-    Every process that gets a place has an epoch that is higher than those of all before it in this place, and a token
-    by which the others know it. `token` draws one; `issued` is told (role, rank, epoch) before a process is let in.
+    Every process that gets a place has an epoch that is higher than those of all before it in this
+    place, and a token by which the others know it. `token` draws one; `issued` is told (role, rank,
+    epoch) before a process is let in.
 
     Attributes
     ----------
@@ -67,7 +70,7 @@ class Roster:
         self.mode = ""
         self._token, self._issued = token, issued
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Node]:
         return iter(list(self.nodes.values()))
 
     @property
@@ -119,14 +122,15 @@ class Roster:
             return ""
         for role, said in (("worker", join.workers), ("server", join.servers)):
             if said and said != self.wanted[role]:
-                return f"the job has {self.wanted[role]} {role}s, {join.name} was told {said}"
+                return f"the job has {counted(self.wanted[role], role)}, {join.name} was told {said}"
         if join.rank >= self.wanted[join.role]:
-            return f"rank {join.rank} is too high: the job has {self.wanted[join.role]} {join.role}s"
+            return f"rank {join.rank} is too high: the job has {counted(self.wanted[join.role], join.role)}"
         return ""
 
     def place(self, join: m.Join, returns: bool) -> tuple[int | None, str]:
-        """The rank that a process gets. Where there is none now, None and why: "" where the place that it wishes for
-        may become free, else what rules it out. `returns`: whether one may come after another."""
+        """The rank that a process gets. Where there is none now, None and why: "" where the place
+        that it wishes for may become free, else what rules it out. `returns`: whether one may come
+        after another."""
         places = [join.rank] if join.rank >= 0 else range(self.wanted[join.role])
         held = [self.nodes.get((join.role, rank)) for rank in places]
         for rank, node in zip(places, held, strict=True):
@@ -134,7 +138,7 @@ class Roster:
                 return rank, ""
         if join.rank < 0 or not returns:
             taken = f"rank {join.rank} is taken by {held[0]}" if join.rank >= 0 else ""
-            return None, taken or f"the job has all its {self.wanted[join.role]} {join.role}s"
+            return None, taken or f"the job has all its {counted(self.wanted[join.role], join.role)}"
         return None, ""
 
     def admit(self, join: m.Join, rank: int, route: bytes, now: float) -> Node:

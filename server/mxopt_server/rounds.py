@@ -1,22 +1,24 @@
 """Rounds: which pushes make an update, and which of a worker's pushes the values have.
 
-An object of these classes keeps the rounds of parts that are pushed together; it knows neither the parts nor the
-optimizer. A worker numbers its pushes of a part from the part's present round on: a number that was taken before is
-known, the next is new, and one beyond that means that a push is missing, which is an error.
+An object of these classes keeps the rounds of parts that are pushed together; it knows neither the
+parts nor the optimizer. A worker numbers its pushes of a part from the part's present round on: a
+number that was taken before is known, the next is new, and one beyond that means that a push is
+missing, which is an error.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mxopt.errors import KVStoreError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.refusals import error_of
-from mxopt_server.told import Told
-from mxopt_server.told import difference as told_difference
+from mxopt.kvstore.wire import Key
+from mxopt.typing import Array, Document, Plain
+from mxopt_server.told import Told, difference as told_difference
 
 ALL = -1  # as a worker: all of them together
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
@@ -24,7 +26,8 @@ KEPT = 64  # rounds without an update whose errors are kept, for who pushes for 
 
 
 class Request:
-    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing` any more."""
+    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing`
+    any more."""
 
     __slots__ = ("answer", "error", "missing", "nbytes", "number", "parts", "pushes", "rank", "seq", "since")
 
@@ -57,11 +60,12 @@ class Request:
 
 @dataclass(slots=True)
 class Contribution:
-    """What one worker pushed for a round: `value` is flat over the parts, or row-sparse over a whole entry."""
+    """What one worker pushed for a round: `value` is flat over the parts, or row-sparse over a
+    whole entry."""
 
     rank: int
     number: int
-    value: Any
+    value: Array
     optimizer: Told | None  # that it counts on; None where it never set one
     update: int
     step: int = 0  # of the worker's training, 0 where it counts none
@@ -69,7 +73,8 @@ class Contribution:
 
 @dataclass
 class Members:
-    """The workers of the job, and how they go together: what all rounds of a server have in common."""
+    """The workers of the job, and how they go together: what all rounds of a server have in
+    common."""
 
     workers: int
     mode: str = ""  # one of MODES, said by the first worker; "" before
@@ -100,7 +105,8 @@ class Rounds:
         self.errors: dict[tuple[int, int], Exception] = {}  # (worker or ALL, number): why there was no update
 
     def begin(self, rank: int, others: Sequence[int]) -> None:
-        """A worker is here anew: in another process, which counts on from the round that it was told."""
+        """A worker is here anew: in another process, which counts on from the round that it was
+        told."""
         self.behind.discard(rank)
 
     def alike(self, other: Rounds) -> bool:
@@ -111,8 +117,9 @@ class Rounds:
         """The last round that needs no push of a worker any more."""
         return self.counts[rank]
 
-    def is_new(self, rank: int, number: int, key: Any) -> bool:
-        """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one is missing."""
+    def is_new(self, rank: int, number: int, key: Key) -> bool:
+        """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one
+        is missing."""
         if self.counts_anew(rank):
             return True
         if number > self.last(rank) + 1 and rank not in self.behind:
@@ -123,8 +130,8 @@ class Rounds:
         return number > self.counts[rank]
 
     def counts_anew(self, rank: int) -> bool:
-        """Whether a worker's next push may be of any round: the first of a process is the one after the round that it
-        was told, the highest of all parts of its key."""
+        """Whether a worker's next push may be of any round: the first of a process is the one after
+        the round that it was told, the highest of all parts of its key."""
         return self.epochs.get(rank) != self.members.epochs.get(rank)
 
     def take(self, contribution: Contribution) -> None:
@@ -142,13 +149,14 @@ class Rounds:
             self.counts[rank] = max(number, self.counts[rank])
 
     def turn(self) -> tuple[int, list[Contribution], Exception | None] | None:
-        """The next round that is over: its number, its pushes in the order of the ranks, and why they make no update;
-        None while there is none. `end` is to follow."""
+        """The next round that is over: its number, its pushes in the order of the ranks, and why
+        they make no update; None while there is none. `end` is to follow."""
         ready = self._ready
         return None if ready is None else (ready.number, [ready], None)
 
     def end(self, rank: int, number: int, error: Exception | None) -> None:
-        """A round is over, of a worker or of ALL: what was pushed for it is in the values, or has failed."""
+        """A round is over, of a worker or of ALL: what was pushed for it is in the values, or has
+        failed."""
         self.counts[rank] = number
         if rank in self.members.epochs:
             self.epochs[rank] = self.members.epochs[rank]
@@ -183,7 +191,8 @@ class Rounds:
         return []
 
     def lost(self, rank: int) -> int | None:
-        """A worker that has ended, and without which no further push of `rank` can become an update."""
+        """A worker that has ended, and without which no further push of `rank` can become an
+        update."""
         return None
 
     @property
@@ -191,18 +200,18 @@ class Rounds:
         """The pushes that wait for others, each worker's in their order."""
         return []
 
-    def record(self) -> dict[str, Any]:
-        """What of it is state, as plain data; `restore` takes it."""
+    def record(self) -> Plain:
+        """Its state as plain data, which `restore` takes."""
         errors = [[rank, n, type(error).__name__, str(error)] for (rank, n), error in self.errors.items()]
         return {"counts": list(self.counts), "epochs": dict(self.epochs), "errors": errors}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Document) -> None:
         """Takes over a record of a snapshot."""
         self.counts, self.epochs = list(saved["counts"]), dict(saved["epochs"])
         self.errors = {(rank, n): error_of(m.Refused(0, code, text, None)) for rank, n, code, text in saved["errors"]}
 
     def part(self, cut: Callable[[Contribution], Contribution]) -> Rounds:
-        """The rounds of one of the parts alone; `cut` makes what of a push is for it."""
+        """The rounds of one of the parts alone; `cut` makes its share of a push."""
         made = type(self)(self.members)
         made.behind = set(self.behind)
         made.counts, made.errors, made.epochs = list(self.counts), dict(self.errors), dict(self.epochs)
@@ -289,10 +298,10 @@ class Sync(Rounds):
     def open(self) -> list[Contribution]:
         return [contribution for queue in self.queues for contribution in queue]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Plain:
         return {**super().record(), "counts": [self.done]}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Document) -> None:
         super().restore(saved)
         self.done = saved["counts"][0]
         self.counts = [self.done] * len(self.queues)

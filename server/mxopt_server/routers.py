@@ -9,7 +9,6 @@ import os
 import resource
 import socket
 from pathlib import Path
-from typing import Any
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -44,9 +43,10 @@ def check_bind(host: str, keys: KeyPair | None, insecure: bool) -> None:
         )
 
 
-def router(context: Any, keys: KeyPair | None, lapse: float) -> Any:
-    """A ROUTER socket, with `keys` for holders of them only. It closes a connection after `lapse` seconds without a
-    sign of life; ZeroMQ's own thread gives one when it is asked, whatever the process is busy with."""
+def router(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair | None, lapse: float) -> zmq.Socket[bytes]:
+    """A ROUTER socket, with `keys` for holders of them only. It closes a connection after `lapse`
+    seconds without a sign of life; ZeroMQ's own thread gives one when it is asked, whatever the
+    process is busy with."""
     made = context.socket(zmq.ROUTER)
     sockets.prepare(made)
     made.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -66,24 +66,27 @@ def router(context: Any, keys: KeyPair | None, lapse: float) -> Any:
 
 
 def allow_connections() -> None:
-    """Lets this process have as many connections as the system grants, so that those of strangers leave room for
-    others'."""
+    """Lets this process have as many connections as the system grants, so that those of strangers
+    leave room for others'."""
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def bind_tcp(made: Any, host: str, port: int) -> int:
+def bind_tcp(made: zmq.Socket[bytes], host: str, port: int) -> int:
     """Binds a socket to `host` and `port`, a free one for 0; returns the port."""
     try:
         made.bind(f"tcp://{host}:{port or '*'}")
     except zmq.ZMQError as error:
         raise KVStoreError(f"can't bind to {host}:{port}: {error}") from error
-    return int(made.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").rpartition(b":")[2])
+    bound = made.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    return int(bound.rstrip(b"\0").rpartition(b":")[2])
 
 
-def bind_unix(made: Any, endpoint: str) -> None:
-    """Binds a socket to `ipc://PATH`, which only its owner may open. A path that a dead process has left is taken."""
+def bind_unix(made: zmq.Socket[bytes], endpoint: str) -> None:
+    """Binds a socket to `ipc://PATH`, which only its owner may open. A path that a dead process has
+    left is taken."""
     if _connects(unix.path_of(endpoint)) == 0:
         raise KVStoreError(f"can't bind to {unix.path_of(endpoint)}: another process listens there")
     before = os.umask(0o177)
@@ -108,7 +111,7 @@ def _connects(path: Path) -> int:
         return made.connect_ex(str(path))
 
 
-def authenticator(context: Any, keys: KeyPair | None) -> ThreadAuthenticator | None:
+def authenticator(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair | None) -> ThreadAuthenticator | None:
     """Lets in only those that hold the job's keys; to be stopped at the end. None without keys."""
     if keys is None:
         return None

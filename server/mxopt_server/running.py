@@ -1,4 +1,5 @@
-"""A running job: its processes, their output, their end. All by one thread, which waits for output and signals."""
+"""A running job: its processes, their output, their end. All by one thread, which waits for output
+and signals."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ class Interrupted(Exception):  # noqa: N818 no error
 
 @contextlib.contextmanager
 def signals() -> Iterator[int]:
-    """A file descriptor from which the numbers of the signals can be read that ask for the end. One that was ignored
-    (nohup) stays so."""
+    """A file descriptor from which the numbers of the signals can be read that ask for the end. One
+    that was ignored (nohup) stays so."""
     read, write = socket.socketpair()
     read.setblocking(False)
     write.setblocking(False)
@@ -65,8 +66,9 @@ def signals() -> Iterator[int]:
 
 
 class Launch:
-    """The processes of a job, with their logs in the folder `run_dir`; `wake` is of `signals`, `local` says whether
-    workers are processes of this machine. A server that is killed is started again up to `restarts` times."""
+    """The processes of a job, with their logs in the folder `run_dir`; `wake` is of `signals`,
+    `local` says whether workers are processes of this machine. A server that is killed is started
+    again up to `restarts` times."""
 
     def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: int = 0) -> None:
         self.run_dir, self._local, self._restarts = run_dir, local, restarts
@@ -82,8 +84,8 @@ class Launch:
         self._selector.register(wake, selectors.EVENT_READ)
 
     def start(self, process: Process) -> None:
-        """Starts a process in a session of its own, so that nothing it starts outlives the job. Raises LaunchError
-        where that can't be done."""
+        """Starts a process in a session of its own, so that nothing it starts outlives the job.
+        Raises LaunchError where that can't be done."""
         env = {**os.environ, BECOME_ROLE: "0", "PYTHONUNBUFFERED": "1", **process.env}
         if process.role == "worker":
             del env[BECOME_ROLE]
@@ -114,8 +116,9 @@ class Launch:
         return output.listening
 
     def wait(self, idle: Callable[[], str]) -> int:
-        """Returns the job's exit code when all is over: 0, or that of the first process that failed. `idle` is asked
-        for a reason to stop when all workers have ended and the other processes stay."""
+        """Returns the job's exit code when all is over: 0, or that of the first process that
+        failed. `idle` is asked for a reason to stop when all workers have ended and the other
+        processes stay."""
         self.until(lambda: self.failed or "worker" not in {p.role for p in self.running.values()})
         if self.failed is None and not self.until(lambda: self.failed or not self.running, IDLE_S):
             why = idle()
@@ -131,8 +134,8 @@ class Launch:
         return code if 0 < code < 126 else 1
 
     def stop(self) -> None:
-        """Ends all processes and what they have started: first by asking, then by force; at once where a signal comes
-        meanwhile."""
+        """Ends all processes and what they have started: first by asking, then by force; at once
+        where a signal comes meanwhile."""
         self.terminal.until = time.monotonic() + GRACE_S
         self.asked = 0
         self.end()
@@ -159,8 +162,9 @@ class Launch:
             _send(child, number)
 
     def until(self, done: Callable[[], object], seconds: float = float("inf")) -> bool:
-        """Copies output until `done`; False where that isn't so after `seconds`. Raises Interrupted where a signal asks
-        for the end, or nobody reads the output any more; not while the job is being stopped."""
+        """Copies output until `done`; False where that isn't so after `seconds`. Raises Interrupted
+        where a signal asks for the end, or nobody reads the output any more; not while the job is
+        being stopped."""
         deadline = time.monotonic() + seconds
         while not done():
             left = deadline - time.monotonic()
@@ -199,12 +203,13 @@ class Launch:
             self.failed = process.name, code
 
     def _unneeded(self, process: Process, code: int) -> bool:
-        """Whether it is a server that was killed after the last worker's end; the scheduler's exit code says then
-        whether the job had ended well."""
+        """Whether it is a server that was killed after the last worker's end; the scheduler's exit
+        code says then whether the job had ended well."""
         return process.role == "server" and code < 0 and all(p.role != "worker" for p in self.running.values())
 
     def _start_again(self, process: Process, code: int) -> bool:
-        """Starts a server that was killed another time, if the job still needs it and may have it."""
+        """Starts a server that was killed another time, if the job still needs it and may have
+        it."""
         killed = code < 0 or code in SSH_KILLED
         at_work = self.terminal.until is None and any(p.role == "worker" for p in self.running.values())
         left = self._restarts - self._again[process.name]
@@ -223,8 +228,9 @@ class Launch:
 
 
 def die_with(parent: int, number: int) -> Callable[[], None] | None:
-    """What a child does before it becomes its program: sees to it that it gets a signal when its parent is gone,
-    however that ends. (More exactly: when the thread of the parent that started it ends.)"""
+    """What a child does before it becomes its program: sees to it that it gets a signal when its
+    parent is gone, however that ends. (More exactly: when the thread of the parent that started it
+    ends.)"""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

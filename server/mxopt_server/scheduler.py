@@ -1,4 +1,5 @@
-"""The scheduler: brings the processes of a job together, gives them ranks, keeps barriers, notices deaths."""
+"""The scheduler: brings the processes of a job together, gives them ranks, keeps barriers, notices
+deaths."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mxopt.errors import ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.heart import lapse
+from mxopt.kvstore.message import Message
+from mxopt.typing import Plain
 from mxopt_server.barriers import Barriers
 from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.latency import Latency
@@ -21,14 +23,14 @@ from mxopt_server.standstill import Standstill
 
 log = logging.getLogger("mxopt.scheduler")
 
-Send = Callable[[bytes, Any], bool]  # (whom to, message); whether there is a connection
+Send = Callable[[bytes, Message], bool]  # (whom to, message); whether there is a connection
 
 
 class Scheduler:
     """The state of one job, moved by messages (`handle`) and time (`tick`, by `clock`).
 
-    `token` draws what a process is known by, `issued` is told every epoch before a process gets it. `returns` says that
-    servers which die come back, with what they held.
+    `token` draws what a process is known by, `issued` is told every epoch before a process gets it.
+    `returns` says that servers which die come back, with what they held.
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class Scheduler:
             self._tell()
 
     def _lost(self, node: Node, why: str) -> None:
-        """A process is dead. Where the job can go on without it, or another comes in its place, its place is free."""
+        """A process is dead. Where the job can go on without it, or another comes in its place, its
+        place is free."""
         asked = self._clock() - self._asked.get((node.role, node.rank), -math.inf) <= 2 * self.heartbeat
         if self.state == "running" and (self.roster.elastic if node.role == "worker" else self._returns or asked):
             log.warning("%s; its place is free", why)
@@ -128,15 +131,17 @@ class Scheduler:
         self._tell()
 
     def _watch(self, node: Node, now: float) -> None:
-        """Looks whether a server that beats still works: its heart beats from another thread than its loop."""
+        """Looks whether a server that beats still works: its heart beats from another thread than
+        its loop."""
         limit = self.timeout if node.doing else self.dead_after
         if self.state == "running" and node.progress >= 0 and now - node.moved > limit:
             doing = f", in {node.doing}" if node.doing else ""
             self._lost(node, f"{node} beats, but its loop has stood still for {limit:g} s{doing}")
 
     def _feel(self, node: Node, now: float) -> None:
-        """Looks whether a worker without beats is there. One whose script holds the interpreter's lock can't beat; but
-        while its connection lives, ZeroMQ's own thread has been heard of within the last `lapse`."""
+        """Looks whether a worker without beats is there. One whose script holds the interpreter's
+        lock can't beat; but while its connection lives, ZeroMQ's own thread has been heard of
+        within the last `lapse`."""
         late = node.role == "worker" and node.heart and now - node.seen > 2 * self.heartbeat
         if late and now - node.felt >= self.heartbeat and self._send(node.heart, self._pulse(node)):
             node.felt = now
@@ -283,7 +288,7 @@ class Scheduler:
                 reasons.setdefault(rank, f"hasn't pushed key {key!r} (its push number {number})")
             self._stuck(waits.rank, waits.number, reasons)
 
-    def _stuck(self, rank: int, call: Any, reasons: dict[int, str]) -> None:
+    def _stuck(self, rank: int, call: object, reasons: dict[int, str]) -> None:
         why = self._standstill.waits(rank, call, reasons, self._clock())
         if why:
             self.fail(f"no worker can go on: {why}")
@@ -322,8 +327,9 @@ class Scheduler:
     def _inquire(self, route: bytes, inquire: m.Inquire) -> None:
         self._send(route, m.Report(self.report()))
 
-    def report(self) -> dict[str, Any]:
-        """How the job stands, as plain data: to `mxopt-server status`, and as Prometheus metrics."""
+    def report(self) -> Plain:
+        """How the job stands, as plain data: to `mxopt-server status`, and as Prometheus
+        metrics."""
         now = self._clock()
         nodes = [
             {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint,

@@ -7,8 +7,9 @@ A segment is `MAGIC`, a version, and records::
     4 bytes    CRC-32 of the 12 bytes before
     N bytes    body
 
-A process that is killed leaves at most one record in part, at the end of its last segment: it doesn't count, since
-nobody has had an answer that rests on it. Anywhere else it is damage, and an error.
+A process that is killed leaves at most one record in part, at the end of its last segment: it
+doesn't count, since nobody has had an answer that rests on it. Anywhere else it is damage, and an
+error.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mxopt.document import sync_folder
 from mxopt.errors import StatesError
+from mxopt.kvstore.wire import Frame
 
 MAGIC = b"mxoptlog"
 VERSION = 1
@@ -35,8 +36,8 @@ BUFFERS = 512  # of one call of the system
 
 
 class Writer:
-    """Appends to the segment `path`, a file that isn't there yet. Raises OSError where that can't be done (a full
-    disk); what is in part then doesn't count."""
+    """Appends to the segment `path`, a file that isn't there yet. Raises OSError where that can't
+    be done (a full disk); what is in part then doesn't count."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, START.size
@@ -44,7 +45,7 @@ class Writer:
         self._entered = False  # whether the folder's entry is on the disk
         self._write([START.pack(MAGIC, VERSION)])
 
-    def append(self, body: Sequence[Any]) -> None:
+    def append(self, body: Sequence[Frame]) -> None:
         """Adds a record, whose body are these bytes one after the other."""
         size, crc = 0, 0
         for part in body:
@@ -64,7 +65,7 @@ class Writer:
         """Ends the segment."""
         os.close(self._file)
 
-    def _write(self, parts: Sequence[Any]) -> None:
+    def _write(self, parts: Sequence[Frame]) -> None:
         left = [memoryview(part) for part in parts]
         while left:
             written = os.writev(self._file, left[:BUFFERS])
@@ -75,8 +76,9 @@ class Writer:
 
 
 def read(path: Path, length: int | None = None) -> Iterator[tuple[int, memoryview]]:
-    """(where it ends, body) of each record of a segment up to `length`, or, without one, up to the first that isn't
-    there in full. Raises StatesError where it is no segment, or a record within `length` is damaged."""
+    """(where it ends, body) of each record of a segment up to `length`, or, without one, up to the
+    first that isn't there in full. Raises StatesError where it is no segment, or a record within
+    `length` is damaged."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(START.size)
@@ -100,7 +102,8 @@ def read(path: Path, length: int | None = None) -> Iterator[tuple[int, memoryvie
 
 
 def _record(whole: memoryview, at: int, end: int) -> memoryview | None:
-    """The body of the record that begins at a byte; None where it isn't there, or not as it was written."""
+    """The body of the record that begins at a byte; None where it isn't there, or not as it was
+    written."""
     if end - at < BEFORE:
         return None
     size, crc = HEAD.unpack_from(whole, at)
@@ -113,7 +116,8 @@ def _record(whole: memoryview, at: int, end: int) -> memoryview | None:
 
 
 def valid_length(path: Path) -> int:
-    """Where the last record of a segment that is there in full ends; 0 where not even its beginning is."""
+    """Where the last record of a segment that is there in full ends; 0 where not even its beginning
+    is."""
     end = START.size if os.path.getsize(path) >= START.size else 0
     for end, _ in read(path):  # noqa: B007
         pass

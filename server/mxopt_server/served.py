@@ -1,4 +1,5 @@
-"""The optimizer that a server updates by: which it is, and its states and counts by entry and part."""
+"""The optimizer that a server updates by: which it is, and its states and counts by entry and
+part."""
 
 from __future__ import annotations
 
@@ -10,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from mxopt.arguments import attribute_of
-from mxopt.errors import KVStoreError, MXOptError, StatesError
+from mxopt.errors import KVStoreError, MXOptError, StatesError, counted
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
+from mxopt.optimizer.counts import Index
 from mxopt.sparse.array import as_now
 from mxopt.state_dtype import converted
+from mxopt.typing import Document, Plain, State
 from mxopt_server.told import digest
 from mxopt_server.values import Entry, PartIndex
 
@@ -30,26 +33,28 @@ ABSENT = object()  # for a state: there is none
 class Served:
     """The workers' optimizer, with the states and counts of all that `entries` holds.
 
-    An entry of one piece has its state under its key. One of several has it under its key too, and each part has its
-    piece of it, unless the optimizer needs `whole` arrays.
+    An entry of one piece has its state under its key. One of several has it under its key too, and
+    each part has its piece of it, unless the optimizer needs `whole` arrays.
     """
 
     def __init__(self, entries: Mapping[Key, Entry]) -> None:
         self.entries = entries
         self.updater: Updater | None = None
-        self.config: dict[str, Any] | None = None
+        self.config: Plain | None = None
         self.whole = False
         self.digest = digest(None)  # of the config
         self.version = 0  # changes of the config so far
         self.event = 0  # calls of set_optimizer so far
         self.refused: MXOptError | None = None  # why the last of them was
         self.loads: dict[Key, int] = {}  # calls of load_optimizer_states so far
-        self.own: dict[tuple[Any, int], np.ndarray] = {}  # (index, worker) -> what of a state is that worker's alone
+        # By index and worker: the part of a state that is that worker's alone.
+        self.own: dict[tuple[Index | PartIndex, int], np.ndarray] = {}
 
     # Which it is.
 
-    def set_optimizer(self, event: int, config: dict[str, Any] | None) -> None:
-        """Installs an optimizer with no states, unless a worker's call of this number did so already."""
+    def set_optimizer(self, event: int, config: Plain | None) -> None:
+        """Installs an optimizer with no states, unless a worker's call of this number did so
+        already."""
         if event == self.event and self.refused is not None:
             raise self.refused
         if event <= self.event:
@@ -66,7 +71,7 @@ class Served:
             self.refused = error  # to the other workers' calls of this number too
             raise
 
-    def install(self, config: dict[str, Any] | None) -> None:
+    def install(self, config: Plain | None) -> None:
         """Makes the optimizer of a config. Raises where it can't update what is here."""
         optimizer = None if config is None else make_optimizer(config)
         whole = needs_whole(optimizer)
@@ -83,8 +88,9 @@ class Served:
             self.name_parts(entry)
         log.info("optimizer: %r", optimizer)
 
-    def reconfigure(self, config: dict[str, Any], apart: bool = False) -> None:
-        """Takes over changed hyper-parameters; states and counts stay. `apart`: each worker has pushed for itself."""
+    def reconfigure(self, config: Plain, apart: bool = False) -> None:
+        """Takes over changed hyper-parameters; states and counts stay. `apart`: each worker has
+        pushed for itself."""
         if config == self.config or self.updater is None:
             return
         made, kept = make_optimizer(config), self.updater.optimizer
@@ -101,8 +107,9 @@ class Served:
             self.name_parts(entry)
         self.config, self.digest = config, digest(config)
 
-    def _count_from_here(self, config: Mapping[str, Any], made: Optimizer, kept: Optimizer) -> None:
-        """A worker counts its own pushes: a rate that it has assigned to the schedule counts from all of them here."""
+    def _count_from_here(self, config: Document, made: Optimizer, kept: Optimizer) -> None:
+        """A worker counts its own pushes: a rate that it has assigned to the schedule counts from
+        all of them here."""
         schedule, before = made.lr_scheduler, kept.lr_scheduler
         if schedule is None or self.config is None:
             return
@@ -114,7 +121,8 @@ class Served:
             schedule.assigned = (rate, max(since, kept.num_update))
 
     def name_parts(self, entry: Entry) -> None:
-        """Lets a key's name and multipliers hold for its parts too, and tells where in the array these are."""
+        """Lets a key's name and multipliers hold for its parts too, and tells where in the array
+        these are."""
         if self.updater is None:
             return
         optimizer, unit = self.updater.optimizer, math.prod(entry.shape[1:])
@@ -155,11 +163,11 @@ class Served:
         for index in {entry.key, *(part.index for part in entry.parts)}:
             self.updater.optimizer.set_count(index, count)
 
-    def state(self, entry: Entry) -> Any:
+    def state(self, entry: Entry) -> State:
         """An entry's state; ABSENT where there is none yet."""
         return ABSENT if self.updater is None else self.updater.states.get(entry.key, ABSENT)
 
-    def set_state(self, entry: Entry, state: Any) -> None:
+    def set_state(self, entry: Entry, state: State) -> None:
         """Takes over a saved state."""
         if self.updater is None:
             raise KVStoreError("there is no optimizer to load states for: call set_optimizer first")
@@ -173,8 +181,9 @@ class Served:
             if entry.pieces > 1 and not self.whole:
                 self.cut_states(entry)
 
-    def load(self, event: int, entry: Entry, content: Mapping[str, Any]) -> None:
-        """Takes over the state and count of a document, unless a worker's call of this number did so already."""
+    def load(self, event: int, entry: Entry, content: Document) -> None:
+        """Takes over the state and count of a document, unless a worker's call of this number did
+        so already."""
         if self.loads.get(entry.key, 0) >= event:
             return
         count = content.get("count")
@@ -195,9 +204,10 @@ class Served:
             optimizer.num_update = count
         self.loads[entry.key] = event
 
-    def _fitting(self, entry: Entry, state: Any) -> Any:
-        """A state of the entry, in what the optimizer stores states in. Raises StatesError where it is none: its
-        optimizer makes others. What an optimizer of one's own makes may change with the training."""
+    def _fitting(self, entry: Entry, state: State) -> State:
+        """A state of the entry, in what the optimizer stores states in. Raises StatesError where it
+        is none: its optimizer makes others. What an optimizer of one's own makes may change with
+        the training."""
         assert self.updater is not None
         optimizer = self.updater.optimizer
         if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
@@ -211,7 +221,8 @@ class Served:
         return state
 
     def lend(self, index: Any, rank: int, weight: np.ndarray, ranks: Iterable[int]) -> None:
-        """Puts a worker's own part into the state of `index`, where the optimizer has such a part."""
+        """Puts a worker's own part into the state of `index`, where the optimizer has such a
+        part."""
         updater = self.updater
         assert updater is not None
         optimizer = updater.optimizer
@@ -233,10 +244,10 @@ class Served:
 
     # For a snapshot.
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Plain:
         """What isn't the state of an entry, as plain data and arrays."""
         refused = self.refused and [type(self.refused).__name__, str(self.refused)]
-        counts: dict[str, Any] = {}
+        counts: Plain = {}
         if self.updater is not None:
             known = self.updater.optimizer.get_counts()
             counts = {name: dict(n) if isinstance(n, dict) else n for name, n in known.items()}
@@ -250,9 +261,9 @@ class Served:
             "assigned": assigned, "counts": counts, "own": own,
         }  # fmt: skip
 
-    def restore(self, saved: Mapping[str, Any], same_job: bool) -> None:
-        """Takes over a record, once the entries and their states are there; events and what is a worker's own only of
-        the same job."""
+    def restore(self, saved: Document, same_job: bool) -> None:
+        """Takes over a record, once the entries and their states are there; events and what is a
+        worker's own only of the same job."""
         if self.updater is not None:
             counts = dict(saved["counts"])
             counts["devices"] = {d: {self._index(name): n for name, n in of} for d, of in counts["devices"]}
@@ -271,11 +282,11 @@ class Served:
         return key if piece is None else self.entries[key].parts[piece].index
 
 
-def _difference(state: Any, made: Any) -> str:
+def _difference(state: State, made: State) -> str:
     """What a state hasn't as the one that was made; empty where all is alike."""
     if isinstance(made, tuple | list):
         if not isinstance(state, tuple | list) or len(state) != len(made):
-            return f"a state has {len(made)} parts, this one is {state!r:.80}"
+            return f"a state has {counted(len(made), 'part')}, this one is {state!r:.80}"
         found = (_difference(*pair) for pair in zip(state, made, strict=True))
         return next(filter(None, found), "")
     if made is None or state is None:
@@ -297,7 +308,7 @@ def _is_of(index: Any, entry: Entry) -> bool:
     return bool((index.key if isinstance(index, PartIndex) else index) == entry.key)
 
 
-def _cut(state: Any, start: int, stop: int, units: int) -> Any:
+def _cut(state: State, start: int, stop: int, units: int) -> State:
     """The part `start` to `stop` of an optimizer's state: views of its arrays."""
     if isinstance(state, tuple | list):
         return type(state)(_cut(part, start, stop, units) for part in state)

@@ -8,9 +8,10 @@ import resource
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from mxopt.errors import KVStoreError, ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.errors import KVStoreError, ProtocolError, counted
+from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.wire import Frame
+from mxopt.typing import Plain
 from mxopt_server.answers import Answers, Send
 from mxopt_server.cuts import Cuts
 from mxopt_server.latency import Latency
@@ -37,11 +38,12 @@ class Journal(Protocol):
 
 
 class Server:
-    """One server of job `job`, moved by messages; it has no sockets, no clock and no chance of its own.
+    """One server of job `job`, moved by messages; it has no sockets, no clock and no chance of its
+    own.
 
-    What is wrong with a request is found before anything changes. Then what it changes becomes a record, which is
-    appended to the journal and applied; when the journal has committed, and the server still has its place, answers
-    leave.
+    What is wrong with a request is found before anything changes. Then what it changes becomes a
+    record, which is appended to the journal and applied; when the journal has committed, and the
+    server still has its place, answers leave.
 
     Parameters
     ----------
@@ -87,7 +89,8 @@ class Server:
         self._handlers = self._values.handlers | states.handlers | self.cuts.handlers
 
     def enter(self, record: Record) -> None:
-        """Changes the state, as a record says that has been checked. Raises what `Machine.apply` raises."""
+        """Changes the state, as a record says that has been checked. Raises what `Machine.apply`
+        raises."""
         if self.journal is not None:
             self.journal.append(record)
         self.machine.apply(record)
@@ -99,13 +102,14 @@ class Server:
         if self._lease():
             self.answers.leave()
 
-    def handle(self, route: bytes, frames: list[Any]) -> None:
-        """Takes one message. Whatever is wrong with it is answered with Refused; the server goes on."""
+    def handle(self, route: bytes, frames: list[Frame]) -> None:
+        """Takes one message. Whatever is wrong with it is answered with Refused; the server goes
+        on."""
         self._take(route, frames)
         if self.journal is None or not self.journal.together:
             self.flush()
 
-    def _take(self, route: bytes, frames: list[Any]) -> None:
+    def _take(self, route: bytes, frames: list[Frame]) -> None:
         seq, message = 0, None
         self.messages += 1
         try:
@@ -139,8 +143,8 @@ class Server:
             self.answers.refuse(route, self._routes.get(route), seq, error, keys[0])
 
     def hear(self, members: Iterable[tuple[int, int, str]]) -> None:
-        """Hears of the workers that the scheduler has let in, (rank, epoch, token). Those they have replaced are heard
-        no more."""
+        """Hears of the workers that the scheduler has let in, (rank, epoch, token). Those they have
+        replaced are heard no more."""
         for rank, epoch, token in members:
             self.known[rank] = (epoch, token)
             session = self.sessions.get(rank)
@@ -177,7 +181,9 @@ class Server:
         if hello.job != self.job:
             raise KVStoreError(f"server {self.rank} belongs to job {self.job}, the worker to job {hello.job}")
         if hello.workers != members.workers or hello.rank >= hello.workers:
-            raise KVStoreError(f"server {self.rank} has {members.workers} workers, the worker says {hello.workers}")
+            raise KVStoreError(
+                f"server {self.rank} has {counted(members.workers, 'worker')}, the worker says {hello.workers}"
+            )
         epoch, token = self.known.get(hello.rank, (0, ""))
         if hello.epoch > epoch:
             self.answers.send(route, m.Waiting(f"server {self.rank} to hear of worker {hello.rank} from the scheduler"))
@@ -223,7 +229,7 @@ class Server:
         else:
             self.answers.done(session, message.seq)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Plain:
         """Plain numbers about it: what it holds, what it has done, who its workers are."""
         values, served, now = self.values, self.served, self.clock()
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,7 +1,7 @@
 """Snapshots: everything a server needs to carry on, in one record of the states' format.
 
-Values, optimizer states and counts, the optimizer, and which rounds are in them. What has been pushed for rounds that
-are not complete isn't there: it is the workers' to send again.
+Values, optimizer states and counts, the optimizer, and which rounds are in them. What has been
+pushed for rounds that are not complete isn't there: it is the workers' to send again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from mxopt.document import load_document
 from mxopt.errors import StatesError
 from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.array import as_now
+from mxopt.typing import Array, Plain, State
 from mxopt_server.moment import Moment
 from mxopt_server.served import ABSENT
 from mxopt_server.server import Server
@@ -28,8 +28,9 @@ log = logging.getLogger("mxopt.server")
 KIND, VERSION = "mxopt-server snapshot", 2
 
 
-def record(server: Server) -> dict[str, Any]:
-    """The content of a snapshot. Its arrays are the server's own, not copies; all else is the record's alone."""
+def record(server: Server) -> Plain:
+    """The content of a snapshot. Its arrays are the server's own, not copies; all else is the
+    record's alone."""
     members = server.members
     return {
         "kind": KIND, "version": VERSION, "job": server.job, "rank": server.rank, "workers": members.workers,
@@ -42,7 +43,7 @@ def record(server: Server) -> dict[str, Any]:
 def moment(server: Server) -> Moment:
     """The arrays of a record that change while the server goes on."""
     served = server.served
-    found: list[tuple[list[Part], Any]] = []
+    found: list[tuple[list[Part], Array]] = []
     for entry in server.values.entries.values():
         found.append((entry.parts, entry.weight))
         state = served.state(entry)
@@ -67,7 +68,7 @@ def nbytes(server: Server) -> int:
     return sum([*(entry.nbytes for entry in entries), *(array.nbytes for array in states)])
 
 
-def _arrays(state: Any) -> Iterator[Any]:
+def _arrays(state: State) -> Iterator[Array]:
     """The arrays in a state, also row-sparse ones."""
     if isinstance(state, np.ndarray | RowSparse):
         yield state
@@ -104,8 +105,8 @@ def restore(server: Server, path: Path) -> bool:
     return True
 
 
-def _entry(server: Server, entry: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _entry(server: Server, entry: Entry) -> Plain:
+    found: Plain = {
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
         "first": entry.first, "have": len(entry.parts), "weight": as_now(entry.weight),
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
@@ -117,7 +118,7 @@ def _entry(server: Server, entry: Entry) -> dict[str, Any]:
     return found if state is ABSENT else {**found, "state": as_now(state)}
 
 
-def _restore_entry(server: Server, saved: dict[str, Any], same_job: bool) -> None:
+def _restore_entry(server: Server, saved: Plain, same_job: bool) -> None:
     entry: Entry
     if "table" in saved:
         declared = saved["weight"].initial is not None
@@ -140,11 +141,11 @@ def _restore_entry(server: Server, saved: dict[str, Any], same_job: bool) -> Non
         entry.sums = {rank: array for rank, _, array in saved["sums"]}
 
 
-def _rounds(part: Part) -> dict[str, Any] | None:
+def _rounds(part: Part) -> Plain | None:
     return None if part.group is None else part.group.rounds.record()
 
 
-def _restore_rounds(server: Server, saved: dict[str, Any]) -> None:
+def _restore_rounds(server: Server, saved: Plain) -> None:
     for part, rounds in zip(server.values.entries[saved["key"]].parts, saved["rounds"], strict=True):
         if rounds is not None:
             group = server.values.group(((part.entry.key, part.piece),), [part])

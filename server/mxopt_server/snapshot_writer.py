@@ -10,6 +10,7 @@ from typing import Any
 
 from mxopt.document import write_document
 from mxopt.errors import MXOptError
+from mxopt.typing import Plain
 from mxopt_server import snapshot
 from mxopt_server.moment import Moment
 from mxopt_server.server import Server
@@ -20,8 +21,8 @@ END_S = 60.0  # how long the end waits for the disk
 
 
 class SnapshotWriter:
-    """Writes snapshots of `server`, one at a time, each in a `thread`. What is to be written and changes meanwhile is
-    copied first, a piece at a time: the server never waits for the disk.
+    """Writes snapshots of `server`, one at a time, each in a `thread`. What is to be written and
+    changes meanwhile is copied first, a piece at a time: the server never waits for the disk.
 
     Attributes
     ----------
@@ -40,7 +41,7 @@ class SnapshotWriter:
             self._ended()
         return self._thread is not None
 
-    def begin(self, path: Path, **more: Any) -> None:
+    def begin(self, path: Path, **more: object) -> None:
         """Begins to write the server as it is now, with `more` entries, to `path`."""
         content, moment = snapshot.record(self._server) | more, snapshot.moment(self._server)
         self._server.applier.moment = moment
@@ -58,7 +59,7 @@ class SnapshotWriter:
     def _ended(self) -> None:
         self._thread = self._server.applier.moment = None
 
-    def _write(self, path: Path, content: dict[str, Any], moment: Moment) -> None:
+    def _write(self, path: Path, content: Plain, moment: Moment) -> None:
         """Where this fails (a full disk) the last one stays, and the server goes on."""
         try:
             write_document(path, content, moment.read)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 FRESH_S = 8.0  # a worker that waits says so every three seconds at most
 CONFIRMED = 2  # times that all must have said so, once all of them waited
@@ -13,7 +12,7 @@ CONFIRMED = 2  # times that all must have said so, once all of them waited
 class Wait:
     """A worker's wait: for what, in words, and for whom, as servers have just said again."""
 
-    call: Any
+    call: object
     began: float  # when it was first heard of
     reasons: dict[int, str]  # by the worker that is waited for: what it hasn't done
     heard: list[float] = field(default_factory=list)
@@ -22,15 +21,17 @@ class Wait:
 class Standstill:
     """The workers that wait, each with all that it has sent taken.
 
-    A circle is certain when, after the last of its workers began to wait, each of them has learned anew, more than
-    once, that it still waits for another of them: in between, none of them can have done what they wait for.
+    A circle is certain when, after the last of its workers began to wait, each of them has learned
+    anew, more than once, that it still waits for another of them: in between, none of them can have
+    done what they wait for.
     """
 
     def __init__(self) -> None:
         self._waits: dict[int, Wait] = {}
 
-    def waits(self, rank: int, call: Any, reasons: dict[int, str], now: float) -> str:
-        """A worker waits in `call`. Returns why no worker of a circle can go on; "" where there is none."""
+    def waits(self, rank: int, call: object, reasons: dict[int, str], now: float) -> str:
+        """A worker waits in `call`. Returns why no worker of a circle can go on; "" where there is
+        none."""
         wait = self._waits.get(rank)
         if wait is None or wait.call != call:
             wait = self._waits[rank] = Wait(call, now, reasons)

@@ -7,11 +7,11 @@
     scheduler/EPOCH/       what the scheduler keeps
     server-RANK/EPOCH/     what a server keeps: segments of its journal, checkpoints, `sealed`
 
-A process creates and renames only within a folder of its epoch, which nobody has had before, and below it. One that is
-stopped while another takes its place therefore can't harm that when it wakes: its successor has linked what it needs
-into a folder of its own, and has written down (`sealed`) how long each segment was then. It then deletes the folders of
-the epochs before, in which nobody can make a file any more; with their links each restart would keep another journal
-on the disk.
+A process creates and renames only within a folder of its epoch, which nobody has had before, and
+below it. One that is stopped while another takes its place therefore can't harm that when it wakes:
+its successor has linked what it needs into a folder of its own, and has written down (`sealed`) how
+long each segment was then. It then deletes the folders of the epochs before, in which nobody can
+make a file any more; with their links each restart would keep another journal on the disk.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import fcntl
 import os
 import shutil
 from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import ArgumentError, StatesError
+from mxopt.typing import Document, Plain
 from mxopt_server import segments
 
 SEALED = "sealed"
@@ -34,8 +35,8 @@ SEGMENT, CHECKPOINT = ".journal", ".checkpoint"
 
 
 def lock(root: Path) -> int:
-    """Makes the folder, and holds it for this process until the file descriptor is closed. Raises ArgumentError where
-    a launcher that lives has it."""
+    """Makes the folder, and holds it for this process until the file descriptor is closed. Raises
+    ArgumentError where a launcher that lives has it."""
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -49,8 +50,9 @@ def lock(root: Path) -> int:
     return held
 
 
-def begin(root: Path, facts: Mapping[str, Any]) -> None:
-    """Writes down a new job's facts. Raises ArgumentError where the folder has another job's state."""
+def begin(root: Path, facts: Document) -> None:
+    """Writes down a new job's facts. Raises ArgumentError where the folder has another job's
+    state."""
     if (root / "job").exists():
         raise ArgumentError(
             f"the state folder {root} has the state of a job: go on with it by --resume {root}, or give another folder"
@@ -58,9 +60,9 @@ def begin(root: Path, facts: Mapping[str, Any]) -> None:
     write_file(root / "job", dump_document(dict(facts)))
 
 
-def resume(root: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of the job whose state is there. Raises ArgumentError where there is none, or one of `facts` was
-    another."""
+def resume(root: Path, facts: Document) -> Plain:
+    """The facts of the job whose state is there. Raises ArgumentError where there is none, or one
+    of `facts` was another."""
     try:
         kept = load_document((root / "job").read_bytes())
     except FileNotFoundError:
@@ -81,13 +83,14 @@ def epochs(home: Path) -> list[Path]:
 
 
 def complete_folder(home: Path) -> Path | None:
-    """The folder of the newest epoch that had taken over from those before; None where there is none."""
+    """The folder of the newest epoch that had taken over from those before; None where there is
+    none."""
     return next((path for path in epochs(home) if (path / SEALED).exists()), None)
 
 
 class Notes(UserDict[Any, Any]):
-    """A few plain values that the process of `home` keeps: those of its epoch before, to begin with. Each change is on
-    the disk before it returns."""
+    """A few plain values that the process of `home` keeps: those of its epoch before, to begin
+    with. Each change is on the disk before it returns."""
 
     def __init__(self, home: Path) -> None:
         super().__init__()
@@ -98,15 +101,15 @@ class Notes(UserDict[Any, Any]):
         self._path = Folder(home, 1 + max((int(path.name) for path in before), default=0)).path / "notes"
         write_file(self._path, dump_document(self.data))
 
-    def __setitem__(self, name: Any, value: Any) -> None:
+    def __setitem__(self, name: Hashable, value: object) -> None:
         if name not in self.data or self.data[name] != value:
             super().__setitem__(name, value)
             write_file(self._path, dump_document(self.data))
 
 
 class Folder:
-    """The folder of an epoch of a process, whose others are in `home`. Raises StatesError where the epoch has been
-    before, OSError where the folder can't be made."""
+    """The folder of an epoch of a process, whose others are in `home`. Raises StatesError where the
+    epoch has been before, OSError where the folder can't be made."""
 
     def __init__(self, home: Path, epoch: int) -> None:
         self.home, self.path = home, home / f"{epoch:08d}"
@@ -117,9 +120,10 @@ class Folder:
         self._sealed: dict[int, int] = {}  # segments of earlier epochs, and how long they are
 
     def take_over(self, last: int | None = None, is_last: Callable[[memoryview], bool] | None = None) -> None:
-        """Links what the last complete epoch has left, so that this one is complete too. With `last` checkpoints of
-        higher numbers are left out, and records behind the one that `is_last` tells, which must be there; for 0 that is
-        all. Raises StatesError where what is needed is damaged or missing."""
+        """Links what the last complete epoch has left, so that this one is complete too. With
+        `last` checkpoints of higher numbers are left out, and records behind the one that `is_last`
+        tells, which must be there; for 0 that is all. Raises StatesError where what is needed is
+        damaged or missing."""
         before = [path for path in epochs(self.home) if path.name < self.path.name]
         if last != 0 and self._link_newest(last) and is_last is not None:
             self._cut(is_last)
@@ -136,7 +140,8 @@ class Folder:
             except FileNotFoundError:
                 if complete_folder(self.home) == complete:
                     raise
-                # One between, which was stopped as it took over, has woken and come first: its folder has the same.
+                # One between, which was stopped as it took over, has woken and come first: its
+                # folder has the same.
                 for kind in (CHECKPOINT, SEGMENT):
                     for number in numbers(self.path, kind):
                         (self.path / name(number, kind)).unlink()
@@ -168,8 +173,8 @@ class Folder:
         return segments.read(self.path / name(number, SEGMENT), self._sealed[number])
 
     def read(self, first: int) -> Iterator[tuple[tuple[int, int], memoryview]]:
-        """(where it is, body) of the records of earlier epochs from segment `first` on: the number of its segment, and
-        where in that it ends. Raises StatesError where a segment is missing."""
+        """(where it is, body) of the records of earlier epochs from segment `first` on: the number
+        of its segment, and where in that it ends. Raises StatesError where a segment is missing."""
         found = [number for number in self._sealed if number >= first]
         if first and found != list(range(first, first + len(found))):
             raise StatesError(f"{self.path}: the journal lacks a segment from number {first} on, there are {found}")
@@ -192,8 +197,9 @@ class Folder:
 
 
 def sealed_in(folder: Path) -> dict[int, int]:
-    """The segments in a folder, and how long each is: as it was sealed, or, of those that its own process has written,
-    up to the last record that is there in full. Raises StatesError where one is damaged."""
+    """The segments in a folder, and how long each is: as it was sealed, or, of those that its own
+    process has written, up to the last record that is there in full. Raises StatesError where one
+    is damaged."""
     sealed = dict(load_document((folder / SEALED).read_bytes())["segments"])
     found = numbers(folder, SEGMENT)
     for number in found:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mxopt.document import dump_document
-from mxopt.errors import ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.errors import ProtocolError, counted
+from mxopt.kvstore import messages as m, wire
+from mxopt.typing import Plain
 from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Loaded, Optimizer, Record
 from mxopt_server.served import ABSENT
 from mxopt_server.told import Told
-from mxopt_server.worker_session import Session
+from mxopt_server.worker_session import Handlers, Session
 
 STATES = 16  # bytes of states for each of the values, at most
 ROWS = 1 << 28  # bytes of values that a table counts as having, at least: its rows may come with their states
@@ -26,15 +25,15 @@ class StateRequests:
     def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers) -> None:
         self.values, self.served, self.members = machine.values, machine.served, machine.members
         self.enter, self.answers = enter, answers
-        self.handlers: dict[type, Callable[[Session, Any], None]] = {
+        self.handlers: Handlers = {
             m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
             m.StoreStates: self.store_states,
         }  # fmt: skip
 
     def config(self, session: Session, part: m.Config) -> None:
         if part.total > wire.MAX_CONFIG:
-            raise ProtocolError(f"an optimizer's config of {part.total} bytes, {wire.MAX_CONFIG} at most")
-        what = ["config", part.number]
+            raise ProtocolError(f"an optimizer's config of {counted(part.total, 'byte')}, {wire.MAX_CONFIG} at most")
+        what = ("config", part.number)
         frames = session.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
             session.told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.drawn)
@@ -44,8 +43,9 @@ class StateRequests:
         self.answers.done(session, part.seq)
 
     def _change(self, told: Told, version: int) -> int:
-        """Takes over a worker's changed config, the last of all workers' to come. `version` is the number that this
-        server has given to the change before; an older one never replaces a newer. Returns its number."""
+        """Takes over a worker's changed config, the last of all workers' to come. `version` is the
+        number that this server has given to the change before; an older one never replaces a newer.
+        Returns its number."""
         if version == 0 and told.digest != self.served.digest:
             version = self.served.version + 1
         if version > self.served.version:
@@ -60,7 +60,7 @@ class StateRequests:
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:
         entry, served = self.values.entry(request.key), self.served
         if request.offset == 0:
-            content: dict[str, Any] = {"count": served.count(entry), "first": entry.first}
+            content: Plain = {"count": served.count(entry), "first": entry.first}
             content["num_update"] = served.updater.optimizer.num_update if served.updater else 0
             if served.state(entry) is not ABSENT:
                 content["state"] = served.state(entry)
@@ -75,9 +75,9 @@ class StateRequests:
         entry, frame = self.values.entry(request.key), request.data[0]
         limit = STATES * max(entry.nbytes, ROWS * entry.by_rows) + wire.PIECE_BYTES
         if request.total > limit:
-            raise ProtocolError(f"key {request.key!r}: states of {request.total} bytes, {limit} at most")
+            raise ProtocolError(f"key {request.key!r}: states of {counted(request.total, 'byte')}, {limit} at most")
         size = wire.size_of(frame)
-        frames = session.gather(["states", request.key], request.offset, request.total, size, request.data)
+        frames = session.gather(("states", request.key), request.offset, request.total, size, request.data)
         if frames is not None:
             self.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(frames[0]))))
         self.answers.done(session, request.seq)

@@ -7,18 +7,22 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import zmq
 
 from mxopt import settings
 from mxopt.errors import ArgumentError, DeadlineError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import sockets
+from mxopt.kvstore import messages as m, sockets
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.keys import KeyPair, load_keys
+from mxopt.typing import Plain
 from mxopt_server.arguments import Parser
 from mxopt_server.logs import printable
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
 
 TIMEOUT_MS = 3000
 RATES_S = 0.5  # over which the rates of a single look are taken
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def ask(context: Any, endpoint: str, keys: KeyPair | None) -> dict[str, Any]:
+def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: KeyPair | None) -> Plain:
     """The report of the process at `endpoint`. Raises DeadlineError where it doesn't answer."""
     socket = sockets.connect(context, endpoint, keys)
     try:
@@ -69,9 +73,9 @@ def ask(context: Any, endpoint: str, keys: KeyPair | None) -> dict[str, Any]:
     return answer.content
 
 
-def scheduler_report(endpoint: str, keys: str) -> dict[str, Any]:
-    """The report of the scheduler at `endpoint`, asked with the keys of a file. Raises DeadlineError where it doesn't
-    answer."""
+def scheduler_report(endpoint: str, keys: str) -> Plain:
+    """The report of the scheduler at `endpoint`, asked with the keys of a file. Raises
+    DeadlineError where it doesn't answer."""
     context = zmq.Context()
     try:
         return ask(context, endpoint, load_keys(keys))
@@ -80,8 +84,8 @@ def scheduler_report(endpoint: str, keys: str) -> dict[str, Any]:
 
 
 def tell_gone(endpoint: str, keys: str, job: str, role: str, rank: int) -> None:
-    """Tells the scheduler at `endpoint` that a process of its job has exited. Raises DeadlineError where that doesn't
-    answer."""
+    """Tells the scheduler at `endpoint` that a process of its job has exited. Raises DeadlineError
+    where that doesn't answer."""
     context = zmq.Context()
     socket = sockets.connect(context, endpoint, load_keys(keys))
     try:
@@ -93,7 +97,7 @@ def tell_gone(endpoint: str, keys: str, job: str, role: str, rank: int) -> None:
         context.destroy(0)
 
 
-def ask_all(context: Any, scheduler: str, keys: KeyPair | None) -> dict[str, Any]:
+def ask_all(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None) -> Plain:
     """The scheduler's report with those of its servers, `None` for one that doesn't answer."""
     found = ask(context, scheduler, keys)
     found["servers"] = []
@@ -106,12 +110,12 @@ def ask_all(context: Any, scheduler: str, keys: KeyPair | None) -> dict[str, Any
     return found
 
 
-def _watch(context: Any, scheduler: str, keys: KeyPair | None, every: float) -> None:
+def _watch(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None, every: float) -> None:
     try:
         from rich.live import Live
     except ImportError as error:
         raise ArgumentError("--watch needs the package rich: pip install rich") from error
-    before: dict[str, Any] | None = None
+    before: Plain | None = None
     with Live(auto_refresh=False) as live:
         while True:
             try:
@@ -128,7 +132,7 @@ def _watch(context: Any, scheduler: str, keys: KeyPair | None, every: float) -> 
             time.sleep(every)
 
 
-def _print(context: Any, scheduler: str, keys: KeyPair | None) -> None:
+def _print(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None) -> None:
     """Prints the reports, with the rates of a short time."""
     before = now = ask_all(context, scheduler, keys)
     if any(before["servers"]):
@@ -147,7 +151,7 @@ SERVER = ("server", "keys", "MiB", "updates", "per s", "MiB/s", "pending", "refu
 PROCESS = ("process", "state", "heard", "memory", "CPU", "where")
 
 
-def tables(found: dict[str, Any], before: dict[str, Any] | None) -> Any:
+def tables(found: Plain, before: Plain | None) -> Group:
     """The reports as tables of 80 columns; rates are those since the reports `before`."""
     from rich.console import Group
     from rich.text import Text
@@ -176,7 +180,7 @@ def tables(found: dict[str, Any], before: dict[str, Any] | None) -> Any:
     return Group(title, numbers, *lines, processes)
 
 
-def _table(columns: Sequence[str], justify: Any) -> Any:
+def _table(columns: Sequence[str], justify: Literal["left", "right"]) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -186,7 +190,7 @@ def _table(columns: Sequence[str], justify: Any) -> Any:
     return made
 
 
-def _numbers(now: dict[str, Any], was: dict[str, Any]) -> list[str]:
+def _numbers(now: Plain, was: Plain) -> list[str]:
     """A server's row; rates by its own clock."""
     seconds = now["uptime"] - was["uptime"]
     rate, received = (

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
 from mxopt.sparse import RowSparse
 from mxopt.sparse.rows import union
+from mxopt.typing import Array
 
 
-def total(values: Sequence[Any]) -> Any:
+def total(values: Sequence[Array]) -> Array:
     """The sum of several workers' gradients in their order; float32 for 16-bit types."""
     if all(isinstance(v, RowSparse) for v in values):
         return _sparse_total(values)
@@ -29,7 +29,8 @@ def total(values: Sequence[Any]) -> Any:
 
 
 def _sparse_total(values: Sequence[RowSparse]) -> RowSparse:
-    """The same for row-sparse gradients: a row is the sum of those of its number, in the workers' order."""
+    """The same for row-sparse gradients: a row is the sum of those of its number, in the workers'
+    order."""
     indices = reduce(union, (v.indices for v in values))
     dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
     data = np.empty((len(indices), *values[0].data.shape[1:]), dtype)

@@ -1,4 +1,5 @@
-"""What a server holds of keys that are stored by rows: tables, and values that were row-sparse when they came."""
+"""What a server holds of keys that are stored by rows: tables, and values that were row-sparse when
+they came."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from mxopt_server.values import Entry, Part
 
 
 class TableEntry(Entry):
-    """The rows of a key that this server has: of `servers` each has those whose numbers leave its rank as the rest.
+    """The rows of a key that this server has: of `servers` each has those whose numbers leave its
+    rank as the rest.
 
-    It is one part, whose weight is row-sparse; a row is there once it is stored or updated. `declared`: the key is a
-    table, not a value that was row-sparse. It is complete when it has the `total` rows of the first value.
+    It is one part, whose weight is row-sparse; a row is there once it is stored or updated.
+    `declared`: the key is a table, not a value that was row-sparse. It is complete when it has the
+    `total` rows of the first value.
     """
 
     by_rows = True

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mxopt import plain
+from mxopt.typing import Document, Plain
 
 
 @dataclass(slots=True)
 class Told:
-    """The config of call number `event` of `set_optimizer`, with what has changed since. `drawn`: nobody gave the seed
-    in it. `digest` is that of `config`, `same` that of what has to be the same on all workers."""
+    """The config of call number `event` of `set_optimizer`, with what has changed since. `drawn`:
+    nobody gave the seed in it. `digest` is that of `config`, `same` that of what has to be the same
+    on all workers."""
 
     number: int
     event: int
-    config: dict[str, Any]
+    config: Plain
     drawn: bool
     digest: bytes
     same: bytes
 
     @classmethod
-    def of(cls, number: int, event: int, config: dict[str, Any], drawn: bool) -> Told:
+    def of(cls, number: int, event: int, config: Plain, drawn: bool) -> Told:
         """As a worker says it."""
         whole = digest(config)
         return cls(number, event, config, drawn, whole, digest(_without_seed(config)) if drawn else whole)
 
 
-def digest(config: Mapping[str, Any] | None) -> bytes:
+def digest(config: Document | None) -> bytes:
     """A short text that only equal configs share."""
     return hashlib.blake2b(plain.pack(config), digest_size=16).digest()
 
 
-def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_seed(config: Document) -> Plain:
     arguments = config.get("arguments")
     if not isinstance(arguments, dict):
         return dict(config)
@@ -57,7 +57,7 @@ def difference(rank: int, mine: Told, other: int, theirs: Told) -> str:
     return f"worker {rank} has an optimizer with {where} {values[0]!r:.80}, worker {other} with {values[1]!r:.80}"
 
 
-def _first_difference(mine: Any, theirs: Any, where: str = "") -> tuple[str, tuple[Any, Any]]:
+def _first_difference(mine: object, theirs: object, where: str = "") -> tuple[str, tuple[object, object]]:
     """The first place at which two plain values differ, and what is there."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         for name in dict.fromkeys([*mine, *theirs]):

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from mxopt.errors import JobFailedError, KVStoreError, MXOptError, ProtocolError
-from mxopt.kvstore import compression, wire
-from mxopt.kvstore import messages as m
+from mxopt.errors import JobFailedError, KVStoreError, MXOptError, ProtocolError, counted
+from mxopt.kvstore import compression, messages as m, wire
+from mxopt.kvstore.wire import Frame, Key
 from mxopt.sparse import RowSparse, Table
+from mxopt.typing import Array
 from mxopt_server.answers import Answers
-from mxopt_server.groups import Group, Keys
+from mxopt_server.groups import Group, GroupKey
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, First, FirstRows, Record, Update
 from mxopt_server.rounds import ALL, DEPTH, Contribution, Request
 from mxopt_server.sums import total
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Part
-from mxopt_server.worker_session import Session
+from mxopt_server.worker_session import Handlers, Session
 
 INT64 = np.dtype(np.int64)
 ROWS = 1 << 30  # bytes of one push of rows
@@ -33,7 +33,7 @@ class ValueRequests:
     def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers, depth: int = DEPTH) -> None:
         self.values, self.members, self.served = machine.values, machine.members, machine.served
         self.enter, self.answers, self.depth = enter, answers, depth
-        self.handlers: dict[type, Callable[[Session, Any], None]] = {
+        self.handlers: Handlers = {
             m.Push: self.push, m.Pull: self.pull, m.Init: self.init, m.PushRows: self.push_rows,
             m.PullRows: self.pull_rows, m.ListRows: self.list_rows, m.InitTable: self.init_table, m.Rounds: self.rounds,
         }  # fmt: skip
@@ -56,7 +56,9 @@ class ValueRequests:
 
     def init_table(self, session: Session, init: m.InitTable) -> None:
         if not init.whole or 0 in init.whole or not init.servers:
-            raise ProtocolError(f"key {init.key!r}: no table has the shape {init.whole} on {init.servers} servers")
+            raise ProtocolError(
+                f"key {init.key!r}: no table has the shape {init.whole} on {counted(init.servers, 'server')}"
+            )
         table = Table(tuple(init.whole), wire.DTYPES[init.dtype], init.init, init.scale, init.seed)
         described = (table, init.declared, init.servers, init.total)
         entry = self.values.entries.get(init.key)
@@ -71,12 +73,13 @@ class ValueRequests:
             follows = (init.offset, init.total) == (entry.have, entry.total)
             if not follows or init.offset + len(ids) > init.total or (init.total and not len(ids)):
                 raise ProtocolError(
-                    f"key {init.key!r}: {len(ids)} rows after {init.offset} of {init.total}, {entry.have} are here"
+                    f"key {init.key!r}: {counted(len(ids), 'row')} after {init.offset} of {init.total},"
+                    f" {entry.have} are here"
                 )
             self.enter(FirstRows(init.key, table.plain(), *described[1:], ids, rows))
         self.answers.done(session, init.seq)
 
-    def _differs(self, init: Any, entry: Entry) -> KVStoreError:
+    def _differs(self, init: m.Init | m.InitTable, entry: Entry) -> KVStoreError:
         by_rows = [" stored by rows" * each for each in (entry.by_rows, isinstance(init, m.InitTable))]
         return KVStoreError(
             f"key {init.key!r} is initialised on server {self.answers.rank} as {entry.dtype} of shape"
@@ -84,7 +87,8 @@ class ValueRequests:
         )
 
     def rounds(self, session: Session, ask: m.Rounds) -> None:
-        """The rounds from which a worker counts its pushes on; what it has pushed before and isn't here is lost."""
+        """The rounds from which a worker counts its pushes on; what it has pushed before and isn't
+        here is lost."""
         if self.members.lossy and self.members.kind.apart:
             for key, number in zip(ask.keys, ask.pushed, strict=False):
                 for part in self.values.entry(key).parts:
@@ -95,7 +99,7 @@ class ValueRequests:
         self.answers.give(session, m.Present(ask.seq, present, self.members.lost))
 
     def push(self, session: Session, push: m.Push) -> None:
-        keys: Keys = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
+        keys: GroupKey = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
         group = self.values.groups.get(keys)
         if group is not None:
             parts, size, dtype = group.parts, group.size, group.dtype
@@ -115,7 +119,9 @@ class ValueRequests:
         sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, push.keys[0])
         return compression.decode(sent, push.codec, push.threshold, size)
 
-    def _take(self, session: Session, push: Any, keys: Keys, parts: list[Part], value: Any, answer: bool) -> None:
+    def _take(
+        self, session: Session, push: m.Push | m.PushRows, keys: GroupKey, parts: list[Part], value: Array, answer: bool
+    ) -> None:
         """Hands a push to its rounds, and sees to it that the worker gets its answer."""
         rank, number = session.rank, push.round
         if self.members.ended:
@@ -158,7 +164,8 @@ class ValueRequests:
                 each.settle()
 
     def _without_optimizer(self, group: Group, pushed: list[Contribution]) -> Exception | None:
-        """Why pushes for a round can't be applied: the optimizer that they count on isn't here. Sees to its config."""
+        """Why pushes for a round can't be applied: the optimizer that they count on isn't here.
+        Sees to its config."""
         served, told = self.served, next((c.optimizer for c in pushed if c.optimizer is not None), None)
         if group.rounds.apart and served.updater is None:
             return KVStoreError(
@@ -177,7 +184,8 @@ class ValueRequests:
         return None
 
     def _look_back(self, session: Session, step: int, pushed: list[Group]) -> None:
-        """A worker begins a step with a push: raises where it has left out one that others made in a step before."""
+        """A worker begins a step with a push: raises where it has left out one that others made in
+        a step before."""
         session.step = step
         for group in self.values.groups.values():
             if group in pushed:
@@ -185,7 +193,8 @@ class ValueRequests:
             self._check_left_out(session.rank, group, step - 1, f"has begun step {step}")
 
     def _check_left_out(self, rank: int, group: Group, step: int, doing: str) -> None:
-        """Raises where somebody has pushed in `step` or before for a round that a worker hasn't pushed for."""
+        """Raises where somebody has pushed in `step` or before for a round that a worker hasn't
+        pushed for."""
         for c in group.rounds.open:
             if 0 < c.step <= step and c.number > group.rounds.last(rank):
                 raise KVStoreError(
@@ -206,7 +215,7 @@ class ValueRequests:
             raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
         for frame, dtype, size in ((push.data[0], INT64, count), (push.data[1], entry.weight.dtype, count * width)):
             wire.array_of(frame, dtype, size, push.key)
-        frames = session.gather(["rows", push.key], push.offset, push.total, count, push.data)
+        frames = session.gather(("rows", push.key), push.offset, push.total, count, push.data)
         if frames is None:
             self.answers.done(session, push.seq)
             return
@@ -248,7 +257,12 @@ class ValueRequests:
         self._wait(session, ask, entry.parts, wire.CHUNK, answer)
 
     def _wait(
-        self, session: Session, pull: Any, parts: list[Part], nbytes: int, answer: Callable[[Request], None]
+        self,
+        session: Session,
+        pull: m.Pull | m.PullRows | m.ListRows,
+        parts: list[Part],
+        nbytes: int,
+        answer: Callable[[Request], None],
     ) -> None:
         """Lets `answer` answer a request as soon as its worker may see the values of `parts`."""
         if self.members.ended:
@@ -280,20 +294,20 @@ class ValueRequests:
         group = parts[0].group
         if len(parts) > 1:
             known = group is not None and group.parts is parts
-            data: Any = wire.bytes_of(
+            data: Frame = wire.bytes_of(
                 group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts])
             )
         elif self.members.workers > 1 and (group is None or group.rounds.apart):
             data = bytes(parts[0].frame)
         else:
-            # The array itself may be sent, without a copy: it can't change before the answer has arrived, since no
-            # round of it is complete without this worker's next push.
+            # The array itself may be sent, without a copy: it can't change before the answer has
+            # arrived, since no round of it is complete without this worker's next push.
             data = parts[0].frame
         self.answers.data(self.answers.sessions[request.rank], m.Values(request.seq, [data]))
 
-    def lacks(self, session: Session) -> list[tuple[int, Any, int]]:
+    def lacks(self, session: Session) -> list[tuple[int, Key, int]]:
         """(rank, key, number) of the pushes of others that a worker waits for, some of them."""
-        found: dict[tuple[int, Any, int], None] = {}
+        found: dict[tuple[int, Key, int], None] = {}
         for request in session.waiting.values():
             for part in request.parts:
                 if part.group is not None:
@@ -305,7 +319,8 @@ class ValueRequests:
         return list(found)
 
     def lost(self, rank: int, parts: Sequence[Part], pushing: bool = False) -> Exception | None:
-        """Why a worker would wait in vain for pushes of others that have ended; None where it wouldn't."""
+        """Why a worker would wait in vain for pushes of others that have ended; None where it
+        wouldn't."""
         for part in parts:
             group = part.group
             if group is None or (not pushing and group.rounds.has(rank, group.rounds.last(rank))):
@@ -314,7 +329,7 @@ class ValueRequests:
             if lost is not None:
                 mine, theirs = group.rounds.counts[rank] + pushing, group.rounds.counts[lost]
                 return JobFailedError(
-                    f"worker {lost} has ended with {theirs} pushes of key {part.entry.key!r}, so worker {rank} waits in"
-                    f" vain for the round of its push number {mine}"
+                    f"worker {lost} has ended with {counted(theirs, 'push')} of key {part.entry.key!r}, so worker"
+                    f" {rank} waits in vain for the round of its push number {mine}"
                 )
         return None

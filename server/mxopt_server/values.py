@@ -1,4 +1,5 @@
-"""What a server holds: entries (its part of each key's value), cut into parts (the pieces that travel)."""
+"""What a server holds: entries (its part of each key's value), cut into parts (the pieces that
+travel)."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import KVStoreError, NotInitializedError, ProtocolError
+from mxopt.errors import KVStoreError, NotInitializedError, ProtocolError, counted
 from mxopt.kvstore import wire
 from mxopt.kvstore.placement import step_of
 from mxopt.kvstore.wire import Key
-from mxopt_server.groups import Group, Keys, cut
+from mxopt.typing import Array
+from mxopt_server.groups import Group, GroupKey, cut
 from mxopt_server.rounds import ALL, Contribution, Members, Request
 
 
@@ -29,7 +31,8 @@ class PartIndex:
 
 
 class Part:
-    """A piece of an entry: the unit of rounds and of updates. `weight` is a view of the entry's, `frame` its bytes."""
+    """A piece of an entry: the unit of rounds and of updates. `weight` is a view of the entry's,
+    `frame` its bytes."""
 
     __slots__ = ("entry", "frame", "group", "index", "piece", "shape", "size", "start", "stop", "weight")
 
@@ -44,7 +47,8 @@ class Part:
 
 
 class Entry:
-    """This server's part of a key's value. Its parts are made as their first values come, one after the other.
+    """This server's part of a key's value. Its parts are made as their first values come, one after
+    the other.
 
     Parameters
     ----------
@@ -56,7 +60,7 @@ class Entry:
     """
 
     by_rows = False  # whether it is row-sparse
-    weight: Any
+    weight: Array
 
     def __init__(self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int) -> None:
         self.key, self.dtype, self.shape, self.whole, self.first = key, dtype, tuple(shape), tuple(whole), first
@@ -117,7 +121,7 @@ class Values:
     def __init__(self, members: Members) -> None:
         self.members = members
         self.entries: dict[Key, Entry] = {}
-        self.groups: dict[Keys, Group] = {}
+        self.groups: dict[GroupKey, Group] = {}
 
     def entry(self, key: Key) -> Entry:
         """The entry of a key whose first value is complete."""
@@ -127,14 +131,17 @@ class Values:
         return found
 
     def parts(self, keys: Sequence[Key], piece: int) -> list[Part]:
-        """The parts a message speaks of: piece `piece` of a single key, or several keys of one piece each."""
+        """The parts a message speaks of: piece `piece` of a single key, or several keys of one
+        piece each."""
         for key in keys:
             if key in self.entries and self.entries[key].by_rows:
                 raise KVStoreError(f"key {key!r} is stored by rows, which are pushed and pulled by their numbers")
         if len(keys) == 1:
             entry = self.entry(keys[0])
             if piece >= entry.pieces:
-                raise KVStoreError(f"key {keys[0]!r} has {entry.pieces} pieces here, there is no piece {piece}")
+                raise KVStoreError(
+                    f"key {keys[0]!r} has {counted(entry.pieces, 'piece')} here, there is no piece {piece}"
+                )
             return [entry.parts[piece]]
         known = self.groups.get(tuple(keys))
         if known is not None:
@@ -142,12 +149,12 @@ class Values:
         found = [self.entry(key) for key in keys]
         for entry in found:
             if entry.pieces > 1:
-                raise KVStoreError(f"key {entry.key!r} has {entry.pieces} pieces, which travel one by one")
+                raise KVStoreError(f"key {entry.key!r} has {counted(entry.pieces, 'piece')}, which travel one by one")
         if len({entry.weight.dtype for entry in found}) > 1:
             raise ProtocolError("a message with keys of different dtypes")
         return [entry.parts[0] for entry in found]
 
-    def parts_of(self, keys: Keys) -> list[Part]:
+    def parts_of(self, keys: GroupKey) -> list[Part]:
         """The parts of the group that these keys name."""
         if keys[0] is None:
             return self.entry(keys[1]).parts
@@ -156,8 +163,9 @@ class Values:
             return entry.parts if entry.by_rows else self.parts([keys[0][0]], keys[0][1])
         return self.parts(keys, 0)
 
-    def group(self, keys: Keys, parts: Sequence[Part]) -> Group | None:
-        """The group of exactly these parts; None where something is pending in other groups of them."""
+    def group(self, keys: GroupKey, parts: Sequence[Part]) -> Group | None:
+        """The group of exactly these parts; None where something is pending in other groups of
+        them."""
         found = self.groups.get(keys)
         if found is not None:
             return found
@@ -181,8 +189,11 @@ class Values:
         made = self.groups[keys] = Group(parts, keys, groups[0].rounds)
         return made
 
-    def shares(self, keys: Keys, parts: Sequence[Part], contribution: Contribution) -> list[tuple[Group, Contribution]]:
-        """The groups that a contribution is for, each with its share of it: one as a whole, or one for each part."""
+    def shares(
+        self, keys: GroupKey, parts: Sequence[Part], contribution: Contribution
+    ) -> list[tuple[Group, Contribution]]:
+        """The groups that a contribution is for, each with its share of it: one as a whole, or one
+        for each part."""
         group = self.groups.get(keys) or self.group(keys, parts)
         if group is not None:
             return [(group, contribution)]

@@ -1,4 +1,5 @@
-"""One worker, as a server knows it: its numbers, what waits, what has come in part, what it may ask for again."""
+"""One worker, as a server knows it: its numbers, what waits, what has come in part, what it may ask
+for again."""
 
 from __future__ import annotations
 
@@ -7,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mxopt.errors import ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
-from mxopt.kvstore.wire import Key
+from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.wire import Frame, Key
 from mxopt_server.latency import Latency
 from mxopt_server.rounds import Request
 from mxopt_server.told import Told
@@ -21,7 +21,7 @@ CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that i
 class Half:
     """Something that comes in several messages, as far as it has come."""
 
-    what: list[Any]  # the message's name, and the key or number it is about
+    what: tuple[str, Key]  # the message's name, and the key or number it is about
     total: int  # bytes, or rows
     size: int  # of these, how much is here
     buffers: list[bytearray]  # the frames, joined
@@ -58,8 +58,8 @@ class Session:
         self._sent = self._read = self._waiting_bytes = 0
 
     def is_gap(self, number: int) -> bool:
-        """Whether a number that is too high is the first behind a gap, not one of those that follow it: of these the
-        worker has been told, and what it sends again begins lower."""
+        """Whether a number that is too high is the first behind a gap, not one of those that follow
+        it: of these the worker has been told, and what it sends again begins lower."""
         expects, last = self._ahead
         self._ahead = (self.expects, number)
         return expects != self.expects or number <= last
@@ -75,7 +75,8 @@ class Session:
         answer: Callable[[Request], None],
         pushes: bool = False,
     ) -> Request:
-        """Keeps a request about round `number` of `parts` until it is answered, by `answer` when that is over."""
+        """Keeps a request about round `number` of `parts` until it is answered, by `answer` when
+        that is over."""
         made = self.waiting[seq] = Request(self.rank, seq, parts, number, nbytes, answer, pushes, self._clock())
         self._waiting_bytes += nbytes
         return made
@@ -98,21 +99,25 @@ class Session:
     # Credit.
 
     def greeted(self, nbytes: int) -> None:
-        """The worker says Hello, having read so many bytes: what it hasn't may be lost, and is counted no more."""
+        """The worker says Hello, having read so many bytes: what it hasn't may be lost, and is
+        counted no more."""
         self._sent = self._read = nbytes
 
     def may_ask(self, read: int) -> bool:
-        """Whether another request is taken, of a worker that has read so many bytes of answers. One that keeps within
-        its window always may."""
+        """Whether another request is taken, of a worker that has read so many bytes of answers. One
+        that keeps within its window always may."""
         if read > self._read:
             self._read = read
         return self._waiting_bytes + self._sent - self._read <= CREDIT and len(self.waiting) <= wire.REQUESTS
 
     # What comes in several messages.
 
-    def gather(self, what: list[Any], offset: int, total: int, size: int, frames: Sequence[Any]) -> list[Any] | None:
-        """Takes `size` of the `total` of something, which follow on `offset` before them. Returns the frames with the
-        last of it, joined; None before. Raises ProtocolError where it doesn't follow on: all of it is refused then."""
+    def gather(
+        self, what: tuple[str, Key], offset: int, total: int, size: int, frames: Sequence[Frame]
+    ) -> list[Frame] | None:
+        """Takes `size` of the `total` of something, which follow on `offset` before them. Returns
+        the frames with the last of it, joined; None before. Raises ProtocolError where it doesn't
+        follow on: all of it is refused then."""
         half, self.half = self.half, None
         if size > total - offset or (size == 0 and total > 0):
             raise ProtocolError(f"{what[0]} of {what[1]!r}: {size} after {offset} of {total}")
@@ -138,3 +143,6 @@ class Session:
         if self.told is None or self.told.number != number:
             raise ProtocolError(f"the optimizer's config number {number} hasn't come, or another has since")
         return self.told
+
+
+Handlers = dict[type, Callable[[Session, Any], None]]  # of requests, by their class

@@ -1,7 +1,8 @@
-"""Runs real distributed jobs and disturbs them: kills, stops, cuts, late and repeated messages, slow and full disks.
+"""Runs real distributed jobs and disturbs them: kills, stops, cuts, late and repeated messages,
+slow and full disks.
 
-The plan of each job comes from its seed. A job of which something doesn't hold stays in its folder, with its history,
-and `--replay FOLDER` carries out the same plan again.
+The plan of each job comes from its seed. A job of which something doesn't hold stays in its folder,
+with its history, and `--replay FOLDER` carries out the same plan again.
 """
 
 from __future__ import annotations

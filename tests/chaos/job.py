@@ -1,8 +1,8 @@
 """A job of real processes, disturbed as its plan says, and what must hold of it.
 
-What must hold: its final weights have the bits of an undisturbed job's; where somebody dies whom nobody starts again,
-the job ends with an error that names who it was, and ends well when it is taken up with `--resume`. Nothing lasts
-longer than its deadline, and no process stays behind.
+What must hold: its final weights have the bits of an undisturbed job's; where somebody dies whom
+nobody starts again, the job ends with an error that names who it was, and ends well when it is
+taken up with `--resume`. Nothing lasts longer than its deadline, and no process stays behind.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Job:
         return found
 
     def _launch(self, resume: bool = False) -> int:
-        """Runs the job from its start, or from its state; returns its exit code, or -1 after its deadline."""
+        """Runs the job from its start, or from its state; returns its exit code, or -1 after its
+        deadline."""
         plan, state = self.plan, self.folder / "state"
         for began in self.folder.glob("began-*"):
             began.unlink()
@@ -159,7 +160,8 @@ class Job:
         )  # fmt: skip
 
     def _finish(self, processes: list[subprocess.Popen[bytes]]) -> int:
-        """The first exit code that isn't 0 of these; -1 where one hasn't ended in time, and then all are killed."""
+        """The first exit code that isn't 0 of these; -1 where one hasn't ended in time, and then
+        all are killed."""
         until, codes = time.monotonic() + DEADLINE_S, []
         for process in processes:
             try:

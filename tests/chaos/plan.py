@@ -49,7 +49,8 @@ class Plan:
 
     @property
     def survives(self) -> bool:
-        """Whether the job ends well at once; else it ends with an error, and well when it is taken up again."""
+        """Whether the job ends well at once; else it ends with an error, and well when it is taken
+        up again."""
         deaths = {fault.who.split()[0] for fault in self.faults if not fault.stopped}
         return not self.file_bytes and deaths <= {"server"}
 

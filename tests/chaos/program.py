@@ -1,7 +1,8 @@
 """What the workers of a disturbed job run: `python program.py FOLDER PROGRAM STEPS SECONDS`.
 
-Every gradient is a function of key, step and worker, and a key goes on where `store.round` says, so that a job that is
-taken up again makes the steps that are left. Worker 0 writes the final weights to FOLDER/weights.npz.
+Every gradient is a function of key, step and worker, and a key goes on where `store.round` says, so
+that a job that is taken up again makes the steps that are left. Worker 0 writes the final weights
+to FOLDER/weights.npz.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from mxopt.kvstore import create
 from mxopt.sparse import row_sparse_array
 
 SHAPES = {"bias": (5,), "kernel": (30, 70), "wide": (7001,), "rows": (400, 8)}
-# Name of a program: the store's mode, the optimizer. In "counts" every gradient is a whole number and is subtracted as
-# it is, so that the end doesn't depend on the order of pushes: one that is lost, or applied twice, shows.
+# Name of a program: the store's mode, the optimizer. In "counts" every gradient is a whole number
+# and is subtracted as it is, so that the end doesn't depend on the order of pushes: one that is
+# lost, or applied twice, shows.
 PROGRAMS = {
     "adam": ("dist_sync", mxopt.optimizer.Adam(learning_rate=0.01)),
     "momentum": ("dist_sync", mxopt.optimizer.SGD(learning_rate=0.1, momentum=0.9)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("psutil")
@@ -18,11 +20,11 @@ PLANS = [
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_a_disturbed_job_ends_with_the_same_bits(plan, tmp_path):
+def test_a_disturbed_job_ends_with_the_same_bits(plan: Plan, tmp_path: Path) -> None:
     job = Job(plan, tmp_path / "job")
     assert job.faults() == [], "\n".join(job.history)
 
 
-def test_a_seed_always_draws_the_same_plan():
+def test_a_seed_always_draws_the_same_plan() -> None:
     assert drawn(7) == drawn(7)
     assert len({str(drawn(seed)) for seed in range(50)}) > 45

@@ -1,5 +1,5 @@
-"""Gradients that share memory with what another tensor of the call writes: refused, by new plans and by used ones.
-Whatever isn't refused has the same bits for any number of threads."""
+"""Gradients that share memory with what another tensor of the call writes: refused, by new plans
+and by used ones. Whatever isn't refused has the same bits for any number of threads."""
 
 from __future__ import annotations
 

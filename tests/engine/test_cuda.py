@@ -1,6 +1,8 @@
-"""CuPy arrays: the CUDA engine gives the bits of the reference, on a GPU, and without one on the CPU.
+"""CuPy arrays: the CUDA engine gives the bits of the reference, on a GPU, and without one on the
+CPU.
 
-Every test runs twice: with CuPy where there is a GPU, and with `cuda_on_cpu`, which runs the same kernels.
+Every test runs twice: with CuPy where there is a GPU, and with `cuda_on_cpu`, which runs the same
+kernels.
 """
 
 from __future__ import annotations

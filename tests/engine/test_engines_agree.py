@@ -1,4 +1,5 @@
-"""The llvm engine gives the very bits of the rule run on NumPy arrays: every optimizer, precision, form and layout."""
+"""The llvm engine gives the very bits of the rule run on NumPy arrays: every optimizer, precision,
+form and layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The compiled kernels: vector instructions, no contraction, the same bits on an older processor."""
+"""The compiled kernels: vector instructions, no contraction, the same bits on an older
+processor."""
 
 from __future__ import annotations
 
@@ -140,7 +141,8 @@ def test_small_tensors_of_a_layerwise_rule_take_one_kernel_call(monkeypatch: pyt
 
 
 def test_tensors_with_a_state_a_row_share_jobs() -> None:
-    """One for those of one element a row (or of no rows), which go side by side in a vector, one for the rest."""
+    """One for those of one element a row (or of no rows), which go side by side in a vector, one
+    for the rest."""
     shapes = [(256,)] * 50 + [(7, 1)] * 50 + [(3, 40), (20, 2, 2), (0, 5), (5, 0)] * 50
     weights = [np.ones(shape, np.float32) for shape in shapes]
     states = [(np.zeros(adaptive.group_adagrad.state_shape("history", w.shape), np.float32),) for w in weights]
@@ -152,7 +154,8 @@ def test_tensors_with_a_state_a_row_share_jobs() -> None:
 
 
 def test_a_module_that_llvm_refuses_is_an_error_with_words() -> None:
-    """Code generation would end the process. One the parser refuses, and one that is only found by a closer look."""
+    """Code generation would end the process. One the parser refuses, and one that is only found by
+    a closer look."""
     for module in ("define i32 @f() { ret }", "define i32 @f() { %x = add i32 %x, 1 ret i32 %x }"):
         with pytest.raises(CompilationError, match=r"(?s)llvmlite [\d.]+ doesn't accept f: .*0\.48") as caught:
             assembler.compile_assembly(module, "f")

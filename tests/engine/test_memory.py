@@ -1,4 +1,5 @@
-"""Memory: an update allocates nothing of its weight's size, and states cost nothing before they are used."""
+"""Memory: an update allocates nothing of its weight's size, and states cost nothing before they are
+used."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
 
 
 def test_rows_are_looked_at_again_without_memory_of_their_own() -> None:
-    """At each step a row-sparse gradient is new; a plan takes its indices, however many, in compiled code."""
+    """At each step a row-sparse gradient is new; a plan takes its indices, however many, in
+    compiled code."""
     kinds = (
         Row("sgd", momentum=0.9),
         Row("adam", lazy_update=True),

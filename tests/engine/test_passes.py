@@ -1,4 +1,5 @@
-"""All passes of a rule of several stages as one call, whose norms are those that `math.fsum` gives."""
+"""All passes of a rule of several stages as one call, whose norms are those that `math.fsum`
+gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""States in bfloat16: the same bits by the reference, by kernels, in lists and by threads; right on the average."""
+"""States in bfloat16: the same bits by the reference, by kernels, in lists and by threads; right on
+the average."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import mxopt
 from mxopt.engine import native
 from mxopt.engine.arrays import BFLOAT16
 from mxopt.engine.kernel import PIECE
-from mxopt.engine.rounding import Keys, Rounding
+from mxopt.engine.rounding import Rounding, UpdateKeys
 from mxopt.errors import ArrayTypeError
 from mxopt.sparse import RowSparse, row_sparse_array
 
@@ -161,7 +162,7 @@ def test_another_seed_key_update_or_array_is_rounded_otherwise() -> None:
 
 def test_keys_of_many_are_those_of_each() -> None:
     roundings = [Rounding(key, lambda k=k: k, lambda: 11) for k, key in enumerate([0, "a", 17])]
-    assert Keys(roundings).now().tolist() == [int(Keys([r]).now()[0]) for r in roundings]
+    assert UpdateKeys(roundings).now().tolist() == [int(UpdateKeys([r]).now()[0]) for r in roundings]
 
 
 def test_rounding_is_right_on_the_average_and_exact_where_it_can_be(rng: np.random.Generator) -> None:
@@ -183,7 +184,8 @@ def test_a_nan_stays_one_whatever_it_carries() -> None:
 
 
 def test_small_increments_are_not_lost() -> None:
-    """What rounding to nearest gets stuck on: a running mean square whose share of the new is below half a step."""
+    """What rounding to nearest gets stuck on: a running mean square whose share of the new is below
+    half a step."""
     run = Run(mxopt.create("adam", state_dtype="bfloat16", seed=1, beta2=0.999), [np.zeros(4096, np.float32)])
     exact = Run(mxopt.create("adam", beta2=0.999), [np.zeros(4096, np.float32)])
     for size in (1.0, 0.1):

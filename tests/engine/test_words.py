@@ -1,4 +1,5 @@
-"""Operations on words of 32 bits: the same in NumPy, in a kernel and in CUDA C; and what is asked of the hash."""
+"""Operations on words of 32 bits: the same in NumPy, in a kernel and in CUDA C; and what is asked
+of the hash."""
 
 from __future__ import annotations
 

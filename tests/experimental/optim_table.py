@@ -1,4 +1,5 @@
-"""All optimizers of `experimental.optim`, with options that matter, and what the tests do with them."""
+"""All optimizers of `experimental.optim`, with options that matter, and what the tests do with
+them."""
 
 from __future__ import annotations
 

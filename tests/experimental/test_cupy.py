@@ -1,4 +1,5 @@
-"""`experimental.optim` on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits, one launch a step."""
+"""`experimental.optim` on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits,
+one launch a step."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_a_group_that_is_refused_is_not_added() -> None:
     ("change", "says"),
     [
         (lambda d: d.update(optimizer="SGD"), "those of SGD, this is Adam"),
-        (lambda d: d["param_groups"].pop(), "1 groups, the optimizer 2"),
+        (lambda d: d["param_groups"].pop(), "1 group, the optimizer 2"),
         (lambda d: d["param_groups"][0].update(params=["a", "x"]), "group 0 has 'x' too many"),
         (lambda d: d["param_groups"][1].update(params=[]), "group 1 lacks 'b'"),
         (lambda d: d["parameters"].update(a=((6,), "float32")), r"'a' is float32 \(6,\) there, float32 \(5,\) here"),

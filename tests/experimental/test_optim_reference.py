@@ -1,5 +1,5 @@
-"""Every recorded run of MindSpore's experimental optimizers and of PyTorch's, repeated: parameters and states after
-every step, on both engines."""
+"""Every recorded run of MindSpore's experimental optimizers and of PyTorch's, repeated: parameters
+and states after every step, on both engines."""
 
 from __future__ import annotations
 

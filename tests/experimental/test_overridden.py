@@ -1,4 +1,5 @@
-"""What a subclass of a built-in optimizer overrides is used by a call, by a Trainer and by a store."""
+"""What a subclass of a built-in optimizer overrides is used by a call, by a Trainer and by a
+store."""
 
 from __future__ import annotations
 

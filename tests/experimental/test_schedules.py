@@ -1,4 +1,5 @@
-"""Schedules beyond the recorded runs: changes from outside, other optimizers, bad states, curves."""
+"""Schedules beyond the recorded runs: changes from outside, other optimizers, bad states,
+curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an optimizer of `experimental.optim` does with its parameters, for one table of all of them."""
+"""What an optimizer of `experimental.optim` does with its parameters, for one table of all of
+them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from mxopt import kvstore
 
 
 def asynchronous(arguments: Any) -> dict[str, Any]:
-    """dist_async: refused without an optimizer; every push counts once; DCASGD sees each worker's previous weight."""
+    """dist_async: refused without an optimizer; every push counts once; DCASGD sees each worker's
+    previous weight."""
     store = kvstore.create("dist_async")
     store.init(0, np.zeros(3, np.float32))
     refused = caught(store.push, 0, np.ones(3, np.float32))
@@ -49,7 +50,8 @@ def stale(arguments: Any) -> dict[str, Any]:
 
 
 def delay_compensated(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Workers that take turns, as `turns` says, with DCASGD; beside it the formula, with a previous weight for each."""
+    """Workers that take turns, as `turns` says, with DCASGD; beside it the formula, with a previous
+    weight for each."""
     store = kvstore.create("dist_async")
     rate, momentum, lamda, wd = np.float32(0.1), np.float32(0.9), np.float32(0.5), np.float32(0.01)
     if store.rank == 0:

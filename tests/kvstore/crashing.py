@@ -12,8 +12,8 @@ import mxopt
 
 @mxopt.register
 class Crashing(mxopt.optimizer.Adam):
-    """Its 7th update of the key `w` is a segmentation fault, where there is a file or folder that `CRASHING` in the
-    environment names; a file is removed before that."""
+    """Its 7th update of the key `w` is a segmentation fault, where there is a file or folder that
+    `CRASHING` in the environment names; a file is removed before that."""
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         super().update(index, weight, grad, state)

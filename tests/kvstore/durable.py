@@ -1,5 +1,5 @@
-"""What workers of the durability tests run, as commands of a launched job: `python durable.py ROUNDS FOLDER [MODE
-[OPTIMIZER]]`."""
+"""What workers of the durability tests run, as commands of a launched job:
+`python durable.py ROUNDS FOLDER [MODE [OPTIMIZER]]`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ SHAPES = {"w": (300, 5), "b": (7,), "v": (11,)}
 
 
 def gradient(key: str, round: int, rank: int) -> np.ndarray:
-    """What a worker pushes of a key in a round: of nothing else, so that a job that goes on pushes the same."""
+    """What a worker pushes of a key in a round: of nothing else, so that a job that goes on pushes
+    the same."""
     seed = [round, rank, *key.encode()]
     return np.random.default_rng(seed).normal(size=SHAPES[key]).astype(np.float32)
 
@@ -45,8 +46,9 @@ def rows_of(store: KVStoreBase) -> bytes:
 
 
 def main(rounds: int, folder: Path, mode: str = "dist_sync", optimizer: str = "adam") -> None:
-    """Trains to round `rounds`. A file `kill-ROUND-WHO` in `folder` says who is killed then; `kill-kept-WHO`: when
-    there is something to go on from in its `state`, and then `reached` has the round."""
+    """Trains to round `rounds`. A file `kill-ROUND-WHO` in `folder` says who is killed then;
+    `kill-kept-WHO`: when there is something to go on from in its `state`, and then `reached` has
+    the round."""
     store = kvstore.create(mode)
     store.set_optimizer(mxopt.create(optimizer, learning_rate=0.01))
     values = {key: np.ones(shape, np.float32) for key, shape in SHAPES.items()}
@@ -82,8 +84,8 @@ def kept(state: Path) -> bool:
 
 
 def process(name: str) -> int:
-    """The process id of a member of this job: `self`, or a role and a rank; `actor0` is that of Ray's which started
-    server 0."""
+    """The process id of a member of this job: `self`, or a role and a rank; `actor0` is that of
+    Ray's which started server 0."""
     if name == "self":
         return os.getpid()
     if name.startswith("actor"):

@@ -39,7 +39,8 @@ def after_an_error(arguments: Any) -> list[float]:
 
 
 def one_raises(arguments: Any) -> list[float]:
-    """Worker 0 raises; the other, which catches what it hears of it, ends after a push that nobody takes."""
+    """Worker 0 raises; the other, which catches what it hears of it, ends after a push that nobody
+    takes."""
     store = started(kvstore.create("dist_sync"))
     rounds(store, 1)
     if store.rank == 0:
@@ -98,7 +99,8 @@ def ends_at_once(arguments: Any) -> str:
 
 
 def interrupted(arguments: dict[str, Any]) -> list[Any]:
-    """Ctrl-C at some moment within a call of many pieces; what it says, and what the next call says."""
+    """Ctrl-C at some moment within a call of many pieces; what it says, and what the next call
+    says."""
     store = kvstore.create("dist_sync")
     store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
     weight, grad = np.zeros(8_000_000, np.float32), np.ones(8_000_000, np.float32)

@@ -31,7 +31,8 @@ def grouped(make: Any, params: list[Parameter], **options: Any) -> optim.Optimiz
 
 
 def optimizers(arguments: dict[str, Any]) -> list[str]:
-    """Every optimizer on the servers beside one that gets the sum of all workers' gradients; returns what differs."""
+    """Every optimizer on the servers beside one that gets the sum of all workers' gradients;
+    returns what differs."""
     store = kvstore.create(arguments.get("mode", "dist_sync"))
     half, wrong = arguments.get("half", False), []
     dtype = np.float16 if half else np.float32

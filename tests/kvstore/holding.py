@@ -12,7 +12,8 @@ from mxopt import kvstore
 
 
 def lock_held(arguments: dict[str, Any]) -> float:
-    """Rank 0 calls a function that keeps the interpreter's lock, for longer than a silent process counts as alive."""
+    """Rank 0 calls a function that keeps the interpreter's lock, for longer than a silent process
+    counts as alive."""
     store = kvstore.create("dist_sync")
     store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
     out = np.zeros(4, np.float32)

@@ -1,4 +1,5 @@
-"""Starts real jobs for tests: a scheduler, servers, and workers that run a function of `workers.py`.
+"""Starts real jobs for tests: a scheduler, servers, and workers that run a function of
+`workers.py`.
 
 Every job has a deadline, and leaves no process behind.
 """
@@ -144,7 +145,8 @@ class Job:
         return process
 
     def run(self, function: str, arguments: Any = None) -> list[Any]:
-        """Runs `function` in every worker; returns what each returned. Raises where any process failed."""
+        """Runs `function` in every worker; returns what each returned. Raises where any process
+        failed."""
         count = int(self.env["DMLC_NUM_WORKER"])
         started = [self.start_worker(rank, function, arguments) for rank in range(count)]
         codes = [process.finish() for process in started]

@@ -11,7 +11,8 @@ from mxopt import kvstore
 
 
 def named(arguments: dict[str, Any]) -> list[list[float]]:
-    """Two updates of so many named parameters, each with a multiplier, at rates that change between."""
+    """Two updates of so many named parameters, each with a multiplier, at rates that change
+    between."""
     count = arguments["count"]
     names = [f"block{k}.layer.weight" for k in range(count)]
     optimizer = make("sgd", {"learning_rate": 1.0, "param_idx2name": dict(enumerate(names))})

@@ -34,7 +34,8 @@ def change_rate(optimizer: nn.Optimizer, params: list[Parameter]) -> None:
 
 
 def optimizers(arguments: dict[str, Any]) -> list[str]:
-    """Every optimizer on the servers beside one that gets the sum of all workers' gradients; returns what differs."""
+    """Every optimizer on the servers beside one that gets the sum of all workers' gradients;
+    returns what differs."""
     store, wrong = kvstore.create(arguments.get("mode", "dist_sync")), []
     dtype = np.dtype(arguments.get("dtype", "float32"))
     for k, name in enumerate(name for name in TABLE if (name in WHOLE) == arguments["whole"]):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.session import Session
 

@@ -38,7 +38,8 @@ def pulled(store: KVStoreBase, key: Any, dtype: str, ids: Any = range(ROWS)) -> 
 
 
 def optimizers(arguments: dict[str, Any]) -> list[str]:
-    """Every first value under every optimizer, on servers beside a local store that gets the sum; what differs."""
+    """Every first value under every optimizer, on servers beside a local store that gets the sum;
+    what differs."""
     store, local, wrong = kvstore.create(arguments.get("mode", "dist_sync")), kvstore.create(), []
     workers = range(store.num_workers)
     for number, (name, options) in enumerate(OPTIMIZERS):
@@ -126,7 +127,8 @@ def train(arguments: dict[str, Any]) -> str:
 
 
 def trained(store: KVStoreBase, first: int, last: int, begin: bool) -> str:
-    """Steps on every kind of first value, from a checkpoint's or beginning with them; a digest of the rows after."""
+    """Steps on every kind of first value, from a checkpoint's or beginning with them; a digest of
+    the rows after."""
     if begin:
         for key, value in FIRST.items():
             store.init(key, value("float16"))

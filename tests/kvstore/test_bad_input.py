@@ -1,16 +1,18 @@
-"""Bad input to real processes: a clear error that names the key and the server, and everything else goes on."""
+"""Bad input to real processes: a clear error that names the key and the server, and everything else
+goes on."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import zmq
 from jobs import SERVE, Job
 
 from mxopt.document import load_document
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import sockets, wire
+from mxopt.kvstore import messages as m, sockets, wire
 
 
-def test_a_key_initialised_with_different_shapes_by_the_workers():
+def test_a_key_initialised_with_different_shapes_by_the_workers() -> None:
     with Job(2, 1) as job:
         first, second = job.run("bad_input.different_shapes")
     assert first == ["NoneType: None", "[2.0, 2.0]"]
@@ -18,7 +20,7 @@ def test_a_key_initialised_with_different_shapes_by_the_workers():
     assert second[1] == "[2.0, 2.0]"
 
 
-def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path):
+def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path: Path) -> None:
     arguments = ("--snapshot", str(tmp_path / "server-RANK"))
     with Job(1, 1, arguments) as job:
         assert job.run("bad_input.first_values", {"shape": [3]}) == [["NoneType: None", "[1.0, 1.0]"]]
@@ -31,7 +33,7 @@ def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path):
     assert out == "[1.0, 1.0]"
 
 
-def test_a_worker_before_any_server_is_up():
+def test_a_worker_before_any_server_is_up() -> None:
     with Job(1, 0, DMLC_NUM_SERVER=1, MXOPT_KVSTORE_JOIN_TIMEOUT=3) as job:
         worker = job.start_worker(0, "sums")
         assert worker.finish() != 0
@@ -49,7 +51,7 @@ def ask(endpoint: str, message: object) -> object:
         context.destroy(0)
 
 
-def test_another_protocol_version_is_refused_by_scheduler_and_server_and_the_job_goes_on(tmp_path):
+def test_another_protocol_version_is_refused_by_scheduler_and_server_and_the_job_goes_on(tmp_path: Path) -> None:
     with Job(1, 1) as job:
         worker = job.start_worker(0, "restarted", {"go": str(tmp_path / "go")})
         worker.wait_for("HALFWAY")
@@ -65,7 +67,7 @@ def test_another_protocol_version_is_refused_by_scheduler_and_server_and_the_job
         assert "[-1.0, -2.0, -3.0, -4.0]" in worker.output
 
 
-def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running(tmp_path):
+def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running(tmp_path: Path) -> None:
     path = tmp_path / "server-0"
     limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *SERVE]  # files of some 100 kB at most
     with Job(1, 1, ("--snapshot", str(path), "--snapshot-every", "0.05"), serve=limited) as job:
@@ -77,6 +79,6 @@ def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running
     assert list(tmp_path.iterdir()) == [path]  # nothing half-written
 
 
-def test_an_update_that_fails_is_told_to_all_workers_of_the_round():
+def test_an_update_that_fails_is_told_to_all_workers_of_the_round() -> None:
     with Job(2, 1, ("--import", "raising")) as job:
         assert job.run("bad_input.failing_update") == ["KVStoreError: server 0: ValueError: this update fails"] * 2

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mxopt.errors import DeadlineError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
 
 
 class Chatter:
-    """A transport to a server that answers Hello, and then says things that nobody has asked for; also its line."""
+    """A transport to a server that answers Hello, and then says things that nobody has asked for;
+    also its line."""
 
     def __init__(self) -> None:
         self.time, self.said = 0.0, []
@@ -39,7 +39,7 @@ class Chatter:
     def close(self) -> None: ...
 
 
-def test_a_call_ends_at_its_deadline_though_something_keeps_arriving():
+def test_a_call_ends_at_its_deadline_though_something_keeps_arriving() -> None:
     transport = Chatter()
     member = SimpleNamespace(
         settings=SimpleNamespace(timeout=5.0, join_timeout=5.0, staleness=0), pulse=None, job="j", rank=0,

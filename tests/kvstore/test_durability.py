@@ -1,4 +1,5 @@
-"""Launched jobs whose processes are killed, and that are resumed: the same bits as of those that nobody disturbs."""
+"""Launched jobs whose processes are killed, and that are resumed: the same bits as of those that
+nobody disturbs."""
 
 from __future__ import annotations
 
@@ -49,8 +50,9 @@ Launched = Callable[..., Process]
 
 
 @pytest.fixture
-def launched(tmp_path) -> Launched:
-    """Starts `mxopt-launch` with two workers and two servers, whose victims are named as `kill-ROUND-WHO`."""
+def launched(tmp_path: Path) -> Launched:
+    """Starts `mxopt-launch` with two workers and two servers, whose victims are named as
+    `kill-ROUND-WHO`."""
     started = []
 
     def start(
@@ -80,7 +82,9 @@ def ended(process: Process) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def test_servers_that_are_killed_at_any_time_lose_nothing_under_a_journal(launched, tmp_path):
+def test_servers_that_are_killed_at_any_time_lose_nothing_under_a_journal(
+    launched: Callable[..., Process], tmp_path: Path
+) -> None:
     kills = ("7-server0", "8-server1", "20-server0", "41-server1")
     process = launched("--durability", "journal", "--restarts", "9", kills=kills)
     assert ended(process) == (expected(), 0)
@@ -88,25 +92,31 @@ def test_servers_that_are_killed_at_any_time_lose_nothing_under_a_journal(launch
     assert list(tmp_path.glob("kill-*")) == []
 
 
-def test_a_journal_on_the_disk_loses_nothing_either(launched):
+def test_a_journal_on_the_disk_loses_nothing_either(launched: Callable[..., Process]) -> None:
     process = launched("--durability", "journal", "--fsync", kills=("9-server0",), rounds=15)
     assert ended(process) == (expected(15), 0)
 
 
-def test_an_asynchronous_job_under_a_journal_applies_each_push_once(launched, tmp_path):
+def test_an_asynchronous_job_under_a_journal_applies_each_push_once(
+    launched: Callable[..., Process], tmp_path: Path
+) -> None:
     process = launched("--durability", "journal", kills=("7-server0", "20-server1"), rounds=30, mode="dist_async")
     ended(process)
     assert list(tmp_path.glob("kill-*")) == []
 
 
-def test_an_asynchronous_job_goes_on_when_a_server_comes_back_from_its_checkpoint(launched):
+def test_an_asynchronous_job_goes_on_when_a_server_comes_back_from_its_checkpoint(
+    launched: Callable[..., Process],
+) -> None:
     process = launched("--snapshot-every", "0.2", kills=("100-server0",), rounds=200, mode="dist_async")
     ended(process)
     assert "it is started again" in process.output
 
 
 @pytest.mark.parametrize(("victim", "durability"), [("self", "journal"), ("scheduler0", "snapshot")])
-def test_a_job_that_a_death_has_ended_is_resumed_with_the_same_bits(victim, durability, launched, tmp_path):
+def test_a_job_that_a_death_has_ended_is_resumed_with_the_same_bits(
+    victim: str, durability: str, launched: Callable[..., Process], tmp_path: Path
+) -> None:
     state = str(tmp_path / "state")
     options = ("--durability", durability, "--snapshot-every", "0.1", "--state-dir", state)
     process = launched(*options, kills=(f"kept-{victim}",), rounds=100_000)
@@ -121,14 +131,18 @@ CRASHES = {"PYTHONPATH": os.pathsep.join([environment()["PYTHONPATH"], str(JOB.p
 FAILS = r"server 1 .*server 1 has failed 2 times at the update of key 'w' in round \d+, the last time by: Fatal Python"
 
 
-def test_an_update_that_crashes_a_server_once_is_made_when_it_is_back(launched, tmp_path):
+def test_an_update_that_crashes_a_server_once_is_made_when_it_is_back(
+    launched: Callable[..., Process], tmp_path: Path
+) -> None:
     (tmp_path / "once").touch()
     process = launched("--durability", "journal", rounds=15, **CRASHES, CRASHING=tmp_path / "once")
     assert ended(process) == (expected(15), 0)
     assert "server-1 ended: killed by SIGSEGV; it is started again" in process.output
 
 
-def test_an_update_that_crashes_a_server_twice_ends_the_job_by_name_and_can_be_resumed_without_it(launched, tmp_path):
+def test_an_update_that_crashes_a_server_twice_ends_the_job_by_name_and_can_be_resumed_without_it(
+    launched: Callable[..., Process], tmp_path: Path
+) -> None:
     state = str(tmp_path / "state")
     options = ("--durability", "journal", "--state-dir", state, "--restarts", "9")
     process = launched(*options, rounds=40, **CRASHES, CRASHING=tmp_path)
@@ -138,7 +152,9 @@ def test_an_update_that_crashes_a_server_twice_ends_the_job_by_name_and_can_be_r
     assert ended(launched("--resume", state, rounds=15, **CRASHES, CRASHING="")) == (expected(15), 0)
 
 
-def test_an_asynchronous_job_is_resumed_without_the_update_that_crashed_a_server_twice(launched, tmp_path):
+def test_an_asynchronous_job_is_resumed_without_the_update_that_crashed_a_server_twice(
+    launched: Callable[..., Process], tmp_path: Path
+) -> None:
     state = str(tmp_path / "state")
     options = ("--durability", "journal", "--state-dir", state)
     process = launched(*options, rounds=15, mode="dist_async", **CRASHES, CRASHING=tmp_path)
@@ -149,7 +165,9 @@ def test_an_asynchronous_job_is_resumed_without_the_update_that_crashed_a_server
         ended(process)
 
 
-def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_to_go_on_from(launched, tmp_path):
+def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_to_go_on_from(
+    launched: Callable[..., Process], tmp_path: Path
+) -> None:
     state = str(tmp_path / "state")
     options = ("--snapshot-every", "0.1", "--state-dir", state)
     process = launched(*options, kills=("kept-server0",), rounds=100_000)
@@ -162,7 +180,9 @@ def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_t
     assert ended(launched("--resume", state, rounds=reached + 10)) == (expected(reached + 10), int(named[1]))
 
 
-def test_a_checkpoint_of_a_script_is_loaded_by_a_job_with_other_servers_and_goes_on_with_the_same_bits(tmp_path):
+def test_a_checkpoint_of_a_script_is_loaded_by_a_job_with_other_servers_and_goes_on_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
     script = str(Path(__file__).with_name("checkpointed.py"))
     for servers, rounds, how, first in ((2, 7, "save", 0), (3, 15, "load", 7)):
         command = [*LAUNCH, "-n", "2", "-s", str(servers), "--run-dir", str(tmp_path / how), "--durability", "none"]
@@ -170,7 +190,7 @@ def test_a_checkpoint_of_a_script_is_loaded_by_a_job_with_other_servers_and_goes
         assert ended(process) == (expected(rounds), first)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path):
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     checkpoint.write(folder, made := checkpoint.Checkpoint({"w": np.ones(2)}, {"w": 3}, b"states"))
     assert checkpoint.read(folder).rounds == made.rounds

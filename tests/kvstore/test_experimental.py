@@ -1,6 +1,9 @@
-"""The optimizers of `mxopt.experimental.optim` through stores: the bits of an optimizer that steps by itself."""
+"""The optimizers of `mxopt.experimental.optim` through stores: the bits of an optimizer that steps
+by itself."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import experimental
 import numpy as np
@@ -16,35 +19,35 @@ STRIPED = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
 
 
 @pytest.mark.parametrize(("workers", "servers"), [(1, 1), (1, 2), (2, 2)])
-def test_servers_give_the_bits_of_an_optimizer_that_steps_by_itself(workers, servers):
+def test_servers_give_the_bits_of_an_optimizer_that_steps_by_itself(workers: int, servers: int) -> None:
     with Job(workers, servers, **STRIPED) as job:
         assert job.run("experimental.optimizers", {}) == [[]] * workers
         assert job.ended() == [0] * (1 + servers)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_those_that_hand_a_number_on_give_them_with_whole_arrays(workers):
+def test_those_that_hand_a_number_on_give_them_with_whole_arrays(workers: int) -> None:
     with Job(workers, 2, **STRIPED) as job:
         assert job.run("experimental.optimizers", {"whole": True}) == [[]] * workers
 
 
-def test_half_precision_with_masters_gives_them_too():
+def test_half_precision_with_masters_gives_them_too() -> None:
     with Job(2, 2, **STRIPED) as job:
         assert job.run("experimental.optimizers", {"half": True}) == [[], []]
 
 
-def test_asynchronous_with_one_worker_gives_them_too():
+def test_asynchronous_with_one_worker_gives_them_too() -> None:
     with Job(1, 2, **STRIPED) as job:
         assert job.run("experimental.optimizers", {"mode": "dist_async"}) == [[]]
 
 
-def test_row_sparse_gradients_too():
+def test_row_sparse_gradients_too() -> None:
     with Job(2, 2, **STRIPED) as job:
         assert job.run("experimental.sparse") == [[], []]
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_local_store_gives_them_too(name, rng):
+def test_a_local_store_gives_them_too(name: str, rng: np.random.Generator) -> None:
     weights, others = (parameters("p", np.random.default_rng(0), np.float32) for _ in range(2))
     here, stored = grouped(TABLE[name], weights), grouped(TABLE[name], others)
     store, keys = kvstore.create("local"), list(range(len(SHAPES)))
@@ -63,7 +66,9 @@ TRAINERS = [{"kvstore": "dist_sync"}, {"kvstore": "dist_sync", "update_on_kvstor
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=str)
-def test_a_trainer_gives_the_same_steps_with_servers_as_without_and_a_schedule_reaches_them(trainer):
+def test_a_trainer_gives_the_same_steps_with_servers_as_without_and_a_schedule_reaches_them(
+    trainer: dict[str, object],
+) -> None:
     alone = experimental.train({"optimizer": "NAdam", "steps": 5})
     assert alone["lr"] == [0.025, 0.0175]
     with Job(1, 2, **STRIPED) as job:
@@ -71,7 +76,7 @@ def test_a_trainer_gives_the_same_steps_with_servers_as_without_and_a_schedule_r
 
 
 @pytest.mark.parametrize("update", [True, False])
-def test_two_workers_of_a_trainer_give_the_steps_of_the_summed_gradient(update):
+def test_two_workers_of_a_trainer_give_the_steps_of_the_summed_gradient(update: bool) -> None:
     arguments = {"optimizer": "SGD momentum", "steps": 3}
     trainer = {"kvstore": "dist_sync", "update_on_kvstore": update}
     with Job(2, 1) as job:
@@ -80,7 +85,7 @@ def test_two_workers_of_a_trainer_give_the_steps_of_the_summed_gradient(update):
 
 
 @pytest.mark.parametrize("name", ["ASGD", "Adam amsgrad"])
-def test_states_go_from_servers_to_a_trainer_by_itself_and_back(tmp_path, name):
+def test_states_go_from_servers_to_a_trainer_by_itself_and_back(tmp_path: Path, name: str) -> None:
     path = str(tmp_path / "states")
     whole = experimental.train({"optimizer": name, "steps": 6})
     servers = {"trainer": {"kvstore": "dist_sync"}}
@@ -92,7 +97,7 @@ def test_states_go_from_servers_to_a_trainer_by_itself_and_back(tmp_path, name):
         assert job.run("experimental.train", arguments) == [whole]
 
 
-def test_what_a_store_cannot_do_is_refused_by_name():
+def test_what_a_store_cannot_do_is_refused_by_name() -> None:
     with Job(1, 1) as job:
         (said,) = job.run("experimental.refused")
     assert [text.partition(":")[0] for text in said[:6]] == [
@@ -102,14 +107,14 @@ def test_what_a_store_cannot_do_is_refused_by_name():
     ]
     for text, part in zip(
         said,
-        ["made 1 steps already", "Own defines construct", "'secret'", "experimental optimizer is 'Unknown'",
+        ["made 1 step already", "Own defines construct", "'secret'", "experimental optimizer is 'Unknown'",
          "key 'x' is no parameter", "other states", "[0.79999"],
         strict=True,
     ):  # fmt: skip
         assert part in text
 
 
-def test_a_trainer_takes_the_very_parameters_of_its_optimizer():
+def test_a_trainer_takes_the_very_parameters_of_its_optimizer() -> None:
     a, b = Parameter(np.ones(2, np.float32), "a"), Parameter(np.ones(2, np.float32), "b")
     optimizer = optim.SGD([b, a], 1.0)
     with pytest.raises(ArgumentError, match="has 2 parameters, the Trainer 1"):
@@ -130,7 +135,7 @@ def test_a_trainer_takes_the_very_parameters_of_its_optimizer():
         _ = trainer.learning_rate
 
 
-def test_states_of_another_optimizer_are_refused_and_nothing_changes(tmp_path):
+def test_states_of_another_optimizer_are_refused_and_nothing_changes(tmp_path: Path) -> None:
     path = str(tmp_path / "states")
     experimental.train({"optimizer": "Adam", "steps": 1, "save": path})
     params = parameters("p", np.random.default_rng(0), np.float32)

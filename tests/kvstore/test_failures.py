@@ -1,9 +1,11 @@
-"""One process that is killed, raises or ends early: a clear error in every other process, in time."""
+"""One process that is killed, raises or ends early: a clear error in every other process, in
+time."""
 
 from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from jobs import SERVE, Job, Process, environment
@@ -12,7 +14,8 @@ LIMIT_S = 15
 
 
 def others_fail(job: Job, gone: object, text: str) -> None:
-    """All processes but `gone` end with an error within the limit, and the workers' errors say `text`."""
+    """All processes but `gone` end with an error within the limit, and the workers' errors say
+    `text`."""
     start = time.monotonic()
     for process in job.processes:
         if process is gone:
@@ -31,7 +34,7 @@ def running(job: Job, **arguments: object) -> None:
         worker.wait_for("RUNNING")
 
 
-def test_a_killed_worker_fails_the_job():
+def test_a_killed_worker_fails_the_job() -> None:
     with Job(2, 1) as job:
         running(job)
         job.workers[1].kill()
@@ -39,7 +42,7 @@ def test_a_killed_worker_fails_the_job():
 
 
 @pytest.mark.parametrize("mode", ["dist_async", "dist_ssp"])
-def test_a_killed_worker_is_replaced_where_the_others_go_on_without_it(mode):
+def test_a_killed_worker_is_replaced_where_the_others_go_on_without_it(mode: str) -> None:
     with Job(2, 1) as job:
         running(job, mode=mode)
         job.workers[1].kill()
@@ -53,74 +56,74 @@ def test_a_killed_worker_is_replaced_where_the_others_go_on_without_it(mode):
         assert job.scheduler.finish(15) == 1  # nobody has ended normally
 
 
-def test_a_killed_worker_is_noticed_in_time_with_the_default_settings():
+def test_a_killed_worker_is_noticed_in_time_with_the_default_settings() -> None:
     with Job(2, 1, MXOPT_KVSTORE_HEARTBEAT=1, MXOPT_KVSTORE_DEAD_AFTER=10) as job:
         running(job)
         job.workers[0].kill()
         others_fail(job, job.workers[0], "worker 0")
 
 
-def test_a_worker_whose_script_holds_the_interpreters_lock_is_not_dead():
+def test_a_worker_whose_script_holds_the_interpreters_lock_is_not_dead() -> None:
     with Job(2, 1, MXOPT_KVSTORE_DEAD_AFTER=1) as job:
         assert job.run("holding.lock_held", {"seconds": 2.5}) == [-6.0, -6.0]
 
 
-def test_a_stopped_worker_fails_the_job():
+def test_a_stopped_worker_fails_the_job() -> None:
     with Job(2, 1) as job:
         running(job)
         job.workers[1].kill(signal.SIGSTOP)
         others_fail(job, job.workers[1], "worker 1")
 
 
-def test_a_killed_server_fails_the_job():
+def test_a_killed_server_fails_the_job() -> None:
     with Job(2, 2) as job:
         running(job)
         job.servers[1].kill()
         others_fail(job, job.servers[1], "server 1")
 
 
-def test_a_killed_scheduler_fails_the_job():
+def test_a_killed_scheduler_fails_the_job() -> None:
     with Job(1, 1) as job:
         running(job)
         job.scheduler.kill()
         others_fail(job, job.scheduler, "scheduler")
 
 
-def test_a_worker_that_raises_fails_the_job_with_its_error():
+def test_a_worker_that_raises_fails_the_job_with_its_error() -> None:
     with Job(2, 1) as job:
         running(job, **{"raise": 1})
         others_fail(job, None, "this worker raises")
 
 
-def test_a_worker_that_ends_early_fails_who_waits_for_it():
+def test_a_worker_that_ends_early_fails_who_waits_for_it() -> None:
     with Job(2, 1) as job:
         running(job, end=1)
         assert job.workers[1].finish(LIMIT_S) == 0
         others_fail(job, job.workers[1], "worker 1 has ended")
 
 
-def test_a_stopped_server_fails_the_job():
+def test_a_stopped_server_fails_the_job() -> None:
     with Job(1, 1) as job:
         running(job)
         job.servers[0].child.send_signal(signal.SIGTERM)
         others_fail(job, None, "stopped by SIGTERM")
 
 
-def test_a_job_that_does_not_come_together_says_who_is_missing():
+def test_a_job_that_does_not_come_together_says_who_is_missing() -> None:
     with Job(2, 1, MXOPT_KVSTORE_JOIN_TIMEOUT=2) as job:
         worker = job.start_worker(0, "sums")
         assert worker.finish() != 0
         assert "1 of 2 workers and 1 of 1 servers" in worker.output
 
 
-def test_without_a_scheduler_the_error_names_its_address():
+def test_without_a_scheduler_the_error_names_its_address() -> None:
     env = environment(DMLC_PS_ROOT_PORT=1, MXOPT_KVSTORE_JOIN_TIMEOUT=1)
     worker = Process([*SERVE, "--role", "server"], env)
     assert worker.finish() == 1
     assert "tcp://127.0.0.1:1 doesn't answer" in worker.output
 
 
-def test_a_worker_of_another_job_or_with_other_counts_is_refused():
+def test_a_worker_of_another_job_or_with_other_counts_is_refused() -> None:
     with Job(2, 1, MXOPT_JOB_ID="today") as job:
         job.env["MXOPT_JOB_ID"] = "yesterday"
         worker = job.start_worker(0, "sums")
@@ -132,7 +135,7 @@ def test_a_worker_of_another_job_or_with_other_counts_is_refused():
         assert "the job has 2 workers" in worker.output
 
 
-def test_a_job_resumes_from_the_servers_snapshots(tmp_path):
+def test_a_job_resumes_from_the_servers_snapshots(tmp_path: Path) -> None:
     arguments = ("--snapshot", str(tmp_path / "server-RANK"))
     with Job(2, 2, arguments) as job:
         first = job.run("snapshots")
@@ -144,7 +147,9 @@ def test_a_job_resumes_from_the_servers_snapshots(tmp_path):
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_server_started_again_carries_on_from_its_snapshot_or_says_it_has_lost_the_keys(tmp_path, snapshot):
+def test_a_server_started_again_carries_on_from_its_snapshot_or_says_it_has_lost_the_keys(
+    tmp_path: Path, snapshot: bool
+) -> None:
     arguments = ("--snapshot", str(tmp_path / "server-RANK"), "--snapshot-every", "0.01") if snapshot else ()
     with Job(1, 1, arguments, MXOPT_KVSTORE_DEAD_AFTER=8) as job:
         worker = job.start_worker(0, "restarted", {"go": str(tmp_path / "go")})

@@ -17,13 +17,13 @@ def failed_at(heart: Heart, start: int, end: int) -> int | None:
     return None
 
 
-def test_a_scheduler_is_dead_after_its_limit_of_silence():
+def test_a_scheduler_is_dead_after_its_limit_of_silence() -> None:
     heart = Heart(m.Beat("job", "worker", 0, "i"), 1, 10, "tcp://here", 0)
     heart.hear(PULSE, 5)
     assert failed_at(heart, 0, 60) == 16
 
 
-def test_time_in_which_the_process_slept_is_nobodys_silence_and_counts_once():
+def test_time_in_which_the_process_slept_is_nobodys_silence_and_counts_once() -> None:
     heart = Heart(m.Beat("job", "worker", 0, "i"), 1, 10, "tcp://here", 0)
     heart.turn(1)
     assert failed_at(heart, 41, 100) == 51  # heard of before it slept

@@ -1,6 +1,9 @@
-"""The local stores: MXNet's values, orders and errors. Numbers in comments are lines of docs/departures-kvstore.md."""
+"""The local stores: MXNet's values, orders and errors. Numbers in comments are lines of
+docs/departures-kvstore.md."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ def pulled(kv: kvstore.KVStore, key: object, like: np.ndarray) -> list[float]:
 @pytest.mark.parametrize(
     "name", ["local", "device", "local_update_cpu", "local_allreduce_cpu", "local_allreduce_device", "LOCAL"]
 )
-def test_a_push_replaces_and_a_list_is_summed(name):  # 1
+def test_a_push_replaces_and_a_list_is_summed(name: str) -> None:  # 1
     kv = kvstore.create(name)
     kv.init(3, full(1))
     assert pulled(kv, 3, full(0)) == [1, 1]
@@ -38,7 +41,7 @@ def test_a_push_replaces_and_a_list_is_summed(name):  # 1
     assert (kv.rank, kv.num_workers) == (0, 1)
 
 
-def test_a_pushed_array_may_be_changed_afterwards():  # 4
+def test_a_pushed_array_may_be_changed_afterwards() -> None:  # 4
     kv = kvstore.create()
     kv.init("a", full(1))
     pushed = full(5)
@@ -47,7 +50,7 @@ def test_a_pushed_array_may_be_changed_afterwards():  # 4
     assert pulled(kv, "a", full(0)) == [5, 5]
 
 
-def test_a_key_given_twice_is_one_push_of_the_sum():  # 7
+def test_a_key_given_twice_is_one_push_of_the_sum() -> None:  # 7
     kv = kvstore.create()
     calls = []
     kv.init(3, full(0))
@@ -56,7 +59,7 @@ def test_a_key_given_twice_is_one_push_of_the_sum():  # 7
     assert calls == [(3, [3, 3])]
 
 
-def test_the_updater_sees_int_keys_ascending_and_str_keys_as_initialised():  # 8
+def test_the_updater_sees_int_keys_ascending_and_str_keys_as_initialised() -> None:  # 8
     for keys, expected in (([5, 1, 3], [1, 3, 5]), (["a", "m", "z"], ["z", "a", "m"])):
         kv = kvstore.create()
         kv.init(keys if isinstance(keys[0], int) else ["z", "a", "m"], [full(0)] * 3)
@@ -68,7 +71,7 @@ def test_the_updater_sees_int_keys_ascending_and_str_keys_as_initialised():  # 8
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 9])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_the_order_of_sums(n, dtype):  # 14
+def test_the_order_of_sums(n: int, dtype: str) -> None:  # 14
     values = [np.random.default_rng(k).normal(size=500).astype(dtype) for k in range(n)]
     left = values[0]
     for v in values[1:]:
@@ -83,7 +86,7 @@ def test_the_order_of_sums(n, dtype):  # 14
     assert total(values, blocks=True).tobytes() == blocks.tobytes()
 
 
-def test_bad_keys_and_shapes_are_refused():  # 6, 9, 12, 13
+def test_bad_keys_and_shapes_are_refused() -> None:  # 6, 9, 12, 13
     kv = kvstore.create()
     kv.init(3, full(1))
     with pytest.raises(NotInitializedError, match="4"):
@@ -106,7 +109,7 @@ def test_bad_keys_and_shapes_are_refused():  # 6, 9, 12, 13
         kv.pull(3, np.zeros((2, 1), np.float32))
 
 
-def test_pull_converts_to_the_dtype_of_out():  # 13
+def test_pull_converts_to_the_dtype_of_out() -> None:  # 13
     kv = kvstore.create()
     kv.init(3, full(1.5))
     out = np.zeros(2, np.int32)
@@ -116,19 +119,19 @@ def test_pull_converts_to_the_dtype_of_out():  # 13
 
 
 @pytest.mark.parametrize("name", ["no_such_store", "", "dist_snyc"])
-def test_unknown_stores_are_refused_with_a_suggestion(name):  # 11
+def test_unknown_stores_are_refused_with_a_suggestion(name: str) -> None:  # 11
     with pytest.raises(ValueError, match="dist_sync" if "dist" in name else "there is no kvstore"):
         kvstore.create(name)
 
 
-def test_names_that_are_no_text_or_of_other_libraries():
+def test_names_that_are_no_text_or_of_other_libraries() -> None:
     with pytest.raises(TypeError):
         kvstore.create(3)
     with pytest.raises(KVStoreError, match="device"):
         kvstore.create("nccl")
 
 
-def test_an_optimizer_updates_and_its_changes_take_effect():  # 17, 18
+def test_an_optimizer_updates_and_its_changes_take_effect() -> None:  # 17, 18
     kv = kvstore.create()
     optimizer = mxopt.create("sgd", learning_rate=1.0, momentum=0.5)
     kv.init(3, full(0))
@@ -145,7 +148,7 @@ def test_an_optimizer_updates_and_its_changes_take_effect():  # 17, 18
 
 
 @pytest.mark.parametrize("dump", [True, False])
-def test_states_are_saved_with_their_counts(tmp_path, dump):  # 20
+def test_states_are_saved_with_their_counts(tmp_path: Path, dump: bool) -> None:  # 20
     def store() -> kvstore.KVStore:
         kv = kvstore.create()
         kv.set_optimizer(mxopt.create("adam", learning_rate=0.1))
@@ -165,7 +168,7 @@ def test_states_are_saved_with_their_counts(tmp_path, dump):  # 20
         kvstore.create().save_optimizer_states(str(tmp_path / "t"))
 
 
-def test_row_sparse_values():  # 21, 23, 24, 25
+def test_row_sparse_values() -> None:  # 21, 23, 24, 25
     kv = kvstore.create()
     table = np.arange(8, dtype=np.float32).reshape(4, 2)
     kv.init(1, table)
@@ -185,7 +188,7 @@ def test_row_sparse_values():  # 21, 23, 24, 25
     assert pulled(kv, 1, table) == [[0, 0], [0, 0], [0, 0], [0, 0]]
 
 
-def test_compression_sends_one_step_and_keeps_the_rest():  # 27, 28, 29
+def test_compression_sends_one_step_and_keeps_the_rest() -> None:  # 27, 28, 29
     kv = kvstore.create("device")
     kv.init(0, full(0, 4))
     kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
@@ -201,7 +204,7 @@ def test_compression_sends_one_step_and_keeps_the_rest():  # 27, 28, 29
             kv.set_gradient_compression(params)
 
 
-def test_stores_of_ones_own():
+def test_stores_of_ones_own() -> None:
     class Mine(KVStoreBase):
         pass
 
@@ -216,7 +219,7 @@ def test_stores_of_ones_own():
         del KVStoreBase.kv_registry["mine"]
 
 
-def test_the_test_store():
+def test_the_test_store() -> None:
     kv = kvstore.create("teststore")
     a, b = full(1), full(2)
     kv.pushpull(1, [a, b])
@@ -229,7 +232,7 @@ def test_the_test_store():
         kv.is_capable("other")
 
 
-def test_a_round_is_a_push_of_the_key_as_in_a_job():
+def test_a_round_is_a_push_of_the_key_as_in_a_job() -> None:
     store = kvstore.create("local")
     store.init(["a", "b"], [np.zeros(2, np.float32)] * 2)
     store.push(["a", "b", "a"], [np.ones(2, np.float32)] * 3)
@@ -245,7 +248,7 @@ def test_a_round_is_a_push_of_the_key_as_in_a_job():
 
 @pytest.mark.parametrize("optimizer", [None, "sgd"])
 @pytest.mark.parametrize("wrong", [full(0, 3), np.broadcast_to(np.float32(0), (2,))], ids=["shape", "read-only"])
-def test_an_out_that_cannot_be_written_is_refused_before_anything_changes(optimizer, wrong):
+def test_an_out_that_cannot_be_written_is_refused_before_anything_changes(optimizer: str | None, wrong) -> None:
     kv, first = kvstore.create("local"), full(0)
     kv.init(["a", "b"], [full(1), full(2)])
     if optimizer is not None:
@@ -259,7 +262,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_changes(optimi
     assert [kv.round(key) for key in ("a", "b")] == [0, 0]
 
 
-def test_a_value_of_another_shape_is_pulled_in_that_shape():
+def test_a_value_of_another_shape_is_pulled_in_that_shape() -> None:
     kv, out = kvstore.create("local"), full(0, 3)
     kv.init("w", full(1))
     kv.pushpull("w", full(5, 3), out=out)
@@ -271,7 +274,7 @@ def test_a_value_of_another_shape_is_pulled_in_that_shape():
     [("w", full(1, 5)), ("w", np.ones(2, np.int32)), (["w", "v"], [full(0.3), full(1, 7)])],
     ids=["shape", "dtype", "another key"],
 )
-def test_what_compression_has_left_stays_when_a_push_is_refused(keys, values):
+def test_what_compression_has_left_stays_when_a_push_is_refused(keys: str | list[str], values) -> None:
     def store() -> kvstore.KVStore:
         kv = kvstore.create("device")
         kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})

@@ -16,7 +16,7 @@ RECORD = json.loads((Path(__file__).parents[1] / "data" / "kvstore" / "mxnet.jso
 
 
 @pytest.mark.parametrize("case", RECORD["local"]["sums"])
-def test_sums_have_the_same_bits(case):
+def test_sums_have_the_same_bits(case: str) -> None:
     kind, n, dtype = case.split()
     rng = np.random.default_rng(int(n))
     kv = kvstore.create(kind)
@@ -27,7 +27,7 @@ def test_sums_have_the_same_bits(case):
     assert out.tobytes().hex() == RECORD["local"]["sums"][case]
 
 
-def test_compression_sends_the_same_steps():
+def test_compression_sends_the_same_steps() -> None:
     kv = kvstore.create("device")
     kv.init(0, np.zeros(6, np.float32))
     kv.set_gradient_compression({"type": "2bit", "threshold": 0.3})
@@ -38,7 +38,7 @@ def test_compression_sends_the_same_steps():
         assert out.tolist() == expected
 
 
-def test_an_optimizer_sees_the_sum_of_the_list():
+def test_an_optimizer_sees_the_sum_of_the_list() -> None:
     kv = kvstore.create("local")
     kv.set_optimizer(mxopt.create("sgd", learning_rate=0.1, momentum=0.9, wd=0.01))
     kv.init(0, np.ones(4, np.float32))
@@ -49,7 +49,7 @@ def test_an_optimizer_sees_the_sum_of_the_list():
         np.testing.assert_allclose(out, expected, rtol=5e-7)
 
 
-def test_two_workers_get_the_same_rounds():
+def test_two_workers_get_the_same_rounds() -> None:
     with Job(2, 1) as job:
         for found in job.run("recorded"):
             assert found["rounds"] == RECORD["distributed"]["rounds"]

@@ -1,6 +1,9 @@
-"""The optimizers of `mxopt.nn` through stores and Trainers: the bits of an optimizer that steps by itself."""
+"""The optimizers of `mxopt.nn` through stores and Trainers: the bits of an optimizer that steps by
+itself."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import nn_jobs
 import numpy as np
@@ -16,20 +19,20 @@ STRIPED = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_servers_give_the_bits_of_an_optimizer_that_steps_by_itself(whole):
+def test_servers_give_the_bits_of_an_optimizer_that_steps_by_itself(whole: bool) -> None:
     with Job(2, 2, **STRIPED) as job:
         assert job.run("nn_jobs.optimizers", {"whole": whole}) == [[]] * 2
         assert job.ended() == [0] * 3
 
 
-def test_asynchronous_with_one_worker_gives_them_too():
+def test_asynchronous_with_one_worker_gives_them_too() -> None:
     with Job(1, 2, **STRIPED) as job:
         assert job.run("nn_jobs.optimizers", {"mode": "dist_async", "whole": False}) == [[]]
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
 @pytest.mark.parametrize("name", TABLE)
-def test_a_local_store_gives_them_too(name, one_by_one, rng):
+def test_a_local_store_gives_them_too(name: str, one_by_one: bool, rng: np.random.Generator) -> None:
     weights, others = (parameters("p", np.random.default_rng(0), np.float32) for _ in range(2))
     here, stored = grouped(name, weights), grouped(name, others)
     store, keys = kvstore.create("local"), list(range(len(SHAPES)))
@@ -55,7 +58,7 @@ TRAINERS = [{}, {"kvstore": "local", "update_on_kvstore": True}]
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=str)
 @pytest.mark.parametrize("name", TABLE)
-def test_a_trainer_gives_them_too(name, trainer, rng):
+def test_a_trainer_gives_them_too(name: str, trainer: dict[str, object], rng: np.random.Generator) -> None:
     weights, others = (parameters("p", np.random.default_rng(0), np.float32) for _ in range(2))
     here, trained = grouped(name, weights), grouped(name, others)
     if trainer:
@@ -71,7 +74,7 @@ def test_a_trainer_gives_them_too(name, trainer, rng):
 
 
 @pytest.mark.parametrize("update", [True, False])
-def test_two_workers_of_a_trainer_give_the_steps_of_the_summed_gradient_by_a_schedule(update):
+def test_two_workers_of_a_trainer_give_the_steps_of_the_summed_gradient_by_a_schedule(update: bool) -> None:
     arguments = {"optimizer": "Momentum", "steps": 3}
     trainer = {"kvstore": "dist_sync", "update_on_kvstore": update}
     with Job(2, 2) as job:
@@ -80,7 +83,7 @@ def test_two_workers_of_a_trainer_give_the_steps_of_the_summed_gradient_by_a_sch
 
 
 @pytest.mark.parametrize("name", ["ASGD", "Adam, amsgrad"])
-def test_states_go_from_servers_to_a_trainer_by_itself_and_back(tmp_path, name):
+def test_states_go_from_servers_to_a_trainer_by_itself_and_back(tmp_path: Path, name: str) -> None:
     path = str(tmp_path / "states")
     whole = nn_jobs.train({"optimizer": name, "steps": 6})
     servers = {"trainer": {"kvstore": "dist_sync"}}
@@ -91,21 +94,21 @@ def test_states_go_from_servers_to_a_trainer_by_itself_and_back(tmp_path, name):
         assert job.run("nn_jobs.train", {"optimizer": name, "steps": 2, "first": 4, "load": path, **servers}) == [whole]
 
 
-def test_what_a_store_cannot_do_is_refused_by_name():
+def test_what_a_store_cannot_do_is_refused_by_name() -> None:
     with Job(1, 1) as job:
         (said,) = job.run("nn_jobs.refused")
     for text, part in zip(
         said,
         ["ArgumentError: LARS defines construct", "ArgumentError: Own defines construct",
          "StatesError: server 0: the saved optimizer of mxopt.nn is 'Unknown'",
-         "ArgumentError: the SGD has made 1 steps already",
+         "ArgumentError: the SGD has made 1 step already",
          "ScheduleOverError: SGD: learning_rate lists 2 values, there is none for step 2", "[0.25, 0.25, 0.25]"],
         strict=True,
     ):  # fmt: skip
         assert part in text
 
 
-def test_a_trainer_sets_the_rate_and_saves_after_the_last_of_a_list(tmp_path):
+def test_a_trainer_sets_the_rate_and_saves_after_the_last_of_a_list(tmp_path: Path) -> None:
     w = Parameter(np.ones(2, np.float32), "w")
     trainer = Trainer([w], nn.SGD([w], 0.5))
     trainer.set_learning_rate(0.25)
@@ -126,7 +129,9 @@ def test_a_trainer_sets_the_rate_and_saves_after_the_last_of_a_list(tmp_path):
         Trainer([w], nn.Momentum([w], 0.5, 0.9)).load_states(str(tmp_path / "states"))
 
 
-def test_a_states_file_has_the_same_form_from_a_store_and_from_a_trainer(tmp_path, rng):
+def test_a_states_file_has_the_same_form_from_a_store_and_from_a_trainer(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
     grads = [rng.normal(size=s).astype(np.float32) for s in SHAPES]
     files = []
     for store in (None, kvstore.create("local")):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 import mxopt
 from mxopt import kvstore
 from mxopt.errors import ArrayError
-from mxopt.sparse import row_sparse_array, zeros
+from mxopt.sparse import RowSparse, row_sparse_array, zeros
+from mxopt.typing import Array
 
 
 def pulled(kv: kvstore.KVStore, key: object, like: np.ndarray) -> list[float]:
@@ -17,11 +20,11 @@ def pulled(kv: kvstore.KVStore, key: object, like: np.ndarray) -> list[float]:
     return out.tolist()
 
 
-def test_row_ids_for_each_key_and_each_out():
+def test_row_ids_for_each_key_and_each_out() -> None:
     kv, table = kvstore.create(), np.arange(8, dtype=np.float32).reshape(4, 2)
     kv.init(["a", "b"], [table, -table])
 
-    def pulled_rows(key, outs, ids):
+    def pulled_rows(key: str | list[str], outs: Sequence[int], ids: object) -> list[list[list[float]]]:
         out = [[zeros("row_sparse", (4, 2)) for _ in range(n)] for n in outs]
         kv.row_sparse_pull(key, out[0] if isinstance(key, str) else out, row_ids=ids)
         return [[o.data[:, 0].tolist() for o in each] for each in out]
@@ -42,7 +45,7 @@ def test_row_ids_for_each_key_and_each_out():
             pulled_rows(key, outs, ids)
 
 
-def stored(kind):
+def stored(kind: str) -> Array:
     """First values of a (5, 2) key, by how they are stored."""
     return {
         "dense": lambda: np.ones((5, 2), np.float32),
@@ -52,7 +55,7 @@ def stored(kind):
     }[kind]()
 
 
-def rows_of(value, rows):
+def rows_of(value: float, rows: Sequence[int]) -> RowSparse:
     return row_sparse_array((np.full((len(rows), 2), value, np.float32), list(rows)), shape=(5, 2))
 
 
@@ -74,18 +77,18 @@ UPDATES = {  # how the value changes by the sum of what was pushed
 }
 
 
-def added(key, received, value):
+def added(key: object, received: Array, value: Array) -> None:
     value += received
 
 
-def scaled(key, received, value):
+def scaled(key: object, received: Array, value: Array) -> None:
     value += received * 2
 
 
 @pytest.mark.parametrize("kind", ["dense", "all rows", "some rows", "no rows"])
 @pytest.mark.parametrize("pushed", PUSHED)
 @pytest.mark.parametrize("update", UPDATES)
-def test_every_storage_of_value_and_push(kind, pushed, update):
+def test_every_storage_of_value_and_push(kind: str, pushed: str, update: str) -> None:
     """As MXNet's local store, with the numbers of dense arrays."""
     kv, (install, expected) = kvstore.create(), UPDATES[update]
     install(kv)
@@ -106,7 +109,7 @@ def test_every_storage_of_value_and_push(kind, pushed, update):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adagrad", "groupadagrad", "ftrl"])
-def test_a_row_sparse_key_is_updated_lazily(name):
+def test_a_row_sparse_key_is_updated_lazily(name: str) -> None:
     kv = kvstore.create()
     kv.set_optimizer(mxopt.create(name))
     kv.init("w", rows_of(0.5, range(5)))
@@ -116,7 +119,7 @@ def test_a_row_sparse_key_is_updated_lazily(name):
     assert (value[1] != 0.5).all()
 
 
-def test_a_row_sparse_key_stays_row_sparse():
+def test_a_row_sparse_key_stays_row_sparse() -> None:
     """A dense value of this shape would take 25 GB."""
     kv, shape = kvstore.create(), (100_000_000, 64)
     kv.set_optimizer(mxopt.create("adam", learning_rate=0.5))
@@ -129,7 +132,7 @@ def test_a_row_sparse_key_stays_row_sparse():
     assert np.allclose(out.data, [[-1.0] * 64, [0.0] * 64], atol=1e-5)
 
 
-def test_shapes_of_row_sparse_outs():
+def test_shapes_of_row_sparse_outs() -> None:
     kv = kvstore.create()
     kv.init("w", rows_of(1, (1,)))
     for call in (
@@ -143,7 +146,7 @@ def test_shapes_of_row_sparse_outs():
 
 
 @pytest.mark.parametrize("store", [None, "local", kvstore.create])
-def test_a_row_sparse_parameter_is_trained(store):
+def test_a_row_sparse_parameter_is_trained(store: bool) -> None:
     for grad in (rows_of(1, (3, 4)), np.ones((5, 2), np.float32)):
         parameter = mxopt.Parameter(rows_of(1, (0, 3)), name="table")
         parameter.grad = grad

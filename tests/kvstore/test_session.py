@@ -7,9 +7,8 @@ import pytest
 from session_peer import Peer
 
 from mxopt.errors import JobFailedError, KVStoreError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
-from mxopt.kvstore.exchange import Meta
+from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.exchange import KeyInfo
 from mxopt.kvstore.first import tell_rounds
 from mxopt.kvstore.held import Held
 
@@ -18,13 +17,13 @@ def push(answer: bool = False, round: int = 0) -> m.Push:
     return m.Push(0, answer, ["w"], 0, round, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
 
 
-def meta(key: str, round: int) -> Meta:
-    made = Held(1, 1000).meta(key, np.zeros(2, np.float32), False)
+def info(key: str, round: int) -> KeyInfo:
+    made = Held(1, 1000).info(key, np.zeros(2, np.float32), False)
     made.round = round
     return made
 
 
-def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for():
+def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for() -> None:
     worker = Peer()
     for _ in range(50):
         worker.send(push())
@@ -35,10 +34,10 @@ def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for():
     assert [type(x) for x in again] == [m.Pull] * 10 + [m.Push] * 40  # the first ten are known
 
 
-def test_a_server_that_came_back_is_told_which_pushes_it_had_taken():
+def test_a_server_that_came_back_is_told_which_pushes_it_had_taken() -> None:
     worker = Peer()
-    metas = [meta(key, round) for key, round in (("w", 5), ("v", 3), ("u", 0))]
-    worker.session.came_back = lambda server: tell_rounds(worker.session, server, metas)
+    infos = [info(key, round) for key, round in (("w", 5), ("v", 3), ("u", 0))]
+    worker.session.came_back = lambda server: tell_rounds(worker.session, server, infos)
     for message in (push(round=4), push(round=5), m.Pull(0, ["v"], 0, 3)):
         worker.send(message)
     worker.posted()
@@ -50,7 +49,7 @@ def test_a_server_that_came_back_is_told_which_pushes_it_had_taken():
     assert [type(x) for x in worker.posted()][-2:] == [m.Rounds, m.Rounds]
 
 
-def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_is_to_come():
+def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_is_to_come() -> None:
     worker = Peer()
     worker.time += 60
     worker.session.look(["here"])
@@ -67,7 +66,7 @@ def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_i
     assert worker.session.idle
 
 
-def test_a_server_that_was_started_elsewhere_is_greeted_there():
+def test_a_server_that_was_started_elsewhere_is_greeted_there() -> None:
     worker = Peer()
     worker.session.look(["there"])
     assert worker.moved == ["there"]
@@ -75,7 +74,7 @@ def test_a_server_that_was_started_elsewhere_is_greeted_there():
     assert str(worker.channel) == "server 0 (there)"
 
 
-def test_an_answer_that_comes_twice_counts_once():
+def test_an_answer_that_comes_twice_counts_once() -> None:
     worker = Peer()
     call = worker.send(push(), nbytes=8)
     for _ in range(2):
@@ -83,7 +82,7 @@ def test_an_answer_that_comes_twice_counts_once():
     assert (call.missing, worker.channel.outstanding) == (0, 0)
 
 
-def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions():
+def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions() -> None:
     worker = Peer()
     call = worker.send(push())
     worker.session.send(0, push())
@@ -96,7 +95,7 @@ def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions():
     assert str(worker.session.failure) == "replaced"
 
 
-def test_what_a_call_has_given_up_is_sent_again_as_it_was():
+def test_what_a_call_has_given_up_is_sent_again_as_it_was() -> None:
     worker = Peer()
     array = np.ones(2, np.float32)
     call = worker.send(m.Push(0, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [wire.bytes_of(array)]))
@@ -107,14 +106,14 @@ def test_what_a_call_has_given_up_is_sent_again_as_it_was():
     assert worker.posted() == first
 
 
-def test_a_server_that_knows_requests_which_were_never_sent_is_none_of_this_worker():
+def test_a_server_that_knows_requests_which_were_never_sent_is_none_of_this_worker() -> None:
     worker = Peer()
     worker.send(push())
     with pytest.raises(JobFailedError, match="never sent"):
         worker.ready(3)
 
 
-def test_the_error_of_a_deadline_names_whose_push_is_missing():
+def test_the_error_of_a_deadline_names_whose_push_is_missing() -> None:
     worker = Peer()
     worker.send(m.Pull(0, ["w"], 0, 0))
     worker.answer(m.Ready(0, 1, 2, [(1, "w", 3)]))
@@ -124,7 +123,7 @@ def test_the_error_of_a_deadline_names_whose_push_is_missing():
 # Servers that are started again.
 
 
-def test_a_server_that_was_started_again_is_sent_what_has_no_answer_numbered_from_1():
+def test_a_server_that_was_started_again_is_sent_what_has_no_answer_numbered_from_1() -> None:
     worker = Peer()
     for _ in range(4):
         worker.send(push())
@@ -141,7 +140,7 @@ def test_a_server_that_was_started_again_is_sent_what_has_no_answer_numbered_fro
     assert worker.session.idle
 
 
-def test_what_came_in_part_is_sent_again_whole_with_the_config_it_counts_on():
+def test_what_came_in_part_is_sent_again_whole_with_the_config_it_counts_on() -> None:
     worker, ids, data = Peer(), np.arange(2), np.ones(2, np.float32)
     call = worker.send(m.Config(0, 1, 1, False, 0, False, 0, 1, [b"a"]))
     worker.send(m.Config(0, 2, 1, True, 0, False, 0, 2, [b"b"]))

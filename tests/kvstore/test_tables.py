@@ -1,8 +1,10 @@
-"""Keys that are stored by rows, on servers: the bits of a local store, whatever the number of servers."""
+"""Keys that are stored by rows, on servers: the bits of a local store, whatever the number of
+servers."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import table_jobs
@@ -14,13 +16,13 @@ from mxopt.kvstore import checkpoint
 
 
 @pytest.mark.parametrize(("workers", "servers"), [(1, 1), (1, 3), (2, 2)])
-def test_rows_on_servers_have_the_bits_of_a_local_store(workers, servers):
+def test_rows_on_servers_have_the_bits_of_a_local_store(workers: int, servers: int) -> None:
     with Job(workers, servers) as job:
         assert job.run("table_jobs.optimizers", {}) == [[]] * workers
         assert job.ended() == [0] * (1 + servers)
 
 
-def test_asynchronous_with_one_worker_too():
+def test_asynchronous_with_one_worker_too() -> None:
     with Job(1, 2) as job:
         assert job.run("table_jobs.optimizers", {"mode": "dist_async"}) == [[]]
 
@@ -38,7 +40,7 @@ WORDS = [
 ]
 
 
-def test_what_tables_and_row_sparse_values_give_and_refuse():
+def test_what_tables_and_row_sparse_values_give_and_refuse() -> None:
     with Job(2, 2) as job:
         for rank, found in enumerate(job.run("table_jobs.kept")):
             for error, words in zip(found["errors"], WORDS, strict=False):
@@ -53,7 +55,7 @@ def test_what_tables_and_row_sparse_values_give_and_refuse():
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 1)])
-def test_states_go_to_another_number_of_servers(tmp_path, before, after):
+def test_states_go_to_another_number_of_servers(tmp_path: Path, before: int, after: int) -> None:
     path = str(tmp_path / "states")
     with Job(2, before) as job:
         job.run("table_jobs.train", {"first": 0, "steps": 3, "save": path})
@@ -63,7 +65,9 @@ def test_states_go_to_another_number_of_servers(tmp_path, before, after):
 
 
 @pytest.mark.parametrize(("mode", "before", "after"), [("dist_sync", 2, 3), ("dist_async", 3, 1)])
-def test_a_checkpoint_has_the_rows_that_there_are_for_another_number_of_servers(tmp_path, mode, before, after):
+def test_a_checkpoint_has_the_rows_that_there_are_for_another_number_of_servers(
+    tmp_path: Path, mode: str, before: int, after: int
+) -> None:
     path, workers = str(tmp_path), 2 if mode == "dist_sync" else 1
     with Job(workers, before) as job:
         job.run("table_jobs.checkpointed", {"mode": mode, "first": 0, "last": 3, "save": path})

@@ -56,7 +56,8 @@ def scheduled(arguments: dict[str, Any]) -> list[float]:
 
 
 def set_data(arguments: dict[str, Any]) -> list[Any]:
-    """A Trainer's step, `set_data`, another step: the error, and the weight after each of the two."""
+    """A Trainer's step, `set_data`, another step: the error, and the weight after each of the
+    two."""
     param = Parameter(np.ones(2, np.float32), "w")
     param.grad = np.ones(2, np.float32)
     trainer = Trainer([param], "sgd", {"learning_rate": 1.0}, kvstore="dist_sync", **arguments)
@@ -68,7 +69,8 @@ def set_data(arguments: dict[str, Any]) -> list[Any]:
 
 
 def stale(arguments: dict[str, Any]) -> list[Any]:
-    """Steps in which each of two workers has a gradient for one of three parameters: the values after them."""
+    """Steps in which each of two workers has a gradient for one of three parameters: the values
+    after them."""
     params, rank = {name: Parameter(np.ones(2, np.float32)) for name in "abc"}, int(os.environ["DMLC_WORKER_ID"])
     trainer = Trainer(params, "sgd", {"learning_rate": 1.0}, kvstore="dist_sync", **arguments)
     for _ in range(2):
@@ -80,8 +82,8 @@ def stale(arguments: dict[str, Any]) -> list[Any]:
 
 
 def guarded(arguments: Any) -> list[Any]:
-    """Three clipped steps, in the second of which the last worker has a NaN: what is said where the servers update,
-    how many were skipped where they don't, and the weight."""
+    """Three clipped steps, in the second of which the last worker has a NaN: what is said where the
+    servers update, how many were skipped where they don't, and the weight."""
     param, store = Parameter(np.zeros(2, np.float32), "w"), kvstore.create("dist_sync")
 
     def trainer(update: bool) -> Trainer:

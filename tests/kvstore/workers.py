@@ -1,4 +1,5 @@
-"""What the workers of test jobs run: `python workers.py FUNCTION ARGUMENT`, the result printed as JSON."""
+"""What the workers of test jobs run: `python workers.py FUNCTION ARGUMENT`, the result printed as
+JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 
 import mxopt
 from mxopt import kvstore
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError
 from mxopt.sparse import RowSparse, row_sparse_array
 
 ELEMENTWISE = [
@@ -48,11 +50,10 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
-def optimizers(arguments: dict[str, Any]) -> list[str]:
-    """Every optimizer on the servers beside a local updater of the sum of all workers' gradients; returns those
-    that differ."""
+def optimizers(arguments: dict[str, Any]) -> None:
+    """Every optimizer on the servers beside a local updater of the sum of all workers'
+    gradients."""
     store = kvstore.create(arguments.get("mode", "dist_sync"))
-    wrong = []
     table = WHOLE if arguments["whole"] else ELEMENTWISE
     for k, (name, kwargs) in enumerate(table):
         optimizer, local = make(name, kwargs), mxopt.get_updater(make(name, kwargs))
@@ -78,12 +79,10 @@ def optimizers(arguments: dict[str, Any]) -> list[str]:
                     t += g
             local(keys, total, expected)
             for key, w, e in zip(keys, weights, expected, strict=True):
-                if not same(w, e):
-                    wrong.append(f"{name} {kwargs} key {key} step {step}: {np.abs(w - e).max()}")
-    return wrong
+                assert same(w, e), f"{name} {kwargs} key {key} step {step}: {np.abs(w - e).max()}"
 
 
-def half(arguments: Any) -> list[str]:
+def half(arguments: Any) -> None:
     """float16 weights with a float32 master, striped, beside a local updater of the float32 sum."""
     store = kvstore.create("dist_sync")
     kwargs = {"learning_rate": 0.1, "momentum": 0.9, "multi_precision": True}
@@ -93,7 +92,6 @@ def half(arguments: Any) -> list[str]:
     weight = rng.normal(size=(3000, 11)).astype(np.float16)
     expected = weight.copy()
     store.init("w", weight)
-    wrong = []
     for step in range(3):
         grads = [rng.normal(size=weight.shape).astype(np.float16) for _ in range(store.num_workers)]
         store.pushpull("w", grads[store.rank], out=weight)
@@ -101,64 +99,58 @@ def half(arguments: Any) -> list[str]:
         for g in grads[1:]:
             total += g.astype(np.float32)
         local("w", total, expected)
-        if not same(weight, expected):
-            wrong.append(f"step {step}")
-    return wrong
+        assert same(weight, expected), f"step {step}"
 
 
-def sums(arguments: Any) -> dict[str, Any]:
-    """What a store without an optimizer gives, and what it refuses."""
+def sums(arguments: Any) -> None:
+    """What a store without an optimizer gives two workers, and what it refuses."""
     store = kvstore.create("dist_sync")
-    r, n = store.rank, store.num_workers
-    found: dict[str, Any] = {"rank": r}
+    rank = store.rank
     store.init([3, 5], [np.ones(2, np.float32), np.zeros((4, 2), np.float32)])
+    assert repr(store) == f"<DistKVStore 'dist_sync': rank {rank} of 2 workers, 2 servers, 2 keys>"
     out = np.zeros(2, np.float32)
     store.pull(3, out)
-    found["first"] = out.tolist()
-    rounds = []
+    assert out.tolist() == [1, 1]
     for scale in (1, 2):
-        mine = np.full(2, (r + 1) * scale, np.float32)
+        mine = np.full(2, (rank + 1) * scale, np.float32)
         store.push(3, mine)
-        mine[:] = 77
+        mine[:] = 77  # the store has its own
         store.pull(3, out)
-        rounds.append(out.tolist())
-    found["rounds"] = rounds
-    found["repr"] = repr(store)
+        assert out.tolist() == [3 * scale] * 2
     store.push([3, 3], [np.ones(2, np.float32), np.ones(2, np.float32)])
     wide = [np.zeros(2), np.zeros(2, np.int32)]
     store.pull(3, wide)
-    found["twice"] = [w.tolist() for w in wide]
-    found["errors"] = [type(e).__name__ for e in (
-        caught(store.push, 9, out), caught(store.push, "x", out), caught(store.push, 3, np.ones(3, np.float32)),
-        caught(store.push, 3, np.ones(2)), caught(store.init, 3, out), caught(store.pull, 3, np.ones(3)),
-        caught(store.init, 99, np.ones(2, np.int32)),
-    )]  # fmt: skip
+    assert [w.tolist() for w in wide] == [[4, 4], [4, 4]]
+    for error, function, *values in (
+        (NotInitializedError, store.push, 9, out), (KVStoreError, store.push, "x", out),
+        (ArrayError, store.push, 3, np.ones(3, np.float32)), (ArrayTypeError, store.push, 3, np.ones(2)),
+        (KVStoreError, store.init, 3, out), (ArrayError, store.pull, 3, np.ones(3)),
+        (ArrayTypeError, store.init, 99, np.ones(2, np.int32)),
+    ):  # fmt: skip
+        assert isinstance(caught(function, *values), error)
     # A second push of a key before the round is complete belongs to the next round.
-    if r == 0:
+    if rank == 0:
         store.push(3, np.full(2, 10, np.float32))
         store.push(3, np.full(2, 100, np.float32))
-        store.pull(3, out)
     else:
         store.push(3, np.full(2, 1, np.float32))
         store.pull(3, out)
-        found["between"] = out.tolist()
+        assert out.tolist() == [11, 11]
         store.push(3, np.full(2, 2, np.float32))
-        store.pull(3, out)
-    found["ahead"] = out.tolist()
+    store.pull(3, out)
+    assert out.tolist() == [102, 102]
     # Row-sparse without an optimizer.
-    rows = row_sparse_array((np.full((2, 2), r + 1.0, np.float32), np.array([r, 3])), shape=(4, 2))
+    rows = row_sparse_array((np.full((2, 2), rank + 1.0, np.float32), np.array([rank, 3])), shape=(4, 2))
     store.push(5, rows)
     table = np.zeros((4, 2), np.float32)
     store.pull(5, table)
-    found["rows"] = table.tolist()
+    assert table.tolist() == [[1, 1], [2, 2], [0, 0], [3, 3]]
     part = row_sparse_array((np.zeros((1, 2), np.float32), np.array([0])), shape=(4, 2))
     store.row_sparse_pull(5, part, row_ids=np.array([3, 0, 3, 9]))
-    found["pulled"] = [part.indices.tolist(), part.data.tolist()]
+    assert (part.indices.tolist(), part.data.tolist()) == ([0, 3], [[1, 1], [3, 3]])
     store.row_sparse_pull(5, part, row_ids=np.array([]))
-    found["none"] = [part.indices.tolist(), list(part.data.shape)]
+    assert (part.indices.tolist(), part.data.shape) == ([], (0, 2))
     store.barrier()
-    found["workers"] = n
-    return found
 
 
 def caught(function: Any, *arguments: Any) -> Exception | None:
@@ -169,10 +161,9 @@ def caught(function: Any, *arguments: Any) -> Exception | None:
     return None
 
 
-def sparse(arguments: Any) -> list[str]:
+def sparse(arguments: Any) -> None:
     """Lazy row-sparse updates mixed with dense ones on a striped table, beside a local updater."""
     store = kvstore.create("dist_sync")
-    wrong = []
     for k, (name, kwargs) in enumerate([("sgd", {"momentum": 0.9}), ("adam", {"lazy_update": True}), ("adagrad", {})]):
         store.set_optimizer(make(name, {"learning_rate": 0.1, "wd": 0.01, **kwargs}))
         local = mxopt.get_updater(make(name, {"learning_rate": 0.1, "wd": 0.01, **kwargs}))
@@ -193,9 +184,7 @@ def sparse(arguments: Any) -> list[str]:
             store.push(k, grads[store.rank])
             store.pull(k, weight)
             local(k, summed(grads), expected)
-            if not same(weight, expected):
-                wrong.append(f"{name} step {step}: {np.abs(weight - expected).max()}")
-    return wrong
+            assert same(weight, expected), f"{name} step {step}: {np.abs(weight - expected).max()}"
 
 
 def summed(grads: list[Any]) -> Any:
@@ -208,27 +197,23 @@ def summed(grads: list[Any]) -> Any:
     return total
 
 
-def compressed(arguments: Any) -> list[str]:
+def compressed(params: Any) -> None:
     """Compression over the wire beside the same rule in this process."""
     from mxopt.kvstore.compression import GradientCompression
 
     store = kvstore.create("dist_sync")
-    params = arguments
     store.set_gradient_compression(params)
     references = [GradientCompression(params) for _ in range(store.num_workers)]
     rng = np.random.default_rng(0)
     shapes = {"s": (7,), "t": (3, 3), "u": (700, 1000)}
     store.init(list(shapes), [np.zeros(s, np.float32) for s in shapes.values()])
-    wrong = []
     for step in range(3):
         grads = [{k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()} for _ in references]
         outs = [np.zeros(s, np.float32) for s in shapes.values()]
         store.pushpull(list(shapes), list(grads[store.rank].values()), out=outs)
         for (key, _), out in zip(shapes.items(), outs, strict=True):
             total = sum(ref.quantize(key, g[key]) for ref, g in zip(references, grads, strict=True))
-            if not same(out, total):
-                wrong.append(f"{key} step {step}")
-    return wrong
+            assert same(out, total), f"{key} step {step}"
 
 
 def states(arguments: dict[str, Any]) -> list[Any]:
@@ -292,7 +277,8 @@ def snapshots(arguments: dict[str, Any]) -> list[float]:
 
 
 def restarted(arguments: Any) -> list[float]:
-    """Rounds with a server restarted in between; waits for a line on the standard input before it goes on."""
+    """Rounds with a server restarted in between; waits for a line on the standard input before it
+    goes on."""
     store = kvstore.create("dist_sync")
     store.set_optimizer(make("sgd", {"learning_rate": 1.0}))
     out = np.zeros(4, np.float32)
@@ -310,8 +296,8 @@ def restarted(arguments: Any) -> list[float]:
     return found
 
 
-def broken(arguments: Any) -> list[str]:
-    """Rounds over connections that break; returns those whose weights aren't a local updater's."""
+def broken(arguments: Any) -> None:
+    """Rounds over connections that break, beside a local updater."""
     store = kvstore.create("dist_async")
     store.set_optimizer(make("sgd", {"learning_rate": 0.1, "momentum": 0.9}))
     local = mxopt.get_updater(make("sgd", {"learning_rate": 0.1, "momentum": 0.9}))
@@ -319,7 +305,6 @@ def broken(arguments: Any) -> list[str]:
     weight = rng.normal(size=300_000).astype(np.float32)
     expected = weight.copy()
     store.init(0, weight)
-    wrong = []
     for step in range(6):
         grad = rng.normal(size=weight.shape).astype(np.float32)
         if step % 2:
@@ -328,9 +313,7 @@ def broken(arguments: Any) -> list[str]:
         else:
             store.pushpull(0, grad, out=weight)
         local(0, grad, expected)
-        if not same(weight, expected):
-            wrong.append(f"step {step}")
-    return wrong
+        assert same(weight, expected), f"step {step}"
 
 
 def recorded(arguments: Any) -> dict[str, Any]:

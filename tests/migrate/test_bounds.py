@@ -1,4 +1,5 @@
-"""Files made to harm: whatever is in them, readers end soon, with a StatesError, in memory that follows the file."""
+"""Files made to harm: whatever is in them, readers end soon, with a StatesError, in memory that
+follows the file."""
 
 from __future__ import annotations
 
@@ -15,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import mxopt
 from mxopt.errors import StatesError
@@ -39,7 +39,8 @@ def text(value: str) -> bytes:
 
 
 def nested(depth: int, item: bytes) -> bytes:
-    """Code that leaves a tuple on the stack that has the one before it twice, `depth` times over."""
+    """Code that leaves a tuple on the stack that has the one before it twice, `depth` times
+    over."""
     return item + b"".join(b"q" + bytes([k]) + b"h" + bytes([k]) + b"\x86" for k in range(depth))
 
 

@@ -1,4 +1,5 @@
-"""States as safetensors and .npz: they come back as they went, and other programs read the arrays."""
+"""States as safetensors and .npz: they come back as they went, and other programs read the
+arrays."""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import mxopt
 from mxopt import nn

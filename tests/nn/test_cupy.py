@@ -1,4 +1,5 @@
-"""`nn` on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits; launches by dtype, not by tensor."""
+"""`nn` on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits; launches by
+dtype, not by tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a subclass overrides of learning rate, weight decay and the gradients' preparation is what a step uses."""
+"""What a subclass overrides of learning rate, weight decay and the gradients' preparation is what a
+step uses."""
 
 from __future__ import annotations
 

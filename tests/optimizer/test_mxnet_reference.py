@@ -1,4 +1,5 @@
-"""Every recorded run of the real MXNet 1.9.1, repeated: weights, states and rates after every step."""
+"""Every recorded run of the real MXNet 1.9.1, repeated: weights, states and rates after every
+step."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def load() -> Any:
 
 
 class Arrays:
-    """The arrays of a file by key; where all of a dtype are packed into one, a key is `dtype/first element/shape`."""
+    """The arrays of a file by key; where all of a dtype are packed into one, a key is
+    `dtype/first element/shape`."""
 
     def __init__(self, file: Any) -> None:
         self.file, self.loaded = file, {}
@@ -103,7 +105,8 @@ def keys(state: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in ("adamw", "row_sparse", "sgld")])
 def test_first_steps_with_defaults_differ_by_rounding_alone(load: Any, name: str) -> None:
-    """Complements such as 1 - 0.999, and bias corrections, are taken in the precision in which MXNet takes them."""
+    """Complements such as 1 - 0.999, and bias corrections, are taken in the precision in which
+    MXNet takes them."""
     file, document = load(name)
     (case,) = (c for c in document["cases"] if c["title"] == "defaults" and c["params"][0]["dtype"] == "float32")
     (param,) = case["params"]
@@ -187,7 +190,8 @@ def compare(case: Any, param: Any, ours: Any, theirs: np.ndarray, what: str) -> 
 
 
 def add_recorded_noise(monkeypatch: pytest.MonkeyPatch, noise: dict[int, np.ndarray], first: int) -> None:
-    """Lets SGLD draw what MXNet drew from update `first` on, already scaled by the root of the rate."""
+    """Lets SGLD draw what MXNet drew from update `first` on, already scaled by the root of the
+    rate."""
 
     arrays: dict[int, np.ndarray] = {}
 

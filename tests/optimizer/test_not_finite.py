@@ -1,4 +1,5 @@
-"""NaN and infinities in every input come out as in the real MXNet 1.9.1; what hides a NaN stands in a list."""
+"""NaN and infinities in every input come out as in the real MXNet 1.9.1; what hides a NaN stands in
+a list."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def poison(array: np.ndarray, value: float) -> None:
 
 
 def run(case: dict[str, Any], target: int, value: float) -> list[np.ndarray]:
-    """One clean update, then one with `value` in weight (0), gradient (1) or a state (2, ...): weight and states."""
+    """One clean update, then one with `value` in weight (0), gradient (1) or a state (2, ...):
+    weight and states."""
     options = dict(case["kwargs"])
     if case["optimizer"] == "ftrl" and case["storage"] == "row_sparse":
         options["lazy_update"] = True

@@ -1,4 +1,5 @@
-"""What a subclass overrides is called: by updaters, for one tensor and for lists, by stores and by the Trainer."""
+"""What a subclass overrides is called: by updaters, for one tensor and for lists, by stores and by
+the Trainer."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ OTHERS = [Row("adam"), Row("ftrl"), Row("lamb"), Row("rmsprop", centered=True), 
 
 @pytest.mark.parametrize("row", [*MOMENTA, *OTHERS], ids=str)
 def test_a_plan_used_again_is_like_a_new_one(row: Row, rng: np.random.Generator) -> None:
-    """The numpy engine keeps no plans; the llvm engine follows it through any sequence of arrays and settings."""
+    """The numpy engine keeps no plans; the llvm engine follows it through any sequence of arrays
+    and settings."""
     numpy, llvm = row.make(), row.make()
     lazy = row.takes_lazy_update
 
@@ -76,7 +77,8 @@ def test_a_momentum_set_to_zero_is_a_number_like_any_other() -> None:
 @pytest.mark.parametrize("name", ["ftml", "lamb", "lans"])
 @pytest.mark.parametrize("first", ["single", "list"])
 def test_a_prepared_update_takes_the_corrections_of_its_own_precision(name: str, first: str) -> None:
-    """Single tensors and lists are prepared apart: what one leaves behind is not what the other relies on."""
+    """Single tensors and lists are prepared apart: what one leaves behind is not what the other
+    relies on."""
     optimizer, fresh = mxopt.create(name), mxopt.create(name)
     arrays = {k: [np.linspace(-1, 1, 99, dtype=k), np.linspace(0.1, 9, 99, dtype=k)] for k in ("float32", "float64")}
     states = {k: [o.create_state(0, arrays[k][0]) for o in (optimizer, fresh)] for k in arrays}

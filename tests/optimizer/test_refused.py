@@ -1,4 +1,5 @@
-"""What can't be updated is refused before anything has changed, and the error names the parameter."""
+"""What can't be updated is refused before anything has changed, and the error names the
+parameter."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ PAIRS: dict[str, tuple[Callable[[], tuple[Any, Any]], type, str]] = {
 
 
 def assert_refused(row: Row, make: Callable[[], tuple[Any, Any]], error: type, match: str, as_list: bool) -> None:
-    """Refused as the first update of an index, and later, alone and in the middle of a list; then all goes on."""
+    """Refused as the first update of an index, and later, alone and in the middle of a list; then
+    all goes on."""
     updater, good = mxopt.get_updater(row.make()), weights()
     updater([0, 1, 2], [grad(), grad(), grad()], good)
     before = [w.copy() for w in good], copied(updater.states[0]), updater.get_states(dump_optimizer=True)

@@ -1,4 +1,5 @@
-"""The registry: names, arguments, and that nothing registered is missing from the table or undocumented."""
+"""The registry: names, arguments, and that nothing registered is missing from the table or
+undocumented."""
 
 from __future__ import annotations
 

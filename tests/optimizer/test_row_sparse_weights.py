@@ -1,4 +1,5 @@
-"""Row-sparse weights: an update gives the bits of the dense weight they stand for, and makes the rows that it moves."""
+"""Row-sparse weights: an update gives the bits of the dense weight they stand for, and makes the
+rows that it moves."""
 
 from __future__ import annotations
 

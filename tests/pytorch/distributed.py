@@ -1,4 +1,5 @@
-"""One of two processes of DistributedDataParallel, with half of each batch: python distributed.py RANK FOLDER NAME."""
+"""One of two processes of DistributedDataParallel, with half of each batch: python distributed.py
+RANK FOLDER NAME."""
 
 from __future__ import annotations
 

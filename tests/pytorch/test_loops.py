@@ -1,4 +1,5 @@
-"""PyTorch's own tools around an optimizer: schedules, averages, hooks, compiled models, several processes."""
+"""PyTorch's own tools around an optimizer: schedules, averages, hooks, compiled models, several
+processes."""
 
 from __future__ import annotations
 
@@ -12,8 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch.optim import lr_scheduler as schedules  # noqa: E402
-from torch.optim import swa_utils  # noqa: E402
+from torch.optim import lr_scheduler as schedules, swa_utils  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
 from torch_models import backward, close, model, same, train, values  # noqa: E402
 

@@ -1,4 +1,5 @@
-"""`mxopt.torch.Optimizer` beside `torch.optim`: numbers, states, and what PyTorch's users do with an optimizer."""
+"""`mxopt.torch.Optimizer` beside `torch.optim`: numbers, states, and what PyTorch's users do with
+an optimizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The parameters that `mxopt.torch.Optimizer` takes: any memory, and changes of it between steps; and refuses."""
+"""The parameters that `mxopt.torch.Optimizer` takes: any memory, and changes of it between steps;
+and refuses."""
 
 from __future__ import annotations
 

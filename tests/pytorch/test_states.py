@@ -1,4 +1,5 @@
-"""States of `mxopt.torch.Optimizer`: to and from `torch.optim`, in files and copies, and what is refused."""
+"""States of `mxopt.torch.Optimizer`: to and from `torch.optim`, in files and copies, and what is
+refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""PyTorch's tensors in the hands of updaters, experimental, nn, Trainer and stores: autograd hears of every write."""
+"""PyTorch's tensors in the hands of updaters, experimental, nn, Trainer and stores: autograd hears
+of every write."""
 
 from __future__ import annotations
 

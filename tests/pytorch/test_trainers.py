@@ -1,4 +1,5 @@
-"""Others' training loops take `mxopt.torch.Optimizer` as they take `torch.optim`'s: Lightning and accelerate."""
+"""Others' training loops take `mxopt.torch.Optimizer` as they take `torch.optim`'s: Lightning and
+accelerate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rules: good for one element as for a whole array, and refused where an engine could not follow them."""
+"""Rules: good for one element as for a whole array, and refused where an engine could not follow
+them."""
 
 from __future__ import annotations
 
@@ -9,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import mxopt.rules
 from mxopt.engine.trace import trace

@@ -16,8 +16,7 @@ import mxopt
 from mxopt import plain
 from mxopt.document import dump_document
 from mxopt.errors import MXOptError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.session import Session
 from mxopt.optimizer.config import optimizer_config
 
@@ -47,7 +46,8 @@ class Disk:
 
 
 class Peer:
-    """A server without sockets, and what it answers. The rounds of pushes and pulls that name none are counted."""
+    """A server without sockets, and what it answers. The rounds of pushes and pulls that name none
+    are counted."""
 
     def __init__(self, workers: int = 1, mode: str = "sync", journal: Disk | None = None) -> None:
         self.sent: list[tuple[bytes, object]] = []
@@ -99,7 +99,8 @@ class Peer:
         return answers[-1] if answers else None
 
     def _count(self, rank: int, message: object) -> None:
-        """Gives a message the round of its keys: the next where it is a push that hasn't been sent before."""
+        """Gives a message the round of its keys: the next where it is a push that hasn't been sent
+        before."""
         if (rank, message.seq) not in self.sequence:
             key, new = (getattr(message, "keys", None) or [message.key])[0], isinstance(message, m.Push | m.PushRows)
             entry, piece = self.server.values.entries.get(key), getattr(message, "piece", 0)

@@ -1,17 +1,17 @@
-"""What a member can make a server or the scheduler keep: bounded in bytes, whatever it sends, and never reads."""
+"""What a member can make a server or the scheduler keep: bounded in bytes, whatever it sends, and
+never reads."""
 
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from mxopt_server.scheduler import Scheduler
 from peer import Peer, with_sgd
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 
 MIB = 1 << 20
 CEILING = 48 * MIB  # above what the server holds anyway
@@ -35,7 +35,7 @@ def with_pieces(count: int, workers: int = 1, mode: str = "sync") -> Peer:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_answers_that_are_never_read(mode):
+def test_answers_that_are_never_read(mode: str) -> None:
     peer = with_pieces(2, mode=mode)
     sent = 0
     for seq in range(5, 1205):
@@ -47,21 +47,21 @@ def test_answers_that_are_never_read(mode):
     assert isinstance(peer.ask(0, m.Pull(ready.expects, ["big"], 0, 0, 0, sent)), m.Values)
 
 
-def test_a_worker_that_reads_is_never_held_up():
+def test_a_worker_that_reads_is_never_held_up() -> None:
     peer, read = with_pieces(2), 0
     for seq in range(5, 205):
         read += len(peer.ask(0, m.Pull(seq, ["big"], seq % 2, 0, 0, read)).data[0])
     assert read == 200 * wire.PIECE_BYTES
 
 
-def test_pushes_for_rounds_that_others_never_join(grown):
+def test_pushes_for_rounds_that_others_never_join(grown: Callable[[], int]) -> None:
     peer = with_pieces(2, workers=2)
     for seq in range(5, 605):
         peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0, 0, 0.0, 0, 0, [PIECE]))
     assert grown() < CEILING
 
 
-def test_rows_without_an_end(grown):
+def test_rows_without_an_end(grown: Callable[[], int]) -> None:
     peer, rows = with_pieces(4), np.arange(0, 1000)
     peer.ask(0, m.Init(7, "e", "float32", [2000, 64], [2000, 64], 0, 0, [bytes(2000 * 256)]))
     data = [rows.astype(np.int64).tobytes(), bytes(len(rows) * 256)]
@@ -73,7 +73,7 @@ def test_rows_without_an_end(grown):
     assert grown() < CEILING
 
 
-def test_states_without_an_end(grown):
+def test_states_without_an_end(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k in range(200):
         answer = peer.ask(0, m.StoreStates(3 + k, 1, "w", k * wire.CHUNK, 1 << 40, [bytes(wire.CHUNK)]))
@@ -81,14 +81,14 @@ def test_states_without_an_end(grown):
     assert grown() < CEILING
 
 
-def test_a_config_without_an_end(grown):
+def test_a_config_without_an_end(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k in range(200):
         peer.ask(0, m.Config(3 + k, 1, 1, False, 0, False, k * wire.CHUNK, wire.MAX_CONFIG, [bytes(wire.CHUNK)]))
     assert grown() < 2 * wire.MAX_CONFIG + CEILING
 
 
-def test_first_values_take_memory_only_as_they_come(grown):
+def test_first_values_take_memory_only_as_they_come(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k, size in enumerate((1 << 20, 1 << 22, 1 << 40)):
         answer = peer.ask(0, m.Init(3 + k, f"bomb{k}", "float32", [size], [size], 0, 0, [bytes(4)]))
@@ -99,7 +99,7 @@ def test_first_values_take_memory_only_as_they_come(grown):
     assert grown() - entry.weight.nbytes < CEILING  # of the array, pages that nobody has written don't exist
 
 
-def test_barriers_of_one_worker_at_the_scheduler(grown):
+def test_barriers_of_one_worker_at_the_scheduler(grown: Callable[[], int]) -> None:
     sent: list[object] = []
     scheduler = Scheduler(lambda route, message: sent.append(message), 2, 0, "job", token=lambda: "token")
     for rank in (0, 1):
@@ -115,5 +115,5 @@ def test_barriers_of_one_worker_at_the_scheduler(grown):
     assert sum(isinstance(message, m.Passed) for message in sent) == 2
 
 
-def test_a_frame_that_is_larger_than_any_message_is_not_taken():
+def test_a_frame_that_is_larger_than_any_message_is_not_taken() -> None:
     assert max(wire.PIECE_BYTES, wire.CHUNK, wire.MAX_HEADER) <= wire.MAX_FRAME

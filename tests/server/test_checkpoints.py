@@ -9,8 +9,9 @@ from mxopt_server.checkpoints import Checkpoints
 
 
 class Job:
-    """Two workers at so many rounds a second, two servers, and a scheduler that hears of all each second, at other
-    moments of it; who is told of a cut has gone on for another second meanwhile."""
+    """Two workers at so many rounds a second, two servers, and a scheduler that hears of all each
+    second, at other moments of it; who is told of a cut has gone on for another second
+    meanwhile."""
 
     def __init__(self, durability: str, rate: float, begins: int = 0, **notes: Any) -> None:
         self.notes, self.rate, self.now, self.round = notes, rate, 0.0, float(begins)
@@ -19,7 +20,8 @@ class Job:
         self.made = self.heard = 0
 
     def pass_by(self, seconds: int, full: bool = False) -> None:
-        """Time goes by; workers make the cuts that they hear of in time, servers write what they are asked to."""
+        """Time goes by; workers make the cuts that they hear of in time, servers write what they
+        are asked to."""
         for _ in range(seconds):
             self.now += 1
             said = int(self.round)
@@ -39,7 +41,9 @@ class Job:
 
 @pytest.mark.parametrize("rate", [0.02, 0.5, 3.0, 1000.0])
 @pytest.mark.parametrize("begins", [0, 5000])
-def test_cuts_are_named_so_far_ahead_that_everybody_hears_of_them(rate, begins, caplog):
+def test_cuts_are_named_so_far_ahead_that_everybody_hears_of_them(
+    rate: float, begins: int, caplog: pytest.LogCaptureFixture
+) -> None:
     job = Job("snapshot", rate, begins)
     job.pass_by(400)
     assert all(keeps for _, keeps in job.named)
@@ -49,13 +53,15 @@ def test_cuts_are_named_so_far_ahead_that_everybody_hears_of_them(rate, begins, 
 
 
 @pytest.mark.parametrize("rate", [1.0, 100.0, 1000.0])
-def test_the_first_checkpoint_is_there_a_few_seconds_after_it_is_due(rate):
+def test_the_first_checkpoint_is_there_a_few_seconds_after_it_is_due(rate: float) -> None:
     job = Job("snapshot", rate)
     job.pass_by(10 + 9)
     assert job.kept.exists
 
 
-def test_a_cut_that_a_job_has_become_too_fast_for_is_dropped_and_followed_at_once_by_one_further_ahead(caplog):
+def test_a_cut_that_a_job_has_become_too_fast_for_is_dropped_and_followed_at_once_by_one_further_ahead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     job = Job("snapshot", 1.0)
     while not job.named:
         job.pass_by(1)
@@ -66,7 +72,7 @@ def test_a_cut_that_a_job_has_become_too_fast_for_is_dropped_and_followed_at_onc
     assert job.kept.exists == second
 
 
-def test_cuts_are_near_again_when_what_made_them_come_too_late_is_over():
+def test_cuts_are_near_again_when_what_made_them_come_too_late_is_over() -> None:
     job = Job("journal", 10.0)
     job.pass_by(20)
     usual = job.named[-1][0] - job.named[-2][0]
@@ -79,7 +85,7 @@ def test_cuts_are_near_again_when_what_made_them_come_too_late_is_over():
     assert job.named[-1][0] - job.named[-2][0] <= usual
 
 
-def test_a_cut_that_a_job_has_become_too_slow_for_is_named_anew_and_nearer():
+def test_a_cut_that_a_job_has_become_too_slow_for_is_named_anew_and_nearer() -> None:
     job = Job("snapshot", 1000.0)
     while not job.named:
         job.pass_by(1)
@@ -89,7 +95,7 @@ def test_a_cut_that_a_job_has_become_too_slow_for_is_named_anew_and_nearer():
     assert job.kept.exists > 0
 
 
-def test_a_resumed_job_whose_first_push_takes_long_has_no_cut_before_it():
+def test_a_resumed_job_whose_first_push_takes_long_has_no_cut_before_it() -> None:
     job = Job("snapshot", 0.0)
     job.pass_by(60)
     assert not job.named
@@ -98,13 +104,13 @@ def test_a_resumed_job_whose_first_push_takes_long_has_no_cut_before_it():
     assert 5000 < job.kept.exists < 5050
 
 
-def test_a_cut_that_is_ahead_is_not_named_anew():
+def test_a_cut_that_is_ahead_is_not_named_anew() -> None:
     job = Job("snapshot", 0.01, begins=1)  # a round takes longer than from one checkpoint to the next
     job.pass_by(90)
     assert len(job.named) == 1
 
 
-def test_with_a_journal_there_is_a_cut_each_second_and_a_checkpoint_where_it_is_large():
+def test_with_a_journal_there_is_a_cut_each_second_and_a_checkpoint_where_it_is_large() -> None:
     job = Job("journal", 10.0)
     job.pass_by(60)
     assert len(job.named) >= 10
@@ -114,7 +120,7 @@ def test_with_a_journal_there_is_a_cut_each_second_and_a_checkpoint_where_it_is_
     assert job.kept.exists > 0
 
 
-def test_a_checkpoint_exists_when_all_servers_have_it_and_that_is_written_down_first():
+def test_a_checkpoint_exists_when_all_servers_have_it_and_that_is_written_down_first() -> None:
     kept = Checkpoints("snapshot", 10.0, 1.0, notes := {})
     kept.server(0, 7, 7, False, 2)
     assert kept.exists == 0
@@ -124,7 +130,7 @@ def test_a_checkpoint_exists_when_all_servers_have_it_and_that_is_written_down_f
     assert kept.exists == notes["checkpoint"] == 7
 
 
-def test_an_asynchronous_job_has_no_cuts():
+def test_an_asynchronous_job_has_no_cuts() -> None:
     kept = Checkpoints("snapshot", 10.0, 1.0, notes := {})
     for now in range(100):
         for rank in (0, 1):
@@ -134,7 +140,7 @@ def test_an_asynchronous_job_has_no_cuts():
     assert "sync" not in notes
 
 
-def test_a_resumed_job_goes_on_from_the_newest_cut_that_all_servers_have():
+def test_a_resumed_job_goes_on_from_the_newest_cut_that_all_servers_have() -> None:
     assert Checkpoints("journal", 1, 1, {}).goes_on([[1, 2], [1, 2]]) == -1
     assert Checkpoints("journal", 1, 1, {"sync": True}).goes_on([[1, 2, 3], [1, 2]]) == 2
     assert Checkpoints("journal", 1, 1, {"sync": True, "checkpoint": 4}).goes_on([[], [5]]) == 4

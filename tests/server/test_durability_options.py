@@ -1,4 +1,5 @@
-"""What of a job outlives its processes, as the command lines say it: defaults, and what doesn't go together."""
+"""What outlives a job's processes, as the command lines say it: defaults, and what doesn't go
+together."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def state(tmp_path: Path, *options: str, workers: int = 2) -> JobState:
     return JobState(launch.parser().parse_args(given), "new", tmp_path / "run")
 
 
-def test_a_job_has_snapshots_in_the_folder_of_its_run_and_its_servers_come_back_three_times(tmp_path):
+def test_a_job_has_snapshots_in_the_folder_of_its_run_and_its_servers_come_back_three_times(tmp_path: Path) -> None:
     made = state(tmp_path)
     assert made.durability.arguments == (
         "--durability", "snapshot", "--state-dir", str(tmp_path / "run" / "state"), "--snapshot-every", "60",
@@ -26,7 +27,7 @@ def test_a_job_has_snapshots_in_the_folder_of_its_run_and_its_servers_come_back_
     assert (made.job, made.restarts) == ("new", 3)
 
 
-def test_without_durability_nothing_is_kept_and_nobody_comes_back(tmp_path):
+def test_without_durability_nothing_is_kept_and_nobody_comes_back(tmp_path: Path) -> None:
     made = state(tmp_path, "--durability", "none")
     assert (made.durability.root, made.restarts) == (None, 0)
     with made.held():
@@ -34,7 +35,7 @@ def test_without_durability_nothing_is_kept_and_nobody_comes_back(tmp_path):
     assert state(tmp_path, "--server-args=--snapshot=x").durability.kind == "none"  # of their own
 
 
-def test_everything_said_reaches_servers(tmp_path):
+def test_everything_said_reaches_servers(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     made = state(tmp_path, "--durability", "journal", "--fsync", "--snapshot-every", "5", "--state-dir", str(folder))
     assert made.durability.arguments == (
@@ -53,19 +54,19 @@ def test_everything_said_reaches_servers(tmp_path):
         (("--resume", "x", "--state-dir", "y"), "--state-dir is for a new job"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options, why, tmp_path):
+def test_what_does_not_go_together_is_refused(options: tuple[str, ...], why: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=why):
         state(tmp_path, *options)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "nan", "inf"])
-def test_snapshots_are_some_time_apart(value, tmp_path, capsys):
+def test_snapshots_are_some_time_apart(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         state(tmp_path, "--snapshot-every", value)
     assert "needs seconds, more than 0" in capsys.readouterr().err
 
 
-def test_a_folder_is_of_one_job_and_of_one_launcher(tmp_path):
+def test_a_folder_is_of_one_job_and_of_one_launcher(tmp_path: Path) -> None:
     first = state(tmp_path)
     with first.held(), pytest.raises(ArgumentError, match="in use by a job that runs"), first.held():
         pass
@@ -91,13 +92,15 @@ def test_a_folder_is_of_one_job_and_of_one_launcher(tmp_path):
         (("--fsync",), "--fsync is for --durability journal, not none"),
     ],
 )
-def test_a_server_by_hand_is_told_what_it_lacks(options, why, capsys):
+def test_a_server_by_hand_is_told_what_it_lacks(
+    options: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with mock.patch.dict(os.environ):  # a process takes its role down there, for what it starts
         assert cli.main(["--role", "server", "--scheduler", "127.0.0.1:9", *options]) == 1
     assert why in capsys.readouterr().err
 
 
-def test_what_the_scheduler_notes_is_there_after_it(tmp_path):
+def test_what_the_scheduler_notes_is_there_after_it(tmp_path: Path) -> None:
     notes = state_dir.Notes(tmp_path / "scheduler")
     notes["checkpoint"] = 3
     again = state_dir.Notes(tmp_path / "scheduler")

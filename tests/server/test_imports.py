@@ -1,10 +1,12 @@
-"""What a server imports: all before it takes a message, and from the current folder only where `--import` asks."""
+"""What a server imports: all before it takes a message, and from the current folder only where
+`--import` asks."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from jobs import SERVE, Job, environment
@@ -44,7 +46,7 @@ store.load_optimizer_states(sys.argv[2])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lamb", "adam", "dcasgd"])
-def test_a_server_imports_nothing_for_a_message(tmp_path, optimizer):
+def test_a_server_imports_nothing_for_a_message(tmp_path: Path, optimizer: str) -> None:
     (tmp_path / "watch.py").write_text(WATCH)
     path = environment()["PYTHONPATH"] + os.pathsep + str(tmp_path)
     with Job(1, 1, ("--import", "watch", "--snapshot", str(tmp_path / "snapshot")), PYTHONPATH=path) as job:
@@ -56,7 +58,7 @@ def test_a_server_imports_nothing_for_a_message(tmp_path, optimizer):
     assert not [line for line in job.servers[0].lines if "IMPORTED" in line]
 
 
-def test_a_module_of_the_current_folder_is_not_taken_for_another(tmp_path):
+def test_a_module_of_the_current_folder_is_not_taken_for_another(tmp_path: Path) -> None:
     for name in ("resource", "msgspec", "zmq", "logging"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     for more in ((), ("--import", "json")):
@@ -66,7 +68,7 @@ def test_a_module_of_the_current_folder_is_not_taken_for_another(tmp_path):
         assert "doesn't answer" in found.stderr
 
 
-def test_a_module_of_the_current_folder_is_imported_where_asked(tmp_path):
+def test_a_module_of_the_current_folder_is_imported_where_asked(tmp_path: Path) -> None:
     (tmp_path / "of_my_own.py").write_text("print('IMPORTED', flush=True)")
     env = environment(MXOPT_KVSTORE_JOIN_TIMEOUT=0.5)
     command = [*SERVE, "--role", "server", "--scheduler", "127.0.0.1:1", "--import", "of_my_own"]

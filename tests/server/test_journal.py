@@ -1,4 +1,5 @@
-"""A server's journal: every record comes back as it was, and a server that reads them has the same bits."""
+"""A server's journal: every record comes back as it was, and a server that reads them has the same
+bits."""
 
 from __future__ import annotations
 
@@ -10,18 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mxopt_server import journal as journals
-from mxopt_server import records as r
-from mxopt_server import segments, snapshot
+from mxopt_server import journal as journals, records as r, segments, snapshot
 from mxopt_server.durability import Durability
 from mxopt_server.failures import PLACE
 from mxopt_server.journal import Journal, Unkept, decode, encode
 from mxopt_server.kept import Hopeless, Kept, cuts_of
 from mxopt_server.machine import OutOfMemory
-from mxopt_server.records import described
+from mxopt_server.records import Record, described
+from mxopt_server.server import Server
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, numbers
 from peer import Peer, config, init, push
-from table import ROWS
+from table import ROWS, Row
 
 import mxopt
 from mxopt.document import dump_document
@@ -56,7 +56,7 @@ def plain(x: object) -> object:
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
-def test_a_record_comes_back_as_it_was(record):
+def test_a_record_comes_back_as_it_was(record: Record) -> None:
     body = b"".join(encode(record))
     again = decode(memoryview(body))
     assert type(again) is type(record)
@@ -68,7 +68,7 @@ def test_a_record_comes_back_as_it_was(record):
             decode(memoryview(body[:size]))
 
 
-def test_there_is_a_case_for_every_kind_of_record():
+def test_there_is_a_case_for_every_kind_of_record() -> None:
     assert {type(record).__name__ for record in RECORDS} == set(journals.KINDS)
 
 
@@ -82,7 +82,7 @@ class Served(Peer):
         self.durability = Durability(kind, folder, 0.0)
         super().__init__(workers, mode)
 
-    def started(self, goes_on: int = -1):
+    def started(self, goes_on: int = -1) -> Server:
         self.epochs = getattr(self, "epochs", 0) + 1
         self.kept = Kept(self.durability, 0, self.epochs, goes_on)
         self.journal = self.kept.journal
@@ -117,7 +117,7 @@ def trained(folder: Path, row: object = None, mode: str = "sync", kind: str = "j
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_server_that_reads_its_journal_has_the_same_bits(row, mode, tmp_path):
+def test_a_server_that_reads_its_journal_has_the_same_bits(row: Row, mode: str, tmp_path: Path) -> None:
     peer = trained(tmp_path, row, mode)
     before, held = peer.content(), peer.weight()
     peer.again()
@@ -128,7 +128,7 @@ def test_a_server_that_reads_its_journal_has_the_same_bits(row, mode, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode, tmp_path):
+def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode: str, tmp_path: Path) -> None:
     peer = trained(tmp_path, mode=mode)
     peer.kept.large = 0
     assert peer.kept.full
@@ -154,7 +154,7 @@ def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode, tmp_path):
     assert numbers(peer.kept.folder.path, CHECKPOINT) == [2 if mode == "sync" else 1]
 
 
-def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path):
+def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path: Path) -> None:
     peer = trained(tmp_path)
     for rank in (0, 1):
         peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
@@ -171,7 +171,7 @@ def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path):
     assert peer.server.values.entries == {}
 
 
-def test_without_a_journal_a_checkpoint_is_all_there_is(tmp_path):
+def test_without_a_journal_a_checkpoint_is_all_there_is(tmp_path: Path) -> None:
     peer = trained(tmp_path, kind="snapshot")
     for rank in (0, 1):
         peer.ask(rank, m.Cut(6 - 3 * rank, 2, True))
@@ -184,7 +184,7 @@ def test_without_a_journal_a_checkpoint_is_all_there_is(tmp_path):
     assert peer.kept.written == 2
 
 
-def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path):
+def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path: Path) -> None:
     peer = trained(tmp_path, mode="async", kind="snapshot")
     for number in (1, 2, 3):
         peer.kept.tick(0)
@@ -198,7 +198,7 @@ def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path):
     assert peer.content() == before
 
 
-def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was_lost(tmp_path):
+def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was_lost(tmp_path: Path) -> None:
     peer = trained(tmp_path, mode="async")
     peer.kept.large = 0
     peer.kept.tick(0)
@@ -211,7 +211,7 @@ def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was
     assert peer.weight() == before
 
 
-def test_an_asynchronous_server_without_a_journal_counts_what_it_has_lost(tmp_path):
+def test_an_asynchronous_server_without_a_journal_counts_what_it_has_lost(tmp_path: Path) -> None:
     peer = trained(tmp_path, mode="async", kind="snapshot")
     peer.kept.tick(0)
     peer.kept._writer.wait()
@@ -225,7 +225,7 @@ def test_an_asynchronous_server_without_a_journal_counts_what_it_has_lost(tmp_pa
     assert "what it has pushed in between is missing" in peer.ask(1, push(3, False, number=9)).text
 
 
-def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path):
+def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path: Path) -> None:
     peer = trained(tmp_path, mode="async", kind="snapshot")
     peer.kept.tick(0)
     peer.kept._writer.wait()
@@ -247,13 +247,16 @@ def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path):
 
 
 def crashed(peer: Served, how: str = "Fatal Python error: Aborted\n\nStack") -> None:
-    """The server dies while it applies its last record; by itself, where there is something to say about it."""
+    """The server dies while it applies its last record; by itself, where there is something to say
+    about it."""
     applying = peer.kept.folder.path / "applying"
     applying.write_bytes(PLACE.pack(peer.journal.number, peer.journal._writer.size))
     (peer.kept.folder.path / "failure").write_text(how)
 
 
-def test_a_record_at_which_servers_fail_twice_is_named_and_left_out_when_the_job_is_taken_up(tmp_path, caplog):
+def test_a_record_at_which_servers_fail_twice_is_named_and_left_out_when_the_job_is_taken_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = trained(tmp_path, mode="async")
     crashed(peer)
     peer.again(-2)
@@ -274,7 +277,7 @@ def test_a_record_at_which_servers_fail_twice_is_named_and_left_out_when_the_job
     assert isinstance(peer.ask(1, push(1, False, 2, number=3)), m.Done)
 
 
-def test_a_server_that_is_killed_in_a_record_has_not_failed_at_it(tmp_path):
+def test_a_server_that_is_killed_in_a_record_has_not_failed_at_it(tmp_path: Path) -> None:
     peer = trained(tmp_path)
     before = peer.content()
     for _ in range(5):
@@ -284,7 +287,7 @@ def test_a_server_that_is_killed_in_a_record_has_not_failed_at_it(tmp_path):
     assert peer.content() == before
 
 
-def test_a_job_that_goes_on_from_a_cut_begins_anew_with_failures(tmp_path):
+def test_a_job_that_goes_on_from_a_cut_begins_anew_with_failures(tmp_path: Path) -> None:
     peer = trained(tmp_path)
     for rank in (0, 1):
         peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
@@ -293,7 +296,9 @@ def test_a_job_that_goes_on_from_a_cut_begins_anew_with_failures(tmp_path):
     assert peer.kept._failures == {}
 
 
-def test_where_there_is_no_memory_for_an_update_the_server_fails_at_it(tmp_path, monkeypatch):
+def test_where_there_is_no_memory_for_an_update_the_server_fails_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer = trained(tmp_path)
     before = peer.content()
 
@@ -314,7 +319,7 @@ def test_where_there_is_no_memory_for_an_update_the_server_fails_at_it(tmp_path,
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
-def test_every_record_has_words(record):
+def test_every_record_has_words(record) -> None:
     assert re.fullmatch(r"the (update|record \w+) ?.{0,40}", described(record))
     assert described(RECORDS[6]) == "the update of key 'a' and 1 more in round 1"
 
@@ -322,7 +327,9 @@ def test_every_record_has_words(record):
 # Cuts.
 
 
-def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(tmp_path, caplog):
+def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = trained(tmp_path)
     peer.ask(0, push(6, False, number=3))
     for rank in (0, 1):
@@ -345,8 +352,8 @@ def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(tmp_path, ca
     ],
 )
 def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_programs_have_a_point_in_common(
-    orders, number, common, tmp_path, caplog
-):
+    orders: str, number: int, common: dict[str, object] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = Served(tmp_path, 2)
     for seq, key in ((1, "w"), (2, "v")):
         peer.ask(0, init(seq, key))
@@ -365,7 +372,7 @@ def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_progr
     assert common is None or {key: peer.server.values.present(key, 0) for key in "wv"} == common
 
 
-def test_a_cut_that_comes_again_is_made_once(tmp_path):
+def test_a_cut_that_comes_again_is_made_once(tmp_path: Path) -> None:
     peer = trained(tmp_path)
     for rank in (0, 1):
         peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
@@ -378,7 +385,7 @@ def test_a_cut_that_comes_again_is_made_once(tmp_path):
 # What lasts.
 
 
-def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path, monkeypatch):
+def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = Served(tmp_path)
     peer.journal.fsync = peer.journal.together = True
     real = os.fdatasync
@@ -395,7 +402,7 @@ def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path, monkeypat
     assert events[4:] == ["Values"]
 
 
-def test_a_full_disk_ends_the_server_before_anybody_hears_of_what_it_lost(tmp_path):
+def test_a_full_disk_ends_the_server_before_anybody_hears_of_what_it_lost(tmp_path: Path) -> None:
     peer = trained(tmp_path)
     before = peer.content()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -410,7 +417,7 @@ def test_a_full_disk_ends_the_server_before_anybody_hears_of_what_it_lost(tmp_pa
     assert peer.content() == before
 
 
-def test_segments_follow_one_another(tmp_path, monkeypatch):
+def test_segments_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "SIZE", 200)
     folder = Folder(tmp_path, 1)
     folder.take_over()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from jobs import LAUNCH, WORKERS, Process, environment
@@ -18,7 +19,7 @@ FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 JOIN = "from mxopt import kvstore; kvstore.create('dist_sync');"
 
 
-def launch(tmp_path, *command: str, workers: int = 1) -> Process:
+def launch(tmp_path: Path, *command: str, workers: int = 1) -> Process:
     options = ["-n", str(workers), "-s", "1", "--run-dir", str(tmp_path / "run")]
     return Process([*LAUNCH, *options, *command], environment())
 
@@ -36,7 +37,7 @@ def none_stays(children: list[psutil.Process], seconds: float = 10) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_whole_job(tmp_path, number):
+def test_a_signal_ends_the_whole_job(tmp_path: Path, number: signal.Signals) -> None:
     process = launch(tmp_path, *FOREVER, workers=2)
     process.wait_for("[worker-1] RUNNING")
     children = family(process)
@@ -47,7 +48,7 @@ def test_a_signal_ends_the_whole_job(tmp_path, number):
     assert f"mxopt-launch: stopped by {number.name}" in process.lines
 
 
-def test_the_job_ends_with_a_launcher_that_is_killed(tmp_path):
+def test_the_job_ends_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     process = launch(tmp_path, *FOREVER, workers=2)
     process.wait_for("[worker-1] RUNNING")
     children = family(process)
@@ -57,7 +58,7 @@ def test_the_job_ends_with_a_launcher_that_is_killed(tmp_path):
     process.finish()
 
 
-def test_hangup_is_ignored_where_nohup_asks_for_it(tmp_path):
+def test_hangup_is_ignored_where_nohup_asks_for_it(tmp_path: Path) -> None:
     go = tmp_path / "go"
     script = (
         JOIN + f"import os, time; print('HERE', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)"
@@ -70,7 +71,7 @@ def test_hangup_is_ignored_where_nohup_asks_for_it(tmp_path):
     assert process.finish(30) == 0, process.output
 
 
-def test_what_a_worker_leaves_behind_ends_with_the_job(tmp_path):
+def test_what_a_worker_leaves_behind_ends_with_the_job(tmp_path: Path) -> None:
     deaf = "from signal import *; signal(SIGTERM, SIG_IGN); print('DEAF', flush=True); import time; time.sleep(1000)"
     script = JOIN + (
         "import subprocess, sys; sleep = subprocess.Popen(['sleep', '1000'])\n"
@@ -83,7 +84,7 @@ def test_what_a_worker_leaves_behind_ends_with_the_job(tmp_path):
     none_stays(left, 1)
 
 
-def test_a_reader_that_goes_away_ends_the_job(tmp_path):
+def test_a_reader_that_goes_away_ends_the_job(tmp_path: Path) -> None:
     options = ["-n", "1", "-s", "1", "--run-dir", str(tmp_path / "run")]
     script = JOIN + "import time\nwhile True: print('x' * 1000, flush=True); time.sleep(0.001)"
     child = subprocess.Popen(
@@ -98,7 +99,7 @@ def test_a_reader_that_goes_away_ends_the_job(tmp_path):
     none_stays(children, 1)
 
 
-def test_a_reader_that_stands_still_holds_the_job_up_but_not_its_end(tmp_path):
+def test_a_reader_that_stands_still_holds_the_job_up_but_not_its_end(tmp_path: Path) -> None:
     options = ["-n", "1", "-s", "1", "--run-dir", str(tmp_path / "run")]
     script = (
         JOIN
@@ -121,7 +122,7 @@ def test_a_reader_that_stands_still_holds_the_job_up_but_not_its_end(tmp_path):
     child.stdout.close()
 
 
-def test_a_second_signal_does_not_wait_for_who_is_deaf(tmp_path):
+def test_a_second_signal_does_not_wait_for_who_is_deaf(tmp_path: Path) -> None:
     script = JOIN + (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('DEAF', flush=True); time.sleep(1e6)"
     )
@@ -137,7 +138,7 @@ def test_a_second_signal_does_not_wait_for_who_is_deaf(tmp_path):
     none_stays(children, 1)
 
 
-def test_a_full_disk_under_the_logs_does_not_end_the_job(tmp_path):
+def test_a_full_disk_under_the_logs_does_not_end_the_job(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "worker-0.log").symlink_to("/dev/full")
     process = launch(tmp_path, sys.executable, "-c", JOIN + "[print(k, 'x' * 999, flush=True) for k in range(200)]")
@@ -147,7 +148,7 @@ def test_a_full_disk_under_the_logs_does_not_end_the_job(tmp_path):
     assert len([line for line in process.lines if line.endswith("x" * 999)]) == 200
 
 
-def test_a_line_of_ten_megabytes_passes_through(tmp_path):
+def test_a_line_of_ten_megabytes_passes_through(tmp_path: Path) -> None:
     script = JOIN + "import sys; sys.stdout.write('y' * 10_000_000); sys.stdout.flush(); print(); print('AFTER')"
     process = launch(tmp_path, sys.executable, "-c", script)
     assert process.finish(30) == 0, process.output
@@ -156,7 +157,7 @@ def test_a_line_of_ten_megabytes_passes_through(tmp_path):
     assert (tmp_path / "run" / "worker-0.log").read_text() == "y" * 10_000_000 + "\nAFTER\n"
 
 
-def test_a_command_that_never_joins_does_not_keep_the_servers_waiting(tmp_path):
+def test_a_command_that_never_joins_does_not_keep_the_servers_waiting(tmp_path: Path) -> None:
     start = time.monotonic()
     process = launch(tmp_path, sys.executable, "-c", "print('HELLO')")
     assert process.finish(30) == 1
@@ -164,7 +165,7 @@ def test_a_command_that_never_joins_does_not_keep_the_servers_waiting(tmp_path):
     assert "kvstore.create" in process.output
 
 
-def test_output_after_the_end_of_its_process_is_kept(tmp_path):
+def test_output_after_the_end_of_its_process_is_kept(tmp_path: Path) -> None:
     script = JOIN + "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 0.3; echo LATE'])"
     process = launch(tmp_path, sys.executable, "-c", script)
     assert process.finish(30) == 0, process.output
@@ -172,7 +173,9 @@ def test_output_after_the_end_of_its_process_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(("role", "code", "failed"), [("server", -9, False), ("server", 1, True), ("worker", -9, True)])
-def test_a_server_that_is_killed_after_the_workers_end_does_not_fail_the_job(role, code, failed, tmp_path):
+def test_a_server_that_is_killed_after_the_workers_end_does_not_fail_the_job(
+    role: str, code: int, failed: bool, tmp_path: Path
+) -> None:
     with signals() as wake:
         job = Launch(tmp_path, wake, local=True)
         job.ended(launchers.Process(role, 0, ("true",), {}), code)

@@ -1,4 +1,5 @@
-"""Jobs that `mxopt-launch` starts by ssh, mpirun and srun, really run: by Open MPI, and by stand-ins for the others."""
+"""Jobs that `mxopt-launch` starts by ssh, mpirun and srun, really run: by Open MPI, and by
+stand-ins for the others."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def program(folder: Path, name: str, text: str) -> None:
 
 
 @pytest.fixture
-def path(tmp_path) -> str:
+def path(tmp_path: Path) -> str:
     """A PATH on which `python3` is this Python and ssh and srun are stand-ins."""
     folder = tmp_path / "programs"
     folder.mkdir()
@@ -51,7 +52,7 @@ def path(tmp_path) -> str:
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def launch(path: str, tmp_path: Path, launcher: str, *command: str, **more: str) -> Process:
+def launch(path: str, tmp_path: str, launcher: str, *command: str, **more: str) -> Process:
     arguments = ["-n", "2", "-s", "2", "--launcher", launcher, "--host", "127.0.0.1"]
     arguments += [] if "--keys" in command else ["--insecure"]
     arguments += ["--run-dir", str(tmp_path / "run"), "--env", f"ODD={ODD}", "--env", "DMLC_NODE_HOST=127.0.0.1"]
@@ -66,7 +67,7 @@ def saw(process: Process) -> list[list[object]]:
     return sorted(json.loads(line.partition("SAW ")[2]) for line in process.lines if "SAW " in line)
 
 
-def test_ssh_keeps_folder_environment_and_words(tmp_path, path):
+def test_ssh_keeps_folder_environment_and_words(tmp_path: Path, path: str) -> None:
     folder = tmp_path / "the job's folder"
     folder.mkdir()
     hosts = tmp_path / "hosts"
@@ -88,7 +89,9 @@ def keys(tmp_path: Path) -> Path:
     return path
 
 
-def test_ssh_brings_the_keys_in_files_that_only_their_owner_reads_and_removes_them(tmp_path, path, keys):
+def test_ssh_brings_the_keys_in_files_that_only_their_owner_reads_and_removes_them(
+    tmp_path: Path, path: str, keys: Path
+) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1\nlocalhost:2222\n")
     look = (
         "import json, os, pathlib; file = pathlib.Path(os.environ['MXOPT_KVSTORE_KEYS']);"
@@ -105,7 +108,7 @@ def test_ssh_brings_the_keys_in_files_that_only_their_owner_reads_and_removes_th
     assert not [file for file in files if Path(file).exists()]
 
 
-def test_keys_never_stand_on_a_command_line(tmp_path, path, keys):
+def test_keys_never_stand_on_a_command_line(tmp_path: Path, path: str, keys: Path) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1\n")
     secret = keys.read_text().partition('secret-key = "')[2].partition('"')[0]
     for launcher in ("local", "ssh", "slurm", "mpi", "ray"):
@@ -115,7 +118,7 @@ def test_keys_never_stand_on_a_command_line(tmp_path, path, keys):
         assert secret not in process.output
 
 
-def test_a_host_that_does_not_take_the_keys_is_named(tmp_path, path, keys):
+def test_a_host_that_does_not_take_the_keys_is_named(tmp_path: Path, path: str, keys: Path) -> None:
     program(tmp_path / "programs", "ssh", "#!/bin/sh\necho 'no route to it' >&2; exit 255\n")
     (tmp_path / "hosts").write_text("far-away\n")
     options = ["-H", str(tmp_path / "hosts"), "--keys", str(keys)]
@@ -124,7 +127,7 @@ def test_a_host_that_does_not_take_the_keys_is_named(tmp_path, path, keys):
     assert "the keys can't be copied to far-away: ssh ended with code 255: no route to it" in process.output
 
 
-def test_slurm_keeps_environment_and_words(tmp_path, path):
+def test_slurm_keeps_environment_and_words(tmp_path: Path, path: str) -> None:
     process = launch(path, tmp_path, "slurm", sys.executable, "-c", WORKER, ODD, "two words")
     assert process.finish() == 0, process.output
     assert saw(process) == [[rank, os.getcwd(), ODD, [ODD, "two words"]] for rank in range(2)]
@@ -135,7 +138,7 @@ needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is 
 
 
 @needs_mpi
-def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(tmp_path, path):
+def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(tmp_path: Path, path: str) -> None:
     more = ["--server-args", f"--snapshot {tmp_path}/server-RANK"]
     process = launch(path, tmp_path, "mpi", *more, sys.executable, "-c", WORKER, ODD, "two words", **AS_ROOT)
     assert process.finish() == 0, process.output
@@ -144,7 +147,7 @@ def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(tmp_p
 
 
 @pytest.mark.parametrize("launcher", ["ssh", "slurm", pytest.param("mpi", marks=needs_mpi)])
-def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path, path, launcher):
+def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path: Path, path: Path, launcher: str) -> None:
     psutil = pytest.importorskip("psutil")
     (tmp_path / "hosts").write_text("127.0.0.1\n")
     options = ["-H", str(tmp_path / "hosts")] if launcher == "ssh" else []
@@ -160,7 +163,7 @@ def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path, path, launcher):
 
 
 @pytest.mark.parametrize("launcher", ["slurm", pytest.param("mpi", marks=needs_mpi)])
-def test_one_failing_worker_of_a_launcher_ends_the_job(tmp_path, path, launcher):
+def test_one_failing_worker_of_a_launcher_ends_the_job(tmp_path: Path, path: str, launcher: str) -> None:
     script = "from mxopt import kvstore; s = kvstore.create('dist_sync'); s.rank == 1 and 1 / 0; s.barrier()"
     process = launch(path, tmp_path, launcher, sys.executable, "-c", script, **AS_ROOT)
     assert process.finish(40) != 0, process.output
@@ -168,7 +171,7 @@ def test_one_failing_worker_of_a_launcher_ends_the_job(tmp_path, path, launcher)
     assert "mxopt-launch: worker-0 failed" in process.output or "worker 1" in process.output
 
 
-def test_a_script_started_for_every_role_becomes_server_and_scheduler(tmp_path):
+def test_a_script_started_for_every_role_becomes_server_and_scheduler(tmp_path: Path) -> None:
     import socket
 
     script = (

@@ -11,8 +11,7 @@ import zmq
 from jobs import Job
 from mxopt_server import logs
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 
 
 class Clock:
@@ -28,7 +27,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def log(clock):
+def log(clock: Clock) -> logging.Logger:
     made = logging.Logger("of this test")
     made.stream = io.StringIO()
     handler = logs.Handler(made.stream, clock)
@@ -37,12 +36,12 @@ def log(clock):
     return made
 
 
-def test_a_record_is_one_line_whatever_is_in_it(log):
+def test_a_record_is_one_line_whatever_is_in_it(log: logging.Logger) -> None:
     log.warning("%s", "a\nINFO forged\r\x1b[31m\u202e\u2028\x85é")
     assert log.stream.getvalue() == "WARNING a\\nINFO forged\\r\\x1b[31m\\u202e\\u2028\\x85é\n"
 
 
-def test_no_line_of_a_traceback_looks_like_a_record(log):
+def test_no_line_of_a_traceback_looks_like_a_record(log: logging.Logger) -> None:
     try:
         raise ValueError("a\nWARNING forged\n" + "x" * 5000)
     except ValueError:
@@ -52,12 +51,12 @@ def test_no_line_of_a_traceback_looks_like_a_record(log):
     assert all(line.startswith("    ") and len(line) < 2100 for line in rest)
 
 
-def test_a_line_is_bounded(log):
+def test_a_line_is_bounded(log: logging.Logger) -> None:
     log.warning("x" * 100_000)
     assert len(log.stream.getvalue()) < 2100
 
 
-def test_lines_are_bounded_over_time_and_what_is_left_out_is_counted(log, clock):
+def test_lines_are_bounded_over_time_and_what_is_left_out_is_counted(log: logging.Logger, clock: Clock) -> None:
     for _ in range(100_000):
         log.warning("x" * 50)
     full = len(log.stream.getvalue())
@@ -75,7 +74,7 @@ def test_lines_are_bounded_over_time_and_what_is_left_out_is_counted(log, clock)
     assert len(log.stream.getvalue()) < 2 * logs.BURST + 3700 * logs.RATE
 
 
-def test_a_process_that_joins_cannot_forge_a_line():
+def test_a_process_that_joins_cannot_forge_a_line() -> None:
     with Job(2, 1) as job:
         with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
             socket.linger = 0
@@ -89,7 +88,7 @@ def test_a_process_that_joins_cannot_forge_a_line():
     assert "\x1b" not in job.scheduler.output
 
 
-def test_lines_of_a_server_say_its_rank():
+def test_lines_of_a_server_say_its_rank() -> None:
     with Job(1, 2) as job:
         job.start_worker(0, "half")
         for rank, server in enumerate(job.servers):

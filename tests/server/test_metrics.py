@@ -6,6 +6,7 @@ import contextlib
 import socket
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
@@ -35,7 +36,7 @@ def families(port: int, host: str = "127.0.0.1") -> dict[str, object]:
         return {family.name: family for family in text_string_to_metric_families(page.read().decode())}
 
 
-def test_a_launched_job_serves_its_schedulers_and_its_servers_metrics(tmp_path):
+def test_a_launched_job_serves_its_schedulers_and_its_servers_metrics(tmp_path: Path) -> None:
     first = free_ports(3)
     options = [
         "-n",
@@ -68,7 +69,7 @@ def test_a_launched_job_serves_its_schedulers_and_its_servers_metrics(tmp_path):
         process.finish()
 
 
-def test_every_metric_has_a_job_and_its_unit_and_latencies_are_histograms():
+def test_every_metric_has_a_job_and_its_unit_and_latencies_are_histograms() -> None:
     port = free_ports(1)
     with Job(2, 1, ("--metrics-port", str(port))) as job:
         for rank in range(2):
@@ -88,7 +89,7 @@ def test_every_metric_has_a_job_and_its_unit_and_latencies_are_histograms():
     assert found["mxopt_server_updates"].type == "counter"
 
 
-def test_a_port_that_is_taken_is_named():
+def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, Job(1, 1) as job:
         port = taken.getsockname()[1]
         server = job.start([*SERVE, "--role", "scheduler", "--port", "0", "--metrics-port", str(port)])
@@ -97,7 +98,7 @@ def test_a_port_that_is_taken_is_named():
         assert f"--metrics-port {port}+RANK" in server.output
 
 
-def test_durations_fall_into_their_classes():
+def test_durations_fall_into_their_classes() -> None:
     latency = Latency()
     for seconds in (0.0, BOUNDS[0], BOUNDS[1], 2 * BOUNDS[-1]):
         latency.add(seconds)

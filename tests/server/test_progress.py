@@ -1,9 +1,11 @@
-"""A server whose loop stands still is dead, though its heart beats; one that has called something long is not."""
+"""A server whose loop stands still is dead, though its heart beats; one that has called something
+long is not."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,7 @@ def job(folder: Path, **env: object) -> tuple[Job, Process]:
     return made, worker
 
 
-def test_an_update_that_takes_longer_than_a_silence_may_is_waited_for(tmp_path):
+def test_an_update_that_takes_longer_than_a_silence_may_is_waited_for(tmp_path: Path) -> None:
     made, worker = job(tmp_path, SLOW_S=4)
     with made:
         assert worker.finish(30) == 0, worker.output
@@ -66,7 +68,7 @@ def test_an_update_that_takes_longer_than_a_silence_may_is_waited_for(tmp_path):
         ({"SLOW_S": 0, "STAND_STILL": 1}, "stood still for 2 s"),
     ],
 )
-def test_a_server_that_stands_still_fails_the_job_and_ends(tmp_path, env, text):
+def test_a_server_that_stands_still_fails_the_job_and_ends(tmp_path: Path, env: dict[str, object], text: str) -> None:
     made, worker = job(tmp_path, **env)
     with made:
         assert worker.finish(30) != 0
@@ -79,7 +81,7 @@ class TestScheduler:
     """The same by a clock of the test's own."""
 
     @pytest.fixture
-    def scheduler(self):
+    def scheduler(self) -> Scheduler:
         self.now = 0.0
         made = Scheduler(
             lambda route, message: True, 1, 1, "job", 1, 10, lambda: self.now, timeout=100, token=lambda: "t"
@@ -89,7 +91,7 @@ class TestScheduler:
         assert made.state == "running"
         return made
 
-    def beat(self, scheduler, seconds, progress, doing=""):
+    def beat(self, scheduler: Scheduler, seconds: int, progress: Callable[[int], int], doing: str = "") -> None:
         """A second at a time: the worker beats, and the server with `progress(second)`."""
         for k in range(seconds):
             self.now += 1
@@ -97,28 +99,28 @@ class TestScheduler:
             scheduler.handle(b"s", m.encode(m.Beat("job", "server", 0, "t", 0, progress(k), doing)))
             scheduler.tick()
 
-    def test_a_loop_that_moves_is_alive(self, scheduler):
+    def test_a_loop_that_moves_is_alive(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 1000, lambda k: k)
         assert scheduler.state == "running"
 
-    def test_a_loop_that_stands_still_is_dead(self, scheduler):
+    def test_a_loop_that_stands_still_is_dead(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 11, lambda k: 7)
         assert scheduler.state == "running"
         self.beat(scheduler, 1, lambda k: 7)
         assert "server 0 (server) beats, but its loop has stood still for 10 s" in scheduler.text
 
-    def test_a_call_has_the_deadline_of_requests(self, scheduler):
+    def test_a_call_has_the_deadline_of_requests(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 101, lambda k: 7, "an update of key 3")
         assert scheduler.state == "running"
         self.beat(scheduler, 1, lambda k: 7, "an update of key 3")
         assert "stood still for 100 s, in an update of key 3" in scheduler.text
 
-    def test_who_says_nothing_of_its_loop_is_judged_by_its_beats_only(self, scheduler):
+    def test_who_says_nothing_of_its_loop_is_judged_by_its_beats_only(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 1000, lambda k: -1)
         assert scheduler.state == "running"
 
 
-def test_the_heart_tells_what_the_loop_does():
+def test_the_heart_tells_what_the_loop_does() -> None:
     progress = Progress()
     heart = Heart(m.Beat("job", "server", 0, "ab"), 1, 10, "tcp://a:1", 0.0, progress)
     progress.count = 5
@@ -129,7 +131,7 @@ def test_the_heart_tells_what_the_loop_does():
     assert m.decode(heart.turn(2.0)) == m.Beat("job", "server", 0, "ab", 3, 6, "")
 
 
-def test_the_constructor_of_an_optimizer_is_announced_too(monkeypatch):
+def test_the_constructor_of_an_optimizer_is_announced_too(monkeypatch: pytest.MonkeyPatch) -> None:
     server, seen, make = Peer().server, [], served.make_optimizer
     monkeypatch.setattr(
         served, "make_optimizer", lambda config: seen.append(server.applier.progress.doing) or make(config)

@@ -6,12 +6,10 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mxopt.errors import ProtocolError
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.plain import pack
 
 ONES = np.ones(2, np.float32).tobytes()
@@ -44,7 +42,7 @@ GOLDEN = [
 @pytest.mark.parametrize(
     ("message", "frames"), GOLDEN, ids=lambda x: type(x).__name__ if not isinstance(x, list) else ""
 )
-def test_golden_frames(message, frames):
+def test_golden_frames(message: m.Message, frames: list[bytes]) -> None:
     assert [bytes(f).hex() for f in m.encode(message)] == frames
     assert m.decode([bytes.fromhex(f) for f in frames]) == message
 
@@ -67,9 +65,9 @@ def test_golden_frames(message, frames):
         ([pack([24, 1, True, [1], 0, 1, 0, 1, float("nan"), 0, None, [b""]])], "Expected `float`"),
         ([pack([24, 1, True, [1], 0, 1, 0, 1, float("inf"), 0, None, [b""]])], "Expected `float`"),
         ([pack([25, 1, [1], 0, 1]), b""], "announced 0 frames, 1 came"),
-        ([pack([26, 1, 1])], "has 1 arrays, 0 came"),
-        ([pack([26, 1, 2]), b"", b""], "has 1 arrays, 2 came"),
-        ([pack([26, 1, [b"", b""]])], "has 1 arrays, 2 came"),
+        ([pack([26, 1, 1])], "has 1 array, 0 came"),
+        ([pack([26, 1, 2]), b"", b""], "has 1 array, 2 came"),
+        ([pack([26, 1, [b"", b""]])], "has 1 array, 2 came"),
         ([pack([22, 1, 1, "object", [1], [1], 0, 1, 0, [b""]])], "Invalid enum value 'object'"),
         ([pack([22, 1, 1, "float32", [-1], [1], 0, 1, 0, [b""]])], ">= 0"),
         ([b"\xdd\xff\xff\xff\xff"], "exceeds"),
@@ -83,7 +81,7 @@ def test_golden_frames(message, frames):
         ([b"x" * (wire.MAX_HEADER + 1)], "limit"),
     ],
 )
-def test_what_is_no_message_is_refused(frames, why):
+def test_what_is_no_message_is_refused(frames: list[bytes], why: str) -> None:
     with pytest.raises(ProtocolError, match=why):
         m.decode(frames)
 
@@ -97,7 +95,7 @@ HEADERS = st.binary(max_size=60) | st.builds(
 
 @given(HEADERS, st.lists(st.binary(max_size=9), max_size=3))
 @settings(max_examples=500, deadline=None)
-def test_decoding_is_total(header, frames):
+def test_decoding_is_total(header: list[object], frames: list[bytes]) -> None:
     with contextlib.suppress(ProtocolError):
         message = m.decode([header, *frames])
         assert m.decode(m.encode(message)) == message

@@ -1,4 +1,5 @@
-"""Jobs on a real Ray cluster of two nodes: launched, and beside workers that are tasks of the program's own."""
+"""Jobs on a real Ray cluster of two nodes: launched, and beside workers that are tasks of the
+program's own."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import re
 import signal
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -26,7 +28,7 @@ FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
@@ -38,19 +40,20 @@ def cluster():
 
 
 @pytest.fixture
-def keys(tmp_path):
+def keys(tmp_path: Path) -> Path:
     path = tmp_path / "job.key"
     assert Process([*SERVE, "keygen", str(path)], environment()).finish() == 0
     return path
 
 
-def launch(cluster, tmp_path: Path, *arguments: str) -> Process:
+def launch(cluster: Cluster, tmp_path: Path, *arguments: str) -> Process:
     options = ["-n", "2", "-s", "2", "--launcher", "ray", "--run-dir", str(tmp_path / "run"), *arguments]
     return Process([*LAUNCH, *options], environment(RAY_ADDRESS=cluster.address))
 
 
 def processes() -> list[psutil.Process]:
-    """The servers and schedulers of this machine that serve beyond it, and workers of these tests."""
+    """The servers and schedulers of this machine that serve beyond it, and workers of these
+    tests."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
@@ -59,7 +62,9 @@ def processes() -> list[psutil.Process]:
     return found
 
 
-def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_logs(cluster, tmp_path):
+def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_logs(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     odd = """it's "odd", $HOME & `id`"""
     process = launch(cluster, tmp_path, "--insecure", "--env", f"ODD={odd}", sys.executable, "-c", WORKER)
     assert process.finish() == 0, process.output
@@ -71,7 +76,9 @@ def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_l
     assert "server 1 INFO worker 0 is here" in logs["server-1.log"]
 
 
-def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(cluster, tmp_path, keys):
+def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(
+    cluster: Cluster, tmp_path: Path, keys: Path
+) -> None:
     process = launch(cluster, tmp_path, "--keys", str(keys), *FOREVER)
     process.wait_for("[worker-0] RUNNING")
     process.wait_for("[worker-1] RUNNING")
@@ -86,7 +93,7 @@ def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(cluster, 
     assert not psutil.wait_procs(running, 15)[1]
 
 
-def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster, tmp_path):
+def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster: Cluster, tmp_path: Path) -> None:
     script = (
         "import os, mxopt.kvstore as k\nkv = k.create('dist_sync')\n"
         "if kv.rank == 1: print('it breaks', flush=True); os._exit(7)\nkv.barrier()"
@@ -96,7 +103,9 @@ def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster, tmp_path):
     assert "[worker-1] it breaks" in process.lines
 
 
-def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(cluster, tmp_path, keys):
+def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(
+    cluster: Cluster, tmp_path: Path, keys: Path
+) -> None:
     program = tmp_path / "program.py"
     page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
     program.write_text(textwrap.dedent(re.search(r"^    import numpy.*?^\S", page, re.MULTILINE | re.DOTALL)[0][:-1]))
@@ -107,7 +116,9 @@ def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(cluster, tmp
 
 
 @pytest.mark.parametrize("lost", ["server0", "actor0"])
-def test_a_server_that_is_killed_comes_back_with_its_journal_and_the_job_has_the_same_bits(cluster, tmp_path, lost):
+def test_a_server_that_is_killed_comes_back_with_its_journal_and_the_job_has_the_same_bits(
+    cluster: Cluster, tmp_path: Path, lost: str
+) -> None:
     (tmp_path / f"kill-20-{lost}").touch()
     options = ["--insecure", "--durability", "journal", "--state-dir", str(tmp_path / "state")]
     process = launch(cluster, tmp_path, *options, sys.executable, str(JOB), str(ROUNDS), str(tmp_path))

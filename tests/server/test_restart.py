@@ -1,4 +1,5 @@
-"""A server that is started again after any message goes on with the same bits, whatever the optimizer."""
+"""A server that is started again after any message goes on with the same bits, whatever the
+optimizer."""
 
 from __future__ import annotations
 
@@ -6,17 +7,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from peer import Disk, Peer, config
-from table import ROWS
+from table import ROWS, Row
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import placement, wire
+from mxopt.kvstore import messages as m, placement, wire
 from mxopt.kvstore.session import Session
 
 UNITS = 5
 
 
 class Script:
-    """A job of two workers by messages, in the order in which they come: (rank, message without its number)."""
+    """A job of two workers by messages, in the order in which they come: (rank, message without its
+    number)."""
 
     def __init__(self, row: object, mode: str, form: str) -> None:
         self.mode, self.form = mode, form
@@ -46,7 +47,8 @@ class Script:
         return [m.PushRows(0, "w", 0, 0, 0, 3, 0, 0, first), m.PushRows(0, "w", 0, 0, 2, 3, 0, 0, last)]
 
     def run(self, restart_after: int | None) -> list[float]:
-        """The weights at the end; after so many messages the server is started again, with the records of before."""
+        """The weights at the end; after so many messages the server is started again, with the
+        records of before."""
         peer, rounds = Peer(2, self.mode, Disk()), {}
         workers = [Worker(peer, rank) for rank in (0, 1)]
         for k, (rank, sent) in enumerate(self.messages):
@@ -81,7 +83,9 @@ class Worker:
 @pytest.mark.parametrize("form", ["one piece", "pieces", "rows"])
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_server_started_again_after_any_message_goes_on_with_the_same_bits(row, mode, form, monkeypatch):
+def test_a_server_started_again_after_any_message_goes_on_with_the_same_bits(
+    row: Row, mode: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if form != "one piece":
         monkeypatch.setattr(placement, "PIECE_BYTES", 16)  # two rows
     script = Script(row, mode, form)

@@ -7,8 +7,7 @@ from typing import Any
 
 from mxopt_server.scheduler import Scheduler
 
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 
 
 class Job:
@@ -39,7 +38,7 @@ class Job:
         return self.answers[name.encode()][-1]
 
 
-def test_one_worker_too_many_is_refused_and_the_job_goes_on():
+def test_one_worker_too_many_is_refused_and_the_job_goes_on() -> None:
     job = Job(2, 1)
     assert isinstance(job.join("a"), m.Waiting)
     assert isinstance(job.join("b"), m.Waiting)
@@ -73,7 +72,7 @@ def silent(job: Job, welcome: dict[str, m.Welcome], *names: str, seconds: int = 
         job.scheduler.tick()
 
 
-def test_epochs_rise_and_servers_hear_of_the_workers_tokens():
+def test_epochs_rise_and_servers_hear_of_the_workers_tokens() -> None:
     job, welcome = running("async")
     assert {(w.rank, w.epoch) for w in welcome.values()} == {(0, 1), (1, 1)}
     assert len({w.token for w in welcome.values()}) == 3
@@ -88,7 +87,7 @@ def test_epochs_rise_and_servers_hear_of_the_workers_tokens():
     assert "doesn't know the process" in job.say("heart b", m.Beat("job", "worker", 1, welcome["b"].token)).text
 
 
-def test_nobody_takes_the_place_of_a_live_one_and_a_free_one_can_be_had():
+def test_nobody_takes_the_place_of_a_live_one_and_a_free_one_can_be_had() -> None:
     job, welcome = running("async")
     assert isinstance(job.join("c", rank=1, mode="async"), m.Waiting)
     silent(job, welcome, "b", seconds=9)
@@ -103,7 +102,7 @@ def test_nobody_takes_the_place_of_a_live_one_and_a_free_one_can_be_had():
     assert isinstance(job.join("d", rank=0, mode="async"), m.Welcome)
 
 
-def test_a_barrier_or_a_goodbye_needs_the_token():
+def test_a_barrier_or_a_goodbye_needs_the_token() -> None:
     job, welcome = running()
     for message in (m.Barrier("job", 0, "guessed", 1, None), m.Goodbye("job", "worker", 0, "guessed", "")):
         assert "doesn't know the process" in job.say("x", message).text
@@ -113,7 +112,7 @@ def test_a_barrier_or_a_goodbye_needs_the_token():
     assert list(job.scheduler.barriers.routes) == [0]
 
 
-def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is_let_in():
+def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is_let_in() -> None:
     job, welcome = running()
     silent(job, welcome, "s")
     assert "server 0 (s) has not been heard of" in job.scheduler.text
@@ -129,7 +128,7 @@ def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is
     assert job.scheduler.state == "running"
 
 
-def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost():
+def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost() -> None:
     job, welcome = running("async", returns=True)
     assert job.say("heart s", m.Beat("job", "server", 0, welcome["s"].token, 2, lost=3)).lost == [3]
     silent(job, welcome, "s")
@@ -140,7 +139,7 @@ def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost()
     assert [node["lost"] for node in job.scheduler.report()["nodes"]] == [0, 0, 5]
 
 
-def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there():
+def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there() -> None:
     job, welcome = running("async")
     job.say("a", m.Barrier("job", 0, welcome["a"].token, 1, "first"))
     silent(job, welcome, "b")
@@ -156,7 +155,7 @@ def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there
     assert job.scheduler.state == "finished"
 
 
-def test_a_job_of_async_fails_with_its_last_worker():
+def test_a_job_of_async_fails_with_its_last_worker() -> None:
     job, welcome = running("async")
     silent(job, welcome, "a", "b")
     assert job.scheduler.state == "failed"

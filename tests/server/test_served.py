@@ -1,4 +1,5 @@
-"""The optimizer that a server updates by: whose states it takes, and from where an assigned rate counts."""
+"""The optimizer that a server updates by: whose states it takes, and from where an assigned rate
+counts."""
 
 from __future__ import annotations
 

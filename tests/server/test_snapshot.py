@@ -1,4 +1,5 @@
-"""Snapshots are of one moment, whatever the server does while they are written, and never make it wait."""
+"""Snapshots are of one moment, whatever the server does while they are written, and never make it
+wait."""
 
 from __future__ import annotations
 
@@ -16,8 +17,7 @@ from peer import Peer, push, with_sgd
 from table import Row
 
 from mxopt.document import dump_document, load_document
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import placement
+from mxopt.kvstore import messages as m, placement
 from mxopt.optimizer.config import optimizer_config
 
 UNITS = 9
@@ -40,7 +40,8 @@ class Held(Moment):
 
 
 def peer_with(row: Row, mode: str) -> Peer:
-    """A server with a value of several pieces and one of one piece, both updated once by each of two workers."""
+    """A server with a value of several pieces and one of one piece, both updated once by each of
+    two workers."""
     peer = Peer(2, mode)
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
     peer.server.served.install(optimizer_config(row.make()))
@@ -61,7 +62,9 @@ def push_all(peer: Peer, first: tuple[int, int], value: float) -> None:
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("name", ["sgd", "adam", "lamb", "dcasgd"])
-def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(name, mode, tmp_path, monkeypatch):
+def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(
+    name: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(placement, "PIECE_BYTES", 8)
     peer = peer_with(Row(name, **({"momentum": 0.9} if name in ("sgd", "dcasgd") else {})), mode)
     push_all(peer, (8, 1), 1.0)
@@ -86,7 +89,9 @@ def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(name, mode,
         assert (tmp_path / f"s{pieces}").read_bytes() == expected
 
 
-def test_a_failed_snapshot_leaves_the_old_one_and_the_server_running(tmp_path, monkeypatch):
+def test_a_failed_snapshot_leaves_the_old_one_and_the_server_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer = with_sgd(Peer(mode="async"))
     attending = Attached(peer.server, tmp_path / "s", 1)
     attending.save()

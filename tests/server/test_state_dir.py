@@ -1,4 +1,5 @@
-"""What a job keeps on the disk: segments of records, and folders that only one epoch of a process writes to."""
+"""What a job keeps on the disk: segments of records, and folders that only one epoch of a process
+writes to."""
 
 from __future__ import annotations
 
@@ -32,14 +33,14 @@ def records(path: Path, length: int | None = None) -> list[bytes]:
     return [bytes(body) for _, body in read(path, length)]
 
 
-def test_records_are_read_as_they_were_appended(tmp_path):
+def test_records_are_read_as_they_were_appended(tmp_path: Path) -> None:
     path = written(tmp_path / "a")
     assert records(path) == [b"".join(body) for body in BODIES]
     assert records(path, path.stat().st_size) == records(path)
     assert valid_length(path) == path.stat().st_size
 
 
-def test_a_tail_that_is_torn_anywhere_ends_the_segment(tmp_path):
+def test_a_tail_that_is_torn_anywhere_ends_the_segment(tmp_path: Path) -> None:
     path = written(tmp_path / "a", [[b"first"], [b"second"], [b"x" * 40]])
     content, ends = path.read_bytes(), [START.size, *(end for end, _ in read(path))]
     for size in range(len(content)):
@@ -52,7 +53,7 @@ def test_a_tail_that_is_torn_anywhere_ends_the_segment(tmp_path):
             assert valid_length(path) == max(there)
 
 
-def test_a_damaged_byte_within_the_sealed_length_is_an_error_and_at_the_end_a_torn_tail(tmp_path):
+def test_a_damaged_byte_within_the_sealed_length_is_an_error_and_at_the_end_a_torn_tail(tmp_path: Path) -> None:
     path = written(tmp_path / "a", [[b"first"], [b"second"]])
     content = path.read_bytes()
     for at in range(START.size, len(content)):
@@ -69,7 +70,7 @@ def test_a_damaged_byte_within_the_sealed_length_is_an_error_and_at_the_end_a_to
         records(path, len(content))
 
 
-def test_any_bytes_are_a_segment_or_refused(tmp_path):
+def test_any_bytes_are_a_segment_or_refused(tmp_path: Path) -> None:
     path, seed = tmp_path / "a", random.randrange(1 << 30)
     draw = random.Random(seed)
     for _ in range(300):
@@ -78,7 +79,7 @@ def test_any_bytes_are_a_segment_or_refused(tmp_path):
             assert valid_length(path) <= 72, seed
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path):
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "a")
     writer.append([b"kept"])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -92,7 +93,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert records(tmp_path / "a") == [b"kept"]
 
 
-def test_a_write_that_the_system_takes_in_part_goes_on(tmp_path, monkeypatch):
+def test_a_write_that_the_system_takes_in_part_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.writev
     monkeypatch.setattr(
         os, "writev", lambda fd, parts: os.write(fd, bytes(parts[0])[:3]) if parts[0] else real(fd, parts)
@@ -119,7 +120,7 @@ def bodies(folder: Folder, first: int = 0) -> list[bytes]:
     return [bytes(body) for _, body in folder.read(first)]
 
 
-def test_a_successor_reads_all_that_was_kept_before(tmp_path):
+def test_a_successor_reads_all_that_was_kept_before(tmp_path: Path) -> None:
     for epoch in (1, 2, 5):
         folder = opened(tmp_path, epoch)
         filled(folder, b"a%d" % epoch, b"b%d" % epoch)
@@ -128,7 +129,7 @@ def test_a_successor_reads_all_that_was_kept_before(tmp_path):
     assert [path.name for path in state_dir.epochs(tmp_path)] == ["00000006"]
 
 
-def test_what_a_replaced_process_appends_later_does_not_exist(tmp_path):
+def test_what_a_replaced_process_appends_later_does_not_exist(tmp_path: Path) -> None:
     writer = filled(opened(tmp_path, 1), b"kept")
     second = opened(tmp_path, 2)
     writer.append([b"late"])
@@ -136,26 +137,28 @@ def test_what_a_replaced_process_appends_later_does_not_exist(tmp_path):
     assert bodies(opened(tmp_path, 3)) == [b"kept"]
 
 
-def test_a_replaced_process_can_make_no_file(tmp_path):
+def test_a_replaced_process_can_make_no_file(tmp_path: Path) -> None:
     first = opened(tmp_path, 1)
     opened(tmp_path, 2)
     with pytest.raises(FileNotFoundError):
         filled(first, b"late")
 
 
-def test_an_epoch_comes_once(tmp_path):
+def test_an_epoch_comes_once(tmp_path: Path) -> None:
     opened(tmp_path, 1)
     with pytest.raises(StatesError, match="a process of this epoch before"):
         opened(tmp_path, 1)
 
 
-def test_a_process_that_was_killed_while_it_took_over_is_passed_over(tmp_path):
+def test_a_process_that_was_killed_while_it_took_over_is_passed_over(tmp_path: Path) -> None:
     filled(opened(tmp_path, 1), b"kept")
     Folder(tmp_path, 2)
     assert bodies(opened(tmp_path, 3)) == [b"kept"]
 
 
-def test_a_process_that_was_stopped_while_it_took_over_and_wakes_harms_none(tmp_path, monkeypatch):
+def test_a_process_that_was_stopped_while_it_took_over_and_wakes_harms_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = opened(tmp_path, 1)
     filled(first, b"one")
     filled(first, b"two")
@@ -175,7 +178,7 @@ def test_a_process_that_was_stopped_while_it_took_over_and_wakes_harms_none(tmp_
     assert bodies(opened(tmp_path, 4)) == [b"one", b"two"]
 
 
-def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path):
+def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path: Path) -> None:
     first = opened(tmp_path, 1)
     filled(first, b"one")
     path = filled(first, b"two").path
@@ -193,7 +196,7 @@ def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path):
         opened(tmp_path, 4)
 
 
-def test_a_checkpoint_replaces_what_was_before(tmp_path):
+def test_a_checkpoint_replaces_what_was_before(tmp_path: Path) -> None:
     folder = opened(tmp_path, 1)
     filled(folder, b"one")
     filled(folder, b"two")
@@ -207,7 +210,7 @@ def test_a_checkpoint_replaces_what_was_before(tmp_path):
         list(second.read(1))
 
 
-def test_going_on_from_a_record_leaves_out_what_follows_for_ever(tmp_path):
+def test_going_on_from_a_record_leaves_out_what_follows_for_ever(tmp_path: Path) -> None:
     first = opened(tmp_path, 1)
     filled(first, b"a", b"cut", b"b")
     filled(first, b"c")
@@ -222,7 +225,7 @@ def test_going_on_from_a_record_leaves_out_what_follows_for_ever(tmp_path):
 FACTS = {"job": "j", "workers": 2, "servers": 1}
 
 
-def test_a_job_is_resumed_as_what_it_was(tmp_path):
+def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
     held = state_dir.lock(tmp_path / "state")
     with pytest.raises(ArgumentError, match="in use by a job that runs"):
         state_dir.lock(tmp_path / "state")

@@ -1,15 +1,18 @@
-"""What strangers can do to a listening socket before they have said who they are: nothing that stays."""
+"""What strangers can do to a listening socket before they have said who they are: nothing that
+stays."""
 
 from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Iterator
 
 import pytest
 import zmq
 from mxopt_server import routers
 
 from mxopt.kvstore import sockets
+from mxopt.kvstore.keys import KeyPair
 
 
 def greeting(mechanism: bytes) -> bytes:
@@ -18,12 +21,12 @@ def greeting(mechanism: bytes) -> bytes:
 
 
 @pytest.fixture
-def context():
+def context() -> Iterator[zmq.Context]:
     with zmq.Context() as made:
         yield made
 
 
-def listening(context, keys=None):
+def listening(context: zmq.Context, keys: KeyPair | None = None) -> tuple[zmq.Socket, socket.socket]:
     """A bound socket, and a connection to it that has said nothing yet."""
     router = routers.router(context, keys, 35)
     router.linger = 0
@@ -43,7 +46,9 @@ def until_closed(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("said", [b"", greeting(b"NULL")])
-def test_a_connection_that_stays_silent_is_closed(context, monkeypatch, said):
+def test_a_connection_that_stays_silent_is_closed(
+    context: zmq.Context, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
     monkeypatch.setattr(routers, "HANDSHAKE_MS", 300)
     router, connection = listening(context)
     with router, connection:
@@ -52,7 +57,7 @@ def test_a_connection_that_stays_silent_is_closed(context, monkeypatch, said):
 
 
 @pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN", b"CURVE"])
-def test_without_the_keys_nothing_is_taken(context, mechanism):
+def test_without_the_keys_nothing_is_taken(context: zmq.Context, mechanism: bytes) -> None:
     router, connection = listening(context, zmq.curve_keypair())
     guard = routers.authenticator(context, zmq.curve_keypair())
     try:
@@ -69,7 +74,7 @@ def test_without_the_keys_nothing_is_taken(context, mechanism):
         guard.stop()
 
 
-def test_a_frame_that_is_too_long_closes_the_connection(context):
+def test_a_frame_that_is_too_long_closes_the_connection(context: zmq.Context) -> None:
     router = routers.router(context, None, 35)
     router.linger = 0
     port = routers.bind_tcp(router, "127.0.0.1", 0)
@@ -83,7 +88,7 @@ def test_a_frame_that_is_too_long_closes_the_connection(context):
         dealer.disable_monitor()
 
 
-def test_of_a_message_with_many_frames_few_are_kept_and_the_next_is_whole(context):
+def test_of_a_message_with_many_frames_few_are_kept_and_the_next_is_whole(context: zmq.Context) -> None:
     router = routers.router(context, None, 35)
     router.linger = 0
     port = routers.bind_tcp(router, "127.0.0.1", 0)
@@ -97,7 +102,7 @@ def test_of_a_message_with_many_frames_few_are_kept_and_the_next_is_whole(contex
         assert [bytes(f) for f in sockets.receive(router)[1:]] == [b"a", b"b"]
 
 
-def test_a_process_may_have_all_the_connections_that_the_system_grants():
+def test_a_process_may_have_all_the_connections_that_the_system_grants() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(128, before[1]), before[1]))

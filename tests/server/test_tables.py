@@ -17,8 +17,7 @@ from test_snapshot import Held
 
 import mxopt
 from mxopt.document import dump_document, load_document
-from mxopt.kvstore import messages as m
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
 from mxopt.optimizer.config import optimizer_config
 
 
@@ -49,7 +48,7 @@ def restart(peer: Peer, folder: Path | None, number: int) -> None:
 
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
-def test_first_rows_come_in_parts_over_a_restart(tmp_path, durability):
+def test_first_rows_come_in_parts_over_a_restart(tmp_path: Path, durability: str) -> None:
     peer = with_sgd(Peer(journal=Disk() if durability == "journal" else None))
     folder = tmp_path if durability == "snapshot" else None
     assert isinstance(peer.ask(0, first_rows(3, 0, 3, [0, 1], np.array([[5], [6]], np.float32))), m.Done)
@@ -62,7 +61,7 @@ def test_first_rows_come_in_parts_over_a_restart(tmp_path, durability):
 
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
-def test_a_table_goes_on_over_a_restart(tmp_path, durability):
+def test_a_table_goes_on_over_a_restart(tmp_path: Path, durability: str) -> None:
     peer, folder = Peer(journal=Disk() if durability == "journal" else None), tmp_path
     if durability == "journal":
         folder = None
@@ -96,7 +95,7 @@ def test_a_table_goes_on_over_a_restart(tmp_path, durability):
         (first_rows(4, 0, 1, [4], key="f"), "within 0 to 3"),
         (first_rows(4, 0, 2, [1, 1], key="f"), "must ascend"),
         (first_rows(4, 0, 2, [0, 1], key="f", servers=2), "rows of several servers"),
-        (first_rows(4, 1, 2, [0], key="f"), "1 rows after 1 of 2, 0 are here"),
+        (first_rows(4, 1, 2, [0], key="f"), "1 row after 1 of 2, 0 are here"),
         (first_rows(4, 0, 1, [0, 1], key="f"), "2 rows after 0 of 1"),
         (first_rows(4, 0, 2, [], key="f"), "0 rows after 0 of 2"),
         (m.Push(4, False, ["e"], 0, 1, 0, 0, 0.0, 0, 0, [bytes(16)]), "stored by rows, which are pushed and pulled"),
@@ -106,7 +105,7 @@ def test_a_table_goes_on_over_a_restart(tmp_path, durability):
         (m.PullRows(4, "e", 0, 0, [np.array([-1]).tobytes()]), "within 0 to 3"),
     ],
 )
-def test_what_cant_be_of_a_key_that_is_stored_by_rows(message, words):
+def test_what_cant_be_of_a_key_that_is_stored_by_rows(message: m.Message, words: str) -> None:
     peer = with_sgd(Peer())
     assert isinstance(peer.ask(0, first_rows(3, 0, 2, [0, 1])), m.Done)
     assert re.search(words, peer.ask(0, message).text)
@@ -114,7 +113,7 @@ def test_what_cant_be_of_a_key_that_is_stored_by_rows(message, words):
     assert pulled_rows(peer, 5, [0, 1, 2]) == [0, 0, 0]
 
 
-def test_which_rows_there_are_is_told_in_parts(monkeypatch):
+def test_which_rows_there_are_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "CHUNK", 16)
     peer, seqs = with_sgd(Peer()), itertools.count(3)
     about = {"declared": True, "whole": [100, 1]}
@@ -133,8 +132,9 @@ def test_which_rows_there_are_is_told_in_parts(monkeypatch):
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse, tmp_path):
-    """As in MXNet; a dense key is updated in all rows, and one that no gradient ever named becomes 0."""
+def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse: bool, tmp_path: Path) -> None:
+    """As in MXNet; a dense key is updated in all rows, and one that no gradient ever named
+    becomes 0."""
     peer, half = Peer(), np.full((4, 1), 0.5, np.float32)
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
     peer.server.served.install(optimizer_config(mxopt.create("ftrl")))
@@ -152,7 +152,9 @@ def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse, tmp_path):
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("name", ["adam", "dcasgd"])
-def test_rows_that_change_while_a_snapshot_is_written_are_in_it_as_they_were(name, mode, tmp_path, monkeypatch):
+def test_rows_that_change_while_a_snapshot_is_written_are_in_it_as_they_were(
+    name: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(moment, "AT_ONCE", 8)  # two rows
     make = snapshot.moment
     for pieces in range(8):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ pytest.importorskip("rich")
 
 
 class Terminal:
-    """A program on a terminal of its own, and what it has shown so far without the control characters."""
+    """A program on a terminal of its own, and what it has shown so far without the control
+    characters."""
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         master, slave = pty.openpty()
@@ -59,7 +61,7 @@ class Terminal:
         return code
 
 
-def test_watch_shows_the_rounds_as_they_are_made_and_ends_with_the_job(tmp_path):
+def test_watch_shows_the_rounds_as_they_are_made_and_ends_with_the_job(tmp_path: Path) -> None:
     with Job(1, 2) as job:
         worker = job.start_worker(0, "restarted", {"go": str(tmp_path / "go")})
         worker.wait_for("HALFWAY")
@@ -97,7 +99,7 @@ def reports() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding):
+def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding: str) -> None:
     from rich.console import Console
 
     now, before = reports(), reports()
@@ -114,7 +116,7 @@ def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding):
     assert "…" not in shown
 
 
-def test_one_look_at_a_job_shows_rates(tmp_path):
+def test_one_look_at_a_job_shows_rates(tmp_path: Path) -> None:
     with Job(1, 1) as job:
         job.start_worker(0, "forever", {"mode": "dist_sync"}).wait_for("RUNNING")
         command = [*SERVE, "status", "--scheduler", f"127.0.0.1:{job.port}"]
@@ -124,7 +126,9 @@ def test_one_look_at_a_job_shows_rates(tmp_path):
         assert int(row.split("|")[5]) > 0
 
 
-def test_a_look_without_rich_is_json_and_says_why(monkeypatch, capsys):
+def test_a_look_without_rich_is_json_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(status, "ask_all", lambda *_: {**reports(), "servers": []})
     monkeypatch.setitem(sys.modules, "rich.console", None)  # an import of it fails
     assert status.main(["--scheduler", "127.0.0.1:1"]) == 0
@@ -133,7 +137,7 @@ def test_a_look_without_rich_is_json_and_says_why(monkeypatch, capsys):
     assert "pip install rich" in said.err
 
 
-def test_watching_a_job_that_is_not_there_says_so():
+def test_watching_a_job_that_is_not_there_says_so() -> None:
     with Job(1, 1) as job:
         command = [*SERVE, "status", "--scheduler", "127.0.0.1:1", "--watch"]
         process = job.start(command)

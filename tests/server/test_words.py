@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
@@ -56,7 +57,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "text"), MISTAKES, ids=lambda x: " ".join(x[-3:]) if isinstance(x, list) else "")
-def test_a_mistake_on_the_command_line_is_said_in_one_line_at_once(command, text, tmp_path):
+def test_a_mistake_on_the_command_line_is_said_in_one_line_at_once(
+    command: list[str], text: str, tmp_path: Path
+) -> None:
     env = {**environment(), "PATH": "/usr/bin:/bin"}
     start = time.monotonic()
     found = subprocess.run(command, env=env, cwd=WORKERS.parent, capture_output=True, text=True, timeout=60)
@@ -77,7 +80,7 @@ def test_a_mistake_on_the_command_line_is_said_in_one_line_at_once(command, text
         ({}, "mxopt-launch"),
     ],
 )
-def test_a_worker_whose_environment_cannot_work_is_told_at_once(variables, text):
+def test_a_worker_whose_environment_cannot_work_is_told_at_once(variables: dict[str, str], text: str) -> None:
     start = time.monotonic()
     found = subprocess.run(WORKER, env=environment(**variables), capture_output=True, text=True, timeout=60)
     assert found.returncode != 0
@@ -86,12 +89,12 @@ def test_a_worker_whose_environment_cannot_work_is_told_at_once(variables, text)
 
 
 @pytest.mark.parametrize("command", [SERVE, LAUNCH, [*SERVE, "status"]])
-def test_every_command_tells_its_version(command):
+def test_every_command_tells_its_version(command: list[str]) -> None:
     found = subprocess.run([*command, "--version"], env=environment(), capture_output=True, text=True, check=True)
     assert found.stdout.split()[-1] == mxopt.__version__
 
 
-def test_what_a_dry_run_prints_can_be_pasted(tmp_path):
+def test_what_a_dry_run_prints_can_be_pasted(tmp_path: Path) -> None:
     script = "import os, sys; from mxopt import kvstore; s = kvstore.create('dist_sync'); print('SAW', sys.argv[1:], os.environ['ODD'])"  # noqa: E501
     odd = """it's "odd", $HOME & `id`; a\\b*"""
     command = [*LAUNCH, "-n", "2", "-s", "1", "--dry-run", "--env", f"ODD={odd}", sys.executable, "-c", script, odd]
@@ -105,7 +108,7 @@ def test_what_a_dry_run_prints_can_be_pasted(tmp_path):
     assert [p.lines for p in processes[2:]] == [[f"SAW {[odd]} {odd}"]] * 2
 
 
-def test_variables_are_set_and_handed_on_as_with_mxnet(tmp_path):
+def test_variables_are_set_and_handed_on_as_with_mxnet(tmp_path: Path) -> None:
     script = "import os; print([os.environ.get(n) for n in ('GIVEN', 'HANDED', 'MINE', 'THEIRS', 'BOTH')])"
     options = ["--env", "GIVEN=a=b", "--env", "HANDED", "--env-worker", "MINE:1:2", "--env-server", "THEIRS:3"]
     options += ["--env", "BOTH=all", "--env-worker", "BOTH=worker", "--dry-run", "--python", "/other/python"]
@@ -118,7 +121,7 @@ def test_variables_are_set_and_handed_on_as_with_mxnet(tmp_path):
     assert not {w for w in server if w.startswith("MINE")} | {w for w in worker if w.startswith("THEIRS")}
 
 
-def test_the_error_of_an_unknown_optimizer_says_how_a_server_learns_it():
+def test_the_error_of_an_unknown_optimizer_says_how_a_server_learns_it() -> None:
     with Job(1, 1) as job:
         script = (
             "import mxopt\n@mxopt.register\nclass OfMyOwn(mxopt.Optimizer): pass\n"
@@ -130,7 +133,7 @@ def test_the_error_of_an_unknown_optimizer_says_how_a_server_learns_it():
     assert "--import" in worker.output
 
 
-def test_a_worker_killed_by_a_signal_is_said_to_be_by_its_name(tmp_path):
+def test_a_worker_killed_by_a_signal_is_said_to_be_by_its_name(tmp_path: Path) -> None:
     script = "import os, mxopt; mxopt.kvstore.create('dist_sync'); os.kill(os.getpid(), 9)"
     process = Process([*LAUNCH, *JOB, "--run-dir", str(tmp_path / "run"), sys.executable, "-c", script], environment())
     assert process.finish(30) == 1
@@ -143,7 +146,7 @@ class TestRoles:
     SCRIPT = "import sys; print('BEFORE', flush=True); import mxopt; print('AFTER', mxopt.__version__, flush=True)"
 
     @pytest.mark.parametrize("role", ["server", "scheduler"])
-    def test_importing_mxopt_makes_a_process_what_its_role_says(self, role):
+    def test_importing_mxopt_makes_a_process_what_its_role_says(self, role: str) -> None:
         env = environment(DMLC_ROLE=role, DMLC_PS_ROOT_PORT=1, MXOPT_KVSTORE_JOIN_TIMEOUT=1)
         process = Process([sys.executable, "-c", self.SCRIPT], env)
         assert process.finish() == 1
@@ -151,13 +154,13 @@ class TestRoles:
         assert not any("AFTER" in line for line in process.lines)
         assert any("listening on" in line or "bind" in line for line in process.lines), process.output
 
-    def test_a_worker_or_who_forbids_it_stays_what_it_is(self):
+    def test_a_worker_or_who_forbids_it_stays_what_it_is(self) -> None:
         for more in ({"DMLC_ROLE": "worker"}, {"DMLC_ROLE": "server", "MXOPT_BECOME_ROLE": "0"}):
             command = [sys.executable, "-c", self.SCRIPT]
             found = subprocess.run(command, env=environment(**more), capture_output=True, text=True, check=True)
             assert "AFTER" in found.stdout
 
-    def test_commands_stay_what_they_are(self, tmp_path):
+    def test_commands_stay_what_they_are(self, tmp_path: Path) -> None:
         env = environment(DMLC_ROLE="server", DMLC_NUM_WORKER=1)
         for command in ([*SERVE, "--version"], [*SERVE, "keygen", "k"], [*LAUNCH, "--version"]):
             assert subprocess.run(command, env=env, cwd=tmp_path, timeout=60, capture_output=True).returncode == 0
@@ -165,7 +168,7 @@ class TestRoles:
         command = [sys.executable, str(tmp_path / "mxopt")]
         assert subprocess.run(command, env=env, capture_output=True, text=True).stdout == f"{mxopt.__version__}\n"
 
-    def test_what_servers_start_stays_and_what_workers_start_may_become_a_server(self, tmp_path):
+    def test_what_servers_start_stays_and_what_workers_start_may_become_a_server(self, tmp_path: Path) -> None:
         (tmp_path / "starts.py").write_text(
             "import os, subprocess, sys\n"
             "print('CHILD', subprocess.run([sys.executable, '-c', 'import mxopt; print(mxopt)'],"

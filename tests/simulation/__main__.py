@@ -1,4 +1,5 @@
-"""Runs simulated jobs, and prints what doesn't hold of them: `scripts/simulate --seed 7 --jobs 1` replays one."""
+"""Runs simulated jobs, and prints what doesn't hold of them: `scripts/simulate --seed 7 --jobs 1`
+replays one."""
 
 from __future__ import annotations
 

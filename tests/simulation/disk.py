@@ -1,4 +1,5 @@
-"""The disk of a simulated server, and how it dies with it: its real journal and checkpoints, in a real folder."""
+"""The disk of a simulated server, and how it dies with it: its real journal and checkpoints, in a
+real folder."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ class Died(BaseException):
 class Disk:
     """What server `rank` keeps by `durability`, over its restarts.
 
-    `crash` says when the server dies, once: with which of its records, "before" that is written, when it is "torn" or
-    "after" it, or before the "answer" leaves; "power" is before the answer too, and takes what wasn't synced.
+    `crash` says when the server dies, once: with which of its records, "before" that is written,
+    when it is "torn" or "after" it, or before the "answer" leaves; "power" is before the answer
+    too, and takes what wasn't synced.
     """
 
     def __init__(self, durability: Durability, rank: int, crash: tuple[int, str] | None, seed: random.Random) -> None:

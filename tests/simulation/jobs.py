@@ -1,9 +1,10 @@
-"""Simulated jobs: scheduler, servers and workers in one process, disturbed as a seed says, and what must hold of each.
+"""Simulated jobs: scheduler, servers and workers in one process, disturbed as a seed says, and what
+must hold of each.
 
-What must hold: a job that nobody of dies, but servers that come back with what they have kept, ends with the bits of an
-undisturbed one. When somebody dies every worker that hasn't finished gets an error that names who it was, in time; a
-synchronous job that has kept something is resumed then, and ends with the same bits. No call lasts longer than its
-deadline, and nothing stands still.
+What must hold: a job that nobody of dies, but servers that come back with what they have kept, ends
+with the bits of an undisturbed one. When somebody dies every worker that hasn't finished gets an
+error that names who it was, in time; a synchronous job that has kept something is resumed then, and
+ends with the same bits. No call lasts longer than its deadline, and nothing stands still.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def drawn(seed: int) -> Plan:
 
 
 class Root:
-    """The folder in which a job keeps its state, in memory where there is such a place. It is gone with its last
-    owner."""
+    """The folder in which a job keeps its state, in memory where there is such a place. It is gone
+    with its last owner."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(dir=MEMORY if os.path.isdir(MEMORY) else None))

@@ -1,8 +1,10 @@
-"""A simulated network, as ZeroMQ's sockets show it: routers that are bound, lines that are connected to them.
+"""A simulated network, as ZeroMQ's sockets show it: routers that are bound, lines that are
+connected to them.
 
-On a connection messages keep their order. A connection may be cut: of what is on the way, in either direction, a first
-part arrives and the rest is lost; the line connects again after a while, and what was sent meanwhile leaves then. A
-router knows a line by the identity it gives, or else by a new name for every connection.
+On a connection messages keep their order. A connection may be cut: of what is on the way, in either
+direction, a first part arrives and the rest is lost; the line connects again after a while, and
+what was sent meanwhile leaves then. A router knows a line by the identity it gives, or else by a
+new name for every connection.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from mxopt.kvstore.wire import SMALL
 
 
 class Weather:
-    """How the network behaves: the typical delay of a message in seconds, the mean time between two cuts of a
-    connection (0: none), the chance that a message is delayed by seconds."""
+    """How the network behaves: the typical delay of a message in seconds, the mean time between two
+    cuts of a connection (0: none), the chance that a message is delayed by seconds."""
 
     def __init__(self, delay: float = 0.001, cuts: float = 0.0, stalls: float = 0.0) -> None:
         self.delay, self.cuts, self.stalls = delay, cuts, stalls

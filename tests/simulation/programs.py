@@ -1,7 +1,8 @@
-"""What the workers of simulated jobs do: small trainings through the real store. Each returns its weights' bytes.
+"""What the workers of simulated jobs do: small trainings through the real store. Each returns its
+weights' bytes.
 
-A worker's gradients depend on its rank and the step alone, so that every run of a program ends with the same weights,
-also one that goes on with a job.
+A worker's gradients depend on its rank and the step alone, so that every run of a program ends with
+the same weights, also one that goes on with a job.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def sparse(store: Any, pause: Pause) -> bytes:
 
 
 def adding(store: Any, pause: Pause) -> bytes:
-    """Every push takes off whole numbers, so that the order doesn't matter: what is applied twice or never shows."""
+    """Every push takes off whole numbers, so that the order doesn't matter: what is applied twice
+    or never shows."""
     keys = ["small", "striped"]
     weights = [np.zeros(5, np.float32), np.zeros(300, np.float32)]
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
@@ -110,7 +112,8 @@ def adding(store: Any, pause: Pause) -> bytes:
 
 
 def steady(store: Any, pause: Pause) -> bytes:
-    """Many steps of small keys, which each worker pushes in its own order; one of them every other step."""
+    """Many steps of small keys, which each worker pushes in its own order; one of them every other
+    step."""
     shapes = {"small": (5,), "matrix": (3, 4), "rare": (7,)}
     _, weights = start(store, shapes)
     for step in range(store.round("small"), 24):

@@ -1,10 +1,13 @@
-"""What simulated jobs keep: checkpoints, journals, what is lost and told, and jobs that are taken up again."""
+"""What simulated jobs keep: checkpoints, journals, what is lost and told, and jobs that are taken
+up again."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ import mxopt
 STEPS = 12
 
 
-def counting(store, pause):
+def counting(store: Any, pause: Callable[[], None]):
     """Every push takes off one; returns what a pull sees last."""
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
     weight = np.zeros(2, np.float32)
@@ -34,7 +37,9 @@ def counting(store, pause):
 
 
 @pytest.mark.parametrize("mode", ["async", "ssp"])
-def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_lost(mode, caplog):
+def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_lost(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
     lossy = 0
     for seed in range(20):
         caplog.clear()
@@ -56,14 +61,14 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
 
 
 @pytest.fixture
-def quiet():
+def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment, quiet):
+def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment, quiet) -> None:
     checkpoints = 0
     for seed in range(10):
         plan = Plan("steady", "sync", 2, 2, seed, Weather(0.005), pause=1.0, durability="journal")
@@ -77,7 +82,9 @@ def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment, quiet
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_job_that_a_death_has_ended_is_taken_up_from_a_cut_with_the_same_bits(program, durability, quiet):
+def test_a_job_that_a_death_has_ended_is_taken_up_from_a_cut_with_the_same_bits(
+    program, durability: str, quiet
+) -> None:
     later = 0
     for seed in range(6):
         plan = Plan(program, "sync", 2, 2, seed, Weather(0.005), pause=4.0, durability=durability)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +19,13 @@ NEVER = (1 << 60, "before", 0.0)  # a crash: the server has a disk
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
-def counting(store, pause):
+def counting(store: Any, pause: Callable[[], None]) -> bytes:
     """Every push takes off one; returns what a pull sees last."""
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
     weight = np.zeros(200, np.float32)  # on all servers
@@ -40,7 +42,7 @@ def counting(store, pause):
 
 @pytest.mark.parametrize("mode", ["async", "ssp"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_worker_that_dies_and_comes_back_is_nobody_elses_error(mode, rank):
+def test_a_worker_that_dies_and_comes_back_is_nobody_elses_error(mode: str, rank: int) -> None:
     for seed in range(10):
         job = Job(Plan("adding", mode, 3, 2, seed, Weather(0.005, cuts=5.0), pause=4.0), counting)
         again = Process(job.world, f"worker {rank} again", job._worker(rank))
@@ -56,7 +58,7 @@ def test_a_worker_that_dies_and_comes_back_is_nobody_elses_error(mode, rank):
         assert -4 * STEPS <= last <= -3 * STEPS, (seed, last)  # all of three, and what the dead one had pushed
 
 
-def test_a_worker_of_async_that_dies_and_stays_away_leaves_the_job_to_the_others():
+def test_a_worker_of_async_that_dies_and_stays_away_leaves_the_job_to_the_others() -> None:
     for seed in range(10):
         job = Job(Plan("adding", "ssp", 2, 1, seed, Weather(0.005), pause=1.0), counting)
         job.world.at(1.0 + seed / 2, job.workers[1].kill)
@@ -65,7 +67,7 @@ def test_a_worker_of_async_that_dies_and_stays_away_leaves_the_job_to_the_others
         assert job.scheduler.state == "finished"
 
 
-def test_a_server_that_was_replaced_in_its_sleep_changes_nothing_when_it_wakes():
+def test_a_server_that_was_replaced_in_its_sleep_changes_nothing_when_it_wakes() -> None:
     for seed in range(10):
         plan = Plan("pushes_only", "sync", 2, 1, seed, Weather(0.005), pause=3.0)
         plan.durability, plan.crashes = "journal", {0: NEVER}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +21,14 @@ from mxopt.kvstore.channel import Call
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_server_that_comes_back_with_nothing_never_takes_gradients_for_weights(program):
+def test_a_server_that_comes_back_with_nothing_never_takes_gradients_for_weights(program) -> None:
     """Whenever it dies, also between set_optimizer and init."""
     refused = 0
     for record in range(24):
@@ -46,14 +48,14 @@ def test_a_server_that_comes_back_with_nothing_never_takes_gradients_for_weights
 class ThirdFails(mxopt.optimizer.SGD):
     """For tests: the third update of each key raises."""
 
-    def update(self, index, weight, grad, state):
+    def update(self, index, weight, grad, state) -> None:
         if (self.count(index) or 0) == 2:
             self.set_count(index, 3)
             raise ValueError("the third fails")
         super().update(index, weight, grad, state)
 
 
-def told(store, pause):
+def told(store: Any, pause: Callable[[], None]):
     """The steps in which a push was refused."""
     store.set_optimizer(mxopt.create("thirdfails", learning_rate=1.0))
     out = np.zeros(5, np.float32)
@@ -70,7 +72,7 @@ def told(store, pause):
 
 
 @pytest.mark.parametrize("moment", [None, *MOMENTS])
-def test_every_worker_hears_of_a_refusal_whatever_gets_lost(moment):
+def test_every_worker_hears_of_a_refusal_whatever_gets_lost(moment) -> None:
     """Of messages, or with a server."""
     for seed in range(20):
         plan = Plan("", "sync", 3, 1, seed, Weather(0.02, cuts=0.6), pause=0.3)
@@ -97,8 +99,8 @@ MAD = [
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_what_a_worker_asks_that_is_mad_is_refused_and_spoils_nothing_for_the_others(when):
-    def spoil(store):
+def test_what_a_worker_asks_that_is_mad_is_refused_and_spoils_nothing_for_the_others(when: str) -> None:
+    def spoil(store: Any) -> None:
         if store.rank == 1:
             for message in MAD:
                 for server in (0, 1):
@@ -110,7 +112,7 @@ def test_what_a_worker_asks_that_is_mad_is_refused_and_spoils_nothing_for_the_ot
                         continue
                     assert isinstance(message, m.Cut | m.Rounds | m.Config), message
 
-    def program(store, pause):
+    def program(store: Any, pause: Callable[[], None]):
         if when == "before":
             spoil(store)
         found = PROGRAMS["by_key"](store, pause)

@@ -1,9 +1,10 @@
-"""States in bfloat16 on servers: striped, in pieces, by rows, over restarts, the bits are those of one process."""
+"""States in bfloat16 on servers: striped, in pieces, by rows, over restarts, the bits are those of
+one process."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ STEPS = 3
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -1,8 +1,10 @@
-"""A thousand simulated jobs with delays, cuts, stopped processes and deaths; and that the simulation sees faults."""
+"""A thousand simulated jobs with delays, cuts, stopped processes and deaths; and that the
+simulation sees faults."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 from mxopt_server.rounds import Sync
@@ -11,28 +13,29 @@ from simulation.jobs import Job, Plan, drawn
 from simulation.network import Weather
 from simulation.programs import PROGRAMS
 
-from mxopt.kvstore import session
+from mxopt.kvstore import messages as m, session
+from mxopt.kvstore.channel import Channel
 from mxopt.kvstore.session import Session
 
 JOBS, BATCH = 1000, 100
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("first", range(0, JOBS, BATCH))
-def test_jobs_end_with_the_same_bits_or_an_error_that_names_the_culprit(first):
+def test_jobs_end_with_the_same_bits_or_an_error_that_names_the_culprit(first: int) -> None:
     for seed in range(first, first + BATCH):
         job = Job(drawn(seed))
         job.run()
         assert job.faults() == [], f"replay it: scripts/simulate --jobs 1 --seed {seed}"
 
 
-def test_a_seed_is_the_same_run_every_time():
+def test_a_seed_is_the_same_run_every_time() -> None:
     seed = next(s for s in range(100) if drawn(s).weather.cuts and drawn(s).death is None)
     ends = []
     for _ in range(2):
@@ -46,7 +49,7 @@ def storm(seed: int) -> Plan:
     return Plan("pushes_only", "sync", 2, 1, seed, Weather(0.01, cuts=0.2), pause=0.5)
 
 
-def test_cut_connections_cost_no_more_than_what_was_on_the_way():
+def test_cut_connections_cost_no_more_than_what_was_on_the_way() -> None:
     """One Ready a gap, one resend a Ready."""
     for seed in range(20):
         calm, cut = Job(Plan("pushes_only", "sync", 2, 1, seed)), Job(storm(seed))
@@ -56,11 +59,11 @@ def test_cut_connections_cost_no_more_than_what_was_on_the_way():
 
 
 @pytest.mark.parametrize("broken", ["nothing is sent again", "nobody asks", "pushes count twice"])
-def test_the_simulation_sees_a_session_that_is_broken(monkeypatch, broken):
+def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     if broken == "nothing is sent again":
         ready = Session._ready
 
-        def forgets(self, channel, answer):
+        def forgets(self, channel: Channel, answer: m.Ready) -> None:
             pending, channel.pending = channel.pending, {}
             ready(self, channel, answer)
             channel.pending = pending
@@ -74,8 +77,8 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch, broken):
     assert any(faults(storm(seed)) for seed in range(20))
 
 
-def twice(dispatch):
-    def sends(self, channel, request):
+def twice(dispatch: Callable[..., None]) -> Callable[..., None]:
+    def sends(self, channel: Channel, request: session.Request) -> None:
         dispatch(self, channel, request)
         if type(request.message).__name__ == "Push" and channel.next % 5 == 0:
             again = session.Request(session.replace(request.message), 0, None, None)
@@ -91,7 +94,7 @@ def faults(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment):
+def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment) -> None:
     for program in PROGRAMS:
         for record in range(0, 24, 3):
             plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05, durability="journal")
@@ -99,7 +102,7 @@ def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment):
             assert faults(plan) == [], plan
 
 
-def test_a_worker_that_holds_the_interpreters_lock_is_not_dead_and_a_stopped_one_is():
+def test_a_worker_that_holds_the_interpreters_lock_is_not_dead_and_a_stopped_one_is() -> None:
     for seed in range(10):
         plan = Plan("pushes_only", "sync", 2, 1, seed, Weather(0.01, cuts=2.0), pause=4.0)
         plan.hold = (1.0, "worker 1", 50.0)

@@ -1,9 +1,10 @@
-"""Workers that don't do the same: an error says who lacks what, long before the deadline; none where all is well."""
+"""Workers that don't do the same: an error says who lacks what, long before the deadline; none
+where all is well."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ ONE = np.ones(3, np.float32)
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -44,8 +45,8 @@ def prepared(program: Callable[[Any, Callable[[], None]], Any]) -> Callable[...,
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_key_that_one_worker_leaves_out(seed):
-    def program(store, pause):
+def test_a_key_that_one_worker_leaves_out(seed: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         out = ONE.copy()
         for _ in range(3):
             pause()
@@ -60,8 +61,8 @@ def test_a_key_that_one_worker_leaves_out(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_another_order_of_keys(seed):
-    def program(store, pause):
+def test_another_order_of_keys(seed: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         for key in ("a", "b") if store.rank == 0 else ("b", "a"):
             pause()
             store.pushpull(key, ONE, out=ONE.copy())
@@ -72,8 +73,8 @@ def test_another_order_of_keys(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_batch_fewer_before_a_barrier(seed):
-    def program(store, pause):
+def test_a_batch_fewer_before_a_barrier(seed: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         for _ in range(3 if store.rank == 1 else 4):
             pause()
             store.pushpull("a", ONE, out=ONE.copy())
@@ -84,8 +85,8 @@ def test_a_batch_fewer_before_a_barrier(seed):
         assert "worker 1 waits, as worker 0 hasn't come to barrier" in error
 
 
-def test_a_worker_that_only_takes_its_time_is_no_circle():
-    def program(store, pause):
+def test_a_worker_that_only_takes_its_time_is_no_circle() -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         for _ in range(2):
             if store.rank == 1:
                 store._job.workers[1].stop(30.0, held=True)
@@ -101,10 +102,11 @@ def test_a_worker_that_only_takes_its_time_is_no_circle():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(seed):
-    """By a Trainer, whose steps are numbered: the worker that leaves it out hears it itself, at once."""
+def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(seed: int) -> None:
+    """By a Trainer, whose steps are numbered: the worker that leaves it out hears it itself, at
+    once."""
 
-    def program(store, pause):
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         params = [mxopt.Parameter(np.zeros(3, np.float32), name=name) for name in "uv"]
         trainer = mxopt.Trainer(params, "sgd", kvstore=store)
         for step in range(3):
@@ -115,7 +117,7 @@ def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(see
                 params[1].requires_grad = False
             trainer.step(1)
 
-    def alone(store, pause):
+    def alone(store: Any, pause: Callable[[], None]) -> bytes:
         program(store._store, pause)
         return b""
 
@@ -128,8 +130,8 @@ def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(see
     assert job.world.now < 5
 
 
-def test_batches_that_are_numbered_otherwise_are_never_summed():
-    def program(store, pause):
+def test_batches_that_are_numbered_otherwise_are_never_summed() -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         param = mxopt.Parameter(np.zeros(3, np.float32), name="u")
         trainer = mxopt.Trainer([param], "sgd", kvstore=store._store)
         for step in range(3):

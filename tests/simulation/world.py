@@ -1,7 +1,9 @@
-"""A simulated world: time that passes only when nobody has anything to do, and processes that take turns.
+"""A simulated world: time that passes only when nobody has anything to do, and processes that take
+turns.
 
-A process whose code waits (a worker's script) runs in a thread of its own, but only one of all threads runs at a time.
-It runs until it waits, and the world then takes the next event in the order of time: a run depends on its seed alone.
+A process whose code waits (a worker's script) runs in a thread of its own, but only one of all
+threads runs at a time. It runs until it waits, and the world then takes the next event in the order
+of time: a run depends on its seed alone.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class World:
 
 
 class Process:
-    """A process of the world. `main` runs in its thread; what it raises is kept as `error`, its result as `result`."""
+    """A process of the world. `main` runs in its thread; what it raises is kept as `error`, its
+    result as `result`."""
 
     def __init__(self, world: World, name: str, main: Callable[[Process], object]) -> None:
         self.world, self.name, self.main = world, name, main

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mxopt.arguments import arguments_of
 from mxopt.errors import ArgumentError
@@ -69,7 +69,7 @@ class Experimental(Family):
     def rules(self) -> list[Rule]:
         return [self.model.rule(group) for group in self.model.param_groups]
 
-    def new_states(self, group: int, weight: Array, lr_mult: float) -> list[Any]:
+    def new_states(self, group: int, weight: Array, lr_mult: float) -> list[Array]:
         options = self.model.param_groups[group]
         return [self.model.new_state(name, weight, options) for name in self.model.rule(options).states]
 

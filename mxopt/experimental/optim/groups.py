@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from mxopt.device import is_cupy
@@ -12,7 +12,7 @@ from mxopt.errors import SYNONYMS, ArgumentError, ArgumentKeyError, ArgumentType
 from mxopt.optimizer.grouped import Slot
 from mxopt.options import Declared
 from mxopt.parameter import Parameter, name_of, named, value_of
-from mxopt.typing import Plain
+from mxopt.typing import Array, Plain
 
 Options = Plain
 
@@ -29,10 +29,10 @@ class ParameterGroup(Plain):
         self.checks = checks
         self.whose = whose
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Array, ...]:
         return ParameterGroup, (dict(self), self.checks, self.whose)
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         self.update({key: value})
 
     def __ior__(self, other: Any) -> ParameterGroup:  # type: ignore[override,misc]
@@ -45,7 +45,7 @@ class ParameterGroup(Plain):
             self[key] = default
         return self[key]
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
+    def update(self, *args: Any, **kwargs: object) -> None:
         """Changes options. Raises, and changes nothing, where one can't be used."""
         new = self | dict(*args, **kwargs)
         if new["params"] is not self["params"]:
@@ -77,7 +77,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str]
             raise ArgumentKeyError(f"{whose} has no option {key!r}: {nearest(str(key), known)}")
 
 
-def as_groups(params: Any) -> list[Options]:
+def as_groups(params: object) -> list[Options]:
     """The `params` argument of a constructor as a list of groups."""
     if params is None:
         raise ArgumentError("params is None: an optimizer needs parameters")
@@ -92,7 +92,7 @@ def as_groups(params: Any) -> list[Options]:
     return found
 
 
-def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tuple[list[Any], list[Slot]]:
+def make_slots(params: object, group: int, before: list[Slot], carry: float) -> tuple[list[object], list[Slot]]:
     """The parameters of group number `group`, as given and as slots, which must differ from those
     `before`."""
     given = [params] if hasattr(params, "shape") else list(map(named, _listed(params, f"group {group}: params")))
@@ -107,7 +107,7 @@ def make_slots(params: Any, group: int, before: list[Slot], carry: float) -> tup
     return given, slots
 
 
-def _listed(params: Any, what: str) -> list[Any]:
+def _listed(params: object, what: str) -> list[Array]:
     unordered = isinstance(params, str | bytes | set | frozenset | Mapping) or hasattr(params, "shape")
     if unordered or not isinstance(params, Iterable):
         raise ArgumentTypeError(f"{what} must be an ordered collection of parameters, got {type(params).__name__}")
@@ -116,7 +116,7 @@ def _listed(params: Any, what: str) -> list[Any]:
 
 def _check_distinct(slots: list[Slot]) -> None:
     names: dict[str, Slot] = {}
-    memory: dict[Any, Slot] = {}
+    memory: dict[Hashable, Slot] = {}
     for slot in slots:
         w = slot.weight
         where = id(w) if is_cupy(w) or not w.size else (w.ctypes.data, w.shape, w.strides)

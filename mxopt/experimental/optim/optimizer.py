@@ -12,7 +12,7 @@ import numpy as np
 from mxopt.arguments import declared_of
 from mxopt.engine import Steps, arrays
 from mxopt.engine.steps import PATTERNS
-from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
 from mxopt.experimental.optim import saving
 from mxopt.experimental.optim.groups import (
     Options,
@@ -29,7 +29,7 @@ from mxopt.parameter import written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import Seed, StateDtype, Stored, check, dtype_of, warn_of_nearest, without_rule
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 
 class Optimizer(GroupedOptimizer):
@@ -64,7 +64,7 @@ class Optimizer(GroupedOptimizer):
     names: ClassVar[set[str]] = set()  # of the options of all optimizers
     registry: ClassVar[Registry] = Registry("experimental optimizer", "derive it from Optimizer")  # all subclasses
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         Optimizer.registry.add(cls.__name__, cls)
         cls.checks = {**COMMON, **declared_of(cls)}
@@ -118,7 +118,7 @@ class Optimizer(GroupedOptimizer):
         return [[slot for slot in self._slots if slot.group == k] for k in range(len(self.param_groups))]
 
     @property
-    def parameters(self) -> list[Any]:
+    def parameters(self) -> list[Array]:
         """All parameters as they were given, in the order of their gradients."""
         return [p for group in self.param_groups for p in group["params"]]
 
@@ -173,7 +173,7 @@ class Optimizer(GroupedOptimizer):
         """
         self.construct(gradients)
 
-    def construct(self, *hyper_params: Any) -> None:
+    def construct(self, *hyper_params: object) -> None:
         """What a call does. A subclass without a rule defines this."""
         (gradients,) = hyper_params
         try:
@@ -196,7 +196,7 @@ class Optimizer(GroupedOptimizer):
         options = self.param_groups[group]
         return options, options["lr"], options.get("weight_decay", 0.0)
 
-    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Any, ...], Any]:
+    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Array, ...], Array]:
         kept, source = slot.arrays, slot.weight  # which has what was needed so far
         if self.uses_master(slot.weight):
             if "master" not in kept:
@@ -211,13 +211,14 @@ class Optimizer(GroupedOptimizer):
         lr, wd, *own = self.scalars(at)
         return (lr, wd, -self.rescale_grad if at.group["maximize"] else self.rescale_grad, math.inf, *own)
 
-    def _gradients(self, gradients: Array) -> list[Any]:
+    def _gradients(self, gradients: Array) -> list[Array]:
         """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
         if not isinstance(gradients, tuple | list):
             raise ArgumentTypeError(f"{type(self).__name__}: gradients must be a tuple, got {type(gradients).__name__}")
         if len(gradients) != len(self._slots):
             raise ArgumentError(
-                f"{type(self).__name__}: got {len(gradients)} gradients for {len(self._slots)} parameters"
+                f"{type(self).__name__}: got {counted(len(gradients), 'gradient')} for"
+                f" {counted(len(self._slots), 'parameter')}"
             )
         found = list(gradients)
         if set(map(type, found)) != {np.ndarray}:
@@ -233,7 +234,7 @@ class Optimizer(GroupedOptimizer):
         the same weights."""
         return saving.state_dict(self, self._members)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         """Takes over what `state_dict` returned. The parameters' own values are not in there.
 
         Raises StatesError, which lists what differs, where it was made by another optimizer or for
@@ -244,7 +245,7 @@ class Optimizer(GroupedOptimizer):
 
     def __repr__(self) -> str:
         groups = "\n".join(
-            f"  group {k}: {len(group['params'])} parameters, "
+            f"  group {k}: {counted(len(group['params']), 'parameter')}, "
             + ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params")
             for k, group in enumerate(self.param_groups)
         )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import StatesError
+from mxopt.errors import StatesError, counted
 from mxopt.experimental.optim.groups import Options, ParameterGroup
 from mxopt.optimizer.grouped import Slot
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype, as_stored, dtype_of, seed_of
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Document, Plain
 
 
 class Optimizer(Protocol):
@@ -49,7 +48,7 @@ def state_dict(optimizer: Optimizer, members: list[list[Slot]]) -> Plain:
     }
 
 
-def parameters(members: list[list[Slot]]) -> dict[Any, tuple[tuple[int, ...], str]]:
+def parameters(members: list[list[Slot]]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each parameter, also of those without a state."""
     return {s.name: (tuple(s.weight.shape), str(s.weight.dtype.newbyteorder("="))) for slots in members for s in slots}
 
@@ -64,7 +63,7 @@ def _names(optimizer: Optimizer, group: Plain, slot: Slot) -> list[str]:
     return [*optimizer.rule(group).states, *(["master"] if optimizer.uses_master(slot.weight) else [])]
 
 
-def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: Mapping[str, Any]) -> None:
+def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: Document) -> None:
     """Restores all of `document`, or raises StatesError and restores nothing."""
     try:
         name, groups, state = document["optimizer"], document["param_groups"], document["state"]
@@ -104,7 +103,7 @@ def load_state_dict(optimizer: Optimizer, members: list[list[Slot]], document: M
 
 def _group_differences(saved: list[Plain], members: list[list[Slot]]) -> list[str]:
     if len(saved) != len(members):
-        return [f"they have {len(saved)} groups, the optimizer {len(members)}"]
+        return [f"they have {counted(len(saved), 'group')}, the optimizer {len(members)}"]
     found = []
     for number, (group, slots) in enumerate(zip(saved, members, strict=True)):
         there, here = group["params"], [slot.name for slot in slots]
@@ -145,7 +144,7 @@ def _as_stored(optimizer: Optimizer, slot: Slot, kept: Plain) -> Plain:
     return {name: as_stored(value, _dtype(optimizer, slot, name)) for name, value in kept.items()}
 
 
-def _state_differences(optimizer: Optimizer, group: Plain, slot: Slot, kept: Mapping[str, Any]) -> list[str]:
+def _state_differences(optimizer: Optimizer, group: Plain, slot: Slot, kept: Document) -> list[str]:
     names = _names(optimizer, group, slot)
     numbers: dict[str, type] = {"step": int} | ({optimizer.carried: float} if optimizer.carried else {})
     wrong = [f"{slot.place} lacks {name!r}" for name in [*numbers, *names] if name not in kept]

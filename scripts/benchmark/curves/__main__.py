@@ -1,4 +1,5 @@
-"""Trains with states in float32 and in bfloat16, by several seeds: a table, and a picture of the curves."""
+"""Trains with states in float32 and in bfloat16, by several seeds: a table, and a picture of the
+curves."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def table(curves: Curves) -> str:
 
 
 def save(curves: Curves, path: Path) -> None:
-    """A panel for each optimizer and task: the mean of the seeds, and from the least to the largest of them."""
+    """A panel for each optimizer and task: the mean of the seeds, and from the least to the largest
+    of them."""
     import matplotlib as mpl
 
     mpl.use("Agg")

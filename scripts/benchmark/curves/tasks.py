@@ -1,5 +1,5 @@
-"""Three trainings in NumPy. Each takes a seed, options of `mxopt.create` and a number of steps, and returns the loss of
-each batch.
+"""Three trainings in NumPy. Each takes a seed, options of `mxopt.create` and a number of steps, and
+returns the loss of each batch.
 
 What a seed says: the first weights and the order of the batches. Rates fall to 0 along a cosine.
 """
@@ -59,8 +59,9 @@ def characters(seed: int, options: dict[str, Any], steps: int) -> Curve:
 
 
 def factors(seed: int, options: dict[str, Any], steps: int) -> Curve:
-    """A matrix of 2,000 × 1,500 that is the product of 8 factors and noise, from a twentieth of its entries, by tables
-    of 32 factors; the gradients are row-sparse, and rows without one rest. Batches of 256."""
+    """A matrix of 2,000 × 1,500 that is the product of 8 factors and noise, from a twentieth of its
+    entries, by tables of 32 factors; the gradients are row-sparse, and rows without one rest.
+    Batches of 256."""
     (rows, columns, values), (height, width) = _ratings()
     rng = np.random.default_rng(seed)
     weights = [(rng.standard_normal((n, 32)) * 0.1).astype(F32) for n in (height, width)]
@@ -111,7 +112,8 @@ def _dense(rng: np.random.Generator, inputs: int, outputs: int) -> list[np.ndarr
 
 
 def _net(w: list[np.ndarray], x: np.ndarray, y: np.ndarray, inputs: bool = False) -> tuple[float, list[np.ndarray]]:
-    """The loss of a net of two layers, and the gradients of its weights, and at the end that of `x` if asked for."""
+    """The loss of a net of two layers, and the gradients of its weights, and at the end that of `x`
+    if asked for."""
     hidden = np.maximum(x @ w[0] + w[1], 0)
     scores = hidden @ w[2] + w[3]
     scores -= scores.max(1, keepdims=True)

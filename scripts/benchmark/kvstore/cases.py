@@ -18,8 +18,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Case:
-    """Keys with values of these shapes, so many rounds, and the targets with one worker and with several: times the
-    floor over the same transport. With `draw`, of a table so many random rows by each worker."""
+    """Keys with values of these shapes, so many rounds, and the targets with one worker and with
+    several: times the floor over the same transport. With `draw`, of a table so many random rows by
+    each worker."""
 
     title: str
     shapes: tuple[tuple[int, ...], ...]

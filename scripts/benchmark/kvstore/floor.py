@@ -1,5 +1,5 @@
-"""The floor: the same bytes through plain pyzmq, in pieces of 1 MiB, to an echo for each server and back; over TCP, and
-over Unix sockets, which are what processes of one machine use."""
+"""The floor: the same bytes through plain pyzmq, in pieces of 1 MiB, to an echo for each server and
+back; over TCP, and over Unix sockets, which are what processes of one machine use."""
 
 from __future__ import annotations
 

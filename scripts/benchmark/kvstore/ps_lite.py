@@ -1,4 +1,5 @@
-"""Any process of an MXNet job, run by the Python that has MXNet 1.9.1; rank 0 prints the medians of its rounds."""
+"""Any process of an MXNet job, run by the Python that has MXNet 1.9.1; rank 0 prints the medians of
+its rounds."""
 
 import json
 import os

@@ -2,9 +2,9 @@
 
     scripts/bench kvstore-memory
 
-Two workers push and pull rows of a table of 10**9 x 64 on two servers, with numbers that follow a power law, until so
-many rows are there. A server needs what its rows and their states take; that is compared with its resident memory at
-the end, and with the most it has had.
+Two workers push and pull rows of a table of 10**9 x 64 on two servers, with numbers that follow a
+power law, until so many rows are there. A server needs what its rows and their states take; that is
+compared with its resident memory at the end, and with the most it has had.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def main() -> None:
 def measure(
     store: Any, case: Case, first: int, tcp: Echo, same: Echo, servers: list[psutil.Process], share: float
 ) -> dict[str, dict[str, float]]:
-    """For each way of a round: the medians of floors and store, and of the blocks' ratios; what it costs the servers.
-    `tcp` is the floor over TCP, `same` that over the transport of the store."""
+    """For each way of a round: the medians of floors and store, and of the blocks' ratios; what it
+    costs the servers. `tcp` is the floor over TCP, `same` that over the transport of the store."""
     ways, given, nbytes = ways_of_rows(store, case, first) if case.draw else ways_of_values(store, case, first)
     rounds = max(1, int(case.rounds * share) // BLOCKS)
     for process in servers if store.rank == 0 else ():
@@ -100,8 +100,8 @@ def ways_of_values(store: Any, case: Case, first: int) -> Ways:
 
 
 def ways_of_rows(store: Any, case: Case, first: int) -> Ways:
-    """Rounds of rows of a table, all of which are there: as MXNet's scripts push them, and pull them for the next
-    batch."""
+    """Rounds of rows of a table, all of which are there: as MXNet's scripts push them, and pull
+    them for the next batch."""
     (shape,) = case.shapes
     every = np.arange(shape[0])
     store.init(first, sparse.table(shape))

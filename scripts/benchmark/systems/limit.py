@@ -1,8 +1,9 @@
-"""The limit: what only touching a case's arrays costs, by C (where there is a compiler) and by mxopt's own engine.
+"""The limit: what only touching a case's arrays costs, by C (where there is a compiler) and by
+mxopt's own engine.
 
-Each pass of a case reads all elements it has to read, and writes those it has to write, with next to no arithmetic.
-The C form is tried with one thread and with all. The two best ways take part in every round, and the one with the
-better median is the limit: it owes nothing to mxopt being good.
+Each pass of a case reads all elements it has to read, and writes those it has to write, with next
+to no arithmetic. The C form is tried with one thread and with all. The two best ways take part in
+every round, and the one with the better median is the limit: it owes nothing to mxopt being good.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def _in_engine(case: Case, arrays: dict[str, list[np.ndarray]]) -> tuple[Callabl
 def _engine_pass(
     case: Case, reads: str, writes: str, arrays: dict[str, list[np.ndarray]]
 ) -> Callable[[list[Any]], None]:
-    """An optimizer whose rule is the pass. Where the gradient has some rows only, a norm reads the whole weight."""
+    """An optimizer whose rule is the pass. Where the gradient has some rows only, a norm reads the
+    whole weight."""
     weights, states = arrays["w"], tuple(a for a in "abc" if a in reads + writes)
     given: list[Any] = list(zip(*(arrays[a] for a in states), strict=True)) or [()] * len(weights)
     if case.master:

@@ -1,4 +1,5 @@
-"""A loop in C that does the rule's own arithmetic, bit for bit, by the best of several schemes: of dense Adam."""
+"""A loop in C that does the rule's own arithmetic, bit for bit, by the best of several schemes: of
+dense Adam."""
 
 from __future__ import annotations
 

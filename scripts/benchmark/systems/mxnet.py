@@ -1,4 +1,5 @@
-"""MXNet 1.9.1, called through its updater: a call for each tensor, one for the list, or aggregated kernels."""
+"""MXNet 1.9.1, called through its updater: a call for each tensor, one for the list, or aggregated
+kernels."""
 
 from __future__ import annotations
 

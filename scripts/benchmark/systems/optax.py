@@ -1,4 +1,5 @@
-"""optax under `jax.jit`, with parameters and states donated: as a tree, or (lists) flattened into one vector."""
+"""optax under `jax.jit`, with parameters and states donated: as a tree, or (lists) flattened into
+one vector."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def ways(case: Case) -> list[str]:
         return []
     if len(case.shapes) == 1 or case.row.layerwise:  # whose norms are each tensor's own
         return ["tree"]
-    # A tree of a thousand takes half a minute to compile, and then seven times as long as flattened.
+    # A tree of a thousand takes half a minute to compile, and then seven times as long as
+    # flattened.
     return ["flattened"] if len(case.shapes) >= MANY else ["tree", "flattened"]
 
 

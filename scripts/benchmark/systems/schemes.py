@@ -1,6 +1,8 @@
-"""A truer limit: what only touching a case's arrays costs by the best of several schemes, all in C, with all threads.
+"""A truer limit: what only touching a case's arrays costs by the best of several schemes, all in C,
+with all threads.
 
-Which is best depends on the machine. mxopt's targets are ratios to the plain limit; this column says what is left.
+Which is best depends on the machine. mxopt's targets are ratios to the plain limit; this column
+says what is left.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Print the numbers behind docs/departures-mindspore.md: what MindSpore 2.10 does, beside what it promises.
+"""Print the numbers behind docs/departures-mindspore.md: what MindSpore 2.10 does, beside what it
+promises.
 
 Runs in the environment that `generate` describes:
 

@@ -1,9 +1,9 @@
 """What MindSpore refuses: the tables of bad arguments for its optimizers and their schedulers.
 
-Each generator gives (class, options, mark). The mark says what mxopt does: None, it raises what MindSpore
-raises; "accepted", it takes what MindSpore refuses; "both", it raises a type that is both a TypeError and a
-ValueError (MindSpore documents the one and raises the other); or the name of the exception that mxopt raises
-instead.
+Each generator gives (class, options, mark). The mark says what mxopt does: None, it raises what
+MindSpore raises; "accepted", it takes what MindSpore refuses; "both", it raises a type that is both
+a TypeError and a ValueError (MindSpore documents the one and raises the other); or the name of the
+exception that mxopt raises instead.
 
 `parameters` among the options says what is passed as parameters instead of a list of one parameter.
 """

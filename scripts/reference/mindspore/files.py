@@ -1,12 +1,14 @@
-"""Write tests/data/migrate/mindspore.npz: checkpoints that MindSpore 2.10 saved in mid-run, and what followed.
+"""Write tests/data/migrate/mindspore.npz: checkpoints that MindSpore 2.10 saved in mid-run, and
+what followed.
 
     python3.11 -m venv /tmp/mindspore
     /tmp/mindspore/bin/pip install mindspore==2.10.0
     GLOG_v=4 /tmp/mindspore/bin/python scripts/reference/mindspore/files.py tests/data/migrate
 
-For each run NAME: the file of `save_checkpoint(optimizer, ...)` (NAME/ckpt, as bytes), the gradients of the next ten
-steps (NAME/grad/STEP/K) and the parameters after each (NAME/after/STEP/K); "runs" says in JSON how each was made.
-Amsgrad is left out: MindSpore's Adam ignores it.
+For each run NAME: the file of `save_checkpoint(optimizer, ...)` (NAME/ckpt, as bytes), the
+gradients of the next ten steps (NAME/grad/STEP/K) and the parameters after each
+(NAME/after/STEP/K); "runs" says in JSON how each was made. Amsgrad is left out: MindSpore's Adam
+ignores it.
 """
 
 import argparse

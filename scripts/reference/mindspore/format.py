@@ -1,7 +1,7 @@
 """The format of the MindSpore reference data, written here and described in tests/data/README.md.
 
-A collection is a pair of files: NAME.json tells how to rebuild each case, NAME.npz holds the numbers.
-Problems (initial weights, and one gradient per step) are shared by many cases:
+A collection is a pair of files: NAME.json tells how to rebuild each case, NAME.npz holds the
+numbers. Problems (initial weights, and one gradient per step) are shared by many cases:
 
     problem/P/weights        (N,)        the parameters of the problem, flattened, one after another
     problem/P/grads          (steps, N)  the gradients in the same order
@@ -12,8 +12,9 @@ and each case holds what one source made of its problem:
     CASE/SOURCE              (steps, N)  the parameters after every step
     CASE/SOURCE/STATE        (steps, M)  a state, the arrays of all parameters flattened one after another
 
-SOURCE is `mindspore`, `torch` (double precision, rounded to float32) or `formula` (the documented formula,
-the same way). The order is that of the problem, whatever order the groups give the parameters.
+SOURCE is `mindspore`, `torch` (double precision, rounded to float32) or `formula` (the documented
+formula, the same way). The order is that of the problem, whatever order the groups give the
+parameters.
 """
 
 import io
@@ -59,7 +60,8 @@ def constant(value):
 def decode(value, tensor=np.asarray, schedules=None):
     """The Python value that a JSON value of a case stands for.
 
-    `tensor` makes an array of the framework's own kind; `schedules` is the module with the schedule classes.
+    `tensor` makes an array of the framework's own kind; `schedules` is the module with the schedule
+    classes.
     """
     if isinstance(value, list):
         return [decode(item, tensor, schedules) for item in value]
@@ -92,7 +94,8 @@ def split(vector, shapes):
 
 
 def compact(document):
-    """JSON with one line per entry of every list at the top level, so that a change shows as one line."""
+    """JSON with one line per entry of every list at the top level, so that a change shows as one
+    line."""
     lines = []
     for key, value in document.items():
         if isinstance(value, list):

@@ -1,8 +1,9 @@
 """The formulas of mindspore.nn's optimizers in double precision, as documented: a second opinion.
 
-`FORMULAS[class](state, p, g, lr, wd, t, o)` is one step for one parameter: `state` is a dictionary that
-starts out empty, `t` counts from 1, `wd` is what an optimizer with decoupled decay applies (0 for the others:
-their decay is in `g` already) and `o` holds the options, defaults included. It gives the new parameter.
+`FORMULAS[class](state, p, g, lr, wd, t, o)` is one step for one parameter: `state` is a dictionary
+that starts out empty, `t` counts from 1, `wd` is what an optimizer with decoupled decay applies (0
+for the others: their decay is in `g` already) and `o` holds the options, defaults included. It
+gives the new parameter.
 """
 
 import numpy as np

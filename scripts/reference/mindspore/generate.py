@@ -1,17 +1,18 @@
-"""Write tests/data/mindspore: what MindSpore 2.10 makes of every case, with PyTorch 2.13 as second opinion.
+"""Write tests/data/mindspore: what MindSpore 2.10 makes of every case, with PyTorch 2.13 as second
+opinion.
 
     python3.11 -m venv /tmp/mindspore
     /tmp/mindspore/bin/pip install mindspore==2.10.0 "numpy==1.26.4"
     /tmp/mindspore/bin/pip install torch==2.13.0
     GLOG_v=4 /tmp/mindspore/bin/python scripts/reference/mindspore/generate.py tests/data/mindspore
 
-NumPy has to be older than 2: this wheel of MindSpore was built against 1.x, and some comparisons of a tensor
-with a number fail under 2.x. A name after the folder (`optim`, `nn`, `lr_scheduler`, `schedules`, `errors`,
-`signatures`) limits the run to that collection. The whole run takes about two minutes on one core.
+NumPy has to be older than 2: this wheel of MindSpore was built against 1.x, and some comparisons of
+a tensor with a number fail under 2.x. A name after the folder (`optim`, `nn`, `lr_scheduler`,
+`schedules`, `errors`, `signatures`) limits the run to that collection. The whole run takes about
+two minutes on one core.
 
 What is in the files: `format`, and tests/data/README.md. The tables of cases:
-`optim_cases`, `nn_cases`, `schedulers`, `schedules`,
-`errors`.
+`optim_cases`, `nn_cases`, `schedulers`, `schedules`, `errors`.
 """
 
 import argparse

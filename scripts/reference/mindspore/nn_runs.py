@@ -1,7 +1,7 @@
 """Runs the cases of `nn_cases` on MindSpore and on the formulas, and collects the numbers.
 
-Row-sparse gradients exist inside compiled graphs only, so those cases run in GRAPH_MODE, all others in
-PYNATIVE_MODE.
+Row-sparse gradients exist inside compiled graphs only, so those cases run in GRAPH_MODE, all others
+in PYNATIVE_MODE.
 """
 
 import mindspore as ms
@@ -18,7 +18,8 @@ from signatures import defaults
 
 
 class SparseStep(nn.Cell):
-    """A compiled step that makes a row-sparse gradient of its inputs and hands it to the optimizer."""
+    """A compiled step that makes a row-sparse gradient of its inputs and hands it to the
+    optimizer."""
 
     def __init__(self, optimizer, shape):
         super().__init__(auto_prefix=False)
@@ -95,7 +96,8 @@ def rounded(value):
 
 
 def on_formula(name, options, extra, dtype=np.float64):
-    """What the documentation promises, in double precision (or in single, to see what that loses)."""
+    """What the documentation promises, in double precision (or in single, to see what that
+    loses)."""
     problem = Problem(extra.get("problem", "dense"))
     weights = [weight.astype(dtype) for weight in problem.weights()]
     states, recorder = [{} for _ in weights], Recorder()

@@ -16,7 +16,8 @@ def groups_of(problem, extra):
 
 
 def run(problem, extra, optimizer, parameters, step, assign, scheduler, record):
-    """Every step of a case, with its events and its scheduler: what both frameworks have in common."""
+    """Every step of a case, with its events and its scheduler: what both frameworks have in
+    common."""
     order = [index for group in groups_of(problem, extra) for index in group["params"]]
     for number in range(problem.steps):
         for event in extra.get("events", ()):

@@ -1,4 +1,5 @@
-"""The seeded problems that the optimizers are run on: initial weights, and a gradient for every step."""
+"""The seeded problems that the optimizers are run on: initial weights, and a gradient for every
+step."""
 
 import zlib
 

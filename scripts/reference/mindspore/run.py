@@ -1,4 +1,5 @@
-"""What running a case on MindSpore takes: parameters, reading states back, recording, tolerances."""
+"""What running a case on MindSpore takes: parameters, reading states back, recording,
+tolerances."""
 
 import mindspore as ms
 import numpy as np
@@ -70,8 +71,8 @@ def significant(number):
 def tolerances(results, single, dtype, departure):
     """The sources that mxopt must agree with, and how closely, in absolute terms.
 
-    What torch loses in single precision is what any implementation may lose. MindSpore's own rounding, seen
-    as its distance from double precision, is added where its numbers count.
+    What torch loses in single precision is what any implementation may lose. MindSpore's own
+    rounding, seen as its distance from double precision, is added where its numbers count.
     """
     exact = results["torch"].weights().astype(np.float64)
     rounding = 4 * np.abs(single.weights() - exact).max() + 1e-6

@@ -1,8 +1,9 @@
-"""The table of cases for mindspore.experimental.optim.lr_scheduler, and its run on MindSpore and PyTorch.
+"""The table of cases for mindspore.experimental.optim.lr_scheduler, and its run on MindSpore and
+PyTorch.
 
-A line is (class, label, base rates, options, extra). An optimizer with one group for each base rate gets the
-scheduler; the rates are recorded before the first step (row 0) and after each of `STEPS` steps. Keys of
-`extra`:
+A line is (class, label, base rates, options, extra). An optimizer with one group for each base rate
+gets the scheduler; the rates are recorded before the first step (row 0) and after each of `STEPS`
+steps. Keys of `extra`:
 
     epochs     what each step is called with, where it is called with an epoch
     metrics    what each step of ReduceLROnPlateau is called with

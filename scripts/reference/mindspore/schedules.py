@@ -1,4 +1,5 @@
-"""The schedules of mindspore.nn: the classes over a range of steps, the functions as the lists they make."""
+"""The schedules of mindspore.nn: the classes over a range of steps, the functions as the lists they
+make."""
 
 import math
 

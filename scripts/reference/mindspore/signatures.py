@@ -1,7 +1,7 @@
 """The signatures of every public class and function of MindSpore that mxopt takes the place of.
 
-The optimizers of mindspore.nn hide their constructor behind a decorator, so `inspect` sees `*args, **kwargs`
-only. The function behind it is looked up in what the decorator's closure holds.
+The optimizers of mindspore.nn hide their constructor behind a decorator, so `inspect` sees
+`*args, **kwargs` only. The function behind it is looked up in what the decorator's closure holds.
 """
 
 import inspect
@@ -23,8 +23,8 @@ OPTIMIZERS = ("Optimizer", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "AS
 # fmt: on
 SCHEDULERS = tuple(ms_optim.lr_scheduler.__all__)
 
-#: Methods of the base classes that belong to MindSpore's interface. (`Cell`, from which they all derive, has
-#: some three hundred more.)
+# : Methods of the base classes that belong to MindSpore's interface. (`Cell`, from which they all
+# derive, has : some three hundred more.)
 METHODS = {
     "mindspore.nn.Optimizer": [
         "decay_weight",

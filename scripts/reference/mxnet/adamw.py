@@ -1,4 +1,5 @@
-"""AdamW in MXNet 1.9.1: two contrib operators and no class, so here is as much of a class as a recording needs."""
+"""AdamW in MXNet 1.9.1: two contrib operators and no class, so here is as much of a class as a
+recording needs."""
 
 import math
 

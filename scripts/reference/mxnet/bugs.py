@@ -1,8 +1,10 @@
-"""Show the outright bugs of the real MXNet 1.9.1's optimizers: what crashes, what is silently not done.
+"""Show the outright bugs of the real MXNet 1.9.1's optimizers: what crashes, what is silently not
+done.
 
     mxnet-env/bin/python scripts/reference/mxnet/bugs.py
 
-`docs/departures-mxnet.md` lists them, with what mxopt does instead; `real_mxnet.py` says how to make the environment.
+`docs/departures-mxnet.md` lists them, with what mxopt does instead; `real_mxnet.py` says how to
+make the environment.
 """
 
 import warnings

@@ -1,8 +1,9 @@
 """Which optimizers, options, dtypes and ways of calling `optimizers.py` records: one table.
 
-Hyper-parameters are sums of a few powers of two, so that float16 and float32 hold them exactly: MXNet
-rounds the scalars of its float64 kernels to float32, and here that loses nothing, so a float64 case may be
-compared to the last bits. The cases named "defaults" show each optimizer with its own, inexact, defaults.
+Hyper-parameters are sums of a few powers of two, so that float16 and float32 hold them exactly:
+MXNet rounds the scalars of its float64 kernels to float32, and here that loses nothing, so a
+float64 case may be compared to the last bits. The cases named "defaults" show each optimizer with
+its own, inexact, defaults.
 """
 
 import itertools
@@ -91,7 +92,8 @@ def crossed(optimizer: str) -> Iterator[Case]:
         yield replace(one, title="defaults", dtypes=(dtype,))
     for variant in variants:
         for dtype, masters in DTYPES:
-            # One call at a time, LAMB's master copy is never written; its updater goes through the list kernel.
+            # One call at a time, LAMB's master copy is never written; its updater goes through the
+            # list kernel.
             form = "updater" if masters else one.form
             options = base | variant | ({"multi_precision": True} if masters else {})
             yield replace(one, title="plain", options=options, dtypes=(dtype,), form=form)
@@ -133,7 +135,8 @@ def sparse(optimizer: str) -> Iterator[Case]:
 
 
 def row_sparse() -> Iterator[Case]:
-    """The whole product of optimizers, options, dtypes, `lazy_update`, and storages of weight and gradient."""
+    """The whole product of optimizers, options, dtypes, `lazy_update`, and storages of weight and
+    gradient."""
     options = {name: {name: value} for name, value in FULL.items()} | {"plain": {}, "full": FULL}
     storages = [("row_sparse", None), ("row_sparse", (0, 2, 3)), ("default", None)]
     for optimizer, (base, variants) in OPTIMIZERS.items():
@@ -249,7 +252,8 @@ def by_hand() -> Iterator[Case]:
 
 
 def adamw() -> Iterator[Case]:
-    """The contrib operators, for MXNet 1.9.1 has no AdamW class: what each call was given stands in the case."""
+    """The contrib operators, for MXNet 1.9.1 has no AdamW class: what each call was given stands in
+    the case."""
     base = LR | BETAS | EPSILON
     for dtype, masters in DTYPES:
         more = {"multi_precision": True} if masters else {}

@@ -2,10 +2,10 @@
 
     mxnet-env/bin/python scripts/reference/mxnet/departures.py
 
-`real_mxnet.py` says how to make the environment. Each line compares MXNet's float32 weights after three steps
-with a formula in doubles, as the largest difference: "documented" is the docstring's formula, "measured" the one
-that MXNet turns out to follow. `docs/departures-mxnet.md` is written from this and from its
-neighbours `departures_layers.py` and `departures_usage.py`.
+`real_mxnet.py` says how to make the environment. Each line compares MXNet's float32 weights after
+three steps with a formula in doubles, as the largest difference: "documented" is the docstring's
+formula, "measured" the one that MXNet turns out to follow. `docs/departures-mxnet.md` is written
+from this and from its neighbours `departures_layers.py` and `departures_usage.py`.
 """
 
 import numpy as np
@@ -54,7 +54,8 @@ def gradient_preparation():
 
 
 def where_wd_goes():
-    """Gradients far beyond the clip: if wd changes the step, it was not clipped; a state shows whether it was in."""
+    """Gradients far beyond the clip: if wd changes the step, it was not clipped; a state shows
+    whether it was in."""
     print("wd under a saturated clip, one step: does wd change the weight, and the states?")
     big = [100 * np.sign(g) for g in [np.random.default_rng(3).standard_normal((3, 4))]]
     for name in OPTIMIZERS:

@@ -1,4 +1,5 @@
-"""Measure where the layer-wise rules of the real MXNet 1.9.1, and its precision, depart from the documentation.
+"""Measure where the layer-wise rules of the real MXNet 1.9.1, and its precision, depart from the
+documentation.
 
     mxnet-env/bin/python scripts/reference/mxnet/departures_layers.py
 

@@ -1,4 +1,5 @@
-"""Where row-sparse updates, schedulers and the base class of the real MXNet 1.9.1 leave the documentation.
+"""Where row-sparse updates, schedulers and the base class of the real MXNet 1.9.1 leave the
+documentation.
 
     mxnet-env/bin/python scripts/reference/mxnet/departures_usage.py
 
@@ -16,7 +17,8 @@ LR, WD = 0.1, 0.05
 
 
 def absent_row(name, weight_rows=True, empty=False, dtype="float32", **options):
-    """How far row 0 moves under gradients with row 1 alone (or none), after one gradient of every row."""
+    """How far row 0 moves under gradients with row 1 alone (or none), after one gradient of every
+    row."""
     optimizer = create(name, **options)
     updater = mx.optimizer.get_updater(optimizer)
     weight = mx.nd.array(start((3, 4)), dtype=dtype)

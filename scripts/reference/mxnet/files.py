@@ -1,13 +1,14 @@
-"""Write tests/data/migrate: files that MXNet 1.9.1 saved in the middle of a run, and how the run went on.
+"""Write tests/data/migrate: files that MXNet 1.9.1 saved in the middle of a run, and how the run
+went on.
 
     python3.11 -m venv /tmp/mxnet
     /tmp/mxnet/bin/pip install mxnet==1.9.1 numpy==1.23.5
     /tmp/mxnet/bin/python scripts/reference/mxnet/files.py tests/data/migrate
 
-`mxnet.npz` holds, for each run NAME, the saved states (NAME/states, as bytes), the weights then (NAME/weight/K), the
-gradients of the next ten steps (NAME/grad/STEP/K) and the weights after each (NAME/after/STEP/K); "runs" says in JSON
-how each was made. `mlp.params` and `list.params` are what `mxnet.nd.save` wrote, `gluon.states` and `gluon.params` come
-from a Trainer.
+`mxnet.npz` holds, for each run NAME, the saved states (NAME/states, as bytes), the weights then
+(NAME/weight/K), the gradients of the next ten steps (NAME/grad/STEP/K) and the weights after each
+(NAME/after/STEP/K); "runs" says in JSON how each was made. `mlp.params` and `list.params` are what
+`mxnet.nd.save` wrote, `gluon.states` and `gluon.params` come from a Trainer.
 """
 
 import argparse

@@ -6,7 +6,8 @@ from real_mxnet import mx
 
 
 def gradients(case: Case, number: int, dtype: str) -> tuple[np.ndarray, list[list[int]] | None]:
-    """Seeded gradients of one parameter, about a tenth of them exactly zero; row-sparse: (all rows, rows per step)."""
+    """Seeded gradients of one parameter, about a tenth of them exactly zero; row-sparse: (all rows,
+    rows per step)."""
     shape = case.shapes[number]
     rng = np.random.default_rng((2019, number, case.steps, *shape))
     if case.grad_storage == "row_sparse":
@@ -37,7 +38,8 @@ def initial_weight(case: Case, number: int, dtype: str) -> np.ndarray:
 
 
 def step_gradient(values: np.ndarray, rows: list[list[int]] | None, step: int, weight):
-    """A gradient array of its own for each step: LBSGD keeps the first of a macro batch, AdaDelta writes into it."""
+    """A gradient array of its own for each step: LBSGD keeps the first of a macro batch, AdaDelta
+    writes into it."""
     if rows is None:
         return mx.nd.array(values[step], dtype=values.dtype)
     start = sum(map(len, rows[:step]))

@@ -1,7 +1,8 @@
-"""Records what the kvstore of the real MXNet 1.9.1 does: `python scripts/reference/mxnet/kvstore.py OUT.json`.
+"""Records what the kvstore of the real MXNet 1.9.1 does:
+`python scripts/reference/mxnet/kvstore.py OUT.json`.
 
-Values in one process, then in a distributed job on loopback (ps-lite), one server and two workers. The tests repeat the
-same calls on mxopt and compare with what is recorded.
+Values in one process, then in a distributed job on loopback (ps-lite), one server and two workers.
+The tests repeat the same calls on mxopt and compare with what is recorded.
 """
 
 import json

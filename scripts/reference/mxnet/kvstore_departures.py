@@ -2,9 +2,10 @@
 
     mxnet-env/bin/python scripts/reference/mxnet/kvstore_departures.py [NAME...]
 
-`real_mxnet.py` says how to make the environment. Every function below is one measurement: those that take `kv` run in
-the workers of a job on loopback (ps-lite), the others in a process of their own. What doesn't end is stopped after
-`LIMIT_S`. `docs/departures-kvstore.md` is written from what this prints.
+`real_mxnet.py` says how to make the environment. Every function below is one measurement: those
+that take `kv` run in the workers of a job on loopback (ps-lite), the others in a process of their
+own. What doesn't end is stopped after `LIMIT_S`. `docs/departures-kvstore.md` is written from what
+this prints.
 """
 
 import json
@@ -112,7 +113,7 @@ def keys_of_an_updaters_function():
 
 
 def states_saved_without_the_optimizer():
-    """Adam goes on for two steps from saved states; the distance to the run that wasn't interrupted."""
+    """Adam goes on for two steps from saved states; the distance to an uninterrupted run."""
     ends = {}
     for how in ("not interrupted", "without the optimizer", "with it"):
         kv = mx.kv.create("local")
@@ -133,7 +134,7 @@ def states_saved_without_the_optimizer():
 
 
 def set_data():
-    """A Trainer's weight is set to 5 between two steps of sgd with momentum 0.5; then 5 - (1 + 0.5) if that is kept."""
+    """A weight is set to 5 between steps of sgd, momentum 0.5: 5 - (1 + 0.5) if that is kept."""
     found = {}
     for how in ("one device", "two devices", "a store object"):
         param = net(2 if how == "two devices" else 1)
@@ -160,7 +161,7 @@ def order_of_workers(kv):
 
 @job(3)
 def sums_of_16_bits(kv):
-    """2048, then 1 and 1: 2050 in float32, 2048 if rounded to 16 bits each time. Also 1, 2048, 1; also updates."""
+    """2048, 1 and 1: 2050 in float32, 2048 if rounded each time. Also 1, 2048, 1; also updates."""
     seen = []
     for key, values in enumerate([(2048, 1, 1), (1, 2048, 1)]):
         kv.init(key, full(2, 0, "float16"))
@@ -206,7 +207,7 @@ def async_without_optimizer(kv):
 
 @job(1)
 def changed_hyper_parameters(kv):
-    """Steps of 1; the learning rate becomes 0.5, then rescale_grad 0: -1, -1.5, -1.5 if the changes arrive."""
+    """Steps of 1; the rate becomes 0.5, then rescale_grad 0: -1, -1.5, -1.5 if changes arrive."""
     optimizer, seen = sgd(), []
     kv.set_optimizer(optimizer)
     kv.init(0, full(2, 0))
@@ -230,7 +231,7 @@ def multipliers_in_a_trainer(kv):
 
 @job()
 def set_optimizer_by_all_workers(kv):
-    """Momentum 1; rank 1 calls set_optimizer after the first round of twos: -2, then -6 if the momentum is kept."""
+    """Momentum 1; rank 1 calls set_optimizer after a round of twos: -2, then -6 if it is kept."""
     if kv.rank == 0:
         kv.set_optimizer(sgd(momentum=1.0))
     kv.init(0, full(2, 0))
@@ -254,7 +255,7 @@ def saving_states(kv):
 
 @job(1, 2, MXNET_KVSTORE_BIGARRAY_BOUND="10")
 def norms_of_striped_arrays(kv):
-    """LAMB on 1..100 with gradients that grow too; largest difference to an updater in this process."""
+    """LAMB on 1..100 with gradients that grow too; largest difference to an updater here."""
     optimizer = {"learning_rate": 0.1, "wd": 0.1}
     kv.set_optimizer(mx.optimizer.create("lamb", **optimizer))
     local = mx.optimizer.get_updater(mx.optimizer.create("lamb", **optimizer))
@@ -329,7 +330,7 @@ def compression_and_pushpull(kv):
 
 @job()
 def thresholds(kv):
-    """Gradients of 0.7; rank 0's threshold is 0.12345678, rank 1's 0.5: 0.62345678 if each is decoded with its own."""
+    """Gradients of 0.7; thresholds 0.12345678 and 0.5: 0.62345678 if each is decoded by its own."""
     kv.set_gradient_compression({"type": "2bit", "threshold": (0.12345678, 0.5)[kv.rank]})
     kv.init(0, full(2, 0))
     kv.push(0, full(2, 0.7))

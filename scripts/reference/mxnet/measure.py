@@ -1,4 +1,5 @@
-"""Helpers of the scripts that measure MXNet: train an optimizer on seeded gradients, train a formula, compare."""
+"""Helpers of the scripts that measure MXNet: train an optimizer on seeded gradients, train a
+formula, compare."""
 
 import io
 from collections.abc import Callable
@@ -64,7 +65,8 @@ Rule = Callable[[np.ndarray, np.ndarray, dict, int], np.ndarray]
 
 
 def by_formula(rule: Rule, steps=STEPS, dtype="float32", **state) -> np.ndarray:
-    """The weight after `rule(weight, grad, state, t) -> weight`, in doubles, on what `Run` starts from."""
+    """The weight after `rule(weight, grad, state, t) -> weight`, in doubles, on what `Run` starts
+    from."""
     weight = start(dtype=dtype).astype("float64")
     for t, grad in enumerate(gradients(steps=steps, dtype=dtype), start=1):
         weight = rule(weight, grad.astype("float64"), state, t)

@@ -1,4 +1,5 @@
-"""Give the optimizers of the real MXNet 1.9.1 a NaN or an infinity in one element of each input; keep what comes out.
+"""Give the optimizers of the real MXNet 1.9.1 a NaN or an infinity in one element of each input;
+keep what comes out.
 
     mxnet-env/bin/python scripts/reference/mxnet/not_finite.py
 
@@ -50,7 +51,8 @@ def poison(array, value) -> None:
 
 
 def run(name: str, settings: dict, dtype: str, storage: str, target: int, value: float) -> list:
-    """One clean update, then one with `value` in weight (0), gradient (1) or a state (2, ...); the arrays after it."""
+    """One clean update, then one with `value` in weight (0), gradient (1) or a state (2, ...); the
+    arrays after it."""
     mx.random.seed(1)
     updater = mx.optimizer.get_updater(mx.optimizer.create(name, **settings))
     weight = mx.nd.array(WEIGHT, dtype=dtype).tostype(storage)

@@ -1,11 +1,13 @@
-"""Run the optimizers of the real MXNet 1.9.1 and write down every weight and state after every step.
+"""Run the optimizers of the real MXNet 1.9.1 and write down every weight and state after every
+step.
 
     uv venv --python 3.11 mxnet-env
     uv pip install --python mxnet-env "mxnet==1.9.1" "numpy==1.23.5"
     mxnet-env/bin/python scripts/reference/mxnet/optimizers.py
 
-It takes about ten seconds and gives the same bytes every time (SGLD's noise included: it is seeded). The cases
-come from `cases.py`; `tests/data/README.md` describes the files, which go to `tests/data/mxnet/`.
+It takes about ten seconds and gives the same bytes every time (SGLD's noise included: it is
+seeded). The cases come from `cases.py`; `tests/data/README.md` describes the files, which go to
+`tests/data/mxnet/`.
 """
 
 import argparse
@@ -61,7 +63,8 @@ class File:
 
 
 class PackedFile(File):
-    """The same for thousands of small cases: equal arrays are kept once, all of a dtype one after the other.
+    """The same for thousands of small cases: equal arrays are kept once, all of a dtype one after
+    the other.
 
     The key of an array is its dtype, its first element's place, and its shape.
     """
@@ -119,7 +122,8 @@ def create(case: Case):
 
 
 def run(case: Case, file: File) -> dict:
-    """Step through one case and return its description; its arrays go into the file only if MXNet survives it."""
+    """Step through one case and return its description; its arrays go into the file only if MXNet
+    survives it."""
     number = len(file.cases)
     dtypes = [case.dtypes[min(i, len(case.dtypes) - 1)] for i in range(len(case.shapes))]
     optimizer = create(case)

@@ -1,4 +1,5 @@
-"""The real MXNet 1.9.1, imported so that it runs on today's Python, for the scripts beside this file.
+"""The real MXNet 1.9.1, imported so that it runs on today's Python, for the scripts beside this
+file.
 
 uv venv --python 3.11 mxnet-env
 uv pip install --python mxnet-env "mxnet==1.9.1" "numpy==1.23.5"

@@ -1,4 +1,5 @@
-"""Ask the learning rate schedulers of the real MXNet 1.9.1, alone and inside an optimizer, and keep the answers.
+"""Ask the learning rate schedulers of the real MXNet 1.9.1, alone and inside an optimizer, and keep
+the answers.
 
     uv venv --python 3.11 mxnet-env
     uv pip install --python mxnet-env "mxnet==1.9.1" "numpy==1.23.5"
@@ -154,7 +155,8 @@ def attached(arrays: dict) -> list[dict]:
 
 
 def assigned(arrays: dict) -> list[dict]:
-    """`base_lr` assigned in mid-training: before update `at`, to a number or (a text) to so many times itself."""
+    """`base_lr` assigned in mid-training: before update `at`, to a number or (a text) to so many
+    times itself."""
     found, all_rates, all_counts = [], [], []
     for name, options in TRAINED:
         for scheduler_name, settings in (HALVES, STEPS, POLY, COSINE):

@@ -1,5 +1,5 @@
-"""Makes the disk slow for the Python processes that find this folder on their path: each write to a file, and each
-wait for the disk, takes some milliseconds more."""
+"""Makes the disk slow for the Python processes that find this folder on their path: each write to a
+file, and each wait for the disk, takes some milliseconds more."""
 
 import os
 import stat

@@ -1,7 +1,7 @@
 """CuPy on the CPU, for tests without a GPU: as much of it as mxopt uses.
 
-The kernels are those of the CUDA engine, the very text, compiled by g++ with `cuda_fp16.h` beside this file. Arrays
-lie in the CPU's memory, but don't mix with NumPy's any more than CuPy's do.
+The kernels are those of the CUDA engine, the very text, compiled by g++ with `cuda_fp16.h` beside
+this file. Arrays lie in the CPU's memory, but don't mix with NumPy's any more than CuPy's do.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _inside(x: Any) -> Any:
 
 
 class CuPy:
-    """What stands for the module `cupy`. `libraries` have kernels; others are compiled at their first call."""
+    """What stands for the module `cupy`. `libraries` have kernels; others are compiled at their
+    first call."""
 
     ndarray = ndarray
     cuda = SimpleNamespace(get_current_stream=nullcontext)

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
 from mxopt.arguments import NamedArguments, attribute_of, declared_of
-from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError
+from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError, counted
 from mxopt.options import Exact, Option, number, within
-from mxopt.typing import Plain
+from mxopt.typing import Document, Plain
 
-Group = MutableMapping[str, Any]
+ParameterGroup = MutableMapping[str, Any]
 RATES = ("lr", "initial_lr")  # of a group, what schedules set
 
 
@@ -27,7 +27,7 @@ class OneRate(MutableMapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return self._optimizer.learning_rate if key == "lr" else self._more[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         if key == "lr":
             self._optimizer.set_learning_rate(value)
         else:
@@ -43,7 +43,7 @@ class OneRate(MutableMapping[str, Any]):
         return 1 + len(self._more)
 
 
-def groups_of(optimizer: Any) -> list[Group]:
+def groups_of(optimizer: Any) -> list[ParameterGroup]:
     """The groups whose rates a schedule sets.
 
     Those of an optimizer with `param_groups`; of one made by `mxopt.create`, and of whatever else
@@ -102,7 +102,7 @@ class LRScheduler(NamedArguments):
         ] = -1,
     ) -> None:
         self.optimizer = optimizer
-        self.groups: list[Group] = groups_of(optimizer)
+        self.groups: list[ParameterGroup] = groups_of(optimizer)
         for k, group in enumerate(self.groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
@@ -171,7 +171,7 @@ class LRScheduler(NamedArguments):
             values = getattr(self, name)
             if any(value != values[0] for value in values):
                 raise ArgumentError(
-                    f"{type(self).__name__} has {name} for each of {known} groups, and the optimizer has"
+                    f"{type(self).__name__} has {name} for each of {counted(known, 'group')}, and the optimizer has"
                     f" {len(self.groups)} by now: make a new schedule"
                 )
             setattr(self, name, [*values, *values[:1] * len(new)])
@@ -194,7 +194,7 @@ class LRScheduler(NamedArguments):
         own = {k: _plain(v) for k, v in vars(self).items() if k not in self.hidden and not has_functions(v)}
         return {"scheduler": type(self).__name__, "rates": self._rates(), **own}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Document) -> None:
         """Takes over what `state_dict` returned: the schedule goes on from there to the last bit.
 
         The groups' rates are set too. Raises StatesError, which says what differs, where it was
@@ -215,7 +215,7 @@ class LRScheduler(NamedArguments):
         for group, rate, base in zip(self.groups, state["rates"], self.base_lrs, strict=True):
             group["lr"], group["initial_lr"] = rate, base
 
-    def _compare(self, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    def _compare(self, here: Document, there: Document) -> None:
         """Raises StatesError where `there` can't be a state of this schedule."""
         if not isinstance(there, Mapping) or "scheduler" not in there:
             raise StatesError(f"this is no state of a schedule: {there!r:.80}")
@@ -236,7 +236,7 @@ class LRScheduler(NamedArguments):
         """Raises where `there` can't be the value of `key`, which is `here` now."""
         each = key in ("rates", "base_lrs", "_last_lr", *self.by_group)
         if each and (not isinstance(there, list) or len(there) != len(self.groups)):
-            raise ArgumentError(f"{key} is {there!r}, needs one for each of {len(self.groups)} groups")
+            raise ArgumentError(f"{key} is {there!r}, needs one for each of {counted(len(self.groups), 'group')}")
         if key == "last_epoch":
             within(key, number(key, there), "[-1, inf)")
             return
@@ -252,7 +252,7 @@ class LRScheduler(NamedArguments):
         return f"<{type(self).__name__} step {self.last_epoch}, rates {self.get_last_lr()}>"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A copy of plain data."""
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, counted
 from mxopt.options import Exact, Option
+from mxopt.typing import Array
 
 Scheduled = Annotated[Any, Option("", "the optimizer whose rates are set; see `LRScheduler`")]
 LastEpoch = Annotated[int, Exact("[-1, inf)", "the number of the step to go on from; -1 to begin")]
@@ -26,10 +27,10 @@ Functions = Annotated[
 ]
 
 
-def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Any]:
+def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Array]:
     """`value` as a list with one item for each group."""
     if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) == 0:
         return [value] * len(groups)
     if len(value) != len(groups):
-        raise ArgumentError(f"{name} has {len(value)} items for {len(groups)} groups")
+        raise ArgumentError(f"{name} has {counted(len(value), 'item')} for {counted(len(groups), 'group')}")
     return list(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from mxopt.experimental.optim.lr_scheduler.base import Group, LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, ParameterGroup, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled, for_each_group
 from mxopt.options import Exact, Option, number
 
@@ -20,7 +20,7 @@ class ReduceLROnPlateau(LRScheduler):
         `factor` is 1 or more, a mode is another, or there are more or fewer `min_lr` than groups.
     """
 
-    groups: list[Group]
+    groups: list[ParameterGroup]
     last_epoch: float
     by_group: ClassVar[tuple[str, ...]] = ("min_lrs",)
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
-from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError
-from mxopt.experimental.optim.lr_scheduler.base import Group, LRScheduler, groups_of
+from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError, counted
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, ParameterGroup, groups_of
 from mxopt.experimental.optim.lr_scheduler.factors import MILESTONE
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled
 from mxopt.experimental.optim.lr_scheduler.plateau import ReduceLROnPlateau
@@ -26,7 +26,7 @@ class SequentialLR(LRScheduler):
         No schedules, schedules of other optimizers, or another number of milestones.
     """
 
-    groups: list[Group]
+    groups: list[ParameterGroup]
     milestones: list[int]
     base_lrs: list[float]
     hidden: ClassVar[tuple[str, ...]] = (*LRScheduler.hidden, "schedulers")
@@ -55,7 +55,8 @@ class SequentialLR(LRScheduler):
             if scheduler.optimizer is not optimizer:
                 raise ArgumentError(f"schedulers[{k}] belongs to another optimizer")
         if len(milestones) != len(schedulers) - 1:
-            raise ArgumentError(f"{len(schedulers)} schedules need {len(schedulers) - 1} milestones, got {milestones}")
+            needed = counted(len(schedulers) - 1, "milestone")
+            raise ArgumentError(f"{counted(len(schedulers), 'schedule')} and {needed} go together, got {milestones}")
         if any(b <= a for a, b in pairwise(milestones)):
             raise ArgumentError(f"milestones must be ascending, got {milestones}")
         self.optimizer = optimizer
@@ -115,8 +116,8 @@ class SequentialLR(LRScheduler):
         parts, milestones = there["schedulers"], there["milestones"]
         if len(parts) != len(self.schedulers) or len(milestones) != len(self.milestones):
             raise StatesError(
-                f"SequentialLR: the state is that of {len(parts)} schedules and {len(milestones)} milestones, this has"
-                f" {len(self.schedulers)} schedules"
+                f"SequentialLR: the state is that of {counted(len(parts), 'schedule')} and"
+                f" {counted(len(milestones), 'milestone')}, this has {counted(len(self.schedulers), 'schedule')}"
             )
         for scheduler, part in zip(self.schedulers, parts, strict=True):
             scheduler._compare(scheduler.state_dict(), part)

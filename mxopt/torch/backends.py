@@ -29,7 +29,7 @@ NOT_TAKEN = {
 }
 
 
-class Rules(Protocol):
+class Backend(Protocol):
     """How an optimizer updates its parameters.
 
     `defaults` are the options of a group and their values. `group` is one as it was given, with the
@@ -47,8 +47,8 @@ class Rules(Protocol):
     def restore(self, groups: Sequence[Plain], states: Sequence[Plain]) -> None: ...
 
 
-def rules_of(name: str, options: Plain) -> Rules:
-    """The rules that a name means, with these options: experimental's where it has some, else
+def backend_of(name: str, options: Plain) -> Backend:
+    """What updates under a name, with these options: experimental's where it has some, else
     `create`'s."""
     kinds = {kind.lower(): kind for kind in STATES}
     known = isinstance(name, str) and name.lower()
