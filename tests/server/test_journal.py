@@ -3,7 +3,6 @@ bits."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import resource
@@ -11,27 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mxopt_server import journal as journals, records as r, segments, snapshot
-from mxopt_server.durability import Durability
-from mxopt_server.failures import PLACE
+from kept_peer import Served, trained
+from mxopt_server import journal as journals, records as r, segments
 from mxopt_server.journal import Journal, Unkept, decode, encode
-from mxopt_server.kept import Hopeless, Kept, cuts_of
-from mxopt_server.machine import OutOfMemory
 from mxopt_server.records import Record, described
-from mxopt_server.server import Server
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, numbers
-from peer import Peer, config, init, push
+from peer import init, push
 from table import ROWS, Row
 
 import mxopt
-from mxopt.document import dump_document
 from mxopt.errors import KVStoreError, StatesError
 from mxopt.kvstore import messages as m
 from mxopt.optimizer.config import optimizer_config
 from mxopt.sparse import RowSparse
 
 VALUE = np.arange(6, dtype=np.float32)
+
+
 SPARSE = RowSparse(VALUE.reshape(2, 3), np.array([1, 4]), (9, 3))
+
+
 RECORDS: list[r.Record] = [
     r.Mode("ssp", 3),
     r.Member(1, 5, [0]),
@@ -72,49 +70,6 @@ def test_there_is_a_case_for_every_kind_of_record() -> None:
     assert {type(record).__name__ for record in RECORDS} == set(journals.KINDS)
 
 
-# A server in a folder.
-
-
-class Served(Peer):
-    """A server without sockets whose state is kept in `folder`, and which can be started again."""
-
-    def __init__(self, folder: Path, workers: int = 1, mode: str = "sync", kind: str = "journal") -> None:
-        self.durability = Durability(kind, folder, 0.0)
-        super().__init__(workers, mode)
-
-    def started(self, goes_on: int = -1) -> Server:
-        self.epochs = getattr(self, "epochs", 0) + 1
-        self.kept = Kept(self.durability, 0, self.epochs, goes_on)
-        self.journal = self.kept.journal
-        made = super().started()
-        self.kept.restore(made)
-        return made
-
-    def again(self, goes_on: int = -1) -> None:
-        """Starts the server again; its workers say Hello."""
-        if self.journal is not None:
-            self.journal.close()
-        self.server = self.started(goes_on)
-        for rank in range(self.workers):
-            self.hello(rank)
-
-    def content(self) -> bytes:
-        """All of its state."""
-        return dump_document(snapshot.record(self.server))
-
-
-def trained(folder: Path, row: object = None, mode: str = "sync", kind: str = "journal") -> Served:
-    """A server with two workers' pushes of two rounds, by the optimizer of `row`."""
-    peer = Served(folder, 2, mode, kind)
-    peer.ask(0, config(1, 1, mxopt.create("adam") if row is None else row.make()))
-    peer.ask(0, m.SetOptimizer(2, 1, 1))
-    peer.ask(0, init(3))
-    for number in (1, 2):
-        for rank in (0, 1):
-            peer.ask(rank, push(number + 3 - 3 * rank, False, rank + 1, number=number))
-    return peer
-
-
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_server_that_reads_its_journal_has_the_same_bits(row: Row, mode: str, tmp_path: Path) -> None:
@@ -152,23 +107,6 @@ def test_a_checkpoint_takes_the_place_of_the_journal_before_it(mode: str, tmp_pa
         peer.again()
         assert peer.content() == before
     assert numbers(peer.kept.folder.path, CHECKPOINT) == [2 if mode == "sync" else 1]
-
-
-def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path: Path) -> None:
-    peer = trained(tmp_path)
-    for rank in (0, 1):
-        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
-    before = peer.content()
-    for rank in (0, 1):
-        peer.ask(rank, push(7 - 3 * rank, False, number=3))
-    assert peer.content() != before
-    assert cuts_of(peer.durability, 0) == [2]
-    peer.again(2)
-    assert peer.content() == before
-    peer.again()
-    assert peer.content() == before
-    peer.again(0)
-    assert peer.server.values.entries == {}
 
 
 def test_without_a_journal_a_checkpoint_is_all_there_is(tmp_path: Path) -> None:
@@ -243,146 +181,10 @@ def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path: Path) -
     assert peer.ask(0, m.Rounds(4, ["v"], [7])) == m.Present(4, [7], 2 + 7)
 
 
-# Records at which a server fails.
-
-
-def crashed(peer: Served, how: str = "Fatal Python error: Aborted\n\nStack") -> None:
-    """The server dies while it applies its last record; by itself, where there is something to say
-    about it."""
-    applying = peer.kept.folder.path / "applying"
-    applying.write_bytes(PLACE.pack(peer.journal.number, peer.journal._writer.size))
-    (peer.kept.folder.path / "failure").write_text(how)
-
-
-def test_a_record_at_which_servers_fail_twice_is_named_and_left_out_when_the_job_is_taken_up(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    peer = trained(tmp_path, mode="async")
-    crashed(peer)
-    peer.again(-2)
-    assert "servers have failed at the update of key 'w' in round 2 before, by: Fatal Python error: Ab" in caplog.text
-    before = peer.weight()
-    place = next(iter(peer.kept._failures))
-    (peer.kept.folder.path / "applying").write_bytes(PLACE.pack(*place))
-    (peer.kept.folder.path / "failure").write_text("Fatal Python error: Segmentation fault\n")
-    with pytest.raises(
-        Hopeless, match=r"server 0 has failed 2 times at the update of key 'w' in round 2, the last tim"
-    ):
-        peer.again(-2)
-    for goes_on in (-1, -2, -1):  # also when it is killed later, and taken up again
-        peer.again(goes_on)
-        assert "so it was left out" in peer.ask(1, push(1, False, 2, number=2)).text
-        assert peer.weight() != before
-    peer.again(-2)
-    assert isinstance(peer.ask(1, push(1, False, 2, number=3)), m.Done)
-
-
-def test_a_server_that_is_killed_in_a_record_has_not_failed_at_it(tmp_path: Path) -> None:
-    peer = trained(tmp_path)
-    before = peer.content()
-    for _ in range(5):
-        crashed(peer, "")
-        peer.again(-2)
-        assert peer.kept._failures == {}
-    assert peer.content() == before
-
-
-def test_a_job_that_goes_on_from_a_cut_begins_anew_with_failures(tmp_path: Path) -> None:
-    peer = trained(tmp_path)
-    for rank in (0, 1):
-        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
-    crashed(peer)
-    peer.again(2)
-    assert peer.kept._failures == {}
-
-
-def test_where_there_is_no_memory_for_an_update_the_server_fails_at_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peer = trained(tmp_path)
-    before = peer.content()
-
-    def none_left(*_: object) -> None:
-        raise MemoryError("none left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(peer.server.applier, "apply", none_left)
-        peer.ask(0, push(6, False, number=3))
-        with pytest.raises(OutOfMemory, match="no memory for the update of key 'w' in round 3: none left"):
-            peer.ask(1, push(3, False, number=3))
-    assert (peer.kept.folder.path / "applying").read_bytes() != PLACE.pack(0, 0)
-    assert not peer.server.machine.intact
-    assert peer.sent == []
-    peer.again(-2)
-    assert peer.content() != before
-    assert peer.server.values.entries["w"].parts[0].group.rounds.done == 3
-
-
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_every_record_has_words(record) -> None:
     assert re.fullmatch(r"the (update|record \w+) ?.{0,40}", described(record))
     assert described(RECORDS[6]) == "the update of key 'a' and 1 more in round 1"
-
-
-# Cuts.
-
-
-def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    peer = trained(tmp_path)
-    peer.ask(0, push(6, False, number=3))
-    for rank in (0, 1):
-        peer.ask(rank, m.Cut(7 - 4 * rank, 2, True))
-    assert "cut 2 is dropped: the workers haven't pushed the same before it" in caplog.text
-    assert peer.server.machine.cut == 0
-    peer.ask(0, m.Cut(8, 3, True))
-    peer.ask(0, m.Cut(9, 4, True))
-    assert "cut 3 is dropped: only workers [0] have come to it" in caplog.text
-    assert numbers(peer.kept.folder.path, CHECKPOINT) == []
-
-
-@pytest.mark.parametrize(
-    ("orders", "number", "common"),
-    [
-        ("wv wv", 3, {"w": 3, "v": 2}),
-        ("wv vw", 3, {"w": 3, "v": 2}),
-        ("wwv vww", 5, {"w": 5, "v": 2}),  # w is at 1, and then steps have it twice
-        ("wwv vww", 4, None),
-    ],
-)
-def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_programs_have_a_point_in_common(
-    orders: str, number: int, common: dict[str, object] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    peer = Served(tmp_path, 2)
-    for seq, key in ((1, "w"), (2, "v")):
-        peer.ask(0, init(seq, key))
-    for rank, order in enumerate(orders.split()):
-        seqs, pushed, reached = itertools.count(3 if rank == 0 else 1), {"w": 0, "v": 0}, False
-        for key in "w" + 9 * order:
-            if max(pushed.values()) == number and not reached:
-                reached = peer.ask(rank, m.Cut(next(seqs), number, False, True)) is not None
-            pushed[key] += 1
-            if pushed[key] > number:
-                peer.ask(rank, m.Cut(next(seqs), number, False))
-                break
-            peer.ask(rank, push(next(seqs), False, keys=(key,), number=pushed[key]))
-    assert peer.server.machine.cut == (number if common else 0)
-    assert ("is dropped: the workers haven't pushed the same before it" in caplog.text) == (common is None)
-    assert common is None or {key: peer.server.values.present(key, 0) for key in "wv"} == common
-
-
-def test_a_cut_that_comes_again_is_made_once(tmp_path: Path) -> None:
-    peer = trained(tmp_path)
-    for rank in (0, 1):
-        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
-    size = peer.journal.nbytes
-    for rank in (0, 1):
-        assert isinstance(peer.ask(rank, m.Cut(7 - 3 * rank, 2, True)), m.Done)
-    assert peer.journal.nbytes == size
-
-
-# What lasts.
 
 
 def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,86 @@
+"""Cuts: the points of a synchronous job that all its servers can go on from."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from kept_peer import Served, trained
+from mxopt_server.kept import cuts_of
+from mxopt_server.state_dir import CHECKPOINT, numbers
+from peer import init, push
+
+from mxopt.kvstore import messages as m
+
+
+def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path: Path) -> None:
+    peer = trained(tmp_path)
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
+    before = peer.content()
+    for rank in (0, 1):
+        peer.ask(rank, push(7 - 3 * rank, False, number=3))
+    assert peer.content() != before
+    assert cuts_of(peer.durability, 0) == [2]
+    peer.again(2)
+    assert peer.content() == before
+    peer.again()
+    assert peer.content() == before
+    peer.again(0)
+    assert peer.server.values.entries == {}
+
+
+def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = trained(tmp_path)
+    peer.ask(0, push(6, False, number=3))
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(7 - 4 * rank, 2, True))
+    assert "cut 2 is dropped: the workers haven't pushed the same before it" in caplog.text
+    assert peer.server.machine.cut == 0
+    peer.ask(0, m.Cut(8, 3, True))
+    peer.ask(0, m.Cut(9, 4, True))
+    assert "cut 3 is dropped: only workers [0] have come to it" in caplog.text
+    assert numbers(peer.kept.folder.path, CHECKPOINT) == []
+
+
+@pytest.mark.parametrize(
+    ("orders", "number", "common"),
+    [
+        ("wv wv", 3, {"w": 3, "v": 2}),
+        ("wv vw", 3, {"w": 3, "v": 2}),
+        ("wwv vww", 5, {"w": 5, "v": 2}),  # w is at 1, and then steps have it twice
+        ("wwv vww", 4, None),
+    ],
+)
+def test_workers_that_push_keys_in_different_orders_have_a_cut_where_their_programs_have_a_point_in_common(
+    orders: str, number: int, common: dict[str, object] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = Served(tmp_path, 2)
+    for seq, key in ((1, "w"), (2, "v")):
+        peer.ask(0, init(seq, key))
+    for rank, order in enumerate(orders.split()):
+        seqs, pushed, reached = itertools.count(3 if rank == 0 else 1), {"w": 0, "v": 0}, False
+        for key in "w" + 9 * order:
+            if max(pushed.values()) == number and not reached:
+                reached = peer.ask(rank, m.Cut(next(seqs), number, False, True)) is not None
+            pushed[key] += 1
+            if pushed[key] > number:
+                peer.ask(rank, m.Cut(next(seqs), number, False))
+                break
+            peer.ask(rank, push(next(seqs), False, keys=(key,), number=pushed[key]))
+    assert peer.server.machine.cut == (number if common else 0)
+    assert ("is dropped: the workers haven't pushed the same before it" in caplog.text) == (common is None)
+    assert common is None or {key: peer.server.values.present(key, 0) for key in "wv"} == common
+
+
+def test_a_cut_that_comes_again_is_made_once(tmp_path: Path) -> None:
+    peer = trained(tmp_path)
+    for rank in (0, 1):
+        peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
+    size = peer.journal.nbytes
+    for rank in (0, 1):
+        assert isinstance(peer.ask(rank, m.Cut(7 - 3 * rank, 2, True)), m.Done)
+    assert peer.journal.nbytes == size
