@@ -49,7 +49,10 @@ VERSION = 2
 PREFIX = struct.Struct("<8sIQ32s")
 MAX_DEPTH = 64  # of lists, tuples and dicts within each other
 PLAIN = bool | int | float | str | bytes
-DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()} | {"int64": np.dtype("<i8")}
+LONG = 1 << 30  # bytes from which bytes stand among the arrays: MessagePack has room for 4 GiB of them
+DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()} | {
+    "int64": np.dtype("<i8"), "uint8": np.dtype("u1"),
+}  # fmt: skip
 NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
 
@@ -221,6 +224,9 @@ def _arrays(described: Iterable[Any], data: memoryview, array: Callable[..., Arr
 
 
 def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
+    if isinstance(x, bytes) and len(x) >= LONG:
+        found.append(np.frombuffer(x, np.uint8))
+        return ["bytes", len(found) - 1]
     if x is None or isinstance(x, PLAIN):
         return x
     if isinstance(x, dict | tuple | list):
@@ -236,7 +242,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
         x = x.get()
     if isinstance(x, np.generic) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8 and not isinstance(x, np.float16):
         return x.item()
-    if type(x) in (np.ndarray, np.memmap) and x.dtype.newbyteorder("=") in NAMES:
+    if type(x) in (np.ndarray, np.memmap) and x.dtype.newbyteorder("=") in NAMES and x.dtype != np.uint8:
         found.append(x)
         return ["array", len(found) - 1]
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
@@ -248,10 +254,13 @@ def _decode(x: Any, loaded: list[Array], depth: int = MAX_DEPTH) -> Any:
             raise StatesError(f"a {type(x).__name__} where none belongs")
         return x
     kind, content = x
-    if kind == "array":
+    if kind in ("array", "bytes"):
         if type(content) is not int or content < 0:
             raise StatesError(f"an array of number {content!r}")
-        return loaded[content]
+        part = loaded[content]
+        if (str(part.dtype) == "uint8") != (kind == "bytes"):
+            raise StatesError(f"{part.dtype} where {kind} belong")
+        return part.tobytes() if kind == "bytes" and isinstance(part, np.ndarray) else part
     if not depth:
         raise StatesError(f"lists, tuples and dicts within each other more than {MAX_DEPTH} deep")
     if kind == "row_sparse":

@@ -17,7 +17,8 @@ from bitwise import Run, array, assert_same, flat
 from table import CROSSED, ROWS, Row, crossed_id
 
 import mxopt
-from mxopt.document import dump_document, load_document, write_file
+from mxopt import plain
+from mxopt.document import PREFIX, dump_document, load_document, write_file
 from mxopt.errors import StatesError
 from mxopt.optimizer.states import load
 
@@ -64,7 +65,17 @@ def test_everything_else_comes_back_as_it_was() -> None:
     assert scalar == {"x": 0.5, "n": 3}
 
 
-@pytest.mark.parametrize("bad", [object(), {1, 2}, 2**70, np.array([1j]), np.array([object()]), lambda: 0])
+def test_bytes_that_messagepack_has_no_room_for_stand_among_the_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mxopt.document.LONG", 8)
+    content = {"states": b"as long as that", "more": [(b"123456789", b"short")], "x": 1}
+    document = dump_document(content)
+    assert load_document(document) == content
+    assert len(plain.unpack(document[PREFIX.size :][: PREFIX.unpack_from(document)[2]])["arrays"]) == 2
+
+
+@pytest.mark.parametrize(
+    "bad", [object(), {1, 2}, 2**70, np.array([1j]), np.zeros(2, np.uint8), np.array([object()]), lambda: 0]
+)
 def test_what_the_format_cannot_hold_is_refused(bad: Any) -> None:
     with pytest.raises(StatesError):
         dump_document({"x": bad})

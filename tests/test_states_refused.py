@@ -113,6 +113,12 @@ def test_impossible_arrays(described: Any) -> None:
     assert_refused(sealed(header, bytes(4)))
 
 
+@pytest.mark.parametrize("tree", [["bytes", 0], ["array", 1]])
+def test_bytes_where_an_array_belongs_and_the_other_way_round(tree: Any) -> None:
+    header = pack({"content": ["dict", [["x", tree]]], "arrays": [["float32", [1]], ["uint8", [4]]]})
+    assert_refused(sealed(header, bytes(8)), "where")
+
+
 @pytest.mark.parametrize(
     "content",
     [

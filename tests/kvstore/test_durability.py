@@ -190,6 +190,12 @@ def test_a_checkpoint_of_a_script_is_loaded_by_a_job_with_other_servers_and_goes
         assert ended(process) == (expected(rounds), first)
 
 
+def test_a_checkpoint_has_states_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mxopt.document.LONG", 8)  # where MessagePack's own limit is 4 GiB
+    checkpoint.write(tmp_path, checkpoint.Checkpoint({"w": np.ones(2)}, {"w": 3}, b"as long as that"))
+    assert checkpoint.read(tmp_path).states == b"as long as that"
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     checkpoint.write(folder, made := checkpoint.Checkpoint({"w": np.ones(2)}, {"w": 3}, b"states"))
