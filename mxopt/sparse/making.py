@@ -16,6 +16,7 @@ from mxopt.sparse.array import RowSparse
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial, Table
 from mxopt.sparse.slots import Slots
+from mxopt.sparse.sums import added, numbered
 from mxopt.typing import Array
 
 
@@ -202,11 +203,5 @@ def _same(own: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...]:
 
 def _merged(data: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted by index; rows of one index added in their order."""
-    unique, place = np.unique(indices, return_inverse=True)
-    total = np.zeros((len(unique), *data.shape[1:]), data.dtype)
-    first = np.unique(place, return_index=True)[1]
-    total[:] = data[first]  # not 0 + data: that would turn -0 into 0
-    again = np.ones(len(place), bool)
-    again[first] = False
-    np.add.at(total, place[again], data[again])
-    return total, unique
+    ascending, places = numbered(indices)
+    return added([(data, places)], len(ascending)), ascending

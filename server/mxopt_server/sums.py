@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 
 from mxopt.sparse import RowSparse
-from mxopt.sparse.rows import union
+from mxopt.sparse.sums import added, merged
 from mxopt.typing import Array
 
 
@@ -31,16 +30,7 @@ def total(values: Sequence[Array]) -> Array:
 def _sparse_total(values: Sequence[RowSparse]) -> RowSparse:
     """The same for row-sparse gradients: a row is the sum of those of its number, in the workers'
     order."""
-    indices = reduce(union, (v.indices for v in values))
+    indices, places = merged([v.indices for v in values])
     dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
-    data = np.empty((len(indices), *values[0].data.shape[1:]), dtype)
-    seen = np.zeros(len(indices), bool)
-    for value in values:
-        at, rows = np.searchsorted(indices, value.indices), value.data.astype(dtype, copy=False)
-        again = seen[at]
-        both = at[again]
-        more = data.take(both, axis=0) + rows[again]
-        data[at] = rows
-        data[both] = more
-        seen[at] = True
-    return RowSparse(data, indices, values[0].shape)
+    rows = [v.data.astype(dtype, copy=False) for v in values]
+    return RowSparse(added(list(zip(rows, places, strict=True)), len(indices)), indices, values[0].shape)
