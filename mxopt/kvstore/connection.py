@@ -132,6 +132,9 @@ class Connections:
 
     def _look(self) -> None:
         self._look_at = self._transport.clock() + SLICE_S
+        for channel, line in zip(self.channels, self._lines, strict=True):
+            if line.renewed() and channel.waits:
+                self.session.greet(channel)
         pulse = self._member.pulse
         self.session.look(pulse.endpoints if pulse is not None else ())
         for channel, lost in zip(self.channels, pulse.lost if pulse is not None else (), strict=False):

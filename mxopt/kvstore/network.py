@@ -22,7 +22,8 @@ from mxopt.settings import Job
 
 
 class SocketLine:
-    """A DEALER socket as a Line.
+    """A DEALER socket as a Line. Its monitor tells of every connection that it makes; the first is
+    no renewal.
 
     An exception within a message (Ctrl-C) leaves part of it in the socket, where the next message
     would be glued to it: such a socket is given up for a new one.
@@ -31,7 +32,8 @@ class SocketLine:
     def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]]) -> None:
         self._open = open_socket
         self._torn = False  # whether a message is half sent or half received
-        self.socket = self._opened()
+        self._connections = 0  # that its sockets have made
+        self._connect()
 
     def send(self, frames: list[Frame]) -> None:
         self._whole()
@@ -49,19 +51,31 @@ class SocketLine:
         self._torn = False
         return frames
 
+    def renewed(self) -> bool:
+        before = self._connections
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart()
+            self._connections += 1
+        return self._connections > max(before, 1)
+
     def close(self) -> None:
-        self.socket.close(200)
+        self._close(200)
 
     def _whole(self) -> None:
         if self._torn:
-            self.socket.close(0)
-            self.socket = self._opened()
+            self._close(0)
+            self._connect()
             self._torn = False
 
-    def _opened(self) -> zmq.Socket[bytes]:
-        made = self._open()
-        made.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
-        return made
+    def _connect(self) -> None:
+        self.socket: zmq.Socket[bytes] = self._open()
+        self.socket.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
+        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED)
+
+    def _close(self, linger: int) -> None:
+        self.socket.disable_monitor()
+        self._monitor.close(0)
+        self.socket.close(linger)
 
 
 class Network:

@@ -22,6 +22,10 @@ class Line(Protocol):
     def receive(self, wait: bool) -> list[Frame] | None:
         """The next message; None where there is none, at once or after `wait`ing for SLICE_S."""
 
+    def renewed(self) -> bool:
+        """Whether it has been made again since the last call: what was on the way then may be
+        lost."""
+
     def close(self) -> None:
         """Ends the connection. What was sent leaves still, if it can."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from mxopt.errors import DeadlineError
 from mxopt.kvstore import messages as m, wire
-from mxopt.kvstore.channel import Call
+from mxopt.kvstore.channel import RETRY, Call
 from mxopt.kvstore.connection import Connections
 
 
@@ -36,19 +37,60 @@ class Chatter:
             return m.encode(self.said.pop())
         return m.encode(m.Done(99)) if wait else None
 
+    def renewed(self) -> bool:
+        return False
+
     def close(self) -> None: ...
+
+
+def member() -> SimpleNamespace:
+    return SimpleNamespace(
+        settings=SimpleNamespace(timeout=5.0, join_timeout=5.0, staleness=0), pulse=None, job="j", rank=0,
+        epoch=1, token="t", welcome=SimpleNamespace(endpoints=["here"], workers=1), check=lambda: None,
+    )  # fmt: skip
 
 
 def test_a_call_ends_at_its_deadline_though_something_keeps_arriving() -> None:
     transport = Chatter()
-    member = SimpleNamespace(
-        settings=SimpleNamespace(timeout=5.0, join_timeout=5.0, staleness=0), pulse=None, job="j", rank=0,
-        epoch=1, token="t", welcome=SimpleNamespace(endpoints=["here"], workers=1), check=lambda: None,
-    )  # fmt: skip
-    connections = Connections(transport, member, "async")
+    connections = Connections(transport, member(), "async")
     call = Call()
     connections.send(0, m.Push(0, False, ["w"], 0, 1, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2))]), call)
     began = transport.time
     with pytest.raises(DeadlineError, match=r"waited 5 s for x; no answer from server 0 \(here\): Push of key 'w'"):
         connections.wait(call, "x")
     assert transport.time - began < 5.2
+
+
+class Broken(Chatter):
+    """A server whose answer is lost with the connection, which is made again after a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.greeted: list[float] = []
+        self.broken = True
+
+    def send(self, frames: list[object]) -> None:
+        super().send(frames)
+        if isinstance(m.decode(frames), m.Hello):
+            self.greeted.append(self.time)
+
+    def receive(self, wait: bool) -> list[object] | None:
+        self.time += 0.1 if wait else 0.0
+        return m.encode(self.said.pop()) if self.said else None
+
+    def renewed(self) -> bool:
+        renewed, self.broken = self.broken and self.time >= 1.0, self.broken and self.time < 1.0
+        return renewed
+
+
+def test_a_server_is_asked_at_once_what_has_arrived_when_its_connection_is_made_again() -> None:
+    transport = Broken()
+    connections = Connections(transport, member(), "async")
+    call = Call()
+    connections.send(0, m.Pull(0, ["w"], 0, 0), call)
+    with pytest.raises(DeadlineError):
+        connections.wait(call, "x")
+    first, again, *rest = transport.greeted
+    assert first == 0.0
+    assert 1.0 <= again <= 1.2
+    assert all(now - before >= RETRY for before, now in pairwise([again, *rest]))

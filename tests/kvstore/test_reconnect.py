@@ -6,7 +6,11 @@ import contextlib
 import socket
 import threading
 
+import zmq
 from jobs import Job
+
+from mxopt.kvstore import sockets
+from mxopt.kvstore.network import SocketLine
 
 
 class Proxy:
@@ -47,6 +51,23 @@ class Proxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+def test_a_line_tells_when_it_has_been_made_again() -> None:
+    with zmq.Context() as context, socket.create_server(("127.0.0.1", 0)) as listener:
+        line = SocketLine(lambda: sockets.connect(context, f"tcp://127.0.0.1:{listener.getsockname()[1]}", None))
+        try:
+            first, _ = listener.accept()
+            assert line.receive(wait=True) is None
+            assert not line.renewed()
+            first.close()
+            again, _ = listener.accept()
+            while not line.renewed():
+                line.receive(wait=True)
+            assert not line.renewed()
+            again.close()
+        finally:
+            line.close()
 
 
 def test_pushes_repeated_after_broken_connections_are_applied_once() -> None:

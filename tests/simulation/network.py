@@ -90,7 +90,8 @@ class Line:
         self.network, self.process, self.endpoint, self.identity = network, process, endpoint, identity
         self.inbox: deque[list[Any]] = deque()
         self.on_arrival: Callable[[], None] = process.wake
-        self.closed = self.connected = False
+        self.closed = self.connected = self._renewed = False
+        self._connections = 0  # so far
         self._survives: dict[object, float] = {}  # until when what was on the way of a broken connection arrives
         self._held: deque[list[Any]] = deque()  # what is to leave once there is a connection
         self._connect()
@@ -107,6 +108,10 @@ class Line:
         if wait and not self.inbox:
             self.process.sleep(SLICE_S)
         return self.inbox.popleft() if self.inbox else None
+
+    def renewed(self) -> bool:
+        found, self._renewed = self._renewed, False
+        return found
 
     def close(self) -> None:
         self.closed = True
@@ -140,6 +145,8 @@ class Line:
         if not self.connected:
             world.at(world.now + 0.5, self._connect)
             return
+        self._connections += 1
+        self._renewed = self._connections > 1
         self.route = self.identity or network.name()
         router.lines[self.route] = self
         while self._held:
