@@ -16,6 +16,8 @@ from mxopt.optimizer.config import optimizer_config
 from mxopt.optimizer.keyed import KeyedOptimizer
 from mxopt.typing import Plain
 
+NOTHING = None, None, None  # of a key that has no multipliers and no name of its own
+
 
 class Followed:
     """`optimizer` as servers are given it by `connections`, in call number `event` of
@@ -37,11 +39,11 @@ class Followed:
         self.counts: dict[Key, int] = {}
         self.num_update = 0
         self._arguments = attrgetter(*(attribute_of(type(optimizer), name) for name in config["arguments"]))
-        self._seen = self._fingerprint()
+        self._see()
 
     def look(self, keys: Iterable[Key]) -> None:
-        """Notes whether hyper-parameters have changed. Called before every push of `keys`, so it
-        must be quick.
+        """Notes whether hyper-parameters have changed: of multipliers those of `keys`, which are
+        about to be pushed. Called before every push, so it must be quick.
 
         Raises ArgumentError where the optimizer has nothing to do with one of them, before anything
         is sent.
@@ -50,11 +52,11 @@ class Followed:
             for key in keys:
                 self.optimizer.check_index(key)
             self.optimizer.prepare(max((self.counts.get(key, 0) for key in keys), default=0))
-        now = self._fingerprint()
-        if now != self._seen:
+        if self._has_changed(keys):
             self._document = plain.pack(sendable(self.optimizer))
             self.number += 1
-            self._changed, self._seen = True, now
+            self._changed = True
+            self._see()
 
     def tell(self, server: int) -> int:
         """Sends a server the optimizer's config, if it doesn't know it yet; returns its number."""
@@ -97,14 +99,34 @@ class Followed:
             behind = isinstance(optimizer, LBSGD)  # which asks for the rate before it counts
             optimizer.lr_scheduler.reach(optimizer.begin_num_update + self.num_update - behind)
 
-    def _fingerprint(self) -> object:
+    def _see(self) -> None:
+        """Takes the optimizer as it is now for what the servers know, or are about to hear."""
         optimizer = self.optimizer
-        scheduler = optimizer.lr_scheduler
-        return (
-            self._arguments(optimizer), dict(optimizer.lr_mult), dict(optimizer.wd_mult), len(optimizer.idx2name),
-            [(i, p.lr_mult, p.wd_mult) for i, p in optimizer.param_dict.items()],
-            None if scheduler is None else scheduler.assigned,
-        )  # fmt: skip
+        self._seen = self._for_all()
+        every = {*optimizer.param_dict, *optimizer.idx2name, *optimizer.lr_mult, *optimizer.wd_mult}
+        self._owned = {key: self._own(key) for key in every}
+
+    def _has_changed(self, keys: Iterable[Key]) -> bool:
+        optimizer = self.optimizer
+        if self._for_all() != self._seen:
+            return True
+        if not (self._owned or optimizer.param_dict or optimizer.idx2name or optimizer.lr_mult or optimizer.wd_mult):
+            return False
+        return any(self._own(key) != self._owned.get(key, NOTHING) for key in keys)
+
+    def _for_all(self) -> object:
+        """What counts for all keys."""
+        scheduler = self.optimizer.lr_scheduler
+        return self._arguments(self.optimizer), None if scheduler is None else scheduler.assigned
+
+    def _own(self, key: Key) -> object:
+        """What counts for one key: its multipliers, and its name."""
+        optimizer = self.optimizer
+        param, name = optimizer.param_dict.get(key), optimizer.idx2name.get(key)
+        if param is not None:
+            return param.lr_mult, param.wd_mult, name
+        lr_mult, wd_mult = optimizer.lr_mult, optimizer.wd_mult
+        return lr_mult.get(key, lr_mult.get(name)), wd_mult.get(key, wd_mult.get(name)), name
 
 
 def sendable(optimizer: Optimizer) -> Plain:
