@@ -16,8 +16,6 @@ from mxopt.optimizer.config import optimizer_config
 from mxopt.optimizer.keyed import KeyedOptimizer
 from mxopt.typing import Plain
 
-NOTHING = None, None, None  # of a key that has no multipliers and no name of its own
-
 
 class Followed:
     """`optimizer` as servers are given it by `connections`, in call number `event` of
@@ -112,7 +110,7 @@ class Followed:
             return True
         if not (self._owned or optimizer.param_dict or optimizer.idx2name or optimizer.lr_mult or optimizer.wd_mult):
             return False
-        return any(self._own(key) != self._owned.get(key, NOTHING) for key in keys)
+        return any(self._own(key) != self._owned.get(key, (None, None, key)) for key in keys)
 
     def _for_all(self) -> object:
         """What counts for all keys."""
@@ -122,7 +120,7 @@ class Followed:
     def _own(self, key: Key) -> object:
         """What counts for one key: its multipliers, and its name."""
         optimizer = self.optimizer
-        param, name = optimizer.param_dict.get(key), optimizer.idx2name.get(key)
+        param, name = optimizer.param_dict.get(key), optimizer.idx2name.get(key, key)
         if param is not None:
             return param.lr_mult, param.wd_mult, name
         lr_mult, wd_mult = optimizer.lr_mult, optimizer.wd_mult

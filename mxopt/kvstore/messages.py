@@ -63,7 +63,6 @@ KINDS = {
 }
 _TAGS = {kind: tag for tag, kind in KINDS.items()}
 _pack = msgpack.Packer().pack
-_AS_THEY_ARE = (bytes,)  # for `convert`, which would take a text for bytes in base64
 
 
 def encode(message: Any) -> list[Frame]:
@@ -95,19 +94,23 @@ def decode(frames: Sequence[Frame]) -> Any:
         kind = KINDS.get(fields[0]) if type(fields) is list and fields and type(fields[0]) is int else None
         if kind is None:
             raise ProtocolError(f"it begins with no message's number: {fields!r:.80}")
-        message: Any = msgspec.convert(fields, kind, builtin_types=_AS_THEY_ARE)
+        message: Any = msgspec.convert(fields, kind)
         if kind.FREE:
             plain.check(getattr(message, kind.FREE))
     except (ValueError, msgspec.ValidationError) as error:  # no ValueError in msgspec 0.19
         raise ProtocolError(f"a header that is no message: {error}") from None
     following = 0
     if message.FRAMES:
-        if type(message.data) is int:
-            following, message.data = message.data, list(frames[1:])
-        if len(message.data) != message.FRAMES:
-            raise ProtocolError(
-                f"{type(message).__name__} has {counted(message.FRAMES, 'array')}, {len(message.data)} came"
-            )
+        data = message.data
+        if type(data) is int:
+            following, data = data, list(frames[1:])
+            message.data = data
+        else:
+            for each in data if type(data) is list else [None]:
+                if type(each) is not bytes:
+                    raise ProtocolError(f"{kind.__name__} has bytes as arrays, {data!r:.80} came")
+        if len(data) != message.FRAMES:
+            raise ProtocolError(f"{kind.__name__} has {counted(message.FRAMES, 'array')}, {len(data)} came")
     if len(frames) != following + 1:
         raise ProtocolError(f"{type(message).__name__} announced {counted(following, 'frame')}, {len(frames) - 1} came")
     return message

@@ -13,26 +13,30 @@ class Progress:
     Attributes
     ----------
     count : a number that rises while the loop runs
+    call : such a call, in words and about what, None outside. Set by `begin` and `end`, or, where
+        each call of a
+        function counts, directly
     """
 
     count: int
-    __slots__ = ("_call", "count")
+    call: tuple[str, object] | None
+    __slots__ = ("call", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self._call: tuple[str, object] | None = None
+        self.call = None
 
     def begin(self, what: str, about: object) -> None:
         """Such a call begins."""
-        self._call = what, about
+        self.call = what, about
 
     def end(self) -> None:
         """It has ended."""
-        self._call = None
+        self.call = None
         self.count += 1
 
     @property
     def doing(self) -> str:
         """What such a call does; "" outside."""
-        call = self._call
+        call = self.call
         return "" if call is None else f"{call[0]} {call[1]!r}"[:MAX_TEXT]

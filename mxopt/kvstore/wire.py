@@ -45,7 +45,7 @@ Map = Plain
 if TYPE_CHECKING:
     Data = list[Frame]
 else:
-    Data = list[bytes] | Whole  # on the wire: arrays, or how many frames with them follow
+    Data = Any  # on the wire: bytes of arrays, or how many frames with them follow; `messages.decode` sees to that
 
 
 def name_of(dtype: np.dtype) -> Dtype:
@@ -65,7 +65,7 @@ def check_version(version: int, who: str) -> None:
 
 def buffer_of(frame: Frame) -> Any:
     """The memory of a frame."""
-    return getattr(frame, "buffer", frame)
+    return frame if type(frame) is bytes else getattr(frame, "buffer", frame)
 
 
 def size_of(frame: Frame) -> int:
@@ -76,7 +76,7 @@ def size_of(frame: Frame) -> int:
 def array_of(frame: Frame, dtype: np.dtype, count: int, name: object) -> np.ndarray:
     """The `count` elements that a frame holds, without a copy. Raises ProtocolError where its
     length is another."""
-    buffer = buffer_of(frame)
+    buffer = frame if type(frame) is bytes else buffer_of(frame)
     if len(buffer) != count * dtype.itemsize:
         raise ProtocolError(
             f"key {name!r}: {counted(count, 'element')} of {dtype} in {count * dtype.itemsize} bytes are needed,"

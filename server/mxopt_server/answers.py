@@ -9,8 +9,8 @@ from typing import Any
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Key
-from mxopt_server.machine import plain_error
-from mxopt_server.rounds import Request
+from mxopt_server.applier import plain_error
+from mxopt_server.contributions import Request
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
@@ -39,7 +39,9 @@ class Answers:
 
     def done(self, session: Session, seq: int) -> None:
         """A request has been met."""
-        self.give(session, m.Done(seq))
+        if session.waiting:
+            session.answered(seq)
+        self._waiting.append((session.route, m.Done(seq)))
 
     def done_with(self, request: Request) -> None:
         """A request that waited is over."""

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 
-from mxopt.errors import KVStoreError
+from mxopt.errors import KVStoreError, MXOptError
 from mxopt.kvstore.progress import Progress
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
+from mxopt_server.contributions import ALL
 from mxopt_server.groups import Group
 from mxopt_server.moment import Moment
-from mxopt_server.rounds import ALL, Members
+from mxopt_server.records import Update
 from mxopt_server.served import Served
-from mxopt_server.values import Entry, Part
+from mxopt_server.values import Entry, Part, Values
+
+log = logging.getLogger("mxopt.server")
 
 
 class Applier:
-    """Applies rounds to the parts of groups by the optimizer of `served`."""
+    """Applies rounds to the parts of `values` by the optimizer of `served`."""
 
-    def __init__(self, served: Served, members: Members) -> None:
-        self.served, self.members = served, members
+    def __init__(self, values: Values, served: Served) -> None:
+        self.values, self.served, self.members = values, served, values.members
         self.updates = 0
         self.moment: Moment | None = None  # what a snapshot is being made of
         self.progress = Progress()  # of the loop that calls this
+
+    def update(self, record: Update) -> None:
+        """A round is over: applies what was pushed for it. Where that fails the round keeps the
+        error."""
+        values, keys, error = self.values, record.keys, record.error
+        group = values.groups.get(keys) or values.group(keys, values.parts_of(keys))
+        assert group is not None  # where a record is read again, nothing of other groups is open
+        if error is None:
+            try:
+                self.apply(group, record.value, record.rank, record.update)
+            except MemoryError:
+                raise
+            except Exception as failure:
+                error = plain_error(failure)
+        group.rounds.end(record.rank, record.number, error)
+        if error is not None:
+            self._fail(group.parts[0].entry, record, error)
+
+    def _fail(self, entry: Entry, record: Update, error: Exception) -> None:
+        """Lets an update that needs the whole array fail for all pieces of it."""
+        if entry.pieces > 1 and self.served.whole:
+            entry.sums.pop(record.rank, None)
+            entry.arrived.pop(record.rank, None)
+            for part in entry.parts:
+                if part.group is not None:
+                    part.group.rounds.fail(record.rank, record.number, error)
 
     def apply(self, group: Group, value: Array, worker: int, update: int) -> None:
         """Updates a group's parts by `value`, pushed by one worker or summed over ALL, or keeps it
@@ -107,14 +137,16 @@ class Applier:
         if worker != ALL and updater.optimizer.per_worker_state is not None and self.members.workers > 1:
             for index, weight in zip(indices, weights, strict=True):
                 self.served.lend(index, worker, weight, range(self.members.workers))
-        self.progress.begin("an update of key", indices[0])
+        progress = self.progress
+        progress.call = "an update of key", indices[0]
         try:
             if len(indices) == 1:
                 updater(indices[0], grads[0], weights[0])
             else:
                 updater(indices, grads, weights)
         finally:
-            self.progress.end()
+            progress.call = None
+            progress.count += 1
 
     def _replace(self, group: Group, value: Array) -> None:
         """Without an optimizer the sum becomes the value."""
@@ -140,4 +172,12 @@ def _shaped(value: Array, shape: tuple[int, ...]) -> Array:
     """A flat gradient, or one of rows, as one of `shape`."""
     if isinstance(value, RowSparse):
         return RowSparse(value.data.reshape(len(value.indices), *shape[1:]), value.indices, shape)
-    return value.reshape(shape)
+    return value if value.shape == shape else value.reshape(shape)
+
+
+def plain_error(error: Exception) -> MXOptError:
+    """An exception as one that can be told and kept: its type and its words."""
+    if isinstance(error, MXOptError):
+        return error
+    log.error("a record failed", exc_info=error)
+    return KVStoreError(f"{type(error).__name__}: {error}")

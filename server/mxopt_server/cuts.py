@@ -20,7 +20,7 @@ from typing import Any
 from mxopt.kvstore import messages as m
 from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
-from mxopt_server.records import Cut, Record
+from mxopt_server.records import Cut
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
@@ -31,8 +31,8 @@ Point = tuple[int, dict[Any, int]]  # the number of a cut, and a worker's last p
 class Cuts:
     """Gathers the workers' cuts. `keep` is called, at those that ask for it, with the number."""
 
-    def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers) -> None:
-        self._machine, self._enter, self._answers = machine, enter, answers
+    def __init__(self, machine: Machine, answers: Answers) -> None:
+        self._machine, self._answers = machine, answers
         self.keep: Callable[[int], None] | None = None
         self._came: dict[int, Point] = {}  # by worker: the cut that it has come to last,
         self._reached: dict[int, Point] = {}  # or may have come to
@@ -56,7 +56,7 @@ class Cuts:
             return
         if cut.keeps and self.keep is not None:
             self.keep(cut.number)
-        self._enter(Cut(cut.number))
+        self._machine.enter(Cut(cut.number))
 
     def _is_there(self, number: int) -> bool:
         """Whether what is here now is a point of every worker's program, at which cut `number` can

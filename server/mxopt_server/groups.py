@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mxopt.sparse import RowSparse
-from mxopt_server.rounds import Contribution, Request, Rounds
+from mxopt_server.contributions import Contribution, Request
+from mxopt_server.rounds import Rounds
 
 if TYPE_CHECKING:
     from mxopt_server.values import Part

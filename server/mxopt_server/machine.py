@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from mxopt.document import load_document
-from mxopt.errors import KVStoreError, MXOptError
 from mxopt.sparse import Table
 from mxopt.typing import Plain
 from mxopt_server import records as r
@@ -18,7 +16,17 @@ from mxopt_server.served import Served
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Values
 
-log = logging.getLogger("mxopt.server")
+
+class Journal(Protocol):
+    """Where records are kept."""
+
+    together: bool  # whether committing is worth waiting for other messages that are here
+
+    def append(self, record: r.Record) -> None:
+        """Adds a record to those that `commit` makes last."""
+
+    def commit(self) -> None:
+        """Returns when what has been appended lasts."""
 
 
 class OutOfMemory(BaseException):
@@ -29,50 +37,37 @@ class Machine:
     """What a server with so many workers holds: `values`, the optimizer (`served`), its `members`
     and their epochs."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, journal: Journal | None = None) -> None:
         self.members = Members(workers)
         self.values = Values(self.members)
         self.served = Served(self.values.entries)
-        self.applier = Applier(self.served, self.members)
+        self.applier = Applier(self.values, self.served)
+        self.journal = journal
         self.cut = 0  # the number of the last
         self.intact = True  # False once a record was applied in part
         self._kinds: dict[type, Callable[[Any], None]] = {
-            r.Update: self._update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
+            r.Update: self.applier.update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
             r.FirstRows: self._first_rows, r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
             r.Cut: self._cut,
         }  # fmt: skip
 
+    def enter(self, record: r.Record) -> None:
+        """Keeps a record that has been checked, and changes the state as it says. Raises what
+        `apply` raises."""
+        if self.journal is not None:
+            self.journal.append(record)
+        self.apply(record)
+
     def apply(self, record: r.Record) -> None:
-        """Changes the state as the record says. Raises what the optimizer raises where it can't be
-        set or loaded; a round that fails is over, and keeps its error. Raises OutOfMemory where
-        there is no memory: that depends on the moment, so it is no refusal, and what is changed by
-        then nobody knows."""
+        """Changes the state as a record says that is kept. Raises what the optimizer raises where
+        it can't be set or loaded; a round that fails is over, and keeps its error. Raises
+        OutOfMemory where there is no memory: that depends on the moment, so it is no refusal, and
+        what is changed by then nobody knows."""
         try:
             self._kinds[type(record)](record)
         except MemoryError as error:
             self.intact = False
             raise OutOfMemory(f"there is no memory for {r.described(record)}: {error}") from error
-
-    def _update(self, update: r.Update) -> None:
-        values, keys = self.values, update.keys
-        group = values.groups.get(keys) or values.group(keys, values.parts_of(keys))
-        assert group is not None  # where a record is read again, nothing of other groups is open
-        error = update.error
-        if error is None:
-            try:
-                self.applier.apply(group, update.value, update.rank, update.update)
-            except MemoryError:
-                raise
-            except Exception as failure:
-                error = plain_error(failure)
-        entry = group.parts[0].entry
-        group.rounds.end(update.rank, update.number, error)
-        if error is not None and entry.pieces > 1 and self.served.whole:
-            entry.sums.pop(update.rank, None)
-            entry.arrived.pop(update.rank, None)
-            for part in entry.parts:
-                if part.group is not None:
-                    part.group.rounds.fail(update.rank, update.number, error)
 
     def _first(self, first: r.First) -> None:
         entry = self.values.entries.get(first.key)
@@ -102,11 +97,12 @@ class Machine:
     @contextmanager
     def _announced(self, config: Plain | None) -> Iterator[None]:
         """Says that an optimizer is being made: code of someone's own may take long."""
-        self.applier.progress.begin("the constructor of optimizer", None if config is None else config.get("name"))
+        progress = self.applier.progress
+        progress.begin("the constructor of optimizer", None if config is None else config.get("name"))
         try:
             yield
         finally:
-            self.applier.progress.end()
+            progress.end()
 
     def _loaded(self, loaded: r.Loaded) -> None:
         self.served.load(loaded.event, self.values.entry(loaded.key), load_document(loaded.document))
@@ -121,11 +117,3 @@ class Machine:
 
     def _cut(self, cut: r.Cut) -> None:
         self.cut = cut.number
-
-
-def plain_error(error: Exception) -> MXOptError:
-    """An exception as one that can be told and kept: its type and its words."""
-    if isinstance(error, MXOptError):
-        return error
-    log.error("a record failed", exc_info=error)
-    return KVStoreError(f"{type(error).__name__}: {error}")

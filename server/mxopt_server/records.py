@@ -1,10 +1,10 @@
 """Records: whatever changes the state of a server, one small class a kind of fact.
 
 A server checks what comes, makes a record of what it changes, appends that to its journal, and
-applies it (`Server.enter`). `Machine.apply` depends on nothing but the records before: a server
-that is given the same ones, in the same order, has the same bits. What isn't in a record isn't
-state: pushes of rounds that are open, requests that wait, messages that have come in part are their
-workers' to send again.
+applies it (`Machine.enter`). That depends on nothing but the records before: a server that is given
+the same ones, in the same order, has the same bits. What isn't in a record isn't state: pushes of
+rounds that are open, requests that wait, messages that have come in part are their workers' to send
+again.
 
 Fields are plain values, arrays, and RowSparse of arrays.
 """

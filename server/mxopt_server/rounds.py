@@ -17,58 +17,10 @@ from mxopt.errors import KVStoreError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
-from mxopt.typing import Array, Document, Plain
-from mxopt_server.told import Told, difference as told_difference
+from mxopt.typing import Document, Plain
+from mxopt_server.contributions import ALL, Contribution, difference
 
-ALL = -1  # as a worker: all of them together
-DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
 KEPT = 64  # rounds without an update whose errors are kept, for who pushes for them late or asks again
-
-
-class Request:
-    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing`
-    any more."""
-
-    __slots__ = ("answer", "error", "missing", "nbytes", "number", "parts", "pushes", "rank", "seq", "since")
-
-    def __init__(
-        self,
-        rank: int,
-        seq: int,
-        parts: Sequence[Any],
-        number: int,
-        nbytes: int,
-        answer: Callable[[Request], None],
-        pushes: bool,
-        since: float,
-    ) -> None:
-        self.rank, self.seq, self.answer, self.missing = rank, seq, answer, 1
-        self.parts, self.number = parts, number
-        self.nbytes = nbytes  # of what it keeps in memory, or of its answer
-        self.pushes = pushes  # whether it is refused where the round has ended with an error
-        self.since = since  # when it began to wait
-        self.error: Exception | None = None
-
-    def met(self, error: Exception | None = None) -> None:
-        """One of the things it waits for has come, or has failed."""
-        self.missing -= 1
-        if self.pushes:
-            self.error = self.error or error
-        if self.missing == 0:
-            self.answer(self)
-
-
-@dataclass(slots=True)
-class Contribution:
-    """What one worker pushed for a round: `value` is flat over the parts, or row-sparse over a
-    whole entry."""
-
-    rank: int
-    number: int
-    value: Array
-    optimizer: Told | None  # that it counts on; None where it never set one
-    update: int
-    step: int = 0  # of the worker's training, 0 where it counts none
 
 
 @dataclass
@@ -120,19 +72,12 @@ class Rounds:
     def is_new(self, rank: int, number: int, key: Key) -> bool:
         """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one
         is missing."""
-        if self.counts_anew(rank):
-            return True
-        if number > self.last(rank) + 1 and rank not in self.behind:
-            raise KVStoreError(
-                f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round"
-                f" {self.last(rank)}: what it has pushed in between is missing"
-            )
-        return number > self.counts[rank]
-
-    def counts_anew(self, rank: int) -> bool:
-        """Whether a worker's next push may be of any round: the first of a process is the one after
-        the round that it was told, the highest of all parts of its key."""
-        return self.epochs.get(rank) != self.members.epochs.get(rank)
+        if self.epochs.get(rank) != self.members.epochs.get(rank):
+            return True  # the first of a process is the one after the round that it was told, the highest of all parts
+        last = self.counts[rank]
+        if number > last + 1 and rank not in self.behind:
+            raise _missing(key, rank, number, last)
+        return number > last
 
     def take(self, contribution: Contribution) -> None:
         """Takes a worker's next push."""
@@ -161,14 +106,14 @@ class Rounds:
         if rank in self.members.epochs:
             self.epochs[rank] = self.members.epochs[rank]
         self._ready = None
-        self.fail(rank, number, error)
-
-    def fail(self, rank: int, number: int, error: Exception | None) -> None:
-        """Keeps why a round made no update."""
         if error is not None:
-            self.errors[rank, number] = error
-            if len(self.errors) > KEPT:
-                del self.errors[next(iter(self.errors))]
+            self.fail(rank, number, error)
+
+    def fail(self, rank: int, number: int, error: Exception) -> None:
+        """Keeps why a round made no update."""
+        self.errors[rank, number] = error
+        if len(self.errors) > KEPT:
+            del self.errors[next(iter(self.errors))]
 
     def error(self, rank: int, number: int) -> Exception | None:
         """Why a worker's push made no update."""
@@ -252,8 +197,12 @@ class Sync(Rounds):
         self.queues[rank].clear()
         self.counts[rank] = self.done
 
-    def counts_anew(self, rank: int) -> bool:
-        return False
+    def is_new(self, rank: int, number: int, key: Any) -> bool:
+        count = self.counts[rank]
+        last = count if count > self.done else self.done
+        if number > last + 1:
+            raise _missing(key, rank, number, last)
+        return number > count
 
     def last(self, rank: int) -> int:
         return max(self.counts[rank], self.done)
@@ -266,6 +215,8 @@ class Sync(Rounds):
 
     def turn(self) -> tuple[int, list[Contribution], Exception | None] | None:
         heads = [queue[0] for queue in self.queues if queue]
+        if not heads:
+            return None
         complete = len(heads) == len(self.queues)
         wrong = difference(heads) if len(heads) > 1 else None
         return (self.done + 1, heads, wrong) if complete or wrong is not None else None
@@ -277,7 +228,8 @@ class Sync(Rounds):
                 queue.popleft()
             elif error is None:
                 self.counts[each] = max(self.counts[each], number)
-        self.fail(ALL, number, error)
+        if error is not None:
+            self.fail(ALL, number, error)
 
     def error(self, rank: int, number: int) -> Exception | None:
         return self.errors.get((ALL, number)) if self.errors else None
@@ -314,21 +266,11 @@ class Sync(Rounds):
         return made
 
 
-def difference(heads: Sequence[Contribution]) -> Exception | None:
-    """Why what several workers pushed for one round makes no update; None where it does."""
-    first = next((c for c in heads if c.step), None)
-    for c in heads:
-        if first is not None and c.step and c.step != first.step:
-            return KVStoreError(
-                f"worker {first.rank} pushed for round {c.number} in step {first.step}, worker {c.rank} in step"
-                f" {c.step}: one of them has left out a push"
-            )
-    told = [(c.rank, c.optimizer) for c in heads if c.optimizer is not None]
-    for rank, optimizer in told[1:]:
-        differs = told_difference(*told[0], rank, optimizer)
-        if differs:
-            return KVStoreError(f"{differs}: in a round of all workers both have to be the same")
-    return None
+def _missing(key: Any, rank: int, number: int, last: int) -> KVStoreError:
+    return KVStoreError(
+        f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round {last}: what it"
+        " has pushed in between is missing"
+    )
 
 
 MODES: dict[str, type[Rounds]] = {"sync": Sync, "async": Rounds, "ssp": Ssp}

@@ -6,35 +6,26 @@ import hmac
 import logging
 import resource
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from mxopt.errors import KVStoreError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame
 from mxopt.typing import Plain
+from mxopt_server import uneven
 from mxopt_server.answers import Answers, Send
 from mxopt_server.cuts import Cuts
+from mxopt_server.first_values import FirstValues
 from mxopt_server.latency import Latency
-from mxopt_server.machine import Machine
-from mxopt_server.records import Member, Mode, Record
-from mxopt_server.rounds import DEPTH, MODES
+from mxopt_server.machine import Journal, Machine
+from mxopt_server.pulls import Pulls
+from mxopt_server.pushes import DEPTH, Pushes
+from mxopt_server.records import Member, Mode
+from mxopt_server.rounds import MODES
 from mxopt_server.state_requests import StateRequests
-from mxopt_server.value_requests import ValueRequests
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")
-
-
-class Journal(Protocol):
-    """Where records are kept."""
-
-    together: bool  # whether committing is worth waiting for other messages that are here
-
-    def append(self, record: Record) -> None:
-        """Adds a record to those that `commit` makes last."""
-
-    def commit(self) -> None:
-        """Returns when what has been appended lasts."""
 
 
 class Server:
@@ -72,7 +63,7 @@ class Server:
     ) -> None:
         self.job, self.rank, self.epoch, self.clock = job, rank, epoch, clock
         self.journal, self._lease = journal, lease
-        self.machine = Machine(workers)
+        self.machine = Machine(workers, journal)
         self.members, self.values = self.machine.members, self.machine.values
         self.served, self.applier = self.machine.served, self.machine.applier
         self.answers = Answers(send, rank)
@@ -83,17 +74,14 @@ class Server:
         self.handling, self.waiting = Latency(), Latency()  # of messages; of requests that wait for other workers
         self._routes: dict[bytes, Session] = {}
         depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
-        self._values = ValueRequests(self.machine, self.enter, self.answers, depth)
-        states = StateRequests(self.machine, self.enter, self.answers)
-        self.cuts = Cuts(self.machine, self.enter, self.answers)
-        self._handlers = self._values.handlers | states.handlers | self.cuts.handlers
-
-    def enter(self, record: Record) -> None:
-        """Changes the state, as a record says that has been checked. Raises what `Machine.apply`
-        raises."""
-        if self.journal is not None:
-            self.journal.append(record)
-        self.machine.apply(record)
+        self._pulls = Pulls(self.machine, self.answers)
+        self.cuts = Cuts(self.machine, self.answers)
+        pushes, firsts = (
+            Pushes(self.machine, self.answers, self._pulls.give, depth),
+            FirstValues(self.machine, self.answers),
+        )
+        states = StateRequests(self.machine, self.answers)
+        self._handlers = pushes.handlers | self._pulls.handlers | firsts.handlers | states.handlers | self.cuts.handlers
 
     def flush(self) -> None:
         """Commits what was entered, and lets the answers leave that rest on it."""
@@ -158,7 +146,7 @@ class Server:
         self.members.ended = set(ended)
         for session in self.sessions.values():
             for request in list(session.waiting.values()):
-                lost = self._values.lost(request.rank, request.parts)
+                lost = uneven.lost(request.rank, request.parts)
                 if lost is not None:
                     self.answers.refuse_waiting(request, lost)
         for group in self.values.groups.values():
@@ -197,7 +185,7 @@ class Server:
         if members.mode and (members.mode, members.staleness) != (hello.mode, hello.staleness):
             raise KVStoreError(f"the job's stores are dist_{members.mode}, worker {hello.rank} has dist_{hello.mode}")
         if not members.mode:
-            self.enter(Mode(hello.mode, hello.staleness))
+            self.machine.enter(Mode(hello.mode, hello.staleness))
         session = self.sessions.get(hello.rank)
         if session is None or session.epoch != hello.epoch:
             if session is not None:
@@ -206,14 +194,14 @@ class Server:
                 members.epochs[hello.rank] = hello.epoch
             elif members.epochs.get(hello.rank) != hello.epoch:
                 others = sorted(self.known.keys() - members.ended - {hello.rank})
-                self.enter(Member(hello.rank, hello.epoch, others))
+                self.machine.enter(Member(hello.rank, hello.epoch, others))
             session = self.sessions[hello.rank] = Session(hello.rank, hello.epoch, self.clock, self.waiting)
             log.info("worker %d is here", hello.rank)
         self._routes.pop(session.route, None)
         session.route, session.seen = route, self.clock()
         session.greeted(hello.read)
         self._routes[route] = session
-        self.answers.send(route, m.Ready(self.rank, self.epoch, session.expects, self._values.lacks(session)))
+        self.answers.send(route, m.Ready(self.rank, self.epoch, session.expects, uneven.lacks(session)))
 
     def _again(self, session: Session, message: Any) -> None:
         """A request that was taken before: it is answered again, and not applied again."""
@@ -223,7 +211,7 @@ class Server:
         if refused is not None:
             self.answers.send(session.route, refused)
         elif isinstance(message, m.Push) and message.answer:
-            self._values.pull(session, m.Pull(message.seq, message.keys, message.piece, message.round))
+            self._pulls.pull(session, m.Pull(message.seq, message.keys, message.piece, message.round))
         elif isinstance(message, m.Pull | m.PullRows | m.ListRows | m.FetchStates | m.Rounds):
             self._handlers[type(message)](session, message)
         else:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from mxopt.document import dump_document
 from mxopt.errors import ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.typing import Plain
 from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
-from mxopt_server.records import Changed, Loaded, Optimizer, Record
+from mxopt_server.records import Changed, Loaded, Optimizer
 from mxopt_server.served import ABSENT
 from mxopt_server.told import Told
 from mxopt_server.worker_session import Handlers, Session
@@ -22,9 +20,9 @@ ROWS = 1 << 28  # bytes of values that a table counts as having, at least: its r
 class StateRequests:
     """The handlers of these messages, one each."""
 
-    def __init__(self, machine: Machine, enter: Callable[[Record], None], answers: Answers) -> None:
+    def __init__(self, machine: Machine, answers: Answers) -> None:
         self.values, self.served, self.members = machine.values, machine.served, machine.members
-        self.enter, self.answers = enter, answers
+        self.machine, self.answers = machine, answers
         self.handlers: Handlers = {
             m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
             m.StoreStates: self.store_states,
@@ -49,12 +47,12 @@ class StateRequests:
         if version == 0 and told.digest != self.served.digest:
             version = self.served.version + 1
         if version > self.served.version:
-            self.enter(Changed(told.config, version))
+            self.machine.enter(Changed(told.config, version))
         return version
 
     def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
         told = session.counts_on(request.config)
-        self.enter(Optimizer(request.event, None if told is None else told.config))
+        self.machine.enter(Optimizer(request.event, None if told is None else told.config))
         self.answers.done(session, request.seq)
 
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:
@@ -79,5 +77,5 @@ class StateRequests:
         size = wire.size_of(frame)
         frames = session.gather(("states", request.key), request.offset, request.total, size, request.data)
         if frames is not None:
-            self.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(frames[0]))))
+            self.machine.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(frames[0]))))
         self.answers.done(session, request.seq)

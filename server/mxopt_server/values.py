@@ -14,8 +14,9 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.placement import step_of
 from mxopt.kvstore.wire import Key
 from mxopt.typing import Array
+from mxopt_server.contributions import ALL, Contribution, Request
 from mxopt_server.groups import Group, GroupKey, cut
-from mxopt_server.rounds import ALL, Contribution, Members, Request
+from mxopt_server.rounds import Members
 
 
 class PartIndex:

@@ -10,8 +10,8 @@ from typing import Any
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame, Key
+from mxopt_server.contributions import Request
 from mxopt_server.latency import Latency
-from mxopt_server.rounds import Request
 from mxopt_server.told import Told
 
 CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that it hasn't read; it keeps within half

@@ -149,7 +149,7 @@ def config(
 
 
 def with_sgd(peer: Peer) -> Peer:
-    peer.server.enter(Optimizer(1, optimizer_config(mxopt.create("sgd", learning_rate=1.0))))
+    peer.server.machine.enter(Optimizer(1, optimizer_config(mxopt.create("sgd", learning_rate=1.0))))
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)  # known already
     assert isinstance(peer.ask(0, init(2)), m.Done)
     return peer

@@ -137,6 +137,6 @@ def test_the_constructor_of_an_optimizer_is_announced_too(monkeypatch: pytest.Mo
         served, "make_optimizer", lambda config: seen.append(server.applier.progress.doing) or make(config)
     )
     for rate, record in ((1.0, lambda c: Optimizer(1, c)), (2.0, lambda c: Changed(c, 1))):
-        server.enter(record(optimizer_config(mxopt.create("sgd", learning_rate=rate))))
+        server.machine.enter(record(optimizer_config(mxopt.create("sgd", learning_rate=rate))))
     assert seen == ["the constructor of optimizer 'sgd'"] * 2
     assert server.applier.progress.doing == ""

@@ -65,7 +65,7 @@ def test_a_table_goes_on_over_a_restart(tmp_path: Path, durability: str) -> None
     peer, folder = Peer(journal=Disk() if durability == "journal" else None), tmp_path
     if durability == "journal":
         folder = None
-    peer.server.enter(Optimizer(1, optimizer_config(mxopt.create("adam", learning_rate=0.5))))
+    peer.server.machine.enter(Optimizer(1, optimizer_config(mxopt.create("adam", learning_rate=0.5))))
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
     about = {"declared": True, "init": "uniform", "scale": 1.0, "seed": 3, "whole": [10**9, 1]}
     for k in range(2):  # of a worker that begins again
@@ -160,7 +160,7 @@ def test_rows_that_change_while_a_snapshot_is_written_are_in_it_as_they_were(
     for pieces in range(8):
         peer, seqs = Peer(2, mode), [0, 0]
         options = {"lazy_update": True, "momentum": 0.9} if name == "dcasgd" else {}
-        peer.server.enter(Optimizer(1, optimizer_config(mxopt.create(name, learning_rate=0.5, **options))))
+        peer.server.machine.enter(Optimizer(1, optimizer_config(mxopt.create(name, learning_rate=0.5, **options))))
 
         def ask(rank: int, message: Any, peer: Peer = peer, seqs: list[int] = seqs) -> Any:
             seqs[rank] += 1

@@ -1,0 +1,90 @@
+"""What values begin with: arrays in pieces, and keys that are stored by rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mxopt.errors import KVStoreError, ProtocolError, counted
+from mxopt.kvstore import messages as m, wire
+from mxopt.sparse import Table
+from mxopt_server.answers import Answers
+from mxopt_server.machine import Machine
+from mxopt_server.records import First, FirstRows
+from mxopt_server.tables import TableEntry
+from mxopt_server.values import Entry
+from mxopt_server.worker_session import Handlers, Session
+
+INT64 = np.dtype(np.int64)
+
+
+class FirstValues:
+    """The handlers of these messages, one each."""
+
+    def __init__(self, machine: Machine, answers: Answers) -> None:
+        self._machine, self._values, self._answers = machine, machine.values, answers
+        self.handlers: Handlers = {
+            m.Init: self.init, m.InitTable: self.init_table, m.Rounds: self.rounds,
+        }  # fmt: skip
+
+    def init(self, session: Session, init: m.Init) -> None:
+        if not init.shape or math.prod(init.shape) > math.prod(init.whole):
+            raise ProtocolError(f"key {init.key!r}: no part of {init.shape} in {init.whole}")
+        described = (init.dtype, tuple(init.shape), tuple(init.whole), init.first)
+        entry = self._values.entries.get(init.key)
+        if entry is None:
+            entry = Entry(init.key, *described)
+        elif entry.by_rows or (entry.dtype, entry.shape, entry.whole, entry.first) != described:
+            raise self._differs(init, entry)
+        if init.piece > len(entry.parts):
+            raise ProtocolError(f"key {init.key!r}: piece {init.piece} before piece {len(entry.parts)}")
+        if init.piece == len(entry.parts):  # else it is known: what is here counts
+            value = wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key)
+            self._machine.enter(First(init.key, init.dtype, init.shape, init.whole, init.first, init.piece, value))
+        self._answers.done(session, init.seq)
+
+    def init_table(self, session: Session, init: m.InitTable) -> None:
+        if not init.whole or 0 in init.whole or not init.servers:
+            raise ProtocolError(
+                f"key {init.key!r}: no table has the shape {init.whole} on {counted(init.servers, 'server')}"
+            )
+        table = Table(tuple(init.whole), wire.DTYPES[init.dtype], init.init, init.scale, init.seed)
+        described = (table, init.declared, init.servers, init.total)
+        entry = self._values.entries.get(init.key)
+        if entry is None:
+            entry = TableEntry(init.key, *described)
+        elif not isinstance(entry, TableEntry) or described[:3] != (entry.table, entry.declared, entry.servers):
+            raise self._differs(init, entry)
+        if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
+            ids = wire.array_of(init.data[0], INT64, wire.size_of(init.data[0]) // 8, init.key)
+            rows = wire.array_of(init.data[1], entry.real, len(ids) * math.prod(entry.shape[1:]), init.key)
+            entry.check(ids)
+            follows = (init.offset, init.total) == (entry.have, entry.total)
+            if not follows or init.offset + len(ids) > init.total or (init.total and not len(ids)):
+                raise ProtocolError(
+                    f"key {init.key!r}: {counted(len(ids), 'row')} after {init.offset} of {init.total},"
+                    f" {entry.have} are here"
+                )
+            self._machine.enter(FirstRows(init.key, table.plain(), *described[1:], ids, rows))
+        self._answers.done(session, init.seq)
+
+    def _differs(self, init: m.Init | m.InitTable, entry: Entry) -> KVStoreError:
+        by_rows = [" stored by rows" * each for each in (entry.by_rows, isinstance(init, m.InitTable))]
+        return KVStoreError(
+            f"key {init.key!r} is initialised on server {self._answers.rank} as {entry.dtype} of shape"
+            f" {entry.whole}{by_rows[0]}, not as {init.dtype} of shape {tuple(init.whole)}{by_rows[1]}"
+        )
+
+    def rounds(self, session: Session, ask: m.Rounds) -> None:
+        """The rounds from which a worker counts its pushes on; what it has pushed before and isn't
+        here is lost."""
+        members = self._machine.members
+        if members.lossy and members.kind.apart:
+            for key, number in zip(ask.keys, ask.pushed, strict=False):
+                for part in self._values.entry(key).parts:
+                    self._values.group(((key, part.piece),), [part])
+                    if part.group is not None:
+                        part.group.rounds.catch_up(session.rank, number)
+        present = [self._values.present(key, session.rank) for key in ask.keys]
+        self._answers.give(session, m.Present(ask.seq, present, members.lost))

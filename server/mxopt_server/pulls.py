@@ -1,0 +1,111 @@
+"""What workers ask for: values, rows of them, and which rows there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from mxopt.errors import KVStoreError, ProtocolError
+from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.wire import Frame
+from mxopt_server import uneven
+from mxopt_server.answers import Answers
+from mxopt_server.contributions import Request
+from mxopt_server.machine import Machine
+from mxopt_server.tables import TableEntry
+from mxopt_server.values import Part
+from mxopt_server.worker_session import Handlers, Session
+
+INT64 = np.dtype(np.int64)
+
+
+class Pulls:
+    """The handlers of these messages, one each."""
+
+    def __init__(self, machine: Machine, answers: Answers) -> None:
+        self._values, self._members, self._answers = machine.values, machine.members, answers
+        self.handlers: Handlers = {
+            m.Pull: self.pull, m.PullRows: self.pull_rows, m.ListRows: self.list_rows,
+        }  # fmt: skip
+
+    def pull(self, session: Session, pull: m.Pull) -> None:
+        parts = self._values.parts(pull.keys, pull.piece)
+        self._wait(session, pull, parts, sum(p.weight.nbytes for p in parts), self.give)
+
+    def pull_rows(self, session: Session, pull: m.PullRows) -> None:
+        entry = self._values.entry(pull.key)
+        ids = wire.array_of(pull.data[0], INT64, wire.size_of(pull.data[0]) // 8, pull.key)
+        if isinstance(entry, TableEntry):
+            entry.check(ids, ascending=False)
+        elif len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
+            raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
+
+        def answer(request: Request) -> None:
+            rows = entry.weight.read(ids) if entry.by_rows else np.ascontiguousarray(entry.rows()[ids])
+            self._answers.data(session, m.Values(request.seq, [wire.bytes_of(rows)]))
+
+        nbytes = len(ids) * math.prod(entry.shape[1:]) * entry.real.itemsize
+        self._wait(session, pull, entry.parts, nbytes, answer)
+
+    def list_rows(self, session: Session, ask: m.ListRows) -> None:
+        entry = self._values.entry(ask.key)
+        if not entry.by_rows:
+            raise KVStoreError(f"key {ask.key!r} isn't stored by rows, so it has all of them")
+
+        def answer(request: Request) -> None:
+            ids = wire.bytes_of(entry.weight.as_they_lie()[1])
+            part = bytes(ids[ask.offset : ask.offset + wire.CHUNK])  # a copy: the array may grow, and so move
+            self._answers.data(session, m.Chunk(request.seq, len(ids), [part]))
+
+        self._wait(session, ask, entry.parts, wire.CHUNK, answer)
+
+    def _wait(
+        self,
+        session: Session,
+        pull: m.Pull | m.PullRows | m.ListRows,
+        parts: list[Part],
+        nbytes: int,
+        answer: Callable[[Request], None],
+    ) -> None:
+        """Lets `answer` answer a request as soon as its worker may see the values of `parts`."""
+        if self._members.ended:
+            lost = uneven.lost(session.rank, parts)
+            if lost is not None:
+                raise lost
+        first = parts[0].group
+        for part in parts[:1] if first is not None and first.parts is parts else parts:
+            last = 0
+            if part.group is not None:
+                last = part.group.rounds.last(session.rank)
+                if pull.step:
+                    uneven.check_left_out(session.rank, part.group, pull.step, f"pulls in step {pull.step}")
+            known = pull.round <= last or (
+                self._members.lossy if part.group is None else part.group.rounds.has(session.rank, pull.round)
+            )
+            if not known:
+                raise KVStoreError(
+                    f"key {part.entry.key!r}: worker {session.rank} pulls what its push for round {pull.round} made of"
+                    f" it, and its last push here was for round {last}: what it has pushed since is missing"
+                )
+        self._values.wait(session.wait(pull.seq, parts, pull.round, nbytes, answer))
+
+    def give(self, request: Request) -> None:
+        if request.error is not None:
+            self._answers.refuse_waiting(request, request.error)
+            return
+        parts = request.parts
+        group = parts[0].group
+        if len(parts) > 1:
+            known = group is not None and group.parts is parts
+            data: Frame = wire.bytes_of(
+                group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts])
+            )
+        elif self._members.workers > 1 and (group is None or group.rounds.apart):
+            data = bytes(parts[0].frame)
+        else:
+            # The array itself may be sent, without a copy: it can't change before the answer has
+            # arrived, since no round of it is complete without this worker's next push.
+            data = parts[0].frame
+        self._answers.data(self._answers.sessions[request.rank], m.Values(request.seq, [data]))
