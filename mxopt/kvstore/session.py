@@ -26,6 +26,7 @@ from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Frame, Key
 
 SOON = 0.1  # seconds until a server that hasn't heard of the worker is asked again
+LACKING = 1.0  # seconds of silence until a server that has said whose push it lacks is asked again
 
 log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
@@ -171,7 +172,8 @@ class Session:
                 log.warning("%s is now there", channel)
                 self._move(channel.server, channel.endpoint)
                 self.greet(channel)
-            if channel.waits and (now - max(channel.heard, channel.asked) > RETRY or now >= channel.ask_at):
+            patience = LACKING if channel.lacks else RETRY
+            if channel.waits and (now - max(channel.heard, channel.asked) > patience or now >= channel.ask_at):
                 self.greet(channel)
 
     def greet(self, channel: Channel) -> None:

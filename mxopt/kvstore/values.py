@@ -188,12 +188,13 @@ def write(value: Any, out: Any, key: Key) -> None:
 
 
 def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: Key) -> None:
-    """Makes the RowSparse `out` hold the rows `data` of a value that has `rows`."""
+    """Makes the RowSparse `out` hold the rows `data`, which nobody else has, of a value that has
+    `rows`."""
     if not isinstance(out, RowSparse):
         raise ArrayTypeError(f"key {key!r}: row_sparse_pull needs a row-sparse out, got {type(out).__name__}")
     if out.shape != (rows, *data.shape[1:]):
         raise ArrayError(f"key {key!r}: the store holds shape {(rows, *data.shape[1:])}, out has {out.shape}")
-    out.assign(data.astype(out.dtype, copy=True), indices)
+    out.assign(data.astype(out.dtype, copy=False), indices)
 
 
 def with_ids(keys: Keys, key: Any, out: Array, ids: Array) -> list[tuple[Key, Array, np.ndarray]]:

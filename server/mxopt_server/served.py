@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.arguments import attribute_of
-from mxopt.errors import KVStoreError, MXOptError, StatesError, counted
+from mxopt.errors import KVStoreError, MXOptError, StatesError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.refusals import error_of
@@ -20,8 +20,8 @@ from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
 from mxopt.optimizer.counts import Index
 from mxopt.sparse.array import as_now
-from mxopt.state_dtype import converted
 from mxopt.typing import Document, Plain, State
+from mxopt_server.fit import fitting
 from mxopt_server.told import digest
 from mxopt_server.values import Entry, PartIndex
 
@@ -191,7 +191,7 @@ class Served:
             raise StatesError(f"key {entry.key!r}: the count of its updates is a number or nil, not {count!r:.80}")
         state = content.get("state", ABSENT)
         if state is not ABSENT and self.updater is not None:
-            state = self._fitting(entry, state)
+            state = fitting(self.updater.optimizer, entry, state, self.whole)
         self.set_state(entry, state)
         assert self.updater is not None
         optimizer = self.updater.optimizer
@@ -203,22 +203,6 @@ class Served:
         else:
             optimizer.num_update = count
         self.loads[entry.key] = event
-
-    def _fitting(self, entry: Entry, state: State) -> State:
-        """A state of the entry, in what the optimizer stores states in. Raises StatesError where it
-        is none: its optimizer makes others. What an optimizer of one's own makes may change with
-        the training."""
-        assert self.updater is not None
-        optimizer = self.updater.optimizer
-        if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
-            return state
-        weight = entry.weight.reshape(entry.whole) if self.whole and not entry.by_rows else entry.weight
-        made = optimizer.create_state_multi_precision(entry.key, weight)
-        state = converted(state, made)
-        wrong = _difference(state, made)
-        if wrong:
-            raise StatesError(f"key {entry.key!r}: the states don't fit {optimizer!r}: {wrong}")
-        return state
 
     def lend(self, index: Any, rank: int, weight: np.ndarray, ranks: Iterable[int]) -> None:
         """Puts a worker's own part into the state of `index`, where the optimizer has such a
@@ -280,24 +264,6 @@ class Served:
     def _index(self, name: list[Any]) -> Any:
         key, piece = name
         return key if piece is None else self.entries[key].parts[piece].index
-
-
-def _difference(state: State, made: State) -> str:
-    """What a state hasn't as the one that was made; empty where all is alike."""
-    if isinstance(made, tuple | list):
-        if not isinstance(state, tuple | list) or len(state) != len(made):
-            return f"a state has {counted(len(made), 'part')}, this one is {state!r:.80}"
-        found = (_difference(*pair) for pair in zip(state, made, strict=True))
-        return next(filter(None, found), "")
-    if made is None or state is None:
-        return "" if made is state else f"there is {_kind(state)} instead of {_kind(made)}"
-    if hasattr(made, "dtype") and _kind(state) != _kind(made):
-        return f"there is {_kind(state)} instead of {_kind(made)}"
-    return ""
-
-
-def _kind(part: Any) -> str:
-    return f"{part.dtype} {tuple(part.shape)}" if hasattr(part, "dtype") else f"{part!r:.80}"
 
 
 def _named(index: Any) -> list[Any]:

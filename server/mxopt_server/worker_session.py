@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame, Key
@@ -24,7 +26,7 @@ class Half:
     what: tuple[str, Key]  # the message's name, and the key or number it is about
     total: int  # bytes, or rows
     size: int  # of these, how much is here
-    buffers: list[bytearray]  # the frames, joined
+    buffers: list[np.ndarray]  # for the frames, joined; what hasn't come of them takes no memory
 
 
 class Session:
@@ -124,12 +126,13 @@ class Session:
         if offset == 0 and size == total:
             return list(frames)
         if offset == 0:
-            half = Half(what, total, 0, [bytearray() for _ in frames])
+            half = Half(what, total, 0, [np.empty(wire.size_of(frame) // size * total, np.uint8) for frame in frames])
         elif half is None or (half.what, half.total, half.size) != (what, total, offset):
             here = half.size if half is not None and half.what == what else 0
             raise ProtocolError(f"{what[0]} of {what[1]!r}: what comes after {offset} of {total} came, {here} are here")
         for buffer, frame in zip(half.buffers, frames, strict=True):
-            buffer += wire.buffer_of(frame)
+            each = wire.size_of(frame) // size
+            buffer[offset * each : (offset + size) * each] = np.frombuffer(wire.buffer_of(frame), np.uint8)
         half.size += size
         if half.size == total:
             return list(half.buffers)

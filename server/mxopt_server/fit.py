@@ -1,0 +1,42 @@
+"""Whether the states that a worker loads are those of a server's optimizer."""
+
+from __future__ import annotations
+
+from mxopt.errors import StatesError, counted
+from mxopt.optimizer import Optimizer
+from mxopt.state_dtype import converted
+from mxopt.typing import State
+from mxopt_server.values import Entry
+
+
+def fitting(optimizer: Optimizer, entry: Entry, state: State, whole: bool) -> State:
+    """A state of the entry, in what the optimizer stores states in; `whole`: it needs whole arrays.
+    Raises StatesError where it is none: its optimizer makes others. What an optimizer of one's own
+    makes may change with the training."""
+    if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
+        return state
+    weight = entry.weight.reshape(entry.whole) if whole and not entry.by_rows else entry.weight
+    made = optimizer.create_state_multi_precision(entry.key, weight)
+    state = converted(state, made)
+    wrong = _difference(state, made)
+    if wrong:
+        raise StatesError(f"key {entry.key!r}: the states don't fit {optimizer!r}: {wrong}")
+    return state
+
+
+def _difference(state: State, made: State) -> str:
+    """What a state hasn't as the one that was made; empty where all is alike."""
+    if isinstance(made, tuple | list):
+        if not isinstance(state, tuple | list) or len(state) != len(made):
+            return f"a state has {counted(len(made), 'part')}, this one is {state!r:.80}"
+        found = (_difference(*pair) for pair in zip(state, made, strict=True))
+        return next(filter(None, found), "")
+    if made is None or state is None:
+        return "" if made is state else f"there is {_kind(state)} instead of {_kind(made)}"
+    if hasattr(made, "dtype") and _kind(state) != _kind(made):
+        return f"there is {_kind(state)} instead of {_kind(made)}"
+    return ""
+
+
+def _kind(part: object) -> str:
+    return f"{part.dtype} {tuple(part.shape)}" if hasattr(part, "dtype") else f"{part!r:.80}"
