@@ -99,8 +99,7 @@ class Channel:
         if isinstance(message, m.Config) and isinstance(answer, m.Done):
             message.version = max(message.version, answer.version)
         if not isinstance(answer, m.Refused) and (isinstance(message, m.Config) or request.in_part):
-            again = self.kept[seq] = Request(message, 0, None, None)
-            again.keep()
+            self.kept[seq] = Request(message, 0, None, None)  # none of these has arrays of a caller
         if request.in_part:
             return request
         if isinstance(message, m.Config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -51,32 +50,25 @@ def push(
 ) -> None:
     """Sends the rows of `value` to the servers that hold them; servers without any hear of the push
     too."""
-    batch = _batch(info)
-    for server, ids, rows in _shares(info.layout, value.indices):
-        for first in range(0, max(len(ids), 1), batch):
-            part = slice(first, first + batch)
-            numbers, data = np.array(ids[part]), _rows(value.data, rows[part])
-            config = config_for(server) if first + batch >= len(ids) else 0
-            frames = [wire.bytes_of(numbers), wire.bytes_of(data)]
-            message = m.PushRows(0, info.key, info.round, step, first, len(ids), update, config, frames)
-            connections.send(server, message, call, None, data.nbytes)
+    for server, ids, rows, first, total in _in_turn(info, value.indices):
+        config = config_for(server)  # which comes before the first of several messages
+        frames = [wire.bytes_of(ids), wire.bytes_of(_rows(value.data, rows))]
+        message = m.PushRows(0, info.key, info.round, step, first, total, update, config, frames)
+        connections.send(server, message, call, None, len(frames[1]))
 
 
 def pull(connections: Connections, info: KeyInfo, ids: np.ndarray, step: int) -> np.ndarray:
     """The rows `ids` (ascending) as a new array (len(ids), ...)."""
-    data, batch = np.empty((len(ids), info.layout.unit), info.dtype), _batch(info)
-    call = Call()
-    for server, mine, rows in _shares(info.layout, ids):
-        for first in range(0, len(mine), batch):
-            part = slice(first, first + batch)
-            size = len(mine[part]) * info.layout.unit
+    data, call = np.empty((len(ids), info.layout.unit), info.dtype), Call()
+    for server, mine, rows, _, _ in _in_turn(info, ids):
+        size = len(mine) * info.layout.unit
 
-            def sink(answer: m.Values, place: Any = rows[part], size: int = size) -> None:
-                found = wire.array_of(answer.data[0], info.dtype, size, info.key)
-                data[place] = found.reshape(-1, info.layout.unit)
+        def sink(answer: m.Values, place: slice | np.ndarray = rows, size: int = size) -> None:
+            found = wire.array_of(answer.data[0], info.dtype, size, info.key)
+            data[place] = found.reshape(-1, info.layout.unit)
 
-            frame = wire.bytes_of(np.array(mine[part]))
-            message = m.PullRows(0, info.key, info.round, step, [frame])
+        if len(mine):
+            message = m.PullRows(0, info.key, info.round, step, [wire.bytes_of(mine)])
             connections.send(server, message, call, sink, size * info.dtype.itemsize)
     connections.wait(call, f"row_sparse_pull of key {info.key!r}")
     return data.reshape(len(ids), *info.shape[1:])
@@ -124,13 +116,28 @@ def _batch(info: KeyInfo) -> int:
     return max(1, BYTES // max(8, info.layout.unit * info.dtype.itemsize))
 
 
+def _in_turn(info: KeyInfo, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, slice | np.ndarray, int, int]]:
+    """What messages to the servers in turn are about: (server, numbers of some rows there, a copy;
+    their places among `ids`; how many rows there are before them, and in all). A server without any
+    has one."""
+    shares, batch, first = list(_shares(info.layout, ids)), _batch(info), 0
+    while shares:
+        for server, mine, rows in shares:
+            part = slice(first, first + batch)
+            yield server, np.array(mine[part]), rows[part], first, len(mine)
+        first += batch
+        shares = [share for share in shares if len(share[1]) > first]
+
+
 def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, _Range | np.ndarray]]:
     """(server, numbers of the rows there as it knows them, their places among `ids`), for rows
     `ids` (ascending): the places as an array, or a range where they follow each other."""
     stripes = layout.stripes
+    scattered = layout.by_rows and len(stripes) > 1
+    holders = ids % len(stripes) if scattered else ids
     for number, stripe in enumerate(stripes):
-        if layout.by_rows and len(stripes) > 1:
-            rows = np.flatnonzero(ids % len(stripes) == number)
+        if scattered:
+            rows = np.flatnonzero(holders == number)
             yield stripe.server, ids[rows], rows
         else:
             first, last = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))

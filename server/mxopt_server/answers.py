@@ -19,10 +19,11 @@ Send = Callable[[bytes, Message], object]  # (route, message)
 
 
 class Answers:
-    """The answers of server `rank`: they wait until `leave`, which sends them by `post`."""
+    """The answers of server `rank`: they wait until `leave`, which sends them by `post`. Large ones
+    needn't where `at_once` says so: the worker reads them while the next are made."""
 
-    def __init__(self, post: Send, rank: int) -> None:
-        self._post, self.rank = post, rank
+    def __init__(self, post: Send, rank: int, at_once: Callable[[], bool] = lambda: False) -> None:
+        self._post, self.rank, self._at_once = post, rank, at_once
         self._waiting: list[tuple[bytes, Message]] = []
         self.sessions: dict[int, Session] = {}  # by the workers' ranks
         self.sent = self.refusals = 0
@@ -61,6 +62,8 @@ class Answers:
         session.answered(answer.seq, nbytes)
         self.sent += nbytes
         self.send(session.route, answer)
+        if nbytes >= wire.SMALL and self._at_once():
+            self.leave()
 
     def refuse(self, route: bytes, session: Session | None, seq: int, error: Exception, key: Key | None) -> None:
         """A request, or where there is no number a message, can't be met."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mxopt.errors import StatesError, counted
 from mxopt.optimizer import Optimizer
 from mxopt.state_dtype import converted
@@ -38,5 +40,5 @@ def _difference(state: State, made: State) -> str:
     return ""
 
 
-def _kind(part: object) -> str:
+def _kind(part: Any) -> str:
     return f"{part.dtype} {tuple(part.shape)}" if hasattr(part, "dtype") else f"{part!r:.80}"

@@ -66,7 +66,7 @@ class Server:
         self.machine = Machine(workers, journal)
         self.members, self.values = self.machine.members, self.machine.values
         self.served, self.applier = self.machine.served, self.machine.applier
-        self.answers = Answers(send, rank)
+        self.answers = Answers(send, rank, lambda: journal is None and lease())
         self.sessions = self.answers.sessions
         self.known: dict[int, tuple[int, str]] = {}  # the epoch and token of each worker, as the scheduler says
         self.started = clock()
