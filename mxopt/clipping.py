@@ -24,9 +24,9 @@ def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: b
     Parameters
     ----------
     arrays : list of array or RowSparse
-        float16, bfloat16, float32 or float64, of any shapes; changed in place where their norm is
-        larger than `max_norm`: each is multiplied by `max_norm / (norm + 1e-8)`, in its own
-        precision, float32 at least.
+        float16, bfloat16, float32 or float64, of any shapes, PyTorch's tensors too; changed in place
+        where their norm is larger than `max_norm`: each is multiplied by `max_norm / (norm + 1e-8)`,
+        in its own precision, float32 at least.
     max_norm : float
         0 or more.
     check_isfinite : bool
@@ -106,11 +106,15 @@ def rescale(given: Sequence[Array], factor: float) -> None:
         return
     with np.errstate(all="ignore"):
         for x in given:
+            if arrays.is_sparse_tensor(x):
+                x *= factor
+                continue
             array = arrays.data_of(arrays.as_array(x, "array"))
             if array.dtype.itemsize == 2:
                 array[...] = (array.astype(np.float32) * np.float32(factor)).astype(array.dtype)
             else:
                 array *= array.dtype.type(factor)
+    arrays.tell_autograd(given)
 
 
 def _check_max_norm(max_norm: Any) -> None:
@@ -137,14 +141,14 @@ def _warn_of_nonfinite(norm: float, stacklevel: int) -> None:
         )
 
 
-def _writeable(given: object) -> list[Array]:
+def _writeable(given: object) -> list[Any]:
     if not isinstance(given, list | tuple):
         raise ArgumentTypeError(
             f"clip_global_norm takes a list of arrays, got {type(given).__name__}; for a single one give [array]"
         )
     if not given:
         raise UsageError("clip_global_norm needs an array at least")
-    found = [arrays.as_array(x, f"array {k}") for k, x in enumerate(given)]
-    for k, x in enumerate(found):
-        arrays.check_weight(x, f"array {k}", "it")
-    return found
+    for k, x in enumerate(given):
+        if not arrays.is_sparse_tensor(x):
+            arrays.check_weight(arrays.as_array(x, f"array {k}"), f"array {k}", "it")
+    return list(given)

@@ -76,10 +76,15 @@ def is_tensor(x: Array) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_sparse_tensor(x: Array) -> bool:
+    """Whether `x` is a sparse tensor of PyTorch."""
+    return type(x) is not np.ndarray and is_tensor(x) and bool(x.is_sparse)
+
+
 def as_gradient(x: Array, name: str) -> Array:
     """`as_array` for what is only read, as gradients are: a sparse tensor of PyTorch becomes a
     RowSparse."""
-    if type(x) is not np.ndarray and is_tensor(x) and x.is_sparse:
+    if is_sparse_tensor(x):
         return row_sparse_array(x)
     return as_array(x, name)
 

@@ -62,7 +62,8 @@ class Steps:
         states: Sequence[State],
     ) -> list[BatchPlan] | None:
         """The calls made under `key`, bound to these arrays; None where there are none, or for
-        arrays of other kinds.
+        arrays of other kinds. Gradients may be given by their addresses, as `NativePart.bind_at`
+        takes them.
 
         `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows
         it.
@@ -87,8 +88,9 @@ class Steps:
         """
         check_once(tensors)
         _, plans = self._known.get(key, (None, Plans(PATTERNS + 2 * len(tensors))))
-        weights = [tensor.weight for tensor in tensors]
-        grads = [arrays.as_gradient(tensor.grad, f"{tensor.name}, grad") for tensor in tensors]
+        for tensor in tensors:
+            tensor.grad = arrays.as_gradient(tensor.grad, f"{tensor.name}, grad")
+        weights, grads = [tensor.weight for tensor in tensors], [tensor.grad for tensor in tensors]
         calls: list[BatchPlan] = []
         for batch in _batches(weights, grads):
             plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))

@@ -172,3 +172,39 @@ def test_a_parameter_over_a_tensor_has_the_tensors_gradient_until_it_is_given_an
     parameter.grad = None
     assert parameter.grad is None
     assert tensor.grad is None
+
+
+def test_clipping_rescales_tensors_in_place_sparse_ones_too_and_tells_autograd() -> None:
+    weights, loss = tensors()
+    loss.backward(retain_graph=True)
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    table(torch.tensor([1, 3, 3])).sum().backward()
+    grads = [weights[0].grad, table.weight.grad, torch.ones(2, dtype=torch.bfloat16)]
+    norm = mxopt.clip_global_norm(grads, 1.0)
+    np.testing.assert_allclose(norm, np.sqrt(3 * 4 + 2 * (1 + 4) + 2))
+    np.testing.assert_allclose(weights[0].grad.numpy(), 2 / norm, rtol=1e-6)
+    np.testing.assert_allclose(table.weight.grad.to_dense()[3].numpy(), 2 / norm, rtol=1e-6)
+    np.testing.assert_allclose(grads[2].float().numpy(), 1 / norm, rtol=4e-3)
+    mxopt.clip_global_norm([weights[0]], 0.5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lbsgd"])
+def test_a_trainer_clips_and_guards_by_the_gradients_of_tensors(optimizer: str) -> None:
+    table, linear = torch.nn.Embedding(5, 2, sparse=True), torch.nn.Linear(2, 1)
+    named = {**dict(linear.named_parameters()), "table": table.weight}
+    summed = {"batch_scale": 2, "warmup_epochs": 0} if optimizer == "lbsgd" else {}
+    trainer = mxopt.Trainer(
+        named, optimizer, {"learning_rate": 0.1, **summed}, kvstore=None, clip_global_norm=0.5, skip_nonfinite=True
+    )
+    before = table.weight.detach().clone()
+    for factor in (1.0, float("nan"), 1.0):
+        table.zero_grad()
+        linear.zero_grad()
+        (linear(table(torch.tensor([1, 3, 3]))) * factor).sum().backward()
+        trainer.step(1)
+    assert trainer.skipped == 1
+    assert torch.equal(table.weight[[0, 2, 4]], before[[0, 2, 4]])
+    moved = (before - table.weight.detach()).norm() / 0.1
+    assert 0 < moved <= 2 * 0.5 * (1 + 1e-5)
