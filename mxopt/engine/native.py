@@ -152,6 +152,7 @@ class NativePart:
         self.dtypes: list[tuple[np.dtype, np.dtype]] = [
             (t.weight.dtype, t.grad.dtype) for t in tensors
         ]  # keeps the ids alive
+        self.alike: bool = all(weight == grad for weight, grad in self.dtypes)
         self.ids: array[int] = array("q", bytes(24))  # of a single weight and its gradient (of its data and indices)
         self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], address_of(self.expected)
         self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
@@ -176,6 +177,20 @@ class NativePart:
         objects = [np.fromiter(arrays, object, n) for arrays in (weights, grads)]
         self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = map(address_of, objects)
         return bool(self._bind(self.address))
+
+    def bind_at(self, places: Sequence[int]) -> bool:
+        """The same for gradients of which the addresses are given: each a whole one of its weight's dtype and size,
+        without gaps; and the weights are where they were. Whoever calls this answers for that."""
+        if self.rows or self.scattered or not self.alike:
+            return False
+        new = np.fromiter(places, np.int64, len(places))
+        if (new != self.pointers[:, 1]).any():
+            following = np.searchsorted(self.taken[:, 1], new, "right")
+            starts = np.append(self.taken[:, 0], np.iinfo(np.int64).max)[following]
+            if (new + self.expected[:, binding.GRAD_BYTES] > starts).any():
+                return False
+            self.pointers[:, 1] = new
+        return True
 
     # Running.
 

@@ -193,15 +193,36 @@ class GroupedOptimizer(NamedArguments):
             return
         ats, which = self._ats(seen, ready)
         grads, ats, which = self._prepare(slots, grads, types, ats, which)
+        calls = self._calls(key, seen, grads)
+        self._run(calls, slots, ats, which, count)
+
+    def apply_again(self, key: Hashable, places: list[int], count: Count) -> bool:
+        """Updates the parameters of the last `apply` with this `key` by gradients at these addresses:
+        for callers who know that each is a whole one of its parameter's dtype and size, without
+        gaps, and that nothing has happened to the parameters. False, and nothing has changed, where
+        what is prepared is for others."""
+        seen = self._seen.get(key)
+        if seen is None or not seen.trained or len(places) != len(seen.slots):
+            return False
+        calls = self._calls(key, seen, places)
+        if calls:
+            self._run(calls, seen.slots, *self._ats(seen, False), count)
+        return bool(calls)
+
+    def _run(self, calls: list[BatchPlan], slots: list[Slot], ats: list[Step], which: list[int], count: Count) -> None:
         rows = [self._row(at) for at in ats]
         carries: list[float] = []
         if self.carried:
             after = [self.hand_on(at) for at in ats]
             carries = [after[k] for k in which]
-        run(self._calls(key, seen, grads), rows, which, count(slots, carries))
+        run(calls, rows, which, count(slots, carries))
 
     def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
-        counted = map(setattr, slots, repeat("step"), [slot.step + 1 for slot in slots if slot.step is not None])
+        steps = [slot.step for slot in slots if slot.step is not None]
+        after: Iterable[int] = [step + 1 for step in steps]
+        if steps and steps.count(steps[0]) == len(steps):  # nearly always; one number for all is one place in memory
+            after = repeat(steps[0] + 1)
+        counted = map(setattr, slots if steps else [], repeat("step"), after)
         return chain(counted, map(setattr, slots, repeat("carry"), carries)) if carries else counted
 
     def _look(self, key: Hashable, slots: list[Slot]) -> Seen:
@@ -236,7 +257,9 @@ class GroupedOptimizer(NamedArguments):
             found.append(Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready))
         return found, which
 
-    def _calls(self, key: Hashable, seen: Seen, grads: list[Array]) -> list[BatchPlan]:
+    def _calls(self, key: Hashable, seen: Seen, grads: list[Any]) -> list[BatchPlan]:
+        """What updates these parameters by these gradients; nothing where gradients are given by
+        their addresses, and nothing is prepared for such."""
         slots, rules = seen.slots, [self._rule_of(number) for number in seen.groups]
         weights = [slot.weight for slot in slots]
         if len(rules) == 1 or rules.count(rules[0]) == len(rules):  # nearly always
@@ -251,6 +274,8 @@ class GroupedOptimizer(NamedArguments):
             number = slots[batch[0]].group
             its = ([column[t] for t in batch] for column in (slots, weights, grads))
             found = self._calls_of((key, number), *of[number], *its)
+            if not found:
+                return []
             calls += [(tuple(batch if part is None else [batch[t] for t in part]), plan) for part, plan in found]
         return calls
 
@@ -258,6 +283,8 @@ class GroupedOptimizer(NamedArguments):
         self, key: Hashable, rule: Rule, lazy: bool, slots: list[Slot], weights: list[Array], grads: list[Array]
     ) -> list[BatchPlan]:
         found = self.steps.find(key, rule, lazy, weights, grads, slots)
+        if found is None and type(grads[0]) is int:
+            return []
         if found is None:
             tensors = [self._tensor(slot, grad, rule) for slot, grad in zip(slots, grads, strict=True)]
             found = self.steps.make(key, rule, lazy, tensors, slots)

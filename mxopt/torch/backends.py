@@ -34,8 +34,10 @@ class Backend(Protocol):
 
     `defaults` are the options of a group and their values. `group` is one as it was given, with the
     options by those names, or raises. `add` takes a group's parameters, `update` steps those that
-    have a gradient. `state` is what is kept of a parameter, an int "step" and arrays and numbers by
-    name, `restore` its opposite.
+    have a gradient. `repeat` does what the last `update` did, by gradients at these addresses, each
+    a whole one of its parameter's dtype and size, without gaps; False where it can't. `state` is
+    what is kept of a parameter, an int "step" and arrays and numbers by name, `restore` its
+    opposite.
     """
 
     defaults: Plain
@@ -43,6 +45,7 @@ class Backend(Protocol):
     def group(self, given: Plain, whose: str) -> Plain: ...
     def add(self, group: Plain, weights: Sequence[np.ndarray], names: Sequence[str]) -> None: ...
     def update(self, groups: Sequence[Plain], weights: Sequence[np.ndarray], grads: Sequence[Array]) -> None: ...
+    def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool: ...
     def state(self, number: int) -> Plain: ...
     def restore(self, groups: Sequence[Plain], states: Sequence[Plain]) -> None: ...
 

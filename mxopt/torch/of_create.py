@@ -90,6 +90,9 @@ class OfCreate:
             if given:
                 updater(given, [grads[n] for n in given], [weights[n] for n in given])
 
+    def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool:
+        return False
+
     def _follow(self, groups: Sequence[Plain]) -> None:
         """Takes over what has been changed in the groups."""
         for number, (updater, known, group) in enumerate(zip(self._updaters, self._known, groups, strict=True)):

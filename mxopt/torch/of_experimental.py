@@ -67,6 +67,10 @@ class OfExperimental:
         self._follow(groups)
         self._model(grads)
 
+    def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool:
+        self._follow(groups)
+        return self._model.repeat(places)
+
     def _follow(self, groups: Sequence[Plain]) -> None:
         """Takes over what has been changed in the groups."""
         for mine, theirs in zip(self._model.param_groups, groups, strict=True):

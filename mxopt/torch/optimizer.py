@@ -5,15 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from types import NoneType
 from typing import Any
 
-import numpy as np
 import torch
 
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArrayError, StatesError
+from mxopt.errors import ArrayError, StatesError
 from mxopt.torch.backends import NOT_TAKEN, backend_of, refuse
+from mxopt.torch.held import Held
 from mxopt.torch.states import States, as_array, as_tensor
 from mxopt.typing import Array, Document, Plain
 
@@ -67,10 +66,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         self._backend = backend_of(self._name, dict(self._given))
-        self._tensors: list[torch.Tensor] = []
-        self._names: list[str] = []
-        self._views: list[np.ndarray] = []
-        self._places: list[int] = []  # in memory, of the tensors when they were looked at
+        self._held = Held.of([], [])
 
     def __repr__(self) -> str:
         return super().__repr__().replace(" (", f" {self._name!r} (", 1)
@@ -84,13 +80,14 @@ class Optimizer(torch.optim.Optimizer):
         the place of all that is kept; raises StatesError, and changes nothing, where it doesn't
         fit.
         """
-        kept = ((tensor, self._backend.state(number)) for number, tensor in enumerate(self._tensors))
+        kept = ((tensor, self._backend.state(number)) for number, tensor in enumerate(self._held.tensors))
         return States({tensor: {key: as_tensor(x) for key, x in state.items()} for tensor, state in kept if state})
 
     @state.setter
     def state(self, value: Array) -> None:
-        if self._tensors:  # PyTorch's constructor begins with an empty one
-            states = [{key: as_array(x) for key, x in value.get(t, {}).items()} for t in self._tensors]
+        tensors = self._held.tensors
+        if tensors:  # PyTorch's constructor begins with an empty one
+            states = [{key: as_array(x) for key, x in value.get(t, {}).items()} for t in tensors]
             self._backend.restore(self.param_groups, states)
 
     def add_param_group(self, param_group: Plain) -> None:
@@ -110,18 +107,11 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _admit(self, group: Plain) -> None:
-        tensors = group["params"]
-        names = group.get("param_names") or [str(len(self._tensors) + k) for k in range(len(tensors))]
-        if len(set(map(id, tensors))) < len(tensors):
-            twice = next(name for k, name in enumerate(names) if any(tensors[k] is t for t in tensors[:k]))
-            raise ArgumentError(f"parameter {twice!r} stands twice in its group")
-        views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
-        for view, name in zip(views, names, strict=True):
-            arrays.check_weight(view, f"parameter {name!r}", "it")
-        self._backend.add(group, views, names)
-        self._tensors, self._names = [*self._tensors, *tensors], [*self._names, *names]
-        self._views = [*self._views, *views]
-        self._places = list(map(torch.Tensor.data_ptr, self._tensors))
+        first, tensors = len(self._held.tensors), group["params"]
+        names = group.get("param_names") or [str(first + k) for k in range(len(tensors))]
+        held = Held.of(tensors, names)
+        self._backend.add(group, held.views, names)
+        self._held += held
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates the parameters that have a gradient, in place, and tells autograd.
@@ -142,49 +132,45 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._look_again()
-        tensors = self._tensors
+        if not self._held.are(self._params()):
+            self._look_again()
+        tensors = self._held.tensors
         grads = list(map(_grad_of, tensors))
-        self._backend.update(self.param_groups, self._views, self._as_arrays(grads))
+        places = self._held.places_of(grads)
+        if places is not None and self._backend.repeat(self.param_groups, places):
+            torch.autograd.graph.increment_version(tensors)
+            return loss
+        if not self._held.lie_as_before():
+            self._look_again()
+        self._backend.update(self.param_groups, self._held.views, self._held.arrays_of(grads))
         written = [tensor for tensor, grad in zip(tensors, grads, strict=True) if grad is not None]
         if written:
             torch.autograd.graph.increment_version(written)
         return loss
 
-    def _as_arrays(self, grads: list[Array]) -> list[Any]:
-        """Gradients as arrays over their memory; None stays."""
-        if set(map(type, grads)) <= {torch.Tensor, NoneType}:
-            try:
-                return [grad if grad is None else grad.numpy() for grad in grads]
-            except (TypeError, RuntimeError):  # one is sparse, or bfloat16, or in a graph, or says why it can't be
-                pass
-        pairs = zip(self._names, grads, strict=True)
-        return [g if g is None else arrays.as_gradient(g, f"parameter {name!r}, grad") for name, g in pairs]
+    def _params(self) -> list[torch.Tensor]:
+        return list(chain.from_iterable(map(_params_of, self.param_groups)))
 
     def _look_again(self) -> None:
         """Goes on with parameters that are others by now, as in `group["params"][0] = p`, or whose
         memory is, as after `p.data = x`."""
-        tensors, groups = self._tensors, self.param_groups
-        now = list(chain.from_iterable(map(_params_of, groups)))
-        same = len(now) == len(tensors) and all(map(operator.is_, now, tensors))
-        if same and list(map(torch.Tensor.data_ptr, tensors)) == self._places:
-            return
-        there = set(map(id, now))
-        kept = {id(tensor): self._state_of(number) for number, tensor in enumerate(tensors) if id(tensor) in there}
-        before = self._backend, tensors, self._names, self._views, self._places
+        now, there = self._params(), set(map(id, self._params()))
+        kept = {id(t): self._state_of(k) for k, t in enumerate(self._held.tensors) if id(t) in there}
+        before = self._backend, self._held
         try:
             self._begin()
-            for group in groups:
+            for group in self.param_groups:
                 self._admit(group)
-            self._backend.restore(groups, [kept.get(id(tensor), {}) for tensor in now])
+            self._backend.restore(self.param_groups, [kept.get(id(tensor), {}) for tensor in now])
         except BaseException:
-            self._backend, self._tensors, self._names, self._views, self._places = before
+            self._backend, self._held = before
             raise
 
     def _state_of(self, number: int) -> Plain:
         """A parameter's state. Raises where it isn't one of the parameter as that is now."""
-        state, old, name = self._backend.state(number), self._views[number], f"parameter {self._names[number]!r}"
-        now = arrays.as_array(self._tensors[number], name) if state else old
+        state, old = self._backend.state(number), self._held.views[number]
+        name = f"parameter {self._held.names[number]!r}"
+        now = arrays.as_array(self._held.tensors[number], name) if state else old
         if (old.shape, old.dtype) != (now.shape, now.dtype):
             raise ArrayError(
                 f"{name} was {old.dtype} {old.shape} when its states were made, and is {now.dtype} {now.shape} now:"

@@ -188,6 +188,11 @@ class Optimizer(GroupedOptimizer):
             pairs = zip(self._slots, grads, strict=True)
             written(s.parameter for s, grad in pairs if grad is not None and s.parameter.requires_grad)
 
+    def repeat(self, places: list[int]) -> bool:
+        """Makes the step that a call makes, by gradients at these addresses, and returns whether it
+        did: see `apply_again`, which says what the caller must know. Autograd isn't told."""
+        return self.apply_again(None, places, self._count)
+
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
         options = self.param_groups[group]
         return self.rule(options), options["lazy_update"] or self.rests(options)

@@ -1,0 +1,87 @@
+"""The parameters that an optimizer holds, and what their gradients are to it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import chain
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mxopt.engine import arrays
+from mxopt.errors import ArgumentError
+from mxopt.typing import Array
+
+_shape_of, _dtype_of = operator.attrgetter("shape"), operator.attrgetter("dtype")
+
+
+class Held(NamedTuple):
+    """Parameters as they were when they were looked at: their names, arrays over their memory, where
+    that is, and how they lie there."""
+
+    tensors: list[torch.Tensor]
+    names: list[str]
+    views: list[np.ndarray]
+    places: list[int]
+    layouts: list[tuple[Any, ...]]
+    sizes: list[int]
+    dtypes: list[torch.dtype]
+
+    @classmethod
+    def of(cls, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> Held:
+        """Looks at parameters. Raises where one can't be updated, or stands twice."""
+        if len(set(map(id, tensors))) < len(tensors):
+            twice = next(name for k, name in enumerate(names) if any(tensors[k] is t for t in tensors[:k]))
+            raise ArgumentError(f"parameter {twice!r} stands twice in its group")
+        views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
+        for view, name in zip(views, names, strict=True):
+            arrays.check_weight(view, f"parameter {name!r}", "it")
+        columns = _places(tensors), _layouts(tensors), list(map(torch.Tensor.numel, tensors))
+        return cls(list(tensors), list(names), views, *columns, list(map(_dtype_of, tensors)))
+
+    def __add__(self, other: Held) -> Held:  # type: ignore[override]
+        return Held(*map(operator.add, tuple(self), tuple(other)))
+
+    def are(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether they are these, each where it was."""
+        same = len(tensors) == len(self.tensors) and all(map(operator.is_, tensors, self.tensors))
+        return same and _places(self.tensors) == self.places
+
+    def lie_as_before(self) -> bool:
+        """Whether each has the shape and the strides that it had."""
+        return _layouts(self.tensors) == self.layouts
+
+    def places_of(self, grads: Sequence[Array]) -> list[int] | None:
+        """Where gradients lie in memory, if all of them are what most are: whole ones of their
+        parameters' dtype and size, without gaps, as the parameters are. To ask for that is far
+        cheaper than to make arrays of them."""
+        if set(map(type, grads)) != {torch.Tensor}:
+            return None
+        try:
+            whole = all(map(torch.Tensor.is_contiguous, chain(self.tensors, grads)))
+        except RuntimeError:  # a sparse one has no such thing
+            return None
+        if not whole or any(map(torch.Tensor.is_neg, grads)) or list(map(_dtype_of, grads)) != self.dtypes:
+            return None
+        return _places(grads) if list(map(torch.Tensor.numel, grads)) == self.sizes else None
+
+    def arrays_of(self, grads: Sequence[Array]) -> list[Any]:
+        """Gradients as arrays over their memory; None stays."""
+        if set(map(type, grads)) <= {torch.Tensor, NoneType}:
+            try:
+                return [grad if grad is None else grad.numpy() for grad in grads]
+            except (TypeError, RuntimeError):  # one is sparse, or bfloat16, or in a graph, or says why it can't be
+                pass
+        pairs = zip(self.names, grads, strict=True)
+        return [g if g is None else arrays.as_gradient(g, f"parameter {name!r}, grad") for name, g in pairs]
+
+
+def _places(tensors: Sequence[torch.Tensor]) -> list[int]:
+    return list(map(torch.Tensor.data_ptr, tensors))
+
+
+def _layouts(tensors: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
+    return list(zip(map(_shape_of, tensors), map(torch.Tensor.stride, tensors), strict=True))
