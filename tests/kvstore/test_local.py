@@ -14,6 +14,7 @@ from mxopt.errors import ArrayError, KVStoreError, NotInitializedError
 from mxopt.kvstore import KVStoreBase
 from mxopt.kvstore.values import total
 from mxopt.sparse import row_sparse_array
+from mxopt.typing import Array
 
 
 def full(x: float, n: int = 2) -> np.ndarray:
@@ -248,7 +249,9 @@ def test_a_round_is_a_push_of_the_key_as_in_a_job() -> None:
 
 @pytest.mark.parametrize("optimizer", [None, "sgd"])
 @pytest.mark.parametrize("wrong", [full(0, 3), np.broadcast_to(np.float32(0), (2,))], ids=["shape", "read-only"])
-def test_an_out_that_cannot_be_written_is_refused_before_anything_changes(optimizer: str | None, wrong) -> None:
+def test_an_out_that_cannot_be_written_is_refused_before_anything_changes(
+    optimizer: str | None, wrong: np.ndarray
+) -> None:
     kv, first = kvstore.create("local"), full(0)
     kv.init(["a", "b"], [full(1), full(2)])
     if optimizer is not None:
@@ -274,7 +277,7 @@ def test_a_value_of_another_shape_is_pulled_in_that_shape() -> None:
     [("w", full(1, 5)), ("w", np.ones(2, np.int32)), (["w", "v"], [full(0.3), full(1, 7)])],
     ids=["shape", "dtype", "another key"],
 )
-def test_what_compression_has_left_stays_when_a_push_is_refused(keys: str | list[str], values) -> None:
+def test_what_compression_has_left_stays_when_a_push_is_refused(keys: str | list[str], values: Array) -> None:
     def store() -> kvstore.KVStore:
         kv = kvstore.create("device")
         kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})

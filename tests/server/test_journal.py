@@ -189,7 +189,7 @@ def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
-def test_every_record_has_words(record) -> None:
+def test_every_record_has_words(record: Record) -> None:
     assert re.fullmatch(r"the (update|record \w+) ?.{0,40}", described(record))
     assert described(RECORDS[6]) == "the update of key 'a' and 1 more in round 1"
 

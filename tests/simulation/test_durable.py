@@ -21,7 +21,7 @@ import mxopt
 STEPS = 12
 
 
-def counting(store: Any, pause: Callable[[], None]):
+def counting(store: Any, pause: Callable[[], None]) -> bytes:
     """Every push takes off one; returns what a pull sees last."""
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
     weight = np.zeros(2, np.float32)
@@ -68,7 +68,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment, quiet) -> None:
+def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str | None, quiet: None) -> None:
     checkpoints = 0
     for seed in range(10):
         plan = Plan("steady", "sync", 2, 2, seed, Weather(0.005), pause=1.0, durability="journal")
@@ -83,7 +83,7 @@ def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment, quiet
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_job_that_a_death_has_ended_is_taken_up_from_a_cut_with_the_same_bits(
-    program, durability: str, quiet
+    program: str, durability: str, quiet: None
 ) -> None:
     later = 0
     for seed in range(6):

@@ -18,6 +18,7 @@ import mxopt
 from mxopt.errors import KVStoreError, MXOptError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.channel import Call
+from mxopt.typing import Array, State
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_server_that_comes_back_with_nothing_never_takes_gradients_for_weights(program) -> None:
+def test_a_server_that_comes_back_with_nothing_never_takes_gradients_for_weights(program: str) -> None:
     """Whenever it dies, also between set_optimizer and init."""
     refused = 0
     for record in range(24):
@@ -48,14 +49,14 @@ def test_a_server_that_comes_back_with_nothing_never_takes_gradients_for_weights
 class ThirdFails(mxopt.optimizer.SGD):
     """For tests: the third update of each key raises."""
 
-    def update(self, index, weight, grad, state) -> None:
+    def update(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         if (self.count(index) or 0) == 2:
             self.set_count(index, 3)
             raise ValueError("the third fails")
         super().update(index, weight, grad, state)
 
 
-def told(store: Any, pause: Callable[[], None]):
+def told(store: Any, pause: Callable[[], None]) -> bytes:
     """The steps in which a push was refused."""
     store.set_optimizer(mxopt.create("thirdfails", learning_rate=1.0))
     out = np.zeros(5, np.float32)
@@ -72,7 +73,7 @@ def told(store: Any, pause: Callable[[], None]):
 
 
 @pytest.mark.parametrize("moment", [None, *MOMENTS])
-def test_every_worker_hears_of_a_refusal_whatever_gets_lost(moment) -> None:
+def test_every_worker_hears_of_a_refusal_whatever_gets_lost(moment: str | None) -> None:
     """Of messages, or with a server."""
     for seed in range(20):
         plan = Plan("", "sync", 3, 1, seed, Weather(0.02, cuts=0.6), pause=0.3)
@@ -112,7 +113,7 @@ def test_what_a_worker_asks_that_is_mad_is_refused_and_spoils_nothing_for_the_ot
                         continue
                     assert isinstance(message, m.Cut | m.Rounds | m.Config), message
 
-    def program(store: Any, pause: Callable[[], None]):
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
         if when == "before":
             spoil(store)
         found = PROGRAMS["by_key"](store, pause)

@@ -63,7 +63,7 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.Monkey
     if broken == "nothing is sent again":
         ready = Session._ready
 
-        def forgets(self, channel: Channel, answer: m.Ready) -> None:
+        def forgets(self: Session, channel: Channel, answer: m.Ready) -> None:
             pending, channel.pending = channel.pending, {}
             ready(self, channel, answer)
             channel.pending = pending
@@ -78,7 +78,7 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.Monkey
 
 
 def twice(dispatch: Callable[..., None]) -> Callable[..., None]:
-    def sends(self, channel: Channel, request: session.Request) -> None:
+    def sends(self: Session, channel: Channel, request: session.Request) -> None:
         dispatch(self, channel, request)
         if type(request.message).__name__ == "Push" and channel.next % 5 == 0:
             again = session.Request(session.replace(request.message), 0, None, None)
@@ -94,7 +94,7 @@ def faults(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment) -> None:
+def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment: str | None) -> None:
     for program in PROGRAMS:
         for record in range(0, 24, 3):
             plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05, durability="journal")
