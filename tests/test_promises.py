@@ -21,6 +21,13 @@ def test_every_promise_names_tests_and_all_of_them_exist() -> None:
             assert test in _tests_of(ROOT / file), f"{promise}: {file} has no {test}"
 
 
+def test_every_mended_bug_has_a_replay() -> None:
+    table = PAGE.partition("**P12.")[2].partition("## What is not promised")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    assert all(re.search(r"\| tests/\S+\.py::\w+ \|$", row) for row in rows)
+
+
 def _tests_of(file: Path) -> set[str]:
     tree = ast.parse(file.read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

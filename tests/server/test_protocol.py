@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from pathlib import Path
 
-import numpy as np
 import pytest
+from golden import GOLDEN
 from hypothesis import given, settings, strategies as st
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m, wire
 from mxopt.plain import pack
-
-ONES = np.ones(2, np.float32).tobytes()
-LARGE = b"\xab" * wire.SMALL  # a frame of its own
-
-GOLDEN = [
-    (m.Join(1, "j", "worker", -1, 2, 1, "", "ab", "me"),
-     ["9d0101a16aa6776f726b6572ff0201a0a26162a26d65a0a46e6f6e6590"]),
-    (m.Hello(1, "j", 0, 3, "ab", 2, "sync", 4), ["9b1401a16a0003a2616202a473796e63040000"]),
-    (m.Init(2, "w", "float32", [2], [2], 0, 0, [ONES]),
-     ["9a1602a177a7666c6f617433329102910200" + "00" + "91c4080000803f0000803f" + "00"]),
-    (m.InitTable(2, "t", "float32", [9, 1], 2, True, "uniform", 0.5, 3, 0, 2, [bytes(16), ONES]),
-     ["9e2502a174a7666c6f6174333292090102c3" + "a7756e69666f726d" + "cb3fe0000000000000" + "030002"
-      + "92c41000000000000000000000000000000000c4080000803f0000803f" + "00"]),
-    (m.Push(3, True, [7, 8], 0, 5, 6, 0, 0.5, 0, 0, [ONES]),
-     ["9d1803c39207080005" + "0600cb3fe00000000000000000" + "91c4080000803f0000803f" + "00"]),
-    (m.Pull(4, ["w"], 1, 5, 6), ["97190491a17701050600"]),
-    (m.Rounds(4, ["w"], [3]), ["95220491a177910300"]),
-    (m.Present(4, [5], 6), ["942304910506"]),
-    (m.Values(4, [ONES]), ["931a04" + "91c4080000803f0000803f"]),
-    (m.Values(4, [LARGE]), ["931a04" + "01", "ab" * 32768]),
-    (m.PushRows(4, "w", 5, 6, 0, 2, 0, 0, [LARGE, ONES]),
-     ["9b1b04a177050600020000" + "0200", "ab" * 32768, "0000803f0000803f"]),
-    (m.ListRows(4, "t", 5, 16, 6), ["972604a17405100600"]),
-    (m.Done(5), ["93170500"]),
-    (m.Refused(5, "KVStoreError", "no", "w"), ["950a05ac4b5653746f72654572726f72a26e6fa177"]),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -45,6 +21,22 @@ GOLDEN = [
 def test_golden_frames(message: m.Message, frames: list[bytes]) -> None:
     assert [bytes(f).hex() for f in m.encode(message)] == frames
     assert m.decode([bytes.fromhex(f) for f in frames]) == message
+
+
+def test_every_kind_of_message_has_golden_frames() -> None:
+    assert {type(message) for message, _ in GOLDEN} == set(m.KINDS.values())
+
+
+def test_the_page_of_the_protocol_has_every_message_with_its_fields_in_their_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| \d+ \| [A-Z]", line)]
+    assert [int(row[0].strip("| ")) for row in rows] == sorted(m.KINDS)
+    for number, name, fields, *_ in rows:
+        kind = m.KINDS[int(number.strip("| "))]
+        own = [field for field in kind.__struct_fields__ if field != "data"]
+        if "seq" in own and own[-1] == "read":
+            own.pop()  # as the page says of all
+        assert (name, re.findall(r"(\w+) \*[^*]+\*", fields)) == (kind.__name__, own)
 
 
 @pytest.mark.parametrize(
