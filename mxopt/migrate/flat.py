@@ -74,7 +74,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> Plain:
             names = file.keys()
             found = {name: file.get_tensor(name) for name in names}
             text = (file.metadata() or {}).get(TREE)
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, TypeError) as error:  # the latter two where NumPy lacks a dtype
         raise StatesError(f"{path}: {error}") from error
     return _put_together(path, text, found)
 

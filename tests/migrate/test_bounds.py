@@ -25,6 +25,7 @@ from mxopt.migrate import (
     read_mxnet_params,
     read_mxnet_states,
     read_npz,
+    read_safetensors,
     write_mindspore_checkpoint,
 )
 from mxopt.migrate.pickles import read_pickle
@@ -57,9 +58,8 @@ HARMFUL = {
     "a state of tuples": TWO + b"}K\x00" + nested(60, b"N") + b"s.",
     "a list in itself": TWO + b"}K\x00]q\x00h\x00as.",
     "a text made bytes many times": TWO
-    + b"]"
     + BIG
-    + b"q\x00"
+    + b"q\x000]"
     + (GLOBAL + b"h\x00" + text("latin1") + b"\x86Ra") * 30_000
     + b".",
     "an array in many places": TWO
@@ -205,6 +205,13 @@ def test_an_npz_whose_array_says_another_size_is_refused(shape: tuple[int, ...],
         file.writestr("w.npy", head.getvalue() + bytes(8))
     with pytest.raises(StatesError, match=r"x\.npz: "):
         read_npz(tmp_path / "x.npz")
+
+
+def test_a_dtype_that_numpy_has_not_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(StatesError, match=r"x\.safetensors: .*float8"):
+        read_safetensors(tmp_path / "x.safetensors")
 
 
 def test_a_pickle_keeps_what_it_holds_as_it_is() -> None:
