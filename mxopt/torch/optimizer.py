@@ -62,7 +62,8 @@ class Optimizer(torch.optim.Optimizer):
         self._name = name
         self._given = options
         self._begin()
-        super().__init__(params, dict(self._backend.defaults))
+        held = {key: x for key, x in options.items() if torch.is_tensor(x) and key in self._backend.defaults}
+        super().__init__(params, self._backend.defaults | held)  # a rate that is a tensor may be changed in place
 
     def _begin(self) -> None:
         self._backend = backend_of(self._name, dict(self._given))
@@ -108,7 +109,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def _admit(self, group: Plain) -> None:
         first, tensors = len(self._held.tensors), group["params"]
-        names = group.get("param_names") or [str(first + k) for k in range(len(tensors))]
+        numbers = [str(first + k) for k in range(len(tensors))]
+        names = group.get("param_names") or numbers
+        if not set(names).isdisjoint(self._held.names):  # two models have parameters of one name
+            names = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]
         held = Held.of(tensors, names)
         self._backend.add(group, held.views, names)
         self._held += held
@@ -225,5 +229,6 @@ class Optimizer(torch.optim.Optimizer):
         if "saved" not in state:
             super().__setstate__(state)
             return
-        self.__init__([dict(group) for group in state["groups"]], state["name"], **state["given"])  # type: ignore[misc]
+        groups = [dict(group) for group in state["groups"]]
+        Optimizer.__init__(self, groups, state["name"], **state["given"])  # a subclass may take other arguments
         self.load_state_dict(state["saved"])

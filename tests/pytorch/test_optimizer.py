@@ -80,6 +80,28 @@ def test_a_rate_may_be_a_tensor() -> None:
     train(ours, Optimizer(ours.parameters(), "adam", lr=torch.tensor(0.03)), range(3))
     train(theirs, torch.optim.Adam(theirs.parameters(), lr=0.03), range(3))
     close(ours, theirs)
+    for name in ("adam", "lamb"):
+        net, rate = model(), torch.tensor(0.03)
+        optimizer = Optimizer(net.parameters(), name, lr=rate)
+        train(net, optimizer, range(2))
+        before = values(net)
+        rate.zero_()
+        train(net, optimizer, range(2, 4))
+        same(net, of(before))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_parameters_of_two_models_may_have_the_same_names(name: str) -> None:
+    one, other = model(), model(1)
+    groups = [{"params": net.named_parameters()} for net in (one, other)]
+    optimizer = Optimizer(groups, name, lr=0.1)
+    before = values(other)
+    for net in (one, other):
+        backward(net, 0)
+    optimizer.step()
+    assert all((a != b).any() for a, b in zip(before, values(other), strict=True))
+    assert [group["param_names"] for group in optimizer.param_groups] == [[n for n, _ in one.named_parameters()]] * 2
+    copy.deepcopy(optimizer)
 
 
 def test_groups_are_added_and_bad_ones_change_nothing() -> None:

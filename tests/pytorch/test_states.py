@@ -182,6 +182,26 @@ def test_the_whole_optimizer_is_saved_and_loaded_with_its_model(name: str) -> No
     assert repr(other) == repr(optimizer)
 
 
+class OfOneModel(Optimizer):
+    """An optimizer of one's own, with other arguments."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__(net.parameters(), "lamb", lr=0.01)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_an_optimizer_derived_from_it_is_copied(way: str) -> None:
+    net = model()
+    optimizer = OfOneModel(net)
+    train(net, optimizer, range(3))
+    both = (net, optimizer)
+    twin, other = copy.deepcopy(both) if way == "deepcopy" else pickle.loads(pickle.dumps(both))
+    assert type(other) is OfOneModel
+    train(net, optimizer, range(3, 6))
+    train(twin, other, range(3, 6))
+    same(twin, net)
+
+
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"])
 @pytest.mark.parametrize("shape", [(), (0, 3)])
 def test_states_of_a_parameter_without_axes_or_elements_go_in_and_out(kind: str, shape: tuple[int, ...]) -> None:
