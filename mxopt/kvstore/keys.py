@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -50,7 +51,10 @@ def _input() -> str:
 
 def _content(file: Path) -> str:
     if not file.is_file():
-        raise ArgumentError(f"there is no key file {file}: make one with `mxopt-server keygen`")
+        raise ArgumentError(
+            f"there is no key file {file} on {socket.gethostname()}: make one with `mxopt-server keygen`, or bring the"
+            " job's to this machine, where only you can read it"
+        )
     if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
         raise ArgumentError(f"the key file {file} can be read by others: chmod 600 {file}")
     try:

@@ -60,7 +60,7 @@ class Multipliers(Counts):
             if key in own:
                 counts = f"parameter {key!r} has a multiplier of its own, which counts: set its {what}"
                 warnings.warn(f"set_{what}: {counts}", stacklevel=4)
-            elif isinstance(key, str) and names and key not in names and not self.has_updated(key):
+            elif isinstance(key, str) and names and key not in known and not self.has_updated(key):
                 warnings.warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}", stacklevel=4)
 
     def _multiplier(self, what: str, index: Index) -> float:

@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -335,3 +335,22 @@ def test_a_copy_goes_on_by_itself(clone: Callable[[Any], Any]) -> None:
             updater([0], [np.ones(3, np.float32)], [weight])
         assert updater.get_states() == twin.get_states(), row
         assert np.array_equal(weight, other), row
+
+
+def test_multipliers_of_many_names_are_looked_up_and_not_searched_for() -> None:
+    class Name(str):
+        """A text that counts how often it is compared."""
+
+        compared: ClassVar[int] = 0
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    optimizer = mxopt.create("sgd", param_idx2name={k: Name(f"p{k}_weight") for k in range(300)})
+    Name.compared = 0
+    optimizer.set_lr_mult({Name(f"p{k}_weight"): 0.5 for k in range(300)})
+    assert Name.compared < 10 * 300
+    assert optimizer.lr_mult["p299_weight"] == 0.5
