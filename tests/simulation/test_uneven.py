@@ -14,7 +14,7 @@ from simulation.network import Weather
 
 import mxopt
 
-SOON_S = 20.0
+SOON_S = 14.0
 ONE = np.ones(3, np.float32)
 
 
