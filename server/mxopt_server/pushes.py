@@ -101,7 +101,9 @@ class Pushes:
             if lost is not None:
                 raise lost
         told = session.counts_on(push.config) if push.config else None
-        shares = self._values.shares(keys, parts, Contribution(rank, number, value, told, push.update, push.step))
+        contribution = Contribution(rank, number, value, told, push.update, push.step)
+        group = self._values.groups.get(keys)
+        shares = [(group, contribution)] if group is not None else self._values.shares(keys, parts, contribution)
         new = []
         for share in shares:  # all are looked at before any is taken
             if share[0].rounds.is_new(rank, number, share[0].parts[0].entry.key):

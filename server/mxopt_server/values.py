@@ -195,7 +195,7 @@ class Values:
     ) -> list[tuple[Group, Contribution]]:
         """The groups that a contribution is for, each with its share of it: one as a whole, or one
         for each part."""
-        group = self.groups.get(keys) or self.group(keys, parts)
+        group = self.group(keys, parts)
         if group is not None:
             return [(group, contribution)]
         start, found = 0, []
