@@ -15,7 +15,7 @@ import numpy as np
 from mxopt.device import check_bare, is_cupy as is_cupy, library_of, on_device_of, place_of as place_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, counted
 from mxopt.sparse import RowSparse, row_sparse_array
-from mxopt.sparse.slots import Slots
+from mxopt.sparse.slots import RowSlots
 from mxopt.typing import Array, State
 
 HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
@@ -238,7 +238,7 @@ def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) ->
     with its rows. Raises MemoryError where there is none."""
     if isinstance(like, RowSparse):
         if like.slots is not None:
-            made = Slots(like.slots.index, shape, like.dtype if dtype is None else dtype, like=like.memory)
+            made = RowSlots(like.slots.index, shape, like.dtype if dtype is None else dtype, like=like.memory)
             return RowSparse.in_slots(made)
         return RowSparse(zeros((len(like.data), *shape[1:]), like.data, dtype), like.indices.copy(), shape)
     dtype = like.dtype.newbyteorder("=") if dtype is None else dtype

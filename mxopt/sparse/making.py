@@ -15,7 +15,7 @@ from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError, counted
 from mxopt.sparse.array import RowSparse
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial, Table
-from mxopt.sparse.slots import Slots
+from mxopt.sparse.slots import RowSlots
 from mxopt.sparse.sums import added, numbered
 from mxopt.typing import Array
 
@@ -33,7 +33,7 @@ def zeros(stype: str, shape: int | Sequence[int], dtype: DTypeLike = np.float32)
 def of_table(table: Table, initial: Initial | None) -> RowSparse:
     """A table as a store holds it, so far without rows: `initial` says for which key. Without it a
     row-sparse array."""
-    return RowSparse.in_slots(Slots(RowIndex(table.shape[0]), table.shape, table.dtype, initial))
+    return RowSparse.in_slots(RowSlots(RowIndex(table.shape[0]), table.shape, table.dtype, initial))
 
 
 def some_rows(x: RowSparse, which: Callable[[np.ndarray], np.ndarray]) -> RowSparse:

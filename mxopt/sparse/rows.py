@@ -11,7 +11,7 @@ from mxopt.device import check_bare, library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial
-from mxopt.sparse.slots import Slots
+from mxopt.sparse.slots import RowSlots
 from mxopt.typing import Array
 
 DENSE_LIMIT = 2 << 30  # bytes of the largest dense form that is made
@@ -30,10 +30,12 @@ class Rows:
         self._data = data
         self._indices = indices
         self.shape = shape
-        self.slots: Slots | None = None  # where the rows are instead, from an update that adds some until they are read
+        self.slots: RowSlots | None = (
+            None  # where the rows are instead, from an update that adds some until they are read
+        )
 
     @classmethod
-    def in_slots(cls: type[R], slots: Slots) -> R:
+    def in_slots(cls: type[R], slots: RowSlots) -> R:
         """The array that has its rows there: of a store's table, or a state of a weight in
         slots."""
         made = cls(slots.array[:0], slots.index.ids[:0], slots.shape)
@@ -101,7 +103,7 @@ class Rows:
         """What rows of a table have that aren't there yet; None for zeros, where it is no table."""
         return None if self.slots is None else self.slots.initial
 
-    def put_in_slots(self, beside: Rows | None = None, initial: Initial | None = None) -> Slots:
+    def put_in_slots(self, beside: Rows | None = None, initial: Initial | None = None) -> RowSlots:
         """Lets the rows be in slots: with the index of the array `beside`, where there is one, in
         which are the rows of both then."""
         before = self.slots
@@ -109,7 +111,7 @@ class Rows:
             return before
         data, indices = (before.array[: before.filled], before.index.ids) if before else (self._data, self._indices)
         index = RowIndex(self.shape[0]) if beside is None else beside.put_in_slots().index
-        made = Slots(index, self.shape, self.dtype, self.initial or initial, self.memory)
+        made = RowSlots(index, self.shape, self.dtype, self.initial or initial, self.memory)
         made.write(to_host(indices), data)
         if beside is not None:
             beside.put_in_slots().fill()

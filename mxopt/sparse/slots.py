@@ -15,7 +15,7 @@ from mxopt.sparse.room import room
 from mxopt.typing import Array
 
 
-class Slots:
+class RowSlots:
     """Rows of an array of `shape`, each in the slot that `index` has for its number.
 
     What belongs together, as a weight, its states and its master copy, shares the index: a slot is
@@ -87,17 +87,17 @@ class Slots:
             library = library_of(self.array)
             return self.array[library.asarray(order)], library.asarray(ids[order])
 
-    def shared(self, dtype: DTypeLike) -> Slots:
+    def shared(self, dtype: DTypeLike) -> RowSlots:
         """A copy in `dtype` with the same index."""
-        made = Slots(self.index, self.shape, dtype, self.initial, self.array)
+        made = RowSlots(self.index, self.shape, dtype, self.initial, self.array)
         made.array[: self.filled] = self.array[: self.filled]
         return made
 
-    def __reduce__(self) -> tuple[Callable[..., Slots], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., RowSlots], tuple[Any, ...]]:
         return _restored, (self.index, self.shape, self.initial, self.array[: self.filled].copy())
 
 
-def _restored(index: RowIndex, shape: tuple[int, ...], initial: Initial | None, rows: Array) -> Slots:
-    made = Slots(index, shape, rows.dtype, initial, rows)
+def _restored(index: RowIndex, shape: tuple[int, ...], initial: Initial | None, rows: Array) -> RowSlots:
+    made = RowSlots(index, shape, rows.dtype, initial, rows)
     made.array[: len(rows)] = rows
     return made
