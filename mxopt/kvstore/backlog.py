@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class Waiting(Generic[R]):
+class Queued(Generic[R]):
     """A request in a backlog; `keys` are what it speaks of, None is everything."""
 
     request: R
@@ -34,7 +34,7 @@ class Backlog(Generic[R]):
 
     def __init__(self) -> None:
         self.nbytes = 0
-        self._waiting: list[Waiting[R]] = []  # as they came
+        self._waiting: list[Queued[R]] = []  # as they came
         self._priorities: Counter[int] = Counter()  # how many wait with each; usually all with one
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Backlog(Generic[R]):
         overtakes it."""
         if self._waiting and priority > min(self._priorities):
             self._raise(keys, priority)
-        self._waiting.append(Waiting(request, keys, priority, nbytes))
+        self._waiting.append(Queued(request, keys, priority, nbytes))
         self._priorities[priority] += 1
         self.nbytes += nbytes
 

@@ -30,9 +30,8 @@ class Rows:
         self._data = data
         self._indices = indices
         self.shape = shape
-        self.slots: RowSlots | None = (
-            None  # where the rows are instead, from an update that adds some until they are read
-        )
+        # Where the rows are instead, from an update that adds some until they are read.
+        self.slots: RowSlots | None = None
 
     @classmethod
     def in_slots(cls: type[R], slots: RowSlots) -> R:
