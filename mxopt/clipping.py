@@ -24,9 +24,9 @@ def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: b
     Parameters
     ----------
     arrays : list of array or RowSparse
-        float16, bfloat16, float32 or float64, of any shapes, PyTorch's tensors too; changed in place
-        where their norm is larger than `max_norm`: each is multiplied by `max_norm / (norm + 1e-8)`,
-        in its own precision, float32 at least.
+        float16, bfloat16, float32 or float64, of any shapes, PyTorch's tensors too; changed in
+        place where their norm is larger than `max_norm`: each is multiplied by
+        `max_norm / (norm + 1e-8)`, in its own precision, float32 at least.
     max_norm : float
         0 or more.
     check_isfinite : bool

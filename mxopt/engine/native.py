@@ -179,8 +179,9 @@ class NativePart:
         return bool(self._bind(self.address))
 
     def bind_at(self, places: Sequence[int]) -> bool:
-        """The same for gradients of which the addresses are given: each a whole one of its weight's dtype and size,
-        without gaps; and the weights are where they were. Whoever calls this answers for that."""
+        """The same for gradients of which the addresses are given: each a whole one of its weight's
+        dtype and size, without gaps; and the weights are where they were. Whoever calls this
+        answers for that."""
         if self.rows or self.scattered or not self.alike:
             return False
         new = np.fromiter(places, np.int64, len(places))

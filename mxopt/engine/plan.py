@@ -92,8 +92,8 @@ class Plan:
                 part.forbid(taken)
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        """Whether the plan can be run with these arrays; it will then use them. Gradients may be given by their
-        addresses, as `NativePart.bind_at` takes them."""
+        """Whether the plan can be run with these arrays; it will then use them. Gradients may be
+        given by their addresses, as `NativePart.bind_at` takes them."""
         if type(grads[0]) is int:
             part = self.parts[0][1]
             return len(self.parts) == 1 and isinstance(part, NativePart) and self.lasting and part.bind_at(grads)  # type: ignore[arg-type]

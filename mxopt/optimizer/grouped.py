@@ -197,10 +197,10 @@ class GroupedOptimizer(NamedArguments):
         self._run(calls, slots, ats, which, count)
 
     def apply_again(self, key: Hashable, places: list[int], count: Count) -> bool:
-        """Updates the parameters of the last `apply` with this `key` by gradients at these addresses:
-        for callers who know that each is a whole one of its parameter's dtype and size, without
-        gaps, and that nothing has happened to the parameters. False, and nothing has changed, where
-        what is prepared is for others."""
+        """Updates the parameters of the last `apply` with this `key` by gradients at these
+        addresses: for callers who know that each is a whole one of its parameter's dtype and size,
+        without gaps, and that nothing has happened to the parameters. False, and nothing has
+        changed, where what is prepared is for others."""
         seen = self._seen.get(key)
         if seen is None or not seen.trained or len(places) != len(seen.slots):
             return False

@@ -19,8 +19,8 @@ _shape_of, _dtype_of = operator.attrgetter("shape"), operator.attrgetter("dtype"
 
 
 class Held(NamedTuple):
-    """Parameters as they were when they were looked at: their names, arrays over their memory, where
-    that is, and how they lie there."""
+    """Parameters as they were when they were looked at: their names, arrays over their memory,
+    where that is, and how they lie there."""
 
     tensors: list[torch.Tensor]
     names: list[str]

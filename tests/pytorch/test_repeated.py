@@ -1,4 +1,5 @@
-"""Steps that are like the one before: gradients are taken by their addresses, and nothing is that mustn't be."""
+"""Steps that are like the one before: gradients are taken by their addresses, and nothing is that
+mustn't be."""
 
 from __future__ import annotations
 
