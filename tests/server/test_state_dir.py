@@ -242,3 +242,30 @@ def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
     (tmp_path / "state" / "job").write_bytes(b"x")
     with pytest.raises(ArgumentError, match="can't be resumed"):
         state_dir.resume(tmp_path / "state", {})
+
+
+def test_damage_in_the_bulk_of_a_large_record_shows(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    draw, size = random.Random(seed), 3 * segments.BULK + 77
+    path = written(tmp_path / "a", [[b"head", draw.randbytes(size)]])
+    content = path.read_bytes()
+    assert records(path)[0][4:] == content[-size:]
+    first = len(content) - size
+    blocks = [first + k * segments.BLOCK for k in draw.sample(range(size // segments.BLOCK), 2)]
+    parts = [content[at : at + segments.BLOCK] for at in blocks]
+
+    def with_blocks(a: bytes, b: bytes) -> bytes:
+        found = bytearray(content)
+        for at, block in zip(blocks, (a, b), strict=True):
+            found[at : at + segments.BLOCK] = block
+        return bytes(found)
+
+    damaged = [with_blocks(parts[1], parts[0]), with_blocks(parts[0], bytes(segments.BLOCK))]
+    for _ in range(200):
+        at = draw.randrange(START.size, len(content))
+        damaged.append(content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :])
+    for wrong in damaged:
+        path.write_bytes(wrong)
+        assert records(path) == [], seed
+        with pytest.raises(StatesError, match="damaged at byte"):
+            records(path, len(content))
