@@ -86,7 +86,11 @@ class Server:
     def flush(self) -> None:
         """Commits what was entered, and lets the answers leave that rest on it."""
         if self.journal is not None:
+            progress = self.applier.progress
+            if self.journal.together:  # it waits for a disk
+                progress.begin("a sync of the journal of server", self.rank)
             self.journal.commit()
+            progress.end()
         if self._lease():
             self.answers.leave()
 

@@ -199,13 +199,15 @@ def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path: Path, mon
     peer.journal.fsync = peer.journal.together = True
     real = os.fdatasync
     events: list[object] = []
-    monkeypatch.setattr(segments.os, "fdatasync", lambda file: (events.append("synced"), real(file)))
+    progress = peer.server.applier.progress
+    monkeypatch.setattr(segments.os, "fdatasync", lambda file: (events.append(progress.doing), real(file)))
     peer.server.answers._post = lambda route, message: events.append(type(message).__name__)
     for message in (init(1), init(2, "v"), m.Rounds(3, ["w"])):
         peer.server.handle(b"route0", m.encode(message))
     assert events == []
     peer.server.flush()
-    assert events == ["synced", "Done", "Done", "Present"]
+    assert events == ["a sync of the journal of server 0", "Done", "Done", "Present"]
+    assert progress.doing == ""
     peer.server.handle(b"route0", m.encode(m.Pull(4, ["w"], 0, 0)))
     peer.server.flush()
     assert events[4:] == ["Values"]
