@@ -61,7 +61,7 @@ def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: b
     norm = global_norm(given, [f"array {k}" for k in range(len(given))])
     if check_isfinite:
         _warn_of_nonfinite(norm, stacklevel=3)
-    rescale(given, _factor(norm, max_norm))
+    rescale(arrays, _factor(norm, max_norm))
     return norm if check_isfinite else np.array([norm])
 
 

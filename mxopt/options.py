@@ -79,6 +79,7 @@ class Option:
     ascending: bool = False
 
     exact: ClassVar[bool] = False
+    flags: ClassVar[bool] = True  # whether True and False count as numbers
 
 
 class Exact(Option):
@@ -166,6 +167,8 @@ class Declared:
         if bool in self._types:
             return flag(what, value) if self.option.exact else self._truth(what, value)
         if self._types and (self._pairs or self._types <= {float, int}):
+            if not self.option.flags and isinstance(value, bool | np.bool_):
+                raise ArgumentTypeError(f"{what} must be a number, got {value!r}")
             found = self._exact(what, value) if self.option.exact else number(what, value)
             if interval:
                 within(what, value, interval)

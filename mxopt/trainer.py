@@ -287,6 +287,8 @@ class Trainer:
         grads = {i: self._params[i].grad for i in self._trained(True)}
         values, step = [param.value for param in self._params], self._exchanged + 1
         trained.exchange(self._kvstore, grads, values, self._update_on_kvstore, step)
+        if self._update_on_kvstore:
+            written(self._params[i] for i in grads)
         self._exchanged = step
 
     def _update(self, params: list[int]) -> None:

@@ -100,6 +100,13 @@ def tell_autograd(written: Iterable[Array]) -> None:
             torch.autograd.graph.increment_version(tensors)
 
 
+def tell_autograd_of(written: Any) -> None:
+    """`tell_autograd` of an array, or of a list that has tensors only or none."""
+    one = written[0] if type(written) in (list, tuple) and written else written
+    if type(one) is not np.ndarray and is_tensor(one):
+        tell_autograd([written] if one is written else written)
+
+
 def _of_tensor(x: Array) -> Array:
     torch: Any = sys.modules["torch"]
     if type(x) not in (torch.Tensor, torch.nn.Parameter):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mxopt.document import write_file
-from mxopt.errors import UsageError
+from mxopt.errors import KVStoreError, UsageError
 from mxopt.kvstore import checkpoint, dist_states, rows
 from mxopt.kvstore.base import KVStoreBase
-from mxopt.optimizer.states import fit, load
+from mxopt.optimizer.states import Loaded, described, fit, load
 
 if TYPE_CHECKING:
     from mxopt.kvstore.connection import Connections
@@ -50,22 +50,32 @@ class Saving(KVStoreBase):
         call of all workers, which wait for each other; rank 0, which has it all in its memory
         meanwhile, writes.
 
-        Raises OSError where the file can't be written.
+        Raises OSError where the file can't be written, and KVStoreError then on the other workers.
         """
         with self._worker:
             self.barrier()
+            failed: Exception | None = None
             if self.rank == 0:
-                infos = self._held.infos
-                weights = {key: self._room_or_rows(info) for key, info in infos.items()}
-                dense = {key: weight for key, weight in weights.items() if isinstance(weight, np.ndarray)}
-                if dense:
-                    self.pull(list(dense), list(dense.values()))
-                states = None
-                if self._optimizer is not None:
-                    states = dist_states.save(self._connections, infos, self._optimizer, True)
-                rounds = {key: self.round(key) for key in infos}
-                checkpoint.write(folder, checkpoint.Checkpoint(weights, rounds, states))
-            self.barrier()
+                try:
+                    checkpoint.write(folder, self._checkpoint())
+                except Exception as error:
+                    failed = error
+            told = self._worker.barrier(f"{type(failed).__name__}: {failed}" if failed else None)
+            if failed is not None:
+                raise failed
+            if told is not None:
+                raise KVStoreError(f"save_checkpoint: worker 0 couldn't write it: {told}")
+
+    def _checkpoint(self) -> checkpoint.Checkpoint:
+        infos = self._held.infos
+        weights = {key: self._room_or_rows(info) for key, info in infos.items()}
+        dense = {key: weight for key, weight in weights.items() if isinstance(weight, np.ndarray)}
+        if dense:
+            self.pull(list(dense), list(dense.values()))
+        states = None
+        if self._optimizer is not None:
+            states = dist_states.save(self._connections, infos, self._optimizer, True)
+        return checkpoint.Checkpoint(weights, {key: self.round(key) for key in infos}, states)
 
     def _room_or_rows(self, info: KeyInfo) -> np.ndarray | RowSparse:
         """Room for the weight of a key; of one that is stored by rows these."""
@@ -78,17 +88,22 @@ class Saving(KVStoreBase):
         rounds. A call of all workers, after `set_optimizer` where it has states.
 
         Raises StatesError where it is no checkpoint or doesn't fit the optimizer, KVStoreError
-        where a key has been initialised before, OSError where it can't be read.
+        where a key has been initialised before, OSError where it can't be read; no key has been
+        initialised then.
         """
         with self._worker:
             found = checkpoint.read(folder)
-            if found.states is not None and self._optimizer is None:
-                raise UsageError("the checkpoint has an optimizer's states: call set_optimizer first")
+            states = None
+            if found.states is not None:
+                if self._optimizer is None:
+                    raise UsageError("the checkpoint has an optimizer's states: call set_optimizer first")
+                states = fit(load(found.states), self._optimizer, {k: described(w) for k, w in found.weights.items()})
+            self._held.keys.check_new(found.weights)
             for key, weight in found.weights.items():
                 self.init(key, weight)
             self._loaded = dict(found.rounds)
-            if found.states is not None:
-                self._load_states(found.states)
+            if states is not None:
+                self._take_states(*states)
 
     # States.
 
@@ -112,12 +127,12 @@ class Saving(KVStoreBase):
             self._worker.changes("load_optimizer_states")
             if self._optimizer is None:
                 raise UsageError("there is nothing to load the states into: call set_optimizer first")
-            self._load_states(Path(fname).read_bytes())
+            document = load(Path(fname).read_bytes())
+            self._take_states(*fit(document, self._optimizer, dist_states.known(self._held.infos)))
 
-    def _load_states(self, document: bytes) -> None:
+    def _take_states(self, loaded: Loaded, made: Optimizer | None) -> None:
         assert self._optimizer is not None
         infos = self._held.infos
-        loaded, made = fit(load(document), self._optimizer, dist_states.known(infos))
         dist_states.check(loaded, infos, made)
         if made is not None:
             self._optimizer.take_over(made)

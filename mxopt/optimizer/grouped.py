@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, compress, repeat
 from typing import Any, ClassVar, NamedTuple
+from weakref import proxy
 
 import numpy as np
 
@@ -294,7 +295,10 @@ class GroupedOptimizer(NamedArguments):
         state_dtype.check(self.state_dtype, rule, type(self).__name__)
         rounding = None
         if self.state_dtype == "bfloat16":
-            rounding = Rounding(slot.key, partial(self._next_update, slot), self._rounding_seed, slot.first)
+            me: Any = proxy(self)  # what is planned for an optimizer must not keep it alive
+            kind = type(self)
+            update, seed = partial(kind._next_update, me, slot), partial(kind._rounding_seed, me)
+            rounding = Rounding(slot.key, update, seed, slot.first)
         return Tensor(slot.place, slot.weight, grad, *self._states_of(slot, rule), rounding)
 
     def _next_update(self, slot: Slot) -> int:

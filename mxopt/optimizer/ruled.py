@@ -13,6 +13,9 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, filterfalse, repeat
 from typing import Any, ClassVar
+from weakref import proxy
+
+import numpy as np
 
 from mxopt import settings, state_dtype
 from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
@@ -106,7 +109,9 @@ class RuleOptimizer(Optimizer):
     def random(self, index: Index) -> Rounding:
         """What the random bits of a parameter's update follow from."""
         key, first = self.parts.get(index, (index, 0))
-        return Rounding(key, partial(self._updates, index), self.rounding_seed, first)
+        me: Any = proxy(self)  # what is planned for an optimizer must not keep it alive
+        kind = type(self)
+        return Rounding(key, partial(kind._updates, me, index), partial(kind.rounding_seed, me), first)
 
     def _updates(self, index: Index) -> int:
         return self._index_update_count[index]
@@ -143,6 +148,8 @@ class RuleOptimizer(Optimizer):
             An array can't be updated; nothing has been changed then.
         """
         self._update(index, weight, grad, state, False)
+        if type(weight) is not np.ndarray:
+            arrays.tell_autograd_of(weight)
 
     def update_multi_precision(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Like `update`, with states of `create_state_multi_precision`."""
@@ -150,6 +157,8 @@ class RuleOptimizer(Optimizer):
             super().update_multi_precision(index, weight, grad, state)
         else:
             self._update(index, weight, grad, state, self.multi_precision)
+            if type(weight) is not np.ndarray:
+                arrays.tell_autograd_of(weight)
 
     def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if isinstance(index, LISTS):
@@ -165,7 +174,9 @@ class RuleOptimizer(Optimizer):
             and plan.engine == engine_in_use()
             and plan.bind_one(weight, grad)
         ):
-            plan = Plan(engine_in_use(), rule, self._tensors((index,), (weight,), (grad,), (state,), masters), lazy)
+            # Kept to the end of the call: what a gradient was converted to lives as long.
+            tensors = self._tensors((index,), (weight,), (grad,), (state,), masters)
+            plan = Plan(engine_in_use(), rule, tensors, lazy)
             if plan.lasting:
                 self._plans[index] = (plan, state)
         part = plan.part

@@ -87,3 +87,10 @@ def compare(function: Callable[..., Any], recorded: list[list[Any]]) -> None:
             assert parameter.default == decode(default[0])
         elif kind != "VAR_POSITIONAL":
             assert parameter.default is parameter.empty
+
+
+@pytest.mark.parametrize("option", [{"lr": True}, {"eps": True}, {"weight_decay": np.True_}, {"betas": (0.5, False)}])
+def test_true_and_false_are_no_numbers(option: dict[str, Any]) -> None:
+    for make in (lambda: optim.Adam([weight()], **option), lambda: optim.Adam([{"params": [weight()], **option}])):
+        with pytest.raises(TypeError, match="must be a number, got"):
+            make()

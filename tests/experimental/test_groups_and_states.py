@@ -108,6 +108,7 @@ def test_options_may_change_the_rule_in_mid_run() -> None:
         ([{"params": [np.zeros(1)], "weigth_decay": 0.1}], "weigth_decay.*did you mean 'weight_decay'"),
         ([{"params": [np.zeros(1)], "learning_rate": 0.1}], "no option 'learning_rate': did you mean 'lr'"),
         ([{"params": [np.zeros(1)], "wd": 0.1}], "no option 'wd': did you mean 'weight_decay'"),
+        ([{"params": [np.zeros(1)], "LR": 0.1}], "no option 'LR': did you mean 'lr'"),
         ([{"lr": 0.1}], "group 0 has no 'params'"),
         ([{"params": [np.zeros(1)]}, np.zeros(1)], "mixes"),
         ([np.zeros(1, np.int32)], "group 0, parameter '0'.*int32"),

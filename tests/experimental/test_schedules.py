@@ -181,6 +181,20 @@ def test_a_group_that_is_added_joins_the_schedule(name: str) -> None:
     assert optimizer.param_groups[1]["initial_lr"] == 0.1
 
 
+def test_the_state_of_a_sequence_that_a_group_has_joined_can_be_loaded() -> None:
+    optimizer = sgd(0.1)
+    parts = [schedules.ConstantLR(optimizer, 0.5, 2), schedules.ExponentialLR(optimizer, 0.9)]
+    schedule = schedules.SequentialLR(optimizer, parts, [2])
+    schedule.step()
+    schedule.step()
+    optimizer.add_param_group({"params": [np.zeros(2, np.float32)], "lr": 0.2})
+    schedule.step()
+    document = schedule.state_dict()
+    schedule.step()
+    schedule.load_state_dict(document)
+    assert schedule.state_dict() == document
+
+
 def test_a_group_cannot_join_a_schedule_that_has_other_numbers_for_each() -> None:
     optimizer = sgd(0.1, 0.2)
     schedule = schedules.CyclicLR(optimizer, [0.01, 0.02], [0.1, 0.2], 3)
@@ -327,12 +341,14 @@ def test_a_sequences_state_is_taken_whole_or_not_at_all() -> None:
 def test_a_plateau_takes_arrays_and_refuses_texts() -> None:
     schedule = schedules.ReduceLROnPlateau(sgd())
     schedule.step(np.array(0.5, np.float32))
+    schedule.step(np.array([0.5], np.float32))
     before = schedule.state_dict()
-    with pytest.raises(TypeError, match="metrics must be a number"):
-        schedule.step("0.5")
+    for wrong in ("0.5", np.ones(2)):
+        with pytest.raises(ValueError, match="metrics must be a "):
+            schedule.step(wrong)
     assert schedule.state_dict() == before
     schedule.step(float("nan"))
-    assert schedule.num_bad_epochs == 1
+    assert schedule.num_bad_epochs == 2
 
 
 @every

@@ -20,6 +20,27 @@ def test_a_key_initialised_with_different_shapes_by_the_workers() -> None:
     assert second[1] == "[2.0, 2.0]"
 
 
+def test_calls_that_are_refused_change_nothing() -> None:
+    with Job(1, 2) as job:
+        ((*errors, before, after, out),) = job.run("bad_input.refused_calls")
+    shape = "ArrayError: key 'w': the store holds shape (2,), out has (1,)"
+    assert errors == [shape, "ArrayError: key 'w': out is read-only"] * 2
+    assert (before, after, out) == (0, 1, [0, 0])
+
+
+def test_a_checkpoint_that_cannot_be_written_or_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = str(tmp_path / "saved")
+    with Job(2, 1) as job:
+        first, second = job.run("bad_input.checkpoints", {"file": str(tmp_path / "file"), "folder": folder})
+    assert first[0] == "FileExistsError"
+    assert second[0] == "KVStoreError"
+    assert second[1].startswith("save_checkpoint: worker 0 couldn't write it: FileExistsError")
+    with Job(2, 1) as job:
+        found = job.run("bad_input.checkpoints_that_do_not_fit", {"folder": folder})
+    assert found == [["UsageError", "StatesError", "NotInitializedError", 1]] * 2
+
+
 def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path: Path) -> None:
     arguments = ("--snapshot", str(tmp_path / "server-RANK"))
     with Job(1, 1, arguments) as job:

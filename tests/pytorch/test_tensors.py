@@ -31,9 +31,17 @@ def one_by_one(updater: Any, weights: list[Any], grads: list[Any]) -> None:
         updater(k, grad, weight)
 
 
-def trainer_step(weights: list[Any], grads: list[Any]) -> None:
+def by_hand(weights: list[Any], grads: list[Any], several: bool) -> None:
+    optimizer = mxopt.create("sgd", learning_rate=0.1)
+    known = [(k, w, g, None) for k, (w, g) in enumerate(zip(weights, grads, strict=True)) if g is not None]
+    for each in [list(map(list, zip(*known, strict=True)))] if several else known:
+        optimizer.update(*each)
+
+
+def trainer_step(weights: list[Any], grads: list[Any], store: str | None = None) -> None:
     parameters = [mxopt.Parameter(w, f"p{k}") for k, w in enumerate(weights)]
-    trainer = mxopt.Trainer(parameters, "sgd", {"learning_rate": 0.1})
+    kvstore = store and mxopt.kvstore.create(store)
+    trainer = mxopt.Trainer(parameters, "sgd", {"learning_rate": 0.1}, kvstore=kvstore)
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = grad
     trainer.step(1, ignore_stale_grad=True)
@@ -54,7 +62,10 @@ WAYS: dict[str, Callable[[], Callable[[list[Any], list[Any]], None]]] = {
     "updater, one by one": lambda: partial(one_by_one, mxopt.get_updater(mxopt.create("sgd", learning_rate=0.1))),
     "experimental": lambda: lambda w, g: optim.SGD(w, 0.1)(tuple(g)),
     "nn": lambda: lambda w, g: nn.SGD(w, 0.1)(tuple(g)),
+    "optimizer": lambda: partial(by_hand, several=False),
+    "optimizer, list": lambda: partial(by_hand, several=True),
     "Trainer": lambda: trainer_step,
+    "Trainer with a store": lambda: partial(trainer_step, store="local"),
     "store": lambda: store_step,
 }
 every_way = pytest.mark.parametrize("way", WAYS)
@@ -129,6 +140,16 @@ def test_a_parameter_has_the_name_that_named_parameters_gives_it() -> None:
         optimizer(tuple(p.grad for p in model.parameters()))
         assert not torch.equal(before, model.weight)
     assert [p.name for p in optimizer.parameters] == ["weight", "bias"]
+
+
+def test_clipping_tells_autograd() -> None:
+    weights, loss = tensors()
+    loss.backward(retain_graph=True)
+    mxopt.clip_global_norm([weights[0]], 10.0)
+    loss.backward(retain_graph=True)
+    mxopt.clip_global_norm([weights[0]], 0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_set_data_tells_autograd() -> None:

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.experimental.optim.options import Betas, Decay, Epsilon, Maximize, OptimizerOptions, Params, Rate
+from mxopt.experimental.optim.options import Betas, Decay, Epsilon, Maximize, Number, OptimizerOptions, Params, Rate
 from mxopt.optimizer.grouped import Step
-from mxopt.options import Exact, Option, Unpack
+from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, pytorch
 from mxopt.rules.rule import Rule
 
@@ -78,7 +78,7 @@ class AdamW(Adam):
         lr: Rate = 1e-3,
         betas: Betas = (0.9, 0.999),
         eps: Epsilon = 1e-8,
-        weight_decay: Annotated[float, Option("[0, inf)", "decoupled from the gradient")] = 1e-2,
+        weight_decay: Annotated[float, Number("[0, inf)", "decoupled from the gradient")] = 1e-2,
         amsgrad: Amsgrad = False,
         *,
         maximize: Maximize = False,
@@ -107,7 +107,7 @@ class Adamax(Optimizer):
         params: Params,
         lr: Rate = 2e-3,
         betas: Betas = (0.9, 0.999),
-        eps: Annotated[float, Option("[0, inf)", "added to the gradient's size")] = 1e-8,
+        eps: Annotated[float, Number("[0, inf)", "added to the gradient's size")] = 1e-8,
         weight_decay: Decay = 0.0,
         *,
         maximize: Maximize = False,
@@ -138,7 +138,7 @@ class NAdam(Optimizer):
         betas: Betas = (0.9, 0.999),
         eps: Epsilon = 1e-8,
         weight_decay: Decay = 0.0,
-        momentum_decay: Annotated[float, Option("[0, inf)", "how fast the momentum warms up")] = 4e-3,
+        momentum_decay: Annotated[float, Number("[0, inf)", "how fast the momentum warms up")] = 4e-3,
         *,
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
@@ -177,7 +177,7 @@ class RAdam(Optimizer):
         params: Params,
         lr: Rate = 1e-3,
         betas: Betas = (0.9, 0.999),
-        eps: Annotated[float, Option("[0, inf)", "added to the root of the uncorrected mean square")] = 1e-8,
+        eps: Annotated[float, Number("[0, inf)", "added to the root of the uncorrected mean square")] = 1e-8,
         weight_decay: Decay = 0.0,
         *,
         maximize: Maximize = False,

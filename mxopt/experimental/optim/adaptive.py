@@ -7,9 +7,9 @@ from typing import Annotated
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.experimental.optim.options import Decay, Maximize, OptimizerOptions, Params, Rate
+from mxopt.experimental.optim.options import Decay, Maximize, Number, OptimizerOptions, Params, Rate
 from mxopt.optimizer.grouped import Step
-from mxopt.options import Exact, Option, Unpack
+from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch
 from mxopt.rules.rule import Rule
 from mxopt.typing import Array
@@ -22,9 +22,9 @@ class Adadelta(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Annotated[float, Option("[0, inf)", "the step is multiplied by it")] = 1.0,
-        rho: Annotated[float, Option("[0, 1]", "decay of the running means")] = 0.9,
-        eps: Annotated[float, Option("(0, inf)", "added inside both roots")] = 1e-6,
+        lr: Annotated[float, Number("[0, inf)", "the step is multiplied by it")] = 1.0,
+        rho: Annotated[float, Number("[0, 1]", "decay of the running means")] = 0.9,
+        eps: Annotated[float, Number("(0, inf)", "added inside both roots")] = 1e-6,
         weight_decay: Decay = 0.0,
         *,
         maximize: Maximize = False,
@@ -54,13 +54,13 @@ class Adagrad(Optimizer):
         self,
         params: Params,
         lr: Rate = 1e-2,
-        lr_decay: Annotated[float, Option("[0, inf)", "the rate of step t is `lr / (1 + (t - 1) * lr_decay)`")] = 0.0,
+        lr_decay: Annotated[float, Number("[0, inf)", "the rate of step t is `lr / (1 + (t - 1) * lr_decay)`")] = 0.0,
         weight_decay: Decay = 0.0,
         initial_accumulator_value: Annotated[
             float,
-            Option("[0, inf)", "where the sums start. As in MindSpore, a group's own value has no effect"),
+            Number("[0, inf)", "where the sums start. As in MindSpore, a group's own value has no effect"),
         ] = 0.0,
-        eps: Annotated[float, Option("[0, inf)", "added to the root")] = 1e-10,
+        eps: Annotated[float, Number("[0, inf)", "added to the root")] = 1e-10,
         *,
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
@@ -97,10 +97,10 @@ class RMSprop(Optimizer):
         self,
         params: Params,
         lr: Rate = 1e-2,
-        alpha: Annotated[float, Option("[0, inf)", "decay of the running means")] = 0.99,
-        eps: Annotated[float, Option("[0, inf)", "added to the root")] = 1e-8,
+        alpha: Annotated[float, Number("[0, inf)", "decay of the running means")] = 0.99,
+        eps: Annotated[float, Number("[0, inf)", "added to the root")] = 1e-8,
         weight_decay: Decay = 0.0,
-        momentum: Annotated[float, Option("[0, inf)", "of the steps")] = 0.0,
+        momentum: Annotated[float, Number("[0, inf)", "of the steps")] = 0.0,
         centered: Annotated[bool, Exact("", "divide by the deviation instead of the root of the mean square")] = False,
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
@@ -128,17 +128,17 @@ class Rprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Annotated[float, Option("[0, inf)", "the first step; read once, in a parameter's first update")] = 1e-2,
+        lr: Annotated[float, Number("[0, inf)", "the first step; read once, in a parameter's first update")] = 1e-2,
         etas: Annotated[
             tuple[float, float],
-            Option(
+            Number(
                 "(0, 1] [1, inf)",
                 "a step is multiplied by the first when the sign changes, by the second when it stays; 1 only in"
                 " groups, as in PyTorch",
             ),
         ] = (0.5, 1.2),
         step_sizes: Annotated[
-            tuple[float, float], Option("[0, inf]", "the smallest and the biggest step", ascending=True)
+            tuple[float, float], Number("[0, inf]", "the smallest and the biggest step", ascending=True)
         ] = (1e-6, 50),
         *,
         maximize: Maximize = False,

@@ -73,7 +73,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str]
         if key in known or key in others:
             continue
         meant = any(key in group and group & known for group in SYNONYMS)
-        if meant or difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.8):
+        if meant or difflib.get_close_matches(str(key).lower(), map(str.lower, known), n=1, cutoff=0.8):
             raise ArgumentKeyError(f"{whose} has no option {key!r}: {nearest(str(key), known)}")
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 
 from mxopt.options import Declared, Exact, Option
 from mxopt.state_dtype import StateDtype
 
+
+class Number(Option):
+    """Any number; True and False are none here."""
+
+    flags: ClassVar[bool] = False
+
+
 Params = Annotated[
     Any, Option("", "what to train, changed in place: a list of arrays or Parameters, or of dicts; see `Optimizer`")
 ]
-Rate = Annotated[float, Option("[0, inf)", "learning rate")]
-Betas = Annotated[tuple[float, float], Option("[0, 1)", "decay of the running means of the gradient and of its square")]
-Epsilon = Annotated[float, Option("[0, inf)", "added to the root of the corrected mean square")]
-Decay = Annotated[float, Option("[0, inf)", "times the parameter, added to the gradient")]
+Rate = Annotated[float, Number("[0, inf)", "learning rate")]
+Betas = Annotated[tuple[float, float], Number("[0, 1)", "decay of the running means of the gradient and of its square")]
+Epsilon = Annotated[float, Number("[0, inf)", "added to the root of the corrected mean square")]
+Decay = Annotated[float, Number("[0, inf)", "times the parameter, added to the gradient")]
 Maximize = Annotated[bool, Exact("", "climb instead of descending")]
 Lazy = Annotated[bool, Exact("", "leave the rows alone for which a row-sparse gradient has none")]
 Masters = Annotated[bool, Option("", "keep a float32 master copy of float16 and bfloat16 parameters, and update that")]

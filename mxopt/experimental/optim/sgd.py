@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.experimental.optim.options import Decay, Maximize, OptimizerOptions, Params, Rate
+from mxopt.experimental.optim.options import Decay, Maximize, Number, OptimizerOptions, Params, Rate
 from mxopt.optimizer.grouped import Step
-from mxopt.options import Exact, Option, Unpack
+from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
 
@@ -33,10 +33,10 @@ class SGD(Optimizer):
         self,
         params: Params,
         lr: Rate,
-        momentum: Annotated[float, Option("[0, inf)", "how much of the velocity stays")] = 0,
+        momentum: Annotated[float, Number("[0, inf)", "how much of the velocity stays")] = 0,
         dampening: Annotated[
             float,
-            Option("", "the gradient enters the velocity times `1 - dampening`, but for a parameter's first update"),
+            Number("", "the gradient enters the velocity times `1 - dampening`, but for a parameter's first update"),
         ] = 0,
         weight_decay: Decay = 0.0,
         nesterov: Annotated[
@@ -91,7 +91,7 @@ class ASGD(Optimizer):
         params: Params,
         lr: Rate = 1e-2,
         lambd: Annotated[float, Exact("", "decay of the parameter, `lambd * rate * parameter`")] = 1e-4,
-        alpha: Annotated[float, Option("[0, inf)", "how fast the rate falls")] = 0.75,
+        alpha: Annotated[float, Number("[0, inf)", "how fast the rate falls")] = 0.75,
         t0: Annotated[float, Exact("", "the step after which the average begins")] = 1e6,
         weight_decay: Decay = 0.0,
         maximize: Maximize = False,

@@ -234,7 +234,7 @@ class LRScheduler(NamedArguments):
 
     def _check(self, key: str, here: Any, there: Any) -> None:
         """Raises where `there` can't be the value of `key`, which is `here` now."""
-        each = key in ("rates", "base_lrs", "_last_lr", *self.by_group)
+        each = key in ("rates", "base_lrs", *self.by_group)
         if each and (not isinstance(there, list) or len(there) != len(self.groups)):
             raise ArgumentError(f"{key} is {there!r}, needs one for each of {counted(len(self.groups), 'group')}")
         if key == "last_epoch":

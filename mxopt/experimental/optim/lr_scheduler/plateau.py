@@ -64,9 +64,11 @@ class ReduceLROnPlateau(LRScheduler):
     def step(self, metrics: Any) -> None:  # type: ignore[override]
         """Takes the number of this step, and sets the rates.
 
-        Raises ArgumentTypeError, and changes nothing, where it is no number; NaN is no improvement.
+        An array of one element is a number too. Raises ArgumentTypeError, and changes nothing,
+        where it is none; NaN is no improvement.
         """
-        value = number("metrics", metrics, nan=True)
+        one = math.prod(getattr(metrics, "shape", (0,))) == 1
+        value = number("metrics", metrics.reshape(()) if one else metrics, nan=True)
         with self.as_one():
             self.last_epoch += 1
             if self._better(value):
