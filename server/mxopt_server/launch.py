@@ -127,7 +127,7 @@ def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
                 launch.terminal.say(f"mxopt-launch: the job's state is in {state.durability.root}")
             keys = plan.options.keys or ""
             with key_copies.copied(keys, plan.key_files, plan.options.username):
-                launch.gone = lambda process: _gone(root, keys, plan.job, process)
+                launch.gone = lambda process: gone(root, keys, plan.job, process)
                 for process in plan.started(root):
                     launch.start(process)
                 return launch.wait(lambda: _never_joined(root, keys))
@@ -168,7 +168,8 @@ def _never_joined(scheduler: str, keys: str) -> str:
     return "all workers have ended, and not all had joined the job: kvstore.create('dist_sync') does that"
 
 
-def _gone(scheduler: str, keys: str, job: str, process: Process) -> None:
+def gone(scheduler: str, keys: str, job: str, process: Process) -> None:
+    """Tells the scheduler that a process has ended, so that its place is free at once."""
     from mxopt_server import status
 
     with contextlib.suppress(MXOptError):  # the scheduler finds out by itself, later

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mxopt.errors import ArgumentError, JobFailedError, counted
 from mxopt_server.job_state import JobState
-from mxopt_server.launch import parser
+from mxopt_server.launch import gone, parser
 from mxopt_server.plan import Plan
 from mxopt_server.ray_launch import RayLaunch
 from mxopt_server.running import GRACE_S
@@ -85,12 +85,14 @@ class Servers:
         text = Path(keys).read_text() if keys else ""
         with open(os.devnull, "wb") as nowhere:
             self._output = os.dup(nowhere.fileno())
-        self._launch = RayLaunch(
+        self._launch = _Launch(
             self._run_dir, self._wake[0].fileno(), os.getcwd(), text, self._output, self._state.restarts
         )
         try:
             self._launch.start(self._plan.scheduler)
-            for process in self._plan.started(self._launch.endpoint("scheduler")):
+            root = self._launch.endpoint("scheduler")
+            self._launch.gone = lambda process: gone(root, keys or "", self._plan.job, process)
+            for process in self._plan.started(root):
                 if process.role == "worker":
                     self._seats.append(Seat(process.env, text))
                 else:
@@ -129,3 +131,11 @@ class Servers:
         os.close(self._output)
         for end in self._wake:
             end.close()
+
+
+class _Launch(RayLaunch):
+    """The servers of workers that are the program's own."""
+
+    def at_work(self) -> bool:
+        """Until the context ends."""
+        return True

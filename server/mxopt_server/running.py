@@ -202,16 +202,20 @@ class Launch:
         if code and self.failed is None and not self._start_again(process, code) and not self._unneeded(process, code):
             self.failed = process.name, code
 
+    def at_work(self) -> bool:
+        """Whether workers still need the servers."""
+        return any(p.role == "worker" for p in self.running.values())
+
     def _unneeded(self, process: Process, code: int) -> bool:
         """Whether it is a server that was killed after the last worker's end; the scheduler's exit
         code says then whether the job had ended well."""
-        return process.role == "server" and code < 0 and all(p.role != "worker" for p in self.running.values())
+        return process.role == "server" and code < 0 and not self.at_work()
 
     def _start_again(self, process: Process, code: int) -> bool:
         """Starts a server that was killed another time, if the job still needs it and may have
         it."""
         killed = code < 0 or code in SSH_KILLED
-        at_work = self.terminal.until is None and any(p.role == "worker" for p in self.running.values())
+        at_work = self.terminal.until is None and self.at_work()
         left = self._restarts - self._again[process.name]
         if process.role != "server" or not killed or not at_work or left <= 0:
             return False

@@ -48,7 +48,7 @@ def rows_of(store: KVStoreBase) -> bytes:
 def main(rounds: int, folder: Path, mode: str = "dist_sync", optimizer: str = "adam") -> None:
     """Trains to round `rounds`. A file `kill-ROUND-WHO` in `folder` says who is killed then;
     `kill-kept-WHO`: when there is something to go on from in its `state`, and then `reached` has
-    the round."""
+    the round. A pipe `pause-ROUND` is read then, to its end."""
     store = kvstore.create(mode)
     store.set_optimizer(mxopt.create(optimizer, learning_rate=0.01))
     values = {key: np.ones(shape, np.float32) for key, shape in SHAPES.items()}
@@ -64,6 +64,9 @@ def main(rounds: int, folder: Path, mode: str = "dist_sync", optimizer: str = "a
                     path.unlink()
                     (folder / "reached").write_text(str(round))
                     os.kill(process(victim), signal.SIGKILL)
+            if (pause := folder / f"pause-{round}").exists():
+                print("PAUSED", flush=True)
+                pause.read_bytes()
         for key in SHAPES:
             store.push(key, gradient(key, round, store.rank))
         store.push("t", rows(round, store.rank))

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Process, environment
+from pasted import ROOT, blocks
 from test_durability import JOB, ROUNDS, expected
 
+psutil = pytest.importorskip("psutil")
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
@@ -107,8 +106,7 @@ def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(
     cluster: Cluster, tmp_path: Path, keys: Path
 ) -> None:
     program = tmp_path / "program.py"
-    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
-    program.write_text(textwrap.dedent(re.search(r"^    import numpy.*?^\S", page, re.MULTILINE | re.DOTALL)[0][:-1]))
+    program.write_text(next(text for _, text in blocks(ROOT / "docs" / "cluster.md", "python") if "import ray" in text))
     done = Process([sys.executable, str(program)], environment(RAY_ADDRESS=cluster.address), cwd=tmp_path)
     assert done.finish() == 0, done.output
     assert "[[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]" in done.lines

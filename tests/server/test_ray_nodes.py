@@ -1,0 +1,48 @@
+"""A Ray cluster that loses a node under a job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from jobs import Process, environment
+from test_durability import JOB, ROUNDS, expected
+
+ray = pytest.importorskip("ray")
+Cluster = pytest.importorskip("ray.cluster_utils").Cluster
+
+
+def test_servers_of_a_lost_node_come_back_with_their_journal_and_the_job_has_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mxopt_server.ray_servers import Servers
+
+    for name, value in environment(MXOPT_KVSTORE_DEAD_AFTER=10).items():
+        monkeypatch.setenv(name, value)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+        kept = ["--insecure", "--durability", "journal", "--state-dir", str(tmp_path / "state")]
+        with Servers(2, 2, *kept, run_dir=tmp_path / "run") as job:  # one server has no place yet, the scheduler has
+            lost = cluster.add_node(num_cpus=1)
+            half = tmp_path / f"pause-{ROUNDS // 2}"
+            os.mkfifo(half)
+            command = [sys.executable, str(JOB), str(ROUNDS), str(tmp_path)]
+            workers = [Process(command, environment(**job.seat(rank).variables)) for rank in range(2)]
+            try:
+                workers[0].wait_for("PAUSED")
+                cluster.remove_node(lost, allow_graceful=False)
+                cluster.add_node(num_cpus=1)
+                half.write_bytes(b"")  # go on
+                assert [worker.finish() for worker in workers] == [0, 0], "\n".join(w.output for w in workers)
+            finally:
+                for worker in workers:
+                    worker.kill()
+        assert f"ENDED {expected()} 0" in workers[0].output
+        logs = [path.read_text() for path in (tmp_path / "run").glob("server-*.log")]
+        assert sum("goes on from checkpoint" in log for log in logs) == 1
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
