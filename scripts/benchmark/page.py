@@ -13,9 +13,9 @@ SYSTEMS = {title: system for system, title in COLUMNS.items()}
 
 
 def about(text: str) -> str:
-    """When and where the first run of a page was made."""
-    found = re.search(r"^Measured (\S+) at commit (\S+): (.+?)\. ", text, re.MULTILINE)
-    return f"{found[3]}; {found[1]}, commit {found[2]}" if found else ""
+    """When and where the runs of a page were made, a line for each."""
+    found = re.findall(r"^Measured (\S+) at commit (\S+): (.+?)\.\s", text, re.MULTILINE | re.DOTALL)
+    return "\n".join(f"{' '.join(where.split())}; {date}, commit {commit}" for date, commit, where in found)
 
 
 def ratios(text: str) -> Ratios:
