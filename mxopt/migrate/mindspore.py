@@ -29,6 +29,7 @@ VARINT, BYTES = 0, 2
 CHECKSUM = b"crc_num"
 LARGEST = 2**31 - 1  # bytes of a message, by its own rules
 AXES = 64  # more than any array has
+TEXT = np.dtype("U")  # of type "str", with one axis of 0, in UTF-32
 
 
 def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -43,12 +44,13 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
     -------
     dict of str to array
         In the order of the file. A network's are its parameters; an optimizer's are the same, and
-        its states: `load_mindspore_states` puts those into an optimizer of `mxopt.nn`.
+        its states: `load_mindspore_states` puts those into an optimizer of `mxopt.nn`. A text, as
+        `append_dict` may have it, is an array without axes: `value.item()`.
 
     Raises
     ------
     StatesError
-        The file is damaged or encrypted, or holds something else than arrays of numbers.
+        The file is damaged or encrypted, or holds something else than arrays of numbers and texts.
     OSError
         It can't be read.
     """
@@ -69,7 +71,9 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
                 known[2].append(content)  # a large one comes in slices
         return {name: _array(name, *parts) for name, parts in found.items()}
     except (StatesError, UnicodeDecodeError) as error:
-        raise StatesError(f"{path}: no checkpoint of MindSpore's that can be read: {error}") from error
+        raise StatesError(
+            f"{path}: no checkpoint of MindSpore's that can be read, or an encrypted one: {error}"
+        ) from error
 
 
 def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str, Array]) -> None:
@@ -90,10 +94,12 @@ def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str
     parts = []
     for name, value in values.items():
         array = np.asarray(value)
-        if array.dtype not in NAMES:
+        text = array.dtype.kind == "U" and not array.ndim
+        if array.dtype not in NAMES and not text:
             raise StatesError(f"MindSpore has no array of {array.dtype}: {name!r}")
-        tensor = b"".join(_number(1, n) for n in array.shape)
-        tensor += _bytes(2, NAMES[array.dtype].encode()) + _bytes(3, array.tobytes())
+        tensor = b"".join(_number(1, n) for n in ([0] if text else array.shape))
+        content = array.item().encode("utf-32-le") if text else array.tobytes()
+        tensor += _bytes(2, b"str" if text else NAMES[array.dtype].encode()) + _bytes(3, content)
         parts.append(_bytes(1, _bytes(1, name.encode()) + _bytes(2, tensor)))
     if sum(map(len, parts)) > LARGEST:
         raise StatesError(f"a checkpoint can't have {counted(sum(map(len, parts)), 'byte')}: 2 GiB are the most")
@@ -148,13 +154,13 @@ def _value(data: Any) -> tuple[str, np.dtype, tuple[int, ...], bytes]:
         elif field == 3:
             content = bytes(_message(value))
     name = bytes(_message(parts[1])).decode()
-    if kind not in DTYPES:
-        raise StatesError(f"{name!r} is of the type {kind!r}, no array of numbers")
+    if kind not in DTYPES and kind != "str":
+        raise StatesError(f"{name!r} is of the type {kind!r}, which is not read")
     if len(dims) > AXES:
         raise StatesError(f"{name!r} has {counted(len(dims), 'axis')}")
     if not all(0 <= n < LARGEST for n in dims):
         raise StatesError(f"{name!r} has the shape {dims}")
-    return name, np.dtype(DTYPES[kind]), tuple(dims), content
+    return name, np.dtype(DTYPES[kind]) if kind in DTYPES else TEXT, tuple(dims), content
 
 
 def _message(value: object) -> memoryview:
@@ -165,6 +171,8 @@ def _message(value: object) -> memoryview:
 
 def _array(name: str, dtype: np.dtype, shape: tuple[int, ...], slices: list[bytes]) -> np.ndarray:
     content = b"".join(slices)
+    if dtype == TEXT:
+        return np.array(content.decode("utf-32-le"))
     if len(content) != math.prod(shape) * dtype.itemsize:
         raise StatesError(f"{name!r} is {dtype} {shape}, and {counted(len(content), 'byte')}")
     try:

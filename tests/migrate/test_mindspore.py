@@ -51,6 +51,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     values = {
         "w": np.arange(300, dtype=np.float32).reshape(100, 3), "scalar": np.array(2.5), "half": np.ones(3, np.float16),
         "brain": np.ones((2, 1), ml_dtypes.bfloat16), "count": np.array([7], np.int32), "none": np.zeros((0, 4)),
+        "text": np.array("Grüße"),
     }  # fmt: skip
     write_mindspore_checkpoint(tmp_path / "x", values)
     found = read_mindspore_checkpoint(tmp_path / "x")
@@ -88,8 +89,22 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path) -> Non
     values["moment1.fc.w"] = np.zeros((2, 3), np.float32)
     with pytest.raises(StatesError, match="moment1"):
         load_mindspore_states(adam, values)
-    with pytest.raises(StatesError, match="MindSpore has no array of complex128"):
-        write_mindspore_checkpoint(tmp_path / "y", {"w": np.ones(2, complex)})
+    for bad, dtype in ((np.ones(2, complex), "complex128"), (np.array(["a", "b"]), "<U1")):
+        with pytest.raises(StatesError, match=f"MindSpore has no array of {dtype}"):
+            write_mindspore_checkpoint(tmp_path / "y", {"w": bad})
+
+
+def test_a_text_is_read_as_mindspore_writes_it(tmp_path: Path) -> None:
+    """`save_checkpoint(net, file, append_dict={"text": "abc"})`."""
+    kept = bytes.fromhex("0a1d0a04746578741215080012037374721a0c610000006200000063000000")
+    (tmp_path / "x").write_bytes(kept)
+    found = read_mindspore_checkpoint(tmp_path / "x")
+    assert found["text"].item() == "abc"
+    write_mindspore_checkpoint(tmp_path / "x", found)
+    assert (tmp_path / "x").read_bytes() == kept
+    (tmp_path / "x").write_bytes(kept[:-1] + b"\xff")
+    with pytest.raises(StatesError, match="can't decode"):
+        read_mindspore_checkpoint(tmp_path / "x")
 
 
 @given(data=st.data())
