@@ -89,6 +89,18 @@ def as_gradient(x: Array, name: str) -> Array:
     return as_array(x, name)
 
 
+def lent_by(tensors: Iterable[Any]) -> list[Any] | None:
+    """Arrays over the memory of PyTorch's tensors; None stays. None where one isn't of the plain
+    kind that most are: then `as_array` knows what it is, or says why it can't be."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not set(map(type, tensors)) <= {torch.Tensor, torch.nn.Parameter, type(None)}:
+        return None
+    try:
+        return [x if x is None else (x.detach() if x.requires_grad else x).numpy() for x in tensors]
+    except (TypeError, RuntimeError):
+        return None
+
+
 def tell_autograd(written: Iterable[Array]) -> None:
     """Lets PyTorch know which tensors have been written, so that a backward pass that needs their
     old values is an error there, as after its own optimizers. Everything else in `written` is left

@@ -15,6 +15,9 @@ def as_arrays(gradients: tuple[Array, ...], slots: list[Slot]) -> list[Array]:
     aren't there."""
     if set(map(type, gradients)) == {np.ndarray}:
         return list(gradients)
+    lent = arrays.lent_by(gradients)
+    if lent is not None:
+        return lent
     return [
         grad if grad is None else arrays.as_gradient(grad, f"{slot.place}, gradient")
         for grad, slot in zip(gradients, slots, strict=True)

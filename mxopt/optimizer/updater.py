@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from mxopt.optimizer.states import Described, Loaded, check, described, dump, lo
 from mxopt.optimizer.sums import Sums
 from mxopt.state_dtype import converted
 from mxopt.typing import Array, State
+
+_requires_grad = operator.attrgetter("requires_grad")
 
 
 class Updater:
@@ -57,6 +60,7 @@ class Updater:
         self.states: dict[Index, State] = {}
         self.states_synced: dict[Index, bool] = {}
         self._parameters: dict[Index, Described] = {}  # whose states they are
+        self._fitting: dict[Index, tuple[Any, Any]] = {}  # of tensors: shape and dtype that its state is known to fit
         self._converts = False  # whether loaded states are of another `state_dtype`
         self.aggregate_updates: bool = optimizer.aggregate_num > 0
 
@@ -130,15 +134,19 @@ class Updater:
         if not rows:
             return
         indices, grads, weights = map(list, zip(*rows, strict=True))
-        names = list(map(self.optimizer.called, indices))
-        for each in zip(names, grads, weights, strict=True):
-            check_places(*each)
+        given, held = arrays.lent_by(grads), arrays.lent_by(weights)
+        if given is None or held is None or any(map(_requires_grad, grads)):
+            names = list(map(self.optimizer.called, indices))
+            for each in zip(names, grads, weights, strict=True):
+                check_places(*each)
+            given = [arrays.as_gradient(grad, name) for grad, name in zip(grads, names, strict=True)]
+            held = [arrays.as_array(weight, name) for weight, name in zip(weights, names, strict=True)]
+        kinds = {index: (array.shape, array.dtype) for index, array in zip(indices, held, strict=True)}
+        fitting = [index for index, kind in kinds.items() if self._fitting.get(index) == kind]
+        self.states_synced.update(dict.fromkeys(fitting, True))
         try:
-            update(
-                indices,
-                [arrays.as_gradient(grad, name) for grad, name in zip(grads, names, strict=True)],
-                [arrays.as_array(weight, name) for weight, name in zip(weights, names, strict=True)],
-            )
+            update(indices, given, held)
+            self._fitting.update(kinds)
         finally:
             for index, weight in zip(indices, weights, strict=True):
                 if arrays.is_tensor(weight):
@@ -207,6 +215,7 @@ class Updater:
         for index in new:
             if not self.optimizer.has_updated(index):
                 del self.states[index], self.states_synced[index], self._parameters[index]
+                self._fitting.pop(index, None)
 
     def refresh(self, index: Index, weight: Array) -> None:
         """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from
@@ -219,7 +228,8 @@ class Updater:
         """`state` on the device of the array `context`, in the same nesting; arrays already there
         as they are."""
         if isinstance(state, tuple | list):
-            return type(state)(self.sync_state_context(part, context) for part in state)
+            parts = [self.sync_state_context(part, context) for part in state]
+            return state if all(map(operator.is_, parts, state)) else type(state)(parts)
         return state if state is None else arrays.to_device_of(state, context)
 
     def get_states(self, dump_optimizer: bool = False) -> bytes:
@@ -254,7 +264,7 @@ class Updater:
         if self._sums is not None:
             self._sums.waiting = loaded.sums
         self.states, self._parameters = loaded.states, loaded.parameters
-        self.states_synced = dict.fromkeys(self.states, False)
+        self.states_synced, self._fitting = dict.fromkeys(self.states, False), {}
         self._converts = loaded.kind.get("state_dtype") != self.optimizer.state_dtype
         self.aggregate_updates = self.optimizer.aggregate_num > 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from itertools import chain
-from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +69,9 @@ class Held(NamedTuple):
 
     def arrays_of(self, grads: Sequence[Array]) -> list[Any]:
         """Gradients as arrays over their memory; None stays."""
-        if set(map(type, grads)) <= {torch.Tensor, NoneType}:
-            try:
-                return [grad if grad is None else grad.numpy() for grad in grads]
-            except (TypeError, RuntimeError):  # one is sparse, or bfloat16, or in a graph, or says why it can't be
-                pass
+        lent = arrays.lent_by(grads)
+        if lent is not None:
+            return lent
         pairs = zip(self.names, grads, strict=True)
         return [g if g is None else arrays.as_gradient(g, f"parameter {name!r}, grad") for name, g in pairs]
 

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 import mxopt  # noqa: E402
 from mxopt import nn  # noqa: E402
+from mxopt.engine.plan import Plan  # noqa: E402
 from mxopt.experimental import optim  # noqa: E402
 
 
@@ -229,3 +230,53 @@ def test_a_trainer_clips_and_guards_by_the_gradients_of_tensors(optimizer: str) 
     assert torch.equal(table.weight[[0, 2, 4]], before[[0, 2, 4]])
     moved = (before - table.weight.detach()).norm() / 0.1
     assert 0 < moved <= 2 * 0.5 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "lamb"])
+@pytest.mark.parametrize("way", ["updater, list", "updater, one by one", "experimental", "nn"])
+@pytest.mark.filterwarnings("ignore:bfloat16 weights without a master copy")
+def test_what_a_step_on_tensors_needs_is_prepared_once(
+    way: str, name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    prepare = Plan.__init__
+
+    def counting(self: Plan, *arguments: Any) -> None:
+        made.append(arguments)
+        prepare(self, *arguments)
+
+    monkeypatch.setattr(Plan, "__init__", counting)
+    weights = [torch.nn.Parameter(torch.ones(s, dtype=getattr(torch, dtype))) for s in ((4, 3), (5,))]
+    updater = mxopt.get_updater(mxopt.create(name, learning_rate=0.1, multi_precision=True))
+    step = {
+        "updater, list": lambda grads: updater([0, 1], grads, weights),
+        "updater, one by one": lambda grads: one_by_one(updater, weights, grads),
+        "experimental": optim.Adam(weights, multi_precision=True),
+        "nn": nn.Momentum(weights, 0.1, 0.9),
+    }[way]
+    for k in range(5):
+        step([torch.full_like(w, float(k + 1)).detach() for w in weights])
+        assert len(made) <= 2
+    with torch.no_grad():
+        weights[0].data = weights[0].data.clone()  # elsewhere in memory
+    if way.startswith("updater"):
+        before = weights[0].detach().clone()
+        step([torch.ones_like(w).detach() for w in weights])
+        assert not torch.equal(weights[0], before)
+
+
+def test_an_updater_finds_a_tensor_that_has_become_another() -> None:
+    updater = mxopt.get_updater(mxopt.create("adam"))
+    for _ in range(2):
+        updater("w", torch.ones(3), torch.ones(3))
+    saved = updater.get_states()
+    for other in (torch.ones(4), torch.ones(3).double(), torch.ones(3, 1)):
+        with pytest.raises(ValueError, match="'w'"):
+            updater("w", torch.ones_like(other), other)
+    assert updater.get_states() == saved
+    weight, array = torch.ones(3), np.ones(3, np.float32)
+    updater("w", torch.ones(3), weight)
+    updater.set_states(saved)
+    updater("w", np.ones(3, np.float32), array)
+    assert weight.numpy().tobytes() == array.tobytes()

@@ -227,6 +227,9 @@ class Optimizer(GroupedOptimizer):
             )
         found = list(gradients)
         if set(map(type, found)) != {np.ndarray}:
+            lent = arrays.lent_by(found)
+            if lent is not None:
+                return lent
             pairs = zip(found, self._slots, strict=True)
             found = [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
         return found
