@@ -87,7 +87,8 @@ def pool(x: np.ndarray) -> Layer:
     return np.take_along_axis(squares, which, -1)[..., 0], backward
 
 
-# LeNet-5, https://doi.org/10.1109/5.726791, for images of 16 x 16: the layers, and the shapes of the weights they have.
+# LeNet-5, https://doi.org/10.1109/5.726791, for images of 16 x 16: the layers, and the shapes of
+# the weights they have.
 NET = [
     ("conv1", conv), ("", relu), ("", pool),
     ("conv2", conv), ("", relu), ("", pool), ("", flatten),

@@ -88,7 +88,8 @@ class UpdateKeys:
 
 
 def _mixed(x: Array) -> Array:
-    """A round of splitmix64, https://doi.org/10.1145/2714064.2660195, of a number or of an array of uint64."""
+    """A round of splitmix64, https://doi.org/10.1145/2714064.2660195, of a number or of an array
+    of uint64."""
     x = (x + 0x9E3779B97F4A7C15) & _WORD
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WORD

@@ -1,6 +1,6 @@
 """Steps: how every optimizer updates a list of tensors by a rule.
 
-    calls = steps.find(...) or steps.make(...)   raises where something can't be updated, before anything is
+    calls = steps.find(...) or steps.make(...)   raises where one can't be updated, before any is
     kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
     run(calls, [row(*kind) for kind in kinds], which, counted)
 

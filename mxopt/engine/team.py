@@ -4,7 +4,7 @@ interpreter.
     caller                                   a helper, once its lock is released
       OPEN = 1                                 while OPEN: work
       offer the job to idle helpers          work
-      for each pass:                           while NEXT > 0: the batch is NEXT, NEXT -= 1, in one atomic step
+      for each pass:                           while NEXT > 0: batch = NEXT--, in one atomic step
         NEXT = number of batches                 kernel(job, batch)
         work, and wait until DONE is that        DONE += 1
       OPEN = 0; take back the offers

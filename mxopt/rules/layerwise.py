@@ -85,8 +85,9 @@ def _lamb_step(weight, mean, var, rate, wd, epsilon, unbias1, unbias2):
     return weight - rate * _direction(mean, var, weight, wd, unbias1, unbias2, epsilon)
 
 
-# LAMB, https://arxiv.org/abs/1904.00962; `unbias` is 1 / (1 - beta^t), or 1 without bias correction. (Factors, because
-# each division takes a processor as long as a store takes the memory.)
+# LAMB, https://arxiv.org/abs/1904.00962; `unbias` is 1 / (1 - beta^t), or 1 without bias
+# correction. (Factors, because each division takes a processor as long as a store takes the
+# memory.)
 lamb: Rule = layerwise("lamb", ("mean", "var"), _lamb_moments, _lamb_rate, _lamb_step)
 
 

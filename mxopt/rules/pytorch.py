@@ -86,8 +86,8 @@ def adadelta_l2(weight, grad, mean_square, mean_square_step, lr, wd, rescale, rh
     return weight - lr * step, mean_square, mean_square_step
 
 
-# RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf: by the mean square or (centered) by
-# the variance, with or without momentum.
+# RMSProp, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf: by the mean
+# square or (centered) by the variance, with or without momentum.
 
 
 @rule("mean_square")
