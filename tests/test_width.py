@@ -1,39 +1,35 @@
-"""Prose is set in 100 columns: docstrings and comments. (Code has 120, which ruff
-checks.)"""
+"""The prose of pages is set in 100 columns. (That of docstrings and comments too, and code in 120,
+which ruff checks.)"""
 
 from __future__ import annotations
 
-import ast
-import io
 import re
-import tokenize
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for folder in ("mxopt", "server", "tests", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
+PATTERNS = ("*.md", "docs/**/*.md", "scripts/**/*.md", "tests/**/*.md")
+PAGES = [page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern))]
 
 
 def fixed(line: str) -> bool:
     """Whether a line can't be broken: a row of a table, an address, a single word."""
-    return line.lstrip().startswith("|") or "https://" in line or bool(re.search(r"\S {2,}\S|^[-\s]*\S+$", line))
+    return line.lstrip().startswith("|") or "https://" in line or bool(re.match(r"[-\s]*\S+$", line))
 
 
 def prose(text: str) -> dict[int, str]:
-    """The lines of docstrings, and those that are nothing but a comment, by number."""
-    lines = dict(enumerate(text.splitlines(), 1))
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    comments = [token.start for token in tokens if token.type == tokenize.COMMENT]
-    found = {n: lines[n] for n, column in comments if not lines[n][:column].strip()}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            last = node.body[0].end_lineno or 0
-            found |= {n: lines[n] for n in range(node.body[0].lineno, last + 1)}
+    """The lines of a page that are in no block of code, by number."""
+    found, code = {}, False
+    for n, line in enumerate(text.splitlines(), 1):
+        fence = line.lstrip().startswith("```")
+        code ^= fence
+        if not code and not fence:
+            found[n] = line
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_line_of_prose_is_wider_than_100_columns(path: Path) -> None:
-    lines = prose(path.read_text()).items()
-    assert not [f"{path.name}:{n}" for n, line in lines if len(line) > 100 and not fixed(line)]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_prose_is_wider_than_100_columns(page: Path) -> None:
+    lines = prose(page.read_text()).items()
+    assert not [f"{page.name}:{n}" for n, line in lines if len(line) > 100 and not fixed(line)]
