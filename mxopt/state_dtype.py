@@ -9,7 +9,7 @@ import numpy as np
 
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError
-from mxopt.options import Option
+from mxopt.options import Exact, Option
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Document, State
@@ -26,8 +26,8 @@ Stored = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    Option(
-        "",
+    Exact(
+        "[0, 9223372036854775808)",
         "stochastic rounding is a function of it (without it of 0), of the parameter's key, of its update count and of"
         " the place in the array",
     ),

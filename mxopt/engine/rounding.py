@@ -72,7 +72,7 @@ class UpdateKeys:
         self._updates = [r.update for r in roundings]
         self._numbers = np.array([zlib.crc32(repr(r.key).encode()) for r in roundings], np.uint64)
         self._seed = roundings[0].seed
-        self._of = -1
+        self._of: int | None = None
         self._bases = self._numbers
 
     def now(self) -> np.ndarray:

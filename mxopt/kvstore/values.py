@@ -83,12 +83,10 @@ class Keys:
                 raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")
 
     def _key(self, key: object, check: bool = True) -> Key:
-        if isinstance(key, np.integer):
-            key = int(key)
-        if isinstance(key, bytes):
-            key = key.decode()
-        if not isinstance(key, int | str) or isinstance(key, bool):
-            raise UsageError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")
+        if type(key) is not int and type(key) is not str:  # NumPy's numbers and texts, members of an enumeration
+            if not isinstance(key, int | str | bytes | np.integer) or isinstance(key, bool):
+                raise UsageError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")
+            key = key.decode() if isinstance(key, bytes) else str.__str__(key) if isinstance(key, str) else int(key)
         if check and self.kind is not None and type(key) is not self.kind:
             raise KVStoreError(
                 f"key {key!r}: this store's keys are {self.kind.__name__}, int and str don't mix in one store"

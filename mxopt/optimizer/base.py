@@ -114,6 +114,8 @@ class Optimizer(NamedArguments, Multipliers):
         _warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
             raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
+        if param_dict is not None and not isinstance(param_dict, Mapping):
+            raise UnknownArgumentError(f"param_dict must be a dict of index to parameter, got {param_dict!r}")
         if state_dtype is not None:
             self.check_state_dtype(state_dtype)
         self.state_dtype = state_dtype

@@ -14,7 +14,7 @@ from mxopt.optimizer.momentum import MomentumOptimizer
 from mxopt.optimizer.options import Lazy, Momentum, OptimizerOptions, OptionsAndRate, Rate, SGLDOptions
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
-from mxopt.options import Option, Unpack
+from mxopt.options import Exact, Option, Unpack
 from mxopt.rules import sgd
 from mxopt.rules.rule import Rule
 from mxopt.typing import Array, State
@@ -173,7 +173,7 @@ class SGLD(UnsignedRate):
 
     def __init__(
         self,
-        seed: Annotated[int | None, Option("", "without it one is drawn")] = None,
+        seed: Annotated[int | None, Exact("[0, 9223372036854775808)", "without it one is drawn")] = None,
         **base: Unpack[SGLDOptions],
     ) -> None:
         super().__init__(**base)

@@ -73,10 +73,12 @@ class Launch:
     def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: int = 0) -> None:
         self.run_dir, self._local, self._restarts = run_dir, local, restarts
         self.gone: Callable[[Process], None] = lambda process: None  # told of a server that is to be started again
+        self.goes_on: Callable[[Process], bool] = lambda process: False  # whether the job does without a worker
         self._again: Counter[str] = Counter()  # how often each process was started again
         self.terminal = Terminal(wake, output)
         self.running: dict[Any, Process] = {}  # by what they run as: Popen
         self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
+        self._missing: tuple[str, int] | None = None  # the first worker that failed, and the job went on
         self._ended: list[subprocess.Popen[bytes]] = []  # not reaped, so that their groups' numbers stay theirs
         self.outputs: dict[str, Output] = {}
         self.wake, self.asked = wake, 0  # the last signal that asked for the end
@@ -199,8 +201,22 @@ class Launch:
 
     def ended(self, process: Process, code: int) -> None:
         """A process has ended, with a negative code where a signal has killed it."""
-        if code and self.failed is None and not self._start_again(process, code) and not self._unneeded(process, code):
-            self.failed = process.name, code
+        if not code or self.failed is not None or self._start_again(process, code) or self._unneeded(process, code):
+            return
+        if self._left_out(process, code):
+            self._missing = self._missing or (process.name, code)
+        else:
+            self.failed = self._missing or (process.name, code)
+
+    def _left_out(self, process: Process, code: int) -> bool:
+        """Whether it is a worker without which an asynchronous job goes on; the scheduler's exit
+        code says in the end whether another has ended well."""
+        at_work = self.terminal.until is None and any(p.role == "scheduler" for p in self.running.values())
+        if process.role != "worker" or not at_work or not self.goes_on(process):
+            return False
+        said = f"{process.name} failed{_how(code)}; the job goes on without it"
+        self.terminal.say(f"mxopt-launch: {said}, its log is {self.run_dir / process.name}.log")
+        return True
 
     def at_work(self) -> bool:
         """Whether workers still need the servers."""

@@ -337,8 +337,8 @@ class Scheduler:
             for n in self.roster
         ]  # fmt: skip
         return {
-            "role": "scheduler", "job": self.job, "state": self.state, "text": self.text, "nodes": nodes,
-            "handling": self.handling.report(),
+            "role": "scheduler", "job": self.job, "mode": self.roster.mode, "state": self.state, "text": self.text,
+            "nodes": nodes, "handling": self.handling.report(),
         }  # fmt: skip
 
     # Telling.

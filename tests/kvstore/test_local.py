@@ -3,6 +3,7 @@ docs/departures-kvstore.md."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +293,12 @@ def test_what_compression_has_left_stays_when_a_push_is_refused(keys: str | list
     for kv in (one, other):
         kv.push("w", full(0.3))
     assert pulled(one, "w", full(0)) == pulled(other, "w", full(0)) == [-0.5, -0.5]
+
+
+def test_texts_and_numbers_of_other_kinds_are_keys_too() -> None:
+    for key, same in ((np.str_("w"), "w"), (b"w", "w"), (np.int64(4), 4), (enum.IntEnum("Key", {"W": 4}).W, 4)):
+        kv = kvstore.create("local")
+        kv.init(key, full(1))
+        kv.push(same, full(2))
+        kv.push(key, full(3))
+        assert pulled(kv, same, full(0)) == [3, 3]

@@ -117,3 +117,16 @@ def test_a_sum_of_bfloat16_gradients_keeps_what_is_added() -> None:
         updater(0, np.full(8, 1 if call == 0 else 2**-9, BFLOAT16), weight)
     # the growth of the rate without a warm-up is batch_scale, which the mean is divided by
     assert (weight == np.array(-(1 + 255 / 512)).astype(BFLOAT16)).all()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, 2**63, "1"])
+def test_a_seed_is_a_whole_number_that_can_be_saved(seed: object) -> None:
+    weight = np.ones(2, np.float32)
+    for make in (
+        lambda: mxopt.create("adam", state_dtype="bfloat16", seed=seed),
+        lambda: mxopt.create("sgld", seed=seed),
+        lambda: mxopt.experimental.optim.Adam([weight], seed=seed),
+        lambda: mxopt.nn.Adam([weight], seed=seed),
+    ):
+        with pytest.raises(ValueError, match="seed must be"):
+            make()

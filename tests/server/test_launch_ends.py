@@ -180,3 +180,24 @@ def test_a_server_that_is_killed_after_the_workers_end_does_not_fail_the_job(
         job = Launch(tmp_path, wake, local=True)
         job.ended(launchers.Process(role, 0, ("true",), {}), code)
         assert (job.failed == (f"{role}-0", code)) == failed
+
+
+@pytest.mark.parametrize("another", [0, 1])
+def test_an_asynchronous_job_goes_on_without_a_worker_and_its_exit_code_is_the_others(
+    another: int, tmp_path: Path
+) -> None:
+    script = (
+        "import os, signal, numpy as np, mxopt\n"
+        "store = mxopt.kvstore.create('dist_async')\n"
+        "store.set_optimizer(mxopt.create('sgd', learning_rate=1.0))\n"
+        "store.init('w', np.zeros(2, np.float32))\n"
+        "store.barrier()\n"
+        "if store.rank: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.barrier()\n"
+        "print('WENT ON', flush=True)\n"
+        f"raise SystemExit({another})\n"
+    )
+    process = launch(tmp_path, sys.executable, "-c", script, workers=2)
+    assert process.finish(60) == another, process.output
+    assert "worker-1 failed: killed by SIGKILL; the job goes on without it" in process.output
+    assert "[worker-0] WENT ON" in process.lines
