@@ -14,6 +14,7 @@ import numpy as np
 from mxopt.errors import ArgumentError, ArgumentKeyError, MXOptError
 from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, NoEffect, OptimizerOptions, Params, RateOption, Scale
 from mxopt.nn.ruled import Own, RuleOptimizer, WeightDecay
+from mxopt.optimizer.precision import corrections
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, mindspore, pytorch
 from mxopt.rules.rule import Rule
@@ -46,9 +47,8 @@ class _Moments(RuleOptimizer):
         return np.float64 if weight.dtype.itemsize == 8 else np.float32
 
     def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
-        """`1 - beta**t` of both betas as the arithmetic has them: in float32, 1 - 0.999 is 1.3e-5
-        off, and with corrections that are off by as much, steps come out right."""
-        return 1 - float(real(self.beta1)) ** t, 1 - float(real(self.beta2)) ** t
+        """`1 - beta**t` of both betas."""
+        return corrections(real, self.beta1, self.beta2, t)
 
 
 class _Kinds(OptimizerOptions, total=False):
@@ -104,7 +104,8 @@ class Adam(_Moments):
         if self.use_amsgrad:
             return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root, 0.0
         if self.use_nesterov:
-            betas = self.beta1, 1 - float(own(self.beta1)), self.beta2, 1 - float(own(self.beta2))
+            rest1, rest2 = self.corrections(1, own)
+            betas = self.beta1, rest1, self.beta2, rest2
             return lr / correction1, *betas, self._epsilon(root), self.beta1, 1 - self.beta1, correction2
         return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root
 

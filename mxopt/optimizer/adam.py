@@ -6,17 +6,18 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Annotated, Any
 
+import numpy as np
+
 from mxopt.engine import Tensor
 from mxopt.engine.steps import BatchPlan
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.options import Beta1, Beta2, Epsilon, Lazy, OptimizerOptions, Rate
+from mxopt.optimizer.precision import SPLIT, betas_in, corrections
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
 from mxopt.rules import adam
 from mxopt.rules.rule import Rule
-
-SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (Veltkamp); NumPy takes ten times as long
 
 
 class _Moments(RuleOptimizer):
@@ -34,15 +35,13 @@ class _Moments(RuleOptimizer):
 
 class ArithmeticMoments(_Moments):
     """What takes 1 - beta^t in the precision of its arithmetic, as MXNet's kernels of FTML and LAMB
-    do.
+    do."""
 
-    In float32 1 - 0.999 is 1.3e-5 off. So is the running mean square, and what is divided by the
-    other comes out right.
-    """
+    _doubles: frozenset[Index] = frozenset()  # those whose weight, in the latest call, was of float64
 
     def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self._doubles: frozenset[Index] = frozenset()  # those whose weight, in the latest call, was of float64
+        self._singles = (beta1, beta2, *betas_in(np.float32, beta1, beta2))  # the betas, and what float32 makes of them
 
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
         tensors = super()._tensors(indices, *arguments)
@@ -67,11 +66,13 @@ class ArithmeticMoments(_Moments):
 
     def corrections(self, index: Index, t: int) -> tuple[float, float]:
         """1 - beta1^t and 1 - beta2^t."""
-        a, b = self.beta1, self.beta2
         if self._doubles and index in self._doubles:
-            return 1 - a**t, 1 - b**t
-        u, v = a * SPLIT, b * SPLIT
-        a, b = (u - (u - a)) ** t, (v - (v - b)) ** t
+            return corrections(np.float64, self.beta1, self.beta2, t)
+        beta1, beta2, a, b = self._singles
+        if self.beta1 is not beta1 or self.beta2 is not beta2:  # they have been set
+            a, b = betas_in(np.float32, self.beta1, self.beta2)
+            self._singles = self.beta1, self.beta2, a, b
+        a, b = a**t, b**t
         u, v = a * SPLIT, b * SPLIT
         return 1 - (u - (u - a)), 1 - (v - (v - b))
 
@@ -199,15 +200,15 @@ class Nadam(_Moments):
         self._product = (self.begin_num_update, 1.0)  # update, product of the schedule up to it: a memo
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        now, following, (update, product) = self._momentum(t), self._momentum(t + 1), self._product
+        beta1, beta2, now, following = self.beta1, self.beta2, self._momentum(t), self._momentum(t + 1)
+        update, product = self._product
         if update == t - 1:
             product *= now
         elif update != t:
             product = math.prod(map(self._momentum, range(self.begin_num_update + 1, t + 1)))
         self._product = (t, product)
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
-        betas = self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2
-        return lr, *betas, self.epsilon, mean_share, grad_share, 1 - self.beta2**t
+        return lr, beta1, 1 - beta1, beta2, 1 - beta2, self.epsilon, mean_share, grad_share, 1 - beta2**t
 
     def _momentum(self, t: int) -> float:
         return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
@@ -235,5 +236,4 @@ class FTML(ArithmeticMoments, UnsignedRate):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        corrections = self.corrections(index, t)
-        return *super().scalars(index, lr, t), self.beta1, self.beta2, self.epsilon, *corrections
+        return self._unsigned(lr, index), self.beta1, self.beta2, self.epsilon, *self.corrections(index, t)

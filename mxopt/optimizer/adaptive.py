@@ -126,7 +126,7 @@ class Ftrl(UnsignedRate):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return *super().scalars(index, lr, t), self.lamda1, self.beta
+        return self._unsigned(lr, index), self.lamda1, self.beta
 
 
 @register

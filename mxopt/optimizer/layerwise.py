@@ -265,8 +265,8 @@ class _Corrected(ArithmeticMoments):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         correction1, correction2 = self.corrections(index, t) if self.bias_correction else (1.0, 1.0)
-        bounds = (self.lower_bound or 0.0, self.upper_bound or math.inf)
-        return lr, self.beta1, self.beta2, self.epsilon, 1 / correction1, 1 / correction2, *bounds
+        least, largest = self.lower_bound or 0.0, self.upper_bound or math.inf
+        return lr, self.beta1, self.beta2, self.epsilon, 1 / correction1, 1 / correction2, least, largest
 
 
 @register

@@ -187,9 +187,9 @@ class RuleOptimizer(Optimizer):
         before = counts.get(index)
         try:
             self._update_count(index)
-            lr, *own = self.scalars(index, self._get_lr(index), counts[index])
+            own = self.scalars(index, self._get_lr(index), counts[index])
             bound = clip if clip and clip > 0 else math.inf
-            call: Any = part.prepare_one((lr, self._get_wd(index), self.rescale_grad, bound, *own))
+            call: Any = part.prepare_one((own[0], self._get_wd(index), self.rescale_grad, bound, *own[1:]))
             argument: Any = part.address
             if self.counts_more and (more := self._also_counted((index,))):
                 call, argument = exhaust, chain(map(call, [argument]), more)
@@ -280,8 +280,8 @@ class RuleOptimizer(Optimizer):
         kinds, which = distinct([lrs, wds, counts, each] if each else [lrs, wds, counts])
         rows = []
         for number, (lr, wd, t, *_) in enumerate(kinds):
-            rate, *own = self.scalars(indices[which.index(number)], lr, t)
-            rows.append((rate, wd, *common, *own))
+            own = self.scalars(indices[which.index(number)], lr, t)
+            rows.append((own[0], wd, *common, *own[1:]))
         return rows, which
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:

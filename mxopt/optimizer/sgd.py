@@ -194,7 +194,7 @@ class SGLD(UnsignedRate):
         return tensors
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return *super().scalars(index, lr, t), math.sqrt(lr)
+        return self._unsigned(lr, index), math.sqrt(lr)
 
 
 @register

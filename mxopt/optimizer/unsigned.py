@@ -13,8 +13,8 @@ from mxopt.options import Unpack
 
 
 class UnsignedRate(RuleOptimizer):
-    """Refuses a negative learning rate where it is given, and at an update, whatever it comes
-    from."""
+    """Refuses a negative learning rate where it is given; `scalars` does at an update, whatever it
+    comes from."""
 
     def __init__(self, learning_rate: Rate = None, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate=self._unsigned(learning_rate), **base)
@@ -22,13 +22,8 @@ class UnsignedRate(RuleOptimizer):
     def set_learning_rate(self, lr: float) -> None:
         super().set_learning_rate(self._unsigned(lr))
 
-    def _unsigned(self, lr: Any) -> Any:
+    def _unsigned(self, lr: Any, index: Index | None = None) -> Any:
         if lr is not None and lr < 0:
-            raise ArgumentError(f"{type(self).__name__}: the learning rate can't be negative, got {lr}")
+            whose = "" if index is None else f" of parameter {index!r}"
+            raise ArgumentError(f"{type(self).__name__}: the learning rate{whose} can't be negative, got {lr}")
         return lr
-
-    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        if lr < 0:
-            owner = type(self).__name__
-            raise ArgumentError(f"{owner}: the learning rate of parameter {index!r} can't be negative, got {lr}")
-        return (lr,)

@@ -15,6 +15,7 @@ from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.options import Betas, Decay, Epsilon, Maximize, Number, OptimizerOptions, Params, Rate
 from mxopt.optimizer.grouped import Step
+from mxopt.optimizer.precision import corrections
 from mxopt.options import Exact, Unpack
 from mxopt.rules import adam, pytorch
 from mxopt.rules.rule import Rule
@@ -23,16 +24,12 @@ Amsgrad = Annotated[bool, Exact("", "divide by the largest mean square so far")]
 
 
 def _corrections(at: Step) -> tuple[float, float]:
-    """1 - beta1^t, and the root of 1 - beta2^t, of the betas as the arithmetic has them.
-
-    In float32, 1 - 0.999 is 1.3e-5 off; with corrections that are off by as much, the steps come
-    out right.
-    """
+    """1 - beta1^t, and the root of 1 - beta2^t."""
     beta1, beta2 = at.group["betas"]
-    beta1, beta2 = float(at.real(beta1)), float(at.real(beta2))
-    if max(beta1, beta2) == 1:
+    c1, c2 = corrections(at.real, beta1, beta2, at.t)
+    if not c1 or not c2:
         raise ArgumentError(f"betas {at.group['betas']} can't be told from 1 in {at.real.__name__}")
-    return 1 - beta1**at.t, math.sqrt(1 - beta2**at.t)
+    return c1, math.sqrt(c2)
 
 
 class Adam(Optimizer):
@@ -153,12 +150,13 @@ class NAdam(Optimizer):
         return adam.nadam
 
     def scalars(self, at: Step) -> tuple[float, ...]:
-        now, following, product = self._momentum(at.group, at.t), self._momentum(at.group, at.t + 1), self.hand_on(at)
+        now, following = self._momentum(at.group, at.t), self._momentum(at.group, at.t + 1)
+        product = at.carry * now
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
         correction = _corrections(at)[1] ** 2
         beta1, beta2 = at.group["betas"]
-        betas = beta1, 1 - float(at.real(beta1)), beta2, 1 - float(at.real(beta2))
-        return at.lr, at.wd, *betas, at.group["eps"], mean_share, grad_share, correction
+        rest1, rest2 = corrections(at.real, beta1, beta2, 1)
+        return at.lr, at.wd, beta1, rest1, beta2, rest2, at.group["eps"], mean_share, grad_share, correction
 
     def hand_on(self, at: Step) -> float:
         """The product of the momenta of all updates so far."""
