@@ -87,13 +87,14 @@ class ExponentialMovingAverage:
         averages, values = list(self.averages.values()), [param.value for param in self._params]
         if not averages:
             return
-        calls = self._steps.find(0, moving_average, False, averages, values, averages)
+        uses = [(moving_average, False)]
+        calls = self._steps.find(0, uses, averages, values, averages)
         if calls is None:
             tensors = [
                 Tensor(f"average of {name!r}", average, value)
                 for (name, average), value in zip(self.averages.items(), values, strict=True)
             ]
-            calls = self._steps.make(0, moving_average, False, tensors, averages)
+            calls = self._steps.make(0, uses, tensors, averages)
         run(calls, [(0.0, 0.0, 1.0, math.inf, 1 - self.decay)], [0] * len(averages))
 
     @contextmanager

@@ -103,22 +103,21 @@ class Plan:
             return self.lasting and self.parts[0][1].bind(weights, grads)
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> list[partial[object]] | None:
+    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> list[partial[object] | None]:
         """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C
-        functions that make up the update; None where it is more than that."""
+        functions that make up the update, None for a part that `finish` makes."""
         if self.single:
             one = self.part.prepare_one(hypers[which[0]])
-            return None if one is None else [partial(one, self.part.address)]
-        found = []
+            return [None if one is None else partial(one, self.part.address)]
+        found: list[partial[object] | None] = []
         for positions, part in self.parts:
             if len(self.parts) == 1:
                 call = part.prepare(hypers, which)
             else:
                 mine = list(dict.fromkeys(which[p] for p in positions))
                 call = part.prepare([hypers[r] for r in mine], [mine.index(which[p]) for p in positions])
-            if call is not None:
-                found.append(partial(call, part.address))
-        return found if len(found) == len(self.parts) else None
+            found.append(None if call is None else partial(call, part.address))
+        return found
 
     def finish(self) -> None:
         """Makes the update that was prepared, in any number of calls."""

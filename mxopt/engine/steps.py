@@ -4,22 +4,24 @@
     kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
     run(calls, [row(*kind) for kind in kinds], which, counted)
 
-Tensors that one plan can keep go together: those on one device, of the same dtypes, without gaps in
-their memory. Every other has a plan of its own, so that one which must be made anew at each step
-doesn't cost the rest theirs.
+Tensors that one plan can keep go together: those of one rule, on one device, of the same dtypes,
+without gaps in their memory. Every other has a plan of its own, so that one which must be made anew
+at each step doesn't cost the rest theirs.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from mxopt.engine import aliases, arrays
+from mxopt.engine.choice import engine_in_use
 from mxopt.engine.plan import Plan, Scalars
-from mxopt.engine.plans import Plans
 from mxopt.engine.stored import check_once
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.uninterrupted import exhaust, tell, uninterrupted
@@ -30,18 +32,34 @@ PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating bet
 
 Batch = tuple[int, ...] | None  # positions in a list; None for all of it
 BatchPlan = tuple[Batch, Plan]
+Use = tuple[Rule, bool]  # and whether it leaves alone the rows that a row-sparse gradient lacks, where it may
+
+
+@dataclass(eq=False, slots=True)
+class _List:
+    """What is prepared for one list of tensors: the calls that update it, none where they can't
+    serve again, and the plans of these and of other batches."""
+
+    uses: list[Use]
+    states: tuple[State, ...]
+    calls: list[BatchPlan]
+    plans: dict[Batch, Plan]
+
+    def has(self, states: Sequence[State]) -> bool:
+        return len(states) == len(self.states) and all(map(operator.is_, states, self.states))
 
 
 class Steps:
     """What is prepared for the last `lists` lists of tensors, each found again by a key.
 
-    `states` are any objects, one for each tensor, that stay the same as long as the arrays of its
-    states do.
+    `uses` are the rules of the tensors, or one rule for all. `states` are any objects, one for each
+    tensor, that stay the same as long as the arrays of its states do; a tuple of them that is the
+    same as before is compared in no time.
     """
 
     def __init__(self, lists: int = PATTERNS) -> None:
         self.lists = lists
-        self._known: dict[Hashable, tuple[list[Batch], Plans]] = {}
+        self._known: dict[Hashable, _List] = {}
         self._changing = threading.Lock()
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
@@ -55,57 +73,68 @@ class Steps:
     def find(
         self,
         key: Hashable,
-        rule: Rule,
-        lazy: bool,
+        uses: list[Use],
         weights: Sequence[Array],
         grads: Sequence[Array],
         states: Sequence[State],
     ) -> list[BatchPlan] | None:
         """The calls made under `key`, bound to these arrays; None where there are none, or for
         arrays of other kinds. Gradients may be given by their addresses, as `NativePart.bind_at`
-        takes them.
-
-        `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows
-        it.
-        """
-        batches, plans = self._known.get(key, (None, None))
-        if batches is None or plans is None:
+        takes them."""
+        known = self._known.get(key)
+        if known is None or known.uses != uses or not (states is known.states or known.has(states)):
             return None
-        calls: list[BatchPlan] = []
-        for batch in batches:
-            plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
-            if plan is None:
+        for batch, plan in known.calls:
+            if not _serves(plan, batch, weights, grads):
                 return None
-            calls.append((batch, plan))
-        return calls
+        return known.calls or None
 
     def make(
-        self, key: Hashable, rule: Rule, lazy: bool, tensors: Sequence[Tensor], states: Sequence[State]
+        self, key: Hashable, uses: list[Use], tensors: Sequence[Tensor], states: Sequence[State]
     ) -> list[BatchPlan]:
         """The calls that update `tensors`, made or found again, and kept under `key`.
 
         Raises ArrayError where a tensor can't be updated; nothing has been changed then.
         """
         check_once(tensors)
-        _, plans = self._known.get(key, (None, Plans(PATTERNS + 2 * len(tensors))))
+        known = self._known.get(key)
+        plans = known.plans if known is not None and known.has(states) else {}
         for tensor in tensors:
             tensor.grad = arrays.as_gradient(tensor.grad, f"{tensor.name}, grad")
         weights, grads = [tensor.weight for tensor in tensors], [tensor.grad for tensor in tensors]
         calls: list[BatchPlan] = []
-        for batch in _batches(weights, grads):
-            plan = plans.find(batch, rule, lazy, *_of(batch, weights, grads, states))
-            calls.append((batch, plan or plans.make(batch, rule, lazy, *_of(batch, tensors, states))))
+        each = uses * len(tensors) if len(uses) == 1 else uses
+        for batch in _batches(each, weights, grads):
+            rule, lazy = each[batch[0] if batch else 0]
+            plan = plans.get(batch)
+            same = plan is not None and plan.rule is rule and plan.lazy == lazy
+            if plan is None or not same or not _serves(plan, batch, weights, grads):
+                mine = tensors if batch is None else [tensors[t] for t in batch]
+                plan = Plan(engine_in_use(), rule, mine, lazy)
+            calls.append((batch, plan))
         if len(calls) > 1:
             taken = aliases.taken_by(tensors)
             for _, plan in calls:
                 plan.forbid(taken)
             aliases.check(tensors, taken)
+        lasting = {batch: plan for batch, plan in calls if plan.lasting}
+        others = [(batch, plan) for batch, plan in plans.items() if batch not in lasting]
+        kept = dict([*others[-PATTERNS - len(tensors) :], *lasting.items()])
         with self._changing:
             self._known.pop(key, None)
             while len(self._known) >= self.lists:
                 del self._known[next(iter(self._known))]
-            self._known[key] = [batch for batch, _ in calls], plans
+            self._known[key] = _List(list(uses), tuple(states), calls if len(lasting) == len(calls) else [], kept)
         return calls
+
+
+def _serves(plan: Plan, batch: Batch, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
+    """Whether a plan can update a batch of these arrays; it is bound to them then."""
+    if plan.engine != engine_in_use():
+        return False
+    if batch is None:
+        return plan.bind(weights, grads)
+    return plan.bind([weights[t] for t in batch], [grads[t] for t in batch])
 
 
 def run(
@@ -116,20 +145,20 @@ def run(
 
     `counted` does the counting: an iterator that calls functions of C, as `map(setattr, ...)` does.
     """
-    found: list[Any] = []
+    jobs: list[Any] = []
     for batch, plan in calls:
         if batch is None:
-            found.append(plan.prepare(hypers, which))
+            jobs += plan.prepare(hypers, which)
         else:
             used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
-            found.append(plan.prepare([hypers[row] for row in used], [used[which[t]] for t in batch]))
+            jobs += plan.prepare([hypers[row] for row in used], [used[which[t]] for t in batch])
     done: list[bool] = []
-    counted = chain(counted, map(done.append, [True]))
+    noted = map(done.append, (True,))
     try:
-        if None not in found:
-            exhaust(chain(map(partial.__call__, chain.from_iterable(found)), counted))
+        if None in jobs:
+            uninterrupted(partial(_finish, [plan for _, plan in calls], chain(counted, noted)))
         else:
-            uninterrupted(partial(_finish, [plan for _, plan in calls], counted))
+            exhaust(chain(map(partial.__call__, jobs), counted, noted))
     except BaseException as error:
         tell(error, len(which) if done else 0, len(which))
         raise
@@ -152,14 +181,10 @@ def distinct(columns: Sequence[Sequence[Hashable]]) -> tuple[list[tuple[Any, ...
     return list(number), [number[row] for row in rows]
 
 
-def _of(batch: Batch, *columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:
-    return columns if batch is None else tuple([column[t] for t in batch] for column in columns)
-
-
-def _batches(weights: Sequence[Array], grads: Sequence[Array]) -> list[Batch]:
-    together: dict[Hashable, list[int]] = {}
-    for t, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+def _batches(uses: Sequence[Use], weights: Sequence[Array], grads: Sequence[Array]) -> list[Batch]:
+    together: dict[Any, list[int]] = {}
+    for t, ((rule, lazy), weight, grad) in enumerate(zip(uses, weights, grads, strict=True)):
         plain = all(arrays.is_array(x) and arrays.is_plain(x) for x in (weight, grad))
-        key = (arrays.place_of(weight), weight.dtype, grad.dtype) if plain else t
+        key = (id(rule), lazy, arrays.place_of(weight), weight.dtype, grad.dtype) if plain else t
         together.setdefault(key, []).append(t)
     return [None] if len(together) == 1 else [tuple(batch) for batch in together.values()]

@@ -72,6 +72,7 @@ class KVStore(KVStoreBase):
         for name, (first, *_) in pairs:
             self._keys.add(name)
             self._values[name] = of_table(first, Initial(first, name)) if isinstance(first, Table) else _stored(first)
+            self._rounds[name] = 0
 
     def check_new(self, keys: Iterable[int | str]) -> None:
         """Raises KVStoreError where `init` would, for a key that has a value already, or is of the
@@ -99,13 +100,13 @@ class KVStore(KVStoreBase):
         pairs = self._keys.in_order(pairs)
         self._push(pairs)
         for each, _ in pairs:
-            self._rounds[each] = self._rounds.get(each, 0) + 1
+            self._rounds[each] += 1
 
     def round(self, key: int | str) -> int:
         """How many pushes of a key there have been. Raises NotInitializedError for an unknown
         key."""
         self._keys.need([(key, None)])
-        return self._rounds.get(key, 0)
+        return self._rounds[key]
 
     def _push(self, pairs: Pairs) -> None:
         compression = self._compression
@@ -120,13 +121,15 @@ class KVStore(KVStoreBase):
             raise
 
     def _take(self, pairs: Pairs) -> None:
-        sums = [(key, total(values, blocks=not self._on_device)) for key, values in pairs]
+        blocks = not self._on_device
+        sums = [(key, total(values, blocks)) for key, values in pairs]
         for key, value in sums:
             held = self._values[key]
-            table = _is_table(held)
+            table = type(held) is not np.ndarray and _is_table(held)
             if value.shape != held.shape and (table or self._updater is not None):
                 raise ArrayError(f"key {key!r}: the store holds shape {held.shape}, pushed was {value.shape}")
-            check_rows(value, table, key)
+            if table:
+                check_rows(value, table, key)
         if self._updater is None:
             for key, value in sums:
                 if _is_table(self._values[key]):

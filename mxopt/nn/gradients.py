@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mxopt.engine import arrays
-from mxopt.optimizer.grouped import Slot
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
-
-
-def as_arrays(gradients: tuple[Array, ...], slots: list[Slot]) -> list[Array]:
-    """NumPy, CuPy or row-sparse arrays over the memory of `gradients`, and None for those that
-    aren't there."""
-    if set(map(type, gradients)) == {np.ndarray}:
-        return list(gradients)
-    lent = arrays.lent_by(gradients)
-    if lent is not None:
-        return lent
-    return [
-        grad if grad is None else arrays.as_gradient(grad, f"{slot.place}, gradient")
-        for grad, slot in zip(gradients, slots, strict=True)
-    ]
 
 
 def decayed(grad: Array, weight: Array, decay: float) -> Array:

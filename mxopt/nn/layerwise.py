@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from mxopt.engine import Tensor
 from mxopt.engine.steps import run
 from mxopt.errors import ArgumentTypeError, StatesError
-from mxopt.nn import gradients as g
 from mxopt.nn.adam import _Moments
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, OptimizerOptions, Params, RateOption
@@ -75,8 +74,6 @@ class LARS(Optimizer):
         An argument is of another type.
     """
 
-    counted: tuple[Iterable[object], ...]
-
     def __init__(
         self,
         optimizer: Annotated[Optimizer, Option("", "any of `mxopt.nn`, your own included")],
@@ -103,7 +100,6 @@ class LARS(Optimizer):
         inner._every = replace(inner._every, decay=0.0)
         inner.loss_scale = 1.0
         inner.decay_flags = (False,) * len(self._slots)
-        self.global_step = inner.global_step
         self.opt = inner
         self.use_clip = use_clip
         self.epsilon = epsilon
@@ -113,26 +109,32 @@ class LARS(Optimizer):
 
     def construct(self, gradients: Array) -> Array:
         """A step of the other optimizer; see `RuleOptimizer.construct`."""
-        given = g.as_arrays(self._checked(gradients), self._slots)
-        grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in given]
+        grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in self._gradients(gradients)]
         positions = tuple(k for k in self._adapted if grads[k] is not None)
         slots, mine = [self._slots[k] for k in positions], [grads[k] for k in positions]
         weights, scaled = [slot.parameter.value for slot in slots], [self._scaled[k] for k in positions]
-        rule, rates = mindspore.lars_gradient, self.step_rates()
+        uses, rates = [(mindspore.lars_gradient, False)], self.step_rates()
         decays = [decay / self.loss_scale for decay in self.step_decays()]
-        calls = self.steps.find(positions, rule, False, weights, mine, scaled)
+        calls = self.steps.find(positions, uses, weights, mine, scaled)
         if calls is None and positions:
             each = zip(slots, weights, mine, scaled, strict=True)
             tensors = [Tensor(slot.place, weight, grad, (state,)) for slot, weight, grad, state in each]
-            calls = self.steps.make(positions, rule, False, tensors, scaled)
+            calls = self.steps.make(positions, uses, tensors, scaled)
         own = 1 / self.loss_scale, math.inf, self.coefficient, self.epsilon, float(self.use_clip)
         handed = list(self.scale_grad(grads))
         run(calls or [], [(rates[k], decays[k], *own) for k in positions], range(len(positions)))
         for k in positions:
             handed[k] = self._scaled[k]
-        self.opt.counted = self.counted
-        self.counted = ()
         return self.opt(handed)
+
+    @property
+    def global_step(self) -> int:
+        """How many steps have been taken, which the other optimizer counts."""
+        return self.opt.global_step
+
+    @global_step.setter
+    def global_step(self, step: int) -> None:
+        self.opt.global_step = step
 
     def state_dict(self) -> Plain:
         """What the other optimizer keeps; LARS keeps nothing."""
@@ -143,4 +145,3 @@ class LARS(Optimizer):
         if state_dict.get("optimizer") != "LARS" or "inner" not in state_dict:
             raise StatesError(f"the state_dict is of {state_dict.get('optimizer')!r:.80}, this is LARS")
         self.opt.load_state_dict(state_dict["inner"])
-        self.global_step: int = self.opt.global_step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt.arguments import arguments_of
 from mxopt.engine import Steps, arrays
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, NotDefinedError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
 from mxopt.nn import flat, gradients as g, saving
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.nn.options import Decays, Parameters, Rates, Scale
@@ -29,7 +29,7 @@ from mxopt.nn.parameters import (
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
 from mxopt.options import flag
 from mxopt.overrides import overridden
-from mxopt.parameter import Parameter, written
+from mxopt.parameter import Parameter
 from mxopt.registry import Registry
 from mxopt.state_dtype import Seed, StateDtype, Stored, warn_of_nearest, without_rule
 from mxopt.typing import Array, Document, Plain
@@ -44,6 +44,10 @@ class Optimizer(GroupedOptimizer):
     `decay_weight`, `gradients_centralization`, `scale_grad`, `get_lr` and the rest of the methods
     below to do so. It is called as `optimizer(gradients)`, with one gradient for each parameter, in
     their order.
+
+    `state_dict()` is what a resumed run needs to give the same bits, as plain data and copies of
+    the arrays: the step, the fixed learning rates, and the states, which are the attributes that
+    are a `ParameterTuple`, as `self.parameters.clone` makes them. `load_state_dict` takes it.
 
     Attributes
     ----------
@@ -149,7 +153,6 @@ class Optimizer(GroupedOptimizer):
         self.grad_centralization: bool = any(group.centralized for group in groups)
         self.dynamic_lr: bool = any(isinstance(group.rate, LearningRateSchedule) for group in groups)
         self.learning_rate = tuple(groups[s.group].rate for s in slots) if self.is_group_lr else every.rate
-        self.global_step = 0
         self._unique = True
 
     @property
@@ -162,19 +165,13 @@ class Optimizer(GroupedOptimizer):
     def __call__(self, *hyper_params: Array) -> Array:
         """Takes a step with these gradients, and counts it once it is done."""
         following = self.global_step + 1
-        self.counted = (*self.counted, map(setattr, [self], ["global_step"], [following]))
         result = self.construct(*hyper_params)
-        self.global_step, self.counted = following, ()
+        self.global_step = following  # a rule's step has counted itself, in one with the update
         if self._of_tensors:
-            pairs = zip(self.parameters, hyper_params[0], strict=True)
-            written(p for p, grad in pairs if grad is not None and p.requires_grad)
+            self._tell(hyper_params[0])
         return result
 
-    # What counts a step: iterators that call functions of C, which `construct` may use up together
-    # with the update; no exception of a signal handler comes between then.
-    counted: tuple[Iterable[object], ...] = ()
-
-    def construct(self, *hyper_params: Array) -> Array:
+    def construct(self, *hyper_params: Any) -> Any:
         """Updates the parameters by the gradients, the only argument here. Subclasses define
         this."""
         raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
@@ -287,7 +284,7 @@ class Optimizer(GroupedOptimizer):
         that is not 0."""
         return tuple(
             grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay)
-            for grad, slot, decay in zip(self._checked(gradients), self._slots, self.step_decays(), strict=True)
+            for grad, slot, decay in zip(self._listed(gradients), self._slots, self.step_decays(), strict=True)
         )
 
     def gradients_centralization(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
@@ -295,7 +292,7 @@ class Optimizer(GroupedOptimizer):
         but the first."""
         return tuple(
             g.centralized(grad) if self.groups[slot.group].centralized and grad is not None else grad
-            for grad, slot in zip(self._checked(gradients), self._slots, strict=True)
+            for grad, slot in zip(self._listed(gradients), self._slots, strict=True)
         )
 
     def scale_grad(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
@@ -311,10 +308,10 @@ class Optimizer(GroupedOptimizer):
         learning rate, their gradients as one vector for each dtype; otherwise as they are. Call it
         last: `decay_weight` and the like want one gradient for each parameter.
         """
-        checked, positions = self._checked(gradients), self._chunks()
+        listed, positions = self._listed(gradients), self._chunks()
         if positions is None:
-            return checked
-        return tuple(flat.flattened(list(checked), [p.value for p in self.parameters], positions))
+            return tuple(listed)
+        return tuple(flat.flattened(listed, [p.value for p in self.parameters], positions))
 
     @property
     def flat_parameters(self) -> ParameterTuple:
@@ -329,16 +326,6 @@ class Optimizer(GroupedOptimizer):
     def _chunks(self) -> list[list[int]] | None:
         return None if isinstance(self.get_lr(), tuple) else flat.chunks([p.value for p in self.parameters])
 
-    def _checked(self, gradients: Array) -> tuple[Array, ...]:
-        owner = type(self).__name__
-        if not isinstance(gradients, tuple | list):
-            raise ArrayTypeError(f"{owner}: the gradients must be a tuple, got {type(gradients).__name__}")
-        if len(gradients) != len(self._slots):
-            raise ArrayError(
-                f"{owner}: {counted(len(gradients), 'gradient')} for {counted(len(self._slots), 'parameter')}"
-            )
-        return tuple(gradients)
-
     # Where and how MindSpore runs a step.
 
     def broadcast_params(self, optim_result: Array) -> bool:
@@ -348,13 +335,19 @@ class Optimizer(GroupedOptimizer):
 
     @property
     def target(self) -> str:
-        """'GPU' for CuPy's arrays, else 'CPU'. The base class doesn't let it be set
-        (NotImplementedError)."""
+        """'GPU' for CuPy's arrays, else 'CPU'. Setting it to where the arrays are changes nothing
+        where a step is a rule's; elsewhere it raises NotImplementedError."""
         return "GPU" if arrays.is_cupy(self.parameters[0].value) else "CPU"
 
     @target.setter
     def target(self, value: str) -> None:
-        raise NotDefinedError(f"{type(self).__name__}: the parameters' arrays say where they are updated")
+        owner = type(self).__name__
+        if not self.has_rule:
+            raise NotDefinedError(f"{owner}: the parameters' arrays say where they are updated")
+        if not isinstance(value, str):
+            raise ArgumentTypeError(f"{owner}: target must be a text, got {value!r}")
+        if value not in TARGETS or (value != "CPU" and self.target == "CPU"):
+            raise ArgumentError(f"{owner}: target must be where the parameters are, {self.target!r}, got {value!r}")
 
     @property
     def unique(self) -> bool:

@@ -120,7 +120,7 @@ def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
 
 
 def rate_at(rate: Rate, step: int) -> float:
-    return float(rate.asnumpy() if isinstance(rate, Parameter) else rate(step))
+    return float(rate.value if isinstance(rate, Parameter) else rate(step))
 
 
 def as_decay(value: object, where: str) -> Decay:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from mxopt.engine.steps import distinct
-from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
+from mxopt.errors import NotDefinedError
 from mxopt.nn import gradients as g
-from mxopt.nn.optimizer import TARGETS, Optimizer
+from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.parameters import ParameterGroup, ParameterTuple, decay_at, rate_at, zeros
 from mxopt.nn.saving import keys_of
 from mxopt.optimizer.grouped import Seen, Slot, Step
@@ -39,7 +39,6 @@ class RuleOptimizer(Optimizer):
 
     has_rule: ClassVar[bool] = True
     state_names: tuple[str, ...]
-    counted: tuple[Iterable[object], ...]
     rule: Rule
     lazy: bool = False
     decay: ClassVar[WeightDecay] = "added to the gradient"
@@ -93,16 +92,16 @@ class RuleOptimizer(Optimizer):
             A gradient doesn't fit its parameter. Nothing has been changed then, and the message
             names it.
         """
-        counted, self.counted = self.counted, ()
-        grads = g.as_arrays(self._checked(gradients), self._slots)
-        ready = any(method in self.overridden for method in self.preparing) if self.overridden else False
+        grads = self._gradients(gradients)
+        ready = not self.overridden.isdisjoint(self.preparing)
         if ready:
             grads = self._made_ready(grads)
-        self.apply(None, self._slots, grads, lambda slots, carries: chain(self._count(slots, carries), *counted), ready)
+        self.apply(None, self._slots, self._of_trained(grads), self._count, ready)
         return True
 
-    def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
-        return map(setattr, slots, repeat("carry"), carries)
+    def _count(self, slots: Sequence[Slot], steps: Iterable[int], carries: Iterable[float]) -> Iterable[object]:
+        counted = map(setattr, (self,), ("global_step",), (self.global_step + 1,))
+        return chain(counted, map(setattr, slots, repeat("carry"), carries)) if carries else counted
 
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
         return self.rule, self.lazy
@@ -115,21 +114,21 @@ class RuleOptimizer(Optimizer):
         return tuple(slot.arrays.values())[: len(rule.states)], None
 
     def _ats(self, seen: Seen, ready: bool) -> tuple[list[Step], list[int]]:
-        if not self.overridden & {"get_lr", "get_weight_decay"}:
+        if self.overridden.isdisjoint(("get_lr", "get_weight_decay")):
             return super()._ats(seen, ready)
         numbers = zip(self._slots, self.step_rates(), self.step_decays(), strict=True)
         theirs = {slot: (lr, wd / self.loss_scale) for slot, lr, wd in numbers}
         found, which = distinct([[theirs[slot] for slot in seen.slots], seen.which, [s.carry for s in seen.slots]])
         t, ats = self.global_step + 1, []
         for (lr, wd), k, carry in found:
-            number, real, own, *_ = seen.distinct[k]
+            number, real, own, *_ = seen.kinds[k]
             ats.append(Step(self.groups[number], lr, wd, t, carry, real, own, ready))
         return ats, which
 
     def _row(self, at: Step) -> Row:
-        rate, *scalars = self.scalars(at.lr, at.t, at.carry if self.carried else at.own)
+        own = self.scalars(at.lr, at.t, at.carry if self.carried else at.own)
         wd = 0.0 if at.ready and self.decay == "added to the gradient" else at.wd
-        return (rate, wd, 1.0 if at.ready else self.rescale_grad / self.loss_scale, math.inf, *scalars)
+        return (own[0], wd, 1.0 if at.ready else self.rescale_grad / self.loss_scale, math.inf, *own[1:])
 
     @property
     def elementwise(self) -> bool:
@@ -152,12 +151,12 @@ class RuleOptimizer(Optimizer):
         for method in self.preparing:
             if method != "decay_weight" or self.decay != "the rule's own":
                 ready = getattr(self, method)(ready)
-        return g.as_arrays(self._checked(ready), self._slots)
+        return self._gradients(ready)
 
     def _prepare(
         self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
-    ) -> tuple[list[Array], list[Step], list[int]]:
-        if ats[0].ready or (types == {np.ndarray} and not any(self._needs(at, False) for at in ats)):
+    ) -> tuple[list[Any], list[Step], list[int]]:
+        if ats[0].ready or (types == {np.ndarray} and True not in [self._needs(at, False) for at in ats]):
             return grads, ats, which
         each = [ats[k] for k in which]
         needs = [self._needs(at, isinstance(grad, RowSparse)) for at, grad in zip(each, grads, strict=True)]
@@ -184,17 +183,3 @@ class RuleOptimizer(Optimizer):
         if at.group.centralized:
             grad = g.centralized(grad)
         return g.scaled(grad, self.rescale_grad / self.loss_scale)
-
-    @property
-    def target(self) -> str:
-        """'GPU' for CuPy's arrays, else 'CPU'. Setting it to where the arrays are is allowed, and
-        changes nothing."""
-        return super().target
-
-    @target.setter
-    def target(self, value: str) -> None:
-        owner = type(self).__name__
-        if not isinstance(value, str):
-            raise ArgumentTypeError(f"{owner}: target must be a text, got {value!r}")
-        if value not in TARGETS or (value != "CPU" and self.target == "CPU"):
-            raise ArgumentError(f"{owner}: target must be where the parameters are, {self.target!r}, got {value!r}")

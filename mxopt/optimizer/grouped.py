@@ -3,10 +3,10 @@ each parameter, and an update of any of them by their groups' rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, compress, repeat
+from itertools import compress, repeat
 from typing import Any, ClassVar, NamedTuple
 from weakref import proxy
 
@@ -14,16 +14,16 @@ import numpy as np
 
 from mxopt import state_dtype
 from mxopt.arguments import NamedArguments
-from mxopt.engine import Steps, Tensor
+from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
-from mxopt.errors import NotDefinedError
-from mxopt.parameter import Parameter
+from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
+from mxopt.parameter import Parameter, written
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype
 from mxopt.typing import Array, Document, Plain
 
-Count = Callable[[list["Slot"], list[float]], Iterable[object]]
+Count = Callable[[Sequence["Slot"], Iterable[int], Iterable[float]], Iterable[object]]
 
 
 @dataclass(eq=False, slots=True)
@@ -46,7 +46,7 @@ class Slot:
     carry: float = 0.0
     step: int | None = 0
     arrays: Plain = field(default_factory=dict)
-    given: object = None
+    given: Any = None
     own: Any = None
     key: Any = None  # its name, unless it has another
     first: int = 0
@@ -77,21 +77,20 @@ class Step(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What is known of some parameters: their `marks`, whether all are `trained`, the numbers of
-    their `groups`, and which of the `distinct` kinds is each one's."""
+    """What is known of some parameters: their multipliers as they were, the numbers of their
+    `groups`, and which of the distinct `kinds` is each one's."""
 
-    slots: list[Slot]
+    slots: tuple[Slot, ...]
     params: list[Parameter]
-    marks: tuple[list[Any], ...]
-    trained: bool
+    multipliers: tuple[list[float], list[float]]
     groups: list[int]
-    distinct: list[tuple[Any, ...]]
+    kinds: list[tuple[Any, ...]]
     which: list[int]
 
 
-def _marks(params: list[Parameter]) -> tuple[list[Any], ...]:
-    """What users change of their parameters."""
-    return [p.lr_mult for p in params], [p.wd_mult for p in params], [p.requires_grad for p in params]
+def _for_each(which: list[int], values: list[Any]) -> Iterable[Any]:
+    """Each parameter's of some values; without end where there is one for all, nothing for none."""
+    return [values[k] for k in which] if len(values) > 1 else repeat(values[0]) if values else ()
 
 
 class GroupedOptimizer(NamedArguments):
@@ -177,25 +176,57 @@ class GroupedOptimizer(NamedArguments):
 
     # Updates.
 
+    def _listed(self, gradients: Any) -> list[Any]:
+        """The gradients of a step, one for each parameter, as they are. Raises ArgumentError where
+        they are more or fewer."""
+        owner, n = type(self).__name__, len(self._slots)
+        if not isinstance(gradients, tuple | list):
+            raise ArgumentTypeError(f"{owner}: gradients must be a tuple, got {type(gradients).__name__}")
+        if len(gradients) != n:
+            raise ArgumentError(f"{owner}: got {counted(len(gradients), 'gradient')} for {counted(n, 'parameter')}")
+        return list(gradients)
+
+    def _gradients(self, gradients: Any) -> list[Any]:
+        """The same as NumPy, CuPy or row-sparse arrays over their memory, and None for those that
+        aren't there."""
+        found = self._listed(gradients)
+        if set(map(type, found)) == {np.ndarray}:
+            return found
+        lent = arrays.lent_by(found)
+        if lent is not None:
+            return lent
+        pairs = zip(found, self._slots, strict=True)
+        return [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
+
+    def _of_trained(self, grads: list[Any]) -> list[Any]:
+        """The gradients of those parameters that are to be trained, None for others."""
+        trained = [slot.parameter.requires_grad for slot in self._slots]
+        return grads if all(trained) else [g if yes else None for g, yes in zip(grads, trained, strict=True)]
+
+    def _tell(self, gradients: Iterable[Any]) -> None:
+        """Tells the library of the tensors among the parameters that they have been written."""
+        pairs = zip(self._slots, gradients, strict=True)
+        written(s.parameter for s, grad in pairs if grad is not None and s.parameter.requires_grad)
+
     def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
         """Updates parameters by their gradients, None for none. Calls of the same parameters have
         the same `key`.
 
-        `count(slots, carries)`, with the numbers that they hand on, counts an update with it: an
-        iterator that calls functions of C. Raises ArrayError, and changes nothing, where one can't
-        be updated.
+        `count(slots, steps, carries)`, with the number of each one's updates, this one included,
+        and the numbers that they hand on, counts an update with it: an iterator that calls
+        functions of C. Raises ArrayError, and changes nothing, where one can't be updated.
         """
-        types, seen = set(map(type, grads)), self._look(key, slots)
-        if type(None) in types or not seen.trained:
-            given = [grad is not None and needed for grad, needed in zip(grads, seen.marks[2], strict=True)]
+        types = set(map(type, grads))
+        if type(None) in types:
+            given = [grad is not None for grad in grads]
             key, slots, grads = (key, *given), list(compress(slots, given)), list(compress(grads, given))
-            types, seen = set(map(type, grads)), self._look(key, slots)
+            types.remove(type(None))
         if not slots:
             return
+        seen = self._look(key, slots)
         ats, which = self._ats(seen, ready)
         grads, ats, which = self._prepare(slots, grads, types, ats, which)
-        calls = self._calls(key, seen, grads)
-        self._run(calls, slots, ats, which, count)
+        self._run(self._calls(key, seen, grads), slots, ats, which, count)
 
     def apply_again(self, key: Hashable, places: list[int], count: Count) -> bool:
         """Updates the parameters of the last `apply` with this `key` by gradients at these
@@ -203,92 +234,67 @@ class GroupedOptimizer(NamedArguments):
         without gaps, and that nothing has happened to the parameters. False, and nothing has
         changed, where what is prepared is for others."""
         seen = self._seen.get(key)
-        if seen is None or not seen.trained or len(places) != len(seen.slots):
+        if seen is None or len(places) != len(seen.slots):
             return False
         calls = self._calls(key, seen, places)
         if calls:
             self._run(calls, seen.slots, *self._ats(seen, False), count)
         return bool(calls)
 
-    def _run(self, calls: list[BatchPlan], slots: list[Slot], ats: list[Step], which: list[int], count: Count) -> None:
-        rows = [self._row(at) for at in ats]
-        carries: list[float] = []
-        if self.carried:
-            after = [self.hand_on(at) for at in ats]
-            carries = [after[k] for k in which]
-        run(calls, rows, which, count(slots, carries))
-
-    def _count(self, slots: list[Slot], carries: list[float]) -> Iterable[object]:
-        steps = [slot.step for slot in slots if slot.step is not None]
-        after: Iterable[int] = [step + 1 for step in steps]
-        if steps and steps.count(steps[0]) == len(steps):  # nearly always; one number for all is one place in memory
-            after = repeat(steps[0] + 1)
-        counted = map(setattr, slots if steps else [], repeat("step"), after)
-        return chain(counted, map(setattr, slots, repeat("carry"), carries)) if carries else counted
+    def _run(
+        self, calls: list[BatchPlan], slots: Sequence[Slot], ats: list[Step], which: list[int], count: Count
+    ) -> None:
+        rows, steps = [self._row(at) for at in ats], [at.t for at in ats]
+        carries = [self.hand_on(at) for at in ats] if self.carried else []
+        run(calls, rows, which, count(slots, _for_each(which, steps), _for_each(which, carries)))
 
     def _look(self, key: Hashable, slots: list[Slot]) -> Seen:
         """What there is to know about these parameters, nothing of which changes in most steps."""
         seen = self._seen.get(key)
-        if seen is not None and seen.slots == slots and seen.marks == _marks(seen.params):
+        if seen is not None and seen.slots != tuple(slots):
+            seen = None
+        params = [slot.parameter for slot in slots] if seen is None else seen.params
+        multipliers = [p.lr_mult for p in params], [p.wd_mult for p in params]
+        if seen is not None and seen.multipliers == multipliers:
             return seen
-        params = [slot.parameter for slot in slots]
-        marks, groups = _marks(params), [slot.group for slot in slots]
+        groups = [slot.group for slot in slots]
         fixed: list[list[Any]] = [groups, [slot.real for slot in slots], [slot.own for slot in slots]]
-        kinds, which = distinct([*fixed, *marks]) if slots else ([], [])
+        kinds, which = distinct([*fixed, *multipliers])
         if len(self._seen) >= self.steps.lists:
             self._seen.clear()
-        self._seen[key] = seen = Seen(slots, params, marks, all(marks[2]), list(dict.fromkeys(groups)), kinds, which)
+        seen = Seen(tuple(slots), params, multipliers, list(dict.fromkeys(groups)), kinds, which)
+        self._seen[key] = seen
         return seen
 
     def _ats(self, seen: Seen, ready: bool) -> tuple[list[Step], list[int]]:
         """The distinct steps that are to be made, and which is each parameter's."""
-        which, first = seen.which, seen.slots[0].step
-        steps: list[int | None] = [] if first is None else [slot.step for slot in seen.slots]
-        if self.carried:
-            rows, which = distinct([which, steps or [None] * len(which), [slot.carry for slot in seen.slots]])
-        elif steps.count(first) < len(steps):
-            rows, which = distinct([which, steps, [self.first_carry] * len(which)])
-        else:
-            rows = [(k, first, self.first_carry) for k in range(len(seen.distinct))]
-        found = []
-        for k, step, carry in rows:
-            number, real, own, lr_mult, wd_mult, _ = seen.distinct[k]
-            before = self.global_step if step is None else step
-            group, lr, wd = self._rates_of(number, before)
-            found.append(Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready))
-        return found, which
+        slots, n, step, carry = seen.slots, len(seen.slots), seen.slots[0].step, seen.slots[0].carry
+        if n == 1 or (not self.carried and (step is None or [slot.step for slot in slots].count(step) == n)):
+            return [self._at(kind, step, carry, ready) for kind in seen.kinds], seen.which
+        rows, which = distinct([seen.which, [slot.step for slot in slots], [slot.carry for slot in slots]])
+        return [self._at(seen.kinds[k], step, carry, ready) for k, step, carry in rows], which
+
+    def _at(self, kind: tuple[Any, ...], step: int | None, carry: float, ready: bool) -> Step:
+        number, real, own, lr_mult, wd_mult = kind
+        before = self.global_step if step is None else step
+        group, lr, wd = self._rates_of(number, before)
+        return Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready)
 
     def _calls(self, key: Hashable, seen: Seen, grads: list[Any]) -> list[BatchPlan]:
         """What updates these parameters by these gradients; nothing where gradients are given by
         their addresses, and nothing is prepared for such."""
-        slots, rules = seen.slots, [self._rule_of(number) for number in seen.groups]
-        weights = [slot.weight for slot in slots]
-        if len(rules) == 1 or rules.count(rules[0]) == len(rules):  # nearly always
-            return self._calls_of(key, *rules[0], slots, weights, grads)
-        batches: dict[Hashable, list[int]] = {}
-        of = dict(zip(seen.groups, rules, strict=True))
-        for t, slot in enumerate(slots):
-            rule, lazy = of[slot.group]
-            batches.setdefault((id(rule), lazy), []).append(t)
-        calls: list[BatchPlan] = []
-        for batch in batches.values():
-            number = slots[batch[0]].group
-            its = ([column[t] for t in batch] for column in (slots, weights, grads))
-            found = self._calls_of((key, number), *of[number], *its)
-            if not found:
-                return []
-            calls += [(tuple(batch if part is None else [batch[t] for t in part]), plan) for part, plan in found]
-        return calls
-
-    def _calls_of(
-        self, key: Hashable, rule: Rule, lazy: bool, slots: list[Slot], weights: list[Array], grads: list[Array]
-    ) -> list[BatchPlan]:
-        found = self.steps.find(key, rule, lazy, weights, grads, slots)
+        slots, weights = seen.slots, [slot.weight for slot in seen.slots]
+        uses = [self._rule_of(number) for number in seen.groups]
+        if len(uses) > 1:
+            of = dict(zip(seen.groups, uses, strict=True))
+            uses = uses[:1] if uses.count(uses[0]) == len(uses) else [of[slot.group] for slot in slots]
+        found = self.steps.find(key, uses, weights, grads, slots)
         if found is None and type(grads[0]) is int:
             return []
         if found is None:
-            tensors = [self._tensor(slot, grad, rule) for slot, grad in zip(slots, grads, strict=True)]
-            found = self.steps.make(key, rule, lazy, tensors, slots)
+            pairs = zip(slots, grads, strict=True)
+            tensors = [self._tensor(slot, grad, self._rule_of(slot.group)[0]) for slot, grad in pairs]
+            found = self.steps.make(key, uses, tensors, slots)
         return found
 
     def _tensor(self, slot: Slot, grad: Array, rule: Rule) -> Tensor:

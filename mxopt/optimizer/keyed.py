@@ -18,10 +18,20 @@ from mxopt.errors import ArgumentError, ArrayError, StatesError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot
-from mxopt.state_dtype import StateDtype
 from mxopt.typing import Array, Document, Plain, State
 
-_NO_SLOT = (None, None)
+
+class _OfModel:
+    """An attribute that is the model's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, keyed: Any, owner: type) -> Any:
+        return self if keyed is None else getattr(keyed.model, self.name)
+
+    def __set__(self, keyed: Any, value: Any) -> None:
+        setattr(keyed.model, self.name, value)
 
 
 class KeyedOptimizer(Optimizer):
@@ -68,7 +78,7 @@ class KeyedOptimizer(Optimizer):
         self.model: GroupedOptimizer = model
         self.of: Family = FAMILIES[self.family](model)
         self._states = self._state_names()
-        self._slots: dict[Index, tuple[Slot, State]] = {}  # with the state each was made for
+        self._slots: dict[Index, Slot] = {}
 
     # What changes during training: the groups' options and the scale of the gradients.
 
@@ -90,32 +100,9 @@ class KeyedOptimizer(Optimizer):
             raise ArgumentError(f"{self.kind}: these are the groups of other parameters, {theirs}, not {self._names}")
         self.of.set_groups([{name: value for name, value in group.items() if name != "params"} for group in groups])
 
-    @property
-    def rescale_grad(self) -> float:
-        """What gradients are multiplied by first."""
-        return self.model.rescale_grad
-
-    @rescale_grad.setter
-    def rescale_grad(self, scale: float) -> None:
-        self.model.rescale_grad = scale
-
-    @property
-    def state_dtype(self) -> StateDtype:
-        """What states are stored in."""
-        return self.model.state_dtype
-
-    @state_dtype.setter
-    def state_dtype(self, value: StateDtype) -> None:
-        self.model.state_dtype = value
-
-    @property
-    def seed(self) -> int | None:
-        """The seed of stochastic rounding."""
-        return self.model.seed
-
-    @seed.setter
-    def seed(self, value: int | None) -> None:
-        self.model.seed = value
+    rescale_grad: Any = _OfModel()
+    state_dtype: Any = _OfModel()
+    seed: Any = _OfModel()
 
     def check_state_dtype(self, asked: str) -> None:
         for rule in self.of.rules():
@@ -242,6 +229,9 @@ class KeyedOptimizer(Optimizer):
         if not isinstance(index, LISTS):
             index, weight, grad, state = (index,), (weight,), (grad,), (state,)
         slots = list(map(self._slot, index, weight, state))
+        if self.model.carried:
+            for slot in slots:
+                slot.carry = float(slot.given[-1])
         self.model.apply(tuple(index), slots, list(grad), self._count)
         self.of.reach(self.num_update)
 
@@ -249,19 +239,15 @@ class KeyedOptimizer(Optimizer):
 
     def _slot(self, index: Index, weight: Array, state: State) -> Slot:
         """A key as the optimizer's parameter that it is; the same object while its state is."""
-        if type(weight) is not np.ndarray:
+        slot = self._slots.get(index)
+        if slot is None or slot.given is not state or slot.weight is not weight:
             weight = arrays.as_array(weight, f"{self.called(index)}, weight")
-        slot, before = self._slots.get(index, _NO_SLOT)
-        if slot is None or state is not before or weight.dtype != slot.weight.dtype:
-            slot = self._new_slot(index, weight, state)
-            self._slots[index] = slot, state
-        slot.weight, slot.step = weight, self._index_update_count.get(index, self.begin_num_update)
-        if self.model.carried:
-            slot.carry = float(state[-1])
-        mine, theirs = slot.parameter, self.param_dict.get(index)
-        if theirs is not None:  # as `_multiplier` says
-            mine.lr_mult, mine.wd_mult = theirs.lr_mult, theirs.wd_mult
-        else:
+            if slot is None or slot.given is not state or slot.weight.dtype != weight.dtype:
+                slot = self._slots[index] = self._new_slot(index, weight, state)
+            slot.weight = weight
+        slot.step = self._index_update_count.get(index, self.begin_num_update)
+        if not self.param_dict:
+            mine = slot.parameter
             mine.lr_mult, mine.wd_mult = self._multiplier("lr_mult", index), self._multiplier("wd_mult", index)
         return slot
 
@@ -271,7 +257,7 @@ class KeyedOptimizer(Optimizer):
             raise ArrayError(f"{self.called(index)}: {self.kind} needs {names}, the state is {state!r:.200}")
         parts = dict(zip(names, state, strict=True))
         parts.pop(self.model.carried or "", None)
-        multipliers: Any = SimpleNamespace(lr_mult=1.0, wd_mult=1.0, requires_grad=True)
+        multipliers: Any = self.param_dict[index] if self.param_dict else SimpleNamespace()
         self.model.steps.lists = PATTERNS + 2 * len(self._slots)
         key, first = self.parts.get(index, (index, 0))
         return Slot(
@@ -281,18 +267,19 @@ class KeyedOptimizer(Optimizer):
             multipliers,
             weight,
             arrays=parts,
+            given=state,
             own=self.model.own(weight),
             key=self.idx2name[key],
             first=first,
         )
 
-    def _count(self, slots: list[Any], carries: list[float]) -> Iterable[object]:
-        counts = {slot.name: slot.step + 1 for slot in slots}
-        latest = map(max, [max(counts.values())], map(getattr, [self], ["num_update"]))
-        kept = [self._slots[slot.name][1][-1] for slot in slots[: len(carries)]]
+    def _count(self, slots: Sequence[Slot], steps: Iterable[int], carries: Iterable[float]) -> Iterable[object]:
+        counts = dict(zip([slot.name for slot in slots], steps, strict=False))
+        latest = max(self.num_update, max(counts.values()))
+        kept = [slot.given[-1] for slot in slots] if carries else []
         return chain(
             map(self._index_update_count.update, [counts]),
-            map(setattr, [self], ["num_update"], latest),
+            map(setattr, [self], ["num_update"], [latest]),
             map(setitem, kept, repeat(...), carries),
         )
 

@@ -252,16 +252,16 @@ class RuleOptimizer(Optimizer):
             self._one_by_one(indices, weights, grads, states, masters)
             return
         key = tuple(indices)
-        rule, lazy = self.rule, self.lazy_update
-        calls = self._lists.find(key, rule, lazy, weights, grads, states)
+        uses = [(self.rule, self.lazy_update)]
+        calls = self._lists.find(key, uses, weights, grads, states)
         if calls is None:
             tensors = self._tensors(key, weights, grads, states, masters)
             if len(set(key)) < len(key):  # a parameter several times: one update after the other
                 for tensor in tensors:
-                    tensor.check(rule)
+                    tensor.check(uses[0][0])
                 self._one_by_one(indices, weights, grads, states, masters)
                 return
-            calls = self._lists.make(key, rule, lazy, tensors, states)
+            calls = self._lists.make(key, uses, tensors, states)
         self._apply(key, calls)
 
     def _one_by_one(self, indices: Sequence[Index], weights: Array, grads: Array, states: State, masters: bool) -> None:

@@ -62,6 +62,20 @@ def test_a_gradient_in_what_another_tensor_writes(name: str, new: bool) -> None:
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["used again", "new"])
+def test_a_gradient_in_a_weight_of_another_group_with_another_rule(new: bool) -> None:
+    weights = [np.ones(N, np.float32) for _ in range(2)]
+    groups = [{"params": [weights[0]], "momentum": 0.9}, {"params": [weights[1]], "momentum": 0.0}]
+    optimizer = optim.SGD(groups, 0.1)
+    if not new:
+        optimizer(grads_like(weights))
+    before = copied(weights)
+    with pytest.raises(ArrayError, match=r"gradient shares memory with the weight of .*'0'"):
+        optimizer([grads_like(weights)[0], weights[0]])
+    assert_same(weights, before)
+    optimizer(grads_like(weights))
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["used again", "new"])
 def test_a_gradient_that_overlaps_another_weight_in_part(new: bool) -> None:
     updater = mxopt.get_updater(mxopt.create("sgd"))
     memory = np.ones(3 * N, np.float32)

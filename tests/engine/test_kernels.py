@@ -129,15 +129,15 @@ def test_small_tensors_of_a_layerwise_rule_take_one_kernel_call(monkeypatch: pyt
     for name in ("lars", "lamb", "lans"):
         updater = mxopt.optimizer.get_updater(mxopt.create(name))
         updater([0, 1, 2], grads, weights)
-        ((batches, plans),) = updater.optimizer._lists._known.values()
-        (plan, _), *others = plans._made.values()
-        assert batches == [None]
+        (prepared,) = updater.optimizer._lists._known.values()
+        ((batch, plan),) = prepared.calls
+        assert batch is None
         ((_, part),) = plan.parts
         monkeypatch.setattr(part, "launch", refuse)
         monkeypatch.setattr(Rule, "derive", refuse)
         updater([0, 1, 2], grads, weights)
         assert part.direct
-        assert not others
+        assert prepared.plans == {None: plan}
 
 
 def test_tensors_with_a_state_a_row_share_jobs() -> None:

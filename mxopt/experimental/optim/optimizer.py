@@ -4,7 +4,8 @@ that go together."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,6 @@ from mxopt.experimental.optim.groups import (
 from mxopt.experimental.optim.options import COMMON, Lazy, Masters
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot, Step
 from mxopt.options import Declared, Option, declared
-from mxopt.parameter import written
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import Seed, StateDtype, Stored, check, dtype_of, warn_of_nearest, without_rule
@@ -39,6 +39,9 @@ class Optimizer(GroupedOptimizer):
     What they train are float16, bfloat16, float32 or float64 arrays of any shape, plain or as
     `mxopt.Parameter`; whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a
     copy. Or groups: dicts with "params" and their own options.
+
+    `state_dict()` is what a resumed run needs to give the same bits, as plain data and copies of
+    the arrays: all options, counts and states by the parameters' names. `load_state_dict` takes it.
 
     Attributes
     ----------
@@ -178,15 +181,18 @@ class Optimizer(GroupedOptimizer):
         (gradients,) = hyper_params
         try:
             grads = self._gradients(gradients)
-            self.apply(None, self._slots, grads, self._count)
+            self.apply(None, self._slots, self._of_trained(grads), self._count)
         except BaseException:  # states and master copies of an update that failed would be out of date
             for slot in self._slots:
                 slot.arrays = slot.arrays if slot.step else {}
             self.steps.clear()
             raise
         if self._of_tensors:
-            pairs = zip(self._slots, grads, strict=True)
-            written(s.parameter for s, grad in pairs if grad is not None and s.parameter.requires_grad)
+            self._tell(grads)
+
+    def _count(self, slots: Sequence[Slot], steps: Iterable[int], carries: Iterable[float]) -> Iterable[object]:
+        done = map(setattr, slots, repeat("step"), steps)
+        return chain(done, map(setattr, slots, repeat("carry"), carries)) if carries else done
 
     def repeat(self, places: list[int]) -> bool:
         """Makes the step that a call makes, by gradients at these addresses, and returns whether it
@@ -213,26 +219,8 @@ class Optimizer(GroupedOptimizer):
         return tuple(kept[name] for name in rule.states), kept.get("master")
 
     def _row(self, at: Step) -> tuple[float, ...]:
-        lr, wd, *own = self.scalars(at)
-        return (lr, wd, -self.rescale_grad if at.group["maximize"] else self.rescale_grad, math.inf, *own)
-
-    def _gradients(self, gradients: Array) -> list[Array]:
-        """NumPy, CuPy or row-sparse arrays, and None for what is not to be changed."""
-        if not isinstance(gradients, tuple | list):
-            raise ArgumentTypeError(f"{type(self).__name__}: gradients must be a tuple, got {type(gradients).__name__}")
-        if len(gradients) != len(self._slots):
-            raise ArgumentError(
-                f"{type(self).__name__}: got {counted(len(gradients), 'gradient')} for"
-                f" {counted(len(self._slots), 'parameter')}"
-            )
-        found = list(gradients)
-        if set(map(type, found)) != {np.ndarray}:
-            lent = arrays.lent_by(found)
-            if lent is not None:
-                return lent
-            pairs = zip(found, self._slots, strict=True)
-            found = [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
-        return found
+        own, scale = self.scalars(at), self.rescale_grad
+        return (own[0], own[1], -scale if at.group["maximize"] else scale, math.inf, *own[2:])
 
     # Saving.
 
