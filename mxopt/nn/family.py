@@ -12,7 +12,6 @@ from mxopt.errors import ArgumentError
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.parameters import Listed, Rate, as_rate, decay_at, rate_at
 from mxopt.nn.ruled import RuleOptimizer
-from mxopt.nn.saving import keys_of
 from mxopt.optimizer.family import FAMILIES, Family, Options
 from mxopt.options import number, within
 from mxopt.overrides import overridden
@@ -89,9 +88,6 @@ class NN(Family):
         for rate in self.model.fixed_rates():
             rate.value[...] = lr
 
-    def names(self) -> list[str]:
-        return keys_of(self.model)
-
     def reach(self, step: int) -> None:
         self.model.global_step = step
 
@@ -112,17 +108,15 @@ class NN(Family):
         return self.model.new_states(weight, rate_at(self.model.groups[group].rate, self.model.global_step) * lr_mult)
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:
-        document, names = self.model.state_dict(), self.names()
-        for k, (_, kept) in states.items():
-            for name, value in kept.items():
-                if name == self.model.carried:
-                    document[name][k] = value
-                else:
-                    document["states"][name][names[k]] = value
+        kept, names = self.model.kept(), self.model.keys()
+        for k, (_, theirs) in states.items():
+            kept[names[k]].update(theirs)
         rates = {group.rate: new["lr"] for group, new in zip(self.model.groups, groups, strict=True)}
-        document["learning_rates"] = [rates[rate] for rate in self.model.fixed_rates()]
-        document["global_step"] = max((count for count, _ in states.values()), default=0)
-        return document
+        return {
+            **self.model.document(kept),
+            "learning_rates": [rates[rate] for rate in self.model.fixed_rates()],
+            "global_step": max((count for count, _ in states.values()), default=0),
+        }
 
 
 def _params(klass: type) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from mxopt.arguments import arguments_of
 from mxopt.engine import Steps, arrays
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
-from mxopt.nn import flat, gradients as g, saving
+from mxopt.nn import flat, gradients as g
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.nn.options import Decays, Parameters, Rates, Scale
 from mxopt.nn.parameters import (
@@ -26,18 +26,19 @@ from mxopt.nn.parameters import (
     read,
     scaled_decay,
 )
-from mxopt.optimizer.grouped import GroupedOptimizer, Slot
+from mxopt.nn.saving import SavedOptimizer
+from mxopt.optimizer.grouped import Slot
 from mxopt.options import flag
 from mxopt.overrides import overridden
 from mxopt.parameter import Parameter
 from mxopt.registry import Registry
 from mxopt.state_dtype import Seed, StateDtype, Stored, warn_of_nearest, without_rule
-from mxopt.typing import Array, Document, Plain
+from mxopt.typing import Array, Document
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
 
-class Optimizer(GroupedOptimizer):
+class Optimizer(SavedOptimizer):
     """The base of all optimizers: learning rate, weight decay, loss scale and groups of parameters.
 
     A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use
@@ -272,11 +273,6 @@ class Optimizer(GroupedOptimizer):
             )
         raise ArgumentError(f"get_lr_parameter: this optimizer doesn't have {param!r:.80}")
 
-    def fixed_rates(self) -> list[Parameter]:
-        """The learning rates that are a number, which `state_dict` saves."""
-        rates = {id(group.rate): group.rate for group in self.groups}
-        return [rate for rate in rates.values() if isinstance(rate, Parameter)]
-
     # Gradients.
 
     def decay_weight(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
@@ -368,23 +364,3 @@ class Optimizer(GroupedOptimizer):
             groups[rate, str(decay)] = groups.get((rate, str(decay)), 0) + 1
         lines = [f"  {counted(n, 'parameter')}: learning_rate={r}, weight_decay={d}" for (r, d), n in groups.items()]
         return "\n".join([f"{type(self).__name__}, step {self.global_step}", *lines])
-
-    # Saving.
-
-    def state_dict(self) -> Plain:
-        """Everything a resumed run needs to give the same bits: copies of the states, the step, the
-        fixed rates.
-
-        States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes
-        them. The parameters themselves and the hyper-parameters are not in it.
-        `mxopt.document.dump_document` makes bytes of it.
-        """
-        return saving.state_dict(self)
-
-    def load_state_dict(self, state_dict: Document) -> None:
-        """Goes on from where `state_dict` was taken, on an optimizer made with the same arguments.
-
-        Raises StatesError, and changes nothing, where it doesn't fit; the message says what
-        differs.
-        """
-        saving.load_state_dict(self, state_dict)

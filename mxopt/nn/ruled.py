@@ -14,7 +14,6 @@ from mxopt.errors import NotDefinedError
 from mxopt.nn import gradients as g
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.parameters import ParameterGroup, ParameterTuple, decay_at, rate_at, zeros
-from mxopt.nn.saving import keys_of
 from mxopt.optimizer.grouped import Seen, Slot, Step
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
@@ -58,7 +57,7 @@ class RuleOptimizer(Optimizer):
         parameters. `more` are the names of what a subclass' `new_states` makes besides."""
         check(self.state_dtype, self.rule, type(self).__name__)
         self._first, self.state_names = states, (*states, *more)
-        for slot, key in zip(self._slots, keys_of(self), strict=True):
+        for slot, key in zip(self._slots, self.keys(), strict=True):
             slot.key = key
         for slot, lr in zip(self._slots, self._rates(), strict=True):
             slot.carry, slot.own = self.first_carry, self.own(slot.weight)

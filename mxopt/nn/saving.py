@@ -1,116 +1,81 @@
-"""An optimizer's states, step and fixed learning rates as plain data, and back, strictly."""
+"""What is saved of an optimizer of `mxopt.nn`."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
 from mxopt.engine import arrays
-from mxopt.errors import StatesError
-from mxopt.nn.parameters import ParameterTuple
+from mxopt.errors import counted
+from mxopt.nn.parameters import ParameterGroup, ParameterTuple
+from mxopt.optimizer.grouped import GroupedOptimizer
+from mxopt.optimizer.saving import Kept, differences
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
-from mxopt.state_dtype import as_stored, seed_of
 from mxopt.typing import Document, Plain
 
 
-class Optimizer(Protocol):
-    """What is asked of an optimizer here."""
+class SavedOptimizer(GroupedOptimizer):
+    """States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them.
+    An attribute of the name `carried`, where there is one, has a number for each parameter."""
 
     parameters: ParameterTuple
-    global_step: int
-    seed: int | None
+    groups: list[ParameterGroup]
 
-    def fixed_rates(self) -> list[Parameter]: ...
+    def fixed_rates(self) -> list[Parameter]:
+        """The learning rates that are a number, which `state_dict` saves."""
+        rates = {id(group.rate): group.rate for group in self.groups}
+        return [rate for rate in rates.values() if isinstance(rate, Parameter)]
 
+    def keys(self) -> list[str]:
+        """The parameters' names, or their positions where some have none, or the same."""
+        names = [p.name or "" for p in self.parameters]
+        return names if all(names) and len(set(names)) == len(names) else list(map(str, range(len(names))))
 
-def state_dict(optimizer: Optimizer) -> Plain:
-    """The document that `load_state_dict` takes."""
-    keys = keys_of(optimizer)
-    return {
-        "optimizer": type(optimizer).__name__,
-        "rule": _rule(optimizer),
-        "parameters": _parameters(optimizer),
-        "global_step": optimizer.global_step,
-        "seed": optimizer.seed or 0,
-        "learning_rates": [float(rate.asnumpy()) for rate in optimizer.fixed_rates()],
-        "states": {
-            name: {key: parameter.asnumpy().copy() for key, parameter in zip(keys, state, strict=True)}
-            for name, state in _states(optimizer).items()
-        },
-    }
+    def _states(self) -> dict[str, ParameterTuple]:
+        found = {name: value for name, value in vars(self).items() if isinstance(value, ParameterTuple)}
+        return {name: value for name, value in found.items() if name != "parameters"}
 
+    def kept(self) -> Kept:
+        found: dict[str, list[Any]] = {what: [p.asnumpy().copy() for p in s] for what, s in self._states().items()}
+        if self.carried:
+            found[self.carried] = getattr(self, self.carried)
+        return {key: {what: values[k] for what, values in found.items()} for k, key in enumerate(self.keys())}
 
-def load_state_dict(optimizer: Optimizer, document: Document) -> None:
-    """Restores all of `document`, or raises StatesError and restores nothing."""
-    own, keys, fixed = _states(optimizer), keys_of(optimizer), optimizer.fixed_rates()
-    try:
-        seed = seed_of(document, optimizer.seed)
-        name, rule, step = document["optimizer"], document["rule"], int(document["global_step"])
-        parameters = {key: (tuple(shape), str(dtype)) for key, (shape, dtype) in document["parameters"].items()}
-        rates = [float(rate) for rate in document["learning_rates"]]
-        loaded = {name: dict(state) for name, state in document["states"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StatesError(f"this is no state_dict of an optimizer: {error!r}") from error
-    if name != type(optimizer).__name__:
-        raise StatesError(f"the state_dict is of {name}, this is {type(optimizer).__name__}")
-    if loaded.keys() != own.keys() or len(rates) != len(fixed):
-        raise StatesError(
-            f"{name} has the states {', '.join(own) or 'none'} and {len(fixed)} fixed learning rates,"
-            f" the state_dict {', '.join(loaded) or 'none'} and {len(rates)}"
-        )
-    if rule != _rule(optimizer):
-        raise StatesError(f"the state_dict is of {name} with the rule {rule!r}, this one has {_rule(optimizer)!r}")
-    _compare(_parameters(optimizer), parameters)
-    for what, state in own.items():
-        if loaded[what].keys() != set(keys):
-            raise StatesError(f"{what} is kept for {', '.join(keys)}, in the state_dict for {', '.join(loaded[what])}")
-        for key, parameter in zip(keys, state, strict=True):
-            new = loaded[what][key] = as_stored(loaded[what][key], parameter.dtype)
-            if not hasattr(new, "dtype") or (new.shape, new.dtype) != (parameter.shape, parameter.dtype):
-                raise StatesError(
-                    f"{what} of {key} is an array {parameter.shape} of {parameter.dtype}, in the state_dict"
-                    f" {getattr(new, 'shape', new)} of {getattr(new, 'dtype', type(new).__name__)}"
-                )
-    for what, state in own.items():
-        for key, parameter in zip(keys, state, strict=True):
-            parameter.value[...] = arrays.to_device_of(loaded[what][key], parameter.value)
-    for rate, value in zip(fixed, rates, strict=True):
-        rate.value[...] = value
-    optimizer.global_step, optimizer.seed = step, seed
+    def _laid_out(self, kept: Kept) -> Plain:
+        rates = [float(rate.value) for rate in self.fixed_rates()]
+        states = {what: {key: each[what] for key, each in kept.items()} for what in self._states()}
+        carried = {self.carried: [each[self.carried] for each in kept.values()]} if self.carried else {}
+        steps = {"global_step": self.global_step, "learning_rates": rates}
+        return {"rule": self._rule_name(), **steps, "states": states, **carried}
 
+    def _rule_name(self) -> str | None:
+        """What the states are used by; None where a step is not a rule's."""
+        rule = getattr(self, "rule", None)
+        return rule.name if isinstance(rule, Rule) else None
 
-def _rule(optimizer: Optimizer) -> str | None:
-    """What the states are used by; None where a step is not a rule's."""
-    rule = getattr(optimizer, "rule", None)
-    return rule.name if isinstance(rule, Rule) else None
+    def _fit(self, document: Document) -> tuple[list[str], Callable[[], None]]:
+        own, fixed, wrong = self._states(), self.fixed_rates(), list[str]()
+        rule, step, rates = document["rule"], int(document["global_step"]), list(map(float, document["learning_rates"]))
+        kept = [{what: state.get(key) for what, state in document["states"].items()} for key in self.keys()]
+        for each, number in zip(kept, document[self.carried] if self.carried else (), strict=False):
+            each[self.carried] = number
+        if rule != self._rule_name():
+            wrong.append(f"they are for the rule {rule!r}, not for {self._rule_name()!r}")
+        for k, (slot, each) in enumerate(zip(self._slots, kept, strict=True)):
+            wanted: Plain = {what: (state[k].shape, state[k].dtype) for what, state in own.items()}
+            wrong += differences(slot.place, wanted | ({self.carried: float} if self.carried else {}), each)
+        if len(rates) != len(fixed):
+            wrong.append(f"there are {counted(len(fixed), 'fixed learning rate')} here, not {len(rates)}")
 
+        def take() -> None:
+            for k, (slot, each) in enumerate(zip(self._slots, kept, strict=True)):
+                carry = each.pop(self.carried or "", self.first_carry)
+                slot.carry = carry if step else self.first_carry
+                for what, value in each.items():
+                    own[what][k].value[...] = arrays.to_device_of(value, own[what][k].value)
+            for rate, value in zip(fixed, rates, strict=True):
+                rate.value[...] = value
+            self.global_step = step
 
-def _parameters(optimizer: Optimizer) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each parameter."""
-    pairs = zip(keys_of(optimizer), optimizer.parameters, strict=True)
-    return {k: (p.shape, str(p.dtype.newbyteorder("="))) for k, p in pairs}
-
-
-def _compare(own: Document, loaded: Document) -> None:
-    """Raises where the parameters differ, and says in what."""
-    removed, added = ([repr(k) for k in a if k not in b] for a, b in ((loaded, own), (own, loaded)))
-    words = [f"{', '.join(removed)} of its parameters are not here"] * bool(removed)
-    words += [f"{', '.join(added)} are new here"] * bool(added)
-    for key in own:
-        if key in loaded and own[key] != loaded[key]:
-            (there, dtype), (here, own_dtype) = loaded[key], own[key]
-            words.append(f"{key!r} is {dtype} {there} there, {own_dtype} {here} here")
-    if words:
-        raise StatesError(f"the state_dict is for other parameters: {'; '.join(words)}")
-
-
-def _states(optimizer: Optimizer) -> dict[str, ParameterTuple]:
-    found = {name: value for name, value in vars(optimizer).items() if isinstance(value, ParameterTuple)}
-    return {name: value for name, value in found.items() if name != "parameters"}
-
-
-def keys_of(optimizer: Optimizer) -> list[str]:
-    """The parameters' names, or their positions where some have none, or the same."""
-    names = [p.name for p in optimizer.parameters]
-    usable = all(names) and len(set(names)) == len(names)
-    return [str(name) for name in names] if usable else [str(k) for k in range(len(names))]
+        return wrong, take

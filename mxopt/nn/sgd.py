@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from mxopt.errors import ArgumentError, ArgumentTypeError, StatesError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.nn.options import DecayOption, OptimizerOptions, Params, RateOption, Scale
 from mxopt.nn.ruled import Own, RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
-from mxopt.typing import Document, Plain
 
 
 class SGD(RuleOptimizer):
@@ -137,19 +136,6 @@ class ASGD(RuleOptimizer):
     def _row(self, at: Step) -> tuple[float, ...]:
         rate, wd, *rest = super()._row(at)
         return (rate, wd + self.lambd, *rest)
-
-    def state_dict(self) -> Plain:
-        return {**super().state_dict(), "eta": self.eta}
-
-    def load_state_dict(self, state_dict: Document) -> None:
-        eta = state_dict.get("eta", ())
-        if len(eta) != len(self._slots) or not all(isinstance(x, float) for x in eta):
-            raise StatesError(
-                f"ASGD: eta must hold a float for each of {counted(len(self._slots), 'parameter')}, got {eta!r:.80}"
-            )
-        super().load_state_dict(state_dict)
-        for slot, carry in zip(self._slots, eta, strict=True):
-            slot.carry = carry if self.global_step else self.first_carry
 
 
 class Rprop(RuleOptimizer):

@@ -62,7 +62,8 @@ class Family:
 
     def names(self) -> list[str]:
         """The parameters' names, each another."""
-        return [slot.name for slot in self.model.slots]
+        found: list[str] = self.model.keys()
+        return found
 
     def members(self) -> list[list[str]]:
         """The names of each group's parameters."""

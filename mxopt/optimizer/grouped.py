@@ -18,10 +18,11 @@ from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
+from mxopt.optimizer.saving import Resumable
 from mxopt.parameter import Parameter, written
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype
-from mxopt.typing import Array, Document, Plain
+from mxopt.typing import Array, Plain
 
 Count = Callable[[Sequence["Slot"], Iterable[int], Iterable[float]], Iterable[object]]
 
@@ -93,7 +94,7 @@ def _for_each(which: list[int], values: list[Any]) -> Iterable[Any]:
     return [values[k] for k in which] if len(values) > 1 else repeat(values[0]) if values else ()
 
 
-class GroupedOptimizer(NamedArguments):
+class GroupedOptimizer(NamedArguments, Resumable):
     """The base of all optimizers that have their parameters in groups. A family of them defines
     what they are."""
 
@@ -130,11 +131,6 @@ class GroupedOptimizer(NamedArguments):
 
     def __call__(self, gradients: Array, /) -> Any:
         """Updates all parameters in place by their gradients, in their order."""
-        raise NotDefinedError
-
-    def load_state_dict(self, state_dict: Document) -> None:
-        """Takes over what `state_dict` returned. Raises StatesError, and changes nothing, where it
-        doesn't fit."""
         raise NotDefinedError
 
     def own(self, weight: Array) -> Any:

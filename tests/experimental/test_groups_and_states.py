@@ -192,7 +192,7 @@ def test_a_group_that_is_refused_is_not_added() -> None:
         (lambda d: d["parameters"].update(a=((6,), "float32")), r"'a' is float32 \(6,\) there, float32 \(5,\) here"),
         (lambda d: d["parameters"].update(b=((3, 4), "float64")), "parameter 'b' is float64"),
         (lambda d: d["parameters"].pop("b"), "parameter 'b' is unknown there"),
-        (lambda d: d.pop("parameters"), "no state of an optimizer"),
+        (lambda d: d.pop("parameters"), "no state_dict of an optimizer"),
         (lambda d: d["param_groups"][0].pop("eps"), "group 0 lacks the options eps"),
         (lambda d: d["param_groups"][0].update(lr=-1.0), "lr must not be negative"),
         (lambda d: d["state"].update(c={}), "'c', which is no parameter"),
@@ -201,7 +201,7 @@ def test_a_group_that_is_refused_is_not_added() -> None:
         (lambda d: d["state"]["b"].update(mean=np.zeros(5, np.float32)), r"parameter 'b': 'mean' is float32 \(5,\)"),
         (lambda d: d["state"]["b"].update(mean=np.zeros((3, 4))), "parameter 'b': 'mean' is float64"),
         (lambda d: d["state"]["b"].update(step=0), "'step' is 0"),
-        (lambda d: d.pop("state"), "no state of an optimizer"),
+        (lambda d: d.pop("state"), "no state_dict of an optimizer"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_whole(change: Callable[[Any], Any], says: str) -> None:

@@ -155,11 +155,11 @@ def test_states_of_another_optimizer_are_refused_and_say_what_differs(rng: np.ra
     good = adam.state_dict()
     wrong = {
         "AdaMax": nn.AdaMax(of).state_dict(),
-        "moment1, moment2, vhat": nn.Adam(of, use_amsgrad=True).state_dict(),
-        "'p2' are new here": nn.Adam(of[:2]).state_dict(),
+        "the rule 'amsgrad', not for 'adam'.* keeps no 'vhat'": nn.Adam(of, use_amsgrad=True).state_dict(),
+        "'p2' is unknown there": nn.Adam(of[:2]).state_dict(),
         r"\(4, 3\)": {**good, "states": {**good["states"], "moment2": dict.fromkeys(("p0", "p1", "p2"), np.ones(2))}},
         "no state_dict": {"optimizer": "Adam"},
-        "2$": nn.Adam([{"params": of[:1], "lr": 0.1}, {"params": of[1:]}]).state_dict(),
+        "1 fixed learning rate here, not 2$": nn.Adam([{"params": of[:1], "lr": 0.1}, {"params": of[1:]}]).state_dict(),
     }
     before = dump_document(adam.state_dict())
     for message, document in wrong.items():

@@ -9,7 +9,6 @@ from mxopt.arguments import arguments_of
 from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
-from mxopt.experimental.optim.saving import parameters
 from mxopt.optimizer.family import FAMILIES, Family
 from mxopt.overrides import overridden
 from mxopt.registry import Registry
@@ -74,15 +73,9 @@ class Experimental(Family):
         return [self.model.new_state(name, weight, options) for name in self.model.rule(options).states]
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:
-        names = self.names()
-        state = {names[k]: {"step": count, **kept} for k, (count, kept) in states.items()}
-        return {
-            "optimizer": type(self.model).__name__,
-            "parameters": parameters([self.model.slots]),
-            "param_groups": list(groups),
-            "state": state,
-            "seed": self.model.seed,
-        }
+        names = self.model.keys()
+        kept = {names[k]: {"step": count, **arrays} for k, (count, arrays) in states.items()}
+        return {**self.model.document(kept), "param_groups": list(groups)}
 
 
 FAMILIES[Experimental.name] = Experimental

@@ -56,6 +56,19 @@ class ParameterGroup(Plain):
         """Options as they would be kept. Raises where one can't be used."""
         return checked(options, self.checks, self.whose)
 
+    def fit(self, saved: Options, names: list[str], needed: Iterable[str]) -> list[str]:
+        """What is wrong with options that were saved; if nothing is, they are made what is kept
+        here. The group's parameters have these names."""
+        there, lacking = saved["params"], [key for key in needed if key not in saved]
+        wrong = [f"{self.whose} lacks {name!r}" for name in names if name not in there]
+        wrong += [f"{self.whose} has {name!r} too many" for name in there if name not in names]
+        wrong += [f"{self.whose} lacks the options {', '.join(lacking)}"] * bool(lacking)
+        try:
+            saved.update(self.checked({**saved, "params": self["params"]}))
+        except (TypeError, ValueError) as error:
+            wrong.append(str(error))
+        return wrong
+
 
 def checked(options: Options, checks: Mapping[str, Declared], whose: str) -> Options:
     """Options as they are kept, after the checks of their names. Raises where one can't be used."""

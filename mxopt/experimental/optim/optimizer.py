@@ -4,7 +4,7 @@ that go together."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +14,6 @@ from mxopt.arguments import declared_of
 from mxopt.engine import Steps, arrays
 from mxopt.engine.steps import PATTERNS
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
-from mxopt.experimental.optim import saving
 from mxopt.experimental.optim.groups import (
     Options,
     ParameterGroup,
@@ -25,6 +24,7 @@ from mxopt.experimental.optim.groups import (
 )
 from mxopt.experimental.optim.options import COMMON, Lazy, Masters
 from mxopt.optimizer.grouped import GroupedOptimizer, Slot, Step
+from mxopt.optimizer.saving import Kept, differences
 from mxopt.options import Declared, Option, declared
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
@@ -224,20 +224,56 @@ class Optimizer(GroupedOptimizer):
 
     # Saving.
 
-    def state_dict(self) -> Plain:
-        """All options and states, by parameter name, as plain data and copies of the arrays: what
-        `mxopt.document.dump_document` can carry. Training goes on from it to the last bit, given
-        the same weights."""
-        return saving.state_dict(self, self._members)
+    def keys(self) -> list[str]:
+        return [slot.name for slot in self._slots]
 
-    def load_state_dict(self, state_dict: Document) -> None:
-        """Takes over what `state_dict` returned. The parameters' own values are not in there.
+    def kept(self) -> Plain:
+        found: Plain = {}
+        for slot in self._slots:
+            if slot.step:
+                numbers = {"step": slot.step, self.carried: slot.carry}
+                names = self._wanted(slot, self.param_groups[slot.group])
+                found[slot.name] = {n: numbers[n] if n in numbers else slot.arrays[n].copy() for n in names}
+        return found
 
-        Raises StatesError, which lists what differs, where it was made by another optimizer or for
-        other parameters; nothing has been changed then.
-        """
-        saving.load_state_dict(self, self._members, state_dict)
-        self.steps.clear()
+    def _wanted(self, slot: Slot, options: Options) -> Plain:
+        """What is kept of a parameter that has been updated."""
+        single = np.dtype(np.float32)
+        master = {"master": single} if self.uses_master(slot.weight) else {}
+        dtype = dtype_of(self.state_dtype, slot.weight) or (single if master else slot.weight.dtype.newbyteorder("="))
+        dtypes = {**dict.fromkeys(self.rule(options).states, dtype), **master}
+        numbers = {"step": int, **({self.carried: float} if self.carried else {})}
+        return {**numbers, **{name: (tuple(slot.weight.shape), dtype) for name, dtype in dtypes.items()}}
+
+    def _laid_out(self, kept: Kept) -> Plain:
+        pairs = zip(self.param_groups, self._members, strict=True)
+        groups = [{**group, "params": [slot.name for slot in slots]} for group, slots in pairs]
+        return {"param_groups": groups, "state": kept}
+
+    def _fit(self, document: Document) -> tuple[list[str], Callable[[], None]]:
+        groups = [{**group, "params": list(group["params"])} for group in document["param_groups"]]
+        state = {key: dict(kept) for key, kept in document["state"].items()}
+        if len(groups) != len(self.param_groups):
+            wrong = [f"they have {counted(len(groups), 'group')}, the optimizer {len(self.param_groups)}"]
+        else:
+            each = zip(self.param_groups, groups, self._members, strict=True)
+            wrong = [d for own, new, slots in each for d in own.fit(new, [s.name for s in slots], self.defaults)]
+        if not wrong:
+            wrong += [f"a state for {key!r}, which is no parameter" for key in state if key not in self.keys()]
+            for slot in self._slots:
+                if slot.name in state:
+                    wrong += differences(slot.place, self._wanted(slot, groups[slot.group]), state[slot.name])
+
+        def take() -> None:
+            for group, new in zip(self.param_groups, groups, strict=True):
+                group.update(new)
+            for slot in self._slots:
+                kept = state.get(slot.name, {})
+                slot.step, slot.carry = kept.pop("step", 0), kept.pop(self.carried or "", self.first_carry)
+                slot.arrays = {name: arrays.to_device_of(array.copy(), slot.weight) for name, array in kept.items()}
+            self.steps.clear()
+
+        return wrong, take
 
     def __repr__(self) -> str:
         groups = "\n".join(
