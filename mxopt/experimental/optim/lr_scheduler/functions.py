@@ -12,52 +12,37 @@ from mxopt.experimental.optim.lr_scheduler.options import Functions, LastEpoch, 
 Factor = Callable[[Any], float]
 
 
-def _functions(lr_lambda: Any, optimizer: Any) -> list[Factor]:
-    functions = for_each_group("lr_lambda", lr_lambda, groups_of(optimizer))
-    for function in functions:
-        if not callable(function):
-            raise ArgumentTypeError(f"lr_lambda must be a function of the step, got {function!r}")
-    return functions
-
-
-class LambdaLR(LRScheduler):
-    """The initial rates times a function of the step. Whatever is set from outside lasts until the
-    next step.
-
-    Raises
-    ------
-    ValueError
-        There are more or fewer functions than groups.
-    TypeError
-        One is no function.
-    """
+class _OfFunctions(LRScheduler):
+    """What has a function for each group."""
 
     by_group: ClassVar[tuple[str, ...]] = ("lr_lambdas",)
 
     def __init__(self, optimizer: Scheduled, lr_lambda: Functions, last_epoch: LastEpoch = -1) -> None:
-        self.lr_lambdas: list[Factor] = _functions(lr_lambda, optimizer)
+        self.lr_lambdas: list[Factor] = for_each_group("lr_lambda", lr_lambda, groups_of(optimizer))
+        for function in self.lr_lambdas:
+            if not callable(function):
+                raise ArgumentTypeError(f"lr_lambda must be a function of the step, got {function!r}")
         super().__init__(optimizer, last_epoch)
+
+
+class LambdaLR(_OfFunctions):
+    """The initial rates times a function of the step. Whatever is set from outside lasts until the
+    next step.
+
+    Raises ValueError where there are more or fewer functions than groups, TypeError where one is no
+    function.
+    """
 
     def get_lr(self) -> list[float]:
         return [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
-class MultiplicativeLR(LRScheduler):
+class MultiplicativeLR(_OfFunctions):
     """Multiplies the rates at each step by a function of the step.
 
-    Raises
-    ------
-    ValueError
-        There are more or fewer functions than groups.
-    TypeError
-        One is no function.
+    Raises ValueError where there are more or fewer functions than groups, TypeError where one is no
+    function.
     """
-
-    by_group: ClassVar[tuple[str, ...]] = ("lr_lambdas",)
-
-    def __init__(self, optimizer: Scheduled, lr_lambda: Functions, last_epoch: LastEpoch = -1) -> None:
-        self.lr_lambdas: list[Factor] = _functions(lr_lambda, optimizer)
-        super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
         if self.last_epoch <= 0:
