@@ -182,7 +182,7 @@ def test_the_attributes_that_custom_optimizers_read(wrap: Any) -> None:
     [
         (0.1, [0.1, 0.2], [0.1, 0.2, 0.3], "learning_rate_group_0 lists 2 rates and learning_rate_group_1 3"),
         ([0.1, 0.2, 0.3], [0.1, 0.2], [0.1, 0.2], "learning_rate lists 3 rates and learning_rate_group_0 2"),
-        ([0.1], 0.1, np.ones(2), "learning_rate lists 1 rates and learning_rate_group_1 2"),
+        ([0.1], 0.1, np.ones(2), "learning_rate lists 1 rate and learning_rate_group_1 2"),
     ],
 )
 def test_lists_of_rates_are_for_the_same_steps(rate: Any, first: Any, second: Any, says: str) -> None:
