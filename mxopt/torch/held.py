@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, ArrayTypeError
 from mxopt.typing import Array
 
 _shape_of, _dtype_of = operator.attrgetter("shape"), operator.attrgetter("dtype")
@@ -35,6 +35,11 @@ class Held(NamedTuple):
         if len(set(map(id, tensors))) < len(tensors):
             twice = next(name for k, name in enumerate(names) if any(tensors[k] is t for t in tensors[:k]))
             raise ArgumentError(f"parameter {twice!r} stands twice in its group")
+        for tensor, name in zip(tensors, names, strict=True):
+            if tensor.device.type != "cpu":
+                raise ArrayTypeError(
+                    f"parameter {name!r} is on {tensor.device}: only those on the CPU can be updated here"
+                )
         views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
         for view, name in zip(views, names, strict=True):
             arrays.check_weight(view, f"parameter {name!r}", "it")

@@ -173,6 +173,22 @@ def test_a_sparse_gradient_means_the_dense_one(name: str) -> None:
     np.testing.assert_allclose(sparse, dense, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adagrad", "lamb"])
+def test_sparse_and_dense_gradients_go_in_one_step(name: str) -> None:
+    found = []
+    for sparse in (True, False):
+        torch.manual_seed(1)
+        rows, linear = torch.nn.Embedding(6, 3, sparse=sparse), torch.nn.Linear(3, 1)
+        optimizer = Optimizer([*rows.parameters(), *linear.parameters()], name, lr=0.1)
+        for step in range(3):
+            optimizer.zero_grad()
+            (linear(rows(torch.tensor([step, 2, 2]))) ** 2).sum().backward()
+            optimizer.step()
+        found.append([*values(rows), *values(linear)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["adam", "sgd", "ftrl", "adabelief"])
 def test_a_lazy_update_leaves_the_rows_alone_that_a_sparse_gradient_has_not(name: str) -> None:
     options = {"momentum": 0.9, "weight_decay": 0.1} if name == "sgd" else {}
@@ -183,10 +199,12 @@ def test_a_lazy_update_leaves_the_rows_alone_that_a_sparse_gradient_has_not(name
     assert (lazy[:3] != fresh[:3]).any(axis=1).all()
 
 
-def test_autograd_is_told_of_every_write() -> None:
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_autograd_is_told_of_every_write(before: int) -> None:
     for name in ("sgd", "lamb"):
         net = model()
         optimizer = Optimizer(net.parameters(), name, lr=0.1)
+        train(net, optimizer, range(before))
         loss = (net(torch.ones(2, 4)) ** 2).sum()
         loss.backward(retain_graph=True)
         optimizer.step()

@@ -60,6 +60,17 @@ RUNS = [
      {"scheduler": ("MultiFactorScheduler", {"step": [2, 6], "factor": 0.1, "base_lr": 0.1})}),
     ("cosine-warm-up", "sgd", {},
      {"scheduler": ("CosineScheduler", {"max_update": 12, "base_lr": 0.1, "final_lr": 0.01, "warmup_steps": 6})}),
+    *[(f"{name}-half", name, {"learning_rate": 0.05, "multi_precision": True, **options}, {"dtype": "float16", **more})
+      for name, options, more in (
+          ("nag", {"momentum": 0.9}, {}), ("signum", {"momentum": 0.9}, {}), ("adamax", {}, {}), ("ftml", {}, {}),
+          ("ftrl", {}, {}), ("adagrad", {}, {}), ("adadelta", {}, {}), ("rmsprop", {"centered": True}, {}),
+          ("dcasgd", {}, {}), ("lamb", {}, {}), ("lars", {"momentum": 0.9}, {"shapes": SHAPES[:1]}),
+          ("nadam", {}, {"shapes": SHAPES[:1]}), ("groupadagrad", {}, {"shapes": SHAPES[:1]}), ("ccsgd", {}, {}),
+      )],
+    ("adam-poly", "adam", {}, {"scheduler": ("PolyScheduler", {"max_update": 12, "base_lr": 0.1, "warmup_steps": 2})}),
+    ("lamb-factor", "lamb", {"bias_correction": False, "lower_bound": 0.1, "upper_bound": 2.0},
+     {"scheduler": ("FactorScheduler", {"step": 3, "factor": 0.5, "base_lr": 0.1})}),
+    ("lbsgd-lars", "lbsgd", {"momentum": 0.9, "warmup_strategy": "lars", "batch_scale": 1, "updates_per_epoch": 4}, {}),
 ]  # fmt: skip
 
 
