@@ -4,7 +4,8 @@
 
 Two workers push and pull rows of a table of 10**9 x 64 on two servers, with numbers that follow a
 power law, until so many rows are there. A server needs what its rows and their states take; that is
-compared with its resident memory at the end, and with the most it has had.
+compared with its resident memory at the end, with what of that is no page of a file, as of a
+program or a library, and with the most it has had.
 """
 
 from __future__ import annotations
@@ -64,11 +65,19 @@ def work(asked: dict[str, Any]) -> None:
     found = []
     for rank, server in enumerate(servers):
         need = int(np.count_nonzero(touched % len(servers) == rank)) * bytes_of_row
-        sizes = {"resident": server.memory_info().rss, "peak": int(peak(server) * MIB), "at_first": before[rank]}
+        now = {"resident": server.memory_info().rss, "own": own(server), "peak": int(peak(server) * MIB)}
+        sizes = {**now, "at_first": before[rank]}
         found.append({"rows": need // bytes_of_row, "need": need, **sizes})
     if store.rank == 0:
         print("RESULT " + json.dumps({"rows": len(touched), "servers": found}), flush=True)
     store.close()
+
+
+def own(process: psutil.Process) -> int:
+    """The bytes of a process's memory that are no pages of files, as programs and libraries are,
+    which all processes of a machine share."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def measure(rows: int, optimizer: str, draw: int = 50_000) -> dict[str, Any]:
@@ -102,10 +111,11 @@ def main() -> None:
     found = measure(options.rows, options.optimizer)
     print(f"{options.optimizer}, a table of {SHAPE[0]:,} x {SHAPE[1]}, {found['rows']:,} rows touched")
     for rank, server in enumerate(found["servers"]):
-        need, resident, most = (server[what] for what in ("need", "resident", "peak"))
+        need, resident, alone, most = (server[what] for what in ("need", "resident", "own", "peak"))
         print(
-            f"server {rank}: {server['rows']:,} rows need {need / MIB:.0f} MiB; resident {resident / MIB:.0f} MiB"
-            f" ({resident / need:.2f}), at most {most / MIB:.0f} MiB ({most / need:.2f})"
+            f"server {rank}: {server['rows']:,} rows need {need / MIB:.0f} MiB; resident"
+            f" {resident / MIB:.0f} MiB ({resident / need:.2f}), without files {alone / MIB:.0f} MiB"
+            f" ({alone / need:.2f}), at most {most / MIB:.0f} MiB ({most / need:.2f})"
         )
 
 
