@@ -89,10 +89,10 @@ class Doors:
             return senders[0]
         return lambda route, message: senders[route[0]](route[1:], message)
 
-    def received(self) -> Iterator[list[Frame]]:
-        """Messages as they come, each a list of frames, the route first, large ones not copied.
-        Ends after a tick's time."""
-        return _received(self._routers[0]) if len(self._routers) == 1 else _received_by_all(self._routers)
+    def received(self, pauses: bool = False) -> Iterator[list[Frame]]:
+        """Messages as they come, each a list of frames, the route first, large ones not copied;
+        with `pauses` an empty list where there is none for now. Ends after a tick's time."""
+        return received(self._routers[0], pauses) if len(self._routers) == 1 else _by_all(self._routers, pauses)
 
     def close(self) -> None:
         """Closes the sockets; what was sent leaves still, if it can within a little while."""
@@ -157,24 +157,33 @@ def _sender(socket: zmq.Socket[bytes]) -> Send:
     return send
 
 
-def _received(router: zmq.Socket[bytes]) -> Iterator[list[Frame]]:
-    until = time.monotonic() + TICK
+def received(router: zmq.Socket[bytes], pauses: bool) -> Iterator[list[Frame]]:
+    """What `Doors.received` gives, of one socket."""
+    until, waits = time.monotonic() + TICK, True
     while time.monotonic() < until:
         try:
-            frames = sockets.receive(router)
+            frames = sockets.receive(router, 0 if waits else sockets.NOW)
         except zmq.Again:
-            return
-        yield frames
+            if waits:
+                return
+            waits = True
+            yield []
+        else:
+            waits = not pauses
+            yield frames
 
 
-def _received_by_all(routers: list[zmq.Socket[bytes]]) -> Iterator[list[Frame]]:
+def _by_all(routers: list[zmq.Socket[bytes]], pauses: bool) -> Iterator[list[Frame]]:
     """The same of several; the first byte of a route says which."""
     poller = zmq.Poller()
     for router in routers:
         poller.register(router, zmq.POLLIN)
-    until = time.monotonic() + TICK
+    until, waits = time.monotonic() + TICK, True
     while (left := until - time.monotonic()) > 0:
-        ready = dict(poller.poll(max(1, int(left * 1000))))
+        ready = dict(poller.poll(max(1, int(left * 1000)) if waits else 0))
+        if not waits and not ready:
+            yield []
+        waits = not (pauses and ready)
         for k, router in enumerate(routers):
             if router in ready:
                 route, *frames = sockets.receive(router)

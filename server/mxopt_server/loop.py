@@ -201,7 +201,11 @@ class Watchdog:
 def _serve(server: Server, doors: Doors, member: Membership, attached: Any, progress: Progress) -> None:
     due = 0.0
     while True:
-        for route, *frames in doors.received():
+        for message in doors.received(pauses=server.gathers):
+            if not message:
+                server.flush()
+                continue
+            route, *frames = message
             server.received += len(frames[-1]) if frames else 0
             _timed(server.handling, server.handle, route, frames)
             progress.count += 1

@@ -94,11 +94,17 @@ class Server:
         if self._lease():
             self.answers.leave()
 
+    @property
+    def gathers(self) -> bool:
+        """Whether answers wait until all messages that are here are taken: one sync of the disk is
+        for all of them."""
+        return self.journal is not None and self.journal.together
+
     def handle(self, route: bytes, frames: list[Frame]) -> None:
         """Takes one message. Whatever is wrong with it is answered with Refused; the server goes
         on."""
         self._take(route, frames)
-        if self.journal is None or not self.journal.together:
+        if not self.gathers:
             self.flush()
 
     def _take(self, route: bytes, frames: list[Frame]) -> None:
