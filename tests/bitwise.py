@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import mxopt
+from mxopt.document import dump_document, load_document
 from mxopt.sparse import RowSparse
 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-42, -1e-42, 6e-8, 1e-310, 65504.0, 3e38, 1.0]
@@ -93,6 +94,51 @@ class Run:
     def arrays(self) -> list[Any]:
         """Weights, then states, of all parameters."""
         return [*self.weights, *(self.updater.states.get(i) for i in range(len(self.weights)))]
+
+    @property
+    def counts(self) -> list[int]:
+        """How often each parameter was updated."""
+        counts = self.updater.optimizer.get_counts()
+        found = [counts["devices"][0].get(k, 0) for k in range(len(self.weights))]
+        assert counts["num_update"] == max(found)
+        return found
+
+    def saved(self) -> bytes:
+        return self.updater.get_states()
+
+    def load(self, saved: bytes) -> None:
+        self.updater.set_states(saved)
+
+
+class GroupedRun(Run):
+    """The same for an optimizer that has its parameters in groups."""
+
+    def __init__(self, optimizer: Any, weights: Sequence[np.ndarray], engine: str = "llvm") -> None:
+        self.optimizer, self.weights, self.engine = optimizer, list(weights), engine
+
+    def step(self, grads: Sequence[np.ndarray | RowSparse]) -> None:
+        with mxopt.use_engine(self.engine):
+            self.optimizer(tuple(grads))
+
+    @property
+    def slots(self) -> list[Any]:
+        """What is kept of each parameter; of a wrapped optimizer's, where one wraps another."""
+        return list(getattr(self.optimizer, "opt", self.optimizer).slots)
+
+    @property
+    def arrays(self) -> list[Any]:
+        states = [[x for _, x in sorted(slot.arrays.items())] + [np.array(slot.carry)] for slot in self.slots]
+        return [*self.weights, *states]
+
+    @property
+    def counts(self) -> list[int]:
+        return [self.optimizer.global_step if slot.step is None else slot.step for slot in self.slots]
+
+    def saved(self) -> bytes:
+        return dump_document(self.optimizer.state_dict())
+
+    def load(self, saved: bytes) -> None:
+        self.optimizer.load_state_dict(load_document(saved))
 
 
 def assert_runs_agree(runs: Sequence[Run], grads: Callable[[int], Sequence[Any]], steps: int = 3) -> None:

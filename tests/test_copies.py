@@ -11,8 +11,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import bitwise
 import numpy as np
 import pytest
+from table import ALL, Grouped, Row
 
 import mxopt
 from mxopt import nn
@@ -47,6 +49,8 @@ class Run:
         elif isinstance(self.optimizer, mxopt.Trainer):
             self.parameter.grad = grad
             self.optimizer.step(1)
+        elif isinstance(self.optimizer, bitwise.Run):
+            self.optimizer.step([grad])
         else:
             self.optimizer((grad,))
         if self.schedule is not None:
@@ -56,20 +60,9 @@ class Run:
         return bytes(np.asarray(self.parameter.value).tobytes())
 
 
-def create(name: str) -> Run:
-    return Run(weight(), mxopt.get_updater(mxopt.create(name, **({"seed": 3} if name == "sgld" else {}))))
-
-
-def experimental(kind: Any) -> Run:
+def of_row(row: Row) -> Run:
     w = weight()
-    return Run(w, kind([w], lr=0.1))
-
-
-def family(kind: Any) -> Run:
-    w = weight()
-    more: dict[str, Any] = {"momentum": 0.9} if kind is nn.Momentum else {}
-    more |= {"scale_parameter": False, "relative_step": False} if kind is nn.AdaFactor else {}
-    return Run(w, kind([w], learning_rate=0.1, **more))
+    return Run(w, row.run([w.value]))
 
 
 def scheduled(make: Callable[[Any], Any]) -> Run:
@@ -107,18 +100,7 @@ RUNS: dict[str, Callable[[], Run]] = {
     "create adam, bfloat16": lambda: narrow(lambda _: mxopt.Updater(mxopt.create("adam", state_dtype="bfloat16"))),
     "experimental Adam, bfloat16": lambda: narrow(lambda w: optim.Adam(w, state_dtype="bfloat16", seed=3)),
     "nn Adam, bfloat16": lambda: narrow(lambda w: nn.Adam(w, state_dtype="bfloat16", seed=3)),
-    **{f"create {name}": (lambda name=name: create(name)) for name in sorted(mxopt.Optimizer.registry)},
-    **{
-        f"experimental {kind.__name__}": (lambda kind=kind: experimental(kind))
-        for kind in vars(optim).values()
-        if isinstance(kind, type) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer
-    },
-    **{
-        f"nn {name}": (lambda name=name: family(getattr(nn, name)))
-        for name in nn.__all__
-        if isinstance(getattr(nn, name), type) and issubclass(getattr(nn, name), nn.Optimizer)
-        and name not in ("Optimizer", "RuleOptimizer", "LARS")
-    },
+    **{str(row): (lambda row=row: of_row(row)) for row in ALL},
     "StepLR": lambda: scheduled(lambda o: schedules.StepLR(o, 2)),
     "CyclicLR": lambda: scheduled(lambda o: schedules.CyclicLR(o, 0.1, 0.5, 2)),
     "SequentialLR": lambda: scheduled(
@@ -126,7 +108,7 @@ RUNS: dict[str, Callable[[], Run]] = {
     ),
     "one rate": one_rate,
     "MXNet's schedule": mxnet_schedule,
-    "nn schedule": lambda: family(lambda p, learning_rate: nn.SGD(p, nn.ExponentialDecayLR(0.1, 0.5, 2))),
+    "nn schedule": lambda: of_row(Grouped("nn.SGD", learning_rate=nn.ExponentialDecayLR(0.1, 0.5, 2))),
     "nn LARS": lars,
     "Trainer": trainer,
     "Trainer with a store": lambda: trainer(kvstore="local", update_on_kvstore=True),
@@ -211,7 +193,7 @@ def _step_elsewhere(run: Run, grads: list[np.ndarray]) -> tuple[Run, bytes]:
 
 
 def test_runs_go_to_another_process_and_back() -> None:
-    names = ("create adam", "experimental Adam", "nn Adam", "StepLR", "Trainer")
+    names = ("adam", "experimental.Adam-lr=0.1-weight_decay=0.1", "nn.Adam", "StepLR", "Trainer")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         for name in names:
             run = RUNS[name]()

@@ -16,17 +16,21 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import bitwise
 import numpy as np
 import pytest
 from bitwise import flat
+from table import ALL, GROUPED, Grouped, Row
 
 import mxopt
 from mxopt.engine import native, reference, threads, uninterrupted
-from mxopt.experimental import optim
 from mxopt.sparse import row_sparse_array
 
 TIMES = int(os.environ.get("MXOPT_TEST_INTERRUPTS", "25"))
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers"),
+    pytest.mark.filterwarnings("ignore:.*without multi_precision"),
+]
 
 
 class Interruption(BaseException):
@@ -91,85 +95,34 @@ def ones(shape: Any, dtype: str = "float32") -> np.ndarray:
     return np.linspace(-1, 1, int(np.prod(shape))).astype(dtype).reshape(shape)
 
 
-class ByUpdater(Run):
-    """`mxopt.create`, with a call for each parameter, or one for all."""
+class Stepped(Run):
+    """A run of an optimizer's own."""
 
-    def __init__(self, name: str, weights: list[np.ndarray], grads: list[Any], listed: bool, **options: Any) -> None:
-        self.engine = options.pop("engine", "llvm")
-        self.updater = mxopt.get_updater(mxopt.create(name, **options))
-        self.weights, self.grads, self.listed = weights, grads, listed
+    def __init__(self, run: bitwise.Run, grads: list[Any]) -> None:
+        self.run, self.grads = run, grads
 
     def step(self) -> None:
-        with mxopt.use_engine(self.engine):
-            if self.listed:
-                self.updater(list(range(len(self.weights))), self.grads, self.weights)
-            else:
-                for k, (grad, weight) in enumerate(zip(self.grads, self.weights, strict=True)):
-                    self.updater(k, grad, weight)
+        self.run.step(self.grads)
 
     def counts(self) -> list[int]:
-        counts = self.updater.optimizer.get_counts()
-        found = [counts["devices"][0].get(k, 0) for k in range(len(self.weights))]
-        assert counts["num_update"] == max(found)
-        return found
+        return self.run.counts
 
     def arrays(self) -> list[list[bytes]]:
-        extra = getattr(self.updater.optimizer, "previous_lr", {})
+        weights, states = self.run.weights, self.run.arrays[len(self.run.weights) :]
+        updater = getattr(self.run, "updater", None)
+        extra = getattr(updater and updater.optimizer, "previous_lr", {})
         return [
-            [w.tobytes(), *(s.tobytes() for s in flat(self.updater.states.get(k))), repr(extra.get(k)).encode()]
-            for k, w in enumerate(self.weights)
-        ]
-
-
-class Experimental(Run):
-    """`mxopt.experimental.optim`."""
-
-    def __init__(self, kind: Any, weights: list[np.ndarray], grads: list[Any], **options: Any) -> None:
-        self.optimizer, self.weights, self.grads = kind(weights, **options), weights, grads
-
-    def step(self) -> None:
-        self.optimizer(self.grads)
-
-    def counts(self) -> list[int]:
-        return [slot.step for slot in self.optimizer._slots]
-
-    def arrays(self) -> list[list[bytes]]:
-        slots = self.optimizer._slots
-        return [
-            [s.weight.tobytes(), repr(s.carry).encode(), *(x.tobytes() for _, x in sorted(s.arrays.items()))]
-            for s in slots
-        ]
-
-
-class Neural(Run):
-    """`mxopt.nn`."""
-
-    def __init__(self, kind: Any, weights: list[np.ndarray], grads: list[Any], **options: Any) -> None:
-        self.optimizer = kind([mxopt.Parameter(w, name=f"w{k}") for k, w in enumerate(weights)], **options)
-        self.weights, self.grads = weights, grads
-
-    def step(self) -> None:
-        self.optimizer(tuple(self.grads))
-
-    def counts(self) -> list[int]:
-        return [self.optimizer.global_step] * len(self.weights)
-
-    def arrays(self) -> list[list[bytes]]:
-        slots = getattr(self.optimizer, "opt", self.optimizer)._slots
-        return [
-            [s.parameter.value.tobytes(), repr(s.carry).encode(), *(x.tobytes() for x in s.arrays.values())]
-            for s in slots
+            [w.tobytes(), *(x.tobytes() for x in flat(state)), repr(extra.get(k)).encode()]
+            for k, (w, state) in enumerate(zip(weights, states, strict=True))
         ]
 
 
 class Stored(Run):
     """An optimizer of groups in a local store, pushed to."""
 
-    def __init__(self, kind: Any, weights: list[np.ndarray], grads: list[Any], **options: Any) -> None:
+    def __init__(self, row: Grouped, weights: list[np.ndarray], grads: list[Any]) -> None:
         self.store, self.keys, self.grads = mxopt.kvstore.create("local"), list(range(len(weights))), grads
-        named = mxopt.nn if kind.__module__.startswith("mxopt.nn") else None
-        params = [mxopt.Parameter(w, name=f"w{k}") for k, w in enumerate(weights)] if named else weights
-        self.store.set_optimizer(kind(params, **options))
+        self.store.set_optimizer(row.over([mxopt.Parameter(w, name=f"w{k}") for k, w in enumerate(weights)]))
         self.store.init(self.keys, weights)
         self.out = [np.empty_like(w) for w in weights]
 
@@ -196,30 +149,22 @@ def updater(
     name: str, *shapes: Any, listed: bool = True, dtype: str = "float32", sparse: bool = False, **options: Any
 ) -> Any:
     grads = [rows(shape) if sparse else ones(shape, dtype) for shape in shapes]
-    return lambda: ByUpdater(name, [ones(shape, dtype) for shape in shapes], grads, listed, **options)
+    engine = options.pop("engine", "llvm")
+    return lambda: Stepped(Row(name, **options).run([ones(s, dtype) for s in shapes], engine, listed), grads)
 
 
-def strided(listed: bool = False, **options: Any) -> Run:
+def strided(listed: bool = False, engine: str = "llvm") -> Run:
     weight, grad = ones((200, 700))[:, ::2], ones((200, 700))[:, ::2]
-    return ByUpdater("lamb", [weight], [grad], listed, **options)
+    return Stepped(Row("lamb").run([weight], engine, listed), [grad])
 
 
-def mixed(kind: Any, stored: bool = False, **options: Any) -> Any:
+def mixed(row: Row, stored: bool = False) -> Any:
     weights = lambda: [ones((40, 30)), ones(7, "float16"), ones((50_000,)), ones((6, 5), "float64"), ones((9, 8))]  # noqa: E731
     grads = [*weights()[:-1], rows((9, 8))]
-    face: Any = Neural if kind.__module__.startswith("mxopt.nn") else Experimental
-    if stored:
-        return lambda: Stored(kind, weights(), grads, **options)
-    return lambda: face(kind, weights(), grads, **options)
+    return lambda: Stored(row, weights(), grads) if stored else Stepped(row.run(weights()), grads)
 
 
-def nn_lars() -> Run:
-    return Neural(
-        lambda p: mxopt.nn.LARS(mxopt.nn.Momentum(p, 0.1, 0.9)), [ones((40, 30)), ones(9)], [ones((40, 30)), ones(9)]
-    )
-
-
-CASES: dict[str, Callable[[], Run]] = {
+FORMS: dict[str, Callable[[], Run]] = {
     "single tiny": updater("adam", 3, listed=False),
     "single of a compiled call": updater("adam", 40_000, listed=False),
     "single by threads": updater("adam", 300_000, listed=False),
@@ -242,16 +187,12 @@ CASES: dict[str, Callable[[], Run]] = {
     "list by threads": updater("sgd", *[4000] * 40, momentum=0.9),
     "list, one by one": updater("lbsgd", 3, 50, 60_000, warmup_strategy="lars", batch_scale=2),
     "list with rows": updater("groupadagrad", (300, 40), (7, 1), (90, 3)),
-    "experimental": mixed(optim.Adam, lr=0.01),
-    "experimental with a number handed on": mixed(optim.NAdam, lr=0.01),
-    "nn": mixed(mxopt.nn.Adam, learning_rate=0.01),
-    "nn with rates of its own": mixed(mxopt.nn.ASGD, learning_rate=0.01),
-    "nn with second moments": mixed(mxopt.nn.AdaFactor, learning_rate=0.01, relative_step=False, scale_parameter=False),
-    "nn around another": nn_lars,
-    "experimental in a store": mixed(optim.Adam, stored=True, lr=0.01),
-    "experimental in a store, with a number handed on": mixed(optim.NAdam, stored=True, lr=0.01),
-    "nn in a store": mixed(mxopt.nn.Adam, stored=True, learning_rate=0.01),
 }  # fmt: skip
+EVERY: dict[str, Callable[[], Run]] = {
+    **{str(row): mixed(row) for row in ALL},
+    **{f"{row}, in a store": mixed(row, stored=True) for row in GROUPED if not row.alone},
+}
+CASES = FORMS | EVERY
 
 
 def check(run: Run, twin: list[Run]) -> None:
@@ -279,12 +220,12 @@ def test_updated_and_counted_or_neither(case: str, interrupter: Interrupter, mon
         for _ in range(steps):
             run.step()
 
-    left = 0
-    for attempt in range(TIMES):
+    left, attempts = 0, TIMES if case in FORMS else max(TIMES // 5, 1)
+    for attempt in range(attempts):
         left += interrupter.call(several, float(interrupter.rng.uniform(1e-6, 1.1 * steps * once)))
-        if attempt % 3 == 0 or attempt == TIMES - 1:
+        if attempt % 3 == 0 or attempt == attempts - 1:
             check(run, twins)
-    assert left > TIMES / 10
+    assert left > attempts / 10
     run.step()
     check(run, twins)
 
@@ -392,7 +333,7 @@ class Fails:
 def test_an_interruption_says_how_many_parameters_were_updated(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = ByUpdater(name, [ones(4) for _ in range(5)], [ones(4) for _ in range(5)], True, **options)
+    run = Stepped(Row(name, **options).run([ones(4) for _ in range(5)]), [ones(4) for _ in range(5)])
     optimizer = run.updater.optimizer
     run.step()
     update = optimizer._accumulate if options else optimizer._update_count

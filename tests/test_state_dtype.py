@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from bitwise import array, assert_same
+from bitwise import array, assert_same, flat
+from table import GROUPED, Grouped
 
 import mxopt
 from mxopt import nn
@@ -20,27 +20,12 @@ from mxopt.experimental import optim
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 SHAPES = [(7, 37), (5,), (130, 131)]
 
-EXPERIMENTAL: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
-    "SGD": (optim.SGD, {"lr": 0.1, "momentum": 0.9}), "Adam": (optim.Adam, {}), "AdamW": (optim.AdamW, {}),
-    "AMSGrad": (optim.Adam, {"amsgrad": True}), "NAdam": (optim.NAdam, {}), "RAdam": (optim.RAdam, {}),
-    "Adamax": (optim.Adamax, {}), "Adagrad": (optim.Adagrad, {"initial_accumulator_value": 0.1}),
-    "Adadelta": (optim.Adadelta, {}), "RMSprop": (optim.RMSprop, {"momentum": 0.9}),
-}  # fmt: skip
-NN: dict[str, tuple[type[nn.Optimizer], dict[str, Any]]] = {
-    "nn.SGD": (nn.SGD, {"momentum": 0.9}), "nn.Momentum": (nn.Momentum, {"learning_rate": 0.1, "momentum": 0.9}),
-    "nn.Adam": (nn.Adam, {}), "nn.LazyAdam": (nn.LazyAdam, {}), "nn.AdamOffload": (nn.AdamOffload, {}),
-    "nn.AdamWeightDecay": (nn.AdamWeightDecay, {}), "nn.AdaMax": (nn.AdaMax, {}),
-    "nn.Lamb": (nn.Lamb, {"learning_rate": 0.01}), "nn.Adadelta": (nn.Adadelta, {}), "nn.Adagrad": (nn.Adagrad, {}),
-    "nn.ProximalAdagrad": (nn.ProximalAdagrad, {}), "nn.RMSProp": (nn.RMSProp, {}),
-}  # fmt: skip
-GROUPED = EXPERIMENTAL | NN
-by_name = pytest.mark.parametrize("name", GROUPED)
+every = pytest.mark.parametrize("row", [row for row in GROUPED if row.narrow], ids=str)
 
 
-def made(name: str, weights: list[np.ndarray], state_dtype: Any = "bfloat16", **more: Any) -> Any:
-    klass, options = GROUPED[name]
+def made(row: Grouped, weights: list[np.ndarray], state_dtype: Any = "bfloat16", **more: Any) -> Any:
     params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(weights)]
-    return klass(params, **options, state_dtype=state_dtype, **more)
+    return row.over(params, state_dtype=state_dtype, **more)
 
 
 def states_of(optimizer: Any) -> list[np.ndarray]:
@@ -61,29 +46,28 @@ def copies(start: list[np.ndarray]) -> list[np.ndarray]:
     return [w.copy() for w in start]
 
 
-@by_name
-def test_both_engines_a_store_and_a_trainer_give_the_same_bits(name: str, start: Any, grads: Any) -> None:
+@every
+def test_both_engines_a_store_and_a_trainer_give_the_same_bits(row: Grouped, start: Any, grads: Any) -> None:
     found = []
     for engine in ("llvm", "numpy"):
         weights = copies(start)
         with mxopt.use_engine(engine):
-            optimizer = made(name, weights, seed=3)
+            optimizer = made(row, weights, seed=3)
             for given in grads:
                 optimizer(given)
-        assert {x.dtype for x in states_of(optimizer)} == {BFLOAT16}
+        assert {x.dtype for x in states_of(optimizer)} == {BFLOAT16} or not row.rules[0].states
         found.append([*weights, *states_of(optimizer)])
     store, keys = mxopt.kvstore.create("local"), ["w0", "w1", "w2"]
     store.init(keys, start)
-    store.set_optimizer(made(name, copies(start), seed=3))
+    store.set_optimizer(made(row, copies(start), seed=3))
     outs = copies(start)
     for given in grads:
         store.push(keys, list(given))
     store.pull(keys, outs)
-    found.append([*outs, *(x for key in keys for x in store._updater.states[key] if x.ndim)])
+    found.append([*outs, *(x for key in keys for x in flat(store._updater.states[key]) if x.ndim)])
     trained = copies(start)
     params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(trained)]
-    klass, options = GROUPED[name]
-    trainer = mxopt.Trainer(params, klass(params, **options, state_dtype="bfloat16", seed=3))
+    trainer = mxopt.Trainer(params, row.over(params, state_dtype="bfloat16", seed=3))
     for given in grads:
         for param, grad in zip(params, given, strict=True):
             param.grad = grad
@@ -93,52 +77,39 @@ def test_both_engines_a_store_and_a_trainer_give_the_same_bits(name: str, start:
         assert_same(other, found[0])
 
 
-@by_name
-def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str, start: Any, grads: Any) -> None:
+@every
+def test_a_resumed_run_has_the_bits_of_one_that_went_on(row: Grouped, start: Any, grads: Any) -> None:
     weights, resumed = copies(start), copies(start)
-    optimizer, before = made(name, weights, seed=3), made(name, resumed, seed=3)
+    optimizer, before = made(row, weights, seed=3), made(row, resumed, seed=3)
     for given in grads:
         optimizer(given)
     for given in grads[:2]:
         before(given)
-    after = made(name, resumed)
+    after = made(row, resumed)
     after.load_state_dict(load_document(dump_document(before.state_dict())))
     for given in grads[2:]:
         after(given)
     assert_same([*resumed, *states_of(after)], [*weights, *states_of(optimizer)])
 
 
-@by_name
-def test_states_are_converted_where_they_are_loaded(name: str, start: Any, grads: Any) -> None:
-    wide, narrow = made(name, copies(start), None), made(name, copies(start))
+@every
+def test_states_are_converted_where_they_are_loaded(row: Grouped, start: Any, grads: Any) -> None:
+    wide, narrow = made(row, copies(start), None), made(row, copies(start))
     for given in grads[:2]:
         wide(given)
     narrow.load_state_dict(wide.state_dict())
     assert_same(states_of(narrow), [x.astype(BFLOAT16) for x in states_of(wide)])
     narrow(grads[2])
-    again = made(name, copies(start), None)
+    again = made(row, copies(start), None)
     again.load_state_dict(narrow.state_dict())
     assert_same(states_of(again), [x.astype(np.float32) for x in states_of(narrow)])
     again(grads[3])
 
 
-REFUSED: list[Callable[[Any], Any]] = [
-    lambda p: optim.ASGD(p, state_dtype="bfloat16"),
-    lambda p: optim.Rprop(p, state_dtype="bfloat16"),
-    lambda p: optim.RMSprop(p, centered=True, state_dtype="bfloat16"),
-    lambda p: nn.ASGD(p, state_dtype="bfloat16"),
-    lambda p: nn.Rprop(p, state_dtype="bfloat16"),
-    lambda p: nn.RMSProp(p, centered=True, state_dtype="bfloat16"),
-    lambda p: nn.FTRL(p, state_dtype="bfloat16"),
-    lambda p: nn.FTRL(p, lr_power=-0.75, state_dtype="bfloat16"),
-    lambda p: nn.AdaFactor(p, state_dtype="bfloat16"),
-]
-
-
-@pytest.mark.parametrize("make", REFUSED)
-def test_states_that_need_all_their_bits(make: Callable[[Any], Any], start: Any) -> None:
+@pytest.mark.parametrize("row", [row for row in GROUPED if not (row.narrow or row.alone)], ids=str)
+def test_states_that_need_all_their_bits(row: Grouped, start: Any) -> None:
     with pytest.raises(ArgumentError, match="can't be kept in bfloat16: "):
-        make(start)
+        row.over(start, state_dtype="bfloat16")
 
 
 def test_an_option_of_a_group_that_is_changed_later_is_looked_at(start: Any, grads: Any) -> None:
@@ -150,26 +121,21 @@ def test_an_option_of_a_group_that_is_changed_later_is_looked_at(start: Any, gra
     assert_same(start, before)
 
 
-@pytest.mark.parametrize("name", ["Adam", "nn.Adam"])
-def test_float64_parameters_are_refused(name: str) -> None:
+@every
+def test_float64_parameters_are_refused(row: Grouped) -> None:
     weight = np.ones(3)
-    optimizer = made(name, [weight])
+    optimizer = made(row, [weight])
     with pytest.raises(ArrayTypeError, match=r"w0.*a float64 weight can't have states of bfloat16"):
         optimizer((np.ones(3),))
     assert (weight == 1).all()
 
 
-@pytest.mark.parametrize("name", ["SGD", "nn.Momentum"])
-def test_bfloat16_parameters_without_a_master_copy(name: str) -> None:
+@pytest.mark.parametrize("make", [optim.SGD, nn.Momentum])
+def test_bfloat16_parameters_without_a_master_copy(make: Any) -> None:
     with pytest.warns(UserWarning, match="state_dtype='bfloat16' rounds stochastically"):
-        made(name, [np.ones(3, BFLOAT16)], None)
+        make([np.ones(3, BFLOAT16)], 5e-5, 0.5)
     weight = np.ones(10_000, BFLOAT16)
-    klass, options = GROUPED[name]
-    optimizer = klass([weight], **{**options, "momentum": 0.5}, state_dtype="bfloat16")
-    for group in getattr(optimizer, "param_groups", []):
-        group["lr"] = 5e-5
-    if name.startswith("nn."):
-        optimizer.learning_rate.set_data(np.array(5e-5))
+    optimizer = make([weight], 5e-5, 0.5, state_dtype="bfloat16")
     for _ in range(100):
         optimizer((np.ones(10_000, BFLOAT16),))
     assert abs(weight.astype(np.float64).mean() - 0.99) < 5e-4

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optim_table import STEPS, arrays_in, bits, every, grads_of, normal
+from optim_runs import STEPS, arrays_in, bits, every, grads_of, normal
 
 import mxopt
 from mxopt import nn

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optim_table import TABLE
+from table import EXPERIMENTAL, Grouped
 
 import mxopt
 from mxopt.experimental import optim
@@ -51,12 +51,12 @@ def stored(optimizer: Any, params: list[Parameter], grads: list[np.ndarray]) -> 
 
 
 @pytest.mark.parametrize("stepping", [directly, trained, stored])
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("row", EXPERIMENTAL, ids=str)
 def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
-    name: str, stepping: Callable[..., Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+    row: Grouped, stepping: Callable[..., Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    klass = name.partition(" ")[0]
+    klass = row.name.partition(".")[2]
     rng = np.random.default_rng(0)
     values = [rng.standard_normal((4, 3)).astype(dtype) for dtype in ("float32", "float16")]
     grads = [rng.standard_normal((4, 3)).astype(value.dtype) for value in values]
@@ -67,7 +67,7 @@ def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
             own = handing_on(getattr(optim, klass), calls)
             monkeypatch.setattr(optim, klass, own)
             optim.Optimizer.registry.add(f"_{own.__name__}", own)  # in no list
-        optimizer = TABLE[name](params, multi_precision=True)
+        optimizer = row.over(params, multi_precision=True)
         runs.append((params, stepping(optimizer, params, grads)))
     for _ in range(3):
         for _, step in runs:
@@ -75,5 +75,5 @@ def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
     for one, other in zip(*(params for params, _ in runs), strict=True):
         np.testing.assert_array_equal(one.value, other.value)
     unused = set() if getattr(optim, klass).carried else {"hand_on"}
-    unused |= {"new_state"} if name in ("SGD", "SGD plain") else set()  # which have none
+    unused |= set() if row.rules[0].states else {"new_state"}
     assert set(calls) == set(METHODS) - unused

@@ -8,7 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from optim_table import STEPS, TABLE, arrays_in, bits, every, grads_of, normal
+from optim_runs import STEPS, arrays_in, bits, every, grads_of, normal
+from table import EXPERIMENTAL
 
 import mxopt
 from mxopt.experimental import optim
@@ -120,7 +121,7 @@ def test_a_row_sparse_gradient_is_a_dense_one_with_zeros(make: Any, engine: str)
     np.testing.assert_array_equal(table, dense)
 
 
-@pytest.mark.parametrize("make", [m for n, m in TABLE.items() if n != "ASGD"], ids=[n for n in TABLE if n != "ASGD"])
+@pytest.mark.parametrize("make", [row.over for row in EXPERIMENTAL if row.takes_lazy_update])
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
 def test_lazy_update_leaves_rows_without_gradient_alone(make: Any, engine: str) -> None:
     (table,) = normal(0, [(7, 3)])

@@ -27,7 +27,7 @@ LAUNCH = [sys.executable, "-c", "import sys; from mxopt_server.launch import mai
 def environment(**more: Any) -> dict[str, str]:
     """This process's environment, without what could disturb a job."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DMLC_", "MXOPT_", "MXNET_"))}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "tests" / "kvstore")])
+    env["PYTHONPATH"] = os.pathsep.join(str(ROOT / folder) for folder in ("", "server", "tests", "tests/kvstore"))
     env |= {"MXOPT_KVSTORE_JOIN_TIMEOUT": "30", "MXOPT_KVSTORE_TIMEOUT": "30", "MXOPT_KVSTORE_HEARTBEAT": "0.2",
             "MXOPT_KVSTORE_DEAD_AFTER": "3", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # fmt: skip
     return env | {k: str(v) for k, v in more.items()}

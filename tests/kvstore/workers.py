@@ -6,44 +6,21 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import warnings
 from typing import Any
 
 import numpy as np
+from table import REDUCING, ROWS, Row
 
 import mxopt
 from mxopt import kvstore
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError
 from mxopt.sparse import RowSparse, row_sparse_array
 
-ELEMENTWISE = [
-    ("sgd", {"learning_rate": 0.1, "wd": 0.01}),
-    ("sgd", {"learning_rate": 0.1, "momentum": 0.9, "clip_gradient": 0.5}),
-    ("nag", {"learning_rate": 0.1, "momentum": 0.9}),
-    ("signum", {"learning_rate": 0.01, "momentum": 0.9}),
-    ("dcasgd", {"learning_rate": 0.1, "momentum": 0.9}),
-    ("adam", {"learning_rate": 0.01}),
-    ("adamax", {"learning_rate": 0.01}),
-    ("adagrad", {"learning_rate": 0.1}),
-    ("adadelta", {}),
-    ("rmsprop", {"learning_rate": 0.01, "centered": True}),
-    ("ftrl", {"learning_rate": 0.1}),
-    ("ftml", {"learning_rate": 0.01}),
-    ("test", {"learning_rate": 0.1}),
-]
-WHOLE = [
-    ("lars", {"learning_rate": 0.1, "momentum": 0.9}),
-    ("lamb", {"learning_rate": 0.01}),
-    ("groupadagrad", {"learning_rate": 0.1}),
-    ("sgld", {"learning_rate": 0.01, "seed": 7}),
-]
 SHAPES = {"a": (30, 7), "b": (5,), "c": (700_001,), "d": (900, 800), "e": ()}
 
 
 def make(name: str, kwargs: dict[str, Any]) -> mxopt.Optimizer:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return mxopt.create(name, **kwargs)
+    return Row(name, **kwargs).make()
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -54,32 +31,28 @@ def optimizers(arguments: dict[str, Any]) -> None:
     """Every optimizer on the servers beside a local updater of the sum of all workers'
     gradients."""
     store = kvstore.create(arguments.get("mode", "dist_sync"))
-    table = WHOLE if arguments["whole"] else ELEMENTWISE
-    for k, (name, kwargs) in enumerate(table):
-        optimizer, local = make(name, kwargs), mxopt.get_updater(make(name, kwargs))
+    rows = [row for row in (*ROWS, *REDUCING) if row.elementwise != arguments["whole"]]
+    for k, row in enumerate(rows):
+        optimizer, local = row.make(), mxopt.get_updater(row.make())
         store.set_optimizer(optimizer)
         keys = [f"{n}{k}" for n in SHAPES]
         rng = np.random.default_rng(k)
-        shapes = list(SHAPES.values())
-        dtypes = [np.float32] * len(shapes)
-        if name == "groupadagrad":
-            shapes = [s if len(s) == 2 else (3, 4) for s in shapes]
-        weights = [rng.normal(size=s).astype(d) for s, d in zip(shapes, dtypes, strict=True)]
+        shapes = [shape or (1,) if row.name == "groupadagrad" else shape for shape in SHAPES.values()]
+        weights = [np.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
         expected = [w.copy() for w in weights]
         store.broadcast(keys, weights, weights)
         for step in range(4):
-            grads = [[rng.normal(size=w.shape).astype(w.dtype) for w in weights] for _ in range(store.num_workers)]
-            if step == 2 and name != "lars":
+            grads = [
+                [np.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
+                for _ in range(store.num_workers)
+            ]
+            if step == 2 and row.name != "lars":
                 optimizer.lr *= 0.5
                 local.optimizer.lr *= 0.5
             store.pushpull(keys, grads[store.rank], out=weights)
-            total = [g.copy() for g in grads[0]]
-            for more in grads[1:]:
-                for t, g in zip(total, more, strict=True):
-                    t += g
-            local(keys, total, expected)
+            local(keys, [summed(list(each)) for each in zip(*grads, strict=True)], expected)
             for key, w, e in zip(keys, weights, expected, strict=True):
-                assert same(w, e), f"{name} {kwargs} key {key} step {step}: {np.abs(w - e).max()}"
+                assert same(w, e), f"{row} key {key} step {step}: {np.abs(w - e).max()}"
 
 
 def half(arguments: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_steps import MAKE, gradients, parameters, values
+from table import NN, Grouped
+from test_steps import gradients, parameters, values
 
 from mxopt import nn
 
@@ -29,26 +30,26 @@ def handing_on(base: type, calls: list[str]) -> type:
     return klass
 
 
-def called(name: str) -> set[str]:
+def called(klass: str) -> set[str]:
     """The methods that a step of MindSpore's class calls, of which some call the others."""
-    if name == "LARS":
+    if klass == "LARS":
         return {"get_lr", "get_weight_decay", "scale_grad"}
-    return {"get_lr", "get_weight_decay"} if name.startswith("AdaFactor") else set(METHODS)
+    return {"get_lr", "get_weight_decay"} if klass == "AdaFactor" else set(METHODS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("row", NN, ids=str)
 def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
-    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+    row: Grouped, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    runs = []
+    runs, name = [], row.name.partition(".")[2]
     for ours in (True, False):
         params = parameters(np.random.default_rng(0), *[dtype] * 3)
         if not ours:
-            monkeypatch.setattr(nn, name.partition(",")[0], handing_on(getattr(nn, name.partition(",")[0]), calls))
+            monkeypatch.setattr(nn, name, handing_on(getattr(nn, name), calls))
         groups = [{"params": params[:2], "weight_decay": 0.25, "grad_centralization": True}, {"params": params[2:]}]
-        runs.append((params, MAKE[name](groups)))
+        runs.append((params, row.over(groups)))
     rng = np.random.default_rng(1)
     for _ in range(3):
         given = gradients(rng, runs[0][0])

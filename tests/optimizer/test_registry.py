@@ -62,12 +62,8 @@ def test_mxnets_optimizers_are_all_there_and_two_more() -> None:
     assert exported <= set(mxopt.optimizer.__all__)
 
 
-def test_every_optimizer_is_in_the_table() -> None:
-    assert {row.name for row in (*ROWS, *REDUCING)} == set(OURS)
-
-
 def test_every_rule_of_these_optimizers_is_in_the_table() -> None:
-    used = {id(row.make().rule) for row in ROWS}
+    used = {id(rule) for row in (*ROWS, *REDUCING) for rule in row.rules}
     files = ("adam", "adaptive", "layerwise", "sgd")
     missing = [name for name, rule in rules().items() if id(rule) not in used and name.split(".")[2] in files]
     assert not missing

@@ -1,0 +1,83 @@
+"""Optimizers of groups on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits; launches by dtype,
+not by tensor. For what `create` makes see `engine/test_cuda.py`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from bitwise import array, assert_same, flat
+from table import GROUPED, Grouped
+
+from mxopt.device import to_host
+from mxopt.engine.cuda import compiled
+from mxopt.engine.cuda_source import COMMON, HALF, definition
+from mxopt.engine.kernel import Kernel
+
+F32, F64 = "float32", "float64"
+SHAPES = (5,), (3, 4), (), (2, 1, 3), (0, 2), (40,)
+HERE = [row for row in GROUPED if "AdaFactor" not in row.name]  # whose means need a real CuPy
+every = pytest.mark.parametrize("row", HERE, ids=str)
+
+
+def normal(seed: int, *dtypes: str) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [array(rng, shape, dtype) for dtype in dtypes or (F32,) for shape in SHAPES]
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> cuda_on_cpu.CuPy:
+    if not shutil.which("g++"):
+        pytest.skip("there is no g++ here")
+    folder = tmp_path_factory.mktemp("kernels")
+    kernels = [
+        Kernel(rule, stage, (dtype,) * (2 + len(rule.states)))
+        for rule in {rule.name: rule for row in HERE for rule in row.rules}.values()
+        for stage in range(len(rule.stages))
+        for dtype in (F32, F64)
+    ]
+    source = HALF + COMMON + "".join(map(definition, kernels))
+    return cuda_on_cpu.CuPy(cuda_on_cpu.compile_all([source], folder), folder)
+
+
+@pytest.fixture
+def cupy(on_cpu: cuda_on_cpu.CuPy, monkeypatch: pytest.MonkeyPatch) -> Iterator[cuda_on_cpu.CuPy]:
+    monkeypatch.setitem(sys.modules, "cupy", on_cpu)
+    compiled.cache_clear()
+    yield on_cpu
+    compiled.cache_clear()
+
+
+@every
+def test_cupy_arrays_get_numpys_bits_also_from_saved_states(row: Grouped, cupy: cuda_on_cpu.CuPy) -> None:
+    reference = row.run(normal(0), "numpy")
+    gpu = row.run([cupy.asarray(w) for w in normal(0)])
+    for step in range(8):
+        if step in (0, 4) and not row.alone:
+            gpu.load(gpu.saved())
+        grads = [None if (step + k) % 4 == 1 else g for k, g in enumerate(normal(step + 1))]
+        gpu.step([g if g is None else cupy.asarray(g) for g in grads])
+        reference.step(grads)
+    assert_same(map(to_host, flat(gpu.arrays)), flat(reference.arrays))
+    with pytest.raises((ValueError, TypeError), match=r"group 0, parameter '?0"):
+        gpu.step([np.ones(5, np.float32)] + [None] * (len(SHAPES) - 1))
+
+
+@every
+def test_there_are_as_many_launches_as_for_one_tensor_of_each_dtype(row: Grouped, cupy: cuda_on_cpu.CuPy) -> None:
+    def launches(count: int, *dtypes: str) -> int:
+        run, found = row.run([cupy.asarray(w) for w in normal(0, *dtypes)[:count]]), set()
+        for step in range(3):
+            before = cupy.launches
+            run.step([cupy.asarray(g) for g in normal(step + 1, *dtypes)[:count]])
+            found.add(cupy.launches - before)
+        (same,) = found
+        return same
+
+    one, many = launches(1, F32), len(SHAPES)
+    assert (launches(many, F32), launches(2 * many, F32, F64)) == (one, 2 * one)
+    assert one == sum(len(rule.stages) for rule in row.rules) or row.alone
