@@ -1,4 +1,4 @@
-"""Compiles LLVM assembly for this machine, in this process.
+"""Writes LLVM assembly, and compiles it for this machine, in this process.
 
 Assembling and compiling a function takes some 20 ms, so nothing is kept on disk: there is no cache
 to invalidate, to bound, to lock or to trust.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mxopt.errors import CompilationError
 
@@ -21,6 +23,125 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in th
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
+
+
+class Loop:
+    """A loop that is being written; see `Lines.loop`."""
+
+    following: Sequence[str]
+
+    def __init__(self, asm: Lines, name: str) -> None:
+        self.asm, self.name = asm, name
+
+    def until(self, condition: str) -> None:
+        """Leaves the loop where the condition holds."""
+        go_on = self.asm.fresh(f"{self.name}.go.on")
+        self.asm.put(f"br i1 {condition}, label %{self.name}.end, label %{go_on}")
+        self.asm.label(go_on)
+
+    def again(self, *values: str) -> None:
+        """What the values are in the next turn."""
+        self.following = values
+
+
+class Lines:
+    """Functions in LLVM assembly, with names that are fresh and loops that are written once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.declarations: set[str] = set()
+        self._names = 0
+        self._block = ""  # in which the next line will be
+
+    def put(self, line: str) -> None:
+        self.lines.append("  " + line)
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
+        self._block = name
+
+    def fresh(self, name: str) -> str:
+        """A name that nothing else has."""
+        self._names += 1
+        return f"{name}{self._names}"
+
+    def let(self, expression: str) -> str:
+        name = self.fresh("%v")
+        self.put(f"{name} = {expression}")
+        return name
+
+    def demand(self, condition: str, otherwise: str) -> None:
+        """Goes to the block `otherwise` where the condition doesn't hold."""
+        go_on = self.fresh("go.on")
+        self.put(f"br i1 {condition}, label %{go_on}, label %{otherwise}")
+        self.label(go_on)
+
+    @contextmanager
+    def function(self, head: str) -> Iterator[None]:
+        """What is written within is a function; it begins with an empty block."""
+        self.lines.append(f"define {head} {{")
+        self.label("entry")
+        yield
+        self.lines.append("}")
+
+    def module(self) -> str:
+        """All functions, as text."""
+        return "\n".join([*sorted(self.declarations), *self.lines, ""])
+
+    @contextmanager
+    def loop(self, name: str, *first: tuple[str, str]) -> Iterator[tuple[Any, ...]]:
+        """What is written within is done again and again, with values, each of a type, that are `first` at first. Gives
+        the loop, which must be told when to end and which values come then, and the names of the values; they last."""
+        before, loop = self._block, Loop(self, self.fresh(name))
+        self.put(f"br label %{loop.name}")
+        self.label(loop.name)
+        at, names = len(self.lines), [self.fresh("%v") for _ in first]
+        yield (loop, *names)
+        self.put(f"br label %{loop.name}")
+        self.lines[at:at] = [
+            f"  {name} = phi {type} [ {value}, %{before} ], [ {following}, %{self._block} ]"
+            for name, (type, value), following in zip(names, first, loop.following, strict=True)
+        ]
+        self.label(f"{loop.name}.end")
+
+    def when(
+        self, condition: str, write: Callable[[], Sequence[str] | None], type: str = "", otherwise: Sequence[str] = ()
+    ) -> list[str]:
+        """What `write` returns, which is only done where the condition holds, else `otherwise`: values of one type."""
+        before, then = self._block, self.fresh("when")
+        self.put(f"br i1 {condition}, label %{then}, label %{then}.end")
+        self.label(then)
+        made, after = write() or (), self._block
+        self.put(f"br label %{then}.end")
+        self.label(f"{then}.end")
+        pairs = zip(made, otherwise, strict=True)
+        return [self.let(f"phi {type} [ {x}, %{after} ], [ {y}, %{before} ]") for x, y in pairs]
+
+    def call(self, result: str, name: str, *arguments: str) -> str:
+        types = ", ".join(a.rpartition(" ")[0].replace(" align 1", "") for a in arguments)
+        self.declarations.add(f"declare {result} @{name}({types})")
+        return self.let(f"call {result} @{name}({', '.join(arguments)})")
+
+    def at(self, scalar: str, pointer: str, index: str | int) -> str:
+        """The address of element `index` of an array of `scalar`."""
+        return self.let(f"getelementptr {scalar}, ptr {pointer}, i64 {index}")
+
+    def word(self, pointer: str, index: str | int) -> str:
+        return self.let(f"load i64, ptr {self.at('i64', pointer, index)}")
+
+    def pointer(self, base: str, index: str | int) -> str:
+        return self.let(f"load ptr, ptr {self.at('i64', base, index)}")
+
+    def smaller(self, a: str, b: str) -> str:
+        return self.call("i64", "llvm.umin.i64", f"i64 {a}", f"i64 {b}")
+
+    def larger(self, a: str, b: str) -> str:
+        return self.call("i64", "llvm.umax.i64", f"i64 {a}", f"i64 {b}")
+
+    def fetch(self, address: str, to_write: bool = True) -> None:
+        """Asks for a cache line that will be needed soon. Any address will do."""
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.put(f"call void @llvm.prefetch.p0(ptr {address}, i32 {int(to_write)}, i32 3, i32 1)")
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
+from mxopt.assembler import Lines
 from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape, trace
 from mxopt.rules.words import bfloat16_of
@@ -24,52 +25,13 @@ def arithmetic(dtypes: Sequence[str]) -> str:
     return "float64" if "float64" in dtypes else "float32"
 
 
-class Assembly:
-    """Lines of LLVM assembly with fresh names, over vectors of LANES elements of type `real`."""
+class Assembly(Lines):
+    """Functions over vectors of LANES elements of type `real`."""
 
     def __init__(self, real: str) -> None:
-        self.lines: list[str] = []
-        self.declarations: set[str] = set()
+        super().__init__()
         self.real: str = STORED[real]
         self.width: int = 8 * ITEMSIZE[real]
-        self._names = 0
-
-    def put(self, line: str) -> None:
-        self.lines.append("  " + line)
-
-    def label(self, name: str) -> None:
-        self.lines.append(f"{name}:")
-
-    def let(self, expression: str) -> str:
-        self._names += 1
-        self.put(f"%v{self._names} = {expression}")
-        return f"%v{self._names}"
-
-    def call(self, result: str, name: str, *arguments: str) -> str:
-        types = ", ".join(a.rpartition(" ")[0].replace(" align 1", "") for a in arguments)
-        self.declarations.add(f"declare {result} @{name}({types})")
-        return self.let(f"call {result} @{name}({', '.join(arguments)})")
-
-    def at(self, scalar: str, pointer: str, index: str | int) -> str:
-        """The address of element `index` of an array of `scalar`."""
-        return self.let(f"getelementptr {scalar}, ptr {pointer}, i64 {index}")
-
-    def word(self, pointer: str, index: str | int) -> str:
-        return self.let(f"load i64, ptr {self.at('i64', pointer, index)}")
-
-    def pointer(self, base: str, index: int) -> str:
-        return self.let(f"load ptr, ptr {self.at('i64', base, index)}")
-
-    def smaller(self, a: str, b: str) -> str:
-        return self.call("i64", "llvm.umin.i64", f"i64 {a}", f"i64 {b}")
-
-    def larger(self, a: str, b: str) -> str:
-        return self.call("i64", "llvm.umax.i64", f"i64 {a}", f"i64 {b}")
-
-    def fetch(self, address: str) -> None:
-        """Asks for a cache line that will be written soon. Any address will do."""
-        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.put(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
 
     def vec(self, scalar: str) -> str:
         return f"<{LANES} x {scalar}>"

@@ -19,7 +19,7 @@ from functools import cache
 
 import numpy as np
 
-from mxopt.assembler import compile_assembly
+from mxopt.assembler import Lines, compile_assembly
 from mxopt.engine.kernel import (
     EXPECTED,
     GRAD_IDS,
@@ -43,254 +43,146 @@ THEIRS, OURS = CONTIGUOUS | ALIGNED, CONTIGUOUS | ALIGNED | WRITEABLE  # a gradi
 INT64 = np.dtype(np.int64)
 
 
-def _checks() -> str:
+def _field(asm: Lines, array: str, offset: int, type: str = "i64") -> str:
+    return asm.let(f"load {type}, ptr {asm.at('i8', array, offset)}")
+
+
+def _equal(asm: Lines, a: str, b: str | int, type: str = "i64") -> str:
+    return asm.let(f"icmp eq {type} {a}, {b}")
+
+
+def _write_checks(asm: Lines) -> None:
     """What both functions below ask of arrays. `fits` compares the shape from axis `first` on."""
-    return f"""
-define internal i1 @fits(ptr %array, i64 %dtype, i64 %ndim, ptr %shape, i64 %first, i32 %flags) alwaysinline {{
-  %type.at = getelementptr i8, ptr %array, i64 {TYPE}
-  %type = load i64, ptr %type.at
-  %type.ok = icmp eq i64 %type, {id(np.ndarray)}
-  br i1 %type.ok, label %layout, label %no
-layout:
-  %dtype.at = getelementptr i8, ptr %array, i64 {DTYPE}
-  %dtype.is = load i64, ptr %dtype.at
-  %dtype.ok = icmp eq i64 %dtype.is, %dtype
-  %flags.at = getelementptr i8, ptr %array, i64 {FLAGS}
-  %flags.are = load i32, ptr %flags.at
-  %flags.set = and i32 %flags.are, %flags
-  %flags.ok = icmp eq i32 %flags.set, %flags
-  %nd.at = getelementptr i8, ptr %array, i64 {ND}
-  %nd.32 = load i32, ptr %nd.at
-  %nd = sext i32 %nd.32 to i64
-  %nd.ok = icmp eq i64 %nd, %ndim
-  %some.ok = and i1 %dtype.ok, %flags.ok
-  %all.ok = and i1 %some.ok, %nd.ok
-  %shape.at = getelementptr i8, ptr %array, i64 {DIMENSIONS}
-  %dims = load ptr, ptr %shape.at
-  br i1 %all.ok, label %axis, label %no
-axis:
-  %k = phi i64 [ %first, %layout ], [ %k.next, %same ]
-  %end = icmp sge i64 %k, %ndim
-  br i1 %end, label %yes, label %compare
-compare:
-  %has.at = getelementptr i64, ptr %dims, i64 %k
-  %has = load i64, ptr %has.at
-  %wants.at = getelementptr i64, ptr %shape, i64 %k
-  %wants = load i64, ptr %wants.at
-  %equal = icmp eq i64 %has, %wants
-  br i1 %equal, label %same, label %no
-same:
-  %k.next = add i64 %k, 1
-  br label %axis
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}}
+    head = "i1 @fits(ptr %array, i64 %dtype, i64 %ndim, ptr %shape, i64 %first, i32 %flags)"
+    with asm.function(f"internal {head}"):
+        asm.demand(_equal(asm, _field(asm, "%array", TYPE), id(np.ndarray)), "no")
+        dtype = _equal(asm, _field(asm, "%array", DTYPE), "%dtype")
+        flags = asm.let(f"and i32 {_field(asm, '%array', FLAGS, 'i32')}, %flags")
+        axes = asm.let(f"sext i32 {_field(asm, '%array', ND, 'i32')} to i64")
+        some = asm.let(f"and i1 {dtype}, {_equal(asm, flags, '%flags', 'i32')}")
+        asm.demand(asm.let(f"and i1 {some}, {_equal(asm, axes, '%ndim')}"), "no")
+        dims = _field(asm, "%array", DIMENSIONS, "ptr")
+        with asm.loop("axis", ("i64", "%first")) as (loop, k):
+            loop.until(asm.let(f"icmp sge i64 {k}, %ndim"))
+            asm.demand(_equal(asm, asm.word(dims, k), asm.word("%shape", k)), "no")
+            loop.again(asm.let(f"add i64 {k}, 1"))
+        asm.put("ret i1 true")
+        asm.label("no")
+        asm.put("ret i1 false")
 
-define internal i1 @in_place(ptr %w, ptr %e, ptr %row) alwaysinline {{
-  {_words("e", WEIGHT_DTYPE, NDIM, SHAPE)}
-  %shape = inttoptr i64 %e{SHAPE} to ptr
-  %fits = call i1 @fits(ptr %w, i64 %e{WEIGHT_DTYPE}, i64 %e{NDIM}, ptr %shape, i64 0, i32 {OURS})
-  br i1 %fits, label %place, label %no
-place:
-  %data.at = getelementptr i8, ptr %w, i64 {DATA}
-  %data = load i64, ptr %data.at
-  %before = load i64, ptr %row
-  %there = icmp eq i64 %data, %before
-  ret i1 %there
-no:
-  ret i1 false
-}}
+    with asm.function("internal i1 @in_place(ptr %w, ptr %e, ptr %row)"):
+        asm.demand(_fits(asm, "%w", asm.word("%e", WEIGHT_DTYPE), "%e", 0, OURS), "no")
+        asm.put(f"ret i1 {_equal(asm, _field(asm, '%w', DATA), asm.word('%row', 0))}")
+        asm.label("no")
+        asm.put("ret i1 false")
 
-define internal i1 @clear(ptr %job, i64 %g, i64 %g.bytes) alwaysinline {{
-  {_words("job", TAKEN, N_TAKEN)}
-  %taken = inttoptr i64 %job{TAKEN} to ptr
-  %g.stop = add i64 %g, %g.bytes
-  br label %search
-search:
-  %low = phi i64 [ 0, %0 ], [ %low.next, %halve ]
-  %rest = phi i64 [ %job{N_TAKEN}, %0 ], [ %rest.next, %halve ]
-  %found = icmp eq i64 %rest, 0
-  br i1 %found, label %here, label %halve
-halve:
-  %half = lshr i64 %rest, 1
-  %middle = add i64 %low, %half
-  %stop.word = shl i64 %middle, 1
-  %start.at = getelementptr i64, ptr %taken, i64 %stop.word
-  %stop.at = getelementptr i64, ptr %start.at, i64 1
-  %stop = load i64, ptr %stop.at
-  %before = icmp ule i64 %stop, %g
-  %above = add i64 %middle, 1
-  %low.next = select i1 %before, i64 %above, i64 %low
-  %less = sub i64 %rest, %half
-  %upper = sub i64 %less, 1
-  %rest.next = select i1 %before, i64 %upper, i64 %half
-  br label %search
-here:
-  %last = icmp eq i64 %low, %job{N_TAKEN}
-  br i1 %last, label %yes, label %compare
-compare:
-  %first.word = shl i64 %low, 1
-  %first.at = getelementptr i64, ptr %taken, i64 %first.word
-  %first = load i64, ptr %first.at
-  %after = icmp ule i64 %g.stop, %first
-  ret i1 %after
-yes:
-  ret i1 true
-}}
-"""
+    with asm.function("internal i1 @clear(ptr %job, i64 %g, i64 %g.bytes)"):
+        taken, number, end = asm.pointer("%job", TAKEN), asm.word("%job", N_TAKEN), asm.let("add i64 %g, %g.bytes")
+        with asm.loop("search", ("i64", "0"), ("i64", number)) as (loop, low, rest):
+            loop.until(_equal(asm, rest, 0))
+            half = asm.let(f"lshr i64 {rest}, 1")
+            middle = asm.let(f"add i64 {low}, {half}")
+            stop = asm.word(asm.at("i64", taken, asm.let(f"shl i64 {middle}, 1")), 1)
+            before = asm.let(f"icmp ule i64 {stop}, %g")
+            above, less = asm.let(f"add i64 {middle}, 1"), asm.let(f"sub i64 {rest}, {half}")
+            loop.again(
+                asm.let(f"select i1 {before}, i64 {above}, i64 {low}"),
+                asm.let(f"select i1 {before}, i64 {asm.let(f'sub i64 {less}, 1')}, i64 {half}"),
+            )
+        asm.demand(asm.let(f"icmp ne i64 {low}, {number}"), "yes")
+        first = asm.word(taken, asm.let(f"shl i64 {low}, 1"))
+        asm.put(f"ret i1 {asm.let(f'icmp ule i64 {end}, {first}')}")
+        asm.label("yes")
+        asm.put("ret i1 true")
 
 
-def _bind() -> str:
-    return f"""
-define i64 @bind(ptr %job) {{
-  {_words("job", WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, POINTERS)}
-  %w.ids = inttoptr i64 %job{WEIGHT_IDS} to ptr
-  %g.ids = inttoptr i64 %job{GRAD_IDS} to ptr
-  %expected = inttoptr i64 %job{EXPECTED} to ptr
-  %table = inttoptr i64 %job{POINTERS} to ptr
-  br label %tensor
-tensor:
-  %t = phi i64 [ 0, %0 ], [ %t.next, %next ]
-  %end = icmp eq i64 %t, %job{N_TENSORS}
-  br i1 %end, label %yes, label %weight
-weight:
-  %e.offset = mul i64 %t, {EXPECTED_WORDS}
-  %e = getelementptr i64, ptr %expected, i64 %e.offset
-  {_words("e", GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS)}
-  %row.offset = mul i64 %t, %e{ARRAYS}
-  %row = getelementptr i64, ptr %table, i64 %row.offset
-  %w.id = getelementptr ptr, ptr %w.ids, i64 %t
-  %w = load ptr, ptr %w.id
-  %w.fits = call i1 @in_place(ptr %w, ptr %e, ptr %row)
-  br i1 %w.fits, label %grad, label %no
-grad:
-  %g.id = getelementptr ptr, ptr %g.ids, i64 %t
-  %g = load ptr, ptr %g.id
-  %shape = inttoptr i64 %e{SHAPE} to ptr
-  %g.fits = call i1 @fits(ptr %g, i64 %e{GRAD_DTYPE}, i64 %e{NDIM}, ptr %shape, i64 0, i32 {THEIRS})
-  br i1 %g.fits, label %done, label %no
-done:
-  %g.data.at = getelementptr i8, ptr %g, i64 {DATA}
-  %g.data = load i64, ptr %g.data.at
-  %g.place = getelementptr i64, ptr %row, i64 1
-  %g.before = load i64, ptr %g.place
-  %same = icmp eq i64 %g.data, %g.before
-  br i1 %same, label %next, label %elsewhere
-elsewhere:
-  %clear = call i1 @clear(ptr %job, i64 %g.data, i64 %e{GRAD_BYTES})
-  br i1 %clear, label %place, label %no
-place:
-  store i64 %g.data, ptr %g.place
-  br label %next
-next:
-  %t.next = add i64 %t, 1
-  br label %tensor
-yes:
-  ret i64 1
-no:
-  ret i64 0
-}}
-"""
+def _fits(asm: Lines, array: str, dtype: str | int, expected: str, first: int, flags: int) -> str:
+    ndim, shape = asm.word(expected, NDIM), asm.pointer(expected, SHAPE)
+    given = f"ptr {array}, i64 {dtype}, i64 {ndim}, ptr {shape}, i64 {first}, i32 {flags}"
+    return asm.let(f"call i1 @fits({given})")
 
 
-def _bind_rows() -> str:
-    """The one tensor's weight, then its gradient's data and indices, which must be ascending and
-    within the shape, unless they are PLACED."""
-    return f"""
-define i64 @bind_rows(ptr %job) {{
-  {_words("job", WEIGHT_IDS, EXPECTED, POINTERS)}
-  %ids = inttoptr i64 %job{WEIGHT_IDS} to ptr
-  %e = inttoptr i64 %job{EXPECTED} to ptr
-  %table = inttoptr i64 %job{POINTERS} to ptr
-  {_words("e", GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, PLACED)}
-  {_words("ids", 0, 1, 2)}
-  %shape = inttoptr i64 %e{SHAPE} to ptr
-  %w = inttoptr i64 %ids0 to ptr
-  %w.fits = call i1 @in_place(ptr %w, ptr %e, ptr %table)
-  br i1 %w.fits, label %indices, label %no
-indices:
-  %i = inttoptr i64 %ids2 to ptr
-  %i.fits = call i1 @fits(ptr %i, i64 {id(INT64)}, i64 1, ptr %shape, i64 1, i32 {THEIRS})
-  br i1 %i.fits, label %data, label %no
-data:
-  %g = inttoptr i64 %ids1 to ptr
-  %g.fits = call i1 @fits(ptr %g, i64 %e{GRAD_DTYPE}, i64 %e{NDIM}, ptr %shape, i64 1, i32 {THEIRS})
-  br i1 %g.fits, label %lengths, label %no
-lengths:
-  %i.dims.at = getelementptr i8, ptr %i, i64 {DIMENSIONS}
-  %i.dims = load ptr, ptr %i.dims.at
-  %rows = load i64, ptr %i.dims
-  %g.dims.at = getelementptr i8, ptr %g, i64 {DIMENSIONS}
-  %g.dims = load ptr, ptr %g.dims.at
-  %g.rows = load i64, ptr %g.dims
-  %match = icmp eq i64 %rows, %g.rows
-  br i1 %match, label %place, label %no
-place:
-  %g.data.at = getelementptr i8, ptr %g, i64 {DATA}
-  %g.data = load i64, ptr %g.data.at
-  %g.bytes = mul i64 %rows, %e{GRAD_BYTES}
-  %g.clear = call i1 @clear(ptr %job, i64 %g.data, i64 %g.bytes)
-  %i.data.at = getelementptr i8, ptr %i, i64 {DATA}
-  %i.data = load ptr, ptr %i.data.at
-  %i.at = ptrtoint ptr %i.data to i64
-  %i.bytes = shl i64 %rows, 3
-  %i.clear = call i1 @clear(ptr %job, i64 %i.at, i64 %i.bytes)
-  %clear = and i1 %g.clear, %i.clear
-  br i1 %clear, label %look.first, label %no
-look.first:
-  %placed = icmp ne i64 %e{PLACED}, 0
-  br i1 %placed, label %yes, label %next
-next:
-  %k = phi i64 [ 0, %look.first ], [ %k.next, %ascending ]
-  %before = phi i64 [ -1, %look.first ], [ %index, %ascending ]
-  %end = icmp eq i64 %k, %rows
-  br i1 %end, label %last, label %look
-look:
-  %index.at = getelementptr i64, ptr %i.data, i64 %k
-  %index = load i64, ptr %index.at
-  %larger = icmp sgt i64 %index, %before
-  br i1 %larger, label %ascending, label %no
-ascending:
-  %k.next = add i64 %k, 1
-  br label %next
-last:
-  %table.rows = load i64, ptr %shape
-  %within = icmp slt i64 %before, %table.rows
-  br i1 %within, label %yes, label %no
-yes:
-  %g.place = getelementptr i64, ptr %table, i64 1
-  store i64 %g.data, ptr %g.place
-  %i.place = getelementptr ptr, ptr %job, i64 {INDICES}
-  store ptr %i.data, ptr %i.place
-  ret i64 %rows
-no:
-  ret i64 -1
-}}
-"""
+def _clear(asm: Lines, address: str, size: str) -> str:
+    return asm.let(f"call i1 @clear(ptr %job, i64 {address}, i64 {size})")
 
 
-def _words(base: str, *words: int) -> str:
-    """Loads word k of `base` into `%base<k>`."""
-    return "\n  ".join(
-        f"%{base}{k}.at = getelementptr i64, ptr %{base}, i64 {k}\n  %{base}{k} = load i64, ptr %{base}{k}.at"
-        for k in words
-    )
+def _write_bind(asm: Lines) -> None:
+    with asm.function("i64 @bind(ptr %job)"):
+        weights, grads, expected, table = (asm.pointer("%job", w) for w in (WEIGHT_IDS, GRAD_IDS, EXPECTED, POINTERS))
+        number = asm.word("%job", N_TENSORS)
+        with asm.loop("tensor", ("i64", "0")) as (loop, t):
+            loop.until(_equal(asm, t, number))
+            e = asm.at("i64", expected, asm.let(f"mul i64 {t}, {EXPECTED_WORDS}"))
+            row = asm.at("i64", table, asm.let(f"mul i64 {t}, {asm.word(e, ARRAYS)}"))
+            w, g = asm.pointer(weights, t), asm.pointer(grads, t)
+            asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {row})"), "no")
+            asm.demand(_fits(asm, g, asm.word(e, GRAD_DTYPE), e, 0, THEIRS), "no")
+            data, place = _field(asm, g, DATA), asm.at("i64", row, 1)
+
+            def elsewhere(e: str = e, data: str = data, place: str = place) -> None:
+                asm.demand(_clear(asm, data, asm.word(e, GRAD_BYTES)), "no")
+                asm.put(f"store i64 {data}, ptr {place}")
+
+            asm.when(asm.let(f"icmp ne i64 {data}, {asm.let(f'load i64, ptr {place}')}"), elsewhere)
+            loop.again(asm.let(f"add i64 {t}, 1"))
+        asm.put("ret i64 1")
+        asm.label("no")
+        asm.put("ret i64 0")
+
+
+def _write_bind_rows(asm: Lines) -> None:
+    """The one tensor's weight, then its gradient's data and indices, which must be ascending and within the shape,
+    unless they are PLACED."""
+    with asm.function("i64 @bind_rows(ptr %job)"):
+        ids, e, table = (asm.pointer("%job", word) for word in (WEIGHT_IDS, EXPECTED, POINTERS))
+        w, g, i = (asm.pointer(ids, k) for k in range(3))
+        asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {table})"), "no")
+        shape = asm.pointer(e, SHAPE)
+        of_indices = f"ptr {i}, i64 {id(INT64)}, i64 1, ptr {shape}, i64 1, i32 {THEIRS}"
+        asm.demand(asm.let(f"call i1 @fits({of_indices})"), "no")
+        asm.demand(_fits(asm, g, asm.word(e, GRAD_DTYPE), e, 1, THEIRS), "no")
+        rows, has = (asm.word(_field(asm, array, DIMENSIONS, "ptr"), 0) for array in (i, g))
+        asm.demand(_equal(asm, rows, has), "no")
+        data, indices = _field(asm, g, DATA), _field(asm, i, DATA, "ptr")
+        clear = _clear(asm, data, asm.let(f"mul i64 {rows}, {asm.word(e, GRAD_BYTES)}"))
+        at = asm.let(f"ptrtoint ptr {indices} to i64")
+        also = _clear(asm, at, asm.let(f"shl i64 {rows}, 3"))
+        asm.demand(asm.let(f"and i1 {clear}, {also}"), "no")
+        asm.demand(_equal(asm, asm.word(e, PLACED), 0), "yes")
+        with asm.loop("index", ("i64", "0"), ("i64", "-1")) as (loop, k, before):
+            loop.until(_equal(asm, k, rows))
+            index = asm.word(indices, k)
+            asm.demand(asm.let(f"icmp sgt i64 {index}, {before}"), "no")
+            loop.again(asm.let(f"add i64 {k}, 1"), index)
+        asm.demand(asm.let(f"icmp slt i64 {before}, {asm.word(shape, 0)}"), "no")
+        asm.put("br label %yes")
+        asm.label("yes")
+        asm.put(f"store i64 {data}, ptr {asm.at('i64', table, 1)}")
+        asm.put(f"store ptr {indices}, ptr {asm.at('ptr', '%job', INDICES)}")
+        asm.put(f"ret i64 {rows}")
+        asm.label("no")
+        asm.put("ret i64 -1")
+
+
+def _compiled(name: str, write: Callable[[Lines], None]) -> Callable[[int], int]:
+    asm = Lines()
+    _write_checks(asm)
+    write(asm)
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(asm.module(), name))
 
 
 @cache
 def binder() -> Callable[[int], int]:
-    """The function that takes a job's address, writes the gradients' addresses into the job's
-    table, and returns whether all arrays were as expected."""
-    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_checks() + _bind(), "bind"))
+    """The function that takes a job's address, writes the gradients' addresses into the job's table, and
+    returns whether all arrays were as expected."""
+    return _compiled("bind", _write_bind)
 
 
 @cache
 def row_binder() -> Callable[[int], int]:
-    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices
-    are. Returns how many rows there are, or -1."""
-    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(_checks() + _bind_rows(), "bind_rows"))
+    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices are. Returns how
+    many rows there are, or -1."""
+    return _compiled("bind_rows", _write_bind_rows)
 
 
 @cache

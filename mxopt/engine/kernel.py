@@ -123,55 +123,47 @@ class Writer:
 
     def module(self) -> str:
         asm, kernel = self.asm, self.kernel
-        asm.label("entry")
-        self.begin()
-        words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS)
-        pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices, rows = (
-            asm.pointer("%job", w) for w in words
-        )
-        bounds = asm.at("i64", batches, "%batch")
-        first_piece, end_piece = asm.word(bounds, 0), asm.word(bounds, 1)
-        asm.put("br label %pieces")
-        asm.label("pieces")
-        self.piece = "%piece.number"
-        asm.put(f"{self.piece} = phi i64 [ {first_piece}, %entry ], [ %piece.next, %piece.end ]")
-        more = asm.let(f"icmp ult i64 {self.piece}, {end_piece}")
-        asm.put(f"br i1 {more}, label %piece, label %done")
+        with asm.function(f"void @{kernel.name}(ptr %job, i64 %batch)"):
+            self.begin()
+            words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS)
+            pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices, rows = (
+                asm.pointer("%job", w) for w in words
+            )
+            bounds = asm.at("i64", batches, "%batch")
+            first_piece, end_piece = asm.word(bounds, 0), asm.word(bounds, 1)
+            with asm.loop("piece", ("i64", first_piece)) as (loop, self.piece):
+                loop.until(asm.let(f"icmp uge i64 {self.piece}, {end_piece}"))
+                record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
+                tensor, self.first, self.count = (asm.word(record, word) for word in range(PIECE_WORDS))
+                table = asm.at("ptr", pointers, asm.let(f"mul i64 {tensor}, {len(kernel.dtypes)}"))
+                self.base: list[str] = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
+                hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
+                self.scalars: str = asm.at("double", hypers, hyper_row)
+                self.hypers: dict[str, str] = {name: self.everywhere(self._hyper(name)) for name in self.taken()}
+                self.about: str = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
+                if kernel.random:
+                    about = asm.at("i64", asm.pointer("%job", KEYS), asm.let(f"mul i64 {tensor}, {KEY_WORDS}"))
+                    self.key: str = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))
+                    self.before, self.numbers = asm.word(about, FIRST), asm.pointer(about, NUMBERS)
+                self.body()
+                loop.again(asm.let(f"add i64 {self.piece}, 1"))
+            asm.put("ret void")
+        return asm.module()
 
-        asm.label("piece")
-        record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
-        tensor, self.first, self.count = (asm.word(record, word) for word in range(PIECE_WORDS))
-        table = asm.at("ptr", pointers, asm.let(f"mul i64 {tensor}, {len(kernel.dtypes)}"))
-        self.base: list[str] = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
-        hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
-        self.scalars: str = asm.at("double", hypers, hyper_row)
+    def taken(self) -> list[str]:
+        """The hyper-parameters that are taken from the job."""
         by_row = self.rule.by_row
         functions = [s.function for s in self.stages] + ([by_row.value, by_row.update] if by_row else [])
         names = {name: None for f in functions for name in parameters(f) if name in self.rule.hypers}
         derived = {name for derivation in self.derivations for name in derivation.names}
-        self.hypers: dict[str, str] = {
-            name: self.everywhere(self._hyper(name)) for name in names if name not in derived
-        }
-        self.about: str = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
-        if kernel.random:
-            about = asm.at("i64", asm.pointer("%job", KEYS), asm.let(f"mul i64 {tensor}, {KEY_WORDS}"))
-            self.key: str = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))
-            self.before, self.numbers = asm.word(about, FIRST), asm.pointer(about, NUMBERS)
-        self.body()
-        asm.label("piece.end")
-        asm.put(f"%piece.next = add i64 {self.piece}, 1")
-        asm.put("br label %pieces")
-        asm.label("done")
-        asm.put("ret void")
-        head = f"define void @{kernel.name}(ptr %job, i64 %batch) {{"
-        return "\n".join([*sorted(asm.declarations), head, *asm.lines, "}", ""])
+        return [name for name in names if name not in derived]
 
     def begin(self) -> None:
         """Has what memory a thread needs."""
 
     def body(self) -> None:
-        """What is done to a piece: from block `piece` to block `piece.end`."""
-        self.flat("piece", self.addresses())
+        """What is done to a piece."""
+        self.flat(self.addresses())
 
     def addresses(self) -> list[str]:
         """Where each array's first element of the piece is."""
@@ -189,9 +181,9 @@ class Writer:
             value = asm.let(f"fptrunc double {value} to {asm.real}")
         return asm.splat(asm.real, value)
 
-    def flat(self, before: str, address: list[str]) -> None:
-        """A span for each stage, all from the piece's first element, and after block `before`. Sums
-        that nothing here is derived from go to the piece's place."""
+    def flat(self, address: list[str]) -> None:
+        """A span for each stage, all from the piece's first element. Sums that nothing here is derived from go to the
+        piece's place."""
         asm = self.asm
         derived: dict[str, str] = {}
         fetch = {}
@@ -201,16 +193,12 @@ class Writer:
             dtypes = self.kernel.dtypes
             fetch = {k: asm.at(STORED[d], p, FETCHED) for k, (d, p) in enumerate(zip(dtypes, address, strict=True))}
         for number, stage in enumerate(self.stages):
-            asm.put(f"br label %span{number}")
-            totals = self.span(
-                f"span{number}", before, address, self.count, stage.function, stage.writes, stage.norms, {}, fetch
-            )
-            sums, before = [asm.halves(total) for total in totals], f"span{number}.end"
+            totals = self.span(address, self.count, stage.function, stage.writes, stage.norms, {}, fetch)
+            sums = [asm.halves(total) for total in totals]
             if number < len(self.derivations):
                 self._derive(number, sums, derived)
-                continue
-            self.keep(sums)
-        asm.put("br label %piece.end")
+            else:
+                self.keep(sums)
 
     def number_from(self, first: str) -> None:
         """Numbers the elements of the next span: its first one is element `first` of the tensor."""
@@ -253,8 +241,6 @@ class Writer:
 
     def span(
         self,
-        name: str,
-        before: str,
         address: list[str],
         elements: str,
         function: Function,
@@ -263,16 +249,12 @@ class Writer:
         fixed: dict[str, str],
         fetch: Mapping[int, str] = MappingProxyType({}),
     ) -> list[str]:
-        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have
-        one value. For array k the elements from `fetch[k]` on are fetched into the caches.
-
-        Control comes from block `before` into block `name` and leaves in block `name.end`. Returns
-        the vectors of summed squares.
-        """
+        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value. For array
+        k the elements from `fetch[k]` on are fetched into the caches. Returns the vectors of summed squares."""
         asm, dtypes = self.asm, self.kernel.dtypes
-        tape, doubles, i = trace(function), asm.vec("double"), f"%{name}.i"
+        tape, doubles = trace(function), asm.vec("double")
 
-        def vectors(mask: str | None) -> list[str]:
+        def vectors(i: str, sums: list[str], mask: str | None) -> list[str]:
             at = [asm.at(STORED[d], p, i) for d, p in zip(dtypes, address, strict=True)]
             values = self.hypers | fixed
             for k, array in enumerate(self.arrays):
@@ -296,31 +278,13 @@ class Writer:
                     asm.store(dtypes[k], at[k], value, mask)
                 if array == "weight" and self.kernel.master:
                     asm.store(dtypes[-1], at[-1], value, mask)
-            return [asm.square(x, mask) for x in results[len(writes) :]]
+            squares = [asm.square(x, mask) for x in results[len(writes) :]]
+            return [asm.let(f"fadd {doubles} {x}, {y}") for x, y in zip(sums, squares, strict=True)]
 
-        asm.label(name)
-        asm.put(f"{i} = phi i64 [ 0, %{before} ], [ %{name}.next, %{name}.body ]")
-        squares = [f"%{name}.sum{k}" for k in range(norms)]
-        for k, square in enumerate(squares):
-            asm.put(f"{square} = phi {doubles} [ zeroinitializer, %{before} ], [ %{name}.more{k}, %{name}.body ]")
-        asm.put(f"%{name}.next = add i64 {i}, {LANES}")
-        fits = asm.let(f"icmp ule i64 %{name}.next, {elements}")
-        asm.put(f"br i1 {fits}, label %{name}.body, label %{name}.rest")
-
-        asm.label(f"{name}.body")
-        for k, x in enumerate(vectors(None)):
-            asm.put(f"%{name}.more{k} = fadd {doubles} {squares[k]}, {x}")
-        asm.put(f"br label %{name}")
-
-        asm.label(f"{name}.rest")
+        with asm.loop("span", ("i64", "0"), *[(doubles, "zeroinitializer")] * norms) as (loop, i, *sums):
+            following = asm.let(f"add i64 {i}, {LANES}")
+            loop.until(asm.let(f"icmp ugt i64 {following}, {elements}"))
+            loop.again(following, *vectors(i, sums, None))
         rest = asm.let(f"sub i64 {elements}, {i}")
-        none = asm.let(f"icmp eq i64 {rest}, 0")
-        asm.put(f"br i1 {none}, label %{name}.end, label %{name}.tail")
-        asm.label(f"{name}.tail")
-        last = [asm.let(f"fadd {doubles} {squares[k]}, {x}") for k, x in enumerate(vectors(asm.first(rest)))]
-        asm.put(f"br label %{name}.end")
-
-        asm.label(f"{name}.end")
-        return [
-            asm.let(f"phi {doubles} [ {squares[k]}, %{name}.rest ], [ {last[k]}, %{name}.tail ]") for k in range(norms)
-        ]
+        some = asm.let(f"icmp ne i64 {rest}, 0")
+        return asm.when(some, lambda: vectors(i, sums, asm.first(rest)), doubles, sums)

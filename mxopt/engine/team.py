@@ -22,7 +22,7 @@ import platform
 from collections.abc import Callable
 from functools import cache
 
-from mxopt.assembler import compile_assembly
+from mxopt.assembler import Lines, compile_assembly
 from mxopt.engine.kernel import CREW, DONE, KERNEL, N_BATCHES, NEXT, OPEN
 
 # The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper is at it,
@@ -56,221 +56,151 @@ def acquire() -> Callable[[int, int], int]:
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(python("PyThread_acquire_lock"))
 
 
-def _at(name: str, base: str, word: int) -> str:
-    return f"%{name} = getelementptr i64, ptr %{base}, i64 {word}"
+def write_caller(asm: Lines) -> None:
+    """Writes `begin`, `pass` and `end` of a job, for the modules of those who call."""
+    with asm.function("internal void @rest(i64 %looks)"):
+        if _X86:
+            asm.declarations.add("declare void @llvm.x86.sse2.pause()")
+            asm.put("call void @llvm.x86.sse2.pause()")
+        if _POSIX:
+            asm.declarations.add("declare i32 @sched_yield()")
+            asm.when(asm.let(f"icmp ugt i64 %looks, {SPINS}"), lambda: asm.put("call i32 @sched_yield()"))
+        asm.put("ret void")
+
+    with asm.function("internal void @work(ptr %job)"):
+        left, done = asm.at("i64", "%job", NEXT), asm.at("i64", "%job", DONE)
+        with asm.loop("batch") as (loop,):
+            seen = asm.let(f"load atomic i64, ptr {left} monotonic, align 8")
+            loop.until(asm.let(f"icmp sle i64 {seen}, 0"))
+            last = asm.let(f"atomicrmw sub ptr {left}, i64 1 acquire")
+            loop.until(asm.let(f"icmp sle i64 {last}, 0"))
+            batch = asm.let(f"sub i64 {asm.word('%job', N_BATCHES)}, {last}")
+            asm.put(f"call void {asm.pointer('%job', KERNEL)}(ptr %job, i64 {batch})")
+            asm.put(f"atomicrmw add ptr {done}, i64 1 release")
+            loop.again()
+        asm.put("ret void")
+
+    with asm.function("internal void @pass(ptr %job)"):
+        number, done = asm.word("%job", N_BATCHES), asm.at("i64", "%job", DONE)
+        asm.put(f"store i64 0, ptr {done}")
+        asm.put(f"store atomic i64 {number}, ptr {asm.at('i64', '%job', NEXT)} release, align 8")
+        asm.put("call void @work(ptr %job)")
+        _wait(asm, lambda: asm.let(f"icmp eq i64 {_acquired(asm, done)}, {number}"))
+        asm.put("ret void")
+
+    with asm.function("internal void @begin(ptr %job)"):
+        offered = asm.let("ptrtoint ptr %job to i64")
+        asm.put(f"store atomic i64 1, ptr {asm.at('i64', '%job', OPEN)} release, align 8")
+
+        def offer(slot: str) -> None:
+            pair = asm.let(f"cmpxchg ptr {asm.at('i64', slot, OFFER)}, i64 0, i64 {offered} acq_rel monotonic")
+            wake = f"call void inttoptr (i64 {python('PyThread_release_lock')} to ptr)(ptr"
+            asm.when(_taken(asm, pair), lambda: asm.put(f"{wake} {asm.pointer(slot, LOCK)})"))
+
+        _each_helper(asm, offer)
+        asm.put("ret void")
+
+    with asm.function("internal void @end(ptr %job)"):
+        offered = asm.let("ptrtoint ptr %job to i64")
+        inside = asm.let(f"or i64 {offered}, 1")
+        asm.put(f"store atomic i64 0, ptr {asm.at('i64', '%job', OPEN)} release, align 8")
+
+        def take_back(slot: str) -> None:
+            place = asm.at("i64", slot, OFFER)
+            asm.put(f"cmpxchg ptr {place}, i64 {offered}, i64 0 acq_rel acquire")
+            _wait(asm, lambda: asm.let(f"icmp ne i64 {_acquired(asm, place)}, {inside}"))
+
+        _each_helper(asm, take_back)
+        asm.put("ret void")
 
 
-# `begin`, `pass` and `end` of a job, for the modules of those who call.
-CALLER = f"""
-{"declare void @llvm.x86.sse2.pause()" if _X86 else ""}
-{"declare i32 @sched_yield()" if _POSIX else ""}
+def _acquired(asm: Lines, address: str) -> str:
+    return asm.let(f"load atomic i64, ptr {address} acquire, align 8")
 
-define internal void @rest(i64 %looks) {{
-  {"call void @llvm.x86.sse2.pause()" if _X86 else ""}
-  %long = icmp ugt i64 %looks, {SPINS}
-  br i1 %long, label %yield, label %end
-yield:
-  {"call i32 @sched_yield()" if _POSIX else ""}
-  br label %end
-end:
-  ret void
-}}
 
-define internal void @work(ptr %job) {{
-  {_at("next", "job", NEXT)}
-  {_at("done", "job", DONE)}
-  {_at("number.at", "job", N_BATCHES)}
-  {_at("kernel.at", "job", KERNEL)}
-  br label %look
-look:
-  %left = load atomic i64, ptr %next monotonic, align 8
-  %some = icmp sgt i64 %left, 0
-  br i1 %some, label %take, label %none
-take:
-  %last = atomicrmw sub ptr %next, i64 1 acquire
-  %mine = icmp sgt i64 %last, 0
-  br i1 %mine, label %do, label %none
-do:
-  %number = load i64, ptr %number.at
-  %batch = sub i64 %number, %last
-  %kernel = load ptr, ptr %kernel.at
-  call void %kernel(ptr %job, i64 %batch)
-  atomicrmw add ptr %done, i64 1 release
-  br label %look
-none:
-  ret void
-}}
+def _taken(asm: Lines, pair: str) -> str:
+    """Whether a `cmpxchg` has put in its value."""
+    return asm.let(f"extractvalue {{ i64, i1 }} {pair}, 1")
 
-define internal void @pass(ptr %job) {{
-  {_at("number.at", "job", N_BATCHES)}
-  {_at("next", "job", NEXT)}
-  {_at("done", "job", DONE)}
-  %number = load i64, ptr %number.at
-  store i64 0, ptr %done
-  store atomic i64 %number, ptr %next release, align 8
-  call void @work(ptr %job)
-  br label %look
-look:
-  %looks = phi i64 [ 0, %0 ], [ %looks.next, %wait ]
-  %so.far = load atomic i64, ptr %done acquire, align 8
-  %all = icmp eq i64 %so.far, %number
-  br i1 %all, label %end, label %wait
-wait:
-  call void @rest(i64 %looks)
-  %looks.next = add i64 %looks, 1
-  br label %look
-end:
-  ret void
-}}
 
-define internal void @begin(ptr %job) {{
-  {_at("open", "job", OPEN)}
-  {_at("crew.at", "job", CREW)}
-  %offered = ptrtoint ptr %job to i64
-  store atomic i64 1, ptr %open release, align 8
-  %crew = load ptr, ptr %crew.at
-  %nobody = icmp eq ptr %crew, null
-  br i1 %nobody, label %end, label %some
-some:
-  %number = load i64, ptr %crew
-  br label %helper
-helper:
-  %k = phi i64 [ 0, %some ], [ %k.next, %next ]
-  %slot.old = phi ptr [ %crew, %some ], [ %slot, %next ]
-  %slot = getelementptr i64, ptr %slot.old, i64 {SLOT_WORDS}
-  %k.next = add i64 %k, 1
-  %all = icmp eq i64 %k, %number
-  br i1 %all, label %end, label %offer
-offer:
-  {_at("place", "slot", OFFER)}
-  %pair = cmpxchg ptr %place, i64 0, i64 %offered acq_rel monotonic
-  %taken = extractvalue {{ i64, i1 }} %pair, 1
-  br i1 %taken, label %wake, label %next
-wake:
-  %lock = load ptr, ptr %slot
-  call void inttoptr (i64 {python("PyThread_release_lock")} to ptr)(ptr %lock)
-  br label %next
-next:
-  br label %helper
-end:
-  ret void
-}}
+def _wait(asm: Lines, over: Callable[[], str]) -> None:
+    """Looks again and again, until what `over` writes holds."""
+    with asm.loop("look", ("i64", "0")) as (loop, looks):
+        loop.until(over())
+        asm.put(f"call void @rest(i64 {looks})")
+        loop.again(asm.let(f"add i64 {looks}, 1"))
 
-define internal void @end(ptr %job) {{
-  {_at("open", "job", OPEN)}
-  {_at("crew.at", "job", CREW)}
-  %offered = ptrtoint ptr %job to i64
-  %inside = or i64 %offered, 1
-  store atomic i64 0, ptr %open release, align 8
-  %crew = load ptr, ptr %crew.at
-  %nobody = icmp eq ptr %crew, null
-  br i1 %nobody, label %end, label %some
-some:
-  %number = load i64, ptr %crew
-  br label %helper
-helper:
-  %k = phi i64 [ 0, %some ], [ %k.next, %next ]
-  %slot.old = phi ptr [ %crew, %some ], [ %slot, %next ]
-  %slot = getelementptr i64, ptr %slot.old, i64 {SLOT_WORDS}
-  %k.next = add i64 %k, 1
-  %all = icmp eq i64 %k, %number
-  br i1 %all, label %end, label %back
-back:
-  {_at("place", "slot", OFFER)}
-  %pair = cmpxchg ptr %place, i64 %offered, i64 0 acq_rel acquire
-  br label %look
-look:
-  %looks = phi i64 [ 0, %back ], [ %looks.next, %wait ]
-  %now = load atomic i64, ptr %place acquire, align 8
-  %there = icmp eq i64 %now, %inside
-  br i1 %there, label %wait, label %next
-wait:
-  call void @rest(i64 %looks)
-  %looks.next = add i64 %looks, 1
-  br label %look
-next:
-  br label %helper
-end:
-  ret void
-}}
-"""
 
-_RUN = f"""
-define void @run(ptr %job) {{
-  {_at("crew.at", "job", CREW)}
-  %crew = load i64, ptr %crew.at
-  %alone = icmp eq i64 %crew, 0
-  br i1 %alone, label %here, label %together
-here:
-  {_at("number.at", "job", N_BATCHES)}
-  {_at("kernel.at", "job", KERNEL)}
-  %number = load i64, ptr %number.at
-  %kernel = load ptr, ptr %kernel.at
-  br label %batch
-batch:
-  %k = phi i64 [ 0, %here ], [ %k.next, %do ]
-  %all = icmp uge i64 %k, %number
-  br i1 %all, label %end, label %do
-do:
-  call void %kernel(ptr %job, i64 %k)
-  %k.next = add i64 %k, 1
-  br label %batch
-together:
-  call void @begin(ptr %job)
-  call void @pass(ptr %job)
-  call void @end(ptr %job)
-  br label %end
-end:
-  ret void
-}}
-"""
+def _each_helper(asm: Lines, write: Callable[[str], None]) -> None:
+    """What `write` writes for the address of a slot, for all of the job's crew."""
+    crew = asm.pointer("%job", CREW)
 
-_SERVE = f"""
-define internal void @help(ptr %job) {{
-  {_at("open.at", "job", OPEN)}
-  br label %work
-work:
-  %looks = phi i64 [ 0, %0 ], [ %looks.next, %wait ]
-  call void @work(ptr %job)
-  %open = load atomic i64, ptr %open.at acquire, align 8
-  %over = icmp eq i64 %open, 0
-  br i1 %over, label %end, label %wait
-wait:
-  call void @rest(i64 %looks)
-  %looks.next = add i64 %looks, 1
-  br label %work
-end:
-  ret void
-}}
+    def each() -> None:
+        number = asm.word(crew, 0)
+        with asm.loop("helper", ("i64", "0"), ("ptr", crew)) as (loop, k, before):
+            loop.until(asm.let(f"icmp eq i64 {k}, {number}"))
+            slot = asm.at("i64", before, SLOT_WORDS)
+            write(slot)
+            loop.again(asm.let(f"add i64 {k}, 1"), slot)
 
-define void @serve(ptr %slot) {{
-  {_at("place", "slot", OFFER)}
-  {_at("stop.at", "slot", STOP)}
-  %lock = load ptr, ptr %slot
-  br label %sleep
-sleep:
-  call i32 inttoptr (i64 {python("PyThread_acquire_lock")} to ptr)(ptr %lock, i32 1)
-  %stop = load atomic i64, ptr %stop.at acquire, align 8
-  %over = icmp ne i64 %stop, 0
-  br i1 %over, label %end, label %look
-look:
-  %offered = load atomic i64, ptr %place acquire, align 8
-  %some = icmp ne i64 %offered, 0
-  br i1 %some, label %enter, label %sleep
-enter:
-  %inside = or i64 %offered, 1
-  %pair = cmpxchg ptr %place, i64 %offered, i64 %inside acq_rel monotonic
-  %mine = extractvalue {{ i64, i1 }} %pair, 1
-  br i1 %mine, label %help, label %sleep
-help:
-  %job = inttoptr i64 %offered to ptr
-  call void @help(ptr %job)
-  store atomic i64 0, ptr %place release, align 8
-  br label %sleep
-end:
-  ret void
-}}
-"""
+    asm.when(asm.let(f"icmp ne ptr {crew}, null"), each)
+
+
+def _write_run(asm: Lines) -> None:
+    with asm.function("void @run(ptr %job)"):
+        alone = asm.let(f"icmp eq ptr {asm.pointer('%job', CREW)}, null")
+        number = asm.let(f"select i1 {alone}, i64 {asm.word('%job', N_BATCHES)}, i64 0")
+        kernel = asm.pointer("%job", KERNEL)
+        with asm.loop("batch", ("i64", "0")) as (loop, k):
+            loop.until(asm.let(f"icmp uge i64 {k}, {number}"))
+            asm.put(f"call void {kernel}(ptr %job, i64 {k})")
+            loop.again(asm.let(f"add i64 {k}, 1"))
+
+        def together() -> None:
+            for step in ("begin", "pass", "end"):
+                asm.put(f"call void @{step}(ptr %job)")
+
+        asm.when(asm.let(f"xor i1 {alone}, true"), together)
+        asm.put("ret void")
+
+
+def _write_serve(asm: Lines) -> None:
+    with asm.function("internal void @help(ptr %job)"):
+        opened = asm.at("i64", "%job", OPEN)
+
+        def over() -> str:
+            asm.put("call void @work(ptr %job)")
+            return asm.let(f"icmp eq i64 {_acquired(asm, opened)}, 0")
+
+        _wait(asm, over)
+        asm.put("ret void")
+
+    with asm.function("void @serve(ptr %slot)"):
+        lock, place, stop = asm.pointer("%slot", LOCK), asm.at("i64", "%slot", OFFER), asm.at("i64", "%slot", STOP)
+        with asm.loop("sleep") as (loop,):
+            asm.put(f"call i32 inttoptr (i64 {python('PyThread_acquire_lock')} to ptr)(ptr {lock}, i32 1)")
+            loop.until(asm.let(f"icmp ne i64 {_acquired(asm, stop)}, 0"))
+            offered = _acquired(asm, place)
+
+            def enter() -> None:
+                inside = asm.let(f"or i64 {offered}, 1")
+                pair = asm.let(f"cmpxchg ptr {place}, i64 {offered}, i64 {inside} acq_rel monotonic")
+                asm.when(_taken(asm, pair), work)
+
+            def work() -> None:
+                asm.put(f"call void @help(ptr {asm.let(f'inttoptr i64 {offered} to ptr')})")
+                asm.put(f"store atomic i64 0, ptr {place} release, align 8")
+
+            asm.when(asm.let(f"icmp ne i64 {offered}, 0"), enter)
+            loop.again()
+        asm.put("ret void")
+
+
+def _compiled(name: str, write: Callable[[Lines], None]) -> int:
+    asm = Lines()
+    write_caller(asm)
+    write(asm)
+    return compile_assembly(asm.module(), name)
 
 
 @cache
@@ -283,10 +213,10 @@ def runner(release: bool) -> Callable[[int], object]:
 
 @cache
 def _run() -> int:
-    return compile_assembly(CALLER + _RUN, "run")
+    return _compiled("run", _write_run)
 
 
 @cache
 def server() -> Callable[[int], object]:
     """A function of the address of a slot: helps whoever offers a job, until it is stopped."""
-    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compile_assembly(CALLER + _SERVE, "serve"))
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_compiled("serve", _write_serve))

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from mxopt import settings
-from mxopt.assembler import compile_assembly
+from mxopt.assembler import Lines, compile_assembly
 from mxopt.sparse.room import room
 from mxopt.typing import Array
 
@@ -126,85 +126,55 @@ def _compiled() -> Callable[..., int]:
 
 
 def _assembly() -> str:
-    def at(place: str, k: str, ahead: int) -> str:
-        """The place in the table of `ids[k + ahead]`, or of the last of them."""
-        return f"""
-  %{place}.k = add i64 {k}, {ahead}
-  %{place}.least = call i64 @llvm.umin.i64(i64 %{place}.k, i64 %last)
-  %{place}.id.at = getelementptr i64, ptr %ids, i64 %{place}.least
-  %{place}.id = load i64, ptr %{place}.id.at
-  %{place} = call i64 @home(i64 %{place}.id, i64 %shift)
-  %{place}.at = getelementptr i32, ptr %table, i64 %{place}"""
+    asm = Lines()
+    with asm.function("internal i64 @home(i64 %id, i64 %shift)"):
+        once = asm.let(f"mul i64 %id, {FACTORS[0] - (1 << 64)}")
+        mixed = asm.let(f"xor i64 {once}, {asm.let(f'lshr i64 {once}, 32')}")
+        twice = asm.let(f"mul i64 {mixed}, {FACTORS[1] - (1 << 64)}")
+        asm.put(f"ret i64 {asm.let(f'lshr i64 {twice}, %shift')}")
+    head = "ptr %table, ptr %known, ptr %ids, ptr %slots, i64 %shift, i64 %there, i64 %n, i64 %add"
+    with asm.function(f"i64 @look_up({head})"):
+        size = asm.let(f"shl i64 1, {asm.let('sub i64 64, %shift')}")
+        mask, last, adds = asm.let(f"sub i64 {size}, 1"), asm.let("sub i64 %n, 1"), asm.let("icmp ne i64 %add, 0")
 
-    return f"""
-declare i64 @llvm.umin.i64(i64, i64)
-declare void @llvm.prefetch.p0(ptr, i32 immarg, i32 immarg, i32 immarg)
+        def home(k: str) -> tuple[str, str]:
+            """The id number k, and its place in the table."""
+            row = asm.word("%ids", k)
+            return row, asm.let(f"call i64 @home(i64 {row}, i64 %shift)")
 
-define internal i64 @home(i64 %id, i64 %shift) alwaysinline {{
-  %once = mul i64 %id, {FACTORS[0] - (1 << 64)}
-  %high = lshr i64 %once, 32
-  %mixed = xor i64 %once, %high
-  %twice = mul i64 %mixed, {FACTORS[1] - (1 << 64)}
-  %place = lshr i64 %twice, %shift
-  ret i64 %place
-}}
+        def ahead(k: str, by: int) -> str:
+            """The address of the place of the id that comes so much later, or of the last."""
+            return asm.at("i32", "%table", home(asm.smaller(asm.let(f"add i64 {k}, {by}"), last))[1])
 
-define i64 @look_up(ptr %table, ptr %known, ptr %ids, ptr %slots, i64 %shift, i64 %there, i64 %n, i64 %add) {{
-  %bits = sub i64 64, %shift
-  %size = shl i64 1, %bits
-  %mask = sub i64 %size, 1
-  %last = sub i64 %n, 1
-  %adds = icmp ne i64 %add, 0
-  br label %next
-next:
-  %k = phi i64 [ 0, %0 ], [ %k.next, %done ]
-  %count = phi i64 [ %there, %0 ], [ %count.next, %done ]
-  %end = icmp eq i64 %k, %n
-  br i1 %end, label %out, label %row
-row:{at("far", "%k", FAR)}
-  call void @llvm.prefetch.p0(ptr %far.at, i32 0, i32 3, i32 1){at("near", "%k", NEAR)}
-  %near.entry = load i32, ptr %near.at
-  %near.some = icmp ne i32 %near.entry, 0
-  %near.index = zext i32 %near.entry to i64
-  %near.slot = sub i64 %near.index, 1
-  %near.known = getelementptr i64, ptr %known, i64 %near.slot
-  %near.fetch = select i1 %near.some, ptr %near.known, ptr %near.at
-  call void @llvm.prefetch.p0(ptr %near.fetch, i32 0, i32 3, i32 1){at("here", "%k", 0)}
-  br label %probe
-probe:
-  %place = phi i64 [ %here, %row ], [ %place.next, %other ]
-  %entry.at = getelementptr i32, ptr %table, i64 %place
-  %entry = load i32, ptr %entry.at
-  %index = zext i32 %entry to i64
-  %slot = sub i64 %index, 1
-  %free = icmp eq i32 %entry, 0
-  br i1 %free, label %absent, label %taken
-taken:
-  %known.at = getelementptr i64, ptr %known, i64 %slot
-  %known.id = load i64, ptr %known.at
-  %same = icmp eq i64 %known.id, %here.id
-  br i1 %same, label %done, label %other
-other:
-  %place.more = add i64 %place, 1
-  %place.next = and i64 %place.more, %mask
-  br label %probe
-absent:
-  br i1 %adds, label %new, label %done
-new:
-  %new.at = getelementptr i64, ptr %known, i64 %count
-  store i64 %here.id, ptr %new.at
-  %more = add i64 %count, 1
-  %new.entry = trunc i64 %more to i32
-  store i32 %new.entry, ptr %entry.at
-  br label %done
-done:
-  %found = phi i64 [ %slot, %taken ], [ -1, %absent ], [ %count, %new ]
-  %count.next = phi i64 [ %count, %taken ], [ %count, %absent ], [ %more, %new ]
-  %slot.at = getelementptr i64, ptr %slots, i64 %k
-  store i64 %found, ptr %slot.at
-  %k.next = add i64 %k, 1
-  br label %next
-out:
-  ret i64 %count
-}}
-"""
+        def entry(at: str) -> tuple[str, str]:
+            """Whether the entry at an address is taken, and the slot it stands for."""
+            index = asm.let(f"load i32, ptr {at}")
+            slot = asm.let(f"sub i64 {asm.let(f'zext i32 {index} to i64')}, 1")
+            return asm.let(f"icmp ne i32 {index}, 0"), slot
+
+        with asm.loop("row", ("i64", "0"), ("i64", "%there")) as (rows, k, count):
+            rows.until(asm.let(f"icmp eq i64 {k}, %n"))
+            asm.fetch(ahead(k, FAR), False)
+            near = ahead(k, NEAR)
+            some, slot = entry(near)
+            asm.fetch(asm.let(f"select i1 {some}, ptr {asm.at('i64', '%known', slot)}, ptr {near}"), False)
+            row, here = home(k)
+            with asm.loop("probe", ("i64", here)) as (probes, place):
+                at = asm.at("i32", "%table", place)
+                taken, slot = entry(at)
+                probes.until(asm.let(f"xor i1 {taken}, true"))
+                probes.until(asm.let(f"icmp eq i64 {asm.word('%known', slot)}, {row}"))
+                probes.again(asm.let(f"and i64 {asm.let(f'add i64 {place}, 1')}, {mask}"))
+            more = asm.let(f"add i64 {count}, 1")
+            new = asm.let(f"and i1 {adds}, {asm.let(f'xor i1 {taken}, true')}")
+
+            def add() -> list[str]:
+                asm.put(f"store i64 {row}, ptr {asm.at('i64', '%known', count)}")
+                asm.put(f"store i32 {asm.let(f'trunc i64 {more} to i32')}, ptr {at}")
+                return [count, more]
+
+            found, following = asm.when(new, add, "i64", [slot, count])
+            asm.put(f"store i64 {found}, ptr {asm.at('i64', '%slots', k)}")
+            rows.again(asm.let(f"add i64 {k}, 1"), following)
+        asm.put(f"ret i64 {count}")
+    return asm.module()
