@@ -90,8 +90,9 @@ class Lines:
 
     @contextmanager
     def loop(self, name: str, *first: tuple[str, str]) -> Iterator[tuple[Any, ...]]:
-        """What is written within is done again and again, with values, each of a type, that are `first` at first. Gives
-        the loop, which must be told when to end and which values come then, and the names of the values; they last."""
+        """What is written within is done again and again, with values, each of a type, that are
+        `first` at first. Gives the loop, which must be told when to end and which values come then,
+        and the names of the values; they last."""
         before, loop = self._block, Loop(self, self.fresh(name))
         self.put(f"br label %{loop.name}")
         self.label(loop.name)
@@ -107,7 +108,8 @@ class Lines:
     def when(
         self, condition: str, write: Callable[[], Sequence[str] | None], type: str = "", otherwise: Sequence[str] = ()
     ) -> list[str]:
-        """What `write` returns, which is only done where the condition holds, else `otherwise`: values of one type."""
+        """What `write` returns, which is only done where the condition holds, else `otherwise`:
+        values of one type."""
         before, then = self._block, self.fresh("when")
         self.put(f"br i1 {condition}, label %{then}, label %{then}.end")
         self.label(then)

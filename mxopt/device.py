@@ -44,6 +44,13 @@ def on_device_of(x: Array) -> AbstractContextManager[object]:
     return context
 
 
+def stream_of(x: Array) -> AbstractContextManager[object]:
+    """The stream that this thread uses for arrays like `x`: inside a `with` block of it, another
+    does so too."""
+    context: AbstractContextManager[object] = library_of(x).cuda.get_current_stream() if is_cupy(x) else nullcontext()
+    return context
+
+
 def check_bare(x: Array, name: str) -> None:
     """Raises ArrayTypeError where `x` is of a subclass of NumPy's array, which may mean more (a
     mask, a unit) than the numbers in its memory. `name` is what the error calls it."""

@@ -24,6 +24,7 @@ from mxopt.rules.rule import Rule
 WIDE = "states in bfloat16"
 WHOLE = "slices of an array by themselves"
 ALONE = "steps in stores and Trainers"
+DENSE = "updates of row-sparse weights"
 
 
 class Row:
@@ -58,6 +59,10 @@ class Row:
     @property
     def narrow(self) -> bool:
         return WIDE not in self.cannot
+
+    @property
+    def dense(self) -> bool:
+        return DENSE in self.cannot
 
     @property
     def alone(self) -> bool:
@@ -146,14 +151,10 @@ ROWS = [
     Row("lamb", WHOLE, bias_correction=False, wd=0.0625),
     Row("lans", WHOLE),
     Row("lans", WHOLE, lower_bound=0.5, upper_bound=2.0, **FULL),
+    Row("adafactor", WIDE, WHOLE, DENSE, **FULL),
+    Row("adafactor", WIDE, WHOLE, DENSE, beta1=0.5, decay_rate=0.5, relative_step=False, epsilon2=0.25),
 ]
 
-# Those whose rules reduce over rows and columns, which NumPy does: there are no kernels of these to
-# compare.
-REDUCING = [
-    Row("adafactor", WIDE, WHOLE, **FULL),
-    Row("adafactor", WIDE, WHOLE, beta1=0.5, decay_rate=0.5, relative_step=False, epsilon2=0.25),
-]
 
 EXPERIMENTAL = [
     Grouped("experimental.Adadelta", lr=0.5, weight_decay=0.1),
@@ -202,13 +203,13 @@ NN = [
     Grouped("nn.FTRL", WIDE, lr_power=-0.7),
     Grouped("nn.ASGD", WIDE, WHOLE, learning_rate=SCHEDULE, lambd=0.1, t0=2.0),
     Grouped("nn.Rprop", WIDE),
-    Grouped("nn.AdaFactor", WIDE, WHOLE),
-    Grouped("nn.AdaFactor", WIDE, WHOLE, beta1=0.0),
+    Grouped("nn.AdaFactor", WIDE, WHOLE, DENSE),
+    Grouped("nn.AdaFactor", WIDE, WHOLE, DENSE, beta1=0.0),
     Grouped("nn.Lamb", WHOLE, learning_rate=SCHEDULE),
     Grouped("nn.LARS", WIDE, WHOLE, ALONE),
 ]
 GROUPED = EXPERIMENTAL + NN
-ALL = ROWS + REDUCING + GROUPED
+ALL = ROWS + GROUPED
 
 # Weight dtype, and whether there is a float32 master copy.
 PRECISIONS = [

@@ -1,5 +1,5 @@
-"""Optimizers of groups on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits; launches by dtype,
-not by tensor. For what `create` makes see `engine/test_cuda.py`."""
+"""Optimizers of groups on CuPy arrays (`cuda_on_cpu`, which runs the same kernels): NumPy's bits;
+launches by dtype, not by tensor. For what `create` makes see `engine/test_cuda.py`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from table import GROUPED, Grouped
 from mxopt.device import to_host
 from mxopt.engine.cuda import compiled
 from mxopt.engine.cuda_source import COMMON, HALF, definition
-from mxopt.engine.kernel import Kernel
+from mxopt.engine.kernel import REDUCES, Kernel
+from mxopt.rules.rule import by_element
 
 F32, F64 = "float32", "float64"
 SHAPES = (5,), (3, 4), (), (2, 1, 3), (0, 2), (40,)
-HERE = [row for row in GROUPED if "AdaFactor" not in row.name]  # whose means need a real CuPy
-every = pytest.mark.parametrize("row", HERE, ids=str)
+every = pytest.mark.parametrize("row", GROUPED, ids=str)
 
 
 def normal(seed: int, *dtypes: str) -> list[np.ndarray]:
@@ -34,12 +34,13 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> cuda_on_cpu.CuPy:
     if not shutil.which("g++"):
         pytest.skip("there is no g++ here")
     folder = tmp_path_factory.mktemp("kernels")
-    kernels = [
-        Kernel(rule, stage, (dtype,) * (2 + len(rule.states)))
-        for rule in {rule.name: rule for row in HERE for rule in row.rules}.values()
-        for stage in range(len(rule.stages))
-        for dtype in (F32, F64)
-    ]
+    kernels = []
+    for rule in {rule.name: rule for row in GROUPED for rule in row.rules}.values():
+        for own in {rule, by_element(rule) if rule.reduction else rule}:
+            for dtype in (F32, F64):
+                dtypes = (dtype,) * (2 + len(own.states))
+                kernels += [Kernel(own, stage, dtypes) for stage in range(len(own.stages))]
+                kernels += [Kernel(own, None, dtypes, reduces=what) for what in REDUCES if own.by_matrix]
     source = HALF + COMMON + "".join(map(definition, kernels))
     return cuda_on_cpu.CuPy(cuda_on_cpu.compile_all([source], folder), folder)
 
@@ -63,7 +64,7 @@ def test_cupy_arrays_get_numpys_bits_also_from_saved_states(row: Grouped, cupy: 
         gpu.step([g if g is None else cupy.asarray(g) for g in grads])
         reference.step(grads)
     assert_same(map(to_host, flat(gpu.arrays)), flat(reference.arrays))
-    with pytest.raises((ValueError, TypeError), match=r"group 0, parameter '?0"):
+    with pytest.raises((ValueError, TypeError), match=r"group 0, parameter ('w0'|0 )"):
         gpu.step([np.ones(5, np.float32)] + [None] * (len(SHAPES) - 1))
 
 

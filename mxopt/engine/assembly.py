@@ -30,6 +30,7 @@ class Assembly(Lines):
 
     def __init__(self, real: str) -> None:
         super().__init__()
+        self.dtype = real
         self.real: str = STORED[real]
         self.width: int = 8 * ITEMSIZE[real]
 
@@ -45,9 +46,9 @@ class Assembly(Lines):
     # One vector of an array, between memory and the arithmetic's type.
 
     def load(self, dtype: str, address: str, mask: str | None) -> str:
-        return self._widened(dtype, self._load(dtype, address, mask))
+        return self._widened(dtype, self.load_stored(dtype, address, mask))
 
-    def _load(self, dtype: str, address: str, mask: str | None) -> str:
+    def load_stored(self, dtype: str, address: str, mask: str | None) -> str:
         stored, size = STORED[dtype], ITEMSIZE[dtype]
         vec = self.vec(stored)
         if mask is None:
@@ -67,7 +68,7 @@ class Assembly(Lines):
         return self._widened(dtype, value)
 
     def store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
-        self._store(dtype, address, self._narrowed(dtype, value), mask)
+        self.store_stored(dtype, address, self._narrowed(dtype, value), mask)
 
     def store_rounded(self, address: str, value: str, mask: str | None, share: str) -> None:
         """Stores float32 as bfloat16, stochastically rounded by 16 random bits for each lane."""
@@ -75,9 +76,9 @@ class Assembly(Lines):
         bits = self.let(f"bitcast {self.vec('float')} {value} to {ints}")
         nan = self.let(f"fcmp uno {self.vec('float')} {value}, {value}")
         (rounded,) = self.run_words(trace(bfloat16_of, words=True), [bits, share, nan])
-        self._store("bfloat16", address, self.let(f"trunc {ints} {rounded} to {self.vec('i16')}"), mask)
+        self.store_stored("bfloat16", address, self.let(f"trunc {ints} {rounded} to {self.vec('i16')}"), mask)
 
-    def _store(self, dtype: str, address: str, value: str, mask: str | None) -> None:
+    def store_stored(self, dtype: str, address: str, value: str, mask: str | None) -> None:
         stored, size = STORED[dtype], ITEMSIZE[dtype]
         vec = self.vec(stored)
         if mask is None:
@@ -89,7 +90,7 @@ class Assembly(Lines):
 
     def copy(self, dtype: str, source: str, place: str, mask: str) -> None:
         """The lanes that are set, bit for bit."""
-        self._store(dtype, place, self._load(dtype, source, mask), mask)
+        self.store_stored(dtype, place, self.load_stored(dtype, source, mask), mask)
 
     def store_one(self, dtype: str, address: str, value: str) -> None:
         """Lane 0 as a single element."""

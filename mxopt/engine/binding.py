@@ -131,8 +131,8 @@ def _write_bind(asm: Lines) -> None:
 
 
 def _write_bind_rows(asm: Lines) -> None:
-    """The one tensor's weight, then its gradient's data and indices, which must be ascending and within the shape,
-    unless they are PLACED."""
+    """The one tensor's weight, then its gradient's data and indices, which must be ascending and
+    within the shape, unless they are PLACED."""
     with asm.function("i64 @bind_rows(ptr %job)"):
         ids, e, table = (asm.pointer("%job", word) for word in (WEIGHT_IDS, EXPECTED, POINTERS))
         w, g, i = (asm.pointer(ids, k) for k in range(3))
@@ -173,15 +173,15 @@ def _compiled(name: str, write: Callable[[Lines], None]) -> Callable[[int], int]
 
 @cache
 def binder() -> Callable[[int], int]:
-    """The function that takes a job's address, writes the gradients' addresses into the job's table, and
-    returns whether all arrays were as expected."""
+    """The function that takes a job's address, writes the gradients' addresses into the job's
+    table, and returns whether all arrays were as expected."""
     return _compiled("bind", _write_bind)
 
 
 @cache
 def row_binder() -> Callable[[int], int]:
-    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices are. Returns how
-    many rows there are, or -1."""
+    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices
+    are. Returns how many rows there are, or -1."""
     return _compiled("bind_rows", _write_bind_rows)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -18,10 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mxopt.device import is_cupy
+from mxopt.device import is_cupy, stream_of
 from mxopt.engine.aliases import meets
+from mxopt.engine.copies import CopiesPart
 from mxopt.engine.cuda_source import OPTIONS, THREADS, source
-from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE, Kernel
+from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE, REDUCES, Kernel
+from mxopt.engine.matrices import Matrices
 from mxopt.engine.rounding import Rounding, UpdateKeys
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
@@ -44,19 +45,14 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
     return launch
 
 
-def needs(rule: Rule, tensor: Tensor, lazy: bool) -> Any:
+def needs(lazy: bool, rule: Rule, tensor: Tensor) -> Any:
     """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
-    sparse = isinstance(tensor.grad, RowSparse)
-    if not tensor.plain or (sparse and not (lazy and rule.lazy) and rule.by_row is None):
-        return partial(CudaCopiesPart, lazy=lazy)
+    sparse, rows = isinstance(tensor.grad, RowSparse), (lazy and rule.lazy) or rule.by_row is not None
+    if not tensor.plain or (sparse and not rows):
+        return partial(CopiesPart, partial(needs, lazy), rows)
+    if rule.by_matrix is not None:
+        return CudaMatricesPart
     return CudaRowsPart if sparse or rule.by_row is not None else CudaPart
-
-
-def _stream() -> Any:
-    """The stream that this thread uses; an update, which another may start, goes into it."""
-    import cupy
-
-    return cupy.cuda.get_current_stream()
 
 
 class CudaPart:
@@ -95,6 +91,8 @@ class CudaPart:
         self._lay_out_keys([t.random for t in tensors if t.random is not None])
         self.table[:] = [[a.data.ptr for a in t.all] for t in tensors]
         self.hyper_rows[:] = np.arange(n) if rule.layerwise else 0
+        if "size" in rule.hypers:
+            self.hypers[:, rule.hypers.index("size")] = [max(t.weight.size, 1) for t in tensors]
         self._lay_out(tensors)
 
     def _lay_out(self, tensors: Sequence[Tensor]) -> None:
@@ -160,7 +158,7 @@ class CudaPart:
 
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t."""
-        self.stream: Any = _stream()
+        self.stream: Any = stream_of(self.pieces)  # another thread may start the update, which goes into this one's
         if self.random:
             self._round()
         if self.rule.layerwise:  # these derive scalars of each tensor's own
@@ -200,18 +198,18 @@ class CudaPart:
         norms = self.rule.stages[stage].norms
         sums = cupy.empty((len(self.pieces), norms))
         shares = 1 if norms else -(-self.longest // SHARE)
-        self._start(stage, False, (len(self.pieces), shares), THREADS, sums.data.ptr, 0, 0)
+        kernel = Kernel(self.rule, stage, self.dtypes, stochastic=self.stochastic)
+        self._start(kernel, (len(self.pieces), shares), THREADS, sums.data.ptr, 0, 0)
         return sums
 
-    def _start(self, stage: int, rows: bool, grid: tuple[int, int], threads: int, *arguments: int) -> None:
+    def _start(self, kernel: Kernel, grid: tuple[int, int], threads: int, *arguments: int) -> None:
         import cupy
 
         if not all(grid):
             return
         words = cupy.asarray(self.words)
         at = [words.data.ptr + words.itemsize * place for place in (0, *self.places)]
-        kernel = compiled(Kernel(self.rule, stage, self.dtypes, rows, stochastic=self.stochastic))
-        kernel(grid, (threads,), (self.pieces.data.ptr, *at, *arguments))
+        compiled(kernel)(grid, (threads,), (self.pieces.data.ptr, *at, *arguments))
 
     def _derive(self, stage: int, sums: np.ndarray) -> None:
         """Writes the scalars that follow from the sums of squares of a stage."""
@@ -253,61 +251,42 @@ class CudaRowsPart(CudaPart):
         shares = 1 if self.rule.by_row is not None else min(-(-self.row // SHARE), 65_535)  # the most CUDA takes
         threads = min(THREADS, -(-self.row // 32) * 32)
         indices = self.grad.indices.data.ptr if sparse else 0
-        self._start(stage, True, (self.rows, shares), threads, 0, indices, self.row)
+        kernel = Kernel(self.rule, stage, self.dtypes, rows=True, stochastic=self.stochastic)
+        self._start(kernel, (self.rows, shares), threads, 0, indices, self.row)
         return None
 
 
-class CudaCopiesPart:
-    """One tensor that no kernel can walk: strided views, and row-sparse gradients that move every
-    row. Works on contiguous copies."""
+class CudaMatricesPart(CudaPart):
+    """Tensors whose rows and columns have states."""
 
-    tensor: Tensor
-    hypers: Scalars
-    stream: Any
-    lasting = direct = False
-    address = 0
-
-    def forbid(self, taken: np.ndarray) -> None:
-        pass  # every update is checked anew
-
-    def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
-        self.rule = rule
-        (self.tensor,) = tensors
-        self.lazy = lazy
-
-    def bind_one(self, weight: Array, grad: Array) -> bool:
-        return False
-
-    def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
-        return False
-
-    def prepare_one(self, hypers: Scalars) -> None:
-        self.hypers, self.stream = hypers, _stream()
-
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
-        self.prepare_one(hypers[which[0]])
-
-    def finish(self) -> None:
+    def _lay_out(self, tensors: Sequence[Tensor]) -> None:
         import cupy
 
-        def copied(array: Array) -> Array:
-            return cupy.ascontiguousarray(array)
+        found = [Matrices.of(t.weight.shape) for t in tensors]
+        pieces = [np.insert(each.pieces, 0, t, axis=1) for t, each in enumerate(found)]
+        self.bounds = np.concatenate([[0], np.cumsum([*map(len, pieces)])])
+        self.longest: int = max(each.columns for each in found)
+        with self.device:
+            self.pieces: Any = cupy.asarray(np.concatenate(pieces))
+            self._records = [cupy.empty(each.record_words) for each in found]
+            real = [np.float64 if t.weight.dtype.itemsize == 8 else np.float32 for t in tensors]
+            self._factors = [cupy.empty(m.number * m.columns, r) for m, r in zip(found, real, strict=True)]
+            places = zip(found, self._records, self._factors, strict=True)
+            self._about = cupy.asarray(np.array([each.words(r.data.ptr, f.data.ptr) for each, r, f in places]))
 
-        t, written = self.tensor, {name for stage in self.rule.stages for name in stage.writes}
-        with t.weight.device, self.stream:
-            if not isinstance(t.grad, RowSparse):
-                grad = copied(t.grad)
-            elif (self.lazy and self.rule.lazy) or self.rule.by_row is not None:
-                grad = RowSparse(copied(t.grad.data), copied(t.grad.indices), t.grad.shape)
-            else:
-                grad = t.grad.rows(0, len(t.grad))
-            master = None if t.master is None else copied(t.master)
-            states = tuple(map(copied, t.states))
-            copy = replace(t, weight=copied(t.weight), grad=grad, states=states, master=master)
-            part = needs(self.rule, copy, self.lazy)(self.rule, [copy])
-            part.prepare_one(self.hypers)
-            part.finish()
-            names = ("weight", "grad", *self.rule.states, "weight")  # the last is the master copy
-            for name, original, new in zip(names, t.all, copy.all, strict=False):
-                if name in written | {r.state for r in self.rule.reductions} and new is not original:
-                    original[...] = new
+    def finish(self) -> None:
+        with self.device, self.stream:
+            for what in REDUCES:
+                self._start_all(Kernel(self.rule, None, self.dtypes, reduces=what), 0)
+        super().finish()
+
+    def _launch(self, stage: int) -> Any:
+        import cupy
+
+        sums = cupy.empty((len(self.pieces), self.rule.stages[stage].norms))
+        self._start_all(Kernel(self.rule, stage, self.dtypes), sums.data.ptr)
+        return sums
+
+    def _start_all(self, kernel: Kernel, sums: int) -> None:
+        threads = min(THREADS, -(-self.longest // 32) * 32)
+        self._start(kernel, (len(self.pieces), 1), threads, sums, self._about.data.ptr, 0)

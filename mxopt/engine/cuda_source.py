@@ -21,10 +21,10 @@ other, in double.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mxopt.engine.assembly import LANES, arithmetic
-from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, NUMBERS, PIECE_WORDS, Kernel
+from mxopt.engine.kernel import FIRST, KEY, KEY_WORDS, MATRIX_WORDS, NUMBERS, PIECE_WORDS, Kernel
 from mxopt.engine.operations import operation
 from mxopt.engine.trace import Operand, Tape, trace
 from mxopt.rules.noise import drawn, normal, parted
@@ -37,7 +37,8 @@ THREADS = 256  # of a block, at most; what is computed doesn't depend on it
 
 TYPES = {"float16": "__half", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
 
-# A kernel's parameters, all of them addresses on the GPU but the last:
+# A kernel's parameters, all of them addresses on the GPU but the last. (Of matrices there are
+# MATRIX_WORDS words for each tensor in the place of `indices`.)
 PARAMETERS = (
     "const word *pieces",  # of each block: tensor, first element, elements
     "const word *table",  # the addresses of each tensor's arrays
@@ -101,7 +102,7 @@ def source(kernel: Kernel) -> str:
 
 def definition(kernel: Kernel) -> str:
     """The kernel alone, without the functions it calls."""
-    return _Writer(kernel).definition()
+    return (_Writer if kernel.rule.by_matrix is None else _MatrixWriter)(kernel).definition()
 
 
 class _Writer:
@@ -111,7 +112,7 @@ class _Writer:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.rule = kernel.rule
-        (self.stage,) = (self.rule.stages[s] for s in kernel.stages)
+        self.stages = [self.rule.stages[s] for s in kernel.stages]  # one, or none where matrices are reduced
         self.arrays = ("weight", "grad", *self.rule.states, "master")[: len(kernel.dtypes)]
         self.types = dict(zip(self.arrays, (TYPES[d] for d in kernel.dtypes), strict=True))
         self.real = TYPES[arithmetic(kernel.dtypes)]
@@ -131,46 +132,60 @@ class _Writer:
         return f"v{self._names}"
 
     def definition(self) -> str:
-        kernel, rule, stage = self.kernel, self.rule, self.stage
-        self.put(f'\nextern "C" __global__ void __launch_bounds__(THREADS) {kernel.name}(')
+        self.put(f'\nextern "C" __global__ void __launch_bounds__(THREADS) {self.kernel.name}(')
         self.put(f"    {', '.join(PARAMETERS)}) {{")
+        self.body()
+        self.put("}")
+        return "\n".join(self.lines) + "\n"
+
+    def body(self) -> None:
+        kernel, rule, (stage,) = self.kernel, self.rule, self.stages
         if kernel.rows:
             self.put("const word tensor = 0, k = blockIdx.x, which = indices ? indices[k] : k, count = row;")
-            places = {"grad": "k * row"} | ({rule.by_row.state: "which"} if rule.by_row else {})
+            places = {"grad": "k * row"} | ({rule.by_row.row_state: "which"} if rule.by_row else {})
             places = {array: places.get(array, "which * row") for array in self.arrays}
         else:
             self.put(f"const word *piece = pieces + {PIECE_WORDS} * (word)blockIdx.x;")
             self.put("const word tensor = piece[0], first = piece[1], count = piece[2];")
             places = dict.fromkeys(self.arrays, "first")
-        functions = [stage.function] + ([rule.by_row.value, rule.by_row.update] if rule.by_row else [])
-        names = {name for function in functions for name in parameters(function)}
-        touched = {*map(self._source, {*names, *stage.writes}), *stage.writes}
         if kernel.random:
             self.put(f"const word *about = keys + {KEY_WORDS} * tensor, *numbers = (const word *)about[{NUMBERS}];")
             element = "(numbers ? numbers[which] : which) * row" if kernel.rows else "first"
             self.put(f"const unsigned key = (unsigned)about[{KEY}], before = (unsigned)(about[{FIRST}] + {element});")
-        for k, (array, type) in enumerate(self.types.items()):
-            if array in touched:
-                address = f"table[{len(self.types)} * tensor + {k}]"
-                self.put(f"{type} *a_{array} = ({type} *){address} + {places[array]};")
-        for k, name in enumerate(rule.hypers):
-            if name in names:
-                given = f"hypers[{len(rule.hypers)} * hyper_rows[tensor] + {k}]"
-                self.put(f"const {self.real} h_{name} = ({self.real}){given};")
+        self._declare("a", places, [stage.function, *(rule.by_row.functions if rule.by_row else ())], stage.writes)
         if rule.by_row is not None:
             self._renew_row_state(rule.by_row)
         if stage.norms:
             self._sum(stage.function, stage.writes, stage.norms)
-            self.put(f"if (threadIdx.x < LANES * {stage.norms} && threadIdx.x % LANES == 0)")
-            self.put(f"    sums[{stage.norms} * (word)blockIdx.x + threadIdx.x / LANES] = sum;")
+            self._keep(stage.norms)
         else:
             self.put("const unsigned stride = blockDim.x * gridDim.y;")
             self.put("#pragma unroll 1")
             self.put("for (word i = blockIdx.y * blockDim.x + threadIdx.x; i < count; i += stride) {")
             self._element(stage.function, stage.writes)
             self.put("}")
-        self.put("}")
-        return "\n".join(self.lines) + "\n"
+
+    def _declare(
+        self, letter: str, places: Mapping[str, str], functions: Sequence[Function], writes: Sequence[str]
+    ) -> list[str]:
+        """The arrays that the functions take or write, from these places on, and the
+        hyper-parameters. Returns which arrays."""
+        names = {name for function in functions for name in parameters(function)}
+        touched = {*map(self._source, {*names, *writes}), *writes}
+        for k, (array, type) in enumerate(self.types.items()):
+            if array in touched:
+                address = f"table[{len(self.types)} * tensor + {k}]"
+                self.put(f"{type} *{letter}_{array} = ({type} *){address} + {places[array]};")
+        for k, name in enumerate(self.rule.hypers):
+            if name in names:
+                given = f"hypers[{len(self.rule.hypers)} * hyper_rows[tensor] + {k}]"
+                self.put(f"const {self.real} h_{name} = ({self.real}){given};")
+        return [array for array in self.arrays if array in touched]
+
+    def _keep(self, norms: int) -> None:
+        """Stores `sum` of each norm's lane 0 in the block's own place."""
+        self.put(f"if (threadIdx.x < LANES * {norms} && threadIdx.x % LANES == 0)")
+        self.put(f"    sums[{norms} * (word)blockIdx.x + threadIdx.x / LANES] = sum;")
 
     def _element(self, function: Function, writes: Sequence[str]) -> list[str]:
         """What happens to element `i`; returns the values behind those written."""
@@ -206,31 +221,42 @@ class _Writer:
         return "master" if array == "weight" and self.kernel.master else array
 
     def _sum(self, function: Function, writes: Sequence[str], norms: int) -> None:
-        """A pass over all elements that leaves the sums of squares in `sum` of each norm's
-        lane 0."""
+        """A pass over all elements that leaves the sums of squares in `sum` of each norm's lane
+        0."""
+        self._begin_sums(norms)
+        self._add_squares(function, writes, norms)
+        self.put("sum = halves(sum);")
+
+    def _begin_sums(self, norms: int) -> None:
         self.put(f"__shared__ double squares[{norms}][THREADS];")
         self.put("double sum = 0;")
+
+    def _add_squares(self, function: Function, writes: Sequence[str], norms: int) -> None:
+        """A pass over `count` elements that adds the squares to `sum`, in each norm's lanes."""
         self.put("for (word tile = 0; tile < count; tile += blockDim.x) {")
         self.put("const word i = tile + threadIdx.x;")
         self.put(f"for (int n = 0; n < {norms}; n++) squares[n][threadIdx.x] = 0;")
         self.put("if (i < count) {")
         for n, value in enumerate(self._element(function, writes)):
             self.put(f"squares[{n}][threadIdx.x] = (double){value} * (double){value};")
+        self._also()
         self.put("}")
         self.put(f"add_squares(&sum, squares, {norms});")
         self.put("}")
-        self.put("sum = halves(sum);")
+
+    def _also(self) -> None:
+        """What else is done to an element there."""
 
     def _renew_row_state(self, reduction: Reduction) -> None:
         """Each thread computes the row's new state, as `x_<state>`; one stores it."""
-        state = reduction.state
+        state = reduction.row_state
         self._sum(reduction.value, (), 1)
         self.put("__shared__ double total;")
         self.put("if (threadIdx.x == 0) total = sum;")
         self.put(f"{self.real} x_{state} = load(a_{state});")
         self.put("__syncthreads();  // before the state is written, too")
         self.put(f"const {self.real} x_mean_square = ({self.real})(total / (double)row);")
-        (new,) = self._run(reduction.update)
+        (new,) = self._run(reduction.row)
         self.put(f"x_{state} = {new};")
         self.put(f"if (threadIdx.x == 0) store(a_{state}, {new});")
         self.fixed = frozenset([state])
@@ -252,3 +278,106 @@ class _Writer:
             type = "bool" if made.boolean else "unsigned" if tape.words else None
             values.append(self.let(made.cuda.format(*map(name, operands)), type))
         return [name(o) for o in tape.outputs]
+
+
+class _MatrixWriter(_Writer):
+    """Of weights whose rows and columns have states, as `matrix_kernel.py` does it; a block has a
+    piece."""
+
+    def body(self) -> None:
+        reduction, reduces = self.rule.by_matrix, self.kernel.reduces
+        assert reduction is not None
+        self.row, self.column = reduction.row_state, reduction.column_state
+        self.put(f"const word *piece = pieces + {PIECE_WORDS} * (word)blockIdx.x;")
+        self.put("const word tensor = piece[0], first = piece[1], end = first + piece[2];")
+        self.put(f"const word *about = indices + {MATRIX_WORDS} * tensor;")
+        self.put("const word count = about[0], rows = about[1], most = about[2], each = about[3];")
+        self.put("double *records = (double *)about[4];")
+        self.put(f"{self.real} *factors = ({self.real} *)about[5];")
+        functions = [*reduction.functions, *(stage.function for stage in self.stages)]
+        writes = (self.row, self.column) if reduces else self.stages[0].writes
+        touched = self._declare("b", dict.fromkeys(self.arrays, "0"), functions, writes)
+        if reduces == "columns":
+            self._columns(reduction)
+            return
+        norms = 1 if reduces else self.stages[0].norms
+        if norms:
+            self._begin_sums(norms)
+        self.put("for (word k = first; k < end; k++) {")
+        self.put("const word matrix = k / rows, number = k % rows / most;")
+        if reduces:
+            self._row(reduction)
+        else:
+            self._stage(norms, [array for array in touched if array not in (self.row, self.column)])
+        self.put("}")
+        if norms and not reduces:
+            self.put("sum = halves(sum);")
+            self._keep(norms)
+
+    def _at_row(self, arrays: Sequence[str]) -> None:
+        """The addresses of arrays where row k has its elements."""
+        for array in arrays:
+            self.put(f"{self.types[array]} *a_{array} = b_{array} + k * count;")
+
+    def _row(self, reduction: Reduction) -> None:
+        self.put("const bool begins = k % rows == number * most;")
+        self.put("double *record = records + (matrix * each + number) * (count + 1);")
+        self._at_row(["grad"])
+        self.put("sum = 0;")
+        self._add_squares(reduction.value, (), 1)
+        self.put("sum = halves(sum);")
+        self.put("if (threadIdx.x == 0) {")
+        self.put(f"const {self.real} x_mean_square = ({self.real})(sum / (double)count);")
+        self.put(f"const {self.real} x_{self.row} = load(b_{self.row} + k);")
+        (new,) = self._run(reduction.row)
+        self.put(f"store(b_{self.row} + k, {new});")
+        self.put(f"record[count] = (begins ? 0 : record[count]) + (double)load(b_{self.row} + k);")
+        self.put("}")
+
+    def _element(self, function: Function, writes: Sequence[str]) -> list[str]:
+        if not self.kernel.reduces:
+            self.put(f"const {self.real} x_column_factor = a_factor[i];")
+        return super()._element(function, writes)
+
+    def _also(self) -> None:
+        if self.kernel.reduces:
+            self.put("record[i] = (begins ? 0 : record[i]) + squares[0][threadIdx.x];")
+
+    def _columns(self, reduction: Reduction) -> None:
+        def total(place: str) -> None:
+            self.put("double total = 0;")
+            self.put(f"for (word n = 0; n < each; n++) total += record[n * (count + 1) + {place}];")
+
+        assert reduction.column is not None
+        assert reduction.column_factor is not None
+        self.put("for (word matrix = (first + rows - 1) / rows; matrix * rows < end; matrix++) {")
+        self.put("const double *record = records + matrix * each * (count + 1);")
+        total("count")
+        self.put(f"const {self.real} x_mean_row = ({self.real})(total / (double)rows);")
+        self.put("for (word i = threadIdx.x; i < count; i += blockDim.x) {")
+        total("i")
+        self.put(f"const {self.real} x_mean_square = ({self.real})(total / (double)rows);")
+        self.put(f"{self.real} x_{self.column} = load(b_{self.column} + matrix * count + i);")
+        (new,) = self._run(reduction.column)
+        self.put(f"store(b_{self.column} + matrix * count + i, {new});")
+        self.put(f"x_{self.column} = load(b_{self.column} + matrix * count + i);")
+        (factor,) = self._run(reduction.column_factor)
+        self.put(f"factors[matrix * count + i] = {factor};")
+        self.put("}")
+        self.put("}")
+
+    def _stage(self, norms: int, touched: Sequence[str]) -> None:
+        (stage,), reduction = self.stages, self.rule.by_matrix
+        assert reduction is not None
+        assert reduction.row_factor is not None
+        self._at_row(touched)
+        self.put(f"const {self.real} *a_factor = factors + matrix * count;")
+        self.put(f"const {self.real} x_{self.row} = load(b_{self.row} + k);")
+        (factor,) = self._run(reduction.row_factor)
+        self.put(f"const {self.real} x_row_factor = {factor};")
+        if norms:
+            self._add_squares(stage.function, stage.writes, norms)
+            return
+        self.put("for (word i = threadIdx.x; i < count; i += blockDim.x) {")
+        self._element(stage.function, stage.writes)
+        self.put("}")

@@ -26,9 +26,10 @@ does all stages to the piece, while it is in the cache, and derives the scalars 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from mxopt.engine import noise
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
@@ -44,12 +45,20 @@ PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = 
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 KERNEL, CREW, OPEN, NEXT, DONE, JOB_WORDS = 15, 16, 17, 24, 32, 40  # for `team.py`
 KEYS = 18  # for stochastic rounding, and for noise
+MATRICES = 19  # what of each tensor's; see `matrices.py`
+MATRIX_WORDS = (
+    6  # of a tensor there: columns, rows, rows of a piece, records of a matrix; where records and factors are
+)
 KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor; see `rounding.py`
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
 ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ROWS for each tensor
 AHEAD = 512
 FETCHED = 1024  # elements ahead that kernels with stochastic rounding fetch what lies in order
 LINE = 64  # bytes fetched at a time
+
+
+Reduces = Literal["", "rows", "columns"]
+REDUCES: tuple[Reduces, Reduces] = ("rows", "columns")  # in this order
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class Kernel:
     `dtypes` are those of weight, gradient and states, then of the master copy where there is one:
     the arithmetic then reads the master in the weight's place and writes both. `rows` makes the
     row-wise form, `scattered` the one for a gradient of which some rows are there, and the others
-    zeros. `stochastic` is how it rounds to bfloat16.
+    zeros. `stochastic` is how it rounds to bfloat16. It `reduces` matrices to the states of these,
+    and does no stage.
     """
 
     rule: Rule
@@ -69,9 +79,12 @@ class Kernel:
     rows: bool = False
     scattered: bool = False
     stochastic: bool = False
+    reduces: Reduces = ""
 
     @property
     def stages(self) -> range:
+        if self.reduces:
+            return range(0)
         return range(len(self.rule.stages)) if self.stage is None else range(self.stage, self.stage + 1)
 
     @property
@@ -97,6 +110,7 @@ class Kernel:
     def name(self) -> str:
         stage = "all" if self.stage is None else self.stage
         form = "_rows" * self.rows + "_scattered" * self.scattered + "_stochastic" * self.stochastic
+        form += f"_{self.reduces}_of_matrices" * bool(self.reduces)
         return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{form}"
 
 
@@ -117,7 +131,7 @@ class Writer:
         self.kernel = kernel
         self.rule: Rule = kernel.rule
         self.stages = [self.rule.stages[s] for s in kernel.stages]
-        self.derivations = self.rule.derivations[: len(self.stages) - 1]
+        self.derivations = self.rule.derivations[: max(len(self.stages) - 1, 0)]
         self.arrays = ("weight", "grad", *self.rule.states)
         self.asm: Assembly = Assembly(arithmetic(kernel.dtypes))
 
@@ -135,6 +149,7 @@ class Writer:
                 loop.until(asm.let(f"icmp uge i64 {self.piece}, {end_piece}"))
                 record = asm.at("i64", pieces, asm.let(f"mul i64 {self.piece}, {PIECE_WORDS}"))
                 tensor, self.first, self.count = (asm.word(record, word) for word in range(PIECE_WORDS))
+                self.tensor: str = tensor
                 table = asm.at("ptr", pointers, asm.let(f"mul i64 {tensor}, {len(kernel.dtypes)}"))
                 self.base: list[str] = [asm.pointer(table, i) for i in range(len(kernel.dtypes))]
                 hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
@@ -152,8 +167,8 @@ class Writer:
 
     def taken(self) -> list[str]:
         """The hyper-parameters that are taken from the job."""
-        by_row = self.rule.by_row
-        functions = [s.function for s in self.stages] + ([by_row.value, by_row.update] if by_row else [])
+        functions = [s.function for s in self.stages]
+        functions += self.rule.reduction.functions if self.rule.reduction else ()
         names = {name: None for f in functions for name in parameters(f) if name in self.rule.hypers}
         derived = {name for derivation in self.derivations for name in derivation.names}
         return [name for name in names if name not in derived]
@@ -182,8 +197,8 @@ class Writer:
         return asm.splat(asm.real, value)
 
     def flat(self, address: list[str]) -> None:
-        """A span for each stage, all from the piece's first element. Sums that nothing here is derived from go to the
-        piece's place."""
+        """A span for each stage, all from the piece's first element. Sums that nothing here is
+        derived from go to the piece's place."""
         asm = self.asm
         derived: dict[str, str] = {}
         fetch = {}
@@ -193,7 +208,8 @@ class Writer:
             dtypes = self.kernel.dtypes
             fetch = {k: asm.at(STORED[d], p, FETCHED) for k, (d, p) in enumerate(zip(dtypes, address, strict=True))}
         for number, stage in enumerate(self.stages):
-            totals = self.span(address, self.count, stage.function, stage.writes, stage.norms, {}, fetch)
+            none = ["zeroinitializer"] * stage.norms
+            totals = self.span(address, self.count, stage.function, stage.writes, none, {}, fetch)
             sums = [asm.halves(total) for total in totals]
             if number < len(self.derivations):
                 self._derive(number, sums, derived)
@@ -245,22 +261,26 @@ class Writer:
         elements: str,
         function: Function,
         writes: tuple[str, ...],
-        norms: int,
+        sums: Sequence[str],
         fixed: dict[str, str],
         fetch: Mapping[int, str] = MappingProxyType({}),
+        along: Mapping[str, str] = MappingProxyType({}),
     ) -> list[str]:
-        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have one value. For array
-        k the elements from `fetch[k]` on are fetched into the caches. Returns the vectors of summed squares."""
+        """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have
+        one value. For array k the elements from `fetch[k]` on are fetched into the caches. Adds the
+        squares to the vectors `sums`, and returns what these are then."""
         asm, dtypes = self.asm, self.kernel.dtypes
         tape, doubles = trace(function), asm.vec("double")
 
-        def vectors(i: str, sums: list[str], mask: str | None) -> list[str]:
+        def vectors(i: str, totals: list[str], mask: str | None) -> list[str]:
             at = [asm.at(STORED[d], p, i) for d, p in zip(dtypes, address, strict=True)]
             values = self.hypers | fixed
             for k, array in enumerate(self.arrays):
                 if array in tape.arguments and array not in fixed:
                     source = -1 if array == "weight" and self.kernel.master else k
                     values[array] = asm.load(dtypes[source], at[source], mask)
+            for name, place in along.items():
+                values[name] = asm.load(asm.dtype, asm.at(asm.real, place, i), mask)
             touched = {*tape.arguments, *writes}
             for k, place in fetch.items():
                 if k < len(self.arrays) and self.arrays[k] not in touched:
@@ -279,12 +299,21 @@ class Writer:
                 if array == "weight" and self.kernel.master:
                     asm.store(dtypes[-1], at[-1], value, mask)
             squares = [asm.square(x, mask) for x in results[len(writes) :]]
-            return [asm.let(f"fadd {doubles} {x}, {y}") for x, y in zip(sums, squares, strict=True)]
+            return [asm.let(f"fadd {doubles} {x}, {y}") for x, y in zip(totals, squares, strict=True)]
 
-        with asm.loop("span", ("i64", "0"), *[(doubles, "zeroinitializer")] * norms) as (loop, i, *sums):
+        with asm.loop("span", ("i64", "0"), *((doubles, total) for total in sums)) as (loop, i, *totals):
             following = asm.let(f"add i64 {i}, {LANES}")
             loop.until(asm.let(f"icmp ugt i64 {following}, {elements}"))
-            loop.again(following, *vectors(i, sums, None))
+            loop.again(following, *vectors(i, totals, None))
         rest = asm.let(f"sub i64 {elements}, {i}")
         some = asm.let(f"icmp ne i64 {rest}, 0")
-        return asm.when(some, lambda: vectors(i, sums, asm.first(rest)), doubles, sums)
+        return asm.when(some, lambda: vectors(i, totals, asm.first(rest)), doubles, totals)
+
+    def renew(self, function: Function, dtype: str, address: str, mean: str) -> str:
+        """Renews the state of one element at `address` from a mean square. Returns the new one, in
+        lane 0."""
+        asm, tape = self.asm, trace(function)
+        values = {tape.arguments[0]: asm.load_one(dtype, address), "mean_square": mean}
+        (new,) = asm.run(tape, [(self.hypers | values)[name] for name in tape.arguments])
+        asm.store_one(dtype, address, new)
+        return new

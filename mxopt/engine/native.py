@@ -42,7 +42,7 @@ def address_of(words: np.ndarray) -> int:
     return words.ctypes.data
 
 
-def _in_batches(elements: np.ndarray) -> np.ndarray:
+def in_batches(elements: np.ndarray) -> np.ndarray:
     """The bounds of batches of pieces; `elements` are those of each piece and all before it.
 
     Memory is read best in long runs, and the last batches are short, so that no thread waits long
@@ -132,7 +132,7 @@ class NativePart:
         first = (np.arange(len(tensor)) - bounds[tensor]) * most[tensor]
         parts = np.minimum(most[tensor], counts[tensor] - first)
         self.pieces = np.stack([tensor, first, parts], axis=1)
-        self.batches = _in_batches(np.cumsum(parts * lengths[tensor]))
+        self.batches = in_batches(np.cumsum(parts * lengths[tensor]))
 
     # Binding: the arrays of one step.
 
@@ -248,15 +248,21 @@ class PassesPart(NativePart):
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
         self.hyper_rows[:] = np.arange(len(tensors))
+        self.count_as(np.array([t.weight.size for t in tensors]))
+
+    def count_as(self, sizes: np.ndarray | int) -> None:
+        """The numbers of elements that the rule takes tensors to have, where it asks."""
+        if "size" in self.rule.hypers:
+            self.hypers[:, self.rule.hypers.index("size")] = np.maximum(sizes, 1)
 
     @cached_property
     def _passes(self) -> Compiled:
         """All passes in one call."""
-        return passes.compiled(tuple(self.needed), len(self.rule.derivations))
+        return passes.compiled(tuple(self.needed))
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        stages, more = range(len(self.rule.stages)), {"scattered": self.scattered, "stochastic": self.stochastic}
-        return [k.Kernel(self.rule, stage, dtypes, **more) for stage in stages]
+        form = self.rows, self.scattered, self.stochastic
+        return [k.Kernel(self.rule, stage, dtypes, *form) for stage in range(len(self.rule.stages))]
 
     def prepare_one(self, hypers: Scalars) -> Compiled | None:
         self._pack(self._first_row, 0, *hypers)
@@ -327,6 +333,7 @@ class StagedPart:
         size = self.tensor.weight.size
         for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
             part = self.parts[length] = PassesPart(self.rule, [self._scratch_tensor(length)])
+            part.count_as(size)
             part.prepare_one(hypers)
 
     def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:

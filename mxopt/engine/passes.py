@@ -23,29 +23,29 @@ DIGITS = 70  # two that stay zero, 66 that a sum's bits can be in, and two for w
 
 
 @cache
-def compiled(kernels: tuple[Kernel, ...], derivations: int) -> Callable[[int], object]:
+def compiled(kernels: tuple[Kernel, ...]) -> Callable[[int], object]:
     """A function of a job's address that runs kernels of one rule one after the other, without the
-    GIL; after each of the first `derivations` the scalars that follow are written to the tensors'
+    GIL; after each of its stages the scalars that follow are written to the tensors'
     hyper-parameters, whose rows are in the tensors' order."""
-    address = compile_assembly(assemble(kernels[0].rule, [*map(jit.compiled, kernels)], derivations), "passes")
+    address = compile_assembly(assemble(kernels[0].rule, [(jit.compiled(k), k.stage) for k in kernels]), "passes")
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
-def assemble(rule: Rule, kernels: Sequence[int], derivations: int) -> str:
-    """The assembly of that function, of kernels at these addresses."""
+def assemble(rule: Rule, kernels: Sequence[tuple[int, int | None]]) -> str:
+    """The assembly of that function, of kernels at these addresses, and of these stages."""
     asm = Assembly("float64")
     team.write_caller(asm)
     write_exact_sum(asm)
-    for step in range(derivations):
+    for step in range(len(rule.derivations)):
         _derive(asm, rule, step)
     with asm.function("void @passes(ptr %job)"):
         kernel = asm.at("i64", "%job", KERNEL)
         asm.put("call void @begin(ptr %job)")
-        for step, address in enumerate(kernels):
+        for address, stage in kernels:
             asm.put(f"store i64 {address}, ptr {kernel}")
             asm.put("call void @pass(ptr %job)")
-            if step < derivations:
-                asm.put(f"call void @derive{step}(ptr %job)")
+            if stage is not None and stage < len(rule.derivations):
+                asm.put(f"call void @derive{stage}(ptr %job)")
         asm.put("call void @end(ptr %job)")
         asm.put("ret void")
     return asm.module()
@@ -83,7 +83,8 @@ def _derive(asm: Assembly, rule: Rule, step: int) -> None:
 
 
 def write_exact_sum(asm: Lines) -> None:
-    """Writes `exact_sum`: of `count` doubles, none negative, every `step`-th from `numbers` on, rounded once."""
+    """Writes `exact_sum`: of `count` doubles, none negative, every `step`-th from `numbers` on,
+    rounded once."""
     with asm.function("internal double @exact_sum(ptr %numbers, i64 %count, i64 %step)"):
         digits = asm.let(f"alloca i64, i64 {DIGITS}")
         with asm.loop("clear", ("i64", "0")) as (loop, k):

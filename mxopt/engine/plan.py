@@ -7,17 +7,18 @@ together into one job, the rest one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mxopt.engine import aliases, arrays, binding
-from mxopt.engine.directed import DirectedPart
+from mxopt.engine.copies import CopiesPart
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.native import Compiled, NativePart, PassesPart, StagedPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import (
-    ElementsPart,
     LazyLayerwisePart,
+    MatricesPart,
     RowsPart,
     ScatteredPart,
     ScatteredPassesPart,
@@ -25,7 +26,7 @@ from mxopt.engine.rows import (
 )
 from mxopt.engine.stored import StoredPart
 from mxopt.engine.tensor import Tensor
-from mxopt.rules.rule import Rule
+from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
 
 if TYPE_CHECKING:
@@ -125,52 +126,65 @@ class Plan:
             part.finish()
 
     def _parts(self, tensors: Sequence[Tensor]) -> list[tuple[list[int], PlanPart]]:
-        groups: dict[Any, tuple[Any, list[int]]] = {}
+        groups: dict[Any, tuple[Any, list[tuple[int, Tensor]]]] = {}
         apart = aliases.apart(tensors)
         for position, tensor in enumerate(tensors):
-            make = self._needs(tensor)
+            rule, tensor = self._seen_as(tensor)
+            make = self._needs(rule, tensor)
             together = apart and getattr(make, "lists", False)
             kind = tensor.dtypes, tensor.rounding is None
-            group = (make, arrays.place_of(tensor.weight), kind) if together else position
-            groups.setdefault(group, (make, []))[1].append(position)
-        return [(positions, make(self.rule, [tensors[p] for p in positions])) for make, positions in groups.values()]
+            group = (make, rule, arrays.place_of(tensor.weight), kind) if together else position
+            groups.setdefault(group, (partial(make, rule), []))[1].append((position, tensor))
+        return [([p for p, _ in its], make([tensor for _, tensor in its])) for make, its in groups.values()]
 
-    def _needs(self, tensor: Tensor) -> Any:
+    def _seen_as(self, tensor: Tensor) -> tuple[Rule, Tensor]:
+        """The rule of a tensor: where rows have states, but one element, that of elements. With the
+        states it takes."""
+        rule, weight = self.rule, tensor.weight
+        if rule.by_matrix is not None and weight.ndim < 2:
+            own = by_element(rule)
+            states = dict(zip(rule.states, tensor.states, strict=True))
+            return own, replace(tensor, states=tuple(states[name] for name in own.states))
+        dense = not isinstance(weight, RowSparse) and not isinstance(tensor.grad, RowSparse)
+        if rule.by_row is not None and dense and weight.size == len(weight) > 0 and tensor.plain:
+            return by_element(rule), tensor
+        return rule, tensor
+
+    def _needs(self, rule: Rule, tensor: Tensor) -> Any:
         """The kind of part that can run `tensor`: a function of the rule and of a list of
         tensors."""
 
         def reference(rule: Rule, tensors: Sequence[Tensor]) -> PlanPart:
             return ReferencePart(rule, tensors, self.lazy and rule.lazy)
 
-        if self.rule.direction is not None:
-            return partial(DirectedPart, partial(Plan, self.engine))
         if isinstance(tensor.weight, RowSparse):
             return partial(StoredPart, partial(Plan, self.engine), self.lazy)
         if arrays.is_cupy(tensor.weight):
             from mxopt.engine import cuda
 
-            return cuda.needs(self.rule, tensor, self.lazy)
+            return cuda.needs(self.lazy, rule, tensor)
         if self.engine == "numpy":
             return reference
+        if rule.by_matrix is not None:
+            dense = tensor.plain and not isinstance(tensor.grad, RowSparse)
+            return MatricesPart if dense else partial(CopiesPart, self._needs, False)
         if isinstance(tensor.grad, RowSparse):
-            if not (self.lazy and self.rule.lazy) and self.rule.by_row is None:
-                return self._needs_all(tensor, (StagedPart, ScatteredPassesPart, ScatteredPart))
+            if not (self.lazy and rule.lazy) and rule.by_row is None:
+                return self._needs_all(rule, tensor, (StagedPart, ScatteredPassesPart, ScatteredPart))
             if not tensor.plain:
                 return reference
-            return LazyLayerwisePart if self.rule.layerwise else SparsePart
-        if self.rule.by_row is not None:
-            if not tensor.plain:
-                return reference
-            return ElementsPart if tensor.weight.size == len(tensor.weight) else RowsPart
-        return self._needs_all(tensor, (StagedPart, PassesPart, NativePart))
+            return LazyLayerwisePart if rule.layerwise else SparsePart
+        if rule.by_row is not None:
+            return RowsPart if tensor.plain else reference
+        return self._needs_all(rule, tensor, (StagedPart, PassesPart, NativePart))
 
-    def _needs_all(self, tensor: Tensor, kinds: tuple[Any, Any, Any]) -> Any:
+    def _needs_all(self, rule: Rule, tensor: Tensor, kinds: tuple[Any, Any, Any]) -> Any:
         """The same where every element moves: of parts for memory with gaps, for passes, and for
         one."""
         with_gaps, passes, one = kinds
         if not tensor.plain:
             return with_gaps
-        return passes if self.rule.layerwise and tensor.weight.size > PIECE else one
+        return passes if rule.layerwise and (tensor.weight.size > PIECE or "size" in rule.hypers) else one
 
 
 def _never(weight: object, grad: object) -> bool:

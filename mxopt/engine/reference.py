@@ -5,6 +5,7 @@ The other engines are tested to give its very bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from mxopt.engine import noise
 from mxopt.engine.assembly import LANES
 from mxopt.engine.kernel import PIECE
+from mxopt.engine.matrices import Matrices
 from mxopt.engine.native import halved
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.tensor import Tensor
@@ -63,17 +65,24 @@ class ReferencePart:
         originals = dict(arrays)
         if len(self.rule.stages) > 1:  # nothing is changed before there is memory for all
             arrays = {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in arrays.items()}
+        hypers = [*hypers, *[math.nan] * (len(self.rule.hypers) - len(hypers))]
+        if "size" in self.rule.hypers:
+            hypers[self.rule.hypers.index("size")] = max(tensor.weight.size, 1)
+        matrices, factors = None, dict[str, Array]()
+        if self.rule.by_matrix is not None:
+            matrices = Matrices.of(tensor.weight.shape)
+            factors = self._renew_matrices(self.rule.by_matrix, matrices, tensor, arrays, hypers, real)
         for step, stage in enumerate(self.rule.stages):
             rows, grad = self._rows(tensor.grad, stage)
             values: Plain = {name: array[rows].astype(real) for name, array in arrays.items()}
-            values["grad"] = grad.astype(real)
+            values |= {"grad": grad.astype(real), **factors}
             if tensor.noise is not None and self.rule.draws:
                 values["noise"] = noise.whole(tensor.noise, self._weyl(tensor, tensor.noise, rows), real)
-            values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=False)}
+            values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=True)}
             writes = stage.writes
             if self.rule.by_row is not None:
                 self._renew(self.rule.by_row, values, real)
-                writes = (*writes, self.rule.by_row.state)
+                writes = (*writes, self.rule.by_row.row_state)
             results = call(stage.function, values)
             values |= zip(stage.writes, results, strict=False)
             new = [
@@ -84,11 +93,42 @@ class ReferencePart:
             for array, value in new:
                 array[rows] = value
             if step < len(self.rule.derivations):
-                norms = [norm(squares(x)) for x in results[len(stage.writes) :]]
-                hypers += self.rule.derive(step, norms, hypers)
+                norms = [norm(squares(x, matrices)) for x in results[len(stage.writes) :]]
+                derived = zip(self.rule.derivations[step].names, self.rule.derive(step, norms, hypers), strict=True)
+                for name, value in derived:
+                    hypers[self.rule.hypers.index(name)] = value
         for name, array in arrays.items():
             if array is not originals[name]:
                 originals[name][...] = array
+
+    def _renew_matrices(
+        self, reduction: Reduction, of: Matrices, tensor: Tensor, arrays: Plain, hypers: list[float], real: Any
+    ) -> dict[str, Array]:
+        """Renews the states of rows and columns. Returns their factors."""
+        grad = tensor.grad.rows(0, len(tensor.grad)) if isinstance(tensor.grad, RowSparse) else tensor.grad
+        values: Plain = {"grad": grad.astype(real)}
+        values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=True)}
+        (x,) = call(reduction.value, values)
+        if not x.size:
+            return dict.fromkeys(("row_factor", "column_factor"), real(1))
+        x = x.reshape(of.number, of.rows, of.columns).astype(np.float64)
+        row, column = arrays[reduction.row_state], arrays[reduction.column_state]
+        sums = _lane_sums(x.reshape(-1, of.columns))
+        for state, means, function in (
+            (row, sums / of.columns, reduction.row),
+            (column, _summed(x * x, of.most) / of.rows, reduction.column),
+        ):
+            values["mean_square"] = means.reshape(state.shape).astype(real)
+            values[parameters(function)[0]] = state.astype(real)
+            assert function is not None
+            (state[...],) = call(function, values)
+        kept = _summed(row.reshape(of.number, of.rows, 1).astype(np.float64), of.most) / of.rows
+        values["mean_row"] = kept.reshape((*tensor.weight.shape[:-2], 1, 1)).astype(real)
+        values |= {reduction.row_state: row.astype(real), reduction.column_state: column.astype(real)}
+        assert reduction.row_factor is not None
+        assert reduction.column_factor is not None
+        (by_row,), (by_column,) = (call(f, values) for f in (reduction.row_factor, reduction.column_factor))
+        return {"row_factor": by_row, "column_factor": by_column}
 
     def _stored(self, tensor: Tensor, name: str, value: np.ndarray, dtype: np.dtype, rows: Any) -> np.ndarray:
         """New values as they are stored in an array of this dtype."""
@@ -113,8 +153,8 @@ class ReferencePart:
             return
         (x,) = call(reduction.value, values)
         x = x.reshape(len(x), -1)
-        values["mean_square"] = (_lane_sums(x) / x.shape[1]).astype(real).reshape(values[reduction.state].shape)
-        (values[reduction.state],) = call(reduction.update, values)
+        values["mean_square"] = (_lane_sums(x) / x.shape[1]).astype(real).reshape(values[reduction.row_state].shape)
+        (values[reduction.row_state],) = call(reduction.row, values)
 
 
 def call(function: Function, values: Plain) -> tuple[Array, ...]:
@@ -122,12 +162,27 @@ def call(function: Function, values: Plain) -> tuple[Array, ...]:
     return as_tuple(function(*(values[name] for name in parameters(function))))
 
 
-def squares(x: np.ndarray) -> list[float]:
+def squares(x: np.ndarray, matrices: Matrices | None = None) -> list[float]:
     """The sums of the squares of each piece of an array, in the order every engine follows."""
-    x = x.reshape(-1)
-    whole = x.size // PIECE * PIECE
     with np.errstate(all="ignore"):
+        if matrices is not None:
+            width = -(-matrices.columns // LANES) * LANES
+            rows = np.zeros((x.size // max(matrices.columns, 1), width), x.dtype)
+            rows[:, : matrices.columns] = x.reshape(-1, matrices.columns) if x.size else 0
+            return [
+                float(_lane_sums(rows[first : first + count].reshape(1, -1))[0]) for first, count in matrices.pieces
+            ]
+        x = x.reshape(-1)
+        whole = x.size // PIECE * PIECE
         return [*_lane_sums(x[:whole].reshape(-1, PIECE)), *_lane_sums(x[whole:].reshape(1, -1))]
+
+
+def _summed(x: np.ndarray, most: int) -> np.ndarray:
+    """The sums of matrices' columns, one row after the other: of `most` rows each, then of these
+    sums."""
+    records = [x[:, k : k + most].cumsum(1)[:, -1] for k in range(0, x.shape[1], most)]
+    sums: np.ndarray = np.cumsum(records, 0)[-1]
+    return sums
 
 
 def _lane_sums(x: np.ndarray) -> np.ndarray:

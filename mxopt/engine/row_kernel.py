@@ -85,8 +85,9 @@ class RowWriter(Writer):
         return str(low)
 
     def _reaching(self, rows: Loop, k: str) -> tuple[str, str, str]:
-        """Which of the tensor's elements row k of the gradient has in the piece, the first and the one behind the last,
-        and by how much further they are in the gradient. Leaves the loop over rows where there is none."""
+        """Which of the tensor's elements row k of the gradient has in the piece, the first and the
+        one behind the last, and by how much further they are in the gradient. Leaves the loop over
+        rows where there is none."""
         asm = self.asm
         rows.until(asm.let(f"icmp uge i64 {k}, {self.n_rows}"))
         at, end = asm.let(f"mul i64 {asm.word(self.indices, k)}, {self.row}"), self._end()
@@ -104,7 +105,8 @@ class RowWriter(Writer):
         asm, (stage,) = self.asm, self.stages
         doubles, dtype = asm.vec("double"), self.kernel.dtypes[1]
         none = {"grad": asm.splat(asm.real, "0.0")}
-        (by_weight,) = self.span(self.addresses(), self.count, _value(stage.function, 0), (), 1, none)
+        by_weight = _value(stage.function, 0)
+        (of_weight,) = self.span(self.addresses(), self.count, by_weight, (), ["zeroinitializer"], none)
         by_grad = trace(_value(stage.function, 1))
         with asm.loop("row", ("i64", self._search()), (doubles, "zeroinitializer")) as (rows, k, total):
             start, stop, moved = self._reaching(rows, k)
@@ -118,7 +120,7 @@ class RowWriter(Writer):
                 more = asm.let(f"fadd {doubles} {sums}, {asm.square(x, mask)}")
                 vectors.again(asm.let(f"add i64 {i}, {LANES}"), more)
             rows.again(asm.let(f"add i64 {k}, 1"), sums)
-        self.keep([asm.halves(by_weight), asm.halves(total)])
+        self.keep([asm.halves(of_weight), asm.halves(total)])
 
     def _rows(self) -> None:
         """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without
@@ -137,7 +139,7 @@ class RowWriter(Writer):
             loop.until(asm.let(f"icmp uge i64 {k}, {end}"))
             which, later = row(k), row(asm.smaller(asm.let(f"add i64 {k}, {self.ahead}"), last))
             own, grads, next_own = (asm.let(f"mul i64 {x}, {self.row}") for x in (which, k, later))
-            row_state = self.arrays.index(self.rule.by_row.state) if self.rule.by_row else None
+            row_state = self.arrays.index(self.rule.by_row.row_state) if self.rule.by_row else None
             offset = [own, grads, *[own] * (len(self.base) - 2)]
             next_offset = [next_own] * len(offset)
             if row_state is not None:
@@ -153,7 +155,7 @@ class RowWriter(Writer):
                 asm.fetch(then[row_state])
                 fixed[self.arrays[row_state]] = self._row_state(address, row_state)
             fetch = {x: place for x, place in enumerate(then) if x not in (1, row_state)}  # gradients follow each other
-            self.span(address, self.row, stage.function, stage.writes, stage.norms, fixed, fetch)
+            self.span(address, self.row, stage.function, stage.writes, (), fixed, fetch)
             loop.again(asm.let(f"add i64 {k}, 1"))
 
     def _numbered(self, row: str) -> str:
@@ -169,12 +171,9 @@ class RowWriter(Writer):
         """Renews a row's state from the mean of the row's squares; returns it in every lane."""
         asm, reduction, dtype = self.asm, self.rule.by_row, self.kernel.dtypes[k]
         assert reduction is not None
-        (total,) = self.span(address, self.row, reduction.value, (), 1, {})
+        (total,) = self.span(address, self.row, reduction.value, (), ["zeroinitializer"], {})
         length = asm.let(f"uitofp i64 {self.row} to double")
         mean = self.everywhere(asm.let(f"fdiv double {asm.halves(total)}, {length}"))
-        values = {reduction.state: asm.load_one(dtype, address[k]), "mean_square": mean}
-        tape = trace(reduction.update)
-        (new,) = asm.run(tape, [(self.hypers | values)[name] for name in tape.arguments])
-        asm.store_one(dtype, address[k], new)
+        new = self.renew(reduction.row, dtype, address[k], mean)
         scalar = asm.let(f"extractelement {asm.vec(asm.real)} {new}, i64 0")
         return asm.splat(asm.real, scalar)

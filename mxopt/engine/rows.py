@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mxopt.engine import binding, kernel as k
-from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of
+from mxopt.engine.matrices import Matrices
+from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of, in_batches
 from mxopt.engine.tensor import Tensor
-from mxopt.rules.rule import Rule, by_element
+from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
@@ -43,11 +44,29 @@ class RowsPart(NativePart):
         self.job[k.ROWS] = address_of(self.about)
 
 
-class ElementsPart(NativePart):
-    """Such tensors where a row is one element (biases): rows side by side in a vector."""
+class MatricesPart(PassesPart):
+    """Tensors whose rows and columns have states."""
 
-    def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
-        super().__init__(by_element(rule), tensors)
+    def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
+        found = [Matrices.of(t.weight.shape) for t in tensors]
+        pieces = [np.insert(each.pieces, 0, t, axis=1) for t, each in enumerate(found)]
+        self.pieces = np.concatenate(pieces)
+        self.bounds = np.concatenate([[0], np.cumsum([*map(len, pieces)])]).tolist()
+        columns = np.array([each.columns for each in found])
+        self.batches = in_batches(np.cumsum(self.pieces[:, 2] * columns[self.pieces[:, 0]]))
+        self._records = [np.empty(each.record_words) for each in found]
+        real = [np.float64 if t.weight.dtype.itemsize == 8 else np.float32 for t in tensors]
+        self._factors = [np.empty(m.number * m.columns, r) for m, r in zip(found, real, strict=True)]
+        places = zip(found, self._records, self._factors, strict=True)
+        self._matrices = np.array([each.words(address_of(r), address_of(f)) for each, r, f in places])
+
+    def _expect(self, tensors: Sequence[Tensor]) -> None:
+        super()._expect(tensors)
+        self.job[k.MATRICES] = address_of(self._matrices)
+
+    def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
+        stages = [k.Kernel(self.rule, stage, dtypes) for stage in range(len(self.rule.stages))]
+        return [k.Kernel(self.rule, None, dtypes, reduces=what) for what in k.REDUCES] + stages
 
 
 class Placed(RowSparse):

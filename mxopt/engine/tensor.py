@@ -37,7 +37,7 @@ class Tensor:
         arrays.check_grad(self.weight, self.grad, self.name)
         if rule.by_row is not None and not self.weight.ndim:
             raise ArrayError(f"{self.name}: {rule.name} keeps a state for each row, and the weight has no rows")
-        if rule.direction is not None and isinstance(self.weight, RowSparse):
+        if rule.by_matrix is not None and isinstance(self.weight, RowSparse):
             raise ArrayError(f"{self.name}: {rule.name} keeps states for columns, which a row-sparse weight can't have")
         if len(self.states) != len(rule.states):
             raise ArrayError(

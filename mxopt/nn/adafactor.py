@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
-from itertools import chain, starmap
-from operator import setitem
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError
 from mxopt.nn.options import NoEffect, OptimizerOptions, Params, Scale
 from mxopt.nn.parameters import zeros
-from mxopt.nn.ruled import RuleOptimizer, WeightDecay
-from mxopt.optimizer.grouped import Count, Slot, Step
+from mxopt.nn.ruled import Row, RuleOptimizer, WeightDecay
+from mxopt.optimizer.grouped import Slot
 from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import adafactor
 from mxopt.rules.rule import Rule
-from mxopt.sparse import RowSparse
-from mxopt.typing import Array, State
+from mxopt.typing import Array
 
 MOMENT = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
 
@@ -81,7 +77,7 @@ class AdaFactor(RuleOptimizer):
         self.scale_parameter = scale_parameter
         self.relative_step = relative_step
         self.warmup_init = warmup_init
-        self.rule: Rule = adafactor.directed_mean if beta1 else adafactor.directed
+        self.rule: Rule = adafactor.adafactor_mean if beta1 else adafactor.adafactor
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
     def new_states(self, weight: Array, lr: float) -> tuple[Array, ...]:
@@ -91,50 +87,15 @@ class AdaFactor(RuleOptimizer):
         shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
         return (*super().new_states(weight, lr), *(zeros(s, weight) for s in shapes))
 
-    def own(self, weight: Array) -> int:
-        """The number of elements."""
-        return math.prod(weight.shape) or 1
+    def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Any, ...], Any]:
+        row, column, whole = (slot.arrays[name] for name in MOMENT)
+        axes = slot.weight.ndim
+        moment = (row[..., None], column[..., None, :]) if axes > 1 else (whole, column if axes else column[0, ...])
+        return (*moment, *(slot.arrays[name] for name in self.state_names if name not in MOMENT)), None
 
-    def _row(self, at: Step) -> tuple[float, ...]:
-        t, lr = at.t, at.lr
+    def scalars(self, lr: float, t: int, own: Any) -> Row:
         if self.relative_step:
             lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
         smallest = self.eps[1] if self.scale_parameter else math.nan
-        row = (lr, at.wd, 1.0, math.inf, at.own, smallest, self.clip_threshold)
+        row = (lr, 1 - t**-self.decay_rate, self.eps[0], smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row
-
-    def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
-        renewed: list[tuple[State, Array]] = []  # second moments, which are stored with the step
-        self._renewed = renewed
-
-        def store(*counted: Any) -> Iterable[object]:
-            return chain(starmap(setitem, [(state, ..., value) for state, value in renewed]), count(*counted))
-
-        super().apply(key, slots, grads, store, ready)
-
-    @property
-    def elementwise(self) -> bool:
-        return False
-
-    def _needs(self, at: Step, sparse: bool) -> bool:
-        return True
-
-    def _prepared(self, slot: Slot, grad: Array, at: Step) -> Array:
-        """The gradient over the root of its second moment."""
-        grad = super()._prepared(slot, grad.todense() if isinstance(grad, RowSparse) else grad, at)
-        kept = 1 - at.t**-self.decay_rate
-        row, column, whole = (slot.arrays[name] for name in MOMENT)
-
-        def mean(state: State, values: Array) -> Array:
-            new = kept * state + (1 - kept) * values
-            self._renewed.append((state, new))
-            return new
-
-        square = grad * grad
-        square += self.eps[0]
-        if grad.ndim < 2:
-            root = mean(whole, square)
-        else:
-            row, column = mean(row, square.mean(-1)), mean(column, square.mean(-2))
-            root = (row / row.mean(-1, keepdims=True))[..., None] * column[..., None, :]
-        return grad / root**0.5

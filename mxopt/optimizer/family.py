@@ -78,7 +78,7 @@ class Family:
 
     def elementwise(self) -> bool:
         """Whether each element is updated by itself."""
-        return not (self.model.carried or any(rule.layerwise or rule.reductions for rule in self.rules()))
+        return not (self.model.carried or any(rule.layerwise or rule.reduction for rule in self.rules()))
 
     def rules(self) -> list[Rule]:
         """The rule of each group, which says what its states are; one where all have the same."""

@@ -70,7 +70,7 @@ class RuleOptimizer(Optimizer):
 
     @property
     def elementwise(self) -> bool:
-        return not self.rule.reductions and self.rowwise
+        return self.rule.reduction is None and self.rowwise
 
     @property
     def rowwise(self) -> bool:

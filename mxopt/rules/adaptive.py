@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mxopt.rules.common import DIFFERENCE, RECOMPUTED, clip, sign
-from mxopt.rules.rule import Reduction, Rule, Stage, each_row, rule
+from mxopt.rules.rule import Reduction, Rule, Stage, rule
 
 
 @rule("history")
@@ -75,13 +75,9 @@ group_adagrad: Rule = Rule(
     "group_adagrad",
     ("history",),
     (Stage(_group_adagrad, ("weight",)),),
-    reductions=(
-        Reduction(
-            "history",
-            each_row,
-            value=lambda grad, rescale, bound: clip(rescale * grad, bound),
-            update=lambda history, mean_square: history + mean_square,
-        ),
+    reduction=Reduction(
+        value=lambda grad, rescale, bound: clip(rescale * grad, bound),
+        row=lambda history, mean_square: history + mean_square,
     ),
     wide="they take next to no memory: one number for each row",
 )

@@ -60,22 +60,33 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Reduction:
-    """A state with one value for all elements along some axes: for each row, or for each column.
+    """States with one value for all elements of a row, or of a column.
 
-    `over` gives these axes, for a weight that has so many. Before anything else sees the state,
-    `update(state, mean_square, **hypers)` renews it from the mean over them of the square of what
-    `value(grad, **hypers)` returns.
+    Before a stage sees them, `row(state, mean_square, **hypers)` renews the state of that name from
+    the mean, over the row, of the square of what `value(grad, **hypers)` returns. Without `column`
+    a row is all that has one first index. With it the last two axes are a matrix, whose columns
+    have a state too. Stages may then ask for `row_factor` and `column_factor` in the states' place:
+    what the functions of these names return of the state, and of `mean_row`, the mean of the
+    matrix' row states. A weight of one axis is its own row state, and its `column_factor` is 1.
     """
 
-    state: str
-    over: Callable[[int], tuple[int, ...]]
     value: Function
-    update: Function
+    row: Function
+    column: Function | None = None
+    row_factor: Function | None = None
+    column_factor: Function | None = None
 
+    @property
+    def row_state(self) -> str:
+        return parameters(self.row)[0]
 
-def each_row(axes: int) -> tuple[int, ...]:
-    """All axes but the first."""
-    return tuple(range(1, axes))
+    @property
+    def column_state(self) -> str:
+        return "" if self.column is None else parameters(self.column)[0]
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        return (self.value, self.row, *filter(None, [self.column, self.row_factor, self.column_factor]))
 
 
 @dataclass(frozen=True)
@@ -87,10 +98,8 @@ class Rule:
     `lazy` says that rows without a gradient may be left alone, `lazy_storage` that those of a
     row-sparse weight always are.
 
-    The states of `reductions` are renewed first. With a `direction` the stages see nothing of them,
-    and as `grad` what `direction(grad, **states, **hypers)` returns; there is a hyper-parameter
-    `size` then, which nobody gives: the number of elements. Without, there is one reduction, over
-    each row: a kernel makes it together with the stage.
+    With a `reduction` some states have a value for each row, or column, of the weight. A
+    hyper-parameter called `size` is given by nobody: it is the number of elements.
 
     `wide` says why the states need all bits of the arithmetic; without it they may be kept in
     bfloat16.
@@ -102,38 +111,37 @@ class Rule:
     derivations: tuple[Derivation, ...] = ()
     lazy: bool = True
     lazy_storage: bool = False
-    reductions: tuple[Reduction, ...] = ()
-    direction: Function | None = None
+    reduction: Reduction | None = None
     wide: str = ""
-    by_row: Reduction | None = field(init=False)
+    by_row: Reduction | None = field(init=False)  # a reduction of rows alone
+    by_matrix: Reduction | None = field(init=False)  # one of rows and columns
     hypers: tuple[str, ...] = field(init=False)
     given: int = field(init=False)
     wanted: tuple[tuple[int, ...], ...] = field(init=False)  # for each derivation: which hypers it takes
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "by_row", self.reductions[0] if self.reductions and not self.direction else None)
-        arrays = {"weight", "grad", "noise", *self.states} | ({"mean_square", "size"} if self.direction else set())
+        columns = self.reduction is not None and self.reduction.column is not None
+        object.__setattr__(self, "by_row", None if columns else self.reduction)
+        object.__setattr__(self, "by_matrix", self.reduction if columns else None)
+        arrays = {"weight", "grad", "noise", "row_factor", "column_factor", *self.states}
         derived = [name for derivation in self.derivations for name in derivation.names]
         given = dict.fromkeys(COMMON)
-        first = [f for r in self.reductions for f in (r.value, r.update)] if self.direction else []
-        for function in (*first, *filter(None, [self.direction])):
-            given.update(dict.fromkeys(p for p in parameters(function) if p not in arrays))
+        if self.reduction is not None:
+            for function in self.reduction.functions:
+                given.update(
+                    dict.fromkeys(p for p in parameters(function) if p not in arrays | {"mean_square", "mean_row"})
+                )
         for stage, derivation in zip_longest(self.stages, self.derivations):
             given.update(dict.fromkeys(p for p in parameters(stage.function) if p not in arrays))
             if derivation is not None:
-                given.update(
-                    dict.fromkeys(p for p in parameters(derivation.function)[stage.norms :] if p not in arrays)
-                )
-        names = (*(name for name in given if name not in derived), *derived)
+                given.update(dict.fromkeys(parameters(derivation.function)[stage.norms :]))
+        made = [*derived, *(["size"] if "size" in given else [])]
+        names = (*(name for name in given if name not in made), *made)
         object.__setattr__(self, "hypers", names)
-        object.__setattr__(self, "given", len(names) - len(derived))
-        wanted = (
-            ()
-            if self.direction
-            else tuple(
-                tuple(names.index(name) for name in parameters(derivation.function)[stage.norms :])
-                for stage, derivation in zip(self.stages, self.derivations, strict=False)
-            )
+        object.__setattr__(self, "given", len(names) - len(made))
+        wanted = tuple(
+            tuple(names.index(name) for name in parameters(derivation.function)[stage.norms :])
+            for stage, derivation in zip(self.stages, self.derivations, strict=False)
         )
         object.__setattr__(self, "wanted", wanted)
 
@@ -155,14 +163,18 @@ class Rule:
         return "noise" not in self.states and any("noise" in parameters(stage.function) for stage in self.stages)
 
     def state_shape(self, name: str, weight: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of a weight's state: of length 1 along the axes that a reduction goes over."""
-        over = [r.over(len(weight)) for r in self.reductions if r.state == name]
-        reduced = {axis % len(weight) for axis in over[0]} if over else set()
-        return tuple(1 if axis in reduced else n for axis, n in enumerate(weight))
+        """The shape of a weight's state: of length 1 along the axes of which it has the mean."""
+        if self.reduction is None or name not in (self.reduction.row_state, self.reduction.column_state):
+            return weight
+        if self.by_row is not None:
+            return weight[:1] + (1,) * len(weight[1:])
+        if name == self.reduction.row_state:
+            return (*weight[:-1], 1) if len(weight) > 1 else weight
+        return (*weight[:-2], 1, weight[-1]) if len(weight) > 1 else (1,) * len(weight)
 
     def derive(self, step: int, norms: Sequence[Any], hypers: Sequence[Any] | np.ndarray) -> tuple[Any, ...]:
-        """The scalars that follow stage `step`; `hypers` are those known so far, in order. Numbers,
-        or arrays with an element for each tensor."""
+        """The scalars that follow stage `step`; `hypers` are those known so far, in their places.
+        Numbers, or arrays with an element for each tensor."""
         values = [*norms, *(hypers[k] for k in self.wanted[step])]
         with np.errstate(all="ignore"):
             return as_tuple(self.derivations[step].function(*map(np.float64, values)))
@@ -189,35 +201,40 @@ def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str 
 
 @cache
 def by_element(rule: Rule) -> Rule:
-    """A rule that keeps one state for each row, for weights whose rows have one element, which is
-    then the mean."""
-    (step,), reduction = rule.stages, rule.by_row
+    """A rule with a reduction, for weights whose rows have one element, which is then the mean, and
+    which have no columns."""
+    reduction = rule.reduction
     assert reduction is not None
-    names = ("weight", "grad", *rule.states, *rule.hypers)
+    row, factor = reduction.row_state, reduction.row_factor
+    states = tuple(name for name in rule.states if name != reduction.column_state)
+    given = ("weight", "grad", *states, *rule.hypers)
 
-    def function(*given: Any) -> Any:
-        values = dict(zip(names, given, strict=True))
+    def of(step: Stage, first: bool) -> Stage:
+        functions = [step.function, *filter(None, [factor]), *(reduction.functions[:2] if first else ())]
+        names = [name for name in given if any(name in parameters(f) for f in functions)]
 
-        def call(f: Function) -> Any:
-            return f(*(values[name] for name in parameters(f)))
+        def function(*arguments: Any) -> Any:
+            values = dict(zip(names, arguments, strict=True))
 
-        x = call(reduction.value)
-        values["mean_square"] = x * x
-        values[reduction.state] = state = call(reduction.update)
-        results = call(step.function)
-        return (*(results if isinstance(results, tuple) else (results,)), state)
+            def call(f: Function) -> Any:
+                return f(*(values[name] for name in parameters(f)))
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
-    return Rule(f"{rule.name}_by_element", rule.states, (Stage(function, (*step.writes, reduction.state)),))
+            if first:
+                x = call(reduction.value)
+                values["mean_square"] = x * x
+                values[row] = call(reduction.row)
+            if factor is not None:
+                values |= {"row_factor": call(factor), "column_factor": 1.0}
+            results = as_tuple(call(step.function))
+            return (*results[: len(step.writes)], *([values[row]] if first else []), *results[len(step.writes) :])
 
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return Stage(function, (*step.writes, *([row] if first else [])), step.norms)
 
-@cache
-def without_reductions(rule: Rule) -> Rule:
-    """What is left of a rule with a direction once that is there."""
-    reduced = {reduction.state for reduction in rule.reductions}
-    states = tuple(name for name in rule.states if name not in reduced)
-    return Rule(f"{rule.name}_directed", states, rule.stages, rule.derivations, lazy=False)
+    stages = tuple(of(step, not k) for k, step in enumerate(rule.stages))
+    return Rule(f"{rule.name}_by_element", states, stages, rule.derivations, lazy=rule.by_row is not None)
 
 
 def stage(*writes: str, norms: int = 0) -> Callable[[Function], Stage]:
@@ -231,10 +248,15 @@ def derives(*names: str) -> Callable[[Function], Derivation]:
 
 
 def layerwise(
-    name: str, states: tuple[str, ...], *steps: Stage | Derivation, lazy: bool = False, wide: str = ""
+    name: str,
+    states: tuple[str, ...],
+    *steps: Stage | Derivation,
+    lazy: bool = False,
+    reduction: Reduction | None = None,
+    wide: str = "",
 ) -> Rule:
     """A rule of several stages with derivations in between. A lazy one has two, of which the first
     writes nothing and returns values of the weight alone and of the gradient alone."""
     stages = tuple(s for s in steps if isinstance(s, Stage))
     derivations = tuple(s for s in steps if isinstance(s, Derivation))
-    return Rule(name, states, stages, derivations, lazy=lazy, wide=wide)
+    return Rule(name, states, stages, derivations, lazy=lazy, reduction=reduction, wide=wide)

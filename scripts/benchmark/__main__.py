@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmark import cases, contention, driver, environments, machine, startup, tables, targets, terminal
 from benchmark.driver import Pace, Row
 from benchmark.protocol import Worker, WorkerError
+from benchmark.rows import cases as all_cases
 
 QUICK = Pace(turn=0.03, trial=0.02, row=1.5, rounds=4, slow_rounds=2, patience=20)
 
@@ -110,7 +111,7 @@ def report(options: argparse.Namespace, console: Console, result: dict[str, Any]
 def plan(options: argparse.Namespace) -> dict[tuple[str, str], cases.Case | None]:
     """The rows that are wanted, in order; those of `startup` have no case."""
     rows: dict[tuple[str, str], cases.Case | None] = {
-        (case.kind, case.optimizer): case for case in cases.cases(options.quick, options.scale)
+        (case.kind, case.optimizer): case for case in all_cases(options.quick, options.scale)
     }
     rows[("startup", "adam")] = None
     return {k: v for k, v in rows.items() if not options.only or any(fnmatch("/".join(k), p) for p in options.only)}

@@ -1,5 +1,4 @@
-"""The rows of the benchmark: a table of optimizers, a table of kinds of work, and the cases they
-make together."""
+"""What a row of the benchmark is, as plain data: an optimizer, and a kind of work."""
 
 from __future__ import annotations
 
@@ -27,41 +26,6 @@ class Optimizer:
     lazy: bool = True
     layerwise: bool = False
     noisy: bool = False
-
-
-MOMENTUM = {"momentum": 0.9}
-OPTIMIZERS = {
-    "sgd": Optimizer("sgd", ("wg > w",)),
-    "sgd-momentum": Optimizer("sgd", ("wga > wa",), MOMENTUM),
-    "nag": Optimizer("nag", ("wg > w",)),
-    "nag-momentum": Optimizer("nag", ("wga > wa",), MOMENTUM),
-    "signsgd": Optimizer("signum", ("wg > w",), {"momentum": 0.0}),
-    "signum": Optimizer("signum", ("wga > wa",)),
-    "lion": Optimizer("lion", ("wga > wa",)),
-    "dcasgd": Optimizer("dcasgd", ("wga > wa",)),
-    "dcasgd-momentum": Optimizer("dcasgd", ("wgab > wab",), MOMENTUM),
-    "sgld": Optimizer("sgld", ("wg > w",), lazy=False, noisy=True),
-    "test": Optimizer("test", ("wg > wa",), lazy=False),
-    "adam": Optimizer("adam", ("wgab > wab",)),
-    "adamw": Optimizer("adamw", ("wgab > wab",)),
-    "adabelief": Optimizer("adabelief", ("wgab > wab",)),
-    "adamax": Optimizer("adamax", ("wgab > wab",)),
-    "nadam": Optimizer("nadam", ("wgab > wab",)),
-    "ftml": Optimizer("ftml", ("wgabc > wabc",)),
-    "adagrad": Optimizer("adagrad", ("wga > wa",)),
-    "groupadagrad": Optimizer("groupadagrad", ("wg > w",)),  # and one number for each row
-    "adadelta": Optimizer("adadelta", ("wgab > wab",)),
-    "rmsprop": Optimizer("rmsprop", ("wga > wa",)),
-    "rmsprop-centered": Optimizer("rmsprop", ("wgabc > wabc",), {"centered": True}),
-    "ftrl": Optimizer("ftrl", ("wgab > wab",)),
-    "lbsgd": Optimizer("lbsgd", ("wga > wa",), MOMENTUM),
-    "lbsgd-lars": Optimizer("lbsgd", ("wg >", "wga > wa"), {**MOMENTUM, "warmup_strategy": "lars"}, layerwise=True),
-    "lars": Optimizer("lars", ("wg >", "wga > wa"), MOMENTUM, layerwise=True),
-    "lamb": Optimizer("lamb", ("wgab > ab", "wab > w"), lazy=False, layerwise=True),
-    "lans": Optimizer("lans", ("g >", "wgab > ab", "wgab > w"), lazy=False, layerwise=True),
-}
-REDUCING = ("adafactor",)  # those that NumPy makes a part of: what they take isn't a number of passes
-ALIASES = ("ccsgd",)  # registered names that have no row, because they are another's
 
 
 @dataclass(frozen=True)
@@ -140,7 +104,8 @@ class Case:
     """One row: an optimizer at one kind of work, in full, as plain data for a worker."""
 
     kind: str
-    optimizer: str
+    optimizer: str  # what the row calls it
+    row: Optimizer = field(compare=False)
     shapes: tuple[Shape, ...]
     dtype: str = "float32"
     fresh: bool = False
@@ -149,10 +114,6 @@ class Case:
     @property
     def every(self) -> bool:
         return KINDS[self.kind].every
-
-    @property
-    def row(self) -> Optimizer:
-        return OPTIMIZERS[self.optimizer]
 
     @property
     def master(self) -> bool:
@@ -200,28 +161,5 @@ class Case:
 
 def make_case(data: dict[str, Any]) -> Case:
     """The case that `Case.plain` gave, after a journey through JSON."""
-    return Case(**{**data, "shapes": tuple(map(tuple, data["shapes"]))})
-
-
-def has(kind: str, optimizer: Optimizer) -> bool:
-    """Whether there is such a row."""
-    return optimizer.lazy or not KINDS[kind].rows
-
-
-def cases(quick: bool, scale: float) -> list[Case]:
-    """All rows with arrays, kind by kind. `scale` below 1 makes the large arrays smaller."""
-    found = []
-    for kind, work in KINDS.items():
-        if not work.shapes:
-            continue
-        names = SOME.get(kind, tuple(OPTIMIZERS))
-        for name in QUICK.get(kind, ()) if quick else names:
-            if has(kind, OPTIMIZERS[name]):
-                shapes = tuple(_scaled(shape, scale) for shape in work.shapes)
-                rows = max(1, math.ceil(work.rows * scale)) if work.rows else 0
-                found.append(Case(kind, name, shapes, work.dtype, work.fresh, rows))
-    return found
-
-
-def _scaled(shape: Shape, scale: float) -> Shape:
-    return (max(1, math.ceil(shape[0] * scale)), *shape[1:]) if math.prod(shape) > 1000 else shape
+    row = Optimizer(**{**data["row"], "passes": tuple(data["row"]["passes"])})
+    return Case(**{**data, "row": row, "shapes": tuple(map(tuple, data["shapes"]))})

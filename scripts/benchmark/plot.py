@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.cases import KINDS, OPTIMIZERS
+from benchmark.cases import KINDS
 from benchmark.driver import Row
+from benchmark.rows import OPTIMIZERS
 from benchmark.tables import COLUMNS
 
 LOOKS = {

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from benchmark.cases import OPTIMIZERS
 from benchmark.driver import Row
 from benchmark.environments import PEERS
+from benchmark.rows import OPTIMIZERS
 
 Value = Callable[[Row], float | None]
 

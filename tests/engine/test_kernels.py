@@ -21,12 +21,12 @@ import mxopt.rules
 from mxopt import assembler
 from mxopt.engine import Plan, Tensor, cuda_source, kernel
 from mxopt.engine.jit import assemble
-from mxopt.engine.kernel import PIECE, Kernel
+from mxopt.engine.kernel import PIECE, REDUCES, Kernel
 from mxopt.engine.steps import run
 from mxopt.engine.trace import Tape
 from mxopt.errors import CompilationError, RuleError
 from mxopt.rules import adam, adaptive, sgd
-from mxopt.rules.rule import Rule, rule
+from mxopt.rules.rule import Rule, by_element, rule
 
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks at x86 instructions")
 
@@ -34,7 +34,7 @@ x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="
 def rules() -> list[Rule]:
     modules = [importlib.import_module(f"mxopt.rules.{m.name}") for m in pkgutil.iter_modules(mxopt.rules.__path__)]
     found = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Rule)}
-    return [rule for rule in found.values() if rule.direction is None]  # NumPy makes those, and their steps are others
+    return [*found.values(), *(by_element(rule) for rule in found.values() if rule.reduction)]
 
 
 def instructions(kernel: Kernel) -> str:
@@ -50,10 +50,13 @@ def test_kernels_are_vectors_without_contraction(some: Rule) -> None:
     for master in (False, True):
         dtypes = ("float32",) * (2 + len(some.states))
         dtypes = ("bfloat16", "bfloat16", *dtypes[2:], "float32") if master else dtypes
-        for stage in (*range(len(some.stages)), None):
-            code = instructions(Kernel(some, stage, dtypes, some.by_row is not None))
-            assert re.search(rf"v(add|sub|mul|div|and|max|cmp\w*)p[sd]\s.*%{wide}", code), f"stage {stage}"
-            assert not re.search(r"vf(n?)m(add|sub)", code), f"stage {stage}"
+        kernels = [Kernel(some, stage, dtypes, some.by_row is not None) for stage in range(len(some.stages))]
+        kernels += [Kernel(some, None, dtypes, reduces=what) for what in REDUCES if some.by_matrix]
+        kernels += [Kernel(some, None, dtypes, some.by_row is not None)] * (some.by_matrix is None)
+        for each in kernels:
+            code, stage = instructions(each), each.name
+            assert re.search(rf"v(add|sub|mul|div|and|max|cmp\w*)p[sd]\s.*%{wide}", code), stage
+            assert not re.search(r"vf(n?)m(add|sub)", code), stage
             assert "rsqrt14" not in code
             assert "rcp14" not in code
 
@@ -141,14 +144,13 @@ def test_small_tensors_of_a_layerwise_rule_take_one_kernel_call(monkeypatch: pyt
 
 
 def test_tensors_with_a_state_a_row_share_jobs() -> None:
-    """One for those of one element a row (or of no rows), which go side by side in a vector, one
-    for the rest."""
+    """One for those of one element a row, which go side by side in a vector, one for the rest."""
     shapes = [(256,)] * 50 + [(7, 1)] * 50 + [(3, 40), (20, 2, 2), (0, 5), (5, 0)] * 50
     weights = [np.ones(shape, np.float32) for shape in shapes]
     states = [(np.zeros(adaptive.group_adagrad.state_shape("history", w.shape), np.float32),) for w in weights]
     tensors = [Tensor("w", w, np.ones_like(w), s) for w, s in zip(weights, states, strict=True)]
     plan = Plan("llvm", adaptive.group_adagrad, tensors, lazy=False)
-    assert sorted(len(positions) for positions, _ in plan.parts) == [150, 150]
+    assert sorted(len(positions) for positions, _ in plan.parts) == [100, 200]
     for _, part in plan.parts:
         assert not any(getattr(part, "about", np.zeros((1, kernel.ROW_WORDS)))[:, kernel.ROWS_AHEAD])
 

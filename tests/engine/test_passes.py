@@ -18,18 +18,13 @@ from mxopt.rules.common import norm
 
 @pytest.fixture(scope="module")
 def compiled_norm() -> Callable[[np.ndarray], float]:
-    assembly = (
-        passes.EXACT_SUM
-        + """
-define double @norm(ptr %numbers, i64 %count, i64 %step) {
-  %sum = call double @exact_sum(ptr %numbers, i64 %count, i64 %step)
-  %root = call double @llvm.sqrt.f64(double %sum)
-  ret double %root
-}
-"""
-    )
+    asm = assembler.Lines()
+    passes.write_exact_sum(asm)
+    with asm.function("double @norm(ptr %numbers, i64 %count, i64 %step)"):
+        total = asm.let("call double @exact_sum(ptr %numbers, i64 %count, i64 %step)")
+        asm.put(f"ret double {asm.call('double', 'llvm.sqrt.f64', f'double {total}')}")
     kind = ctypes.PYFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-    function = kind(assembler.compile_assembly(assembly, "norm"))
+    function = kind(assembler.compile_assembly(asm.module(), "norm"))
 
     def call(squares: np.ndarray) -> float:
         spread = np.full((len(squares), 3), np.nan)

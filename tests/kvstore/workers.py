@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from table import REDUCING, ROWS, Row
+from table import ROWS, Row
 
 import mxopt
 from mxopt import kvstore
@@ -31,7 +31,7 @@ def optimizers(arguments: dict[str, Any]) -> None:
     """Every optimizer on the servers beside a local updater of the sum of all workers'
     gradients."""
     store = kvstore.create(arguments.get("mode", "dist_sync"))
-    rows = [row for row in (*ROWS, *REDUCING) if row.elementwise != arguments["whole"]]
+    rows = [row for row in ROWS if row.elementwise != arguments["whole"]]
     for k, row in enumerate(rows):
         optimizer, local = row.make(), mxopt.get_updater(row.make())
         store.set_optimizer(optimizer)

@@ -30,7 +30,7 @@ GRADS = (
 
 
 def poison(array: np.ndarray, value: float) -> None:
-    array[AT if array.shape == SHAPE else AT[0]] = value
+    array[tuple(min(k, n - 1) for k, n in zip(AT, array.shape, strict=False))] = value
 
 
 def run(case: dict[str, Any], target: int, value: float) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from table import REDUCING, ROWS, Row
+from table import ROWS, Row
 
 import mxopt
 from mxopt.errors import ArgumentError, ArrayTypeError
@@ -35,7 +35,7 @@ def test_states_that_may_be_narrow(row: Row) -> None:
     assert (weight != 1).all()
 
 
-@pytest.mark.parametrize("row", [row for row in (*ROWS, *REDUCING) if not row.narrow], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.narrow], ids=str)
 def test_states_that_may_not(row: Row) -> None:
     with pytest.raises(ArgumentError, match=WHY[row.name]):
         row.make(state_dtype="bfloat16")

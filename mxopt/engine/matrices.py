@@ -1,0 +1,63 @@
+"""How an array with two axes or more is seen where its rows and columns have states: as matrices,
+one behind another, whose rows are cut into pieces.
+
+Sums over columns have one order on all engines. The rows of a piece are summed one after the other,
+in double, into the record of their matrix; a matrix of many rows has a record for each of its
+pieces, which are summed in their order. A piece has several small matrices, or at least ROWS rows
+of one: so records are next to nothing beside the array.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+ELEMENTS = 65_536  # of a piece, unless its rows are long
+ROWS = 64  # of a piece at least, where a matrix has so many
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """`number` matrices of `rows` and `columns`; a piece has at most `most` rows of one of them,
+    and each of them has `records`."""
+
+    number: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> Matrices:
+        return cls(math.prod(shape[:-2]), shape[-2], shape[-1])
+
+    @property
+    def most(self) -> int:
+        return max(ROWS, ELEMENTS // max(self.columns, 1))
+
+    @property
+    def records(self) -> int:
+        return -(-self.rows // self.most)
+
+    @property
+    def pieces(self) -> np.ndarray:
+        """First row and number of rows of each, counted over all matrices."""
+        if not self.number * self.rows * self.columns:
+            return np.zeros((0, 2), np.int64)
+        if self.records > 1:
+            starts = np.arange(self.records) * self.most
+            first = (np.arange(self.number)[:, None] * self.rows + starts).reshape(-1)
+            return np.stack([first, np.tile(np.minimum(self.most, self.rows - starts), self.number)], axis=1)
+        together = max(1, ELEMENTS // (self.rows * self.columns)) * self.rows
+        first = np.arange(0, self.number * self.rows, together)
+        return np.stack([first, np.minimum(together, self.number * self.rows - first)], axis=1)
+
+    @property
+    def record_words(self) -> int:
+        """All records': of each the sums of squares of the columns, then the sum of the row
+        states."""
+        return self.number * self.records * (self.columns + 1)
+
+    def words(self, records: int, factors: int) -> tuple[int, ...]:
+        """What a kernel knows of them; records and the columns' factors are at these addresses."""
+        return self.columns, self.rows, self.most, self.records, records, factors
