@@ -110,7 +110,8 @@ def test_a_stopped_server_fails_the_job() -> None:
 
 
 def test_a_job_that_does_not_come_together_says_who_is_missing() -> None:
-    with Job(2, 1, MXOPT_KVSTORE_JOIN_TIMEOUT=2) as job:
+    with Job(2, 1) as job:
+        job.env["MXOPT_KVSTORE_JOIN_TIMEOUT"] = "2"  # the worker's alone
         worker = job.start_worker(0, "sums")
         assert worker.finish() != 0
         assert "1 of 2 workers and 1 of 1 servers" in worker.output
