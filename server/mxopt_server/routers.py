@@ -9,14 +9,17 @@ import os
 import resource
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from mxopt.errors import ArgumentError, KVStoreError
 from mxopt.kvstore import sockets, unix
 from mxopt.kvstore.keys import KeyPair
 from mxopt.kvstore.wire import MAX_FRAME
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
 
 RECEIVE_QUEUE = 256  # messages waiting on one connection before its sender is held back
 SEND_QUEUE = 4096
@@ -115,6 +118,8 @@ def authenticator(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair | None)
     """Lets in only those that hold the job's keys; to be stopped at the end. None without keys."""
     if keys is None:
         return None
+    from zmq.auth.thread import ThreadAuthenticator  # which brings in asyncio
+
     made = ThreadAuthenticator(context)
     made.start()
     made.configure_curve_callback(ALLOW, credentials_provider=_Holder(keys[0]))
