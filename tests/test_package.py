@@ -24,7 +24,7 @@ import pytest
 import mxopt
 
 ROOT = Path(mxopt.__file__).parent
-HEAVY = ["cupy", "zmq", "llvmlite", "matplotlib", "torch", "numba", "sklearn", "rich", "mxopt_server"]
+HEAVY = ["numpy.ma", "cupy", "zmq", "llvmlite", "matplotlib", "torch", "numba", "sklearn", "rich", "mxopt_server"]
 
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
