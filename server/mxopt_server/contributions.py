@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mxopt.errors import KVStoreError
+from mxopt.kvstore.wire import Key
 from mxopt.typing import Array
 from mxopt_server.told import Told, difference as told_difference
 
@@ -75,3 +76,11 @@ def difference(heads: Sequence[Contribution]) -> Exception | None:
         if differs:
             return KVStoreError(f"{differs}: in a round of all workers both have to be the same")
     return None
+
+
+def missing(key: Key, rank: int, number: int, last: int) -> KVStoreError:
+    """A worker's push is of a round too far ahead."""
+    return KVStoreError(
+        f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round {last}: what it"
+        " has pushed in between is missing"
+    )

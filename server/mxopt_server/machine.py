@@ -11,7 +11,7 @@ from mxopt.sparse import Table
 from mxopt.typing import Plain
 from mxopt_server import records as r
 from mxopt_server.applier import Applier
-from mxopt_server.rounds import Members
+from mxopt_server.members import Members
 from mxopt_server.served import Served
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Values

@@ -18,10 +18,10 @@ from mxopt_server.cuts import Cuts
 from mxopt_server.first_values import FirstValues
 from mxopt_server.latency import Latency
 from mxopt_server.machine import Journal, Machine
+from mxopt_server.members import MODES
 from mxopt_server.pulls import Pulls
 from mxopt_server.pushes import DEPTH, Pushes
 from mxopt_server.records import Member, Mode
-from mxopt_server.rounds import MODES
 from mxopt_server.state_requests import StateRequests
 from mxopt_server.worker_session import Session
 

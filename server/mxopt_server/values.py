@@ -16,7 +16,7 @@ from mxopt.kvstore.wire import Key
 from mxopt.typing import Array
 from mxopt_server.contributions import ALL, Contribution, Request
 from mxopt_server.groups import Group, GroupKey, cut
-from mxopt_server.rounds import Members
+from mxopt_server.members import Members
 
 
 class PartIndex:

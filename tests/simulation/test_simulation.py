@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
-from mxopt_server.rounds import Sync
+from mxopt_server.sync_rounds import Sync
 from simulation.disk import MOMENTS
 from simulation.jobs import Job, Plan, drawn
 from simulation.network import Weather

@@ -1,0 +1,29 @@
+"""The workers of a server's job, and how they go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mxopt_server.rounds import Rounds, Ssp
+from mxopt_server.sync_rounds import Sync
+
+MODES: dict[str, type[Rounds]] = {"sync": Sync, "async": Rounds, "ssp": Ssp}
+
+
+@dataclass
+class Members:
+    """The workers of the job, and how they go together: what all rounds of a server have in
+    common."""
+
+    workers: int
+    mode: str = ""  # one of MODES, said by the first worker; "" before
+    staleness: int = 0  # of ssp: how many pushes a worker may be ahead of the slowest
+    ended: set[int] = field(default_factory=set)
+    epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
+    lost: int = 0  # pushes that were answered, and that a snapshot older than they are hasn't
+    lossy: bool = False  # whether this server goes on from such a snapshot
+
+    @property
+    def kind(self) -> type[Rounds]:
+        """The rounds of this mode."""
+        return MODES[self.mode]
