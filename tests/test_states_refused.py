@@ -227,3 +227,40 @@ def test_what_is_nested_too_deep_is_neither_saved_nor_read() -> None:
         load_document(sealed(pack({"content": ["dict", [["x", tree]]], "arrays": []})))
     with pytest.raises(StatesError, match="too deep"):
         load_document(sealed(b"\x91" * 10_000))
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [
+        (("kind", "rule"), np.ones(2, np.float32)),
+        (("counts", "devices"), {0: {0: -1}}),
+        (("counts", "num_update"), -1),
+        (("optimizer", "arguments", "learning_rate"), "x"),
+        (("optimizer", "lr_mult"), [(0, "x")]),
+        (("optimizer", "wd_mult"), [(0, None)]),
+        (("optimizer", "scheduler", "assigned"), ["x", 0]),
+    ],
+)
+def test_values_that_no_update_could_use_are_refused_at_the_load(where: tuple[str, ...], wrong: Any) -> None:
+    schedule = mxopt.lr_scheduler.FactorScheduler(2, 0.5, base_lr=0.1)
+    updater = mxopt.get_updater(mxopt.create("sgd", lr_scheduler=schedule))
+    updater(0, np.ones(2, np.float32), np.ones(2, np.float32))
+    before = updater.get_states(dump_optimizer=True)
+    content = inner = load_document(before)
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = wrong
+    with pytest.raises(StatesError):
+        updater.set_states(dump_document(content))
+    assert updater.get_states(dump_optimizer=True) == before
+
+
+def test_what_is_no_document_is_no_state_of_the_families_optimizers() -> None:
+    weight = np.ones((2, 2), np.float32)
+    for optimizer in (
+        mxopt.experimental.optim.Adam([weight]), mxopt.nn.Adam([weight]), mxopt.nn.ASGD([weight]),
+        mxopt.nn.LARS(mxopt.nn.Momentum([weight], 0.1, 0.9)),
+    ):  # fmt: skip
+        for wrong in (None, 7, "x", [], np.ones(3)):
+            with pytest.raises(StatesError):
+                optimizer.load_state_dict(wrong)

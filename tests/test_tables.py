@@ -18,7 +18,7 @@ from table import ROWS
 
 import mxopt
 from mxopt import kvstore, sparse
-from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError, KVStoreError, UnknownNameError
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, KVStoreError, UnknownNameError
 from mxopt.sparse import RowSparse, row_sparse_array, table, zeros
 from mxopt.sparse.index import RowIndex, look_up_slowly
 from mxopt.sparse.initial import Initial
@@ -132,7 +132,15 @@ def test_room_that_is_full_is_copied() -> None:
         ({"init": "ones"}, UnknownNameError, "can begin as 'zeros', 'constant', 'uniform', not 'ones'"),
         ({"init": "constant"}, ArgumentError, "init='constant' needs a scale"),
         ({"scale": 0.5}, ArgumentError, "init='zeros' takes no scale"),
-        ({"init": "uniform", "scale": np.inf}, ArgumentError, "must be a finite number, got inf"),
+        ({"init": "uniform", "scale": np.inf}, ArgumentError, "must be a finite number of float32, got inf"),
+        (
+            {"init": "constant", "scale": 1e9, "dtype": "float16"},
+            ArgumentError,
+            "a finite number of float16, got 1e9|1000000000",
+        ),
+        ({"init": "uniform", "scale": "x"}, ArgumentTypeError, "the scale must be a number, got 'x'"),
+        ({"seed": 1.5}, ArgumentTypeError, "the seed must be a whole number, got 1.5"),
+        ({"shape": (5.5, 2)}, ArgumentTypeError, "a number of the shape must be a whole number, got 5.5"),
         ({"dtype": "int32"}, ArrayTypeError, "a table is of float16, bfloat16, float32, float64, not int32"),
     ],
 )

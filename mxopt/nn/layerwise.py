@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -142,6 +142,7 @@ class LARS(Optimizer):
 
     def load_state_dict(self, state_dict: Document) -> None:
         """See `Optimizer.load_state_dict`."""
-        if state_dict.get("optimizer") != "LARS" or "inner" not in state_dict:
-            raise StatesError(f"the state_dict is of {state_dict.get('optimizer')!r:.80}, this is LARS")
+        kind = state_dict.get("optimizer") if isinstance(state_dict, Mapping) else type(state_dict)
+        if not isinstance(kind, str) or kind != "LARS" or "inner" not in state_dict:
+            raise StatesError(f"the state_dict is of {kind!r:.80}, this is LARS")
         self.opt.load_state_dict(state_dict["inner"])

@@ -65,6 +65,8 @@ class SavedOptimizer(GroupedOptimizer):
         for k, (slot, each) in enumerate(zip(self._slots, kept, strict=True)):
             wanted: Plain = {what: (state[k].shape, state[k].dtype) for what, state in own.items()}
             wrong += differences(slot.place, wanted | ({self.carried: float} if self.carried else {}), each)
+        if step < 0:
+            wrong.append(f"global_step is {step}")
         if len(rates) != len(fixed):
             wrong.append(f"there are {counted(len(fixed), 'fixed learning rate')} here, not {len(rates)}")
 

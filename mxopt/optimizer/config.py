@@ -14,6 +14,7 @@ from mxopt.arguments import arguments_of, attribute_of
 from mxopt.errors import StatesError
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.base import Optimizer
+from mxopt.options import number
 from mxopt.typing import Document, Plain
 
 ENTRIES = {"name", "module", "qualname", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
@@ -50,13 +51,23 @@ def make_optimizer(config: Document) -> Optimizer:
         if scheduler is not None and "learning_rate" in arguments:
             arguments["learning_rate"] = None  # a number would overwrite the schedule's base_lr
         optimizer: Optimizer = klass(**arguments, param_idx2name=dict(config["idx2name"]), lr_scheduler=scheduler)
-        optimizer.lr = rate
-        optimizer.lr_mult, optimizer.wd_mult = dict(config["lr_mult"]), dict(config["wd_mult"])
+        if rate is not None:
+            number("learning_rate", rate)
+        if rate is not None or scheduler is not None:
+            optimizer.lr = rate
+        optimizer.lr_mult, optimizer.wd_mult = (_multipliers(config, what) for what in ("lr_mult", "wd_mult"))
     except StatesError:
         raise
     except Exception as error:  # whatever the class raises for these arguments
         raise StatesError(f"the saved optimizer can't be made: {error}") from error
     return optimizer
+
+
+def _multipliers(config: Document, what: str) -> dict[Any, float]:
+    found = dict(config[what])
+    for key, value in found.items():
+        number(f"{what} of {key!r}", value)
+    return found
 
 
 def _arguments(thing: Any, skip: tuple[str, ...]) -> Plain:
@@ -98,5 +109,5 @@ def _make_scheduler(config: Document | None) -> LRScheduler | None:
         return None
     scheduler: LRScheduler = LRScheduler.registry.find(config)(**config["arguments"])
     rate, update = config["assigned"]
-    scheduler.assigned = (rate, int(update))
+    scheduler.assigned = (number("the scheduler's rate", rate), int(update))
     return scheduler

@@ -79,8 +79,11 @@ class Counts:
         try:
             num_update = int(counts["num_update"])
             devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}
+            lowest = min([num_update, *(n for c in devices.values() for n in c.values())])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StatesError(f"these are no update counts: {error}") from error
+        if lowest < 0:
+            raise StatesError(f"these are no update counts: {lowest} updates")
         self.num_update = num_update
         self._all_index_update_counts = devices or {0: {}}
         self._index_update_count = self._all_index_update_counts.setdefault(0, {})

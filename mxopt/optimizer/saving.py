@@ -86,7 +86,7 @@ class Resumable:
                 wrong, take = self._fit(state_dict)
         except StatesError:
             raise
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+        except (TypeError, LookupError, AttributeError, ValueError) as error:
             raise StatesError(f"this is no state_dict of an optimizer: {error!r}") from error
         if wrong:
             raise StatesError("the states don't fit: " + "; ".join(wrong))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mxopt import plain
 from mxopt.document import dump_document, load_document
 from mxopt.errors import StatesError, counted
 from mxopt.optimizer.base import Index, Optimizer
@@ -103,6 +104,7 @@ def load(document: bytes) -> Loaded:
             raise StatesError(f"this is no document of an updater's states; it holds {', '.join(map(str, content))}")
         if not all(isinstance(content[what], dict) for what in ("states", "kind", "counts")):
             raise TypeError("states, their kind and the counts are dicts")
+        plain.check(content["kind"])
         content["parameters"] = {index: _read(each) for index, each in content["parameters"].items()}
         sums = {index: (int(count), total) for index, (count, total) in sums.items()}
         return Loaded(config=content.pop("optimizer"), sums=sums, **content)

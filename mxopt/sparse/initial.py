@@ -90,7 +90,7 @@ def table(
     """
     if not isinstance(shape, Sequence):
         raise ArrayTypeError(f"table: the shape is (rows, ...), got {shape!r}")
-    shape = tuple(map(operator.index, shape))
+    shape = tuple(_whole("a number of the shape", n) for n in shape)
     if not shape or min(shape) < 1:
         raise ArrayError(f"a table needs a shape of one axis or more, none of them 0, got {shape}")
     if init not in KINDS:
@@ -100,10 +100,12 @@ def table(
         raise ArrayTypeError(f"a table is of {', '.join(DTYPES)}, not {dtype}")
     if (init == "constant" and scale is None) or (init == "zeros" and scale is not None):
         raise ArgumentError(f"table: init={init!r} {'needs a scale' if scale is None else 'takes no scale'}")
-    scale = (SCALE if init == "uniform" else 0.0) if scale is None else float(scale)
-    if not math.isfinite(scale):
-        raise ArgumentError(f"table: the scale must be a finite number, got {scale}")
-    seed = operator.index(seed)
+    scale = (SCALE if init == "uniform" else 0.0) if scale is None else _number("the scale", scale)
+    with np.errstate(over="ignore"):
+        fits = math.isfinite(scale) and bool(np.isfinite(np.float64(scale).astype(dtype)))
+    if not fits:
+        raise ArgumentError(f"table: the scale must be a finite number of {dtype}, got {scale}")
+    seed = _whole("the seed", seed)
     if not 0 <= seed < 1 << 63:
         raise ArgumentError(f"table: the seed must be a whole number from 0 on and below 2**63, got {seed}")
     return Table(shape, dtype, init, scale, seed)
@@ -158,3 +160,17 @@ class Initial:
     def _key(self) -> np.uint64:
         name = f"{self.table.seed} {type(self.key).__name__} {self.key}".encode(errors="surrogatepass")
         return np.uint64(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))
+
+
+def _whole(what: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(f"table: {what} must be a whole number, got {value!r}") from None
+
+
+def _number(what: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"table: {what} must be a number, got {value!r}") from None
