@@ -392,10 +392,8 @@ def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Seque
     its, name = list(optimizer.parameters), type(optimizer).__name__
     for param in params:
         if not any(param is p for p in its):
-            raise ArgumentError(
-                f"parameter {param.name!r} is none of those that the {name} has: make Parameters of arrays, and give"
-                " the same to both"
-            )
+            what = f"parameter {param.name!r} is none of those that the {name} has"
+            raise ArgumentError(f"{what}: make Parameters of arrays, and give the same to both")
     if len(its) != len(params):
         raise ArgumentError(f"the {name} has {counted(len(its), 'parameter')}, the Trainer {len(params)}")
     return its
