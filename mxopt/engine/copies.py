@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.device import is_cupy, library_of, on_device_of, stream_of
+from mxopt.engine import arrays
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -69,6 +70,8 @@ class CopiesPart:
 
 def _copied(array: Array) -> Any:
     """Contiguous, and as the machine has it; the same array where it is so."""
+    if arrays.is_plain(array):
+        return array
     if is_cupy(array):
         return library_of(array).ascontiguousarray(array)
     return np.array(array, array.dtype.newbyteorder("="), order="C")

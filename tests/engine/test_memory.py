@@ -47,6 +47,8 @@ def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
             weight, grad = weight.T, grad.T
             if row.name == "groupadagrad":
                 continue  # which the reference engine updates where the layout is unusual
+        if gradient in ("sparse", "strided") and row.rules[0].by_matrix is not None:
+            continue  # which is updated by way of dense copies then
         state = optimizer.create_state_multi_precision(0, weight)
         arguments = (0, weight, grad, state)
         listed = tuple([a] for a in arguments)
