@@ -97,7 +97,8 @@ def train(arguments: dict[str, Any]) -> dict[str, Any]:
             schedule.last_epoch = first
     for step in range(first, first + arguments["steps"]):
         for p, grad in zip(params, drawn(np.random.default_rng(step)), strict=True):
-            p.grad = grad * np.float32(arguments.get("scale", 1))
+            grad *= np.float32(arguments.get("scale", 1))
+            p.grad = grad
         trainer.step(2)
         if schedule is not None:
             schedule.step()
