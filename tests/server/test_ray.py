@@ -24,12 +24,14 @@ WORKER = (
     "seen = [store.rank, os.getcwd(), os.environ['ODD'], os.environ['RAY_RAYLET_PID']]; print('SAW', json.dumps(seen))"
 )
 FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
+DEADLINE_S = 180  # where the machine is busy, Ray takes a minute to start the processes of a job
+PATIENT = environment(MXOPT_KVSTORE_JOIN_TIMEOUT=DEADLINE_S, MXOPT_KVSTORE_DEAD_AFTER=10)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment().items():
+        for name, value in PATIENT.items():
             patch.setenv(name, value)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         made.add_node(num_cpus=2)
@@ -45,9 +47,14 @@ def keys(tmp_path: Path) -> Path:
     return path
 
 
+def on(cluster: Cluster) -> dict[str, str]:
+    """The environment of a job's launcher there."""
+    return {**PATIENT, "RAY_ADDRESS": cluster.address}
+
+
 def launch(cluster: Cluster, tmp_path: Path, *arguments: str) -> Process:
     options = ["-n", "2", "-s", "2", "--launcher", "ray", "--run-dir", str(tmp_path / "run"), *arguments]
-    return Process([*LAUNCH, *options], environment(RAY_ADDRESS=cluster.address))
+    return Process([*LAUNCH, *options], on(cluster))
 
 
 def processes() -> list[psutil.Process]:
@@ -66,7 +73,7 @@ def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_l
 ) -> None:
     odd = """it's "odd", $HOME & `id`"""
     process = launch(cluster, tmp_path, "--insecure", "--env", f"ODD={odd}", sys.executable, "-c", WORKER)
-    assert process.finish() == 0, process.output
+    assert process.finish(DEADLINE_S) == 0, process.output
     saw = sorted(json.loads(line.partition("SAW ")[2]) for line in process.lines if "SAW " in line)
     assert [seen[:3] for seen in saw] == [[rank, os.getcwd(), odd] for rank in range(2)]
     assert len({seen[3] for seen in saw}) == 2
@@ -79,8 +86,8 @@ def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(
     cluster: Cluster, tmp_path: Path, keys: Path
 ) -> None:
     process = launch(cluster, tmp_path, "--keys", str(keys), *FOREVER)
-    process.wait_for("[worker-0] RUNNING")
-    process.wait_for("[worker-1] RUNNING")
+    process.wait_for("[worker-0] RUNNING", DEADLINE_S)
+    process.wait_for("[worker-1] RUNNING", DEADLINE_S)
     running = processes()
     assert len(running) == 5
     secret = keys.read_text().partition('secret-key = "')[2].partition('"')[0]
@@ -88,7 +95,7 @@ def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(
         assert secret not in " ".join([*each.cmdline(), *each.environ().values()])
         assert each.environ()["MXOPT_KVSTORE_KEYS"] == "-"
     process.child.send_signal(signal.SIGINT)
-    assert process.finish(30) == 130
+    assert process.finish(DEADLINE_S) == 130
     assert not psutil.wait_procs(running, 15)[1]
 
 
@@ -98,7 +105,7 @@ def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster: Cluster, tmp_
         "if kv.rank == 1: print('it breaks', flush=True); os._exit(7)\nkv.barrier()"
     )
     process = launch(cluster, tmp_path, "--insecure", sys.executable, "-c", script)
-    assert process.finish(40) == 7, process.output
+    assert process.finish(DEADLINE_S) == 7, process.output
     assert "[worker-1] it breaks" in process.lines
 
 
@@ -107,8 +114,8 @@ def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(next(text for _, text in blocks(ROOT / "docs" / "cluster.md", "python") if "import ray" in text))
-    done = Process([sys.executable, str(program)], environment(RAY_ADDRESS=cluster.address), cwd=tmp_path)
-    assert done.finish() == 0, done.output
+    done = Process([sys.executable, str(program)], on(cluster), cwd=tmp_path)
+    assert done.finish(DEADLINE_S) == 0, done.output
     assert "[[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]" in done.lines
     assert "job" in (tmp_path / "run" / "scheduler.log").read_text()
 
@@ -120,7 +127,7 @@ def test_a_server_that_is_killed_comes_back_with_its_journal_and_the_job_has_the
     (tmp_path / f"kill-20-{lost}").touch()
     options = ["--insecure", "--durability", "journal", "--state-dir", str(tmp_path / "state")]
     process = launch(cluster, tmp_path, *options, sys.executable, str(JOB), str(ROUNDS), str(tmp_path))
-    assert process.finish() == 0, process.output
+    assert process.finish(DEADLINE_S) == 0, process.output
     assert "server-0 ended: killed by SIGKILL; it is started again" in process.output
     assert f"ENDED {expected()} 0" in process.output
     assert list(tmp_path.glob("kill-*")) == []

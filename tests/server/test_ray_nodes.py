@@ -13,13 +13,15 @@ from test_durability import JOB, ROUNDS, expected
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
+DEADLINE_S = 180  # where the machine is busy, Ray takes a minute to start the processes of a job
+
 
 def test_servers_of_a_lost_node_come_back_with_their_journal_and_the_job_has_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mxopt_server.ray_servers import Servers
 
-    for name, value in environment(MXOPT_KVSTORE_DEAD_AFTER=10).items():
+    for name, value in environment(MXOPT_KVSTORE_DEAD_AFTER=10, MXOPT_KVSTORE_JOIN_TIMEOUT=DEADLINE_S).items():
         monkeypatch.setenv(name, value)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
@@ -30,13 +32,13 @@ def test_servers_of_a_lost_node_come_back_with_their_journal_and_the_job_has_the
             half = tmp_path / f"pause-{ROUNDS // 2}"
             os.mkfifo(half)
             command = [sys.executable, str(JOB), str(ROUNDS), str(tmp_path)]
-            workers = [Process(command, environment(**job.seat(rank).variables)) for rank in range(2)]
+            workers = [Process(command, {**os.environ, **job.seat(rank).variables}) for rank in range(2)]
             try:
-                workers[0].wait_for("PAUSED")
+                workers[0].wait_for("PAUSED", DEADLINE_S)
                 cluster.remove_node(lost, allow_graceful=False)
                 cluster.add_node(num_cpus=1)
                 half.write_bytes(b"")  # go on
-                assert [worker.finish() for worker in workers] == [0, 0], "\n".join(w.output for w in workers)
+                assert [worker.finish(DEADLINE_S) for worker in workers] == [0, 0], "\n".join(w.output for w in workers)
             finally:
                 for worker in workers:
                     worker.kill()
