@@ -115,14 +115,13 @@ def job() -> Job:
     role = os.environ.get("DMLC_ROLE", "worker")
     if role not in ("worker", "server", "scheduler"):
         raise ArgumentError(f"DMLC_ROLE={role!r}: needs worker, server or scheduler")
-    rank = os.environ.get("DMLC_SERVER_ID" if role == "server" else "DMLC_WORKER_ID", "").strip()
     return Job(
         role=role,
         host=os.environ.get("DMLC_PS_ROOT_URI", "127.0.0.1"),
         port=_port("DMLC_PS_ROOT_PORT") or 9091,
         workers=_whole("DMLC_NUM_WORKER") or 0,
         servers=_whole("DMLC_NUM_SERVER") or 0,
-        rank=int(rank) if rank.isdecimal() else -1,
+        rank=_rank("DMLC_SERVER_ID" if role == "server" else "DMLC_WORKER_ID"),
         advertised=os.environ.get("DMLC_NODE_HOST", ""),
         job=os.environ.get("MXOPT_JOB_ID", ""),
         timeout=_seconds("MXOPT_KVSTORE_TIMEOUT", 600),
@@ -170,6 +169,16 @@ def _whole(name: str) -> int | None:
         return None
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentError(f"{name}={text!r}: needs a whole number of 1 or more")
+    return int(text)
+
+
+def _rank(name: str) -> int:
+    """The variable `name` as a rank; -1 where it is not set, or says so."""
+    text = os.environ.get(name, "").strip()
+    if text in ("", "-1"):
+        return -1
+    if not text.isdecimal():
+        raise ArgumentError(f"{name}={text!r}: needs a rank, a whole number of 0 or more")
     return int(text)
 
 
