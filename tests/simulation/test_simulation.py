@@ -10,7 +10,7 @@ import pytest
 from mxopt_server.sync_rounds import Sync
 from simulation.disk import MOMENTS
 from simulation.jobs import Job, Plan, drawn
-from simulation.network import Weather
+from simulation.network import Line, Weather
 from simulation.programs import PROGRAMS
 
 from mxopt.kvstore import messages as m, session
@@ -71,6 +71,7 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.Monkey
         monkeypatch.setattr(Session, "_ready", forgets)
     elif broken == "nobody asks":
         monkeypatch.setattr(session, "RETRY", 1e9)
+        monkeypatch.setattr(Line, "renewed", lambda self: False)
     else:
         monkeypatch.setattr(Sync, "is_new", lambda self, rank, number, key: True)
         monkeypatch.setattr(Session, "_dispatch", twice(Session._dispatch))
