@@ -70,7 +70,8 @@ class Optimizer(torch.optim.Optimizer):
         self._held = Held.of([], [])
 
     def __repr__(self) -> str:
-        return super().__repr__().replace(" (", f" {self._name!r} (", 1)
+        shown: str = super().__repr__()
+        return shown.replace(" (", f" {self._name!r} (", 1)
 
     @property
     def state(self) -> Any:
