@@ -100,7 +100,8 @@ class Run:
         """How often each parameter was updated."""
         counts = self.updater.optimizer.get_counts()
         found = [counts["devices"][0].get(k, 0) for k in range(len(self.weights))]
-        assert counts["num_update"] == max(found)
+        uncounted = isinstance(self.updater.optimizer, mxopt.optimizer.Test)  # as in MXNet
+        assert counts["num_update"] == (0 if uncounted else max(found))
         return found
 
     def saved(self) -> bytes:

@@ -205,7 +205,7 @@ def test_indices_written_to_after_a_first_update() -> None:
 def test_lists_of_different_lengths(indices: list[int], grads: int, given: int) -> None:
     for row in ROWS:
         updater, some = mxopt.get_updater(row.make()), weights()
-        with pytest.raises(ArrayError, match=f"lists of {len(indices)} indices"):
+        with pytest.raises(ArrayError, match=f"lists of {len(indices)} ind(ex|ices)"):
             updater(indices, [grad() for _ in range(grads)], some[:given])
         assert not updater.states
         assert updater.optimizer.num_update == 0

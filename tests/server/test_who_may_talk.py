@@ -45,7 +45,7 @@ def children(process: Process) -> list[psutil.Process]:
 
 def stranger(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Python as another user, who has imported all that is needed."""
-    imports = "import os, socket, sys, zmq, mxopt.kvstore.dist, mxopt_server.attached, mxopt_server.cli"
+    imports = "import locale, os, socket, sys, zmq, mxopt.kvstore.dist, mxopt_server.attached, mxopt_server.cli"
     become = f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
     command = [sys.executable, "-c", f"{imports}, mxopt_server.preload; {become}\n{code}", *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, cwd="/", timeout=60)
