@@ -11,6 +11,7 @@ from typing import Any
 
 import zmq
 import zmq.utils.garbage  # its exit handler has to run after ours, so to be registered before
+from zmq.utils.monitor import parse_monitor_message
 
 from mxopt.kvstore import ending, sockets
 from mxopt.kvstore.address import check_host
@@ -22,8 +23,8 @@ from mxopt.settings import Job
 
 
 class SocketLine:
-    """A DEALER socket as a Line. Its monitor tells of every connection that it makes; the first is
-    no renewal.
+    """A DEALER socket as a Line. Its monitor tells when its connection is cut and made: it is
+    renewed when it is made after a cut.
 
     An exception within a message (Ctrl-C) leaves part of it in the socket, where the next message
     would be glued to it: such a socket is given up for a new one.
@@ -32,7 +33,7 @@ class SocketLine:
     def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]]) -> None:
         self._open = open_socket
         self._torn = False  # whether a message is half sent or half received
-        self._connections = 0  # that its sockets have made
+        self._cut = self._renewed = False
         self._connect()
 
     def send(self, frames: list[Frame]) -> None:
@@ -52,11 +53,12 @@ class SocketLine:
         return frames
 
     def renewed(self) -> bool:
-        before = self._connections
         while self._monitor.poll(0):
-            self._monitor.recv_multipart()
-            self._connections += 1
-        return self._connections > max(before, 1)
+            event = parse_monitor_message(self._monitor.recv_multipart())["event"]
+            self._renewed |= self._cut and event == zmq.EVENT_CONNECTED
+            self._cut = event == zmq.EVENT_DISCONNECTED
+        renewed, self._renewed = self._renewed, False
+        return renewed
 
     def close(self) -> None:
         self._close(200)
@@ -65,12 +67,12 @@ class SocketLine:
         if self._torn:
             self._close(0)
             self._connect()
-            self._torn = False
+            self._torn, self._renewed = False, True
 
     def _connect(self) -> None:
         self.socket: zmq.Socket[bytes] = self._open()
         self.socket.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
-        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED)
+        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
 
     def _close(self, linger: int) -> None:
         self.socket.disable_monitor()
