@@ -21,8 +21,6 @@ from mxopt_server.launchers import Process
 from mxopt_server.plan import Plan
 from mxopt_server.running import Interrupted, Launch, LaunchError, signals
 
-LAUNCHERS = ("local", "ssh", "mpi", "slurm", "ray")
-
 
 def parser() -> Parser:
     """The command line; names as in MXNet's tools/launch.py."""
