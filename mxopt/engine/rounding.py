@@ -8,8 +8,9 @@ servers can't be seen in a result.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import ml_dtypes
 import numpy as np
@@ -70,7 +71,7 @@ class UpdateKeys:
 
     def __init__(self, roundings: Sequence[Rounding]) -> None:
         self._updates = [r.update for r in roundings]
-        self._numbers = np.array([zlib.crc32(repr(r.key).encode()) for r in roundings], np.uint64)
+        self._numbers = np.array([_number(r.key) for r in roundings], np.uint64)
         self._seed = roundings[0].seed
         self._of: int | None = None
         self._bases = self._numbers
@@ -85,6 +86,13 @@ class UpdateKeys:
             return np.array([_mixed(self._only ^ self._updates[0]()) >> 32])
         now: np.ndarray = _mixed(self._bases ^ np.array([update() for update in self._updates], np.uint64)) >> 32
         return now
+
+
+def _number(key: Hashable) -> int:
+    """What stands for a key. One of NumPy's or of an enum is rounded as the Python number or text
+    that it equals, as which it is saved."""
+    plain = str.__str__(key) if isinstance(key, str) else int(key) if isinstance(key, Integral) else key
+    return zlib.crc32(repr(plain).encode())
 
 
 def _mixed(x: Array) -> Array:

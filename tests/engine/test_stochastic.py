@@ -3,6 +3,7 @@ the average."""
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import ml_dtypes
@@ -159,6 +160,21 @@ def test_another_seed_key_update_or_array_is_rounded_otherwise() -> None:
     ]
     for other in others:
         assert 100 < (other != rounded()).sum() < 400  # 1.001 is a quarter of the way: 375 expected
+
+
+class Name(str, enum.Enum):
+    W = "w"
+
+
+@pytest.mark.parametrize(("key", "equal"), [(np.int64(3), 3), (np.str_("w"), "w"), (Name.W, "w"), (True, 1)])
+def test_keys_that_are_equal_are_rounded_alike(key: Any, equal: int | str, rng: np.random.Generator) -> None:
+    grads, found = [array(rng, (500,), "float32") for _ in range(2)], []
+    for each in (key, equal):
+        updater, weight = mxopt.get_updater(mxopt.create("adam", state_dtype="bfloat16")), np.ones(500, np.float32)
+        for g in grads:
+            updater(each, g, weight)
+        found.append(flat(updater.states[equal]))
+    assert_same(*found)
 
 
 def test_keys_of_many_are_those_of_each() -> None:
