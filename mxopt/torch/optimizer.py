@@ -185,6 +185,12 @@ class Optimizer(torch.optim.Optimizer):
 
     # Saving: PyTorch's own format, which `torch.save` and `torch.load(weights_only=True)` take.
 
+    def state_dict(self) -> Plain:
+        """The states and options as `torch.optim`'s, in plain dicts; the tensors lie over the
+        memory that steps change."""
+        saved: Plain = super().state_dict()
+        return {**saved, "state": {key: dict(state) for key, state in saved["state"].items()}}
+
     def load_state_dict(self, state_dict: Document) -> None:
         """Goes on from what `state_dict` returned, of this optimizer or of the one of `torch.optim`
         of that name.
@@ -201,11 +207,14 @@ class Optimizer(torch.optim.Optimizer):
         if counts[0] != counts[1]:
             raise StatesError(f"the states are for groups of {counts[0]} parameters, not of {counts[1]}")
         own = self._backend.defaults
+        old_default = {"maximize": False} if "maximize" in own else {}  # which older PyTorch doesn't save
         new = [
-            {**group, **{k: v for k, v in old.items() if k != "params" and k not in NOT_TAKEN}}
+            {**group, **old_default, **{k: v for k, v in old.items() if k != "params" and k not in NOT_TAKEN}}
             for group, old in zip(self.param_groups, saved, strict=True)
         ]
-        lacking = sorted({key for group in saved for key in own if key not in group} - {"lazy_update", "seed"})
+        lacking = sorted(
+            {key for group in saved for key in own if key not in group} - {"lazy_update", "seed", "maximize"}
+        )
         if lacking:
             raise StatesError(f"the states are those of another optimizer: groups without {', '.join(lacking)}")
         decoupled = self._name.lower() == "adamw"

@@ -13,24 +13,40 @@ from mxopt.errors import UsageError
 from mxopt.typing import Array, Plain
 
 
-class States(defaultdict[torch.Tensor, Plain]):
-    """The states of all parameters, by parameter: a look at them, which can't change what is kept.
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise UsageError(
+        "optimizer.state shows what is kept; to change that write into its tensors (`exp_avg.zero_()`), give"
+        " load_state_dict a state, or assign a dict of parameters and their states to optimizer.state"
+    )
 
-    The tensors in it lie over the memory that steps change, so what is in them may be changed.
+
+class State(dict[str, Any]):
+    """The state of one parameter: a look at it, which can't change what is kept.
+
+    The tensors in it that have axes lie over the memory that steps change, so what is in them may
+    be changed; single numbers, as `step`, are copies.
     """
 
+    def __setitem__(self, name: str, value: Array) -> None:
+        if name not in self or not _same(self[name], value):  # a library moves all to the device where it is
+            _refuse()
+
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return State, (dict(self),)
+
+
+class States(defaultdict[torch.Tensor, State]):
+    """The states of all parameters, by parameter: a look at them, too."""
+
     def __init__(self, kept: dict[torch.Tensor, Plain]) -> None:
-        super().__init__(dict, kept)
+        super().__init__(State, {tensor: State(state) for tensor, state in kept.items()})
 
     def __setitem__(self, tensor: torch.Tensor, state: Plain) -> None:
-        if not _same(self.get(tensor, {}), state):  # as where a library moves all to the device where it is
-            self._refuse()
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise UsageError(
-            "optimizer.state shows what is kept; to change that give load_state_dict a state, or assign a dict of"
-            " parameters and their states to optimizer.state"
-        )
+        there = self.get(tensor, State())
+        if there.keys() != state.keys() or not all(_same(x, state[name]) for name, x in there.items()):
+            _refuse()
 
     __delitem__ = __ior__ = clear = pop = popitem = update = _refuse
 
@@ -38,10 +54,8 @@ class States(defaultdict[torch.Tensor, Plain]):
         return States, (dict(self),)
 
 
-def _same(one: Plain, other: Plain) -> bool:
-    if one.keys() != other.keys():
-        return False
-    return all(x is other[k] or (torch.is_tensor(other[k]) and torch.equal(x, other[k])) for k, x in one.items())
+def _same(one: Array, other: Array) -> bool:
+    return one is other or (torch.is_tensor(other) and torch.equal(one, other))
 
 
 def as_tensor(value: Array) -> Any:

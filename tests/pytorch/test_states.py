@@ -280,6 +280,8 @@ def test_state_is_read_and_what_is_in_it_may_be_changed(name: str) -> None:
     assert not optimizer.state_dict()["state"][0][mean].any()
     for p, v in optimizer.state.items():  # as Lightning does
         optimizer.state[p] = {key: x.to("cpu") for key, x in v.items()}
+        for key, x in v.items():  # and others
+            v[key] = x.to("cpu")
     copied = copy.deepcopy(optimizer.state)
     assert copied.keys() != optimizer.state.keys()  # of other parameters
 
@@ -296,8 +298,16 @@ def test_state_that_is_changed_itself_is_refused_and_a_whole_one_assigned() -> N
     def delete() -> None:
         del first.state[weight]
 
+    def put_one() -> None:
+        first.state[weight]["exp_avg"] = torch.zeros_like(weight)
+
+    def put_new() -> None:
+        first.state[weight]["other"] = torch.zeros(1)
+
     for change in (
         put,
+        put_one,
+        put_new,
         delete,
         lambda: first.state.clear(),
         lambda: first.state.pop(weight),
@@ -319,3 +329,15 @@ def test_state_that_is_changed_itself_is_refused_and_a_whole_one_assigned() -> N
     assert first.state[weight]["step"] == 3
     first.state = saved
     assert first.state[weight]["step"] == 2
+
+
+def test_states_of_an_older_pytorch_without_maximize_are_taken() -> None:
+    net, twin = model(), model()
+    theirs, ours = torch.optim.AdamW(net.parameters()), Optimizer(twin.parameters(), "adamw", maximize=True)
+    train(net, theirs, range(2))
+    saved = theirs.state_dict()
+    for group in saved["param_groups"]:
+        del group["maximize"]
+    ours.load_state_dict(saved)
+    assert ours.param_groups[0]["maximize"] is False  # as theirs
+    assert ours.state[twin[0].weight]["step"] == 2
