@@ -183,8 +183,8 @@ def check_grad(weight: Array, grad: Array, name: str) -> None:
 def _check_sound(array: RowSparse, name: str, what: str) -> None:
     if not array.is_sound():
         raise ArrayError(
-            f"{name}: the row indices of {what} must be ascending and within 0 to {array.shape[0] - 1}, of int64, one for"
-            " each row of its data"
+            f"{name}: the row indices of {what} must be ascending and within 0 to {array.shape[0] - 1}, of int64, one"
+            " for each row of its data"
         )
 
 

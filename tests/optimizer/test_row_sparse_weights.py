@@ -250,14 +250,14 @@ def spoilt(**parts: Any) -> RowSparse:
 @pytest.mark.parametrize(
     ("weight", "grad", "error", "match"),
     [
-        (spoilt(indices=np.array([4, 1])), sparse(), ArrayError, "the weight's row indices must be ascending"),
-        (spoilt(indices=np.array([1, 6])), sparse(), ArrayError, "the weight's row indices must be"),
+        (spoilt(indices=np.array([4, 1])), sparse(), ArrayError, "the row indices of the weight must be ascending"),
+        (spoilt(indices=np.array([1, 6])), sparse(), ArrayError, "the row indices of the weight must be"),
         (spoilt(data=np.ones((3, 2), np.float32)), sparse(), ArrayError, "one for each row"),
         (sparse(dtype="int32"), sparse(), ArrayTypeError, "the weight must be of"),
         (sparse(), row_sparse_array((7, 2)), ArrayError, "shape"),
         (sparse(), np.ones((2, 2), np.float32), ArrayError, "shape"),
         (sparse(), sparse(dtype="float64"), ArrayTypeError, "float64"),
-        (sparse(), spoilt(indices=np.array([4, 1])), ArrayError, "the gradient's row indices must be ascending"),
+        (sparse(), spoilt(indices=np.array([4, 1])), ArrayError, "the row indices of the gradient must be ascending"),
         (spoilt(data=np.broadcast_to(np.float32(1), (2, 2))), sparse(), ArrayError, "read-only"),
     ],
 )
