@@ -21,4 +21,5 @@ for step in range(3):
     (net(batch[4 * rank : 4 * rank + 4]) ** 2).mean().backward()
     optimizer.step()
 torch.save([p.detach() for p in net.parameters()], f"{folder}/{rank}")
+torch.distributed.barrier()  # a process that ends early breaks the other's connection
 torch.distributed.destroy_process_group()
