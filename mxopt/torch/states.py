@@ -48,7 +48,7 @@ class States(defaultdict[torch.Tensor, State]):
         if there.keys() != state.keys() or not all(_same(x, state[name]) for name, x in there.items()):
             _refuse()
 
-    __delitem__ = __ior__ = clear = pop = popitem = update = _refuse
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return States, (dict(self),)

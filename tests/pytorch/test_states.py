@@ -312,6 +312,7 @@ def test_state_that_is_changed_itself_is_refused_and_a_whole_one_assigned() -> N
         lambda: first.state.clear(),
         lambda: first.state.pop(weight),
         lambda: first.state.update({}),
+        lambda: first.state.setdefault(torch.ones(1), {"step": 1}),
     ):
         with pytest.raises(AssertionError, match="assign a dict of parameters and their states"):
             change()
