@@ -1,7 +1,8 @@
 """Starts real jobs for tests: a scheduler, servers, and workers that run a function of
 `workers.py`.
 
-Every job has a deadline, and leaves no process behind.
+Every job has a deadline, and leaves no process behind. Its processes are forked (`forking.py`), if
+it isn't `fresh`; commands are started.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from forking import Child, Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = Path(__file__).with_name("workers.py")
@@ -33,19 +37,22 @@ def environment(**more: Any) -> dict[str, str]:
     return env | {k: str(v) for k, v in more.items()}
 
 
+@cache
+def forks() -> Forks:
+    return Forks(environment())
+
+
+def started(command: list[str], env: dict[str, str], cwd: Path | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
 class Process:
     """A child whose output is collected, and whose announced endpoint can be waited for."""
 
-    def __init__(self, command: list[str], env: dict[str, str], cwd: Path | None = None) -> None:
-        self.child = subprocess.Popen(
-            command,
-            env=env,
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def __init__(self, command: list[str], env: dict[str, str], cwd: Path | None = None, forked: bool = False) -> None:
+        self.child: subprocess.Popen[str] | Child = forks().fork(command, env) if forked else started(command, env, cwd)
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -103,13 +110,15 @@ class Job:
         servers: int = 1,
         server_args: tuple[str, ...] = (),
         serve: list[str] = SERVE,
+        fresh: bool = False,
         **env: Any,
     ) -> None:
         self.env = environment(**{"DMLC_NUM_WORKER": workers, "DMLC_NUM_SERVER": servers, **env})
         self.processes: list[Process] = []
-        self.server_args, self.serve = server_args, serve
+        self.server_args, self.serve, self.forked = server_args, serve, not fresh
         local = "DMLC_PS_ROOT_URI" in env  # a Unix socket
-        self.scheduler = self.start([*SERVE, "--role", "scheduler", *([] if local else ["--port", "0"])])
+        scheduler = [*SERVE, "--role", "scheduler", *([] if local else ["--port", "0"])]
+        self.scheduler = self.start(scheduler, self.forked)
         try:
             self.port = self.scheduler.endpoint.rpartition(":")[2]
             if not local:
@@ -129,18 +138,19 @@ class Job:
                 process.kill()
             process.finish()
 
-    def start(self, command: list[str], **env: Any) -> Process:
-        process = Process(command, {**self.env, **{k: str(v) for k, v in env.items()}})
+    def start(self, command: list[str], forked: bool = False, **env: Any) -> Process:
+        process = Process(command, {**self.env, **{k: str(v) for k, v in env.items()}}, forked=forked)
         self.processes.append(process)
         return process
 
     def start_server(self, rank: int, *arguments: str) -> Process:
         more = [a.replace("RANK", str(rank)) for a in (*self.server_args, *arguments)]
-        return self.start([*self.serve, "--role", "server", *more], DMLC_SERVER_ID=rank)
+        forked = self.forked and self.serve is SERVE
+        return self.start([*self.serve, "--role", "server", *more], forked, DMLC_SERVER_ID=rank)
 
     def start_worker(self, rank: int, function: str, arguments: Any = None) -> Process:
         command = [sys.executable, str(WORKERS), function, json.dumps(arguments)]
-        process = self.start(command, DMLC_ROLE="worker", DMLC_WORKER_ID=rank)
+        process = self.start(command, self.forked, DMLC_ROLE="worker", DMLC_WORKER_ID=rank)
         self.workers.append(process)
         return process
 

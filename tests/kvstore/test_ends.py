@@ -1,4 +1,5 @@
-"""How workers end, and what the others hear about it."""
+"""How workers end, and what the others hear about it. (Interpreters that were started: a forked one
+might end otherwise.)"""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from jobs import Job, result_of
 
 
 def test_an_error_that_an_interactive_session_has_survived_does_not_fail_the_job() -> None:
-    with Job(1, 1) as job:
+    with Job(1, 1, fresh=True) as job:
         assert job.run("ends.after_an_error") == [[-2.0] * 4]
         assert job.ended() == [0, 0]
 
 
 def test_survivors_say_why_the_job_failed_and_end_without_noise() -> None:
-    with Job(2, 1) as job:
+    with Job(2, 1, fresh=True) as job:
         workers = [job.start_worker(rank, "ends.one_raises") for rank in range(2)]
         codes = [worker.finish() for worker in workers]
         assert codes[0] == 1
@@ -27,7 +28,7 @@ def test_survivors_say_why_the_job_failed_and_end_without_noise() -> None:
 
 
 def test_a_worker_whose_last_pushes_are_not_taken_fails_and_says_why_in_one_line(tmp_path: Path) -> None:
-    with Job(1, 1) as job:
+    with Job(1, 1, fresh=True) as job:
         worker = job.start_worker(0, "ends.pushes_last", {"go": str(tmp_path / "go")})
         worker.wait_for("READY")
         job.servers[0].kill()
@@ -41,14 +42,14 @@ def test_a_worker_whose_last_pushes_are_not_taken_fails_and_says_why_in_one_line
 def test_a_worker_whose_handshake_fails_ends(tmp_path: Path) -> None:
     foreign = tmp_path / "snapshot"
     foreign.write_bytes(b"hello" * 100)
-    with Job(1, 1, ("--snapshot", str(foreign))) as job:
+    with Job(1, 1, ("--snapshot", str(foreign)), fresh=True) as job:
         worker = job.start_worker(0, "ends.after_an_error")
         assert worker.finish(20) != 0
         assert "JobFailedError: server 0" in worker.output
 
 
 def test_a_forked_child_ends_normally_and_cannot_use_the_store() -> None:
-    with Job(1, 1) as job:
+    with Job(1, 1, fresh=True) as job:
         ((code, said, weights),) = job.run("ends.forks")
         assert code == 0
         assert "forked" in said
@@ -57,7 +58,7 @@ def test_a_forked_child_ends_normally_and_cannot_use_the_store() -> None:
 
 
 def test_a_worker_that_ends_at_once_after_many_pushes_has_them_applied() -> None:
-    with Job(2, 2) as job:
+    with Job(2, 2, fresh=True) as job:
         assert job.run("ends.ends_at_once") == ["ends", "{20.0}"]
         assert job.ended() == [0, 0, 0]
 

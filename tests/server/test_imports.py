@@ -49,7 +49,8 @@ store.load_optimizer_states(sys.argv[2])
 def test_a_server_imports_nothing_for_a_message(tmp_path: Path, optimizer: str) -> None:
     (tmp_path / "watch.py").write_text(WATCH)
     path = environment()["PYTHONPATH"] + os.pathsep + str(tmp_path)
-    with Job(1, 1, ("--import", "watch", "--snapshot", str(tmp_path / "snapshot")), PYTHONPATH=path) as job:
+    more = ("--import", "watch", "--snapshot", str(tmp_path / "snapshot"))
+    with Job(1, 1, more, fresh=True, PYTHONPATH=path) as job:
         worker = job.start([sys.executable, "-c", WORKER, optimizer, str(tmp_path / "states")], DMLC_ROLE="worker")
         command = [*SERVE, "status", "--json", "--scheduler", f"127.0.0.1:{job.port}"]
         assert worker.finish() == 0, worker.output
