@@ -156,9 +156,11 @@ def check_weight(weight: Array, name: str, what: str = "the weight") -> None:
         raise ArrayTypeError(f"{name}: {what} must be an array, got {type(weight).__name__}")
     check_bare(weight, f"{name}, {what.removeprefix('the ')}")
     if not dtype_name(weight.dtype):
-        raise ArrayTypeError(f"{name}: {what} must be of {', '.join(DTYPES.values())}, got {weight.dtype}")
+        raise ArrayTypeError(
+            f"{name}: {what} must be of {', '.join(DTYPES.values())}, got {weight.dtype}: give x.astype(np.float32)"
+        )
     if not is_writeable(weight):
-        raise ArrayError(f"{name}: {what} is read-only, so it can't be updated in place")
+        raise ArrayError(f"{name}: {what} is read-only, so it can't be updated in place: give a copy, np.array(x)")
     if weight.size and any(n > 1 and step == 0 for n, step in zip(weight.shape, weight.strides, strict=True)):
         raise ArrayError(f"{name}: {what} is a broadcast view, whose elements share memory")
 
@@ -173,7 +175,9 @@ def check_grad(weight: Array, grad: Array, name: str) -> None:
     if grad.shape != weight.shape:
         raise ArrayError(f"{name}: the weight has shape {weight.shape}, the gradient {grad.shape}")
     if not _fits(weight, grad.dtype):
-        raise ArrayTypeError(f"{name}: a {weight.dtype} weight can't take a gradient of {grad.dtype}")
+        raise ArrayTypeError(
+            f"{name}: a {weight.dtype} weight can't take a gradient of {grad.dtype}: give grad.astype('{weight.dtype}')"
+        )
     if overlap(weight, grad):
         raise ArrayError(f"{name}: the gradient shares memory with the weight")
     if isinstance(grad, RowSparse):

@@ -29,9 +29,7 @@ def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, opt
     them in `held`; see `DistKVStore.init`, which all workers call."""
     rank = worker.member.rank
     pairs = [(k, _prepared(v[0], k)) for k, v in held.keys.pairs(key, value, FIRST)]
-    for name, _ in pairs:
-        if name in held.infos:
-            raise KVStoreError(f"key {name!r} is initialised already (duplicate init)")
+    held.keys.check_new([name for name, _ in pairs])
     mine = [[k, *_about(v), needs_whole(optimizer, _by_rows(v))] for k, v in pairs]
     worker.changes("init")
     if rank == 0:

@@ -63,7 +63,7 @@ class Keys:
         than the store's."""
         for key in keys:
             if self._key(key) in self.order:
-                raise KVStoreError(f"key {key!r} is initialised already (duplicate init)")
+                raise KVStoreError(f"key {key!r} is initialised already (duplicate init): push changes its value")
 
     def check_broadcast(self, key: Key | Sequence[Key], value: Array) -> None:
         """Raises KVStoreError where `value` has a table, which can't be broadcast."""

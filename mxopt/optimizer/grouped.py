@@ -177,9 +177,14 @@ class GroupedOptimizer(NamedArguments, Resumable):
         they are more or fewer."""
         owner, n = type(self).__name__, len(self._slots)
         if not isinstance(gradients, tuple | list):
-            raise ArgumentTypeError(f"{owner}: gradients must be a tuple, got {type(gradients).__name__}")
+            raise ArgumentTypeError(
+                f"{owner}: gradients must be a tuple, one for each parameter, got {type(gradients).__name__}"
+            )
         if len(gradients) != n:
-            raise ArgumentError(f"{owner}: got {counted(len(gradients), 'gradient')} for {counted(n, 'parameter')}")
+            raise ArgumentError(
+                f"{owner}: got {counted(len(gradients), 'gradient')} for {counted(n, 'parameter')}; None stands for one"
+                " that there isn't"
+            )
         return list(gradients)
 
     def _gradients(self, gradients: Any) -> list[Any]:

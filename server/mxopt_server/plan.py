@@ -59,7 +59,7 @@ class Plan:
             return
         name, path = self.options.command[0], self.others[-1].env.get("PATH")
         if shutil.which(name, path=path) is None:
-            hint = ""
+            hint = ": it is neither on the PATH nor a file here"
             if os.path.isfile(name):
                 hint = f": it isn't executable; `python {name}`?" if os.sep in name else f": `python {name}`?"
             raise ArgumentError(f"there is no program {name!r}{hint}")
@@ -170,7 +170,7 @@ def _hosts(path: str | None) -> list[str]:
     try:
         return launchers.hosts_of(Path(path).read_text())
     except (OSError, UnicodeError) as error:
-        raise ArgumentError(f"the host file {path} can't be read: {error}") from None
+        raise ArgumentError(f"the host file {path}, a text with one host a line, can't be read: {error}") from None
 
 
 def _words(text: str, name: str) -> list[str]:

@@ -137,8 +137,13 @@ class Roster:
             if node is None or (returns and node.state != "alive"):
                 return rank, ""
         if join.rank < 0 or not returns:
-            taken = f"rank {join.rank} is taken by {held[0]}" if join.rank >= 0 else ""
-            return None, taken or f"the job has all its {counted(self.wanted[join.role], join.role)}"
+            if join.rank >= 0:
+                return None, f"rank {join.rank} is taken by {held[0]}"
+            how = "--rank N or DMLC_SERVER_ID" if join.role == "server" else "DMLC_WORKER_ID"
+            return None, (
+                f"the job has all its {counted(self.wanted[join.role], join.role)}; one that takes the place of another"
+                f" says the rank of that: {how}"
+            )
         return None, ""
 
     def admit(self, join: m.Join, rank: int, route: bytes, now: float) -> Node:
