@@ -54,11 +54,24 @@ def test_sessions_go_as_shown(page: Path) -> None:
     assert doctest.testfile(str(page), module_relative=False).failed == 0
 
 
-def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
-            if not target.startswith(("http://", "https://")):
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def anchors(page: Path) -> set[str]:
+    """What a link into a page may name: its headings, as GitHub and the site write them."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+PATTERNS = ("CHANGELOG.md", "docs/api/*.md", "scripts/**/*.md", "tests/**/*.md")
+OTHERS = [page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            place = page.parent / target if target else page
+            assert place.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(place), f"{page.name} links to {target}#{anchor}"
 
 
 def test_the_picture_of_a_run_is_one_and_asks_nobody_for_anything() -> None:

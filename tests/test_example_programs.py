@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -19,6 +20,15 @@ def run(*command: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_says_how_it_is_run(example: Path) -> None:
+    doc = ast.get_docstring(ast.parse(example.read_text()))
+    lines = [line.strip() for line in str(doc).splitlines() if line.startswith("    ")]
+    command = rf"(mxopt-launch -n 2 -s 2 .*)?python docs/examples/{example.name}( \[.*\])?"
+    assert lines
+    assert [line for line in lines if not re.fullmatch(command, line)] == []
 
 
 def test_digits_are_learnt_and_a_resumed_run_ends_with_the_same_bits() -> None:

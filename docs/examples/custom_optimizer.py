@@ -4,6 +4,8 @@ compiled.
 Both are Lion (https://arxiv.org/abs/2302.06675), with weight decay added to the gradient: steps of
 one size by the sign of a mix of gradient and momentum. They train a logistic regression on points
 in two clouds, with groups and a schedule, and end up with the same weights.
+
+    python docs/examples/custom_optimizer.py
 """
 
 from typing import Any

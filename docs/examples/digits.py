@@ -5,6 +5,8 @@ Half way its weights and states are saved. At the end a fresh process loads them
 half again, and arrives at the same weights, bit for bit.
 
     python docs/examples/digits.py [--optimizer adam] [--resume FILE]
+
+Needs scikit-learn and rich: pip install '.[examples]'
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ the end worker 0 saves weights and states, and every worker prints a fingerprint
 they are the same.
 
     mxopt-launch -n 2 -s 2 python docs/examples/digits_distributed.py [--save FOLDER]
+
+Needs scikit-learn and rich: pip install '.[examples]'
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Learns handwritten digits with several workers, and goes on where a job left off.
 
-    mxopt-launch -n 2 -s 2 --durability journal --state-dir state python
-    docs/examples/digits_resumed.py mxopt-launch -n 2 -s 2 --resume state python
-    docs/examples/digits_resumed.py
+    mxopt-launch -n 2 -s 2 --durability journal --state-dir D python docs/examples/digits_resumed.py
+    mxopt-launch -n 2 -s 2 --resume D python docs/examples/digits_resumed.py
 
 The first job may be killed at any time, whole or in part: the second ends with the weights, bit for
 bit, that the first would have had. Nothing but `store.round` tells the script where it is; each
-batch is a function of the round.
+batch is a function of the round. Needs scikit-learn: pip install '.[examples]'
 """
 
 import argparse

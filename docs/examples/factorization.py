@@ -3,8 +3,12 @@ vector each, whose product is how dark the pixel is. A tenth of the pixels isn't
 guessed from the others.
 
 The tables have room for a billion pictures and a billion pixels; rows take memory once they are
-used. Runs alone, or as `mxopt-launch -n 2 -s 2 python docs/examples/factorization.py`, where each
-worker sees half of the pictures.
+used. Runs alone, or in a job, where each worker sees its share of the pictures.
+
+    python docs/examples/factorization.py
+    mxopt-launch -n 2 -s 2 python docs/examples/factorization.py
+
+Needs scikit-learn: pip install '.[examples]'
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """LeNet-5 on handwritten digits in plain NumPy: forward, backward, and mxopt for the updates.
 
-pip install mxopt scikit-learn
-python lenet_numpy.py
+    python docs/examples/lenet_numpy.py
+
+Needs scikit-learn: pip install '.[examples]'
 """
 
 from __future__ import annotations

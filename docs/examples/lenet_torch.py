@@ -1,8 +1,9 @@
 """LeNet-5 on handwritten digits: PyTorch computes the gradients, mxopt updates PyTorch's own
 weights in place.
 
-pip install mxopt scikit-learn torch
-python lenet_torch.py
+    python docs/examples/lenet_torch.py
+
+Needs scikit-learn and PyTorch: pip install '.[examples]'
 """
 
 from __future__ import annotations

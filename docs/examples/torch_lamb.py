@@ -1,7 +1,9 @@
 """Trains a PyTorch model with mxopt's LAMB: the parameters are updated in place, in PyTorch's own
 memory.
 
-python docs/examples/torch_lamb.py [--dtype bfloat16]
+    python docs/examples/torch_lamb.py [--dtype bfloat16]
+
+Needs scikit-learn and PyTorch: pip install '.[examples]'
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import sys
 import urllib.request
@@ -36,6 +37,17 @@ def families(port: int, host: str = "127.0.0.1") -> dict[str, object]:
         return {family.name: family for family in text_string_to_metric_families(page.read().decode())}
 
 
+def on_the_page() -> set[str]:
+    """The names of metrics in the table of docs/servers.md, where a prefix is said once a row."""
+    page = (Path(__file__).parents[2] / "docs" / "servers.md").read_text()
+    found: set[str] = set()
+    for row in re.findall(r"^\| (`mxopt_.*?) \|", page, re.MULTILINE):
+        names = re.findall(r"`(\w+)`", row)
+        prefix = "_".join(names[0].split("_")[:2])
+        found |= {name if name.startswith(prefix) else prefix + name for name in names if "_" in name}
+    return {name.removesuffix("_total") for name in found}
+
+
 def test_a_launched_job_serves_its_schedulers_and_its_servers_metrics(tmp_path: Path) -> None:
     first = free_ports(3)
     options = [
@@ -64,6 +76,7 @@ def test_a_launched_job_serves_its_schedulers_and_its_servers_metrics(tmp_path: 
         for rank, found in enumerate(servers):
             assert found["mxopt_server_keys"].samples[0].labels == {"job": job, "server": str(rank)}
         assert sum(found["mxopt_server_keys"].samples[0].value for found in servers) == 1
+        assert {*scheduler, *servers[0]} == on_the_page()
     finally:
         process.child.terminate()
         process.finish()
