@@ -102,8 +102,7 @@ class Curve:
         self.rates = rates
 
     def text(self, width: int | None = None, height: int = 12) -> str:
-        """A drawing in block characters, one for each group, in so many columns and so many lines a
-        group.
+        """A drawing in block characters, `width` columns wide, with `height` lines for each group.
 
         Without a `width` as wide as the terminal, up to 100. Where the standard output has no block
         characters, in ASCII.

@@ -23,7 +23,7 @@ __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorSche
 
 
 Rate = Annotated[float, Option("", "the rate to start from after the warm-up", kept="warmup_final_lr")]
-Steps = Annotated[int, Exact("[0, inf)", "the number of updates of the warm-up; 0 for none")]
+WarmupSteps = Annotated[int, Exact("[0, inf)", "the number of updates of the warm-up; 0 for none")]
 BeginRate = Annotated[float, Option("", "the rate at the start of the warm-up")]
 Mode = Annotated[
     Literal["linear", "constant"],
@@ -63,7 +63,7 @@ class LRScheduler(NamedArguments):
     def __init__(
         self,
         base_lr: Rate = 0.01,
-        warmup_steps: Steps = 0,
+        warmup_steps: WarmupSteps = 0,
         warmup_begin_lr: BeginRate = 0,
         warmup_mode: Mode = "linear",
     ) -> None:
@@ -145,7 +145,7 @@ class FactorScheduler(LRScheduler):
         factor: Factor = 1,
         stop_factor_lr: Annotated[float, Option("", "from the first change on, the rate is at least this")] = 1e-8,
         base_lr: Rate = 0.01,
-        warmup_steps: Steps = 0,
+        warmup_steps: WarmupSteps = 0,
         warmup_begin_lr: BeginRate = 0,
         warmup_mode: Mode = "linear",
     ) -> None:
@@ -193,7 +193,7 @@ class MultiFactorScheduler(LRScheduler):
         step: Annotated[Sequence[int], Option("", "ascending; the rate changes at the update after each of them")],
         factor: Factor = 1,
         base_lr: Rate = 0.01,
-        warmup_steps: Steps = 0,
+        warmup_steps: WarmupSteps = 0,
         warmup_begin_lr: BeginRate = 0,
         warmup_mode: Mode = "linear",
     ) -> None:
@@ -224,7 +224,7 @@ class _Annealing(LRScheduler):
         max_update: LastUpdate,
         base_lr: Rate = 0.01,
         final_lr: FinalRate = 0,
-        warmup_steps: Steps = 0,
+        warmup_steps: WarmupSteps = 0,
         warmup_begin_lr: BeginRate = 0,
         warmup_mode: Mode = "linear",
     ) -> None:
@@ -266,7 +266,7 @@ class PolyScheduler(_Annealing):
         base_lr: Rate = 0.01,
         pwr: Annotated[float, Option("", "the power", kept="power")] = 2,
         final_lr: FinalRate = 0,
-        warmup_steps: Steps = 0,
+        warmup_steps: WarmupSteps = 0,
         warmup_begin_lr: BeginRate = 0,
         warmup_mode: Mode = "linear",
     ) -> None:

@@ -35,13 +35,13 @@ __all__ = [
     "Declared",
     "Exact",
     "Option",
+    "StepCount",
     "Unpack",
     "checked",
     "declared",
     "described",
     "flag",
     "handed_on",
-
     "number",
     "parameters",
     "within",
@@ -87,6 +87,9 @@ class Exact(Option):
     is no bool."""
 
     exact: ClassVar[bool] = True
+
+
+StepCount = Annotated[int, Exact("[1, inf)", "how many steps")]
 
 
 def number(what: str, value: Any, nan: bool = False) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any
@@ -18,3 +18,6 @@ Plain: TypeAlias = dict[str, Any]
 
 Document: TypeAlias = Mapping[str, Any]
 """The same, where it is only read."""
+
+Hypers: TypeAlias = Sequence[float]
+"""All hyper-parameters of an update of one tensor, in the order of its rule's `hypers`."""

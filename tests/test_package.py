@@ -166,6 +166,13 @@ def test_no_imports_go_in_a_circle() -> None:
     assert not left
 
 
+@pytest.mark.parametrize("module", PATHS)
+def test_no_module_uses_a_private_name_of_another(module: str) -> None:
+    nodes = [n for n in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(n, ast.ImportFrom)]
+    names = [alias.name for n in nodes if (n.module or "").partition(".")[0] in SOURCES for alias in n.names]
+    assert not [name for name in names if re.match("_(?!_)", name)]
+
+
 def test_rules_import_nothing_else_of_mxopt() -> None:
     for path in (ROOT / "rules").glob("*.py"):
         foreign = {n for n in imports(path) if n.startswith("mxopt") and not n.startswith("mxopt.rules")}

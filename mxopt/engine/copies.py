@@ -13,9 +13,7 @@ from mxopt.engine import arrays
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array
-
-Scalars = Sequence[float]
+from mxopt.typing import Array, Hypers
 
 
 class CopiesPart:
@@ -23,7 +21,7 @@ class CopiesPart:
     has `rows`. Works on contiguous copies; `make` makes the part for them."""
 
     tensor: Tensor
-    hypers: Scalars
+    hypers: Hypers
     lasting = direct = False
     address = 0
 
@@ -40,10 +38,10 @@ class CopiesPart:
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return False
 
-    def prepare_one(self, hypers: Scalars) -> None:
+    def prepare_one(self, hypers: Hypers) -> None:
         self.hypers, self.stream = hypers, stream_of(self.tensor.weight)
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
         self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:

@@ -28,9 +28,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array
-
-Scalars = Sequence[float]
+from mxopt.typing import Array, Hypers
 
 SHARE = 4 * THREADS  # elements of a block, in stages without norms: several blocks share a piece
 
@@ -152,11 +150,11 @@ class CudaPart:
 
     # Running.
 
-    def prepare_one(self, hypers: Scalars) -> None:
+    def prepare_one(self, hypers: Hypers) -> None:
         """`prepare` for the only tensor."""
         self.prepare([hypers], [0])
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t."""
         self.stream: Any = stream_of(self.pieces)  # another thread may start the update, which goes into this one's
         if self.random:

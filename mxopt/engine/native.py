@@ -26,9 +26,8 @@ from mxopt.engine.threads import crew
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array
+from mxopt.typing import Array, Hypers
 
-Scalars = Sequence[float]
 Compiled = Callable[[int], object]  # a compiled function, of a job's address
 
 QUICK = 16_384  # elements up to which releasing the GIL costs more than it gives
@@ -195,14 +194,14 @@ class NativePart:
 
     # Running.
 
-    def prepare_one(self, hypers: Scalars) -> Compiled | None:
+    def prepare_one(self, hypers: Hypers) -> Compiled | None:
         """`prepare` for the only tensor."""
         self._pack(self._first_row, 0, *hypers)
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self._quick if self.elements <= QUICK else self.whole()
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Compiled | None:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Compiled | None:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that
         does all of the update in one call, of `address`; None where it takes several, which
         `finish` makes."""
@@ -264,13 +263,13 @@ class PassesPart(NativePart):
         form = self.rows, self.scattered, self.stochastic
         return [k.Kernel(self.rule, stage, dtypes, *form) for stage in range(len(self.rule.stages))]
 
-    def prepare_one(self, hypers: Scalars) -> Compiled | None:
+    def prepare_one(self, hypers: Hypers) -> Compiled | None:
         self._pack(self._first_row, 0, *hypers)
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Compiled | None:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Compiled | None:
         self.hypers[:, : self.rule.given] = hypers[0] if len(hypers) == 1 else [hypers[r] for r in which]
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
@@ -328,7 +327,7 @@ class StagedPart:
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return False
 
-    def prepare_one(self, hypers: Scalars) -> None:
+    def prepare_one(self, hypers: Hypers) -> None:
         """Lays out a job for each length of segment there is."""
         size = self.tensor.weight.size
         for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
@@ -336,7 +335,7 @@ class StagedPart:
             part.count_as(size)
             part.prepare_one(hypers)
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
         self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:

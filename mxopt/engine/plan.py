@@ -28,11 +28,10 @@ from mxopt.engine.stored import StoredPart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element
 from mxopt.sparse import RowSparse
+from mxopt.typing import Hypers
 
 if TYPE_CHECKING:
     import numpy as np
-
-Scalars = Sequence[float]
 
 
 class PlanPart(Protocol):
@@ -41,9 +40,9 @@ class PlanPart(Protocol):
     `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they
     are not like the ones the part was made for, or a gradient lies in the memory that `forbid` has
     named; a part that is not `lasting` never takes them. `prepare` (`prepare_one`) takes the
-    hyper-parameters, `rows[which[t]]` for tensor t, and has whatever memory is needed. It returns a
-    function of C that makes the update in one call, of `address`, for a `direct` part always; where
-    there is none, `finish` makes it.
+    hyper-parameters, `hypers[which[t]]` for tensor t, and has whatever memory is needed. It returns
+    a function of C that makes the update in one call, of `address`, for a `direct` part always;
+    where there is none, `finish` makes it.
     """
 
     lasting: bool
@@ -53,8 +52,8 @@ class PlanPart(Protocol):
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool: ...
     def bind_one(self, weight: object, grad: object) -> bool: ...
     def forbid(self, taken: np.ndarray) -> None: ...
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Compiled | None: ...
-    def prepare_one(self, hypers: Scalars) -> Compiled | None: ...
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Compiled | None: ...
+    def prepare_one(self, hypers: Hypers) -> Compiled | None: ...
     def finish(self) -> None: ...
 
 
@@ -104,7 +103,7 @@ class Plan:
             return self.lasting and self.parts[0][1].bind(weights, grads)
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> list[partial[object] | None]:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> list[partial[object] | None]:
         """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C
         functions that make up the update, None for a part that `finish` makes."""
         if self.single:

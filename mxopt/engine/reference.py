@@ -21,9 +21,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Function, Reduction, Rule, Stage, as_tuple, parameters
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Plain
-
-Scalars = Sequence[float]
+from mxopt.typing import Array, Hypers, Plain
 
 
 class ReferencePart:
@@ -47,10 +45,10 @@ class ReferencePart:
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return False
 
-    def prepare_one(self, hypers: Scalars) -> None:
+    def prepare_one(self, hypers: Hypers) -> None:
         self.prepare([hypers], [0])
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> None:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
         self.hypers: list[list[float]] = [[*hypers[row]] for row in which]
 
     def finish(self) -> None:

@@ -21,12 +21,12 @@ from typing import Any
 
 from mxopt.engine import aliases, arrays
 from mxopt.engine.choice import engine_in_use
-from mxopt.engine.plan import Plan, Scalars
+from mxopt.engine.plan import Plan
 from mxopt.engine.stored import check_once
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.uninterrupted import exhaust, tell, uninterrupted
 from mxopt.rules.rule import Rule
-from mxopt.typing import Array, State
+from mxopt.typing import Array, Hypers, State
 
 PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating between so many costs nothing extra
 
@@ -138,7 +138,7 @@ def _serves(plan: Plan, batch: Batch, weights: Sequence[Array], grads: Sequence[
 
 
 def run(
-    calls: Sequence[BatchPlan], hypers: Sequence[Scalars], which: Sequence[int], counted: Iterable[object] = ()
+    calls: Sequence[BatchPlan], hypers: Sequence[Hypers], which: Sequence[int], counted: Iterable[object] = ()
 ) -> None:
     """Updates tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts that:
     of all tensors, or of none where an exception of a signal handler comes first.

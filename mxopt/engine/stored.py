@@ -15,9 +15,7 @@ from mxopt.engine.tensor import Tensor
 from mxopt.errors import ArrayError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array
-
-Scalars = Sequence[float]
+from mxopt.typing import Array, Hypers
 
 
 class StoredPart:
@@ -91,11 +89,11 @@ class StoredPart:
     def address(self) -> int:
         return int(self.plan.part.address)
 
-    def prepare_one(self, hypers: Scalars) -> Array:
+    def prepare_one(self, hypers: Hypers) -> Array:
         """Takes the hyper-parameters; see `PlanPart`."""
         return self.plan.part.prepare_one(hypers)
 
-    def prepare(self, hypers: Sequence[Scalars], which: Sequence[int]) -> Array:
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Array:
         """The same for lists of one."""
         return self.prepare_one(hypers[which[0]])
 

@@ -1,5 +1,9 @@
 """MindSpore's `mindspore.nn.Optimizer`, its subclasses and its learning rate schedules, over NumPy
-and CuPy arrays."""
+and CuPy arrays.
+
+All raise TypeError or ValueError for an argument of another type, or out of range; optimizers also
+what `Optimizer` raises.
+"""
 
 from mxopt.nn.adafactor import AdaFactor
 from mxopt.nn.adam import Adam, AdaMax, AdamOffload, AdamWeightDecay, LazyAdam

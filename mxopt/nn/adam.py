@@ -1,8 +1,4 @@
-"""Adam and its relatives: Adam, LazyAdam, AdamOffload, AdamWeightDecay, AdaMax.
-
-All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out
-of range.
-"""
+"""Adam and its relatives: Adam, LazyAdam, AdamOffload, AdamWeightDecay, AdaMax."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ from mxopt.typing import Array
 Nesterov = Annotated[bool, Exact("", "step by the mean that the next step would have if its gradient were the same")]
 
 
-class _Moments(RuleOptimizer):
+class Moments(RuleOptimizer):
     """What they have in common: two running means."""
 
     def __init__(
@@ -56,7 +52,7 @@ class _Kinds(OptimizerOptions, total=False):
     use_offload: NoEffect
 
 
-class Adam(_Moments):
+class Adam(Moments):
     """Adam, https://arxiv.org/abs/1412.6980: steps by a running mean over the root of a running
     mean square.
 
@@ -163,7 +159,7 @@ class AdamOffload(Adam):
         return self.eps / root
 
 
-class AdamWeightDecay(_Moments):
+class AdamWeightDecay(Moments):
     """Adam with decoupled weight decay and no bias correction.
 
     `param -= lr * (m / (sqrt(v) + eps) + decay * param)`.
@@ -189,7 +185,7 @@ class AdamWeightDecay(_Moments):
         return lr, self.beta1, self.beta2, self.eps
 
 
-class AdaMax(_Moments):
+class AdaMax(Moments):
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which
     fades."""
 

@@ -1,8 +1,4 @@
-"""Rates adapted to each element: Adadelta, Adagrad, ProximalAdagrad, RMSProp, FTRL.
-
-All raise what `Optimizer` raises, and TypeError or ValueError for an option of another type or out
-of range.
-"""
+"""Rates adapted to each element: Adadelta, Adagrad, ProximalAdagrad, RMSProp, FTRL."""
 
 from __future__ import annotations
 

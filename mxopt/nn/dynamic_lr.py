@@ -1,7 +1,6 @@
 """Learning rates as lists with a value for each step, after `mindspore.nn`'s functions.
 
-Each is its schedule of `learning_rate_schedule`, asked once an epoch. All return a list of floats
-and raise TypeError or ValueError for an argument of another type, or out of range.
+Each is its schedule of `learning_rate_schedule`, asked once an epoch.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from mxopt.nn.learning_rate_schedule import (
     PolynomialDecayLR,
     WarmUpLR,
 )
-from mxopt.nn.options import Steps
-from mxopt.options import Declared, Exact, checked
+from mxopt.options import Declared, Exact, StepCount, checked
 
 Restarts = Annotated[bool, Exact("", "whether the decay starts anew")]
-MILESTONE, RATE = Declared(Steps), Declared(Annotated[float, Exact()])
+MILESTONE, RATE = Declared(StepCount), Declared(Annotated[float, Exact()])
 
 
 def piecewise_constant_lr(milestone: Sequence[int], learning_rates: Sequence[float]) -> list[float]:
@@ -62,9 +60,9 @@ def piecewise_constant_lr(milestone: Sequence[int], learning_rates: Sequence[flo
 def exponential_decay_lr(
     learning_rate: float,
     decay_rate: float,
-    total_step: Steps,
-    step_per_epoch: Steps,
-    decay_epoch: Steps,
+    total_step: StepCount,
+    step_per_epoch: StepCount,
+    decay_epoch: StepCount,
     is_stair: bool = False,
 ) -> list[float]:
     """`learning_rate * decay_rate ** (epoch / decay_epoch)` for `total_step` steps; see
@@ -80,9 +78,9 @@ def exponential_decay_lr(
 def natural_exp_decay_lr(
     learning_rate: float,
     decay_rate: float,
-    total_step: Steps,
-    step_per_epoch: Steps,
-    decay_epoch: Steps,
+    total_step: StepCount,
+    step_per_epoch: StepCount,
+    decay_epoch: StepCount,
     is_stair: bool = False,
 ) -> list[float]:
     """`learning_rate * exp(-decay_rate * epoch)` for `total_step` steps; see
@@ -94,9 +92,9 @@ def natural_exp_decay_lr(
 def inverse_decay_lr(
     learning_rate: float,
     decay_rate: float,
-    total_step: Steps,
-    step_per_epoch: Steps,
-    decay_epoch: Steps,
+    total_step: StepCount,
+    step_per_epoch: StepCount,
+    decay_epoch: StepCount,
     is_stair: bool = False,
 ) -> list[float]:
     """`learning_rate / (1 + decay_rate * epoch / decay_epoch)` for `total_step` steps; see
@@ -106,7 +104,7 @@ def inverse_decay_lr(
 
 @checked
 def cosine_decay_lr(
-    min_lr: float, max_lr: float, total_step: Steps, step_per_epoch: Steps, decay_epoch: Steps
+    min_lr: float, max_lr: float, total_step: StepCount, step_per_epoch: StepCount, decay_epoch: StepCount
 ) -> list[float]:
     """Half a cosine from `max_lr` down to `min_lr` in `decay_epoch` epochs, `total_step` steps; see
     `CosineDecayLR`."""
@@ -117,9 +115,9 @@ def cosine_decay_lr(
 def polynomial_decay_lr(
     learning_rate: float,
     end_learning_rate: float,
-    total_step: Steps,
-    step_per_epoch: Steps,
-    decay_epoch: Steps,
+    total_step: StepCount,
+    step_per_epoch: StepCount,
+    decay_epoch: StepCount,
     power: float,
     update_decay_epoch: Restarts = False,
 ) -> list[float]:
@@ -134,11 +132,13 @@ def polynomial_decay_lr(
 
 
 @checked
-def warmup_lr(learning_rate: float, total_step: Steps, step_per_epoch: Steps, warmup_epoch: Steps) -> list[float]:
+def warmup_lr(
+    learning_rate: float, total_step: StepCount, step_per_epoch: StepCount, warmup_epoch: StepCount
+) -> list[float]:
     """From 0 to `learning_rate` along a line in `warmup_epoch` epochs, `total_step` steps; see
     `WarmUpLR`."""
     return _by_epoch(WarmUpLR(learning_rate, warmup_epoch), total_step, step_per_epoch)
 
 
-def _by_epoch(schedule: LearningRateSchedule, total_step: Steps, step_per_epoch: Steps) -> list[float]:
+def _by_epoch(schedule: LearningRateSchedule, total_step: StepCount, step_per_epoch: StepCount) -> list[float]:
     return [schedule(step // step_per_epoch) for step in range(total_step)]

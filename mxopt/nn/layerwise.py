@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from mxopt.engine import Tensor
 from mxopt.engine.steps import run
 from mxopt.errors import ArgumentTypeError, StatesError
-from mxopt.nn.adam import _Moments
+from mxopt.nn.adam import Moments
 from mxopt.nn.optimizer import Optimizer
 from mxopt.nn.options import Beta1, Beta2, DecayOption, Epsilon, OptimizerOptions, Params, RateOption
 from mxopt.nn.ruled import Own, WeightDecay
@@ -22,15 +22,9 @@ from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Document, Plain
 
 
-class Lamb(_Moments):
+class Lamb(Moments):
     """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, each step as long
-    as the parameter.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type, or out of range.
-    """
+    as the parameter."""
 
     rule: Rule = layerwise.lamb
     decay: ClassVar[WeightDecay] = "the rule's own"

@@ -11,8 +11,7 @@ from typing import Annotated
 
 from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, NotDefinedError
-from mxopt.nn.options import Steps
-from mxopt.options import Exact
+from mxopt.options import Exact, StepCount
 from mxopt.typing import Array
 
 Above = Annotated[float, Exact("(0, inf)", "where the rate starts")]
@@ -47,7 +46,7 @@ class _Decay(LearningRateSchedule):
         self,
         learning_rate: Above,
         decay_rate: Annotated[float, Exact("(0, inf)", "how fast it falls")],
-        decay_steps: Steps,
+        decay_steps: StepCount,
         is_stair: Annotated[bool, Exact("", "whether the exponent grows by whole numbers only")] = False,
     ) -> None:
         self.learning_rate = learning_rate
@@ -63,11 +62,6 @@ class _Decay(LearningRateSchedule):
 class ExponentialDecayLR(_Decay):
     """`learning_rate * decay_rate ** (step / decay_steps)`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is of another type, or out of range.
-
     >>> ExponentialDecayLR(0.1, 0.5, decay_steps=4)(8)
     0.025
     """
@@ -80,8 +74,7 @@ class NaturalExpDecayLR(_Decay):
     """`learning_rate * exp(-decay_rate * step)`; under `is_stair` the step goes up to multiples of
     `decay_steps` only.
 
-    Without `is_stair`, `decay_steps` has no effect, as in MindSpore. Errors as in
-    `ExponentialDecayLR`.
+    Without `is_stair`, `decay_steps` has no effect, as in MindSpore.
     """
 
     def construct(self, global_step: Array) -> float:
@@ -90,23 +83,16 @@ class NaturalExpDecayLR(_Decay):
 
 
 class InverseDecayLR(_Decay):
-    """`learning_rate / (1 + decay_rate * step / decay_steps)`. Errors as in
-    `ExponentialDecayLR`."""
+    """`learning_rate / (1 + decay_rate * step / decay_steps)`."""
 
     def construct(self, global_step: Array) -> float:
         return float(self.learning_rate / (1 + self.decay_rate * self.periods(global_step)))
 
 
 class CosineDecayLR(LearningRateSchedule):
-    """Half a cosine from `max_lr` down to `min_lr` in `decay_steps` steps, then `min_lr`.
+    """Half a cosine from `max_lr` down to `min_lr` in `decay_steps` steps, then `min_lr`."""
 
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is of another type, or out of range.
-    """
-
-    def __init__(self, min_lr: Least, max_lr: Above, decay_steps: Steps) -> None:
+    def __init__(self, min_lr: Least, max_lr: Above, decay_steps: StepCount) -> None:
         if max_lr <= min_lr:
             raise ArgumentError(f"{type(self).__name__}: max_lr must be greater than min_lr, got {max_lr} and {min_lr}")
         self.min_lr = min_lr
@@ -120,19 +106,13 @@ class CosineDecayLR(LearningRateSchedule):
 
 class PolynomialDecayLR(LearningRateSchedule):
     """`(learning_rate - end_learning_rate) * (1 - step / decay_steps) ** power +
-    end_learning_rate`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is of another type, or out of range.
-    """
+    end_learning_rate`."""
 
     def __init__(
         self,
         learning_rate: Above,
         end_learning_rate: Least,
-        decay_steps: Steps,
+        decay_steps: StepCount,
         power: Annotated[float, Exact("(0, inf)", "of the part of the way that is left")],
         update_decay_steps: Annotated[
             bool,
@@ -157,15 +137,9 @@ class PolynomialDecayLR(LearningRateSchedule):
 
 
 class WarmUpLR(LearningRateSchedule):
-    """From 0 to `learning_rate` along a line in `warmup_steps` steps, then `learning_rate`.
+    """From 0 to `learning_rate` along a line in `warmup_steps` steps, then `learning_rate`."""
 
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is of another type, or out of range.
-    """
-
-    def __init__(self, learning_rate: Least, warmup_steps: Steps) -> None:
+    def __init__(self, learning_rate: Least, warmup_steps: StepCount) -> None:
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
 

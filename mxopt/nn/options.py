@@ -18,7 +18,6 @@ Epsilon = Annotated[float, Exact("(0, inf)", "added to the root of the corrected
 NoEffect = Annotated[bool, Exact("", "without effect")]
 First = Annotated[float, Exact("[0, inf)", "what the sum of squares starts from")]
 Penalty = Annotated[float, Exact("[0, inf)", "how strong the penalty is")]
-Steps = Annotated[int, Exact("[1, inf)", "how many steps")]
 
 
 class OptimizerOptions(TypedDict, total=False):

@@ -18,11 +18,6 @@ class SGD(RuleOptimizer):
     v`.
 
     The first step takes `v = grad`. With `nesterov` it is `param -= lr * (grad + momentum * v)`.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type, or out of range.
     """
 
     def __init__(
@@ -59,13 +54,7 @@ class SGD(RuleOptimizer):
 
 class Momentum(RuleOptimizer):
     """`v = momentum * v + grad`, then `param -= lr * v`; with `use_nesterov` `param -= lr * (grad +
-    momentum * v)`.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type, or out of range.
-    """
+    momentum * v)`."""
 
     def __init__(
         self,
@@ -93,11 +82,6 @@ class ASGD(RuleOptimizer):
 
     `eta` is the learning rate at first, and after step t `lr / (1 + lambd * lr * t) ** alpha`: a
     changed rate acts one step later, as in MindSpore and PyTorch. https://doi.org/10.1137/0330046
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type.
     """
 
     rule: Rule = pytorch.asgd
@@ -143,11 +127,6 @@ class Rprop(RuleOptimizer):
 
     https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate, which has no
     effect afterwards.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type, or out of range.
     """
 
     rule: Rule = pytorch.rprop

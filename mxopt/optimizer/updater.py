@@ -32,8 +32,8 @@ class Updater:
         Leave out a call of whose gradients one is NaN or infinite: no weight, no state and no count
         changes.
     accumulate : int
-        Update at every so-manieth call of an index, by the sum of its gradients since the last
-        update: a call before that adds to the sum, in float32 at least, and changes nothing else.
+        How many calls of an index make an update, by the sum of their gradients: a call before the
+        last of them adds to the sum, in float32 at least, and changes nothing else.
         `rescale_grad` is what divides. States that are saved in between have the sums.
 
     Raises

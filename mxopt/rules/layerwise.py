@@ -10,7 +10,7 @@ from mxopt.rules.rule import Rule, derives, layerwise, stage
 
 
 @stage(norms=2)
-def _weight_and_grad(weight, grad, rescale):
+def weight_and_grad(weight, grad, rescale):
     return weight, rescale * grad
 
 
@@ -35,8 +35,8 @@ def _lars_rate(weight, grad, lr, wd, eta, epsilon):
     return np.where(adapted, lr * (eta * weight / (grad + wd * weight + epsilon)), lr)
 
 
-lars: Rule = layerwise("lars", (), _weight_and_grad, _lars_rate, _sgd, lazy=True)
-lars_momentum: Rule = layerwise("lars_momentum", ("velocity",), _weight_and_grad, _lars_rate, _momentum, lazy=True)
+lars: Rule = layerwise("lars", (), weight_and_grad, _lars_rate, _sgd, lazy=True)
+lars_momentum: Rule = layerwise("lars_momentum", ("velocity",), weight_and_grad, _lars_rate, _momentum, lazy=True)
 
 
 @stage(norms=2)

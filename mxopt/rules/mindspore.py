@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.rules.common import RECOMPUTED, larger, sign
-from mxopt.rules.layerwise import _weight_and_grad
+from mxopt.rules.layerwise import weight_and_grad
 from mxopt.rules.rule import Rule, derives, layerwise, rule, stage
 
 
@@ -97,6 +97,6 @@ def _lars_scaled(weight, grad, trust, wd, rescale):
 
 # The gradient as LARS hands it on to another optimizer, in the state `scaled`; the weight stays.
 lars_gradient: Rule = layerwise(
-    "lars_gradient", ("scaled",), _weight_and_grad, _lars_trust, _lars_scaled,
+    "lars_gradient", ("scaled",), weight_and_grad, _lars_trust, _lars_scaled,
     wide="they are gradients, which another optimizer takes",
 )  # fmt: skip

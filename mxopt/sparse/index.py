@@ -71,7 +71,7 @@ class RowIndex:
         return _restored, (self.rows, self.ids.copy())
 
     def _grow(self, rows: int) -> None:
-        """Makes a table for so many rows, and puts those in that there are."""
+        """Makes a table with room for this number of rows, and puts those in that there are."""
         size = len(self._table)
         while 4 * rows > 3 * size:
             size *= 2

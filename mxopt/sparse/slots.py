@@ -42,7 +42,7 @@ class RowSlots:
         self.shape = shape
         self.initial = initial
         self.array: Array = room(index.count, shape, np.dtype(dtype), like=like)
-        self.filled: int = 0  # so many rows have their first values
+        self.filled: int = 0  # how many rows have their first values
         self.fill()
 
     def fill(self) -> None:

@@ -1,5 +1,8 @@
 """`mindspore.experimental.optim.lr_scheduler`: schedules that set the rates of an optimizer's
-groups step by step."""
+groups step by step.
+
+All raise TypeError or ValueError for an argument of another type, or out of range.
+"""
 
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler
 from mxopt.experimental.optim.lr_scheduler.cycles import CosineAnnealingWarmRestarts, CyclicLR

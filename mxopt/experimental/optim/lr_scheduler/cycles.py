@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
-from mxopt.experimental.optim.lr_scheduler.options import Floor, LastEpoch, Rates, Scheduled, Steps, for_each_group
-from mxopt.options import Exact, Option, number
+from mxopt.experimental.optim.lr_scheduler.options import Floor, LastEpoch, Rates, Scheduled, for_each_group
+from mxopt.options import Exact, Option, StepCount, number
 
 
 class CyclicLR(LRScheduler):
@@ -29,7 +29,7 @@ class CyclicLR(LRScheduler):
         optimizer: Scheduled,
         base_lr: Rates,
         max_lr: Rates,
-        step_size_up: Steps = 2000,
+        step_size_up: StepCount = 2000,
         step_size_down: Annotated[int | None, Exact("[1, inf)", "of the way down; None: as many as up")] = None,
         mode: Annotated[
             str,
@@ -87,11 +87,6 @@ class CyclicLR(LRScheduler):
 class CosineAnnealingWarmRestarts(LRScheduler):
     """Along half a cosine from the initial rates down to `eta_min`, again and again,
     https://arxiv.org/abs/1608.03983.
-
-    Raises
-    ------
-    ValueError
-        `T_0` or `T_mult` is no int of 1 or more, or `eta_min` is no number.
     """
 
     T_i: int
@@ -100,9 +95,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def __init__(
         self,
         optimizer: Scheduled,
-        T_0: Steps,  # noqa: N803
+        T_0: StepCount,  # noqa: N803
         T_mult: Annotated[  # noqa: N803
-            int, Exact("[1, inf)", "each cycle is so many times as long as the one before")
+            int, Exact("[1, inf)", "how many times as long as the one before each cycle is")
         ] = 1,
         eta_min: Floor = 0,
         last_epoch: LastEpoch = -1,

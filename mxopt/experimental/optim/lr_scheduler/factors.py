@@ -10,16 +10,8 @@ import numpy as np
 
 from mxopt.errors import ArgumentTypeError, NotDefinedError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler
-from mxopt.experimental.optim.lr_scheduler.options import (
-    Floor,
-    Gamma,
-    LastEpoch,
-    Scheduled,
-    Share,
-    Steps,
-    Whole,
-)
-from mxopt.options import Declared, Exact, Option
+from mxopt.experimental.optim.lr_scheduler.options import Floor, Gamma, LastEpoch, Scheduled, Share, Whole
+from mxopt.options import Declared, Exact, Option, StepCount
 
 Number = Annotated[float, Option("", "what the rates are multiplied by")]
 Power = Annotated[float, Exact("[0, inf)", "of the part of the way that is left")]
@@ -67,15 +59,11 @@ class FactorLR(LRScheduler):
 
 
 class StepLR(FactorLR):
-    """Multiplies the rates by `gamma` every `step_size` steps.
+    """Multiplies the rates by `gamma` every `step_size` steps."""
 
-    Raises
-    ------
-    TypeError
-        `step_size` is no int, `gamma` no float.
-    """
-
-    def __init__(self, optimizer: Scheduled, step_size: Steps, gamma: Gamma = 0.1, last_epoch: LastEpoch = -1) -> None:
+    def __init__(
+        self, optimizer: Scheduled, step_size: StepCount, gamma: Gamma = 0.1, last_epoch: LastEpoch = -1
+    ) -> None:
         self.step_size: int = int(step_size)
         self.gamma: float = float(gamma)
         super().__init__(optimizer, last_epoch)
@@ -85,13 +73,7 @@ class StepLR(FactorLR):
 
 
 class MultiStepLR(FactorLR):
-    """Multiplies the rates by `gamma` at each of the `milestones`, twice at one that comes twice.
-
-    Raises
-    ------
-    TypeError
-        `milestones` is no list of ints, `gamma` no number.
-    """
+    """Multiplies the rates by `gamma` at each of the `milestones`, twice where one comes twice."""
 
     def __init__(
         self, optimizer: Scheduled, milestones: Milestones, gamma: Number = 0.1, last_epoch: LastEpoch = -1
@@ -107,13 +89,7 @@ class MultiStepLR(FactorLR):
 
 
 class ExponentialLR(FactorLR):
-    """Multiplies the rates by `gamma` at each step.
-
-    Raises
-    ------
-    TypeError
-        `gamma` is no float.
-    """
+    """Multiplies the rates by `gamma` at each step."""
 
     def __init__(self, optimizer: Scheduled, gamma: Gamma, last_epoch: LastEpoch = -1) -> None:
         self.gamma: float = float(gamma)
@@ -124,15 +100,7 @@ class ExponentialLR(FactorLR):
 
 
 class ConstantLR(FactorLR):
-    """The rates times `factor` for `total_iters` steps, then the rates.
-
-    Raises
-    ------
-    ValueError
-        `factor` is not in [0, 1].
-    TypeError
-        `total_iters` is no int.
-    """
+    """The rates times `factor` for `total_iters` steps, then the rates."""
 
     def __init__(
         self, optimizer: Scheduled, factor: Share = 1 / 3, total_iters: Whole = 5, last_epoch: LastEpoch = -1
@@ -147,15 +115,7 @@ class ConstantLR(FactorLR):
 
 class LinearLR(FactorLR):
     """The rates times a factor that goes from `start_factor` to `end_factor` in `total_iters` equal
-    steps.
-
-    Raises
-    ------
-    ValueError
-        A factor is out of its range.
-    TypeError
-        `total_iters` is no int.
-    """
+    steps."""
 
     def __init__(
         self,
@@ -164,7 +124,7 @@ class LinearLR(FactorLR):
             float, Option("(0, 1]", "the factor at first; 0 would be one that none leads on from")
         ] = 1 / 3,
         end_factor: Annotated[float, Option("[0, 1]", "the factor at last")] = 1.0,
-        total_iters: Steps = 5,
+        total_iters: StepCount = 5,
         last_epoch: LastEpoch = -1,
     ) -> None:
         self.start_factor: float = float(start_factor)
@@ -179,18 +139,10 @@ class LinearLR(FactorLR):
 
 
 class PolynomialLR(FactorLR):
-    """Falls to 0 in `total_iters` steps, as a power of the part of the way that is left.
-
-    Raises
-    ------
-    ValueError
-        `power` is negative.
-    TypeError
-        `total_iters` is no int, `power` no float.
-    """
+    """Falls to 0 in `total_iters` steps, as a power of the part of the way that is left."""
 
     def __init__(
-        self, optimizer: Scheduled, total_iters: Steps = 5, power: Power = 1.0, last_epoch: LastEpoch = -1
+        self, optimizer: Scheduled, total_iters: StepCount = 5, power: Power = 1.0, last_epoch: LastEpoch = -1
     ) -> None:
         self.total_iters: int = int(total_iters)
         self.power: float = float(power)
@@ -202,17 +154,17 @@ class PolynomialLR(FactorLR):
 
 class CosineAnnealingLR(FactorLR):
     """Along a cosine from the initial rates down to `eta_min` at step `T_max`, up again to `2 *
-    T_max`, and so on.
-
-    Raises
-    ------
-    TypeError
-        `T_max` is no int, `eta_min` no number.
-    """
+    T_max`, and so on."""
 
     floor: float
 
-    def __init__(self, optimizer: Scheduled, T_max: Steps, eta_min: Floor = 0.0, last_epoch: LastEpoch = -1) -> None:  # noqa: N803
+    def __init__(
+        self,
+        optimizer: Scheduled,
+        T_max: StepCount,  # noqa: N803
+        eta_min: Floor = 0.0,
+        last_epoch: LastEpoch = -1,
+    ) -> None:
         self.T_max: int = int(T_max)
         self.eta_min: float = float(eta_min)
         self.floor = self.eta_min

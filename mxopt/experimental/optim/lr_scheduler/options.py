@@ -15,7 +15,6 @@ LastEpoch = Annotated[int, Exact("[-1, inf)", "the number of the step to go on f
 Gamma = Annotated[float, Exact("", "what the rates are multiplied by")]
 Share = Annotated[float, Option("[0, 1]", "what the rates are multiplied by")]
 Whole = Annotated[int, Exact("", "how many steps")]
-Steps = Annotated[int, Exact("[1, inf)", "how many steps")]
 Floor = Annotated[float, Option("", "the least rate")]
 Rates = Annotated[Any, Option("", "a number, or a list with one for each group")]
 Functions = Annotated[
