@@ -18,16 +18,14 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("psutil")
 
+from benchmark import cases, driver, page, tables, targets, touch
+from benchmark.kvstore import table_memory
+from benchmark.rows import OPTIMIZERS
+from benchmark.systems import limit
+
+import mxopt
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from benchmark import cases, driver, page, tables, targets, touch  # noqa: E402
-from benchmark.kvstore import table_memory  # noqa: E402
-from benchmark.rows import OPTIMIZERS  # noqa: E402
-from benchmark.systems import limit  # noqa: E402
-
-import mxopt  # noqa: E402
-
 TINY = ["--systems", "mxopt,experimental,nn,limit", "--scale", "0.0002", "--seconds", "0.002", "--quick"]
 ROWS = [f"{kind}/{optimizer}" for kind, names in cases.QUICK.items() for optimizer in names]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bitwise import array, assert_same, laid_out
+from jobs import Job
 from table import ROWS
 
 import mxopt
@@ -19,9 +18,6 @@ from mxopt import Parameter, Trainer, clip_global_norm, kvstore
 from mxopt.engine import native
 from mxopt.experimental import optim
 from mxopt.sparse import RowSparse, row_sparse_array
-
-sys.path.insert(0, str(Path(__file__).parent / "kvstore"))
-from jobs import Job
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import Job
+from training import parameters, scheduled, steps
 
 import mxopt
 from mxopt import kvstore
@@ -16,10 +17,6 @@ from mxopt.experimental import optim
 from mxopt.parameter import Parameter
 from mxopt.sparse import row_sparse_array
 from mxopt.trainer import Trainer
-
-sys.path.insert(0, str(Path(__file__).parent / "kvstore"))
-from jobs import Job
-from training import parameters, scheduled, steps
 
 KINDS = [
     {"kvstore": None},

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nn_data import arrays, decode, document, exceptions
 
 from mxopt import nn
-from tests.nn.reference import arrays, decode, document, exceptions
 
 CASES = document("schedules")["cases"]
 BAD = [case for case in document("errors")["cases"] if case["where"] == "nn.schedules"]

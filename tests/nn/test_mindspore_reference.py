@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nn_data import arrays, decode, document, exceptions
+from nn_runs import CASES, flat, run
 
 import mxopt
 from mxopt import nn
 from mxopt.parameter import Parameter
-from tests.nn.reference import arrays, decode, document, exceptions
-from tests.nn.runs import CASES, flat, run
 
 BAD = [case for case in document("errors")["cases"] if case["where"] == "nn"]
 SIGNATURES = document("signatures")["classes"] | {

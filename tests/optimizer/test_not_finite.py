@@ -18,15 +18,11 @@ import mxopt
 from mxopt.sparse import row_sparse_array
 
 FILE = np.load(Path(__file__).parent.parent / "data" / "mxnet" / "not_finite.npz", allow_pickle=False)
-CASES = json.loads(str(FILE["json"]))["cases"]
+ABOUT = json.loads(str(FILE["json"]))
 FOUND = FILE["found"]
-SHAPE, AT = (3, 2), (1, 0)
-POISONS = (np.nan, np.inf, -np.inf)
-WEIGHT = np.array([[0.5, -0.75], [1.25, 0.625], [-1.0, 0.375]])
-GRADS = (
-    np.array([[0.25, -0.5], [0.75, 0.125], [-0.375, 1.0]]),
-    np.array([[0.5, 0.25], [-0.25, 0.875], [-0.125, 0.75]]),
-)
+CASES, POISONS, AT = ABOUT["cases"], ABOUT["poisons"], tuple(ABOUT["at"])
+WEIGHT, GRADS = np.array(ABOUT["weight"]), list(map(np.array, ABOUT["grads"]))
+SHAPE = WEIGHT.shape
 
 
 def poison(array: np.ndarray, value: float) -> None:

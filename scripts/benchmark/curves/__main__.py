@@ -37,7 +37,8 @@ def trained(seeds: int, share: float) -> Curves:
 
 def final(curves: np.ndarray) -> np.ndarray:
     """The final loss of each seed."""
-    return curves[:, -max(1, int(LAST * curves.shape[1])) :].mean(1)
+    losses: np.ndarray = curves[:, -max(1, int(LAST * curves.shape[1])) :].mean(1)
+    return losses
 
 
 def table(curves: Curves) -> str:

@@ -90,7 +90,8 @@ def main() -> None:
                     continue
                 cases.append({"optimizer": name, "kwargs": more, "dtype": dtype, "storage": storage, "sizes": sizes})
                 found += [a.ravel() for r in runs for a in r]
-    about = {"system": "mxnet 1.9.1", "cases": cases}
+    inputs = {"poisons": POISONS, "at": AT, "weight": WEIGHT.tolist(), "grads": [grad.tolist() for grad in GRADS]}
+    about = {"system": "mxnet 1.9.1", **inputs, "cases": cases}
     np.savez_compressed(folder / "not_finite.npz", json=np.array(json.dumps(about)), found=np.concatenate(found))
     print(len(cases), "cases; refused:", ", ".join(sorted(set(refused))))
 

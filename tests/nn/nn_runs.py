@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from nn_data import arrays, decode, document, split
 
 from mxopt import nn
 from mxopt.parameter import Parameter
 from mxopt.sparse import row_sparse_array
-from tests.nn.reference import arrays, decode, document, split
 
 CASES = {case["name"]: case for case in document("nn")["cases"]}
 
