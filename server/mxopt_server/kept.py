@@ -16,7 +16,7 @@ from mxopt_server import failures, segments, snapshot
 from mxopt_server.durability import Durability
 from mxopt_server.failures import ASIDE, TWICE
 from mxopt_server.journal import Journal, decode, is_cut
-from mxopt_server.records import Cut, Record, Update, described
+from mxopt_server.records import Cut, Record, Refusal, Update, described
 from mxopt_server.server import Server
 from mxopt_server.snapshot_writer import SnapshotWriter
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, complete_folder, name, numbers, sealed_in
@@ -95,7 +95,8 @@ class Kept:
         self._segments: dict[int, int] = {}  # by checkpoint: the first that is needed beside it
 
     def restore(self, server: Server) -> None:
-        """Makes a fresh `server` what was kept. Raises StatesError where that is damaged."""
+        """Makes a fresh `server` what was kept. Raises StatesError where that is damaged, or a record
+        can't be applied that wasn't refused before."""
         self._server, self._writer, self._last = server, SnapshotWriter(server, self._thread), server.clock()
         server.cuts.keep = self.checkpoint
         first, count = 0, 0
@@ -106,18 +107,23 @@ class Kept:
                 first = self._segments[self.written] = load_document(path.read_bytes())["segment"]
             except StatesError as error:
                 raise StatesError(f"the checkpoint {path} can't be taken: {error}") from error
+        raised: Exception | None = None  # by the record before, as when it was refused
         for place, body in self.folder.read(first):
             count += 1
             assert self.journal is not None
+            record = decode(body)
+            if raised is not None and not isinstance(record, Refusal):
+                raise StatesError(f"server {server.rank} lacks what its journal rests on: {raised}") from raised
+            raised = None
             self.journal.applying.begin(place)
             try:
-                self._again(place, decode(body))
-            except StatesError:
-                raise
-            except Exception as error:  # as it was refused then
-                log.debug("record %d: %s", count, error)
+                self._again(place, record)
+            except Exception as error:
+                raised = error
             self.journal.applying.end()
             server.applier.progress.count += 1
+        if raised is not None and self.journal is not None:  # it was killed before it had refused it
+            self.journal.append(Refusal(str(raised)))
         if self.written or count:
             log.info("goes on from checkpoint %d and %d records of the journal", self.written, count)
 

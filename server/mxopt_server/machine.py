@@ -48,15 +48,21 @@ class Machine:
         self._kinds: dict[type, Callable[[Any], None]] = {
             r.Update: self.applier.update, r.First: self._first, r.Optimizer: self._optimizer, r.Changed: self._changed,
             r.FirstRows: self._first_rows, r.Loaded: self._loaded, r.Member: self._member, r.Mode: self._mode,
-            r.Cut: self._cut,
+            r.Cut: self._cut, r.Refusal: lambda refusal: None,
         }  # fmt: skip
 
     def enter(self, record: r.Record) -> None:
         """Keeps a record that has been checked, and changes the state as it says. Raises what
         `apply` raises."""
-        if self.journal is not None:
-            self.journal.append(record)
-        self.apply(record)
+        if self.journal is None:
+            self.apply(record)
+            return
+        self.journal.append(record)
+        try:
+            self.apply(record)
+        except Exception as error:
+            self.journal.append(r.Refusal(str(error)))
+            raise
 
     def apply(self, record: r.Record) -> None:
         """Changes the state as a record says that is kept. Raises what the optimizer raises where

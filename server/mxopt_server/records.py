@@ -113,6 +113,14 @@ class Cut:
     number: int
 
 
+@dataclass(slots=True)
+class Refusal:
+    """The record before was refused, in these words: it has changed nothing, but that who asks again
+    hears the same."""
+
+    text: str
+
+
 def described(record: Record) -> str:
     """What a record is of, in words."""
     if isinstance(record, Update):
@@ -122,8 +130,8 @@ def described(record: Record) -> str:
         return f"the update of key {keys[0]!r}{more} in round {record.number}"
     about = f" of key {record.key!r}" if isinstance(record, First | FirstRows | Loaded) else ""
     if isinstance(record, Optimizer | Changed) and record.config is not None:
-        about = f" {record.config['name']!r}"
+        about = f" {record.config.get('name')!r}"
     return f"the record {type(record).__name__}{about}"
 
 
-Record = Cut | Mode | Member | First | FirstRows | Update | Optimizer | Changed | Loaded
+Record = Cut | Mode | Member | First | FirstRows | Update | Optimizer | Changed | Loaded | Refusal

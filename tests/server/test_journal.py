@@ -15,7 +15,7 @@ from mxopt_server import journal as journals, records as r, segments
 from mxopt_server.journal import Journal, Unkept, decode, encode
 from mxopt_server.records import Record, described
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, numbers
-from peer import init, push
+from peer import config, init, push
 from table import ROWS, Row
 
 import mxopt
@@ -43,6 +43,7 @@ RECORDS: list[r.Record] = [
     r.Changed(optimizer_config(mxopt.create("sgd", learning_rate=0.5)), 1),
     r.Loaded(1, "w", b"document"),
     r.Cut(9),
+    r.Refusal("no"),
 ]
 
 
@@ -186,6 +187,58 @@ def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path: Path) -
     assert isinstance(peer.ask(0, m.Rounds(2, ["v"], [1])), m.Refused)
     peer.ask(0, init(3, "v"))
     assert peer.ask(0, m.Rounds(4, ["v"], [7])) == m.Present(4, [7], 2 + 7)
+
+
+NONSENSE = {**optimizer_config(mxopt.create("sgd")), "name": "nonsense"}
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_was_refused_is_refused_again_and_does_not_keep_a_server_from_coming_back(
+    mode: str, tmp_path: Path
+) -> None:
+    peer = trained(tmp_path, mode=mode)
+    refused = [
+        peer.ask(0, m.StoreStates(6, 1, "w", 0, 1, [b"x"])),
+        peer.ask(0, config(7, 2, NONSENSE, event=2)) and peer.ask(0, m.SetOptimizer(8, 2, 2)),
+    ]
+    assert [type(answer) for answer in refused] == [m.Refused] * 2
+    before = peer.content()
+    peer.again()
+    assert peer.content() == before
+    peer.ask(0, config(1, 1, mxopt.create("sgd"), event=3))
+    assert isinstance(peer.ask(0, m.SetOptimizer(2, 3, 1)), m.Done)
+    before = peer.content()
+    peer.again()
+    assert peer.content() == before
+
+
+def test_a_server_killed_between_a_record_and_its_refusal_comes_back_as_often_as_it_has_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = trained(tmp_path)
+    append = peer.journal.append
+    monkeypatch.setattr(peer.journal, "append", lambda record: isinstance(record, r.Refusal) or append(record))
+    peer.ask(0, m.StoreStates(6, 1, "w", 0, 1, [b"x"]))
+    before = peer.content()
+    for _ in range(3):
+        peer.again()
+        peer.ask(0, init(1, f"key {peer.epochs}"))
+    for key in [key for key in peer.server.values.entries if key != "w"]:
+        del peer.server.values.entries[key]
+    assert peer.content() == before
+
+
+def test_a_server_without_the_optimizer_of_its_journal_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was started again without the --import of before: it would take sums for weights."""
+    peer = trained(tmp_path)
+    monkeypatch.delitem(mxopt.Optimizer.registry._classes, "adam")
+    with pytest.raises(StatesError, match="server 0 lacks what its journal rests on: .*'adam', which isn't.*--import"):
+        peer.again()
+    monkeypatch.undo()
+    peer.again()
+    assert peer.weight() != [0.0, 0.0]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
