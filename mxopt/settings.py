@@ -21,7 +21,7 @@ Of a distributed job (`Job`):
 | `MXNET_UPDATE_ON_KVSTORE` | whether a Trainer's store updates the weights | 1 |
 | `MXOPT_KVSTORE_TIMEOUT` | seconds a request may take | 600 |
 | `MXOPT_KVSTORE_JOIN_TIMEOUT` | seconds in which the job has to come together | 60 |
-| `MXOPT_KVSTORE_HEARTBEAT` | seconds between heartbeats | 1 |
+| `MXOPT_KVSTORE_HEARTBEAT` | seconds between heartbeats, at most half of the next | 1, or that |
 | `MXOPT_KVSTORE_DEAD_AFTER` | seconds of silence after which a process counts as dead | 10 |
 | `MXOPT_KVSTORE_STALENESS` | `dist_ssp`: how many pushes a worker may be ahead of the slowest | 4 |
 | `MXOPT_KVSTORE_KEYS` | the file with the job's keys (`mxopt-server keygen`); `-`: the standard input | none |
@@ -115,6 +115,13 @@ def job() -> Job:
     role = os.environ.get("DMLC_ROLE", "worker")
     if role not in ("worker", "server", "scheduler"):
         raise ArgumentError(f"DMLC_ROLE={role!r}: needs worker, server or scheduler")
+    dead_after = _seconds("MXOPT_KVSTORE_DEAD_AFTER", 10)
+    heartbeat = _seconds("MXOPT_KVSTORE_HEARTBEAT", min(1, dead_after / 2))
+    if heartbeat > dead_after / 2:
+        raise ArgumentError(
+            f"MXOPT_KVSTORE_HEARTBEAT={heartbeat:g}: with MXOPT_KVSTORE_DEAD_AFTER={dead_after:g} needs at most half of"
+            " that, or processes count as dead that are only between two heartbeats"
+        )
     return Job(
         role=role,
         host=os.environ.get("DMLC_PS_ROOT_URI", "127.0.0.1"),
@@ -126,8 +133,8 @@ def job() -> Job:
         job=os.environ.get("MXOPT_JOB_ID", ""),
         timeout=_seconds("MXOPT_KVSTORE_TIMEOUT", 600),
         join_timeout=_seconds("MXOPT_KVSTORE_JOIN_TIMEOUT", 60),
-        heartbeat=_seconds("MXOPT_KVSTORE_HEARTBEAT", 1),
-        dead_after=_seconds("MXOPT_KVSTORE_DEAD_AFTER", 10),
+        heartbeat=heartbeat,
+        dead_after=dead_after,
         staleness=_whole("MXOPT_KVSTORE_STALENESS") or 4,
         keys=os.environ.get("MXOPT_KVSTORE_KEYS", ""),
         bound=_whole("MXNET_KVSTORE_BIGARRAY_BOUND") or 1_000_000,

@@ -65,7 +65,7 @@ class Beat(Message, tag=4):
     written: Whole = 0  # of a server: the newest checkpoint that it has
     full: bool = False  # of a server: whether its journal is so large that a checkpoint should replace it
     cut: Whole = 0  # of a server: the newest that all workers have made there
-    lost: Whole = 0  # of a server: pushes that it had answered, before it was started again from a checkpoint
+    lost: Whole = 0  # of a server: pushes that it had answered, before it was started again from checkpoints
 
 
 class Pulse(Message, tag=5):

@@ -232,7 +232,7 @@ class Present(Message, tag=35):
 
     seq: Whole
     rounds: Wholes
-    lost: Whole = 0  # pushes that the server had answered, before it was started again from a checkpoint
+    lost: Whole = 0  # pushes that the server had answered, before it was started again from checkpoints
 
 
 class Cut(Message, tag=36):

@@ -12,8 +12,6 @@ from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.transport import Transport
 from mxopt.settings import Job
 
-FLUSH_S = 30.0  # how long a worker that ends waits for its last pushes to be taken
-
 
 class Worker:
     """Joins the job that `settings` name, with a store of `mode` (sync, async or ssp). As a context
@@ -96,7 +94,7 @@ class Worker:
         self._stay()
         try:
             if not error:
-                self.connections.flush(FLUSH_S)
+                self.connections.flush(self.member.settings.timeout)
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"
             raise

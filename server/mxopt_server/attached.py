@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mxopt.errors import StatesError
 from mxopt_server import snapshot
 from mxopt_server.server import Server
 from mxopt_server.snapshot_writer import SnapshotWriter
@@ -21,10 +20,7 @@ class Attached:
         self.seen = -1  # messages at the last snapshot
         self.writer = SnapshotWriter(server)
         if self.path is not None:
-            try:
-                snapshot.restore(server, self.path)
-            except StatesError as error:
-                raise StatesError(f"the snapshot {self.path} can't be taken: {error}") from error
+            snapshot.restore(server, self.path)
 
     def tick(self, exists: int = 0) -> None:
         """Called often by the loop: begins a snapshot when it is time and something has changed."""

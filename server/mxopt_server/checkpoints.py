@@ -14,6 +14,8 @@ import logging
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from mxopt.errors import KVStoreError, counted
+
 log = logging.getLogger("mxopt.scheduler")
 
 Notes = MutableMapping[Any, Any]
@@ -67,11 +69,19 @@ class Checkpoints:
 
     def goes_on(self, cuts: Sequence[Sequence[int]]) -> int:
         """The cut from which servers go on that have these in their journals; 0 for none, -1 where
-        each goes on from all that it has: a new job, and one that isn't synchronous."""
+        each goes on from all that it has: a new job, and one that isn't synchronous. Raises
+        KVStoreError where a cut that all had isn't there any more."""
         if not self._resumes:
             return -1
         common = set(cuts[0]).intersection(*cuts) if cuts and self.durability == "journal" else set()
-        return max([self.exists, *common])
+        found = max([self.exists, *common])
+        if not found and "cut" in self._notes:
+            have = "; ".join(f"server {rank} has {counted(len(each), 'cut')}" for rank, each in enumerate(cuts))
+            raise KVStoreError(
+                f"the servers' journals had cut {self._notes['cut']} in common, and have none now ({have}): bring back"
+                " what the state folder has lost; nothing of it has been changed"
+            )
+        return found
 
     def worker(self, rank: int, round: int, now: float) -> None:
         """A worker says how far it is; -1 in a job that isn't synchronous."""
@@ -91,10 +101,17 @@ class Checkpoints:
         that it should have another."""
         self._made[rank], self._written[rank] = cut, written
         (self._full.add if full else self._full.discard)(rank)
-        have = set(self._written.values())
-        if len(self._written) == servers and len(have) == 1 and self.exists < written:
-            self._notes["checkpoint"] = self.exists = written
-            log.info("checkpoint %d exists", written)
+        if len(self._written) < servers:
+            return
+        try:
+            if self.durability == "journal" and cut and set(self._made.values()) == {cut}:
+                self._notes.setdefault("cut", cut)
+            if set(self._written.values()) == {written} and self.exists < written:
+                self._notes["checkpoint"] = written
+                self.exists = written
+                log.info("checkpoint %d exists", written)
+        except OSError as error:  # a full disk: the one before stays, and this is tried again
+            log.error("checkpoint %d can't be written down: %s", written, error)
 
     def tick(self, workers: int, now: float) -> bool:
         """Time has passed: names the next cut when it is time. Whether it has."""

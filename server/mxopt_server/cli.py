@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return status(given[1:])
         return _run(parser().parse_args(given))
-    except MXOptError as error:
+    except (MXOptError, OSError) as error:  # of the system: a disk that is full, a folder that may not be written
         print(f"mxopt-server: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -29,11 +29,12 @@ Point = tuple[int, dict[Any, int]]  # the number of a cut, and a worker's last p
 
 
 class Cuts:
-    """Gathers the workers' cuts. `keep` is called, at those that ask for it, with the number."""
+    """Gathers the workers' cuts. `keep` is called at those that ask for it, with the number and what
+    makes the record of the cut."""
 
     def __init__(self, machine: Machine, answers: Answers) -> None:
         self._machine, self._answers = machine, answers
-        self.keep: Callable[[int], None] | None = None
+        self.keep: Callable[[int, Callable[[], None]], None] | None = None
         self._came: dict[int, Point] = {}  # by worker: the cut that it has come to last,
         self._reached: dict[int, Point] = {}  # or may have come to
         self.handlers: dict[type, Callable[[Session, Any], None]] = {m.Cut: self.cut}
@@ -54,9 +55,14 @@ class Cuts:
         came[session.rank] = point
         if not self._is_there(cut.number):
             return
+
+        def enter() -> None:
+            self._machine.enter(Cut(cut.number))
+
         if cut.keeps and self.keep is not None:
-            self.keep(cut.number)
-        self._machine.enter(Cut(cut.number))
+            self.keep(cut.number, enter)
+        else:
+            enter()
 
     def _is_there(self, number: int) -> bool:
         """Whether what is here now is a point of every worker's program, at which cut `number` can

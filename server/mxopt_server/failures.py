@@ -16,7 +16,8 @@ import mmap
 import struct
 from pathlib import Path
 
-from mxopt.document import dump_document, load_document, write_file
+from mxopt.document import dump_document, write_file
+from mxopt_server.state_dir import content_in
 
 APPLYING, FAILURE, FAILURES = "applying", "failure", "failures"
 PLACE = struct.Struct("<QQ")
@@ -58,7 +59,7 @@ def left_by(folder: Path) -> dict[Place, tuple[int, str]]:
     time."""
     found: dict[Place, tuple[int, str]] = {}
     with contextlib.suppress(FileNotFoundError, struct.error):  # where it has ended before it applied any
-        known = load_document((folder / FAILURES).read_bytes())["failures"]
+        known = content_in(folder / FAILURES, "failures")["failures"]
         found = {(segment, end): (times, how) for segment, end, times, how in known}
         how = (folder / FAILURE).read_text(errors="replace").partition("\n")[0]
         place = PLACE.unpack((folder / APPLYING).read_bytes())

@@ -39,7 +39,7 @@ class JobState:
             if options.state_dir:
                 raise ArgumentError("--resume DIR goes on in DIR: --state-dir is for a new job")
             root = options.resume
-            known = state_dir.resume(root, self._facts | ({"durability": kind} if kind else {}))
+            known = state_dir.resume(root, self._facts | ({"durability": kind} if kind else {}), _here(options))
             job, kind = known["job"], known["durability"]
         elif kind is None:  # servers' own snapshots were there first
             kind = "none" if "--snapshot" in options.server_args.replace("=", " ").split() else "snapshot"
@@ -72,3 +72,9 @@ class JobState:
             yield
         finally:
             os.close(lock)
+
+
+def _here(options: argparse.Namespace) -> list[str]:
+    """The members of a job whose state is kept on this machine, as their folders are called."""
+    servers = [f"server-{rank}" for rank in range(options.num_servers)] if options.launcher == "local" else []
+    return servers if options.launcher == "ray" else ["scheduler", *servers]

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mxopt.document import load_document
 from mxopt.errors import KVStoreError, StatesError
 from mxopt_server import failures, segments, snapshot
 from mxopt_server.durability import Durability
@@ -49,7 +48,7 @@ class Hopeless(BaseException):
 
 
 class Kept:
-    """What server `rank` keeps from its epoch `epoch` on.
+    """What server `rank` of a job keeps from its epoch `epoch` on.
 
     Parameters
     ----------
@@ -68,6 +67,7 @@ class Kept:
     def __init__(
         self,
         durability: Durability,
+        job: str,
         rank: int,
         epoch: int,
         goes_on: int = -1,
@@ -82,7 +82,7 @@ class Kept:
         if goes_on == -1:  # the job is taken up again, with all there is
             aside = {place: (ASIDE, how) for place, (times, how) in self._failures.items() if times != 1}
             self._failures |= aside
-        self.folder = Folder(home, epoch)
+        self.folder = Folder(home, epoch, f"server {rank} of job {job}")
         failures.write(self.folder.path, self._failures)
         if goes_on < 0:
             self.folder.take_over()
@@ -99,14 +99,13 @@ class Kept:
         can't be applied that wasn't refused before."""
         self._server, self._writer, self._last = server, SnapshotWriter(server, self._thread), server.clock()
         server.cuts.keep = self.checkpoint
-        first, count = 0, 0
+        first, count = 1, 0
         if self.written:
             path = self._path(self.written)
-            try:
-                snapshot.restore(server, path)
-                first = self._segments[self.written] = load_document(path.read_bytes())["segment"]
-            except StatesError as error:
-                raise StatesError(f"the checkpoint {path} can't be taken: {error}") from error
+            content = snapshot.restore(server, path)
+            if content["job"] != server.job:
+                raise StatesError(f"the checkpoint {path} is of job {content['job']}, this is job {server.job}")
+            first = self._segments[self.written] = content["segment"]
         raised: Exception | None = None  # by the record before, as when it was refused
         for place, body in self.folder.read(first):
             count += 1
@@ -184,13 +183,16 @@ class Kept:
         size = 0 if self.journal is None else self.journal.nbytes
         return size > self.large and size > TIMES * snapshot.nbytes(self._server)
 
-    def checkpoint(self, number: int) -> None:
-        """Begins a checkpoint of this moment."""
+    def checkpoint(self, number: int, enter: Callable[[], None] = lambda: None) -> None:
+        """Begins a checkpoint of this moment. The record of its cut, which `enter` makes, is behind
+        it in the journal, and there before it: a job goes on from both."""
         if self._writer.busy:
             log.warning("checkpoint %d is left out: the one before is still being written", number)
+            enter()
             return
         self._last = self._server.clock()
         segment = self._segments[number] = 0 if self.journal is None else self.journal.rotate()
+        enter()
         self._writer.begin(self._path(number), segment=segment)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import JobFailedError, KVStoreError
+from mxopt.errors import ArgumentError, JobFailedError, KVStoreError
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
@@ -29,7 +29,6 @@ from mxopt_server.journal import Unkept
 from mxopt_server.kept import Hopeless, Kept, cuts_of
 from mxopt_server.latency import Latency
 from mxopt_server.machine import OutOfMemory
-from mxopt_server.roster import Place
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
 from mxopt_server.state_dir import Notes
@@ -62,13 +61,16 @@ def run_scheduler(
     it looked after (metrics). Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
     stop_on_signals()
+    notes: Any = {} if durability.root is None else Notes(durability.root / "scheduler")
+    job = settings.job or notes.get("job") or secrets.token_hex(8)
+    if notes.setdefault("job", job) != job:
+        raise ArgumentError(f"the state folder {durability.root} is that of job {notes['job']}, this is job {job}")
     doors = Doors("scheduler", settings, wanted, lapse(settings.heartbeat, settings.dead_after))
-    notes: Notes | dict[Place, int] = {} if durability.root is None else Notes(durability.root / "scheduler")
     scheduler = Scheduler(
         doors.sender(),
         settings.workers or 1,
         settings.servers or 1,
-        settings.job or secrets.token_hex(8),
+        job,
         settings.heartbeat,
         settings.dead_after,
         timeout=settings.timeout,
@@ -120,9 +122,9 @@ def run_server(
             "", durability.kind, cuts_of(durability, settings.rank),
         )  # fmt: skip
         logs.call(f"server {member.rank}")
-        kept = (
-            Kept(durability, member.rank, member.epoch, member.welcome.goes_on) if durability.root is not None else None
-        )
+        kept = None
+        if durability.root is not None:
+            kept = Kept(durability, member.job, member.rank, member.epoch, member.welcome.goes_on)
         server = Server(
             doors.sender(), member.job, member.rank, member.welcome.workers, member.epoch, time.monotonic,
             kept.journal if kept is not None else None, member.leased,

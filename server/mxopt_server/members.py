@@ -20,7 +20,7 @@ class Members:
     staleness: int = 0  # of ssp: how many pushes a worker may be ahead of the slowest
     ended: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
-    lost: int = 0  # pushes that were answered, and that a snapshot older than they are hasn't
+    lost: int = 0  # pushes that were answered, and that snapshots older than they are hadn't, in the whole job
     lossy: bool = False  # whether this server goes on from such a snapshot
 
     @property

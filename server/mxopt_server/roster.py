@@ -37,8 +37,7 @@ class Node:
     doing: str = ""  # what it had called then,
     moved: float = 0.0  # and since when that is so
     goes_on: int = -2  # of a server: the cut that it begins with, see Welcome
-    lost: int = 0  # of a server: pushes that it, and
-    lost_before: int = 0  # those before it in this place, had answered, and then haven't
+    lost: int = 0  # of a server: pushes that it, and those before it in this place, had answered, and then haven't
 
     def __str__(self) -> str:
         return f"{self.role} {self.rank} ({self.name})"
@@ -101,7 +100,7 @@ class Roster:
 
     def lost(self) -> list[int]:
         """How many pushes that they had answered the servers have lost, by rank."""
-        return [n.lost + n.lost_before for (role, _), n in sorted(self.nodes.items()) if role == "server"]
+        return [n.lost for (role, _), n in sorted(self.nodes.items()) if role == "server"]
 
     def missing(self) -> str:
         """Who has yet to join, in words."""
@@ -155,7 +154,7 @@ class Roster:
         node = Node(join.role, rank, epoch, self._token(), join.nonce, join.name, join.endpoint, route, now)
         log.info("%s has %s, epoch %d", node, "joined" if place not in self.nodes else "come back", epoch)
         if place in self.nodes:
-            node.lost_before = self.nodes[place].lost + self.nodes[place].lost_before
+            node.lost = self.nodes[place].lost
         self.nodes[place] = node
         if join.role == "worker" and join.mode and not self.mode:
             self.mode = join.mode

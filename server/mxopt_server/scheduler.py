@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import ProtocolError
+from mxopt.errors import KVStoreError, ProtocolError
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.message import Message
@@ -193,7 +193,12 @@ class Scheduler:
             return
         node.route, node.seen = route, now
         if self.state == "gathering" and roster.complete:
-            self.state, goes_on = "running", self.checkpoints.goes_on(list(self._cuts.values()))
+            try:
+                goes_on = self.checkpoints.goes_on([cuts for _, cuts in sorted(self._cuts.items())])
+            except KVStoreError as error:
+                self.fail(str(error))
+                return
+            self.state = "running"
             log.info("job %s is complete: %d workers, %d servers", self.job, *roster.wanted.values())
             for each in roster:
                 each.seen, each.goes_on = now, goes_on
@@ -238,7 +243,7 @@ class Scheduler:
             if node.role == "worker":
                 self.checkpoints.worker(node.rank, beat.round, node.seen)
             else:
-                node.lost = beat.lost
+                node.lost = max(node.lost, beat.lost)  # one that has come back counts anew, when all workers have told
                 self.checkpoints.server(node.rank, beat.cut, beat.written, beat.full, self.roster.wanted["server"])
             self._send(route, self._pulse(node, beat.number))
 
@@ -333,7 +338,7 @@ class Scheduler:
         now = self._clock()
         nodes = [
             {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint,
-             "age": now - n.seen, "epoch": n.epoch, "lost": n.lost + n.lost_before}
+             "age": now - n.seen, "epoch": n.epoch, "lost": n.lost}
             for n in self.roster
         ]  # fmt: skip
         return {

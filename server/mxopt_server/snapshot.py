@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mxopt.document import load_document
-from mxopt.errors import StatesError
+from mxopt.errors import MXOptError, StatesError
 from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.array import as_now
 from mxopt.typing import Array, Plain, State
@@ -35,6 +35,7 @@ def record(server: Server) -> Plain:
     return {
         "kind": KIND, "version": VERSION, "job": server.job, "rank": server.rank, "workers": members.workers,
         "mode": members.mode, "staleness": members.staleness, "epochs": [list(pair) for pair in members.epochs.items()],
+        "lost": members.lost,
         "entries": [_entry(server, entry) for entry in server.values.entries.values()],
         "optimizer": server.served.record(),
     }  # fmt: skip
@@ -76,19 +77,33 @@ def _arrays(state: State) -> Iterator[Array]:
         yield from _arrays(each)
 
 
-def restore(server: Server, path: Path) -> bool:
-    """Makes a fresh `server` what the snapshot at `path` says; False where there is none.
+def restore(server: Server, path: Path) -> Plain:
+    """Makes a fresh `server` what the snapshot at `path` says. Returns what that has beside values
+    and states; {} where there is none.
 
     The values and states count for any job; rounds and the workers' epochs for the same job only.
-    Raises StatesError where the snapshot is damaged, or another server's.
+    Raises StatesError, which names the file, where it is damaged, another server's, or of an
+    optimizer that this one doesn't know.
     """
     if not path.exists():
-        return False
-    content = load_document(path.read_bytes())
+        return {}
+    try:
+        content = load_document(path.read_bytes())
+        _take(server, content)
+    except MemoryError:
+        raise
+    except Exception as error:  # with a right checksum it is a writer's mistake, of any kind
+        why = error if isinstance(error, MXOptError | OSError) else repr(error)
+        raise StatesError(f"the snapshot {path} can't be taken: {why}") from error
+    log.info("carries on from %s: %d keys", path, len(server.values.entries))
+    return {name: value for name, value in content.items() if name != "entries"}
+
+
+def _take(server: Server, content: Plain) -> None:
     if content.get("kind") != KIND or content.get("version") != VERSION:
-        raise StatesError(f"{path} is no snapshot of this version of mxopt-server")
+        raise StatesError("it is none of this version of mxopt-server")
     if content["rank"] != server.rank:
-        raise StatesError(f"{path} is the snapshot of server {content['rank']}, this is server {server.rank}")
+        raise StatesError(f"it is that of server {content['rank']}, this is server {server.rank}")
     same_job = content["job"] == server.job and content["workers"] == server.members.workers
     optimizer = content["optimizer"]
     server.served.install(optimizer["config"])
@@ -98,11 +113,9 @@ def restore(server: Server, path: Path) -> bool:
     if same_job:
         server.members.mode, server.members.staleness = content["mode"], content["staleness"]
         server.members.epochs.update(content["epochs"])
-        server.members.lossy = server.journal is None
+        server.members.lost, server.members.lossy = content["lost"], server.journal is None
         for saved in content["entries"]:
             _restore_rounds(server, saved)
-    log.info("carries on from %s: %d keys", path, len(server.values.entries))
-    return True
 
 
 def _entry(server: Server, entry: Entry) -> Plain:

@@ -21,7 +21,7 @@ import fcntl
 import os
 import shutil
 from collections import UserDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mxopt.errors import ArgumentError, StatesError
 from mxopt.typing import Document, Plain
 from mxopt_server import segments
 
-SEALED = "sealed"
+SEALED, NOTES = "sealed", "notes"
 SEGMENT, CHECKPOINT = ".journal", ".checkpoint"
 
 
@@ -57,14 +57,17 @@ def begin(root: Path, facts: Document) -> None:
         raise ArgumentError(
             f"the state folder {root} has the state of a job: go on with it by --resume {root}, or give another folder"
         )
-    write_file(root / "job", dump_document(dict(facts)))
-
-
-def resume(root: Path, facts: Document) -> Plain:
-    """The facts of the job whose state is there. Raises ArgumentError where there is none, or one
-    of `facts` was another."""
     try:
-        kept = load_document((root / "job").read_bytes())
+        write_file(root / "job", dump_document(dict(facts)))
+    except OSError as error:
+        raise ArgumentError(f"the state folder {root} can't be used: {error}") from None
+
+
+def resume(root: Path, facts: Document, members: Iterable[str] = ()) -> Plain:
+    """The facts of the job whose state is there. Raises ArgumentError where there is none, one of
+    `facts` was another, or nothing is there of one of the `members`."""
+    try:
+        kept = content_in(root / "job", "job", "durability")
     except FileNotFoundError:
         raise ArgumentError(f"there is no job to resume in {root}") from None
     except (OSError, StatesError) as error:
@@ -72,7 +75,25 @@ def resume(root: Path, facts: Document) -> Plain:
     for name, value in facts.items():
         if kept.get(name) != value:
             raise ArgumentError(f"the job in {root} has {name} {kept.get(name)}, not {value}")
+    for member in members:
+        if not any((path / file).exists() for path in epochs(root / member) for file in (SEALED, NOTES)):
+            raise ArgumentError(
+                f"the job in {root} can't be resumed: what {member} had kept isn't there; it can only be begun anew"
+            )
     return kept
+
+
+def content_in(path: Path, *entries: str) -> Plain:
+    """The content of the document in a file, which has these entries. Raises StatesError, which
+    names the file, where it hasn't."""
+    try:
+        found = load_document(path.read_bytes())
+    except StatesError as error:
+        raise StatesError(f"{path}: {error}") from error
+    for entry in entries:
+        if entry not in found:
+            raise StatesError(f"{path} is another document: it has no {entry!r}")
+    return found
 
 
 def epochs(home: Path) -> list[Path]:
@@ -95,24 +116,24 @@ class Notes(UserDict[Any, Any]):
     def __init__(self, home: Path) -> None:
         super().__init__()
         before = epochs(home)
-        path = next((path / "notes" for path in before if (path / "notes").exists()), None)
+        path = next((path / NOTES for path in before if (path / NOTES).exists()), None)
         if path is not None:
-            self.data = load_document(path.read_bytes())
-        self._path = Folder(home, 1 + max((int(path.name) for path in before), default=0)).path / "notes"
+            self.data = content_in(path)
+        self._path = Folder(home, 1 + max((int(path.name) for path in before), default=0)).path / NOTES
         write_file(self._path, dump_document(self.data))
 
     def __setitem__(self, name: Hashable, value: object) -> None:
         if name not in self.data or self.data[name] != value:
+            write_file(self._path, dump_document({**self.data, name: value}))
             super().__setitem__(name, value)
-            write_file(self._path, dump_document(self.data))
 
 
 class Folder:
-    """The folder of an epoch of a process, whose others are in `home`. Raises StatesError where the
-    epoch has been before, OSError where the folder can't be made."""
+    """The folder of an epoch of the process `who`, whose others are in `home`. Raises StatesError
+    where the epoch has been before, OSError where the folder can't be made."""
 
-    def __init__(self, home: Path, epoch: int) -> None:
-        self.home, self.path = home, home / f"{epoch:08d}"
+    def __init__(self, home: Path, epoch: int, who: str = "") -> None:
+        self.home, self.path, self._who = home, home / f"{epoch:08d}", who
         try:
             self.path.mkdir(parents=True, mode=0o700)
         except FileExistsError:
@@ -122,18 +143,23 @@ class Folder:
     def take_over(self, last: int | None = None, is_last: Callable[[memoryview], bool] | None = None) -> None:
         """Links what the last complete epoch has left, so that this one is complete too. With
         `last` checkpoints of higher numbers are left out, and records behind the one that `is_last`
-        tells, which must be there; for 0 that is all. Raises StatesError where what is needed is
-        damaged or missing."""
+        tells, which must be there, or without it checkpoint `last`; for 0 that is all. Raises
+        StatesError where what is needed is damaged, missing or another process'; all is as it was
+        then."""
         before = [path for path in epochs(self.home) if path.name < self.path.name]
-        if last != 0 and self._link_newest(last) and is_last is not None:
-            self._cut(is_last)
+        if last != 0:
+            self._link_newest(last)
+            if is_last is not None:
+                self._cut(is_last)
+            elif last is not None and last not in numbers(self.path, CHECKPOINT):
+                raise StatesError(f"{self.home}: checkpoint {last}, from which the job goes on, isn't there")
         pairs = [list(pair) for pair in self._sealed.items()]
-        write_file(self.path / SEALED, dump_document({"segments": pairs}))
+        write_file(self.path / SEALED, dump_document({"who": self._who, "segments": pairs}))
         for path in before:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _link_newest(self, last: int | None) -> bool:
-        """Links what the newest complete epoch has; whether there is one."""
+    def _link_newest(self, last: int | None) -> None:
+        """Links what the newest complete epoch has."""
         while (complete := complete_folder(self.home)) is not None:
             try:
                 self._link(complete, last)
@@ -146,10 +172,12 @@ class Folder:
                     for number in numbers(self.path, kind):
                         (self.path / name(number, kind)).unlink()
             else:
-                return True
-        return False
+                return
 
     def _link(self, older: Path, last: int | None) -> None:
+        whose = content_in(older / SEALED, "who")["who"]
+        if whose != self._who:
+            raise StatesError(f"{older} has what {whose} has kept, and this is {self._who}")
         self._sealed = sealed_in(older)
         checkpoints = [number for number in numbers(older, CHECKPOINT) if last is None or number <= last]
         for kind, found in ((CHECKPOINT, checkpoints), (SEGMENT, list(self._sealed))):
@@ -166,17 +194,19 @@ class Folder:
                     del self._sealed[later]
                     (self.path / name(later, SEGMENT)).unlink()
                 return
-        raise StatesError(f"{self.path}: the cut to go on from isn't in the journal")
+        raise StatesError(f"{self.home}: the cut to go on from isn't in the journal")
 
     def read_segment(self, number: int) -> Iterator[tuple[int, memoryview]]:
         """(where it ends, body) of each record of a segment of earlier epochs."""
         return segments.read(self.path / name(number, SEGMENT), self._sealed[number])
 
     def read(self, first: int) -> Iterator[tuple[tuple[int, int], memoryview]]:
-        """(where it is, body) of the records of earlier epochs from segment `first` on: the number
-        of its segment, and where in that it ends. Raises StatesError where a segment is missing."""
+        """(where it is, body) of the records of earlier epochs from segment `first` on, 0 for all:
+        the number of its segment, and where in that it ends. Raises StatesError where a segment is
+        missing."""
+        first = max(first, 1)
         found = [number for number in self._sealed if number >= first]
-        if first and found != list(range(first, first + len(found))):
+        if found != list(range(first, first + len(found))):
             raise StatesError(f"{self.path}: the journal lacks a segment from number {first} on, there are {found}")
         for number in found:
             for end, body in self.read_segment(number):
@@ -200,7 +230,7 @@ def sealed_in(folder: Path) -> dict[int, int]:
     """The segments in a folder, and how long each is: as it was sealed, or, of those that its own
     process has written, up to the last record that is there in full. Raises StatesError where one
     is damaged."""
-    sealed = dict(load_document((folder / SEALED).read_bytes())["segments"])
+    sealed = dict(content_in(folder / SEALED, "segments")["segments"])
     found = numbers(folder, SEGMENT)
     for number in found:
         if number not in sealed:

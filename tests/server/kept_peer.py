@@ -24,7 +24,7 @@ class Served(Peer):
 
     def started(self, goes_on: int = -1) -> Server:
         self.epochs = getattr(self, "epochs", 0) + 1
-        self.kept = Kept(self.durability, 0, self.epochs, goes_on)
+        self.kept = Kept(self.durability, "job", 0, self.epochs, goes_on)
         self.journal = self.kept.journal
         made = super().started()
         self.kept.restore(made)

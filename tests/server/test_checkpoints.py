@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from mxopt_server.checkpoints import Checkpoints
 
+from mxopt.errors import KVStoreError
+
 
 class Job:
     """Two workers at so many rounds a second, two servers, and a scheduler that hears of all each
@@ -130,6 +132,31 @@ def test_a_checkpoint_exists_when_all_servers_have_it_and_that_is_written_down_f
     assert kept.exists == notes["checkpoint"] == 7
 
 
+class Full(dict[str, Any]):
+    """Notes on a disk that is full for the first time."""
+
+    full = True
+
+    def __setitem__(self, name: str, value: object) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().__setitem__(name, value)
+
+
+def test_a_checkpoint_that_cannot_be_written_down_does_not_exist_until_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = Checkpoints("snapshot", 10.0, 1.0, notes := Full())
+    for _ in range(2):
+        for rank in (0, 1):
+            kept.server(rank, 7, 7, False, 2)
+    assert kept.exists == 0
+    assert "checkpoint 7 can't be written down: [Errno 28] No space left on device" in caplog.text
+    notes.full = False
+    kept.server(1, 7, 7, False, 2)
+    assert kept.exists == notes["checkpoint"] == 7
+
+
 def test_an_asynchronous_job_has_no_cuts() -> None:
     kept = Checkpoints("snapshot", 10.0, 1.0, notes := {})
     for now in range(100):
@@ -146,3 +173,16 @@ def test_a_resumed_job_goes_on_from_the_newest_cut_that_all_servers_have() -> No
     assert Checkpoints("journal", 1, 1, {"sync": True, "checkpoint": 4}).goes_on([[], [5]]) == 4
     assert Checkpoints("journal", 1, 1, {"sync": True}).goes_on([[1], [2]]) == 0
     assert Checkpoints("snapshot", 1, 1, {"sync": True, "checkpoint": 4}).goes_on([[], []]) == 4
+
+
+def test_a_job_whose_servers_had_a_cut_in_common_never_begins_anew_without_a_word() -> None:
+    kept = Checkpoints("journal", 1, 1, notes := {"sync": True})
+    kept.server(0, 5, 0, False, 2)
+    kept.server(1, 4, 0, False, 2)
+    assert "cut" not in notes
+    kept.server(1, 5, 0, False, 2)
+    kept.server(0, 6, 0, False, 2)
+    kept.server(1, 6, 0, False, 2)
+    assert notes == {"sync": True, "cut": 5}
+    with pytest.raises(KVStoreError, match=r"had cut 5 in common, and have none now \(server 0 has 2 cuts; server 1 has 0"):
+        Checkpoints("journal", 1, 1, notes).goes_on([[5, 6], []])

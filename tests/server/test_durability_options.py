@@ -74,6 +74,12 @@ def test_a_folder_is_of_one_job_and_of_one_launcher(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="go on with it by --resume"), state(tmp_path, "--state-dir", folder).held():
         pass
     assert state(tmp_path).durability.root == tmp_path / "run" / "state-new"
+    with pytest.raises(ArgumentError, match="what scheduler had kept isn't there"):
+        state(tmp_path, "--resume", folder)
+    state_dir.Notes(Path(folder) / "scheduler")
+    with pytest.raises(ArgumentError, match="what server-0 had kept isn't there"):
+        state(tmp_path, "--resume", folder)
+    state_dir.Folder(Path(folder) / "server-0", 1).take_over()
     again = state(tmp_path, "--resume", folder)
     assert (again.job, again.durability) == ("new", first.durability)
     with again.held():

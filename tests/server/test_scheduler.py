@@ -133,9 +133,10 @@ def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost()
     assert job.say("heart s", m.Beat("job", "server", 0, welcome["s"].token, 2, lost=3)).lost == [3]
     silent(job, welcome, "s")
     again = job.join("s2", "server", 0)
-    job.say("heart s2", m.Beat("job", "server", 0, again.token, 1, lost=2))
-    for name, rank in (("a", 0), ("b", 1)):
-        assert job.say(f"heart {name}", m.Beat("job", "worker", rank, welcome[name].token, 2)).lost == [5]
+    for number, (lost, total) in enumerate([(0, 3), (2, 3), (5, 5)]):  # it counts what it had lost before, too
+        job.say("heart s2", m.Beat("job", "server", 0, again.token, 1 + number, lost=lost))
+        for name, rank in (("a", 0), ("b", 1)):
+            assert job.say(f"heart {name}", m.Beat("job", "worker", rank, welcome[name].token, 2)).lost == [total]
     assert [node["lost"] for node in job.scheduler.report()["nodes"]] == [0, 0, 5]
 
 

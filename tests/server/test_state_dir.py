@@ -14,6 +14,7 @@ from mxopt_server import segments, state_dir
 from mxopt_server.segments import START, Writer, read, valid_length
 from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, name
 
+from mxopt.document import dump_document
 from mxopt.errors import ArgumentError, StatesError
 
 BODIES = [[b"one"], [b"tw", memoryview(b"o")], [b""], [bytes(5000)] * 600]
@@ -222,7 +223,70 @@ def test_going_on_from_a_record_leaves_out_what_follows_for_ever(tmp_path: Path)
         opened(tmp_path, 4, is_last=lambda body: body == b"c")
 
 
-FACTS = {"job": "j", "workers": 2, "servers": 1}
+def test_what_a_job_goes_on_from_has_to_be_there_or_nothing_is_touched(tmp_path: Path) -> None:
+    folder = opened(tmp_path, 1)
+    filled(folder, b"one")
+    (folder.path / name(3, CHECKPOINT)).write_bytes(b"checkpoint")
+    before = sorted(folder.path.iterdir())
+    for epoch, more in ((2, {"last": 4}), (3, {"last": 3, "is_last": lambda body: body == b"cut"})):
+        with pytest.raises(StatesError, match="isn't there|isn't in the journal"):
+            opened(tmp_path, epoch, **more)
+    for epoch, more in ((1, {"last": 4}), (2, {"last": 3, "is_last": lambda body: body == b"cut"})):
+        with pytest.raises(StatesError, match="another/?.*: (checkpoint 4, from which|the cut to go on from)"):
+            opened(tmp_path / "another", epoch, **more)
+    assert sorted(folder.path.iterdir()) == before
+    assert bodies(opened(tmp_path, 4, last=3)) == [b"one"]
+
+
+def test_a_journal_without_its_first_segment_is_an_error(tmp_path: Path) -> None:
+    folder = opened(tmp_path, 1)
+    filled(folder, b"one")
+    filled(folder, b"two")
+    (folder.path / name(1, SEGMENT)).unlink()
+    with pytest.raises(StatesError, match=r"lacks a segment from number 1 on, there are \[2\]"):
+        bodies(opened(tmp_path, 2))
+
+
+def test_what_another_process_has_kept_is_refused(tmp_path: Path) -> None:
+    Folder(tmp_path, 1, "server 0 of job a").take_over()
+    for whose in ("server 1 of job a", "server 0 of job b"):
+        with pytest.raises(StatesError, match=f"00000001 has what server 0 of job a has kept, and this is {whose}"):
+            Folder(tmp_path, 1 + len(list(tmp_path.iterdir())), whose).take_over()
+    Folder(tmp_path, 9, "server 0 of job a").take_over()
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    folder = opened(tmp_path, 1)
+    for content in (dump_document({"job": "j"}), b"damaged"):
+        (folder.path / "sealed").write_bytes(content)
+        with pytest.raises(StatesError, match="00000001/sealed"):
+            Folder(tmp_path, 2 + len(state_dir.epochs(tmp_path))).take_over()
+    notes = state_dir.Notes(tmp_path / "scheduler")
+    notes["checkpoint"] = 3
+    (tmp_path / "scheduler" / "00000001" / "notes").write_bytes(b"damaged")
+    with pytest.raises(StatesError, match="scheduler/00000001/notes"):
+        state_dir.Notes(tmp_path / "scheduler")
+
+
+def test_what_cannot_be_written_down_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = state_dir.Notes(tmp_path / "scheduler")
+    with monkeypatch.context() as patch:
+        patch.setattr(state_dir, "write_file", full_disk)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                notes["checkpoint"] = 3
+        with pytest.raises(ArgumentError, match="state can't be used: .*No space"):
+            state_dir.begin(tmp_path / "state", FACTS)
+    assert "checkpoint" not in notes
+    notes["checkpoint"] = 3
+    assert state_dir.Notes(tmp_path / "scheduler")["checkpoint"] == 3
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+FACTS = {"job": "j", "workers": 2, "servers": 1, "durability": "journal"}
 
 
 def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
@@ -239,9 +303,15 @@ def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
     assert state_dir.resume(tmp_path / "state", {"workers": 2})["job"] == "j"
     with pytest.raises(ArgumentError, match="has workers 2, not 3"):
         state_dir.resume(tmp_path / "state", {"workers": 3})
-    (tmp_path / "state" / "job").write_bytes(b"x")
-    with pytest.raises(ArgumentError, match="can't be resumed"):
-        state_dir.resume(tmp_path / "state", {})
+    with pytest.raises(ArgumentError, match="can't be resumed: what server-0 had kept isn't there"):
+        state_dir.resume(tmp_path / "state", {}, ["server-0"])
+    opened(tmp_path / "state" / "server-0", 1)
+    state_dir.Notes(tmp_path / "state" / "scheduler")
+    assert state_dir.resume(tmp_path / "state", {}, ["scheduler", "server-0"])["servers"] == 1
+    for foreign in (b"x", dump_document({"workers": 2})):
+        (tmp_path / "state" / "job").write_bytes(foreign)
+        with pytest.raises(ArgumentError, match="can't be resumed: .*state/job"):
+            state_dir.resume(tmp_path / "state", {})
 
 
 def test_damage_in_the_bulk_of_a_large_record_shows(tmp_path: Path) -> None:

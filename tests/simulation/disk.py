@@ -39,7 +39,7 @@ class Disk:
         """What the server of an epoch has of it."""
         kept = None
         if self.durability.kind != "none":
-            kept = Kept(self.durability, self.rank, epoch, goes_on, lambda **how: Beside(process, self._random, **how))
+            kept = Kept(self.durability, "job", self.rank, epoch, goes_on, lambda **how: Beside(process, self._random, **how))
             kept.large = 1000
             self.opened.append(kept)
         return kept, Journal(self, kept)

@@ -60,6 +60,50 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
     assert lossy > 5
 
 
+@pytest.mark.parametrize("mode", ["async", "ssp"])
+def test_what_servers_have_lost_that_die_again_at_once_is_counted_once(mode: str) -> None:
+    """Also when the first is gone before the scheduler has heard of what it had lost."""
+    twice = 0
+    for seed in range(30):
+        job = Job(Plan("", mode, 2, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), counting)
+        death = 5.0 + seed / 8
+        again = death + 11.0 + seed / 10  # the place is free ten seconds after a death
+        for when in (death, again):
+            job.world.at(when, lambda job=job: job.servers[0].kill())
+            job.world.at(when + 0.1, lambda job=job: job._start_again(0))
+        job.run()
+        (lost,) = job.scheduler.roster.lost()
+        if any(worker.error for worker in job.workers):  # it died before its first checkpoint
+            assert all("has not been initialised" in str(worker.error) for worker in job.workers), seed
+            continue
+        for worker in job.workers:
+            assert np.frombuffer(worker.result, np.float32).tolist() == [lost - 2.0 * STEPS] * 2, seed
+        twice += lost > 0 and job.starts == 3
+    assert twice > 5
+
+
+def one_comes_late(store: Any, pause: Callable[[], None]) -> bytes:
+    """Worker 1 makes its only push long after worker 0 has ended its program."""
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+    weight = np.zeros(2, np.float32)
+    store.init("w", weight)
+    if store.rank:
+        until = store._job.world.now + 45.0
+        while store._job.world.now < until:
+            pause()
+    store.push("w", np.ones_like(weight))
+    if store.rank:
+        store.pull("w", weight)
+    return weight.tobytes()
+
+
+def test_a_worker_that_ends_early_waits_for_its_last_round_as_long_as_for_any_answer() -> None:
+    job = Job(Plan("", "sync", 2, 1, 0, pause=1.0, durability="journal"), one_comes_late)
+    job.run()
+    assert [worker.error for worker in job.workers] == [None, None]
+    assert np.frombuffer(job.workers[1].result, np.float32).tolist() == [-2.0, -2.0]
+
+
 @pytest.fixture
 def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
