@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mxopt.errors import MXOptError
+from mxopt.errors import MXOptError, counted
 from mxopt.settings import BECOME_ROLE
 from mxopt_server.launchers import Process
 from mxopt_server.output import Output, Terminal
@@ -131,9 +131,11 @@ class Launch:
         if self.failed is None:
             return 0
         name, code = self.failed
-        self.terminal.say(f"mxopt-launch: {name} failed{_how(code)}; its log is {self.run_dir / name}.log")
+        again = self._again[name]
+        used = f" after {counted(again, 'restart')}, as many as it may have (--restarts)" if again else ""
+        self.terminal.say(f"mxopt-launch: {name} failed{_how(code)}{used}; its log is {self.run_dir / name}.log")
         self.until(lambda: not self.running, TELL_S)
-        return code if 0 < code < 126 else 1
+        return code if code > 0 else 1
 
     def stop(self) -> None:
         """Ends all processes and what they have started: first by asking, then by force; at once

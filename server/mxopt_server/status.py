@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import zmq
@@ -17,7 +17,7 @@ from mxopt.kvstore import messages as m, sockets
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.typing import Plain
-from mxopt_server.arguments import Parser
+from mxopt_server.arguments import Parser, seconds
 from mxopt_server.logs import printable
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_MS = 3000
 RATES_S = 0.5  # over which the rates of a single look are taken
+OVER = ("failed", "finished")  # states of a job
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_scheduler()
     parser.add_keys()
     parser.add_argument(
-        "--watch", nargs="?", type=float, const=1.0, metavar="S", help="show it again every S seconds (1)"
+        "--watch", nargs="?", type=seconds, const=1.0, metavar="S", help="show it again every S seconds (1)"
     )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print it as JSON, with --watch a line each time")
     options = parser.parse_args(arguments)
     job = settings.job()
     if options.scheduler:
@@ -46,9 +47,12 @@ def main(arguments: Sequence[str]) -> int:
     keys = load_keys(options.keys or job.keys)
     context = zmq.Context()
     try:
-        if options.json:
+        if options.json and options.watch is None:
             print(json.dumps(ask_all(context, scheduler, keys)))
-        elif options.watch:
+        elif options.json:
+            for now in _looks(context, scheduler, keys, options.watch):
+                print(json.dumps(now), flush=True)
+        elif options.watch is not None:
             _watch(context, scheduler, keys, options.watch)
         else:
             _print(context, scheduler, keys)
@@ -117,19 +121,25 @@ def _watch(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPai
         raise ArgumentError("--watch needs the package rich: pip install rich") from error
     before: Plain | None = None
     with Live(auto_refresh=False) as live:
-        while True:
-            try:
-                now = ask_all(context, scheduler, keys)
-            except DeadlineError:
-                if before is None:
-                    raise
-                live.console.print("the scheduler doesn't answer any more: the job is over")
-                return
+        for now in _looks(context, scheduler, keys, every):
             live.update(tables(now, before), refresh=True)
-            if now["state"] in ("failed", "finished"):
-                return
             before = now
-            time.sleep(every)
+        if before is not None and before["state"] not in OVER:
+            live.console.print("the scheduler doesn't answer any more: the job is over")
+
+
+def _looks(
+    context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None, every: float
+) -> Iterator[Plain]:
+    """The reports, every so many seconds until the job is over. Raises DeadlineError where there is
+    no scheduler to begin with."""
+    yield (now := ask_all(context, scheduler, keys))
+    while now["state"] not in OVER:
+        time.sleep(every)
+        try:
+            yield (now := ask_all(context, scheduler, keys))
+        except DeadlineError:
+            return
 
 
 def _print(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None) -> None:

@@ -28,12 +28,12 @@ def test_launch_runs_a_job_and_keeps_its_logs(tmp_path: Path) -> None:
 def test_one_failing_worker_ends_the_job_with_its_error_and_exit_code(tmp_path: Path) -> None:
     script = (
         "import os, mxopt.kvstore as k\nkv = k.create('dist_sync')\n"
-        "if kv.rank == 1: print('it breaks'); os._exit(7)\nkv.barrier()"
+        "if kv.rank == 1: print('it breaks'); os._exit(199)\nkv.barrier()"
     )
     process = launch(tmp_path, "-n", "2", "-s", "1", sys.executable, "-c", script)
-    assert process.finish(30) == 7, process.output
+    assert process.finish(30) == 199, process.output
     assert "[worker-1] it breaks" in process.lines
-    assert "mxopt-launch: worker-1 failed with exit code 7" in process.output
+    assert "mxopt-launch: worker-1 failed with exit code 199" in process.output
 
 
 def test_ctrl_c_leaves_no_orphan(tmp_path: Path) -> None:

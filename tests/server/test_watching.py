@@ -18,6 +18,8 @@ import pytest
 from jobs import SERVE, Job
 from mxopt_server import status
 
+from mxopt.errors import DeadlineError
+
 pytest.importorskip("rich")
 
 
@@ -135,6 +137,30 @@ def test_a_look_without_rich_is_json_and_says_why(
     said = capsys.readouterr()
     assert json.loads(said.out)["state"] == "running"
     assert "pip install rich" in said.err
+
+
+def test_watching_for_programs_is_a_line_of_json_each_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([*({**reports(), "state": state} for state in ("gathering", "running")), None])
+
+    def ask(*_: object) -> dict[str, Any]:
+        found = next(looks)
+        if found is None:
+            raise DeadlineError("no answer")
+        return found
+
+    monkeypatch.setattr(status, "ask_all", ask)
+    assert status.main(["--scheduler", "127.0.0.1:1", "--json", "--watch", "0.01"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["state"] for line in lines] == ["gathering", "running"]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
+def test_looks_are_some_time_apart(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        status.main(["--scheduler", "127.0.0.1:1", f"--watch={value}"])
+    assert "needs seconds, more than 0" in capsys.readouterr().err
 
 
 def test_watching_a_job_that_is_not_there_says_so() -> None:

@@ -31,6 +31,7 @@ MISTAKES = [
     ([*SERVE, "--role", "scheduler", "--port", "65536"], "65535"),
     ([*SERVE, "--role", "scheduler", "--port", "a"], "'a'"),
     ([*SERVE, "--role", "scheduler", "--workers", "0"], "1 or more"),
+    ([*SERVE, "--role", "scheduler", "--state-dir", WORKERS.name], WORKERS.name),
     ([*SERVE, "--role", "waiter"], "waiter"),
     ([*SERVE, "--no-such-option"], "--no-such-option"),
     ([*SERVE, "status", "--scheduler", f"{NAMELESS}:9091"], "resolved"),
