@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
@@ -44,8 +45,9 @@ def main() -> int:
             bad.append(seed)
         else:
             shutil.rmtree(job.folder)
-    print(f"{done['jobs']} jobs in {time.monotonic() - began:.0f} s, {done['killed']} processes killed, "
-          f"{done['resumed']} jobs taken up again, {len(bad)} with faults"
+    kinds = ", ".join(f"{done[kind]} {kind}s" for kind in ("server", "worker", "scheduler"))
+    print(f"{done['jobs']} jobs in {time.monotonic() - began:.0f} s, {done['killed']} processes killed ({kinds}), "
+          f"jobs were taken up again {done['resumed']} times, {len(bad)} with faults"
           + (f": seeds {', '.join(map(str, bad))}" if bad else ""))  # fmt: skip
     return 1 if bad else 0
 
@@ -63,12 +65,14 @@ def _report(job: Job) -> list[str]:
 
 def _outcomes(job: Job) -> list[str]:
     told = "\n".join(job.history)
-    return ["jobs"] + ["killed"] * told.count(" killed at ") + ["resumed"] * told.count("taken up ended")
+    killed = re.findall(r"  (server|worker|scheduler)[ 0-9]* killed at ", told)
+    return ["jobs", *killed, *["killed"] * len(killed), *["resumed"] * told.count("taken up ended")]
 
 
 def _kept(folder: Path) -> Plan:
     read = json.loads((folder / "history.json").read_text())["plan"]
     read["faults"] = [Fault(**fault) for fault in read["faults"]]
+    read["again"] = [[Fault(**fault) for fault in faults] for faults in read["again"]]
     read["weather"] = read["weather"] and Weather(**read["weather"])
     return Plan(**read)
 

@@ -29,12 +29,13 @@ from chaos.relay import Relay
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-DEADLINE_S = 60.0  # for one start of a job; an undisturbed one takes some seconds
+DEADLINE_S = 120.0  # for one start of a job, on a busy machine; an undisturbed one takes some seconds
+FAULT_S = 6.0  # the same for each fault more
 MARK = "MXOPT_CHAOS"  # in the environment of all that belongs to a job
 SERVE = [sys.executable, "-m", "mxopt_server"]
 LAUNCH = [sys.executable, "-c", "import sys; from mxopt_server.launch import main; sys.exit(main())"]
-TIMES = {"MXOPT_KVSTORE_JOIN_TIMEOUT": "30", "MXOPT_KVSTORE_TIMEOUT": "30", "MXOPT_KVSTORE_HEARTBEAT": "0.2",
-         "MXOPT_KVSTORE_DEAD_AFTER": "4", "MXNET_KVSTORE_BIGARRAY_BOUND": "1000", "OMP_NUM_THREADS": "1"}  # fmt: skip
+TIMES = {"MXOPT_KVSTORE_JOIN_TIMEOUT": "60", "MXOPT_KVSTORE_TIMEOUT": "300", "MXOPT_KVSTORE_HEARTBEAT": "0.2",
+         "MXOPT_KVSTORE_DEAD_AFTER": "20", "MXNET_KVSTORE_BIGARRAY_BOUND": "1000", "OMP_NUM_THREADS": "1"}  # fmt: skip
 
 
 class Job:
@@ -43,7 +44,7 @@ class Job:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         self.history: list[str] = []  # what was done and what happened, with the time since the start
-        self._start = time.monotonic()
+        self._start, self._starts = time.monotonic(), 0
         self._output = ""
 
     def faults(self) -> list[str]:
@@ -68,14 +69,21 @@ class Job:
             return [] if code == 0 else [f"ended with {code}, but nobody died for good: {self._last_words}"]
         if code == 0:
             return []  # the disk was large enough
-        culprits = {f.who for f in self.plan.faults if not f.stopped} if self.plan.faults else {"server", "disk"}
         found = []
-        if not any(who in self._output.replace("-", " ") for who in culprits):  # the launcher writes worker-1
-            found.append(f"the error doesn't name {' or '.join(sorted(culprits))}: {self._last_words}")
-        self.plan = replace(self.plan, file_bytes=0, faults=[])
-        if (code := self._launch(resume=True)) != 0:
-            found.append(f"taken up again, it ended with {code}: {self._last_words}")
-        return found
+        for faults in (*self.plan.again, []):
+            found += self._unnamed()
+            self.plan = replace(self.plan, file_bytes=0, faults=faults)
+            code = self._launch(resume=True)
+            if code == 0:
+                return found
+        return [*found, f"taken up again, it ended with {code}: {self._last_words}"]
+
+    def _unnamed(self) -> list[str]:
+        """What is wrong with the error of a job that somebody's death has ended."""
+        culprits = {f.who for f in self.plan.faults if not f.stopped} if self.plan.faults else {"server", "disk"}
+        if any(who in self._output.replace("-", " ") for who in culprits):  # the launcher writes worker-1
+            return []
+        return [f"the error doesn't name {' or '.join(sorted(culprits))}: {self._last_words}"]
 
     def _launch(self, resume: bool = False) -> int:
         """Runs the job from its start, or from its state; returns its exit code, or -1 after its
@@ -89,7 +97,8 @@ class Job:
         else:
             command += ["--state-dir", str(state)]
         command += ["--durability", "journal", "--restarts", "100"] + ["--fsync"] * plan.fsync
-        output = self.folder / ("output-resumed.txt" if resume else "output.txt")
+        self._starts += 1
+        output = self.folder / f"output-{self._starts}.txt"
         with output.open("w") as stream:
             launcher = self._start_process([*command, *self._program()], stream)
             with self._disturbing(launcher):
@@ -162,7 +171,7 @@ class Job:
     def _finish(self, processes: list[subprocess.Popen[bytes]]) -> int:
         """The first exit code that isn't 0 of these; -1 where one hasn't ended in time, and then
         all are killed."""
-        until, codes = time.monotonic() + DEADLINE_S, []
+        until, codes = time.monotonic() + DEADLINE_S + FAULT_S * len(self.plan.faults), []
         for process in processes:
             try:
                 codes.append(process.wait(max(0.0, until - time.monotonic())))
@@ -186,15 +195,15 @@ class Job:
                     found.append(process)
         return found
 
-    def _member(self, who: str) -> psutil.Process | None:
+    def _member(self, launcher: subprocess.Popen[bytes], who: str) -> psutil.Process | None:
         """The process that has this place in the job now."""
         role, _, rank = who.partition(" ")
         script = "program.py" if role == "worker" else "mxopt_server"
-        for process in self._processes():
-            with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(launcher.pid).children():
                 env, command = process.environ(), " ".join(process.cmdline())
                 same = env.get("DMLC_ROLE") == role and env.get(f"DMLC_{role.upper()}_ID", "") == rank
-                if same and script in command:
+                if same and script in command and process.status() != psutil.STATUS_ZOMBIE:
                     return process
         return None
 
@@ -211,9 +220,12 @@ class Job:
         _waited(lambda: all(mark.exists() for mark in marks) or launcher.poll() is not None or None, DEADLINE_S)
         begun = time.monotonic()
         for fault in self.plan.faults:
-            time.sleep(max(0.0, begun + fault.seconds - time.monotonic()))
-            process = self._member(fault.who)
-            if process is None:
+            while launcher.poll() is None and time.monotonic() < begun + fault.seconds:
+                time.sleep(min(0.1, max(0.0, begun + fault.seconds - time.monotonic())))
+            if launcher.poll() is not None:
+                return
+            process = _waited(lambda who=fault.who: self._member(launcher, who) or launcher.poll(), 5)
+            if not isinstance(process, psutil.Process):
                 self._tell(f"{fault.who} isn't there to be disturbed")
                 continue
             self._tell(str(fault))

@@ -33,6 +33,7 @@ class Plan:
     steps: int = 40
     pause: float = 0.02  # seconds of a worker's own work in a step
     faults: list[Fault] = field(default_factory=list)
+    again: list[list[Fault]] = field(default_factory=list)  # the same each time that the job is taken up again
     file_bytes: int = 0  # the largest file that the job's processes can write, as where a disk is full; 0: any
     slow_disk: bool = False
     fsync: bool = False
@@ -40,6 +41,8 @@ class Plan:
 
     def __str__(self) -> str:
         done = [str(fault) for fault in self.faults]
+        for faults in self.again:
+            done += ["taken up", *(str(fault) for fault in faults)]
         done += ["a full disk"] * bool(self.file_bytes) + ["a slow disk"] * self.slow_disk + ["fsync"] * self.fsync
         if self.weather:
             w = self.weather
@@ -59,15 +62,23 @@ def drawn(seed: int) -> Plan:
     """The plan of a seed."""
     rng = random.Random(seed)
     plan = Plan(seed, rng.choice(list(PROGRAMS)), rng.randint(1, 3), rng.randint(1, 3))
-    kind = rng.choice(["servers", "servers", "servers", "others", "network", "stops", "disk"])
+    kind = rng.choice(["servers", "servers", "servers", "others", "others", "network", "stops", "disk"])
     plan.fsync, plan.slow_disk = rng.random() < 0.2, rng.random() < 0.1
     if kind == "servers":
-        plan.faults = [
-            Fault(rng.uniform(0, 2), f"server {rng.randrange(plan.servers)}") for _ in range(rng.randint(1, 4))
-        ]
+        kills = rng.choice([1, 3, 10, 20, 30])
+        plan.steps = 40 + 8 * kills
+        at = 0.0
+        for _ in range(kills):  # each of them is there again for a moment, or about to be
+            plan.faults.append(Fault(at, f"server {rng.randrange(plan.servers)}"))
+            at += rng.uniform(0.0, 2.5)
     elif kind == "others":
         everybody = ["scheduler", *(f"worker {r}" for r in range(plan.workers))]
-        plan.faults = [Fault(rng.uniform(0, 0.8), rng.choice(everybody))]
+        starts = []
+        for _ in range(rng.choice([1, 3, 6])):
+            faults = [Fault(rng.uniform(0, 1), f"server {rng.randrange(plan.servers)}")] * (rng.random() < 0.3)
+            starts.append([*faults, Fault(rng.uniform(0, 2.5), rng.choice(everybody))])
+        plan.faults, *plan.again = starts
+        plan.steps = 40 + 20 * len(starts)
         plan.program = rng.choice([name for name, (mode, _) in PROGRAMS.items() if mode == "dist_sync"])
     elif kind == "network":
         plan.steps = 20  # a cut is noticed by its silence, after 3 s
@@ -78,5 +89,6 @@ def drawn(seed: int) -> Plan:
         plan.faults += [Fault(rng.uniform(0, 2), f"server {rng.randrange(plan.servers)}")] * (rng.random() < 0.5)
     else:
         plan.file_bytes = rng.randint(20_000, 400_000)
-    plan.faults.sort(key=lambda fault: fault.seconds)
+    for faults in (plan.faults, *plan.again):
+        faults.sort(key=lambda fault: fault.seconds)
     return plan
