@@ -29,6 +29,7 @@ from mxopt_server.journal import Unkept
 from mxopt_server.kept import Hopeless, Kept, cuts_of
 from mxopt_server.latency import Latency
 from mxopt_server.machine import OutOfMemory
+from mxopt_server.routers import listens
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
 from mxopt_server.state_dir import Notes
@@ -77,6 +78,7 @@ def run_scheduler(
         issued=lambda role, rank, epoch: notes.__setitem__((role, rank), epoch),
         returns=durability.kind == "journal",
         checkpoints=Checkpoints(durability.kind, durability.every, settings.heartbeat, notes),
+        listens=listens,
     )
     scheduler.roster.epochs.update({place: epoch for place, epoch in notes.items() if isinstance(place, tuple)})
     try:

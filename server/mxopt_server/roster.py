@@ -36,6 +36,7 @@ class Node:
     progress: int = -1  # of a server's loop, at its last beat,
     doing: str = ""  # what it had called then,
     moved: float = 0.0  # and since when that is so
+    local: bool = False  # of a server: whether it is of the scheduler's machine
     goes_on: int = -2  # of a server: the cut that it begins with, see Welcome
     lost: int = 0  # of a server: pushes that it, and those before it in this place, had answered, and then haven't
 

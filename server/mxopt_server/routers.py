@@ -90,7 +90,7 @@ def bind_tcp(made: zmq.Socket[bytes], host: str, port: int) -> int:
 def bind_unix(made: zmq.Socket[bytes], endpoint: str) -> None:
     """Binds a socket to `ipc://PATH`, which only its owner may open. A path that a dead process has
     left is taken."""
-    if _connects(unix.path_of(endpoint)) == 0:
+    if listens(endpoint):
         raise KVStoreError(f"can't bind to {unix.path_of(endpoint)}: another process listens there")
     before = os.umask(0o177)
     try:
@@ -109,8 +109,16 @@ def sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def listens(endpoint: str) -> bool:
+    """Whether a process of this machine listens at the Unix socket of an endpoint, if that has one;
+    a stopped one does."""
+    local = endpoint.partition(" ")[0]
+    return unix.is_unix(local) and _connects(unix.path_of(local)) in (0, errno.EAGAIN)
+
+
 def _connects(path: Path) -> int:
     with socket.socket(socket.AF_UNIX) as made:
+        made.setblocking(False)
         return made.connect_ex(str(path))
 
 

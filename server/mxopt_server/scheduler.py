@@ -30,7 +30,8 @@ class Scheduler:
     """The state of one job, moved by messages (`handle`) and time (`tick`, by `clock`).
 
     `token` draws what a process is known by, `issued` is told every epoch before a process gets it.
-    `returns` says that servers which die come back, with what they held.
+    `returns` says that servers which die come back, with what they held; `listens`, whether a
+    process of this machine listens at an endpoint.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Scheduler:
         issued: Callable[[str, int, int], None] = lambda role, rank, epoch: None,
         returns: bool = False,
         checkpoints: Checkpoints | None = None,
+        listens: Callable[[str], bool] = lambda endpoint: False,
     ) -> None:
         self.checkpoints = Checkpoints() if checkpoints is None else checkpoints
         self._cuts: dict[int, list[int]] = {}  # by server: those it can go on from
-        self.job, self.returns = job, returns
+        self.job, self.returns, self._listens = job, returns, listens
         self.heartbeat, self.dead_after, self.timeout = heartbeat, dead_after, timeout
         self.state, self.text = "gathering", ""
         self.roster = Roster(job, workers, servers, token, issued)
@@ -180,11 +182,13 @@ class Scheduler:
             if rank is not None:
                 node = roster.admit(join, rank, route, now)
                 if join.role == "server":
-                    self._cuts[rank] = join.cuts
+                    self._cuts[rank], node.local = join.cuts, self._listens(join.endpoint)
                 self._tell()
             elif not why:
                 self._asked[join.role, join.rank] = now
                 held = roster.nodes[join.role, join.rank]
+                if held.local and not self._listens(held.endpoint):  # the kernel would know it
+                    self._lost(held, f"{held} has exited")
                 self._send(route, m.Waiting(f"the place of {held} is taken until that is known to be gone"))
                 return
         if why or node is None:
@@ -301,10 +305,13 @@ class Scheduler:
     def _gone(self, route: bytes, gone: m.Gone) -> None:
         self._send(route, m.Farewell())
         node = self.roster.nodes.get((gone.role, gone.rank))
-        if gone.job != self.job or node is None or node.state != "alive" or self.state != "running":
+        if gone.job != self.job or node is None or node.state != "alive":
             return
-        if node.heart and not self._send(node.heart, self._pulse(node)):  # nor is there a connection
-            self._lost(node, f"{node} has exited")
+        if self.state == "gathering":  # it has no heart yet, and whoever comes in its place hasn't asked
+            log.warning("%s has exited before the job was complete", node)
+            del self.roster.nodes[gone.role, gone.rank]
+        elif self.state == "running" and node.heart and not self._send(node.heart, self._pulse(node)):
+            self._lost(node, f"{node} has exited")  # there is no connection to it either
 
     def _goodbye(self, route: bytes, goodbye: m.Goodbye) -> None:
         node = self._known(route, goodbye.role, goodbye)

@@ -128,6 +128,36 @@ def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is
     assert job.scheduler.state == "running"
 
 
+def test_a_server_that_is_killed_before_the_job_is_complete_is_replaced_too() -> None:
+    job = Job(1, 1)
+    assert isinstance(job.join("s", "server", 0), m.Waiting)
+    assert "rank 0 is taken" in job.join("s2", "server", 0).text
+    job.say("l", m.Gone("job", "server", 0))
+    assert isinstance(job.join("s2", "server", 0), m.Waiting)
+    assert isinstance(job.join("a"), m.Welcome)
+    assert [(node.name, node.epoch) for node in job.scheduler.roster if node.role == "server"] == [("s2", 2)]
+
+
+def test_a_server_whose_socket_on_this_machine_is_closed_is_replaced_at_once() -> None:
+    here = {"ipc:///s"}
+    job = Job(1, 1, listens=lambda endpoint: endpoint in here)
+
+    def join(name: str, endpoint: str) -> object:
+        return job.say(name, m.Join(wire.VERSION, "", "server", 0, 0, 0, endpoint, name, name))
+
+    join("s", "ipc:///s")
+    job.join("a")
+    assert isinstance(join("s2", "ipc:///s2"), m.Waiting)
+    job.now += 1
+    assert isinstance(join("s2", "ipc:///s2"), m.Waiting)
+    here.clear()
+    for answer in (m.Waiting, m.Welcome):
+        assert isinstance(join("s2", "ipc:///elsewhere"), answer)
+    assert job.scheduler.state == "running"
+    for _ in range(3):  # one of another machine may only be out of reach
+        assert isinstance(join("s3", "ipc:///s3"), m.Waiting)
+
+
 def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost() -> None:
     job, welcome = running("async", returns=True)
     assert job.say("heart s", m.Beat("job", "server", 0, welcome["s"].token, 2, lost=3)).lost == [3]
