@@ -37,7 +37,8 @@ def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, opt
         for (name, first), (*_, whole) in zip(pairs, mine, strict=True):
             _to_servers(worker, _info(held, name, first, whole), first, call)
         worker.connections.wait(call, f"init of {counted(len(pairs), 'key')}")
-    roots = {k: rest for k, *rest in _of_rank_0(worker, mine)}
+    told, held.bound = _of_rank_0(worker, mine, held.bound)
+    roots = {k: rest for k, *rest in told}
     infos = []
     for name, first in pairs:
         *about, whole = roots.get(name, [None, None, None, None])
@@ -85,20 +86,20 @@ def tell_rounds(session: Session, server: int, infos: list[KeyInfo]) -> None:
         session.send(server, question, sink=lambda present: session.told_lost(server, present.lost))
 
 
-def _of_rank_0(worker: Worker, mine: list[Any]) -> list[Any]:
+def _of_rank_0(worker: Worker, mine: list[Any], bound: int) -> tuple[list[Any], int]:
     """Rank 0's `mine`, sent to all workers in as many barriers as it takes: no message grows with
-    the number of keys."""
+    the number of keys. And its `bound`."""
     found: list[Any] = []
     rest, more = mine, True
     while more:
         part = rest[: max(1, fitting(k for k, *_ in rest))]
         rest = rest[len(part) :]
-        answer = worker.barrier([part, bool(rest)] if worker.member.rank == 0 else None)
+        answer = worker.barrier([part, bool(rest), bound] if worker.member.rank == 0 else None)
         if answer is None:  # an asynchronous job waits for its living workers only
             raise KVStoreError("init: worker 0, whose values the keys begin with, has ended before it gave them")
-        told, more = answer
+        told, more, bound = answer
         found += told
-    return found
+    return found, bound
 
 
 def _to_servers(worker: Worker, info: KeyInfo, value: Array, call: Call) -> None:

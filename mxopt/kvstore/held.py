@@ -26,19 +26,21 @@ class Held:
     keys : Keys
     infos : dict
         What is known of each key.
+    bound : int
+        That of worker 0, once it has given values: all have to place them alike.
     """
 
     def __init__(self, servers: int, bound: int) -> None:
         self.keys: Keys = Keys()
         self.infos: dict[Key, KeyInfo] = {}
         self._servers = servers
-        self._bound = bound
+        self.bound: int = bound
         self._plans: dict[tuple[Key, ...], list[Item]] = {}
 
     def info(self, key: Key, array: np.ndarray, whole: bool) -> KeyInfo:
         """What would be known of a key with this first value. `whole`: one server holds it all."""
         shape = array.shape
-        placed = layout(key, shape, array.itemsize, self._servers, self._bound, whole)
+        placed = layout(key, shape, array.itemsize, self._servers, self.bound, whole)
         return KeyInfo(key, array.dtype, shape, math.prod(shape), placed)
 
     def info_by_rows(self, key: Key, table: Table, declared: bool, whole: bool) -> KeyInfo:

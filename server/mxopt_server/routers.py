@@ -113,7 +113,9 @@ def listens(endpoint: str) -> bool:
     """Whether a process of this machine listens at the Unix socket of an endpoint, if that has one;
     a stopped one does."""
     local = endpoint.partition(" ")[0]
-    return unix.is_unix(local) and _connects(unix.path_of(local)) in (0, errno.EAGAIN)
+    with contextlib.suppress(ArgumentError):  # there can be no such socket
+        return unix.is_unix(local) and _connects(unix.path_of(local)) in (0, errno.EAGAIN)
+    return False
 
 
 def _connects(path: Path) -> int:

@@ -192,8 +192,13 @@ class Server:
             raise KVStoreError(f"this isn't the worker {hello.rank} that the scheduler has let in")
         if hello.mode not in MODES:
             raise KVStoreError(f"there is no mode {hello.mode!r}")
-        if members.mode and (members.mode, members.staleness) != (hello.mode, hello.staleness):
+        if members.mode and members.mode != hello.mode:
             raise KVStoreError(f"the job's stores are dist_{members.mode}, worker {hello.rank} has dist_{hello.mode}")
+        if members.mode == "ssp" and members.staleness != hello.staleness:
+            raise KVStoreError(
+                f"MXOPT_KVSTORE_STALENESS is {members.staleness} in this job, and {hello.staleness} for worker"
+                f" {hello.rank}: all workers need the same"
+            )
         if not members.mode:
             self.machine.enter(Mode(hello.mode, hello.staleness))
         session = self.sessions.get(hello.rank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from simulation.jobs import Job, Plan
 from simulation.network import Weather
 
 import mxopt
+from mxopt.settings import Job as Settings
 
 SOON_S = 14.0
 ONE = np.ones(3, np.float32)
@@ -145,3 +147,34 @@ def test_batches_that_are_numbered_otherwise_are_never_summed() -> None:
     job.run()
     for worker in job.workers:
         assert "key 0: worker 0 pushed for round 2 in step 2, worker 1 in step 3" in str(worker.error)
+
+
+def with_settings_of_its_own(job: Job, rank: int, **own: Any) -> Job:
+    """The job whose worker `rank` has another environment."""
+    of_all = job._settings
+
+    def settings(role: str, number: int) -> Settings:
+        found = of_all(role, number)
+        return replace(found, **own) if (role, number) == ("worker", rank) else found
+
+    job._settings = settings
+    return job
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_workers_place_arrays_by_the_bound_of_worker_0(rank: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        out = np.zeros(300, np.float32)
+        store.init("wide", out)
+        store.pushpull("wide", np.ones_like(out), out=out)
+        return out.tobytes()
+
+    job = with_settings_of_its_own(Job(Plan("", "sync", 2, 2), program), rank, bound=10**6)
+    job.run()
+    assert [worker.result for worker in job.workers] == [np.full(300, 2, np.float32).tobytes()] * 2
+
+
+def test_another_staleness_is_named() -> None:
+    job = with_settings_of_its_own(Job(Plan("", "ssp", 2, 1), lambda store, pause: b""), 1, staleness=9)
+    job.run()
+    assert "MXOPT_KVSTORE_STALENESS is 2 in this job, and 9 for worker 1" in str(job.workers[1].error)
