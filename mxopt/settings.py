@@ -17,7 +17,7 @@ Of a distributed job (`Job`):
 | `DMLC_WORKER_ID`, `DMLC_SERVER_ID` | the rank this process wishes for | the order of joining |
 | `DMLC_NODE_HOST` | the address under which others reach this server | that it is bound to |
 | `MXOPT_JOB_ID` | the job's name, which all its processes must share | the scheduler's |
-| `MXNET_KVSTORE_BIGARRAY_BOUND` | elements from which an array is striped over all servers; that of worker 0 counts | 1000000 |
+| `MXNET_KVSTORE_BIGARRAY_BOUND` | elements from which an array lies on all servers; worker 0's counts | 1000000 |
 | `MXNET_UPDATE_ON_KVSTORE` | whether a Trainer's store updates the weights | 1 |
 | `MXOPT_KVSTORE_TIMEOUT` | seconds a request may take | 600 |
 | `MXOPT_KVSTORE_JOIN_TIMEOUT` | seconds in which the job has to come together | 60 |

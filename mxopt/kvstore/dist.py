@@ -41,9 +41,10 @@ class DistKVStore(Saving):
     Attributes
     ----------
     step : int
-        The step of the training that pushes and pulls belong to, 0 where nobody counts; a `Trainer`
-        sets it. In `dist_sync` pushes of different steps are never summed, and a worker that leaves
-        out a push is told by its next.
+        The step of the training that pushes and pulls belong to, from 1 on, 0 where nobody counts;
+        a `Trainer` sets it, a script may. In `dist_sync` pushes of different steps are never
+        summed, a worker that leaves out a push is told by its next, and checkpoints are made
+        between two steps, whichever keys are pushed in them.
     """
 
     def __init__(self, name: str, transport: Transport | None = None, job: settings.Job | None = None) -> None:
@@ -218,7 +219,7 @@ class DistKVStore(Saving):
         what = "push" if outs is None else "pushpull"
         self._worker.changes(what, partial=True)
         if self._cuts is not None:
-            self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0))
+            self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0), self.step)
         self._held.push(values)
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)

@@ -237,11 +237,9 @@ class Present(Message, tag=35):
 
 class Cut(Message, tag=36):
     """A worker is at cut `number` of its program: what it pushes from here on is behind it. With
-    `keeps` a checkpoint is to be made of it. With `reached` the worker may have come to it, and
-    will go on with pushes of keys that are behind; without, it goes beyond."""
+    `keeps` a checkpoint is to be made of it."""
 
     seq: Whole
     number: Whole
     keeps: bool
-    reached: bool = False
     read: Whole = 0

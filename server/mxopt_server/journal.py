@@ -35,7 +35,7 @@ class Journal:
         self.folder, self.fsync = folder, fsync
         self.together = fsync
         self.number = folder.next_segment()
-        self._before = 0  # bytes of earlier segments since the last `rotate`
+        self._before = folder.nbytes  # bytes of earlier segments since the last `rotate`
         self._dirty = False
         self.applying = Applying(folder.path)
         self._writer = self._open()

@@ -95,8 +95,8 @@ class Kept:
         self._segments: dict[int, int] = {}  # by checkpoint: the first that is needed beside it
 
     def restore(self, server: Server) -> None:
-        """Makes a fresh `server` what was kept. Raises StatesError where that is damaged, or a record
-        can't be applied that wasn't refused before."""
+        """Makes a fresh `server` what was kept. Raises StatesError where that is damaged, or a
+        record can't be applied that wasn't refused before."""
         self._server, self._writer, self._last = server, SnapshotWriter(server, self._thread), server.clock()
         server.cuts.keep = self.checkpoint
         first, count = 1, 0

@@ -115,8 +115,8 @@ class Cut:
 
 @dataclass(slots=True)
 class Refusal:
-    """The record before was refused, in these words: it has changed nothing, but that who asks again
-    hears the same."""
+    """The record before was refused, in these words: it has changed nothing, but that who asks
+    again hears the same."""
 
     text: str
 

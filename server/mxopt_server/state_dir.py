@@ -124,7 +124,7 @@ class Notes(UserDict[Any, Any]):
 
     def __setitem__(self, name: Hashable, value: object) -> None:
         if name not in self.data or self.data[name] != value:
-            write_file(self._path, dump_document({**self.data, name: value}))
+            write_file(self._path, dump_document(dict(self.data) | {name: value}))
             super().__setitem__(name, value)
 
 
@@ -139,6 +139,11 @@ class Folder:
         except FileExistsError:
             raise StatesError(f"{self.path}: there has been a process of this epoch before") from None
         self._sealed: dict[int, int] = {}  # segments of earlier epochs, and how long they are
+
+    @property
+    def nbytes(self) -> int:
+        """Of the segments of earlier epochs."""
+        return sum(self._sealed.values())
 
     def take_over(self, last: int | None = None, is_last: Callable[[memoryview], bool] | None = None) -> None:
         """Links what the last complete epoch has left, so that this one is complete too. With

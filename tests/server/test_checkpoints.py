@@ -184,5 +184,7 @@ def test_a_job_whose_servers_had_a_cut_in_common_never_begins_anew_without_a_wor
     kept.server(0, 6, 0, False, 2)
     kept.server(1, 6, 0, False, 2)
     assert notes == {"sync": True, "cut": 5}
-    with pytest.raises(KVStoreError, match=r"had cut 5 in common, and have none now \(server 0 has 2 cuts; server 1 has 0"):
+    with pytest.raises(
+        KVStoreError, match=r"had cut 5 in common, and have none now \(server 0 has 2 cuts; server 1 has 0"
+    ):
         Checkpoints("journal", 1, 1, notes).goes_on([[5, 6], []])

@@ -231,10 +231,10 @@ def test_a_server_killed_between_a_record_and_its_refusal_comes_back_as_often_as
 def test_a_server_without_the_optimizer_of_its_journal_does_not_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that was started again without the --import of before: it would take sums for weights."""
+    """As one that was started again without the --import of before."""
     peer = trained(tmp_path)
     monkeypatch.delitem(mxopt.Optimizer.registry._classes, "adam")
-    with pytest.raises(StatesError, match="server 0 lacks what its journal rests on: .*'adam', which isn't.*--import"):
+    with pytest.raises(StatesError, match=r"server 0 lacks what its journal rests on: .*'adam', which isn't.*--import"):
         peer.again()
     monkeypatch.undo()
     peer.again()
@@ -294,3 +294,4 @@ def test_segments_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyP
     second = Folder(tmp_path, 2)
     second.take_over()
     assert [decode(body).number for _, body in second.read(0)] == list(range(50))
+    assert Journal(second, True).nbytes >= journal.nbytes  # all of it is to be read again

@@ -229,10 +229,10 @@ def test_what_a_job_goes_on_from_has_to_be_there_or_nothing_is_touched(tmp_path:
     (folder.path / name(3, CHECKPOINT)).write_bytes(b"checkpoint")
     before = sorted(folder.path.iterdir())
     for epoch, more in ((2, {"last": 4}), (3, {"last": 3, "is_last": lambda body: body == b"cut"})):
-        with pytest.raises(StatesError, match="isn't there|isn't in the journal"):
+        with pytest.raises(StatesError, match=r"isn't there|isn't in the journal"):
             opened(tmp_path, epoch, **more)
     for epoch, more in ((1, {"last": 4}), (2, {"last": 3, "is_last": lambda body: body == b"cut"})):
-        with pytest.raises(StatesError, match="another/?.*: (checkpoint 4, from which|the cut to go on from)"):
+        with pytest.raises(StatesError, match=r"another/?.*: (checkpoint 4, from which|the cut to go on from)"):
             opened(tmp_path / "another", epoch, **more)
     assert sorted(folder.path.iterdir()) == before
     assert bodies(opened(tmp_path, 4, last=3)) == [b"one"]
@@ -275,7 +275,7 @@ def test_what_cannot_be_written_down_is_not_noted(tmp_path: Path, monkeypatch: p
         for _ in range(2):
             with pytest.raises(OSError, match="No space"):
                 notes["checkpoint"] = 3
-        with pytest.raises(ArgumentError, match="state can't be used: .*No space"):
+        with pytest.raises(ArgumentError, match=r"state can't be used: .*No space"):
             state_dir.begin(tmp_path / "state", FACTS)
     assert "checkpoint" not in notes
     notes["checkpoint"] = 3
@@ -310,7 +310,7 @@ def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
     assert state_dir.resume(tmp_path / "state", {}, ["scheduler", "server-0"])["servers"] == 1
     for foreign in (b"x", dump_document({"workers": 2})):
         (tmp_path / "state" / "job").write_bytes(foreign)
-        with pytest.raises(ArgumentError, match="can't be resumed: .*state/job"):
+        with pytest.raises(ArgumentError, match=r"can't be resumed: .*state/job"):
             state_dir.resume(tmp_path / "state", {})
 
 

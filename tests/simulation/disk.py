@@ -15,6 +15,7 @@ from mxopt_server.state_dir import SEGMENT, name
 from simulation.world import Process
 
 MOMENTS = ("before", "torn", "after", "answer")  # with "power" for a disk that is synced
+AGAIN = (*MOMENTS, "opened")  # when servers die that had died before
 
 
 class Died(BaseException):
@@ -24,13 +25,16 @@ class Died(BaseException):
 class Disk:
     """What server `rank` keeps by `durability`, over its restarts.
 
-    `crash` says when the server dies, once: with which of its records, "before" that is written,
-    when it is "torn" or "after" it, or before the "answer" leaves; "power" is before the answer
-    too, and takes what wasn't synced.
+    `crash` says when the server dies: with which of its records, "before" that is written, when it
+    is "torn" or "after" it, or before the "answer" leaves; "power" is before the answer too, and
+    takes what wasn't synced. `again` times it dies soon after it has come back, also as soon as it
+    has "opened" what there is.
     """
 
-    def __init__(self, durability: Durability, rank: int, crash: tuple[int, str] | None, seed: random.Random) -> None:
-        self.durability, self.rank, self.crash, self._random = durability, rank, crash, seed
+    def __init__(
+        self, durability: Durability, rank: int, crash: tuple[int, str] | None, seed: random.Random, again: int = 0
+    ) -> None:
+        self.durability, self.rank, self.crash, self._random, self._again = durability, rank, crash, seed, again
         self.records = 0  # so far
         self.opened: list[Kept] = []
         self._synced: tuple[Path | None, int] = (None, 0)  # how much of the last segment a power cut leaves
@@ -39,9 +43,12 @@ class Disk:
         """What the server of an epoch has of it."""
         kept = None
         if self.durability.kind != "none":
-            kept = Kept(self.durability, "job", self.rank, epoch, goes_on, lambda **how: Beside(process, self._random, **how))
+            kept = Kept(
+                self.durability, "job", self.rank, epoch, goes_on, lambda **how: Beside(process, self._random, **how)
+            )
             kept.large = 1000
             self.opened.append(kept)
+        self.die("opened")
         return kept, Journal(self, kept)
 
     def close(self) -> None:
@@ -56,6 +63,9 @@ class Disk:
         if self.crash is None or self.crash[1] != moment or self.records < self.crash[0]:
             return
         self.crash = None
+        if self._again:
+            self._again -= 1
+            self.crash = self.records + self._random.randint(0, 20), self._random.choice(AGAIN)
         raise Died
 
     def tear(self, path: Path, before: int, moment: str) -> None:

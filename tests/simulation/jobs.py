@@ -63,6 +63,7 @@ class Plan:
     hold: tuple[float, str, float] | None = None  # the same of a worker whose script holds the interpreter's lock
     crashes: dict[int, tuple[int, str, float]] = field(default_factory=dict)  # of servers, see `Disk`, which are
     # started again after so many seconds
+    again: int = 0  # how often each of them dies once more; a launcher tells of it
     durability: str = "none"
     fsync: bool = False
     every: float = 1.0  # seconds between checkpoints, for snapshot
@@ -91,6 +92,7 @@ def drawn(seed: int) -> Plan:
         for rank in range(plan.servers):
             moment = rng.choice([*MOMENTS, "power"] if plan.fsync else MOMENTS)
             plan.crashes[rank] = (rng.randint(0, 40), moment, rng.uniform(0.01, 5))
+        plan.again = rng.choice([0, 0, 1, 3])
     elif plan.death is None or "server" not in plan.death[1]:
         plan.durability = rng.choice(["none", "snapshot", "journal"])
     elif plan.mode == "sync":
@@ -136,7 +138,8 @@ class Job:
         )
         crashes = {rank: crash[:2] for rank, crash in plan.crashes.items()}
         self.disks = [
-            Disk(self.durability, r, crashes.get(r), random.Random(plan.seed * 7 + r)) for r in range(plan.servers)
+            Disk(self.durability, r, crashes.get(r), random.Random(plan.seed * 7 + r), plan.again)
+            for r in range(plan.servers)
         ]
         self.starts = 0
         self.servers = [Process(self.world, f"server {r}", self._server(r)) for r in range(plan.servers)]
@@ -244,13 +247,13 @@ class Job:
                 durability.kind, cuts_of(durability, rank),
             )  # fmt: skip
             workers, clock = member.welcome.workers, lambda: self.world.now
-            kept, journal = disk.open(member.epoch, member.welcome.goes_on, process)
-            server = Server(
-                self._send_of(endpoint), member.job, member.rank, workers, member.epoch, clock,
-                journal if durability.kind == "journal" or rank in self.plan.crashes else None, member.leased,
-            )  # fmt: skip
-            server.hear(member.members)
             try:
+                kept, journal = disk.open(member.epoch, member.welcome.goes_on, process)
+                server = Server(
+                    self._send_of(endpoint), member.job, member.rank, workers, member.epoch, clock,
+                    journal if durability.kind == "journal" or rank in self.plan.crashes else None, member.leased,
+                )  # fmt: skip
+                server.hear(member.members)
                 if kept is not None:
                     kept.restore(server)
                     kept.check_alone()
@@ -282,6 +285,8 @@ class Job:
         return main
 
     def _start_again(self, rank: int) -> None:
+        if self.plan.again and not self.scheduler_process.dead:
+            self.scheduler.handle(b"the launcher", m.encode(m.Gone("job", "server", rank)))
         self.servers[rank] = Process(self.world, f"server {rank}", self._server(rank))
         self.servers[rank].start()
 
@@ -316,6 +321,14 @@ class Timed:
 
     def __init__(self, store: DistKVStore, job: Job) -> None:
         self._store, self._job, self.began = store, job, job.world.now
+
+    @property
+    def step(self) -> int:
+        return self._store.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._store.step = step
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)

@@ -113,16 +113,18 @@ def adding(store: Any, pause: Pause) -> bytes:
 
 def steady(store: Any, pause: Pause) -> bytes:
     """Many steps of small keys, which each worker pushes in its own order; one of them every other
-    step."""
+    step, so the steps are counted."""
     shapes = {"small": (5,), "matrix": (3, 4), "rare": (7,)}
     _, weights = start(store, shapes)
     for step in range(store.round("small"), 24):
         pause()
+        store.step = step + 1
         order = [0, 1, 2] if store.rank % 2 else [2, 1, 0]
         grads = gradients(shapes, store.rank, step)
         for k in order if step % 2 else [k for k in order if k < 2]:
             store.push(list(shapes)[k], grads[k])
         store.pull(list(shapes), weights)
+    store.step = 0
     store.barrier()
     return result(weights)
 

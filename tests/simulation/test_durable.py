@@ -60,12 +60,20 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
     assert lossy > 5
 
 
+def patient(store: Any, pause: Callable[[], None]) -> bytes:
+    """The same; it stays for as long as news may take."""
+    found, until = counting(store, pause), store._job.world.now + 4.0
+    while store._job.world.now < until:
+        pause()
+    return found
+
+
 @pytest.mark.parametrize("mode", ["async", "ssp"])
 def test_what_servers_have_lost_that_die_again_at_once_is_counted_once(mode: str) -> None:
     """Also when the first is gone before the scheduler has heard of what it had lost."""
     twice = 0
     for seed in range(30):
-        job = Job(Plan("", mode, 2, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), counting)
+        job = Job(Plan("", mode, 2, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), patient)
         death = 5.0 + seed / 8
         again = death + 11.0 + seed / 10  # the place is free ten seconds after a death
         for when in (death, again):
@@ -122,6 +130,19 @@ def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str |
         assert job.faults() == [], seed
         checkpoints += any(kept.written for disk in job.disks for kept in disk.opened)
     assert checkpoints > 5
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_servers_that_die_again_and_again_lose_nothing(program: str, quiet: None) -> None:
+    deaths = 0
+    for seed in range(5):
+        plan = Plan(program, "sync", 2, 2, seed, Weather(0.005), pause=0.5, durability="journal", again=6)
+        plan.crashes = {rank: (seed * 2 + rank, MOMENTS[seed % 4], 0.3) for rank in (0, 1)}
+        job = Job(plan)
+        job.run()
+        assert job.faults() == [], seed
+        deaths += job.starts - 2
+    assert deaths > 10
 
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
