@@ -128,6 +128,7 @@ def test_room_that_is_full_is_copied() -> None:
     ("arguments", "error", "words"),
     [
         ({"shape": ()}, ArrayError, r"needs a shape of one axis or more, none of them 0, got \(\)"),
+        ({"shape": (2**63, 3)}, ArrayError, r"fewer than 2\*\*63, got"),
         ({"shape": (0, 3)}, ArrayError, r"none of them 0, got \(0, 3\)"),
         ({"init": "ones"}, UnknownNameError, "can begin as 'zeros', 'constant', 'uniform', not 'ones'"),
         ({"init": "constant"}, ArgumentError, "init='constant' needs a scale"),

@@ -58,6 +58,8 @@ class Saving(KVStoreBase):
             if self.rank == 0:
                 try:
                     checkpoint.write(folder, self._checkpoint())
+                except KVStoreError:  # the servers don't answer: nor would they at a barrier
+                    raise
                 except Exception as error:
                     failed = error
             told = self._worker.barrier(f"{type(failed).__name__}: {failed}" if failed else None)

@@ -29,6 +29,8 @@ def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, opt
     them in `held`; see `DistKVStore.init`, which all workers call."""
     rank = worker.member.rank
     pairs = [(k, _prepared(v[0], k)) for k, v in held.keys.pairs(key, value, FIRST)]
+    for name, _ in pairs:
+        wire.check_key(name)
     held.keys.check_new([name for name, _ in pairs])
     mine = [[k, *_about(v), needs_whole(optimizer, _by_rows(v))] for k, v in pairs]
     worker.changes("init")

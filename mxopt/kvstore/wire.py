@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from mxopt import plain
 from mxopt.engine import arrays
-from mxopt.errors import ProtocolError, counted
+from mxopt.errors import ArgumentError, ProtocolError, counted
 from mxopt.typing import Plain
 
 VERSION = 2
@@ -52,6 +52,19 @@ def name_of(dtype: np.dtype) -> Dtype:
     """What messages call a dtype that servers hold."""
     name: Dtype = arrays.DTYPES[dtype.newbyteorder("=")]
     return name
+
+
+def check_key(key: Key) -> None:
+    """Raises ArgumentError for a key that no message can name."""
+    if isinstance(key, int):
+        fits = -(1 << 63) <= key < 1 << 63
+    else:
+        fits = len(key) <= MAX_TEXT and not any("\ud800" <= c <= "\udfff" for c in key)  # no Unicode
+    if not fits:
+        raise ArgumentError(
+            f"key {key!r:.80}: servers know keys by whole numbers of 64 bits, or by texts of at most {MAX_TEXT}"
+            " characters of Unicode"
+        )
 
 
 def check_version(version: int, who: str) -> None:

@@ -93,6 +93,8 @@ def table(
     shape = tuple(_whole("a number of the shape", n) for n in shape)
     if not shape or min(shape) < 1:
         raise ArrayError(f"a table needs a shape of one axis or more, none of them 0, got {shape}")
+    if max(shape) >= 1 << 63:
+        raise ArrayError(f"a table's rows are numbered by 64 bits, so there are fewer than 2**63, got {shape}")
     if init not in KINDS:
         raise UnknownNameError(f"table: the rows can begin as {', '.join(map(repr, KINDS))}, not {init!r}")
     dtype = np.dtype(dtype)

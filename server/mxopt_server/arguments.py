@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
 from mxopt import __version__
@@ -97,6 +98,14 @@ def port_of_rank(text: str) -> Callable[[int], int]:
 
 port = _type(lambda text: _port(text, 1))
 any_port = _type(lambda text: _port(text, 0))
+
+
+@_type
+def folder(text: str) -> Path:
+    """A folder's path."""
+    if not text:
+        raise ArgumentError("needs a folder")
+    return Path(text)
 
 
 @_type

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mxopt.errors import ArgumentError
-from mxopt_server.arguments import Parser, seconds
+from mxopt_server.arguments import Parser, folder, seconds
 
 KINDS = ("none", "snapshot", "journal")
 EVERY_S = 60.0
@@ -32,14 +32,14 @@ class Durability:
         return (*given, "--fsync") if self.fsync else given
 
 
-def add_durability(parser: Parser, usual: str, folder: str) -> None:
-    """The options that say it; `usual` and `folder` are the words for what holds where they aren't
+def add_durability(parser: Parser, usual: str, where: str) -> None:
+    """The options that say it; `usual` and `where` are the words for what holds where they aren't
     given."""
     parser.add_argument(
         "--durability", choices=KINDS, help=f"what outlives the job's processes: nothing, a checkpoint every "
         f"--snapshot-every seconds, or everything ({usual})",
     )  # fmt: skip
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help=f"where it is kept ({folder})")
+    parser.add_argument("--state-dir", type=folder, metavar="DIR", help=f"where it is kept ({where})")
     parser.add_argument(
         "--snapshot-every", type=seconds, default=EVERY_S, metavar="S", help="seconds between snapshots (%(default)g)"
     )
@@ -51,6 +51,8 @@ def durability(options: argparse.Namespace, kind: str, root: Path | None) -> Dur
     where they don't go together."""
     if options.fsync and kind != "journal":
         raise ArgumentError(f"--fsync is for --durability journal, not {kind}")
+    if options.state_dir is not None and kind == "none":
+        raise ArgumentError("--state-dir is for --durability snapshot or journal: with none nothing is kept")
     if kind != "none" and root is None:
         raise ArgumentError(f"--durability {kind} needs --state-dir, the folder in which the state is kept")
     return Durability(kind, None if kind == "none" else root, options.snapshot_every, options.fsync)

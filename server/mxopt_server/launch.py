@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server import key_copies
-from mxopt_server.arguments import Parser, count, count_or_none, port
+from mxopt_server.arguments import Parser, count, count_or_none, folder, port
 from mxopt_server.durability import add_durability
 from mxopt_server.job_state import JobState
 from mxopt_server.launchers import Process
@@ -69,7 +69,7 @@ def parser() -> Parser:
         help="how often each server that was killed is started again (3; with --durability none 0)",
     )  # fmt: skip
     made.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the job whose state is in DIR, which is written on"
+        "--resume", type=folder, metavar="DIR", help="go on with the job whose state is in DIR, which is written on"
     )
     made.add_argument("--dry-run", action="store_true", help="print the command lines, to be pasted, and start nothing")
     made.add_argument("command", nargs=argparse.REMAINDER, help="what every worker runs")

@@ -49,6 +49,8 @@ def test_everything_said_reaches_servers(tmp_path: Path) -> None:
     [
         (("--fsync",), "--fsync is for --durability journal, not snapshot"),
         (("--durability", "none", "--restarts", "1"), "--restarts 1 can't be: without --durability"),
+        (("--durability", "none", "--state-dir", "x"), "--state-dir is for --durability snapshot or journal"),
+        (("--server-args=--snapshot x", "--state-dir", "x"), "--state-dir is for --durability snapshot or journal"),
         (("--launcher", "mpi", "--restarts", "1"), "--launcher mpi runs all servers by one command"),
         (("--resume", "nowhere"), "there is no job to resume in nowhere"),
         (("--resume", "x", "--state-dir", "y"), "--state-dir is for a new job"),
@@ -57,6 +59,13 @@ def test_everything_said_reaches_servers(tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_refused(options: tuple[str, ...], why: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=why):
         state(tmp_path, *options)
+
+
+@pytest.mark.parametrize("option", ["--state-dir", "--resume"])
+def test_a_folder_has_a_name(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        state(tmp_path, option, "")
+    assert f"argument {option}: needs a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "nan", "inf"])
