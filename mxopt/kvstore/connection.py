@@ -65,6 +65,10 @@ class Connections:
             what = f"{channel} to take {counted(channel.outstanding, 'byte')} in {requests}"
             self._until(lambda: channel.room, self._timeout, what)
 
+    def room(self, server: int, *sizes: int) -> list[Frame]:
+        """Memory for the arrays of one message to a server, see `transport.Line.room`."""
+        return self._lines[server].room(*sizes)
+
     def wait(self, call: Call, what: str) -> None:
         """Returns when all requests of `call` are answered. Raises what went wrong with the first
         that was refused."""

@@ -16,7 +16,7 @@ from mxopt.kvstore.channel import Call, Sink
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.cut import Cuts
 from mxopt.kvstore.dist_saving import Saving
-from mxopt.kvstore.exchange import Item, KeyInfo, compressed, gather, scatter
+from mxopt.kvstore.exchange import Item, KeyInfo, compressed, copy, gather, scatter
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
@@ -224,13 +224,15 @@ class DistKVStore(Saving):
         if RowSparse in map(type, values.values()):
             self._push_rows(values, update, call)
         for item in self._held.items(tuple(values)) if values else ():
-            flat = gather(item, values)
+            codec, threshold = 0, 0.0
             if self._compression is not None:
                 codec, threshold = self._compression.codec, self._compression.threshold
-                frame = wire.bytes_of(compressed(item, flat, self._compression))
+                frame = wire.bytes_of(compressed(item, gather(item, values), self._compression))
+            elif outs is not None:
+                frame = wire.bytes_of(gather(item, values))
             else:
-                codec, threshold = 0, 0.0
-                frame = wire.bytes_of(flat if outs is not None or len(item.keys) > 1 else flat.copy())
+                (frame,) = self._connections.room(item.server, item.nbytes)
+                copy(item, values, frame)
             config = self._config_for(item.server)
             message = m.Push(0, outs is not None, item.keys, item.piece, item.round, self.step, codec, threshold,
                              update, config, [frame])  # fmt: skip

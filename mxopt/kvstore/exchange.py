@@ -122,6 +122,16 @@ def gather(item: Item, values: dict[Key, np.ndarray]) -> np.ndarray:
     return np.concatenate([values[key].reshape(-1) for key in item.keys])
 
 
+def copy(item: Item, values: dict[Key, np.ndarray], frame: Frame) -> None:
+    """Writes the elements an item carries into a frame."""
+    if item.size:
+        into = wire.array_of(frame, item.dtype, item.size, item.keys[0])
+        if len(item.infos) == 1:
+            into[:] = gather(item, values)
+        else:
+            np.concatenate([values[key].reshape(-1) for key in item.keys], out=into)
+
+
 def compressed(item: Item, flat: np.ndarray, compression: GradientCompression) -> np.ndarray:
     """The bytes to send for the elements `flat` of an item; each key keeps one residual in
     `compression`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import secrets
 import threading
 import time
@@ -13,12 +14,12 @@ import zmq
 import zmq.utils.garbage  # its exit handler has to run after ours, so to be registered before
 from zmq.utils.monitor import parse_monitor_message
 
-from mxopt.kvstore import ending, sockets
+from mxopt.kvstore import ending, lending, sockets, unix
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.transport import SLICE_S
-from mxopt.kvstore.wire import Frame
+from mxopt.kvstore.wire import Frame, buffer_of
 from mxopt.settings import Job
 
 
@@ -28,10 +29,14 @@ class SocketLine:
 
     An exception within a message (Ctrl-C) leaves part of it in the socket, where the next message
     would be glued to it: such a socket is given up for a new one.
+
+    With `lends` arrays travel by loans, see `lending`, where both processes can. Every connection
+    begins with new ones: of the old nobody knows what has been lost.
     """
 
-    def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]]) -> None:
-        self._open = open_socket
+    def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]], lends: bool = False) -> None:
+        self._open, self._lends = open_socket, lends
+        self._loans: lending.Loans | None = None
         self._torn = False  # whether a message is half sent or half received
         self._cut = self._renewed = False
         self._connect()
@@ -39,18 +44,29 @@ class SocketLine:
     def send(self, frames: list[Frame]) -> None:
         self._whole()
         self._torn = True
-        sockets.send(self.socket, frames)
+        if self._loans is None:
+            sockets.send(self.socket, [*map(buffer_of, frames)])
+        else:
+            self._loans.send(frames, lambda frames: sockets.send(self.socket, frames))
         self._torn = False
+
+    def room(self, *sizes: int) -> list[Frame]:
+        return lending.plain_room(sizes) if self._loans is None else self._loans.room(sizes)
 
     def receive(self, wait: bool) -> list[Frame] | None:
         self._whole()
-        self._torn = True
-        try:
-            frames = sockets.receive(self.socket, 0 if wait else sockets.NOW)
-        except zmq.Again:
-            frames = None
-        self._torn = False
-        return frames
+        while True:
+            self._torn = True
+            try:
+                frames = sockets.receive(self.socket, 0 if wait else sockets.NOW)
+            except zmq.Again:
+                frames = None
+            self._torn = False
+            if frames is None or not frames[0].startswith(lending.MARK):
+                return frames
+            found = self._lent(frames[0])
+            if found is not None:
+                return found
 
     def renewed(self) -> bool:
         while self._monitor.poll(0):
@@ -58,6 +74,8 @@ class SocketLine:
             self._renewed |= self._cut and event == zmq.EVENT_CONNECTED
             self._cut = event == zmq.EVENT_DISCONNECTED
         renewed, self._renewed = self._renewed, False
+        if renewed:
+            self._lend()
         return renewed
 
     def close(self) -> None:
@@ -73,6 +91,26 @@ class SocketLine:
         self.socket: zmq.Socket[bytes] = self._open()
         self.socket.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        self._lend()
+
+    def _lend(self) -> None:
+        """Offers the other side memory, where there is some."""
+        self._loans = None
+        if self._lends:
+            with contextlib.suppress(OSError):
+                self._loans = lending.Loans()
+                sockets.send(self.socket, [self._loans.offer()])
+
+    def _lent(self, message: bytes) -> list[Frame] | None:
+        """The frames of a message that is of loans; None where it has none, or they can't be
+        had."""
+        if self._loans is None:
+            return None
+        if not message.startswith(lending.OFFER):
+            return self._loans.received(message)
+        with contextlib.suppress(OSError):
+            self._loans.answered(message)
+        return None
 
     def _close(self, linger: int) -> None:
         self.socket.disable_monitor()
@@ -104,7 +142,8 @@ class Network:
         return secrets.token_hex(8)
 
     def connect(self, endpoint: str, identity: bytes = b"") -> SocketLine:
-        return SocketLine(lambda: sockets.connect(self.context, endpoint, self.keys, identity))
+        lends = bool(identity) and unix.is_unix(unix.choose(endpoint))
+        return SocketLine(lambda: sockets.connect(self.context, endpoint, self.keys, identity), lends)
 
     def wait(self, lines: Sequence[Any]) -> Sequence[Any]:
         poller = zmq.Poller()

@@ -11,12 +11,15 @@ from mxopt.kvstore.channel import Call
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import KeyInfo
 from mxopt.kvstore.placement import Layout
+from mxopt.kvstore.wire import Frame
 from mxopt.sparse import RowSparse
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
 from mxopt.typing import Array
 
-BYTES = 4 << 20  # of rows, or of their numbers, in one message
+LARGEST = 4 << 20  # bytes of a row
+BYTES = wire.PIECE_BYTES  # of rows and their numbers in one message
+INT64 = np.dtype(np.int64)
 AT_ONCE = 64 << 20  # bytes of rows that are asked for before they are written where they belong
 
 
@@ -30,13 +33,12 @@ def init(connections: Connections, info: KeyInfo, value: RowSparse | None, call:
         batch = _batch(info)
         for first in range(0, max(len(ids), 1), batch):
             part = slice(first, first + batch)
-            data = np.empty(0, info.dtype) if first_rows is None else _rows(first_rows, rows[part])
+            frames = _frames(connections, server, info, ids[part], first_rows, rows[part])
             message = m.InitTable(
                 0, info.key, wire.name_of(info.dtype), list(table.shape), len(info.layout.stripes), info.declared,
-                table.init, table.scale, table.seed, first, len(ids),
-                [wire.bytes_of(np.array(ids[part])), wire.bytes_of(data)],
+                table.init, table.scale, table.seed, first, len(ids), frames,
             )  # fmt: skip
-            connections.send(server, message, call, nbytes=data.nbytes)
+            connections.send(server, message, call, nbytes=len(frames[1]))
 
 
 def push(
@@ -52,7 +54,7 @@ def push(
     too."""
     for server, ids, rows, first, total in _in_turn(info, value.indices):
         config = config_for(server)  # which comes before the first of several messages
-        frames = [wire.bytes_of(ids), wire.bytes_of(_rows(value.data, rows))]
+        frames = _frames(connections, server, info, ids, value.data, rows)
         message = m.PushRows(0, info.key, info.round, step, first, total, update, config, frames)
         connections.send(server, message, call, None, len(frames[1]))
 
@@ -103,7 +105,7 @@ def _numbers(connections: Connections, info: KeyInfo, server: int, step: int) ->
         return m.ListRows(0, info.key, info.round, offset, step)
 
     document = connections.document(server, ask, f"the rows' numbers of key {info.key!r}")
-    return wire.array_of(document, np.dtype(np.int64), len(document) // 8, info.key)
+    return wire.array_of(document, INT64, len(document) // 8, info.key)
 
 
 def _at_once(info: KeyInfo) -> int:
@@ -113,18 +115,18 @@ def _at_once(info: KeyInfo) -> int:
 
 def _batch(info: KeyInfo) -> int:
     """The rows in a message."""
-    return max(1, BYTES // max(8, info.layout.unit * info.dtype.itemsize))
+    return max(1, BYTES // (8 + info.layout.unit * info.dtype.itemsize))
 
 
 def _in_turn(info: KeyInfo, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, slice | np.ndarray, int, int]]:
-    """What messages to the servers in turn are about: (server, numbers of some rows there, a copy;
-    their places among `ids`; how many rows there are before them, and in all). A server without any
-    has one."""
+    """What messages to the servers in turn are about: (server, numbers of some rows there, nobody
+    else's; their places among `ids`; how many rows there are before them, and in all). A server
+    without any has one."""
     shares, batch, first = list(_shares(info.layout, ids)), _batch(info), 0
     while shares:
         for server, mine, rows in shares:
             part = slice(first, first + batch)
-            yield server, np.array(mine[part]), rows[part], first, len(mine)
+            yield server, mine[part], rows[part], first, len(mine)
         first += batch
         shares = [share for share in shares if len(share[1]) > first]
 
@@ -144,9 +146,26 @@ def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
             yield stripe.server, ids[first:last] - stripe.start, _Range(first, last)
 
 
-def _rows(data: np.ndarray, places: slice | np.ndarray) -> np.ndarray:
-    """A copy of some rows."""
-    return data[places].copy() if isinstance(places, slice) else data.take(places, axis=0)
+def _frames(
+    connections: Connections,
+    server: int,
+    info: KeyInfo,
+    ids: np.ndarray,
+    data: np.ndarray | None,
+    places: slice | np.ndarray,
+) -> list[Frame]:
+    """The frames of a message: rows' numbers, and a copy of the rows that are at these places of
+    `data`."""
+    count, unit = len(ids), info.layout.unit
+    frames = connections.room(server, ids.nbytes, count * unit * info.dtype.itemsize)
+    if data is not None and count:
+        wire.array_of(frames[0], INT64, count, info.key)[:] = ids
+        into = wire.array_of(frames[1], info.dtype, count * unit, info.key).reshape(count, *data.shape[1:])
+        if isinstance(places, slice):
+            into[...] = data[places]
+        else:
+            data.take(places, axis=0, out=into, mode="clip")  # where that is "raise" there is a copy more
+    return frames
 
 
 class _Range:

@@ -43,14 +43,15 @@ def connect(
     return made
 
 
-def send(made: zmq.Socket[bytes], frames: list[Frame]) -> None:
-    """Sends a message, or nothing of it while there is no connection."""
+def send(made: zmq.Socket[bytes], frames: list[Frame]) -> bool:
+    """Sends a message, or nothing of it while there is no connection; says which."""
     try:
         for frame in frames[:-1]:
             made.send(frame, MORE, len(frame) < SMALL)
         made.send(frames[-1], 0, len(frames[-1]) < SMALL)
     except zmq.Again:
-        pass
+        return False
+    return True
 
 
 def receive(made: zmq.Socket[bytes], flags: int = 0) -> list[Frame]:

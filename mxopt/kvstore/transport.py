@@ -19,6 +19,10 @@ class Line(Protocol):
     def send(self, frames: list[Frame]) -> None:
         """Sends a message, or nothing of it while there is no connection."""
 
+    def room(self, *sizes: int) -> list[Frame]:
+        """Memory for the arrays of one message, of so many bytes each, to be written before it is
+        sent: what lies there needn't be copied again."""
+
     def receive(self, wait: bool) -> list[Frame] | None:
         """The next message; None where there is none, at once or after `wait`ing for SLICE_S."""
 

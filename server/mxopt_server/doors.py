@@ -15,12 +15,13 @@ from pathlib import Path
 import zmq
 
 from mxopt.errors import ArgumentError
-from mxopt.kvstore import messages as m, sockets, unix, wire
+from mxopt.kvstore import sockets, unix
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Frame
 from mxopt.settings import Job
 from mxopt_server import routers
+from mxopt_server.door import Door
 
 log = logging.getLogger("mxopt.server")
 
@@ -62,7 +63,7 @@ class Doors:
         if wanted.tcp:
             routers.check_bind(wanted.host, keys, wanted.insecure)
         routers.allow_connections()
-        self._routers: list[zmq.Socket[bytes]] = []
+        self._doors: list[Door] = []
         self._socket: Path | None = None
         self._context = zmq.Context()
         self._guard = routers.authenticator(self._context, keys)
@@ -84,7 +85,7 @@ class Doors:
     def sender(self) -> Send:
         """A function that sends a message to a route; to one that is gone, or reads too slowly, it
         drops it. It tells whether there is a connection."""
-        senders = [_sender(router) for router in self._routers]
+        senders = [door.send for door in self._doors]
         if len(senders) == 1:
             return senders[0]
         return lambda route, message: senders[route[0]](route[1:], message)
@@ -92,12 +93,12 @@ class Doors:
     def received(self, pauses: bool = False) -> Iterator[list[Frame]]:
         """Messages as they come, each a list of frames, the route first, large ones not copied;
         with `pauses` an empty list where there is none for now. Ends after a tick's time."""
-        return received(self._routers[0], pauses) if len(self._routers) == 1 else _by_all(self._routers, pauses)
+        return received(self._doors[0], pauses) if len(self._doors) == 1 else _by_all(self._doors, pauses)
 
     def close(self) -> None:
         """Closes the sockets; what was sent leaves still, if it can within a little while."""
-        for router in self._routers:
-            router.close()
+        for door in self._doors:
+            door.socket.close()
         if self._guard is not None:
             self._guard.stop()
         self._context.term()
@@ -109,7 +110,7 @@ class Doors:
 
     def _bind_tcp(self, job: Job, wanted: Wanted, keys: KeyPair | None) -> str:
         router = routers.router(self._context, keys, self._lapse)
-        self._routers.append(router)
+        self._doors.append(Door(router))
         self._port = routers.bind_tcp(router, wanted.host, wanted.port)
         shown = job.advertised or (wanted.host if wanted.host != "0.0.0.0" else socket_module.gethostname())
         return f"tcp://{shown}" if ":" in shown else f"tcp://{shown}:{self._port}"
@@ -131,38 +132,19 @@ class Doors:
             log.info("there is no Unix socket besides TCP: %s", error)
             return ""
         routers.sweep(unix.user_folder())
-        if keys is not None or not self._routers:
-            self._routers.insert(0, routers.router(self._context, None, self._lapse))
-        routers.bind_unix(self._routers[0], endpoint)
+        if keys is not None or not self._doors:
+            self._doors.insert(0, Door(routers.router(self._context, None, self._lapse)))
+        routers.bind_unix(self._doors[0].socket, endpoint)
         self._socket = unix.path_of(endpoint)
         return endpoint
 
 
-def _sender(socket: zmq.Socket[bytes]) -> Send:
-    more = sockets.MORE | sockets.NOW
-
-    def send(route: bytes, message: Message) -> bool:
-        frames = m.encode(message)
-        last = frames.pop()
-        try:
-            socket.send(route, more)
-            for frame in frames:
-                socket.send(frame, more)
-            socket.send(last, sockets.NOW, len(last) < wire.SMALL)
-        except zmq.ZMQError as error:
-            log.info("an answer couldn't be sent: %s", error)
-            return error.errno != zmq.EHOSTUNREACH
-        return True
-
-    return send
-
-
-def received(router: zmq.Socket[bytes], pauses: bool) -> Iterator[list[Frame]]:
+def received(door: Door, pauses: bool) -> Iterator[list[Frame]]:
     """What `Doors.received` gives, of one socket."""
     until, waits = time.monotonic() + TICK, True
     while time.monotonic() < until:
         try:
-            frames = sockets.receive(router, 0 if waits else sockets.NOW)
+            message = door.receive(0 if waits else sockets.NOW)
         except zmq.Again:
             if waits:
                 return
@@ -170,21 +152,22 @@ def received(router: zmq.Socket[bytes], pauses: bool) -> Iterator[list[Frame]]:
             yield []
         else:
             waits = not pauses
-            yield frames
+            if message:
+                yield message
 
 
-def _by_all(routers: list[zmq.Socket[bytes]], pauses: bool) -> Iterator[list[Frame]]:
+def _by_all(doors: list[Door], pauses: bool) -> Iterator[list[Frame]]:
     """The same of several; the first byte of a route says which."""
     poller = zmq.Poller()
-    for router in routers:
-        poller.register(router, zmq.POLLIN)
+    for door in doors:
+        poller.register(door.socket, zmq.POLLIN)
     until, waits = time.monotonic() + TICK, True
     while (left := until - time.monotonic()) > 0:
         ready = dict(poller.poll(max(1, int(left * 1000)) if waits else 0))
         if not waits and not ready:
             yield []
         waits = not (pauses and ready)
-        for k, router in enumerate(routers):
-            if router in ready:
-                route, *frames = sockets.receive(router)
+        for k, door in enumerate(doors):
+            if door.socket in ready and (message := door.receive()):
+                route, *frames = message
                 yield [bytes([k]) + route, *frames]

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 import zmq
 from mxopt_server import doors
+from mxopt_server.door import Door
 from mxopt_server.doors import Doors
 
 MESSAGES = [b"first", b"second", b"third"]
@@ -27,7 +28,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Doors]:
         for message in MESSAGES:
             worker.send(message)
         made = Doors.__new__(Doors)  # without the files and keys of a job
-        made._routers = routers
+        made._doors = [Door(router) for router in routers]
         yield made
 
 
@@ -40,5 +41,5 @@ def test_a_pause_comes_when_all_that_is_there_is_taken(opened: Doors, monkeypatc
 
 def test_who_asks_for_no_pauses_gets_messages_only(opened: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "TICK", 0.05)
-    opened._routers[0].setsockopt(zmq.RCVTIMEO, 10)
+    opened._doors[0].socket.setsockopt(zmq.RCVTIMEO, 10)
     assert [message[-1] for message in opened.received()] == MESSAGES

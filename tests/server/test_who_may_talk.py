@@ -16,6 +16,7 @@ from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
 from mxopt.errors import ArgumentError
 from mxopt.kvstore import unix
 from mxopt.kvstore.keys import load_keys
+from mxopt.kvstore.lending import Loans
 
 psutil = pytest.importorskip("psutil")
 
@@ -99,6 +100,13 @@ for path in sys.argv[1:]:
     assert "PermissionError" in stranger(look, str(children(launched)[0].pid)).stderr
     launched.child.terminate()  # it still runs, with nobody evicted
     assert launched.finish() == 143
+
+
+@as_root
+def test_another_user_cannot_open_the_memory_that_processes_lend() -> None:
+    loans = Loans()
+    code = f"from mxopt.kvstore.lending import Loans; Loans(bytes.fromhex('{loans.offer().hex()}'))"
+    assert "PermissionError" in stranger(code).stderr
 
 
 @as_root

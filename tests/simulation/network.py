@@ -18,6 +18,7 @@ from typing import Any
 from simulation.world import Process, World
 
 from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.lending import plain_room
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.kvstore.wire import SMALL
 
@@ -103,6 +104,9 @@ class Line:
             self.travel(frames, back=False)
         else:
             self._held.append(frames)
+
+    def room(self, *sizes: int) -> list[Any]:
+        return plain_room(sizes)
 
     def receive(self, wait: bool) -> list[Any] | None:
         if wait and not self.inbox:

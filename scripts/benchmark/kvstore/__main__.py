@@ -22,8 +22,9 @@ DEADLINE = 600  # seconds for a set-up
 
 ABOUT = """A round is a pushpull of all keys with an sgd optimizer on the servers, or a push and then a pull as MXNet's
 scripts have it, by every worker at once. The floors send the same bytes through a plain pyzmq echo for each server and
-back: over TCP, and over the transport that the store uses. All are measured in turn within one run: only their ratios
-mean anything. Processes of one machine talk through Unix sockets; with --tcp they don't."""
+back: over TCP, and over the sockets that the store uses. All are measured in turn within one run: only their ratios
+mean anything. Processes of one machine talk through Unix sockets, where the store's large arrays lie in memory that
+both have mapped; with --tcp they don't."""
 
 
 class Processes:

@@ -1,0 +1,271 @@
+"""Memory that processes of one machine lend each other: what is large in a message lies there, is
+the sender's again once the receiver has dropped it, and travels through the socket where it
+can't."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from mxopt_server import routers
+from mxopt_server.door import Door
+
+from mxopt.kvstore import lending, messages as m, sockets, wire
+from mxopt.kvstore.lending import Loans
+from mxopt.kvstore.network import SocketLine
+
+pytestmark = pytest.mark.skipif(not lending.POSSIBLE, reason="this system has no memory to lend")
+
+BIG = np.arange(wire.PIECE_BYTES // 4, dtype=np.float32)
+
+
+class Wire(list):
+    """What was posted; `works` says whether that was possible."""
+
+    works = True
+
+    def __call__(self, frames: list[object]) -> bool:
+        if self.works:
+            self.append(frames)
+        return self.works
+
+
+def connected() -> tuple[Loans, Loans]:
+    """Both sides of a connection that lend each other."""
+    first = Loans()
+    second = Loans(first.offer())
+    first.answered(second.offer())
+    return first, second
+
+
+def values(frame: object) -> list[float]:
+    return np.frombuffer(wire.buffer_of(frame), np.float32).tolist()
+
+
+def test_only_where_it_is_goes_through_the_socket() -> None:
+    first, second = connected()
+    for sender, receiver in ((first, second), (second, first)):
+        posted = Wire()
+        assert sender.send([b"header", wire.bytes_of(BIG)], posted)
+        ((message,),) = posted
+        assert len(message) < 100
+        header, data = receiver.received(message)
+        assert header == b"header"
+        assert values(data) == BIG.tolist()
+
+
+def test_two_arrays_of_a_message_share_a_loan() -> None:
+    first, second = connected()
+    ids, rows = np.arange(4097, dtype=np.int64), BIG[:100_001]
+    posted = Wire()
+    first.send([b"header", wire.bytes_of(ids), wire.bytes_of(rows)], posted)
+    _, one, two = second.received(posted[0][0])
+    assert wire.array_of(one, np.dtype(np.int64), 4097, "k").tolist() == ids.tolist()
+    assert wire.array_of(two, np.dtype(np.float32), 100_001, "k").tolist() == rows.tolist()
+
+
+def test_a_slot_is_used_again_when_the_receiver_has_dropped_all_of_it_and_not_before() -> None:
+    first, second = connected()
+    held = []
+    for k in range(lending.SLOTS):
+        posted = Wire()
+        first.send([b"", wire.bytes_of(BIG + k)], posted)
+        held.append(second.received(posted[0][0]))
+    posted = Wire()
+    first.send([b"header", wire.bytes_of(BIG)], posted)
+    assert [len(frame) for frame in posted[0]] == [6, BIG.nbytes]  # there is no slot: by the socket
+    kept = np.frombuffer(held[3][1], np.float32)  # an array on it holds it, too
+    held[3] = None
+    first.send([b"header", wire.bytes_of(BIG)], posted)
+    assert len(posted[1]) == 2
+    assert kept.tolist() == (BIG + 3).tolist()
+    del kept
+    second.send([b"answer"], Wire())  # the other hears of it with whatever is done next
+    first.send([b"header", wire.bytes_of(-BIG)], posted)
+    assert values(second.received(posted[2][0])[1]) == (-BIG).tolist()
+    assert [values(each[1])[0] for each in held if each] == [k for k in range(lending.SLOTS) if k != 3]
+
+
+def test_what_was_not_sent_takes_no_slot() -> None:
+    first, _ = connected()
+    posted = Wire()
+    posted.works = False
+    for _ in range(3 * lending.SLOTS):
+        assert not first.send([b"header", wire.bytes_of(BIG)], posted)
+        first.room([BIG.nbytes])
+    posted.works = True
+    first.send([b"header", wire.bytes_of(BIG)], posted)
+    assert len(posted[0]) == 1
+
+
+def test_what_lies_in_a_loan_is_sent_from_there_again_and_again() -> None:
+    first, second = connected()
+    (frame,) = first.room([BIG.nbytes])
+    wire.array_of(frame, BIG.dtype, BIG.size, "k")[:] = BIG
+    posted = Wire()
+    for _ in range(3):  # as after a connection was cut
+        first.send([b"header", frame], posted)
+        assert posted[0] == posted[-1]
+        assert values(second.received(posted[-1][0])[1]) == BIG.tolist()
+    number = frame.loan.slot.number
+    assert first.room([BIG.nbytes])[0].loan.slot.number != number  # the sender may need it still
+    del frame
+    assert first.room([BIG.nbytes])[0].loan.slot.number == number
+
+
+def test_without_an_answer_nothing_is_lent() -> None:
+    alone, posted = Loans(), Wire()
+    (frame,) = alone.room([BIG.nbytes])
+    alone.send([b"header", frame], posted)
+    assert len(posted[0]) == 2
+
+
+def test_loans_of_a_connection_before_are_sent_as_they_are() -> None:
+    first, _ = connected()
+    again, second = connected()
+    (frame,) = first.room([BIG.nbytes])
+    wire.array_of(frame, BIG.dtype, BIG.size, "k")[:] = BIG
+    posted = Wire()
+    again.send([b"header", frame], posted)
+    assert values(second.received(posted[0][0])[1]) == BIG.tolist()
+
+
+def test_the_memory_cannot_be_shrunk_nor_written_by_who_borrows_it() -> None:
+    first, second = connected()
+    with pytest.raises(PermissionError):
+        os.ftruncate(first._mine._file, 0)
+    posted = Wire()
+    first.send([b"", wire.bytes_of(BIG)], posted)
+    assert second.received(posted[0][0])[1].readonly
+
+
+def offers(tmp_path: Path) -> Iterator[bytes]:
+    """Offers that nobody should take."""
+    name, here = bytes(8), os.getpid()
+    secret = os.open(tmp_path / "secret", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(secret, lending.SIZE)
+    pipe, _ = os.pipe()
+    loose = os.memfd_create(f"mxopt-{name.hex()}", os.MFD_ALLOW_SEALING)
+    os.ftruncate(loose, lending.SIZE)
+    small = os.memfd_create(f"mxopt-{name.hex()}")
+    real = Loans()
+    for number in (secret, pipe, loose, small, 9999):
+        yield lending._OFFER.pack(lending.OFFER, here, number, name)
+    yield lending._OFFER.pack(lending.OFFER, here, real._mine._file, b"guessed!")
+    yield lending._OFFER.pack(lending.OFFER, (1 << 32) - 1, real._mine._file, real._mine.name)
+    yield lending.OFFER
+    yield real.offer() + b"more"
+
+
+def test_nothing_is_opened_but_memory_of_this_protocol(tmp_path: Path) -> None:
+    for offer in offers(tmp_path):
+        with pytest.raises(OSError):  # noqa: PT011 of several kinds
+            Loans(offer)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_messages_that_are_no_loans_are_none(seed: int) -> None:
+    first, second = connected()
+    posted = Wire()
+    first.send([b"header", wire.bytes_of(BIG)], posted)
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        changed = bytearray(posted[0][0])
+        for at in rng.integers(2, lending._LOAN.size, rng.integers(1, 6)):
+            changed[at] = rng.integers(256)
+        found = second.received(bytes(changed[: rng.integers(2, len(changed) + 1)]))
+        assert found is None or len(found) in (2, 3)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+def door_at(stack: ExitStack, context: zmq.Context, path: Path) -> Door:
+    """A door that is bound to a Unix socket."""
+    router = stack.enter_context(routers.router(context, None, 35))
+    router.linger, router.rcvtimeo = 0, 30_000
+    routers.bind_unix(router, f"ipc://{path}")
+    return Door(router)
+
+
+def line_to(stack: ExitStack, context: zmq.Context, path: Path) -> SocketLine:
+    line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
+    stack.callback(line.close)
+    return line
+
+
+def agree(line: SocketLine, door: Door) -> None:
+    """Lets both take each other's offer."""
+    while not line._loans._agreed:
+        with suppress(zmq.Again):
+            assert door.receive(sockets.NOW) == []
+        assert line.receive(wait=True) is None
+
+
+def test_a_line_and_a_door_lend_each_other(stack: ExitStack, tmp_path: Path) -> None:
+    context = stack.enter_context(zmq.Context())
+    door, line = door_at(stack, context, tmp_path / "door"), line_to(stack, context, tmp_path / "door")
+    line.send([b"before", BIG.tobytes()])  # it needn't wait for the answer
+    agree(line, door)
+    assert [bytes(frame) for frame in door.receive()] == [b"me", b"before", BIG.tobytes()]
+    line.send([b"small"])
+    assert door.receive() == [b"me", b"small"]
+    (frame,) = line.room(BIG.nbytes)
+    wire.array_of(frame, BIG.dtype, BIG.size, "k")[:] = BIG
+    line.send([b"lent", frame])
+    route, _, data = door.receive()
+    assert (type(data), values(data)) == (memoryview, BIG.tolist())
+    assert door.send(route, m.Values(1, [wire.bytes_of(2 * BIG)]))
+    (answer,) = [m.decode(frames) for frames in [line.receive(wait=True)] if frames]
+    assert (type(answer.data[0]), values(answer.data[0])) == (memoryview, (2 * BIG).tolist())
+
+
+def test_a_line_that_is_made_again_lends_anew(stack: ExitStack, tmp_path: Path) -> None:
+    context, other = stack.enter_context(zmq.Context()), zmq.Context()
+    door, line = door_at(stack, other, tmp_path / "door"), line_to(stack, context, tmp_path / "door")
+    agree(line, door)
+    door.socket.close(0)
+    other.term()  # nobody listens there any more
+    door = door_at(stack, context, tmp_path / "door")  # a process that knows of no loans
+    line.send([b"lost", BIG.tobytes()])
+    while not line.renewed():
+        line.receive(wait=True)
+    agree(line, door)  # to whom the first message came as none
+    line.send([b"again", BIG.tobytes()])
+    route, header, data = door.receive()
+    assert (route, header, values(data)) == (b"me", b"again", BIG.tolist())
+
+
+def test_memory_of_processes_that_are_gone_is_given_back(stack: ExitStack, tmp_path: Path) -> None:
+    context = stack.enter_context(zmq.Context())
+    door = door_at(stack, context, tmp_path / "door")
+    code = """
+import sys, time
+from mxopt.kvstore.lending import Loans
+loans = Loans()
+print(loans.offer().hex(), flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        door._offered(b"other", None, bytes.fromhex(other.stdout.readline()))
+        assert set(door._loans) == {b"other"}
+        other.stdin.close()
+        other.wait(30)
+    until = time.monotonic() + 30
+    while door._loans[b"other"].alive:
+        assert time.monotonic() < until
+    mine = Loans()
+    door._offered(b"me", None, mine.offer())
+    assert set(door._loans) == {b"me"}
