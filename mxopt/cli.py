@@ -20,7 +20,7 @@ from mxopt.engine import engine_in_use
 from mxopt.errors import MXOptError, counted
 
 PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
-OPTIONAL = ("cupy", "torch", "matplotlib", "rich", "safetensors")
+OPTIONAL = ("cupy", "matplotlib", "prometheus-client", "ray", "rich", "safetensors", "torch")
 VARIABLES = ("MXOPT_", "DMLC_", "MXNET_", "OMP_NUM_THREADS")
 Rows = Iterator[tuple[str, str]]
 
@@ -91,8 +91,9 @@ def _libraries() -> Rows:
 
 
 def _optional(name: str) -> str:
-    found = [d for d in metadata.distributions() if d.name == name or d.name.startswith(f"{name}-cuda")]
-    return ", ".join(f"{d.name} {d.version}" for d in found) or "not installed"
+    known = {d.name.replace("_", "-"): d.version for d in metadata.distributions()}
+    found = [other for other in known if other == name or other.startswith(f"{name}-cuda")]
+    return ", ".join(known[name] if other == name else f"{other} {known[other]}" for other in found) or "not installed"
 
 
 def _gpus() -> str:
