@@ -36,7 +36,8 @@ def dtype_of(case: Case) -> np.dtype:
     if case.dtype == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(case.dtype)
 
 

@@ -42,7 +42,8 @@ def touched(rule: Rule) -> tuple[str, ...]:
 def _optimizers() -> Iterator[tuple[str, Optimizer]]:
     for name, klass in mxopt.Optimizer.opt_registry.items():
         for row, options in FORMS.get(name, {name: {}}).items() if klass.__module__.startswith("mxopt.") else ():
-            rule = mxopt.create(name, **options).rule
+            made: Any = mxopt.create(name, **options)
+            rule = made.rule
             yield row, Optimizer(name, touched(rule), options, rule.lazy, rule.layerwise, rule.draws)
 
 

@@ -56,7 +56,8 @@ def measure(job: Job, seconds: float) -> dict[str, Any]:
     try:
         if job.sample() > seconds:
             seconds = 0
-        before, start, samples = resource.getrusage(resource.RUSAGE_SELF), perf_counter(), []
+        samples: list[float] = []
+        before, start = resource.getrusage(resource.RUSAGE_SELF), perf_counter()
         while not samples or perf_counter() - start < seconds:
             samples.append(job.sample())
         after, wall = resource.getrusage(resource.RUSAGE_SELF), perf_counter() - start

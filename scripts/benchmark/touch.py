@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -163,7 +164,7 @@ def _blocks(scheme: Scheme, used: list[str], kind: dict[str, str], body: str, st
 
 
 @cache
-def compiled(text: str, flags: tuple[str, ...] = FAST) -> ctypes._CFuncPtr:
+def compiled(text: str, flags: tuple[str, ...] = FAST) -> Callable[[int], float]:
     """The function `run` of a source."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mxopt-bench" / "touch"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -172,12 +173,13 @@ def compiled(text: str, flags: tuple[str, ...] = FAST) -> ctypes._CFuncPtr:
     library = folder / f"{hashlib.sha256((text + host).encode()).hexdigest()[:20]}.so"
     if not library.exists():
         mine = library.with_suffix(f".{os.getpid()}")
-        command = [os.environ.get("CC", compiler()), *flags, "-fopenmp", "-shared", "-fPIC", "-x", "c", "-", "-o", mine]
-        subprocess.run([*command, "-lm"], input=text.encode(), check=True)
+        made = ["-fopenmp", "-shared", "-fPIC", "-x", "c", "-", "-o", str(mine), "-lm"]
+        subprocess.run([os.environ.get("CC") or str(compiler()), *flags, *made], input=text.encode(), check=True)
         mine.replace(library)
     function = ctypes.PyDLL(str(library)).run  # that keeps the GIL, which costs less than to let it go
     function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_float
-    return function
+    run: Callable[[int], float] = function
+    return run
 
 
 def _cpu() -> str:

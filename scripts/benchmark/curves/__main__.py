@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmark.curves.tasks import TASKS
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     "Adam": ({"name": "adam"}, {"digits": 3e-3, "factors": 1e-2, "characters": 2e-3}),
     "momentum": ({"name": "sgd", "momentum": 0.9}, {"digits": 5e-2, "characters": 1e-1}),
 }

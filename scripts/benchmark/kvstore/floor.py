@@ -4,6 +4,7 @@ back; over TCP, and over Unix sockets, which are what processes of one machine u
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import zmq
@@ -24,7 +25,7 @@ class Echo:
             socket.setsockopt(zmq.LINGER, 0)
             socket.connect(endpoint)
             self.sockets.append(socket)
-        self.buffer = np.zeros(100_000_000, np.uint8)
+        self.buffer: Any = np.zeros(100_000_000, np.uint8)
 
     def round(self, nbytes: int) -> None:
         """So many bytes there and back."""

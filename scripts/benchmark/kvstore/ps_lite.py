@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-np.bool = bool
+vars(np)["bool"] = bool
 import mxnet as mx  # noqa: E402
 
 store = mx.kv.create(os.environ["BENCH_STORE"])

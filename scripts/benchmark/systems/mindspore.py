@@ -52,7 +52,7 @@ OPTIMIZERS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 
 
 def version() -> str:
-    return ms.__version__
+    return str(ms.__version__)
 
 
 def ways(case: Case) -> list[str]:

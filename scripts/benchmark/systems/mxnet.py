@@ -14,7 +14,7 @@ from benchmark import inputs
 from benchmark.cases import Case
 from benchmark.timing import Job
 
-np.bool = bool  # MXNet reads this alias, which NumPy has dropped
+vars(np)["bool"] = bool  # MXNet reads this alias, which NumPy has dropped
 import mxnet as mx  # noqa: E402
 
 MISSING = ("adamw", "adabelief", "lans", "lion")  # came with MXNet 2, and with nothing
@@ -25,7 +25,7 @@ AGGREGATED = "45"  # tensors, the most that MXNet's kernels take
 
 
 def version() -> str:
-    return mx.__version__
+    return str(mx.__version__)
 
 
 def ways(case: Case) -> list[str]:

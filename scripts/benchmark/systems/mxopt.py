@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def ways(case: Case) -> list[str]:
 
 def build(case: Case, way: str, wide: bool = False) -> Job:
     narrow = {"state_dtype": "bfloat16"} if KINDS[case.kind].narrow and not wide else {}
-    optimizer = mxopt.create(case.row.name, multi_precision=case.master, **narrow, **case.row.options)
+    optimizer: Any = mxopt.create(case.row.name, multi_precision=case.master, **narrow, **case.row.options)
     updater = mxopt.get_updater(optimizer)
     weights, grads = inputs.dense(case)
     if case.rows:
