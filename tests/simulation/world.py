@@ -51,7 +51,9 @@ class Process:
         self.held = False  # asleep, it holds the interpreter's lock: ZeroMQ's thread goes on
         self.error: BaseException | None = None
         self.result: object = None
-        self._mine, self._worlds = threading.Semaphore(0), threading.Semaphore(0)
+        self._mine, self._worlds = threading.Lock(), threading.Lock()  # who waits for its turn acquires its own
+        self._mine.acquire()
+        self._worlds.acquire()
         self._wait = 0  # which of its waits is under way
         self._started = False
         self._thread = threading.Thread(target=self._run, daemon=True)
