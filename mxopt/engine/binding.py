@@ -9,6 +9,9 @@ shape, C-contiguous and aligned, the weight writeable and where it was before, t
 in the memory that the call writes: where it was before, or found apart from it by bisection.
 Whatever it doesn't accept goes the slow way through `arrays.py`, which can do more and explains
 what it refuses.
+
+A job is one thread's from its binding to the end of its run. Another thread that comes meanwhile
+for the same weight is not accepted either, and makes a job of its own.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from functools import cache
 import numpy as np
 
 from mxopt.assembler import Lines, compile_assembly
+from mxopt.engine import team
 from mxopt.engine.kernel import (
     EXPECTED,
     GRAD_IDS,
     INDICES,
     N_TAKEN,
     N_TENSORS,
+    OWNER,
     POINTERS,
     TAKEN,
     WEIGHT_IDS,
@@ -102,12 +107,24 @@ def _fits(asm: Lines, array: str, dtype: str | int, expected: str, first: int, f
     return asm.let(f"call i1 @fits({given})")
 
 
+def _own(asm: Lines) -> None:
+    """Makes the job this thread's. What holds the interpreter lock needs no atomic step."""
+    kind = f"i{8 * ctypes.sizeof(ctypes.c_ulong)}"
+    me = asm.let(f"call {kind} inttoptr (i64 {team.python('PyThread_get_thread_ident')} to ptr)()")
+    me = me if kind == "i64" else asm.let(f"zext {kind} {me} to i64")
+    place = asm.at("i64", "%job", OWNER)
+    owner = asm.let(f"load atomic i64, ptr {place} acquire, align 8")
+    asm.demand(asm.let(f"or i1 {_equal(asm, owner, 0)}, {_equal(asm, owner, me)}"), "no")
+    asm.put(f"store i64 {me}, ptr {place}")
+
+
 def _clear(asm: Lines, address: str, size: str) -> str:
     return asm.let(f"call i1 @clear(ptr %job, i64 {address}, i64 {size})")
 
 
 def _write_bind(asm: Lines) -> None:
     with asm.function("i64 @bind(ptr %job)"):
+        _own(asm)
         weights, grads, expected, table = (asm.pointer("%job", w) for w in (WEIGHT_IDS, GRAD_IDS, EXPECTED, POINTERS))
         number = asm.word("%job", N_TENSORS)
         with asm.loop("tensor", ("i64", "0")) as (loop, t):
@@ -134,6 +151,7 @@ def _write_bind_rows(asm: Lines) -> None:
     """The one tensor's weight, then its gradient's data and indices, which must be ascending and
     within the shape, unless they are PLACED."""
     with asm.function("i64 @bind_rows(ptr %job)"):
+        _own(asm)
         ids, e, table = (asm.pointer("%job", word) for word in (WEIGHT_IDS, EXPECTED, POINTERS))
         w, g, i = (asm.pointer(ids, k) for k in range(3))
         asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {table})"), "no")

@@ -46,6 +46,7 @@ WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for 
 KERNEL, CREW, OPEN, NEXT, DONE, JOB_WORDS = 15, 16, 17, 24, 32, 40  # for `team.py`
 KEYS = 18  # for stochastic rounding, and for noise
 MATRICES = 19  # what of each tensor's; see `matrices.py`
+OWNER = 20  # which thread has bound arrays to the job, until it has been run; see `binding.py`
 MATRIX_WORDS = (
     6  # of a tensor there: columns, rows, rows of a piece, records of a matrix; where records and factors are
 )

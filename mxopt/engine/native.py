@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,7 @@ class NativePart:
         self.job[k.WEIGHT_IDS], self.job[k.EXPECTED] = self.ids.buffer_info()[0], address_of(self.expected)
         self.job[k.GRAD_IDS] = self.job[k.WEIGHT_IDS] + 8
         self.job[k.N_TENSORS] = len(tensors)
+        self.job[k.OWNER] = get_ident()
         self._bind = binding.binder()
 
     def forbid(self, taken: np.ndarray) -> None:
@@ -181,8 +183,9 @@ class NativePart:
         """The same for gradients of which the addresses are given: each a whole one of its weight's
         dtype and size, without gaps; and the weights are where they were. Whoever calls this
         answers for that."""
-        if self.rows or self.scattered or not self.alike:
+        if self.rows or self.scattered or not self.alike or self.job[k.OWNER] not in (0, get_ident()):
             return False
+        self.job[k.OWNER] = get_ident()
         new = np.fromiter(places, np.int64, len(places))
         if (new != self.pointers[:, 1]).any():
             following = np.searchsorted(self.taken[:, 1], new, "right")

@@ -47,6 +47,7 @@ def assemble(rule: Rule, kernels: Sequence[tuple[int, int | None]]) -> str:
             if stage is not None and stage < len(rule.derivations):
                 asm.put(f"call void @derive{stage}(ptr %job)")
         asm.put("call void @end(ptr %job)")
+        team.leave(asm)
         asm.put("ret void")
     return asm.module()
 

@@ -54,6 +54,7 @@ class StoredPart:
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
         grad, random = self._placed(weight, tensor.grad), [tensor.rounding, tensor.noise]
+        self.places: Array = _places(grad)  # kept alive for the run
         if weight.slots is not None or weight.row_count < weight.shape[0]:
             of = weight.slots.index.numbers[: self.rows] if weight.slots is not None else to_host(weight.indices)
             random = [x and x.of_rows(of) for x in random]
@@ -75,7 +76,10 @@ class StoredPart:
         if any(x.memory is not memory for x, memory in self.held):
             return False
         placed = self._placed(weight, grad)
-        return placed is not None and bool(self.plan.bind_one(weight.memory[: self.rows], placed))
+        if placed is None or not self.plan.bind_one(weight.memory[: self.rows], placed):
+            return False
+        self.places = _places(placed)
+        return True
 
     def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
         """The same for lists of one."""
@@ -120,8 +124,11 @@ class StoredPart:
         if places is None:
             return None
         with on_device_of(grad.indices):
-            self.places: Array = library_of(grad.indices).asarray(places)  # kept alive for the run
-        return Placed(grad.data, self.places, (self.rows, *self.shape[1:]))
+            return Placed(grad.data, library_of(grad.indices).asarray(places), (self.rows, *self.shape[1:]))
+
+
+def _places(grad: Array) -> Array:
+    return grad.indices if isinstance(grad, Placed) else None
 
 
 def _nowhere() -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import cache
 
 from mxopt.assembler import Lines, compile_assembly
-from mxopt.engine.kernel import CREW, DONE, KERNEL, N_BATCHES, NEXT, OPEN
+from mxopt.engine.kernel import CREW, DONE, KERNEL, N_BATCHES, NEXT, OPEN, OWNER
 
 # The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper is at it,
 # or 0.
@@ -54,6 +54,11 @@ def new_lock() -> int:
 def acquire() -> Callable[[int, int], int]:
     """Takes a lock, while other Python threads run."""
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(python("PyThread_acquire_lock"))
+
+
+def leave(asm: Lines) -> None:
+    """Lets any thread have the job again: at the end of a function that runs it."""
+    asm.put(f"store atomic i64 0, ptr {asm.at('i64', '%job', OWNER)} release, align 8")
 
 
 def write_caller(asm: Lines) -> None:
@@ -161,6 +166,7 @@ def _write_run(asm: Lines) -> None:
                 asm.put(f"call void @{step}(ptr %job)")
 
         asm.when(asm.let(f"xor i1 {alone}, true"), together)
+        leave(asm)
         asm.put("ret void")
 
 

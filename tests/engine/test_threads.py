@@ -199,6 +199,60 @@ def test_several_callers_share_the_helpers(threads: int, monkeypatch: pytest.Mon
         assert alone.tobytes() == weight.tobytes(), k
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "lamb"])
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.usefixtures("restore_threads")
+def test_threads_that_update_one_weight_at_a_time_touch_nothing_else(
+    name: str, as_list: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some updates of some elements get lost, but each call ends, and reads its own gradient."""
+    monkeypatch.setattr(native, "PARALLEL", 0)
+    mxopt.set_num_threads(3)
+    updater, weights = mxopt.get_updater(mxopt.create(name, learning_rate=0.01)), [np.zeros(200_000, np.float32)] * 1
+    calls, threads = 25, 4
+
+    def train() -> None:
+        for _ in range(calls):
+            grad = np.ones_like(weights[0])
+            if as_list:
+                updater([0], [grad], weights)
+            else:
+                updater(0, grad, weights[0])
+            grad[...] = np.nan  # whoever still reads it has what nobody gave it
+
+    together = [threading.Thread(target=train, daemon=True) for _ in range(threads)]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join(SOON)
+    assert not any(thread.is_alive() for thread in together)
+    assert np.isfinite(weights[0]).all()
+    assert (weights[0] < 0).all()
+    updater(0, np.ones_like(weights[0]), weights[0])  # and any thread may go on
+
+
+def test_an_update_that_failed_in_one_thread_is_made_in_another() -> None:
+    main = threading.current_thread()
+
+    def schedule(n: int) -> float:
+        if threading.current_thread() is not main:
+            raise OSError("not here")
+        return 0.5
+
+    updater, weight = mxopt.get_updater(mxopt.create("sgd", lr_scheduler=schedule)), np.ones(4, np.float32)
+    updater(0, np.zeros(4, np.float32), weight)
+
+    def fail() -> None:
+        with pytest.raises(OSError, match="not here"):
+            updater(0, np.ones(4, np.float32), weight)
+
+    other = threading.Thread(target=fail)
+    other.start()
+    other.join(SOON)
+    updater(0, np.ones(4, np.float32), weight)
+    assert (weight.tolist(), updater.optimizer.count(0)) == ([0.5] * 4, 2)
+
+
 @pytest.mark.usefixtures("restore_threads")
 def test_other_threads_run_during_a_long_update() -> None:
     """With switching by time turned off, another thread runs only where an update lets it."""
