@@ -230,6 +230,16 @@ def test_arithmetic_with_dense_arrays_is_dense() -> None:
     assert dense[:, 0].tolist() == [3, 1, 1, 3, 1]
 
 
+def test_comparison_is_element_by_element() -> None:
+    """As MXNet's, which gives 0 and 1 for NumPy's False and True."""
+    a, b = some(), some(1.0, (3, 4))
+    for same, other in ((a == b, a != b), (a == b.asnumpy(), a != b.asnumpy()), (b.asnumpy() == a, b.asnumpy() != a)):
+        assert same.tolist() == (~other).tolist() == [[x] * 2 for x in (False, True, True, True, False)]
+    assert (a == 0)[:, 0].tolist() == [False, True, True, False, True]
+    assert (a == np.float64(1)).sum() == 4
+    assert [a == None, a != None, a == "a", a in [a, 0], {a: 1}[a]] == [False, True, False, True, 1]  # noqa: E711
+
+
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
@@ -238,6 +248,8 @@ def test_arithmetic_with_dense_arrays_is_dense() -> None:
         (lambda: np.ones((4, 2)) + some(), "own shape"),
         (lambda: some() + row_sparse_array((6, 2)), "own shape"),
         (lambda: some() + None, "own shape"),
+        (lambda: some() == row_sparse_array((6, 2)), "own shape"),
+        (lambda: some() == np.ones(2), "own shape"),
         (lambda: some()[0], "as x"),
         (lambda: list(some()), "as x"),
         (lambda: np.sqrt(some()), "numpy.sqrt"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from numbers import Number
 from typing import Any
 
@@ -27,8 +29,9 @@ class RowSparse(Rows):
 
     A number times it, the sum and the difference of two, and `x[:] = y` are row-sparse as in MXNet,
     and `x += y` writes into `x`; with a dense array they are dense, and `dense += x` changes the
-    rows that `x` has. What else NumPy has takes `x.data`, or the dense form `x.asnumpy()`, which is
-    refused (ArrayError) above 2 GiB.
+    rows that `x` has. `x == y` and `x != y` compare element by element, and are dense arrays of
+    bool. What else NumPy has takes `x.data`, or the dense form `x.asnumpy()`, which is refused
+    (ArrayError) above 2 GiB.
 
     >>> from mxopt.sparse import row_sparse_array
     >>> x = row_sparse_array(([[1.0, 2.0], [3.0, 4.0]], [0, 3]), shape=(5, 2))
@@ -162,6 +165,23 @@ class RowSparse(Rows):
     def __neg__(self) -> RowSparse:
         return self._scaled(operator.mul, -1)
 
+    # Comparison, as MXNet's and NumPy's: element by element. What is no array differs as a whole.
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> Array:
+        return self._compared(np.equal, other)
+
+    def __ne__(self, other: object) -> Array:
+        return self._compared(np.not_equal, other)
+
+    def _compared(self, ufunc: np.ufunc, other: Any) -> Array:
+        if not _is_number(other) and not isinstance(other, RowSparse) and not hasattr(other, "__array_ufunc__"):
+            return NotImplemented
+        if not _is_number(other):
+            _check_shapes(self, other)
+        return ufunc(self.todense(), other.todense() if isinstance(other, RowSparse) else _plain(other))
+
     def __radd__(self, other: Array) -> Array:
         return _dense(np.add, other, self)
 
@@ -192,9 +212,8 @@ class RowSparse(Rows):
         if not _is_number(number):
             raise ArrayTypeError(f"a row-sparse array is multiplied and divided by numbers, got {number!r:.80}")
         self.check_no_table()
-        number = number.item() if isinstance(number, np.generic) else number  # which doesn't widen the dtype
         data, indices = self.parts()
-        return RowSparse(operation(data, number), indices.copy(), self.shape)
+        return RowSparse(operation(data, _plain(number)), indices.copy(), self.shape)
 
     def _with(self, ufunc: np.ufunc, other: Array) -> Array:
         """The sum or difference: row-sparse where `other` is, else dense."""
@@ -230,6 +249,8 @@ class RowSparse(Rows):
                 return self * left
             if ufunc in (np.add, np.subtract) and isinstance(left, np.ndarray) and (not out or out[0] is left):
                 return _dense(ufunc, left, right, in_place=bool(out))
+            if ufunc in (np.equal, np.not_equal) and not out:
+                return self._compared(ufunc, left)
         raise ArrayTypeError(
             f"numpy.{ufunc.__name__} doesn't take a row-sparse array: use its data, or its dense form asnumpy()"
         )
@@ -262,7 +283,7 @@ def _dense(ufunc: np.ufunc, left: Array, right: Array, in_place: bool = False) -
     """`left` plus or minus `right`, one of which is row-sparse and the other dense or a number, as
     a dense array."""
     if _is_number(left) or _is_number(right):
-        return ufunc(*(x.todense() if isinstance(x, RowSparse) else x for x in (left, right)))
+        return ufunc(*(x.todense() if isinstance(x, RowSparse) else _plain(x) for x in (left, right)))
     _check_shapes(left, right)
     if isinstance(left, RowSparse):
         return ufunc(left.todense(), right)
@@ -292,6 +313,11 @@ def _check_kind(dtype: np.dtype, into: np.dtype) -> None:
 
 def _is_number(x: Array) -> bool:
     return isinstance(x, Number | np.number | np.bool_)
+
+
+def _plain(x: Any) -> Any:
+    """A number as one of Python's, which doesn't widen an array's dtype."""
+    return x.item() if isinstance(x, np.generic) else float(x) if isinstance(x, Fraction | Decimal) else x
 
 
 def _whole(key: object) -> None:
