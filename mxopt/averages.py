@@ -14,6 +14,7 @@ from mxopt.document import dump_document, load_document
 from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import run
 from mxopt.errors import ArgumentError, StatesError, counted
+from mxopt.options import number, within
 from mxopt.parameter import Parameter, listed, written
 from mxopt.rules.averages import moving_average
 from mxopt.sparse import RowSparse
@@ -61,12 +62,10 @@ class ExponentialMovingAverage:
         self, params: Sequence[Parameter | Array] | Mapping[str, Parameter | Array], decay: float = 0.999
     ) -> None:
         try:
-            usable = 0 <= decay < 1
-        except TypeError:
-            usable = False
-        if not usable:
-            raise ArgumentError(f"decay must be a number from 0 to below 1, got {decay!r}")
-        self.decay = decay
+            self.decay = number("decay", decay)
+            within("decay", self.decay, "[0, 1)")
+        except ArgumentError:
+            raise ArgumentError(f"decay must be a number from 0 to below 1, got {decay!r}") from None
         self._params = listed(params)
         self.averages: Plain = {}
         for k, param in enumerate(self._params):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.engine.norms import global_norm
 from mxopt.errors import ArgumentError, ArgumentTypeError, UsageError
@@ -60,7 +60,7 @@ def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: b
     _check_max_norm(max_norm)
     norm = global_norm(given, [f"array {k}" for k in range(len(given))])
     if check_isfinite:
-        _warn_of_nonfinite(norm, stacklevel=3)
+        _warn_of_nonfinite(norm)
     rescale(arrays, _factor(norm, max_norm))
     return norm if check_isfinite else np.array([norm])
 
@@ -96,7 +96,7 @@ class Guard:
             return None
         if self.max_norm is None:
             return 1.0
-        _warn_of_nonfinite(norm, stacklevel=5)
+        _warn_of_nonfinite(norm)
         return _factor(norm, self.max_norm)
 
 
@@ -132,12 +132,11 @@ def _factor(norm: float, max_norm: float) -> float:
     return 1.0 if factor >= 1 else factor
 
 
-def _warn_of_nonfinite(norm: float, stacklevel: int) -> None:
+def _warn_of_nonfinite(norm: float) -> None:
     if not math.isfinite(norm):
-        warnings.warn(
+        warn(
             f"clip_global_norm: the norm of the gradients is {norm}, so not all of them are finite, and clipping makes"
-            " more of them NaN",
-            stacklevel=stacklevel,
+            " more of them NaN"
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mxopt.errors import ArgumentError, ArgumentTypeError, counted
 from mxopt.experimental.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from mxopt.options import whole
 from mxopt.typing import Plain
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -49,8 +50,7 @@ def curve(schedule: LRScheduler | Callable[[int], float], steps: int, metrics: S
        0 └██████████████████████████▄▄▄▄▄▄▄
           0              20              39
     """
-    if steps < 1:
-        raise ArgumentError(f"steps must be 1 or more, got {steps}")
+    steps = whole("steps", steps)
     name = getattr(schedule, "__name__", type(schedule).__name__)
     if isinstance(schedule, LRScheduler):
         return Curve(name, _run(schedule, steps, metrics))

@@ -16,7 +16,7 @@ import numpy as np
 
 from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
-from mxopt.options import Exact, Option, number
+from mxopt.options import Exact, Option, number, plain
 from mxopt.registry import Registry
 
 __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
@@ -79,6 +79,8 @@ class LRScheduler(NamedArguments):
     def __call__(self, num_update: int) -> float:
         """The rate of update `num_update` (the largest number of updates any one weight has
         had)."""
+        if not num_update >= 0:
+            raise ArgumentError(f"{type(self).__name__}: num_update must be 0 or more, got {num_update!r}")
         if num_update < self.warmup_steps:
             return self.get_warmup_lr(num_update)
         self.reach(num_update)
@@ -100,7 +102,7 @@ class LRScheduler(NamedArguments):
     @base_lr.setter
     def base_lr(self, rate: float) -> None:
         number("base_lr", rate)
-        self.assigned = (rate, self._now)
+        self.assigned = (plain(rate), self._now)
 
     @property
     def _now(self) -> int:
@@ -201,6 +203,8 @@ class MultiFactorScheduler(LRScheduler):
         if not isinstance(step, Sequence | np.ndarray):
             raise ArgumentTypeError(f"step must be a list of whole numbers, got {step!r}")
         step = list(step)
+        for each in step:
+            number(f"{type(self).__name__}: step", each)
         if not step or step[0] < 1 or any(b <= a for a, b in pairwise(step)):
             raise ArgumentError(f"step must be an ascending list of whole numbers of 1 or more, got {step}")
         self.step = step
@@ -264,7 +268,7 @@ class PolyScheduler(_Annealing):
         self,
         max_update: LastUpdate,
         base_lr: Rate = 0.01,
-        pwr: Annotated[float, Option("", "the power", kept="power")] = 2,
+        pwr: Annotated[float, Option("[0, inf)", "the power", kept="power")] = 2,
         final_lr: FinalRate = 0,
         warmup_steps: WarmupSteps = 0,
         warmup_begin_lr: BeginRate = 0,

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from inspect import Parameter, cleandoc, formatannotation, signature, unwrap
-from itertools import chain
 from textwrap import wrap
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -43,7 +42,10 @@ __all__ = [
     "flag",
     "handed_on",
     "number",
+    "one_number",
     "parameters",
+    "plain",
+    "whole",
     "within",
     "without_option",
 ]  # fmt: skip
@@ -114,6 +116,36 @@ def number(what: str, value: Any, nan: bool = False) -> float:
     return found
 
 
+def whole(what: str, value: Any) -> int:
+    """A whole number above 0, NumPy's too. Raises ArgumentError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ArgumentError(f"{what} must be a whole number above 0, got {value!r}")
+    return int(value)
+
+
+def one_number(what: str, value: Any, nan: bool = False) -> float:
+    """`number`, of an array with axes and one element too."""
+    one = math.prod(getattr(value, "shape", (0,))) == 1 and hasattr(value, "reshape")
+    return number(what, value.reshape(()) if one else value, nan)
+
+
+def plain(value: Any) -> Any:
+    """A real number as one of Python's own: in NumPy's float32 and float16 the arithmetic with
+    others would be of no more bits. Everything else as it is."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        item = value.item()
+        return item if isinstance(item, bool | int) else float(item)
+    return value
+
+
 def flag(what: str, value: object) -> bool:
     """True or False. Raises ArgumentTypeError for anything else."""
     if not isinstance(value, bool | np.bool_):
@@ -163,8 +195,14 @@ class Declared:
         if self._pairs:
             return self._pair(what, value)
         if self._choices and value not in self._choices:
-            raise ArgumentError(f"{what} must be {' or '.join(map(repr, self._choices))}, got {value!r}")
+            choices = (*self._choices, None) if self._optional else self._choices
+            raise ArgumentError(f"{what} must be {' or '.join(map(repr, choices))}, got {value!r}")
         return self._single(what, value, "".join(self._intervals))
+
+    def kept(self, what: str, value: object) -> Any:
+        """What a constructor is to get: the value, checked; where it is a number, as Python's."""
+        self.check(what, value)
+        return plain(value) if self._types and self._types <= {float, int, bool} else value
 
     def _single(self, what: str, value: object, interval: str) -> Any:
         if bool in self._types:
@@ -263,7 +301,8 @@ def handed_on(function: Callable[..., object]) -> frozenset[str] | None:
 
 
 def checked(function: F) -> F:
-    """Checks what the function is given against what it declares. Usable as a decorator."""
+    """Checks what the function is given against what it declares, and gives it numbers as Python's.
+    Usable as a decorator."""
     names, checks = [p.name for p in parameters(function)], declared(function)
     if not checks:
         return function
@@ -271,10 +310,12 @@ def checked(function: F) -> F:
     @wraps(function)
     def call(*args: object, **kwargs: object) -> Any:
         owner = type(args[0]).__name__ if names[0] == "self" else function.__name__
-        for name, value in chain(zip(names, args, strict=False), kwargs.items()):
-            if name in checks:
-                checks[name].check(f"{owner}: {name}", value)
-        return function(*args, **kwargs)
+
+        def kept(name: str, value: object) -> object:
+            return checks[name].kept(f"{owner}: {name}", value) if name in checks else value
+
+        named = list(map(kept, names, args))
+        return function(*named, *args[len(named) :], **{name: kept(name, value) for name, value in kwargs.items()})
 
     return call  # type: ignore[return-value]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -10,9 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mxopt.caller import warn
 from mxopt.device import to_host
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError, NoGradientError
+from mxopt.options import number, plain
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Plain
 
@@ -57,7 +58,7 @@ class Parameter:
     ArrayTypeError
         `value` doesn't lend its memory.
     ArgumentError
-        The name is no text.
+        The name is no text, or a multiplier no number.
 
     >>> weight = Parameter(np.ones(2, np.float32), name="weight")
     >>> weight
@@ -81,8 +82,10 @@ class Parameter:
         self._lender = None if self._value is value else value  # a tensor, whose memory the array is over
         self.name = name
         self.requires_grad = requires_grad
-        self.lr_mult = lr_mult
-        self.wd_mult = wd_mult
+        for what, value in {"lr_mult": lr_mult, "wd_mult": wd_mult}.items():
+            number(f"parameter {name!r}: its {what}", value)
+        self.lr_mult: float = plain(lr_mult)
+        self.wd_mult: float = plain(wd_mult)
         self._grad: Array = None
         self.held = False
         self._accumulates = False
@@ -203,13 +206,16 @@ class Parameter:
 
     def zero_grad(self) -> None:
         """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing where
-        there is none."""
+        there is none. Raises ArrayError where it is read-only."""
         if isinstance(self.grad, RowSparse):
             self.grad = RowSparse(self.grad.data[:0], self.grad.indices[:0], self.grad.shape)
         elif arrays.is_tensor(self.grad):
             self.grad.detach_().zero_()
         elif self.grad is not None:
-            arrays.as_array(self.grad, f"parameter {self.name!r}, gradient")[...] = 0
+            grad = arrays.as_array(self.grad, f"parameter {self.name!r}, gradient")
+            if not arrays.is_writeable(grad):
+                raise ArrayError(f"parameter {self.name!r}: the gradient is read-only; drop it by grad = None")
+            grad[...] = 0
 
     def cast(self, dtype: DTypeLike) -> None:
         """Exchanges value and gradient for copies of another dtype; whoever has the old array keeps
@@ -235,14 +241,17 @@ class Parameter:
         """Copies `data` into the array, converted to its dtype, and into the local store of its
         `Trainer`. States stay.
 
-        Raises ArrayError where the shapes differ, ArrayTypeError where `data` is no array,
-        KVStoreError where a Trainer's servers hold the value; nothing has been changed then.
+        Raises ArrayError where the shapes differ or the array is read-only, ArrayTypeError where
+        `data` is no array, KVStoreError where a Trainer's servers hold the value; nothing has been
+        changed then.
         """
         data = arrays.as_array(data, f"parameter {self.name!r}, data")
         if data.shape != self._value.shape:
             raise ArrayError(f"parameter {self.name!r} has shape {self.shape}, the data {data.shape}")
         if data.dtype.kind not in "biuf" and not arrays.dtype_name(data.dtype):
             raise ArrayTypeError(f"parameter {self.name!r} of {self.dtype} can't hold {data.dtype}")
+        if not arrays.is_writeable(self._value):
+            raise ArrayError(f"parameter {self.name!r}: its array is read-only")
         for keeper in self.keepers:
             keeper.before_set_data(self)
         self._value[...] = data
@@ -282,20 +291,25 @@ def name_of(x: Array, otherwise: str) -> str:
 
 
 def listed(params: object) -> list[Parameter]:
-    """Parameters as a list: of a dict in the order of its sorted keys, which name those that have
-    no name; arrays become parameters over their memory. One that stands twice counts once, with a
-    warning.
+    """Parameters as a list: of a dict in the order of its sorted keys, of which texts name those
+    that have no name; arrays become parameters over their memory. One that stands twice counts
+    once, with a warning.
 
-    Raises ArgumentError where `params` is no list or dict of parameters or arrays.
+    Raises ArgumentError where `params` is no list or dict of parameters or arrays; no parameter has
+    a new name then.
     """
+    names: list[Any] = []
     if isinstance(params, Mapping):
-        found = listed([params[name] for name in sorted(params)])
-        for name, param in zip(sorted(params), found, strict=True):
-            param.name = param.name or name
-        return found
+        try:
+            names = sorted(params)
+        except TypeError:
+            raise ArgumentError(
+                f"params: a dict is taken in the order of its keys, which must all be texts, got {list(params)!r:.80}"
+            ) from None
+        params = [params[name] for name in names]
     if not isinstance(params, list | tuple):
         raise ArgumentError(f"params must be a list or dict of Parameter, got {type(params).__name__}")
-    found = []
+    found: list[Parameter] = []
     for k, param in enumerate(params):
         try:
             found.append(param if isinstance(param, Parameter) else Parameter(param))
@@ -303,8 +317,10 @@ def listed(params: object) -> list[Parameter]:
             raise ArgumentError(
                 f"params must be a list or dict of Parameter or of arrays, got a {type(param).__name__} at {k}"
             ) from error
+    for name, param in zip(names, found, strict=False):
+        param.name = param.name or (name if isinstance(name, str) else None)
     once = list({id(param): param for param in found}.values())
     if len(once) < len(found):
         twice = ", ".join(sorted({repr(p.name) for p in once if sum(p is each for each in found) > 1}))
-        warnings.warn(f"parameters that stand twice among params are updated once: {twice}", stacklevel=3)
+        warn(f"parameters that stand twice among params are updated once: {twice}")
     return once

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated, Literal
 
 import numpy as np
 
+from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.options import Exact, Option
@@ -58,13 +58,12 @@ def dtype_of(state_dtype: str | None, weight: Array) -> np.dtype | None:
     return None if state_dtype is None or weight.dtype.itemsize == 8 else DTYPES[state_dtype]
 
 
-def warn_of_nearest(weight: Array, state_dtype: str | None, stacklevel: int) -> None:
+def warn_of_nearest(weight: Array, state_dtype: str | None) -> None:
     """Warns of a bfloat16 weight, which has no master copy, if it is rounded to nearest."""
     if weight.dtype == arrays.BFLOAT16 and state_dtype != "bfloat16":
-        warnings.warn(
+        warn(
             "bfloat16 weights without a master copy lose accuracy: they are rounded to nearest at every update, where"
-            " small steps are lost; state_dtype='bfloat16' rounds stochastically",
-            stacklevel=stacklevel + 1,
+            " small steps are lost; state_dtype='bfloat16' rounds stochastically"
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import mxopt
 from mxopt import lr_scheduler
+from mxopt.errors import ArgumentError
 from mxopt.lr_scheduler import CosineScheduler, FactorScheduler, LRScheduler, MultiFactorScheduler, PolyScheduler
 
 FILE = np.load(Path(__file__).parent / "data" / "mxnet" / "schedulers.npz", allow_pickle=False)
@@ -194,3 +195,44 @@ def test_arguments_that_cannot_be_meant(make: Any, match: str) -> None:
 def test_a_schedule_without_a_rule_says_so() -> None:
     with pytest.raises(NotImplementedError, match="after_warmup"):
         LRScheduler()(1)
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), -float("inf")])
+@pytest.mark.parametrize(
+    "schedule",
+    [FactorScheduler(2), MultiFactorScheduler([2]), CosineScheduler(5, warmup_steps=2), PolyScheduler(5)],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_there_is_no_rate_of_a_number_of_updates_below_0(schedule: LRScheduler, wrong: float) -> None:
+    with pytest.raises(ArgumentError, match=f"{type(schedule).__name__}: num_update must be 0 or more, got {wrong}"):
+        schedule(wrong)  # type: ignore[arg-type]
+
+
+def test_a_power_below_0_and_steps_that_are_no_numbers_are_refused_when_they_are_given() -> None:
+    with pytest.raises(ArgumentError, match="PolyScheduler: pwr must not be negative, got -1"):
+        PolyScheduler(5, pwr=-1)
+    for steps in (["a"], [1, None], [float("nan")]):
+        with pytest.raises(ArgumentError, match="MultiFactorScheduler: step"):
+            MultiFactorScheduler(steps)  # type: ignore[arg-type]
+
+
+def test_a_rate_beside_a_schedule_that_cannot_take_it_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"SGD: learning_rate=0\.1 would overwrite the base_lr of lr_scheduler"):
+        mxopt.create("sgd", learning_rate=0.1, lr_scheduler=lambda n: 0.1)
+    assert mxopt.create("adam", lr_scheduler=lambda n: 0.1).learning_rate == 0.1  # whose own is only a default
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adam", {"state_dtype": "float8"}),
+        ("ftrl", {"state_dtype": "bfloat16"}),
+        ("sgd", {"param_idx2name": {0: 1}}),
+        ("groupadagrad", {"wd": 0.1}),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_leaves_the_schedule_as_it_was(name: str, options: dict[str, Any]) -> None:
+    schedule = FactorScheduler(2, base_lr=1.0)
+    with pytest.raises((ValueError, TypeError)):
+        mxopt.create(name, learning_rate=0.3, lr_scheduler=schedule, **options)
+    assert (schedule.base_lr, schedule.assigned) == (1.0, (1.0, 0))

@@ -208,16 +208,18 @@ class NativePart:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that
         does all of the update in one call, of `address`; None where it takes several, which
         `finish` makes."""
-        if len(hypers) == 1:
-            self._pack(self._first_row, 0, *hypers[0])
-        else:
-            self.hypers[: len(hypers), : self.rule.given] = hypers
+        self._put(hypers)
         if self._many or len(hypers) > 1:
             self._many = len(hypers) > 1
             self.hyper_rows[:] = which
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
+
+    def _put(self, rows: Sequence[Hypers]) -> None:
+        """Writes hyper-parameters down. Raises struct.error for what is no number."""
+        for at, row in zip(range(0, self.hypers.nbytes, self.hypers.strides[0]), rows, strict=False):
+            self._pack(self._first_row, at, *row)
 
     def whole(self) -> Compiled | None:
         """What does all in one call."""
@@ -273,7 +275,11 @@ class PassesPart(NativePart):
         return self.whole()
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Compiled | None:
-        self.hypers[:, : self.rule.given] = hypers[0] if len(hypers) == 1 else [hypers[r] for r in which]
+        if len(hypers) == 1:
+            self._put(hypers)
+            self.hypers[1:, : self.rule.given] = self.hypers[0, : self.rule.given]
+        else:
+            self._put([hypers[r] for r in which])
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()

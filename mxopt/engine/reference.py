@@ -49,7 +49,7 @@ class ReferencePart:
         self.prepare([hypers], [0])
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
-        self.hypers: list[list[float]] = [[*hypers[row]] for row in which]
+        self.hypers: list[list[float]] = [[1.0 * x for x in hypers[row]] for row in which]  # numbers all
 
     def finish(self) -> None:
         with np.errstate(all="ignore"):

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from mxopt import settings
 from mxopt.engine import team
-from mxopt.errors import ArgumentError
+from mxopt.options import whole
 
 
 class Crew:
@@ -83,9 +83,7 @@ def set_num_threads(n: int) -> None:
     """Sets the number of threads of a large update, the calling one included. The result doesn't
     depend on it."""
     global _crew
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ArgumentError(f"set_num_threads: needs a whole number of 1 or more, got {n!r}")
-    old, _crew = _crew, Crew(n - 1)
+    old, _crew = _crew, Crew(whole("set_num_threads: n", n) - 1)
     if old is not None:
         old.dismiss()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, NotDefinedError, UsageError
 from mxopt.kvstore.values import Key
@@ -78,10 +78,8 @@ class KVStoreBase:
         name = klass.__name__.lower()
         other = KVStoreBase.kv_registry.get(name)
         if other is not None:
-            warnings.warn(
-                f"the new kvstore {klass.__module__}.{klass.__name__} is overriding"
-                f" {other.__module__}.{other.__name__}",
-                stacklevel=2,
+            warn(
+                f"the new kvstore {klass.__module__}.{klass.__name__} is overriding {other.__module__}.{other.__name__}"
             )
         KVStoreBase.kv_registry[name] = klass
         return klass

@@ -123,7 +123,7 @@ class Optimizer(SavedOptimizer):
         every = ParameterGroup(as_rate(learning_rate, owner), as_decay(weight_decay, owner))
         slots, groups, is_ordered = read(parameters, every, owner)
         for slot in slots:
-            warn_of_nearest(slot.weight, state_dtype, 3)
+            warn_of_nearest(slot.weight, state_dtype)
         if groups:
             flags = [groups[slot.group].decay != 0 for slot in slots]
         else:

@@ -21,7 +21,7 @@ from mxopt.errors import (
 )
 from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.optimizer.grouped import Slot
-from mxopt.options import flag, within
+from mxopt.options import flag, one_number, within
 from mxopt.parameter import Parameter, named, value_of
 from mxopt.typing import Array
 
@@ -120,7 +120,17 @@ def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
 
 
 def rate_at(rate: Rate, step: int) -> float:
-    return float(rate.value if isinstance(rate, Parameter) else rate(step))
+    """The rate of a step. Raises ArgumentError where a schedule gives none."""
+    if isinstance(rate, Parameter):
+        return float(rate.value)
+    return _given("learning rate", rate, step, rate(step))
+
+
+def _given(what: str, by: object, step: int, value: Any) -> float:
+    """What a schedule or a function gives for a step."""
+    if type(value) is float and value == value:
+        return value
+    return one_number(f"the {what} that {by!r:.80} gives for step {step}", value)
 
 
 def as_decay(value: object, where: str) -> Decay:
@@ -145,7 +155,10 @@ def _scaled_at(decay: Decay, scale: float, step: int) -> float:
 
 
 def decay_at(decay: Decay, step: int) -> float:
-    return float(decay(step)) if callable(decay) else decay
+    """The weight decay of a step. Raises ArgumentError where a function gives none."""
+    if not callable(decay):
+        return decay
+    return _given("weight decay", decay, step, decay(step))
 
 
 def read(parameters: object, every: ParameterGroup, owner: str) -> tuple[list[Slot], list[ParameterGroup], bool]:

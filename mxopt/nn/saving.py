@@ -10,6 +10,7 @@ from mxopt.errors import counted
 from mxopt.nn.parameters import ParameterGroup, ParameterTuple
 from mxopt.optimizer.grouped import GroupedOptimizer
 from mxopt.optimizer.saving import Kept, differences
+from mxopt.options import number
 from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.typing import Document, Plain
@@ -56,17 +57,19 @@ class SavedOptimizer(GroupedOptimizer):
 
     def _fit(self, document: Document) -> tuple[list[str], Callable[[], None]]:
         own, fixed, wrong = self._states(), self.fixed_rates(), list[str]()
-        rule, step, rates = document["rule"], int(document["global_step"]), list(map(float, document["learning_rates"]))
+        rule, step = document["rule"], document["global_step"]
+        rates = [number("a learning rate", rate) for rate in document["learning_rates"]]
         kept = [{what: state.get(key) for what, state in document["states"].items()} for key in self.keys()]
-        for each, number in zip(kept, document[self.carried] if self.carried else (), strict=False):
-            each[self.carried] = number
+        for each, carry in zip(kept, document[self.carried] if self.carried else (), strict=False):
+            each[self.carried] = carry
         if rule != self._rule_name():
             wrong.append(f"they are for the rule {rule!r}, not for {self._rule_name()!r}")
         for k, (slot, each) in enumerate(zip(self._slots, kept, strict=True)):
             wanted: Plain = {what: (state[k].shape, state[k].dtype) for what, state in own.items()}
             wrong += differences(slot.place, wanted | ({self.carried: float} if self.carried else {}), each)
-        if step < 0:
-            wrong.append(f"global_step is {step}")
+        wrong += [f"a learning rate is {rate}" for rate in rates if rate < 0]
+        if not isinstance(step, int) or step < 0:
+            wrong.append(f"global_step is {step!r}")
         if len(rates) != len(fixed):
             wrong.append(f"there are {counted(len(fixed), 'fixed learning rate')} here, not {len(rates)}")
 

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments
+from mxopt.arguments import NamedArguments, parameters_of
+from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.errors import (
+    ArgumentError,
     ArgumentTypeError,
     NotDefinedError,
     RemovedError,
@@ -23,7 +24,7 @@ from mxopt.errors import (
 from mxopt.lr_scheduler import LRScheduler
 from mxopt.optimizer.counts import LISTS, Index
 from mxopt.optimizer.multipliers import Multipliers
-from mxopt.options import Option, number
+from mxopt.options import Exact, Option, number, plain
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
@@ -87,7 +88,7 @@ class Optimizer(NamedArguments, Multipliers):
                 "anything with MXNet's `attr_dict()` and `list_arguments()`: multipliers are taken from its attributes",
             ),
         ] = None,
-        begin_num_update: Annotated[int, Option("", "the update count every parameter starts from")] = 0,
+        begin_num_update: Annotated[int, Exact("[0, inf)", "the update count every parameter starts from")] = 0,
         multi_precision: Annotated[
             bool, Option("", "keep a float32 master copy of float16 and bfloat16 weights, and update that")
         ] = False,
@@ -104,9 +105,6 @@ class Optimizer(NamedArguments, Multipliers):
     ) -> None:
         if lr_scheduler is None and learning_rate is None:
             learning_rate = 0.01
-        if lr_scheduler is not None and learning_rate is not None and lr_scheduler.base_lr != learning_rate:
-            warnings.warn("the learning_rate of the optimizer overwrites base_lr of its lr_scheduler", stacklevel=3)
-            lr_scheduler.base_lr = learning_rate
         if lr_scheduler is not None and (isinstance(lr_scheduler, type) or not callable(lr_scheduler)):
             raise ArgumentTypeError(
                 f"lr_scheduler must be a schedule, called with the number of updates, got {lr_scheduler!r}"
@@ -114,10 +112,17 @@ class Optimizer(NamedArguments, Multipliers):
         _warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
             raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
+        for index, name in (param_idx2name or {}).items():
+            if not isinstance(name, str):
+                raise UnknownArgumentError(
+                    f"param_idx2name must give names, which are texts, got {name!r} for {index!r}"
+                )
         if param_dict is not None and not isinstance(param_dict, Mapping):
             raise UnknownArgumentError(f"param_dict must be a dict of index to parameter, got {param_dict!r}")
         if state_dtype is not None:
             self.check_state_dtype(state_dtype)
+        if lr_scheduler is not None and learning_rate is not None:
+            self._overwrite(lr_scheduler, learning_rate)
         self.state_dtype = state_dtype
         self.seed = seed
         self.parts: dict[Any, tuple[Index, int]] = {}  # of an index that is part of a parameter: whose, and where
@@ -130,7 +135,7 @@ class Optimizer(NamedArguments, Multipliers):
         self.begin_num_update = begin_num_update
         self.num_update: int = begin_num_update
         self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
-        self.idx2name: dict[Any, str] = dict(param_idx2name or {})
+        self.idx2name: dict[Any, str] = {plain(index): name for index, name in (param_idx2name or {}).items()}
         self.sym_info: tuple[Any, Any] | tuple[()] = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
         self.param_dict: Mapping[Index, Any] = param_dict or {}
         self.overridden = overridden(type(self), self.overridable)
@@ -153,10 +158,9 @@ class Optimizer(NamedArguments, Multipliers):
         name = klass.__name__.lower()
         other = Optimizer.opt_registry.get(name)
         if other is not None:
-            warnings.warn(
+            warn(
                 f"the new optimizer {klass.__module__}.{klass.__name__} is overriding"
-                f" {other.__module__}.{other.__name__}",
-                stacklevel=2,
+                f" {other.__module__}.{other.__name__}"
             )
         Optimizer.opt_registry[name] = klass
         Optimizer.registry.add(name, klass)
@@ -197,10 +201,9 @@ class Optimizer(NamedArguments, Multipliers):
             return self.join(self.create_state(index, master), master)
         if weight.dtype.itemsize == 2 and not (weight.dtype == arrays.BFLOAT16 and self.state_dtype == "bfloat16"):
             instead = ", to nearest: state_dtype='bfloat16' rounds stochastically" * (weight.dtype == arrays.BFLOAT16)
-            warnings.warn(
+            warn(
                 f"{weight.dtype} weights without multi_precision=True lose accuracy: states and weights"
-                f" are rounded to 16 bits at every update{instead}",
-                stacklevel=2,
+                f" are rounded to 16 bits at every update{instead}"
             )
         return self.create_state(index, weight)
 
@@ -336,7 +339,21 @@ class Optimizer(NamedArguments, Multipliers):
             raise WarnedUsageError("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
         number("learning_rate", lr)
         _warn_of_climbing(lr)
-        self.lr = lr
+        self.lr = plain(lr)
+
+    def _overwrite(self, schedule: Any, rate: float) -> None:
+        """Gives a schedule another rate to start from, with a warning. A function has none: beside
+        one a rate may only be the default."""
+        if not hasattr(schedule, "base_lr"):
+            default = parameters_of(type(self)).get("learning_rate")
+            if default is None or rate != default.default:
+                raise ArgumentError(
+                    f"{type(self).__name__}: learning_rate={rate!r} would overwrite the base_lr of lr_scheduler, and"
+                    f" {schedule!r} has none: leave learning_rate out"
+                )
+        elif schedule.base_lr != rate:
+            warn("the learning_rate of the optimizer overwrites base_lr of its lr_scheduler")
+            schedule.base_lr = rate
 
     def set_lr_scale(self, args_lrscale: Any) -> None:
         """Gone, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
@@ -347,11 +364,19 @@ class Optimizer(NamedArguments, Multipliers):
         if self.overridden and "_get_lrs" in self.overridden:
             return self._get_lrs((index,))[0]
         lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+        if type(lr) is not float:
+            lr = self._as_rate(lr)
         return lr * self._multiplier("lr_mult", index) if self.lr_mult or self.param_dict else lr
+
+    def _as_rate(self, lr: Any) -> float:
+        """A learning rate as a float. Raises ArgumentError where it is no number."""
+        whose = "" if self.lr_scheduler is None else f" that lr_scheduler gives for update {self.num_update}"
+        return number(f"{type(self).__name__}: the learning rate{whose}", lr, nan=True)
 
     def _get_lrs(self, indices: Sequence[Index]) -> list[float]:
         """The learning rates of parameters."""
         lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+        lr = lr if type(lr) is float else self._as_rate(lr)
         if not self.lr_mult and not self.param_dict:
             return [lr] * len(indices)
         return [lr * self._multiplier("lr_mult", index) for index in indices]
@@ -374,7 +399,7 @@ class Optimizer(NamedArguments, Multipliers):
 
 def _warn_of_climbing(lr: float | None) -> None:
     if lr is not None and lr < 0:
-        warnings.warn(f"a learning rate of {lr} climbs the gradient: give a positive one to descend", stacklevel=4)
+        warn(f"a learning rate of {lr} climbs the gradient: give a positive one to descend")
 
 
 def register(klass: O) -> O:

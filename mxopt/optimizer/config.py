@@ -101,7 +101,8 @@ def _scheduler_config(scheduler: LRScheduler | None) -> Plain | None:
     if scheduler is None:
         return None
     described = LRScheduler.registry.describe(type(scheduler))
-    return {**described, "arguments": _arguments(scheduler, skip=()), "assigned": list(scheduler.assigned)}
+    assigned = _plain(scheduler.assigned, f"{type(scheduler).__name__} can't be saved: assigned")
+    return {**described, "arguments": _arguments(scheduler, skip=()), "assigned": assigned}
 
 
 def _make_scheduler(config: Document | None) -> LRScheduler | None:

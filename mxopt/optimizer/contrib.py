@@ -29,10 +29,10 @@ class GroupAdaGrad(RuleOptimizer):
         eps: Annotated[float, Option("", "added inside the root at every update")] = 1e-5,
         **base: Unpack[OptionsAndRate],
     ) -> None:
+        if base.get("wd"):
+            raise ArgumentError(f"GroupAdaGrad has no weight decay, got wd={base['wd']}")
         super().__init__(**base)
         self.eps = eps
-        if self.wd:
-            raise ArgumentError(f"GroupAdaGrad has no weight decay, got wd={self.wd}")
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return lr, self.eps

@@ -70,8 +70,10 @@ class Counts:
         return index in self._index_update_count
 
     def get_counts(self) -> Plain:
-        """The update counts, and whatever else a subclass counts, as plain data."""
-        return {"num_update": self.num_update, "devices": self._all_index_update_counts}
+        """The update counts, and whatever else a subclass counts, as plain data that no later
+        update changes."""
+        devices = {device: dict(counts) for device, counts in self._all_index_update_counts.items()}
+        return {"num_update": self.num_update, "devices": devices}
 
     def set_counts(self, counts: Document) -> None:
         """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it

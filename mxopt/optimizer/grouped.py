@@ -19,6 +19,7 @@ from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
 from mxopt.optimizer.saving import Resumable
+from mxopt.options import number
 from mxopt.parameter import Parameter, written
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype
@@ -258,6 +259,8 @@ class GroupedOptimizer(NamedArguments, Resumable):
         multipliers = [p.lr_mult for p in params], [p.wd_mult for p in params]
         if seen is not None and seen.multipliers == multipliers:
             return seen
+        for what, values in zip(("lr_mult", "wd_mult"), multipliers, strict=True):
+            values[:] = [number(f"{slot.place}: its {what}", x) for slot, x in zip(slots, values, strict=True)]
         groups = [slot.group for slot in slots]
         fixed: list[list[Any]] = [groups, [slot.real for slot in slots], [slot.own for slot in slots]]
         kinds, which = distinct([*fixed, *multipliers])

@@ -94,7 +94,7 @@ class LARS(MomentumOptimizer):
         return map(self.previous_lr.update, [dict.fromkeys(indices, rate)])
 
     def get_counts(self) -> Plain:
-        return {**super().get_counts(), "previous_lr": self.previous_lr}
+        return {**super().get_counts(), "previous_lr": dict(self.previous_lr)}
 
     def set_counts(self, counts: Document) -> None:
         try:
@@ -197,7 +197,7 @@ class LBSGD(MomentumOptimizer):
     def _get_lr(self, index: Index) -> float:
         if self.lr_scheduler is None or "_get_lrs" in self.overridden:
             return super()._get_lr(index)
-        return self.lr_scheduler(self._asked_at) * self._multiplier("lr_mult", index)
+        return self._as_rate(self.lr_scheduler(self._asked_at)) * self._multiplier("lr_mult", index)
 
     def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if isinstance(index, LISTS) and not (self.batch_scale == 1 and self.lr_scheduler is None):
@@ -225,19 +225,26 @@ class LBSGD(MomentumOptimizer):
     def _accumulate(self, index: Index, weight: Array, grad: Array, state: State, masters: bool) -> None:
         tensor, total = self._checked(index, weight, grad, state, masters)
         grad = tensor.grad
-        with np.errstate(all="ignore"):
-            if isinstance(grad, RowSparse) and not isinstance(total, RowSparse):
-                total[grad.indices] += grad.data.astype(total.dtype)
-            else:
-                total += grad
         count = self._index_update_count.get(index, self.begin_num_update) + 1
         if self._calls(count) % self.batch_scale:
             self._update_count(index)
+            _add(total, grad)
             return
-        total /= self.batch_scale
-        mean = total if tensor.master is not None else total.astype(weight.dtype, copy=False)
+        mean = total.copy()  # the sum stays what it is where the update raises
+        _add(mean, grad)
+        mean /= self.batch_scale
+        mean = mean if tensor.master is not None else mean.astype(weight.dtype, copy=False)
         super()._update(index, weight, mean, state, masters)
         arrays.data_of(total)[...] = 0
+
+
+def _add(total: Array, grad: Array) -> None:
+    """Adds a gradient to a sum, in place."""
+    with np.errstate(all="ignore"):
+        if isinstance(grad, RowSparse) and not isinstance(total, RowSparse):
+            total[grad.indices] += grad.data.astype(total.dtype)
+        else:
+            total += grad
 
 
 Bound = Annotated[float | None, Option("", "limit of the weight's norm; None and 0 mean none")]

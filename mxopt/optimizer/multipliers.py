@@ -3,13 +3,13 @@ name."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mxopt.caller import warn
 from mxopt.errors import ArgumentTypeError, nearest
 from mxopt.optimizer.counts import Counts, Index
-from mxopt.options import number
+from mxopt.options import number, plain
 
 
 class Multipliers(Counts):
@@ -49,7 +49,7 @@ class Multipliers(Counts):
             attributes, names = self.sym_info
             attribute = f"__{what}__"
             default.update({n: float(attributes[n][attribute]) for n in names if attribute in attributes.get(n, {})})
-        return {**default, **given}
+        return {**default, **{plain(key): plain(value) for key, value in given.items()}}
 
     def _warn_of_idle(self, what: str, given: Mapping[Index, float]) -> None:
         """Warns of multipliers that nothing will be multiplied by."""
@@ -59,15 +59,16 @@ class Multipliers(Counts):
         for key in given:
             if key in own:
                 counts = f"parameter {key!r} has a multiplier of its own, which counts: set its {what}"
-                warnings.warn(f"set_{what}: {counts}", stacklevel=4)
+                warn(f"set_{what}: {counts}")
             elif isinstance(key, str) and names and key not in known and not self.has_updated(key):
-                warnings.warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}", stacklevel=4)
+                warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}")
 
     def _multiplier(self, what: str, index: Index) -> float:
         """A parameter's own attribute counts first, then a multiplier by index, then one by
         name."""
         if index in self.param_dict:
-            return float(getattr(self.param_dict[index], what))
+            own = getattr(self.param_dict[index], what)
+            return own if type(own) is float and own == own else number(f"parameter {index!r}: its {what}", own)
         given = getattr(self, what)
         if index in given:
             return float(given[index])

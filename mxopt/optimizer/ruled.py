@@ -8,10 +8,12 @@ update fast.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, filterfalse, repeat
+from numbers import Real
 from typing import Any, ClassVar
 from weakref import proxy
 
@@ -22,11 +24,11 @@ from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.engine.uninterrupted import exhaust, tell
-from mxopt.errors import ArgumentError, ArrayError, NotDefinedError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, NotDefinedError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
-from mxopt.rules.rule import Rule
+from mxopt.rules.rule import COMMON, Rule
 from mxopt.typing import Array, Plain, State
 
 _NO_PLAN = (None, None)
@@ -185,15 +187,17 @@ class RuleOptimizer(Optimizer):
             return
         counts, latest, clip = self._index_update_count, self.num_update, self.clip_gradient
         before = counts.get(index)
+        row: tuple[float, ...] = ()
         try:
             self._update_count(index)
             own = self.scalars(index, self._get_lr(index), counts[index])
             bound = clip if clip and clip > 0 else math.inf
-            call: Any = part.prepare_one((own[0], self._get_wd(index), self.rescale_grad, bound, *own[1:]))
+            row = (own[0], self._get_wd(index), self.rescale_grad, bound, *own[1:])
+            call: Any = part.prepare_one(row)
             argument: Any = part.address
             if self.counts_more and (more := self._also_counted((index,))):
                 call, argument = exhaust, chain(map(call, [argument]), more)
-        except:
+        except BaseException as error:
             # Python looks for signals after calls and where it jumps back: so no other exception
             # comes in here before the count is as it was, and none from the end of `prepare_one` to
             # that of `call`.
@@ -202,6 +206,7 @@ class RuleOptimizer(Optimizer):
                 counts[index] = before
             else:
                 counts.pop(index, None)
+            self._check_numbers([row], error)
             raise
         call(argument)
 
@@ -215,6 +220,7 @@ class RuleOptimizer(Optimizer):
             map(counts.update, [before]),
             map(counts.pop, filterfalse(before.__contains__, indices), repeat(None)),
         )
+        rows: list[tuple[float, ...]] = []
         try:
             self._update_count(indices if len(indices) > 1 else indices[0])
             rows, which = self._hypers(indices)
@@ -223,8 +229,24 @@ class RuleOptimizer(Optimizer):
             if not done:
                 self.num_update: int = latest
                 exhaust(taken_back)
+                self._check_numbers(rows, error)
             tell(error, len(indices) if done else 0, len(indices))
             raise
+
+    def _check_numbers(self, rows: Iterable[tuple[float, ...]], error: BaseException) -> None:
+        """Raises ArgumentTypeError where the reason of an error is a hyper-parameter that is no
+        number: one that was set later on, or what a subclass' `scalars` returned."""
+        given, whose = self.rule.hypers[: self.rule.given], type(self).__name__
+        for row in rows if isinstance(error, TypeError | ValueError | struct.error) else ():
+            for name, value in zip(given, row, strict=False):
+                if not isinstance(value, Real):
+                    raise ArgumentTypeError(f"{whose}: its {name} must be a number, got {value!r}") from error
+            if len(row) and len(row) != len(given):
+                own = "lr", *given[len(COMMON) :]
+                raise ArgumentTypeError(
+                    f"{whose}.scalars must return {counted(len(own), 'number')} ({', '.join(own)}), got"
+                    f" {len(row) - len(COMMON) + 1}"
+                ) from error
 
     counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArrayError
+from mxopt.errors import ArrayError
 from mxopt.optimizer.base import Index
+from mxopt.options import whole
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
@@ -26,9 +27,7 @@ class Sums:
     """
 
     def __init__(self, every: int) -> None:
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ArgumentError(f"accumulate must be a whole number above 0, got {every!r}")
-        self.every = every
+        self.every = whole("accumulate", every)
         self.waiting: dict[Index, tuple[int, Any]] = {}
 
     def add(self, rows: Sequence[Row], update: Update) -> None:

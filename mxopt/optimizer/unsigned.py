@@ -9,7 +9,7 @@ from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.options import OptimizerOptions, Rate
 from mxopt.optimizer.ruled import RuleOptimizer
-from mxopt.options import Unpack
+from mxopt.options import Unpack, number
 
 
 class UnsignedRate(RuleOptimizer):
@@ -20,6 +20,7 @@ class UnsignedRate(RuleOptimizer):
         super().__init__(learning_rate=self._unsigned(learning_rate), **base)
 
     def set_learning_rate(self, lr: float) -> None:
+        number("learning_rate", lr)
         super().set_learning_rate(self._unsigned(lr))
 
     def _unsigned(self, lr: Any, index: Index | None = None) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from mxopt.clipping import Guard
 from mxopt.engine import arrays
 from mxopt.engine.uninterrupted import uninterrupted
@@ -192,6 +194,8 @@ class Updater:
         try:
             for index, weight in zip(indices, weights, strict=True):
                 if index not in self.states:
+                    if index not in self.optimizer.parts:
+                        _check_index(index)
                     self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
                     self._parameters[index] = described(arrays.as_array(weight, self.optimizer.called(index)))
                     new.append(index)
@@ -278,6 +282,14 @@ def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
             f"update: lists of {counted(len(indices), 'index')}, {counted(len(grads), 'gradient')} and"
             f" {counted(len(weights), 'weight')}"
         )
+
+
+def _check_index(index: Any) -> None:
+    """Raises ArgumentTypeError for what a state couldn't be saved under."""
+    if not isinstance(index, int | str | np.integer) or isinstance(index, bool):
+        raise _no_index(index)
+    if not isinstance(index, str) and not -(1 << 63) <= index < 1 << 64:
+        raise ArgumentTypeError(f"an updater's index must be a number of 64 bits or a text, got {index}")
 
 
 def _no_index(given: Any) -> ArgumentTypeError:

@@ -150,7 +150,7 @@ class Optimizer(GroupedOptimizer):
                 pass
         for slot in slots:
             if not self.uses_master(slot.weight):
-                warn_of_nearest(slot.weight, self.state_dtype, 4)
+                warn_of_nearest(slot.weight, self.state_dtype)
         self.param_groups.append(group)
         self._hold(self._slots + slots)
         self.steps: Steps = Steps(PATTERNS * len(self.param_groups))

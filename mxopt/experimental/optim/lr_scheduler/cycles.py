@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Floor, LastEpoch, Rates, Scheduled, for_each_group
-from mxopt.options import Exact, Option, StepCount, number
+from mxopt.options import Exact, Option, StepCount, number, one_number
 
 
 class CyclicLR(LRScheduler):
@@ -78,7 +78,8 @@ class CyclicLR(LRScheduler):
 
     def _scale(self, cycle: int) -> float:
         if self.scale_fn is not None:
-            return self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+            of = cycle if self.scale_mode == "cycle" else self.last_epoch
+            return one_number(f"CyclicLR: what scale_fn gives for {of}", self.scale_fn(of))
         if self.mode == "triangular2":
             return 0.5 ** (cycle - 1)
         return float(self.gamma**self.last_epoch) if self.mode == "exp_range" else 1.0

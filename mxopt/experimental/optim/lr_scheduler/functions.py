@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from mxopt.errors import ArgumentTypeError
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Functions, LastEpoch, Scheduled, for_each_group
+from mxopt.options import one_number
 
 Factor = Callable[[Any], float]
 
@@ -24,6 +25,14 @@ class _OfFunctions(LRScheduler):
                 raise ArgumentTypeError(f"lr_lambda must be a function of the step, got {function!r}")
         super().__init__(optimizer, last_epoch)
 
+    def _times(self, rates: list[float]) -> list[float]:
+        """Rates times the functions of the step."""
+        found = []
+        for k, (rate, function) in enumerate(zip(rates, self.lr_lambdas, strict=True)):
+            what = f"{type(self).__name__}: what lr_lambda gives for group {k} at step {self.last_epoch}"
+            found.append(rate * one_number(what, function(self.last_epoch)))
+        return found
+
 
 class LambdaLR(_OfFunctions):
     """The initial rates times a function of the step. Whatever is set from outside lasts until the
@@ -34,7 +43,7 @@ class LambdaLR(_OfFunctions):
     """
 
     def get_lr(self) -> list[float]:
-        return [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        return self._times(self.base_lrs)
 
 
 class MultiplicativeLR(_OfFunctions):
@@ -47,4 +56,4 @@ class MultiplicativeLR(_OfFunctions):
     def get_lr(self) -> list[float]:
         if self.last_epoch <= 0:
             return self._rates()
-        return [rate * f(self.last_epoch) for rate, f in zip(self._rates(), self.lr_lambdas, strict=True)]
+        return self._times(self._rates())

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, ParameterGroup, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled, for_each_group
-from mxopt.options import Exact, Option, number
+from mxopt.options import Exact, Option, number, one_number
 
 
 class ReduceLROnPlateau(LRScheduler):
@@ -67,8 +67,7 @@ class ReduceLROnPlateau(LRScheduler):
         An array of one element is a number too. Raises ArgumentTypeError, and changes nothing,
         where it is none; NaN is no improvement.
         """
-        one = math.prod(getattr(metrics, "shape", (0,))) == 1
-        value = number("metrics", metrics.reshape(()) if one else metrics, nan=True)
+        value = one_number("metrics", metrics, nan=True)
         with self.as_one():
             self.last_epoch += 1
             if self._better(value):
