@@ -80,8 +80,8 @@ class Trainer:
         skip_nonfinite: bool = False,
     ) -> None:
         self._guard = clipping.Guard(clip_global_norm, skip_nonfinite)
-        self._claim(optimizer, "its update counts and multipliers")
-        self._claim(kvstore, "its keys")
+        _check_free(optimizer, "its update counts and multipliers")
+        _check_free(kvstore, "its keys")
         self._params = listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             name = type(optimizer).__name__
@@ -101,10 +101,10 @@ class Trainer:
             param_dict: dict[Any, Any] = dict(enumerate(self._params))
             if isinstance(optimizer, Optimizer):
                 self._optimizer = optimizer
-                self._optimizer.param_dict = param_dict
             else:
                 self._optimizer = create_optimizer(optimizer, param_dict=param_dict, **(optimizer_params or {}))
             self._updater = get_updater(self._optimizer)
+            self._optimizer.param_dict = param_dict
         self._scale = self._optimizer.rescale_grad
         self._asked = (kvstore, update_on_kvstore)
         self._compression_params = compression_params
@@ -112,27 +112,18 @@ class Trainer:
         self._update_on_kvstore = False
         self._ready = self._stepped = False
         self._exchanged = 0  # how often gradients have gone through the store
-        for param in self._params:
-            param.keepers.add(self)
+        self._claim(optimizer, kvstore)
 
     def __setstate__(self, state: Plain) -> None:
         vars(self).update(state)
+        self._claim(self.optimizer, self._kvstore or self._asked[0])
+
+    def _claim(self, *things: object) -> None:
+        """Makes an optimizer and a store this Trainer's own, and hears of changes of its
+        parameters."""
         for param in self._params:
             param.keepers.add(self)
-        for thing in (self.optimizer, self._kvstore or self._asked[0]):
-            if isinstance(thing, KVStoreBase | AnyOptimizer):
-                _owners.setdefault(thing, weakref.ref(self))
-
-    def _claim(self, thing: object, what: str) -> None:
-        """Makes an optimizer, or a store that can have one, this Trainer's own."""
-        if isinstance(thing, KVStoreBase) and not thing.is_capable("optimizer"):
-            return  # it keeps nothing of a Trainer
-        if isinstance(thing, KVStoreBase | AnyOptimizer):
-            owner = _owners.get(thing, lambda: None)()
-            if owner is not None:
-                raise ArgumentError(
-                    f"the {type(thing).__name__} is another Trainer's already, and so are {what}: give each a new one"
-                )
+        for thing in filter(_has_owner, things):
             _owners[thing] = weakref.ref(self)
 
     @property
@@ -385,6 +376,20 @@ class Trainer:
             self._kvstore.load_optimizer_states(fname)
         else:
             self._updater.take(load(Path(fname).read_bytes()), {})
+
+
+def _has_owner(thing: object) -> bool:
+    """Whether it is an optimizer, or a store that can have one: others keep nothing of a
+    Trainer."""
+    return isinstance(thing, AnyOptimizer) or (isinstance(thing, KVStoreBase) and thing.is_capable("optimizer"))
+
+
+def _check_free(thing: object, what: str) -> None:
+    """Raises ArgumentError where an optimizer or a store is a Trainer's, and so is `what`."""
+    if _has_owner(thing) and _owners.get(thing, lambda: None)() is not None:
+        raise ArgumentError(
+            f"the {type(thing).__name__} is another Trainer's already, and so are {what}: give each a new one"
+        )
 
 
 def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:

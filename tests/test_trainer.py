@@ -227,6 +227,32 @@ def test_what_cannot_be_is_refused() -> None:
         Trainer(params, "sgd", kvstore=3).step(1)
 
 
+def test_a_trainer_that_cannot_be_made_leaves_optimizer_store_and_names_as_they_were() -> None:
+    """Also while the error is held on to, as a notebook does."""
+    good, optimizer, store = Parameter(np.ones(2, np.float32)), mxopt.create("adam"), kvstore.create("local")
+    held = []
+    for params, options in (({"a": good, "b": "no array"}, {}), ([good], {"optimizer_params": {"wd": 1}})):
+        with pytest.raises((ValueError, AssertionError)) as caught:
+            Trainer(params, optimizer, kvstore=store, **options)
+        held.append(caught.value)
+    assert (optimizer.param_dict, good.name) == ({}, None)
+    trainer = Trainer([good], optimizer, kvstore=store)
+    good.grad = np.ones(2, np.float32)
+    trainer.step(1)
+    assert (good.value < 1).all()
+
+
+def test_a_dict_may_have_a_parameter_twice_or_numbers_for_keys() -> None:
+    shared = Parameter(np.ones(2, np.float32))
+    with pytest.warns(UserWarning, match="stand twice among params are updated once: 'decoder'"):
+        trainer = Trainer({"encoder": shared, "decoder": shared}, "sgd")
+    assert trainer.parameters == [shared]
+    numbered = Trainer({1: np.ones(2, np.float32), 0: np.ones(3, np.float32)}, "sgd").parameters
+    assert [(p.name, p.shape) for p in numbered] == [(None, (3,)), (None, (2,))]
+    with pytest.raises(ValueError, match="must all be texts"):
+        Trainer({1: shared, "a": np.ones(2, np.float32)}, "sgd")
+
+
 def test_a_store_without_optimizer_only_sums() -> None:
     params, trainer = made(kvstore=kvstore.create("teststore"))
     assert steps(params, trainer) == steps(*made(kvstore=None))
