@@ -21,6 +21,7 @@ from mxopt.kvstore.values import (
     check_out,
     check_rows,
     check_whole,
+    fill,
     total,
     with_ids,
     write,
@@ -98,7 +99,10 @@ class KVStore(KVStoreBase):
         pairs = self._keys.pairs(key, value)
         self._keys.need(pairs)
         pairs = self._keys.in_order(pairs)
-        self._push(pairs)
+        if self._compression is None:
+            self._take(pairs)
+        else:
+            self._take_compressed(pairs, self._compression)
         for each, _ in pairs:
             self._rounds[each] += 1
 
@@ -108,11 +112,7 @@ class KVStore(KVStoreBase):
         self._keys.need([(key, None)])
         return self._rounds[key]
 
-    def _push(self, pairs: Pairs) -> None:
-        compression = self._compression
-        if compression is None:
-            self._take(pairs)
-            return
+    def _take_compressed(self, pairs: Pairs, compression: GradientCompression) -> None:
         before = dict(compression.residuals)
         try:
             self._take([(k, [compression.quantize((k, n), v) for n, v in enumerate(values)]) for k, values in pairs])
@@ -161,7 +161,7 @@ class KVStore(KVStoreBase):
             raise UsageError("pull needs out")
         for name, outs in self._pulled(key, out, {}, ignore_sparse):
             for target in outs:
-                write(self._values[name], target, name)
+                fill(target, self._values[name])
 
     def _pulled(self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True) -> Pairs:
         """The outs of each key that are written; `new` are shapes that values are about to have.

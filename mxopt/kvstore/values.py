@@ -175,6 +175,11 @@ def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
 def write(value: Any, out: Any, key: Key) -> None:
     """Copies `value` into `out`, converted to its dtype. Raises ArrayError where that can't be."""
     check_out(out, value.shape, key)
+    fill(out, value)
+
+
+def fill(out: Any, value: Any) -> None:
+    """Copies `value` into `out`, which `check_out` has found to fit."""
     if isinstance(out, RowSparse):
         out[:] = value
     elif isinstance(value, RowSparse):

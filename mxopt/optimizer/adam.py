@@ -19,6 +19,8 @@ from mxopt.options import Option, Unpack
 from mxopt.rules import adam
 from mxopt.rules.rule import Rule
 
+PRODUCTS = 1000  # that Nadam keeps
+
 
 class _Moments(RuleOptimizer):
     """What keeps running means of the gradient (by `beta1`) and of its square (by `beta2`)."""
@@ -197,21 +199,44 @@ class Nadam(_Moments):
         self.epsilon = epsilon
         self.schedule_decay = schedule_decay
         self.lazy_update = lazy_update
-        self._product = (self.begin_num_update, 1.0)  # update, product of the schedule up to it: a memo
+        # What is known already: an update, the product of the schedule up to it, and the schedule's
+        # next number, made of these options. And more such products, by the update.
+        self._latest: tuple[Any, ...] = (self.begin_num_update, 1.0, 0.0, None, None)
+        self._products: dict[int, float] = {}
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        beta1, beta2, now, following = self.beta1, self.beta2, self._momentum(t), self._momentum(t + 1)
-        update, product = self._product
+        beta1, beta2, decay = self.beta1, self.beta2, self.schedule_decay
+        update, product, now, of_beta1, of_decay = self._latest
+        if update != t - 1 or of_beta1 is not beta1 or of_decay is not decay:
+            now = self._momentum(t)
+        following = self._momentum(t + 1)
         if update == t - 1:
             product *= now
         elif update != t:
-            product = math.prod(map(self._momentum, range(self.begin_num_update + 1, t + 1)))
-        self._product = (t, product)
+            product = self._product(t)
+        self._latest = (t, product, following, beta1, decay)
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
         return lr, beta1, 1 - beta1, beta2, 1 - beta2, self.epsilon, mean_share, grad_share, 1 - beta2**t
 
     def _momentum(self, t: int) -> float:
         return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
+
+    def _product(self, t: int) -> float:
+        """The product of the schedule up to update `t`, where the parameters are at different
+        updates: each goes on from its own."""
+        known = self._products
+        if t not in known:
+            product = known.get(t - 1)
+            left = range(t if product is not None else self.begin_num_update + 1, t + 1)
+            product = 1.0 if product is None else product
+            for momentum in map(self._momentum, left):
+                product *= momentum
+                if not product:  # and stays 0, however many updates are left
+                    break
+            if len(known) >= PRODUCTS:
+                known.clear()
+            known[t] = product
+        return known[t]
 
 
 @register

@@ -354,3 +354,39 @@ def test_multipliers_of_many_names_are_looked_up_and_not_searched_for() -> None:
     optimizer.set_lr_mult({Name(f"p{k}_weight"): 0.5 for k in range(300)})
     assert Name.compared < 10 * 300
     assert optimizer.lr_mult["p299_weight"] == 0.5
+
+
+def test_counts_that_were_taken_stay_what_they_were() -> None:
+    """They are what `set_counts` goes back to."""
+    optimizer = mxopt.create("lars", momentum=0.9)
+    updater, weights = mxopt.get_updater(optimizer), [np.ones(2, np.float32), np.ones(2, np.float32)]
+    updater(0, np.ones(2, np.float32), weights[0])
+    kept = optimizer.get_counts()
+    updater([0, 1], [np.ones(2, np.float32)] * 2, weights)
+    optimizer.set_counts(kept)
+    assert (optimizer.count(0), optimizer.count(1), optimizer.num_update) == (1, None, 1)
+    assert list(optimizer.previous_lr) == [0]
+
+
+def test_nadam_with_parameters_at_different_updates_gives_each_what_it_gets_alone() -> None:
+    """Each goes on from its own product of the schedule, which isn't made anew at each step."""
+    asked: list[int] = []
+
+    class Nadam(mxopt.optimizer.Nadam):
+        def _momentum(self, t: int) -> float:
+            asked.append(t)
+            return super()._momentum(t)
+
+    def steps(updates: list[int]) -> list[tuple[float, ...]]:
+        optimizer = Nadam(schedule_decay=0.2)
+        return [optimizer.scalars(0, 0.1, t) for t in updates]
+
+    mixed = [t for k in range(1, 60) for t in (60 + k, k, k, 60 + k)]
+    alone = dict(enumerate(steps(list(range(1, 120))), 1))
+    asked.clear()
+    assert steps(mixed) == [alone[t] for t in mixed]
+    assert len(asked) < 4 * len(mixed)
+
+
+def test_nadam_goes_on_at_once_after_any_number_of_updates() -> None:
+    assert mxopt.create("nadam").scalars(0, 0.1, 10**12)[0] == 0.1
