@@ -61,8 +61,8 @@ class Checkpoints:
 
     @property
     def advice(self) -> str:
-        """What can be done where the job has failed."""
-        if not self.exists and (self.durability != "journal" or not self._rounds):
+        """What can be done where the job has failed, once it has trained."""
+        if not self._rounds or (not self.exists and self.durability != "journal"):
             return ""
         where = f"checkpoint {self.exists}" if self.durability == "snapshot" else "the last second"
         return f"; mxopt-launch --resume goes on from {where}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 from collections import UserDict
@@ -29,6 +30,8 @@ from mxopt.document import dump_document, load_document, write_file
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.typing import Document, Plain
 from mxopt_server import segments
+
+log = logging.getLogger("mxopt.server")
 
 SEALED, NOTES = "sealed", "notes"
 SEGMENT, CHECKPOINT = ".journal", ".checkpoint"
@@ -241,8 +244,12 @@ def sealed_in(folder: Path) -> dict[int, int]:
         if number not in sealed:
             path = folder / name(number, SEGMENT)
             sealed[number] = segments.valid_length(path)
-            if number != found[-1] and sealed[number] != path.stat().st_size:
+            size = path.stat().st_size
+            if number != found[-1] and sealed[number] != size:
                 raise StatesError(f"the journal {path} is damaged at byte {sealed[number]}")
+            if sealed[number] != size:
+                log.warning("the journal %s has %d bytes, of which those behind byte %d are no record in full: they"
+                            " are left out", path, size, sealed[number])  # fmt: skip
     return {number: sealed[number] for number in found if sealed[number]}
 
 

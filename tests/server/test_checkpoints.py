@@ -175,6 +175,14 @@ def test_a_resumed_job_goes_on_from_the_newest_cut_that_all_servers_have() -> No
     assert Checkpoints("snapshot", 1, 1, {"sync": True, "checkpoint": 4}).goes_on([[], []]) == 4
 
 
+def test_a_job_is_not_sent_back_to_where_it_could_not_begin() -> None:
+    kept = Checkpoints("snapshot", 1, 1, {"sync": True, "checkpoint": 4})
+    kept.worker(0, 0, 1.0)
+    assert kept.advice == ""
+    kept.worker(0, 5, 2.0)
+    assert kept.advice == "; mxopt-launch --resume goes on from checkpoint 4"
+
+
 def test_a_job_whose_servers_had_a_cut_in_common_never_begins_anew_without_a_word() -> None:
     kept = Checkpoints("journal", 1, 1, notes := {"sync": True})
     kept.server(0, 5, 0, False, 2)

@@ -179,12 +179,15 @@ def test_a_process_that_was_stopped_while_it_took_over_and_wakes_harms_none(
     assert bodies(opened(tmp_path, 4)) == [b"one", b"two"]
 
 
-def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(tmp_path: Path) -> None:
+def test_a_torn_tail_is_sealed_off_and_damage_before_it_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = opened(tmp_path, 1)
     filled(first, b"one")
     path = filled(first, b"two").path
     os.truncate(path, path.stat().st_size - 1)
     second = opened(tmp_path, 2)
+    assert "2.journal has 38 bytes, of which those behind byte 12 are no record in full" in caplog.text
     filled(second, b"three")
     assert bodies(second) == [b"one"]
     third = opened(tmp_path, 3)
