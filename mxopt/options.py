@@ -60,7 +60,7 @@ class Option:
 
     float and int stand for any number but NaN, an array of no axes included; bool for True, False,
     1, 0 and None; a Literal for its texts, and `tuple[float, float]` for a pair. Other types aren't
-    checked. None is allowed where the type says so.
+    checked. None is allowed where the type says so, in a pair too.
 
     Parameters
     ----------
@@ -185,6 +185,7 @@ class Declared:
         self._types = types - {NoneType}
         containers = {get_origin(t) for t in types} & {tuple, list}
         self._pairs = containers if tuple in containers else set()  # a list alone may be of any length
+        self._lacking = [NoneType in _members(t) for kind in types if get_origin(kind) is tuple for t in get_args(kind)]
         self._choices = next((get_args(t) for t in types if get_origin(t) is Literal), ())
         self._intervals = re.findall(r"[\[(][^\])]*[\])]", self.option.within)
 
@@ -223,10 +224,13 @@ class Declared:
         if len(value) != 2:
             raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
         intervals = self._intervals * (2 // len(self._intervals)) if self._intervals else ["", ""]
-        first, second = (self._single(f"{what}[{k}]", value[k], intervals[k]) for k in (0, 1))
-        if self.option.ascending and first > second:
+        found: list[Any] = [
+            None if value[k] is None and self._lacking[k] else self._single(f"{what}[{k}]", value[k], intervals[k])
+            for k in (0, 1)
+        ]
+        if self.option.ascending and found[0] > found[1]:
             raise ArgumentError(f"{what} must be a pair (a, b) with a <= b, got {value!r}")
-        return first, second
+        return found[0], found[1]
 
     def _exact(self, what: str, value: object) -> Any:
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)

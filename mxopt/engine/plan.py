@@ -95,8 +95,11 @@ class Plan:
         """Whether the plan can be run with these arrays; it will then use them. Gradients may be
         given by their addresses, as `NativePart.bind_at` takes them."""
         if type(grads[0]) is int:
-            part = self.parts[0][1]
-            return len(self.parts) == 1 and isinstance(part, NativePart) and self.lasting and part.bind_at(grads)  # type: ignore[arg-type]
+            one = len(self.parts) == 1
+            return self.lasting and all(
+                isinstance(part, NativePart) and part.bind_at(grads if one else [grads[p] for p in mine])  # type: ignore[arg-type,misc]
+                for mine, part in self.parts
+            )
         if self.single:
             return self.bind_one(weights[0], grads[0])
         if not self.lasting or len(self.parts) == 1:

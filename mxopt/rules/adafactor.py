@@ -1,4 +1,5 @@
-"""Adafactor, https://arxiv.org/abs/1804.04235: a matrix' second moment as a row and a column."""
+"""Adafactor, https://arxiv.org/abs/1804.04235: a matrix' second moment as a row and a column; in
+the paper's form, and in PyTorch's."""
 
 from __future__ import annotations
 
@@ -70,4 +71,59 @@ FACTORED = "second moments take next to no memory: one number for each row and c
 adafactor: Rule = layerwise("adafactor", ("row", "column"), _norms, _rates, _step, reduction=MOMENT, wide=FACTORED)
 adafactor_mean: Rule = layerwise(
     "adafactor_mean", ("row", "column", "mean"), _norms, _rates, _step_mean, reduction=MOMENT, wide=FACTORED
+)
+
+
+# PyTorch's form adds nothing to the squares: it limits from below what it divides by, the mean of
+# the rows by `floor` and the second moment by `least`. `share` is the newest gradient's part of the
+# means; `wd` holds the rate.
+
+
+def _row_limited(row, mean_square, share):
+    return row + share * (mean_square - row)
+
+
+def _column_limited(column, mean_square, share):
+    return column + share * (mean_square - column)
+
+
+def _row_itself(row):
+    return row
+
+
+def _column_over_row(column, mean_row, floor):
+    return column / larger(mean_row, floor)
+
+
+MOMENT_LIMITED = Reduction(_value, _row_limited, _column_limited, _row_itself, _column_over_row)
+
+
+def _direction_limited(grad, row_factor, column_factor, rescale, bound, least):
+    return clip(rescale * grad, bound) / np.sqrt(larger(row_factor * column_factor, least))
+
+
+@stage(norms=2)
+def _norms_limited(weight, grad, row_factor, column_factor, rescale, bound, least):
+    return weight, _direction_limited(grad, row_factor, column_factor, rescale, bound, least)
+
+
+@derives("rate")
+def _rate_limited(weight, step, lr, size, smallest, threshold):
+    root = np.sqrt(size)
+    return lr * larger(weight / root, smallest) / larger(step / root / threshold, 1.0)
+
+
+@stage("weight")
+def _step_limited(weight, grad, row_factor, column_factor, rate, wd, rescale, bound, least):
+    return weight - wd * weight - rate * _direction_limited(grad, row_factor, column_factor, rescale, bound, least)
+
+
+adafactor_limited: Rule = layerwise(
+    "adafactor_limited",
+    ("row", "column"),
+    _norms_limited,
+    _rate_limited,
+    _step_limited,
+    reduction=MOMENT_LIMITED,
+    wide=FACTORED,
 )

@@ -202,7 +202,7 @@ def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str 
 @cache
 def by_element(rule: Rule) -> Rule:
     """A rule with a reduction, for weights whose rows have one element, which is then the mean, and
-    which have no columns."""
+    which have no columns. It takes the same hyper-parameters, used or not."""
     reduction = rule.reduction
     assert reduction is not None
     row, factor = reduction.row_state, reduction.row_factor
@@ -211,7 +211,8 @@ def by_element(rule: Rule) -> Rule:
 
     def of(step: Stage, first: bool) -> Stage:
         functions = [step.function, *filter(None, [factor]), *(reduction.functions[:2] if first else ())]
-        names = [name for name in given if any(name in parameters(f) for f in functions)]
+        taken = {name for f in functions for name in parameters(f)}.union(rule.hypers[: rule.given] if first else ())
+        names = [name for name in given if name in taken]
 
         def function(*arguments: Any) -> Any:
             values = dict(zip(names, arguments, strict=True))

@@ -23,7 +23,7 @@ from mxopt.rules.rule import Rule
 Amsgrad = Annotated[bool, Exact("", "divide by the largest mean square so far")]
 
 
-def _corrections(at: Step) -> tuple[float, float]:
+def bias_corrections(at: Step) -> tuple[float, float]:
     """1 - beta1^t, and the root of 1 - beta2^t."""
     beta1, beta2 = at.group["betas"]
     c1, c2 = corrections(at.real, beta1, beta2, at.t)
@@ -58,7 +58,7 @@ class Adam(Optimizer):
         return pytorch.amsgrad if group["amsgrad"] else adam.adam
 
     def scalars(self, at: Step) -> tuple[float, ...]:
-        c1, root = _corrections(at)
+        c1, root = bias_corrections(at)
         own = (at.lr * root / c1, at.wd, *at.group["betas"], at.group["eps"] * root)
         return (*own, 0.0) if at.group["amsgrad"] else own
 
@@ -87,7 +87,7 @@ class AdamW(Adam):
         return pytorch.amsgrad if group["amsgrad"] else adam.adamw
 
     def scalars(self, at: Step) -> tuple[float, ...]:
-        c1, root = _corrections(at)
+        c1, root = bias_corrections(at)
         rate, decay = at.lr * root / c1, at.wd * c1 / root  # the rules multiply one by the other
         own = (*at.group["betas"], at.group["eps"] * root)
         return (rate, 0.0, *own, decay) if at.group["amsgrad"] else (rate, decay, *own)
@@ -119,7 +119,7 @@ class Adamax(Optimizer):
         return pytorch.adamax_epsilon
 
     def scalars(self, at: Step) -> tuple[float, ...]:
-        return at.lr / _corrections(at)[0], at.wd, *at.group["betas"], at.group["eps"]
+        return at.lr / bias_corrections(at)[0], at.wd, *at.group["betas"], at.group["eps"]
 
 
 class NAdam(Optimizer):
@@ -153,7 +153,7 @@ class NAdam(Optimizer):
         now, following = self._momentum(at.group, at.t), self._momentum(at.group, at.t + 1)
         product = at.carry * now
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
-        correction = _corrections(at)[1] ** 2
+        correction = bias_corrections(at)[1] ** 2
         beta1, beta2 = at.group["betas"]
         rest1, rest2 = corrections(at.real, beta1, beta2, 1)
         return at.lr, at.wd, beta1, rest1, beta2, rest2, at.group["eps"], mean_share, grad_share, correction
@@ -191,7 +191,7 @@ class RAdam(Optimizer):
 
     def scalars(self, at: Step) -> tuple[float, ...]:
         beta2 = at.group["betas"][1]
-        c1, root = _corrections(at)
+        c1, root = bias_corrections(at)
         limit = 2 / (1 - beta2) - 1
         length = limit - 2 * at.t * beta2**at.t / (1 - beta2**at.t)  # of the average that the variance is, in steps
         rate, rectified = at.lr / c1, length > 5

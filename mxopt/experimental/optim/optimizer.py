@@ -111,7 +111,8 @@ class Optimizer(GroupedOptimizer):
 
     def new_state(self, name: str, weight: Array, group: Options) -> Array:
         """The state `name` of a new parameter."""
-        return arrays.zeros(weight.shape, weight, dtype_of(self.state_dtype, weight))
+        shape = self.rule(group).state_shape(name, tuple(weight.shape))
+        return arrays.zeros(shape, weight, dtype_of(self.state_dtype, weight))
 
     # Groups.
 
@@ -149,6 +150,7 @@ class Optimizer(GroupedOptimizer):
             except AttributeError:  # of what a constructor sets later: the first step asks again
                 pass
         for slot in slots:
+            slot.own = self.own(slot.weight)
             if not self.uses_master(slot.weight):
                 warn_of_nearest(slot.weight, self.state_dtype)
         self.param_groups.append(group)
@@ -241,9 +243,10 @@ class Optimizer(GroupedOptimizer):
         single = np.dtype(np.float32)
         master = {"master": single} if self.uses_master(slot.weight) else {}
         dtype = dtype_of(self.state_dtype, slot.weight) or (single if master else slot.weight.dtype.newbyteorder("="))
-        dtypes = {**dict.fromkeys(self.rule(options).states, dtype), **master}
+        rule, whole = self.rule(options), tuple(slot.weight.shape)
+        dtypes = {**dict.fromkeys(rule.states, dtype), **master}
         numbers = {"step": int, **({self.carried: float} if self.carried else {})}
-        return {**numbers, **{name: (tuple(slot.weight.shape), dtype) for name, dtype in dtypes.items()}}
+        return {**numbers, **{name: (rule.state_shape(name, whole), dtype) for name, dtype in dtypes.items()}}
 
     def _laid_out(self, kept: Kept) -> Plain:
         pairs = zip(self.param_groups, self._members, strict=True)
