@@ -27,6 +27,12 @@ NOT_TAKEN = {
     "differentiable": "autograd doesn't record what a step does here",
     "decoupled_weight_decay": "of these optimizers 'adamw' decays so, and no other does",
 }
+# PyTorch's optimizers that have no rule, and what to do instead.
+NOT_HERE = {
+    "lbfgs": "a step of it computes the loss many times, and a rule has one gradient: use torch.optim.LBFGS",
+    "muon": "its steps are products of matrices, which no rule has: use torch.optim.Muon for the matrices, and an"
+    " Optimizer of mxopt.torch for the other parameters",
+}
 
 
 class Backend(Protocol):
@@ -37,7 +43,7 @@ class Backend(Protocol):
     have a gradient. `repeat` does what the last `update` did, by gradients at these addresses, each
     a whole one of its parameter's dtype and size, without gaps; False where it can't. `state` is
     what is kept of a parameter, an int "step" and arrays and numbers by name, `restore` its
-    opposite.
+    opposite; `number` is one of the numbers, which `set_number` changes, or raises StatesError.
     """
 
     defaults: Plain
@@ -47,6 +53,8 @@ class Backend(Protocol):
     def update(self, groups: Sequence[Plain], weights: Sequence[np.ndarray], grads: Sequence[Array]) -> None: ...
     def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool: ...
     def state(self, number: int) -> Plain: ...
+    def number(self, number: int, name: str) -> float: ...
+    def set_number(self, number: int, name: str, value: float) -> None: ...
     def restore(self, groups: Sequence[Plain], states: Sequence[Plain]) -> None: ...
 
 
@@ -55,6 +63,8 @@ def backend_of(name: str, options: Plain) -> Backend:
     `create`'s."""
     kinds = {kind.lower(): kind for kind in STATES}
     known = isinstance(name, str) and name.lower()
+    if known in NOT_HERE:
+        raise UnknownNameError(f"there is no optimizer {name!r} here: {NOT_HERE[known]}")
     if known not in kinds and known not in set(ByName.registry):
         raise UnknownNameError(
             f"there is no optimizer {name!r}: {nearest(str(name), sorted({*kinds, *ByName.registry}))}"

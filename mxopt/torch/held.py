@@ -17,9 +17,13 @@ from mxopt.typing import Array
 _shape_of, _dtype_of = operator.attrgetter("shape"), operator.attrgetter("dtype")
 
 
+COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
+
+
 class Held(NamedTuple):
     """Parameters as they were when they were looked at: their names, arrays over their memory,
-    where that is, and how they lie there."""
+    where that is, and how they lie there. Of complex ones two real numbers stand for each, along a
+    last axis, as in PyTorch."""
 
     tensors: list[torch.Tensor]
     names: list[str]
@@ -40,7 +44,8 @@ class Held(NamedTuple):
                 raise ArrayTypeError(
                     f"parameter {name!r} is on {tensor.device}: only those on the CPU can be updated here"
                 )
-        views = [arrays.as_array(tensor, f"parameter {name!r}") for tensor, name in zip(tensors, names, strict=True)]
+        named = zip(tensors, (f"parameter {name!r}" for name in names), strict=True)
+        views = [arrays.as_array(real(tensor, name), name) for tensor, name in named]
         for view, name in zip(views, names, strict=True):
             arrays.check_weight(view, f"parameter {name!r}", "it")
         columns = _places(tensors), _layouts(tensors), list(map(torch.Tensor.numel, tensors))
@@ -70,15 +75,29 @@ class Held(NamedTuple):
             return None
         if not whole or any(map(torch.Tensor.is_neg, grads)) or list(map(_dtype_of, grads)) != self.dtypes:
             return None
+        if not COMPLEX.isdisjoint(self.dtypes) and any(map(torch.Tensor.is_conj, grads)):
+            return None
         return _places(grads) if list(map(torch.Tensor.numel, grads)) == self.sizes else None
 
     def arrays_of(self, grads: Sequence[Array]) -> list[Any]:
         """Gradients as arrays over their memory; None stays."""
+        if not COMPLEX.isdisjoint(self.dtypes):
+            named = zip(grads, (f"parameter {name!r}, grad" for name in self.names), strict=True)
+            grads = [g if g is None else real(g.resolve_conj(), name) for g, name in named]
         lent = arrays.lent_by(grads)
         if lent is not None:
             return lent
         pairs = zip(self.names, grads, strict=True)
         return [g if g is None else arrays.as_gradient(g, f"parameter {name!r}, grad") for name, g in pairs]
+
+
+def real(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """A complex tensor as real numbers, in pairs along a last axis; any other as it is. `name` is
+    what an error calls it."""
+    try:
+        return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    except RuntimeError as error:
+        raise ArrayTypeError(f"{name}: this complex tensor isn't pairs of numbers in memory: {error}") from error
 
 
 def _places(tensors: Sequence[torch.Tensor]) -> list[int]:
@@ -87,3 +106,12 @@ def _places(tensors: Sequence[torch.Tensor]) -> list[int]:
 
 def _layouts(tensors: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
     return list(zip(map(_shape_of, tensors), map(torch.Tensor.stride, tensors), strict=True))
+
+
+def renew(master: np.ndarray, weight: np.ndarray) -> None:
+    """Lets a float32 copy begin anew where its 16-bit weight isn't what it rounds to: where
+    somebody else has written the weight."""
+    with np.errstate(over="ignore"):
+        written = master.astype(weight.dtype).view(np.uint16) != weight.view(np.uint16)
+    if written.any():
+        master[written] = weight[written]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from mxopt.arguments import arguments_of
-from mxopt.errors import SYNONYMS, StatesError, UnknownArgumentError, nearest
+from mxopt.errors import SYNONYMS, ArgumentError, StatesError, UnknownArgumentError, nearest
 from mxopt.experimental import optim
 from mxopt.experimental.optim.groups import check_keys
 from mxopt.optimizer import Optimizer, Updater, create, get_updater
 from mxopt.state_dtype import as_stored
-from mxopt.torch.of_experimental import number_of, with_master
+from mxopt.torch.of_experimental import count_of, number_of, with_master
 from mxopt.typing import Array, Plain, State
 
 # Arguments that are no options of a group: PyTorch has other ways for these, or there is one for
@@ -99,6 +99,9 @@ class OfCreate:
             now = {key: number_of(group[key]) for key in self.defaults}
             if now == known:
                 continue
+            unset = [key for key, value in now.items() if value is None and self.defaults[key] is not None]
+            if unset:
+                raise ArgumentError(f"{self._name}, group {number}: {unset[0]} must be a number, got None")
             values = self._values(now)
             create(self._name, **values, **self._narrow)  # which raises for what can't be
             for argument, value in values.items():
@@ -117,6 +120,17 @@ class OfCreate:
         numbers = {what: of[number] for what, of in _counted(updater.optimizer).items() if number in of}
         return {"step": steps, **numbers, **self._named(updater.optimizer, number, updater.states[number])}
 
+    def number(self, number: int, name: str) -> float:
+        optimizer = self._updater(number).optimizer
+        return optimizer.count(number) or 0 if name == "step" else _counted(optimizer)[name][number]
+
+    def set_number(self, number: int, name: str, value: float) -> None:
+        optimizer = self._updater(number).optimizer
+        if name == "step":
+            optimizer.set_count(number, count_of(value, str(number)))
+        else:
+            optimizer.set_counts({**optimizer.get_counts(), name: {**_counted(optimizer)[name], number: value}})
+
     def _named(self, optimizer: Optimizer, number: int, state: State) -> dict[str, np.ndarray]:
         """The arrays of a state by name: the rule's names, and "master"."""
         found: dict[str, np.ndarray] = {}
@@ -133,7 +147,7 @@ class OfCreate:
             for number in numbers:
                 if states[number]:
                     new[number] = self._fitting(updater.optimizer, number, states[number])
-                    steps[number] = int(states[number].get("step", 1))
+                    steps[number] = count_of(states[number].get("step", 1), str(number))
         for updater, (new, steps) in zip(self._updaters, made, strict=True):
             optimizer = updater.optimizer
             updater.states, updater.states_synced = new, {}

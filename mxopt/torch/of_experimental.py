@@ -1,4 +1,4 @@
-"""PyTorch's optimizers, which are those of `experimental.optim`, as rules."""
+"""PyTorch's optimizers, which are those of `experimental.optim` and of `additions.py`, as rules."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.errors import StatesError
 from mxopt.experimental import optim
 from mxopt.experimental.optim.groups import check_keys
+from mxopt.optimizer.grouped import Slot
 from mxopt.parameter import Parameter
+from mxopt.torch import additions
 from mxopt.typing import Array, Plain
 
-# PyTorch's names of the states.
-ADAM = {"mean": "exp_avg", "var": "exp_avg_sq", "largest": "max_exp_avg_sq"}
-STATES = {
+# PyTorch's names of the states; None for what it doesn't keep.
+Names = dict[str, str | None]
+ADAM: Names = {"mean": "exp_avg", "var": "exp_avg_sq", "largest": "max_exp_avg_sq"}
+STATES: dict[str, Names] = {
     **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam"), ADAM),
     "SGD": {"velocity": "momentum_buffer"},
     "Adamax": ADAM | {"largest": "exp_inf"},
@@ -23,7 +27,10 @@ STATES = {
     "RMSprop": {"mean_square": "square_avg", "mean": "grad_avg", "velocity": "momentum_buffer"},
     "Rprop": {"previous": "prev"},
     "ASGD": {"average": "ax"},
+    "Adafactor": {"row": "row_var", "column": "col_var"},
+    "SparseAdam": ADAM,
 }
+VECTOR: Names = {"row": "variance", "column": None}  # of parameters that are no matrices, Adafactor's
 UNCOUNTED = ("SGD",)  # PyTorch keeps no count of its steps
 
 
@@ -47,7 +54,8 @@ class OfExperimental:
         self._model: optim.Optimizer
 
     def _made(self, groups: list[Plain]) -> optim.Optimizer:
-        made: optim.Optimizer = getattr(optim, self._kind)(groups, **self._options)
+        kind = getattr(optim, self._kind, None) or getattr(additions, self._kind)
+        made: optim.Optimizer = kind(groups, **self._options)
         return made
 
     def group(self, given: Plain, whose: str) -> Plain:
@@ -80,9 +88,13 @@ class OfExperimental:
             if changed:
                 mine.update(changed)
 
+    def _named(self, slot: Slot) -> Names:
+        """PyTorch's names of a parameter's states."""
+        return VECTOR if self._kind == "Adafactor" and slot.weight.ndim < 2 else self._names
+
     def state(self, number: int) -> Plain:
         slot = self._model.slots[number]
-        if not slot.step:
+        if not slot.step and not slot.arrays:
             return {}
         uncounted = self._kind in UNCOUNTED and not self._seeds  # which rounding follows
         counted: Plain = {} if uncounted else {"step": slot.step}
@@ -90,25 +102,62 @@ class OfExperimental:
             counted[self._model.carried] = slot.carry
         if self._kind == "ASGD":
             counted["mu"] = 1 / max(1.0, slot.step - self._model.param_groups[slot.group]["t0"])
-        return counted | {self._names.get(name, name): array for name, array in slot.arrays.items()}
+        named = self._named(slot)
+        shown = {named.get(name, name): array for name, array in slot.arrays.items()}
+        return counted | {name: array for name, array in shown.items() if name is not None}
+
+    def number(self, number: int, name: str) -> float:
+        slot = self._model.slots[number]
+        if name == "step" and slot.step is not None:
+            return slot.step
+        return slot.carry if name == self._model.carried else float(self.state(number)[name])
+
+    def set_number(self, number: int, name: str, value: float) -> None:
+        slot = self._model.slots[number]
+        if name == "step":
+            slot.step = count_of(value, slot.name)
+        elif name == self._model.carried:
+            slot.carry = value
+        else:
+            raise StatesError(f"parameter {slot.name!r}: {name} can't be set to {value}: it follows from step")
 
     def restore(self, groups: Sequence[Plain], states: Sequence[Plain]) -> None:
         self._follow(groups)
-        ours = {theirs: name for name, theirs in self._names.items()}
         document = self._model.state_dict()
         document["state"] = {}
+        begun = list[Slot]()  # whose count was set back to 0
         for slot, state in zip(self._model.slots, states, strict=True):
+            named = self._named(slot)
+            ours = {theirs: name for name, theirs in named.items()}
             kept = {ours.get(name, name): value for name, value in state.items() if value is not None}
             kept.pop("mu", None)
             if not kept:
                 continue
-            kept["step"] = int(kept.get("step", 1))
+            for name in (name for name, theirs in named.items() if theirs is None):
+                kept[name] = self._model.new_state(name, slot.weight, self._model.param_groups[slot.group])
+            kept["step"] = count_of(kept.get("step", 1), slot.name)
+            if not kept["step"]:
+                begun.append(slot)
+                kept["step"] = 1
             if self._model.carried:
                 kept[self._model.carried] = float(kept.get(self._model.carried, self._model.first_carry))
             if self._model.uses_master(slot.weight):
                 kept = with_master(kept, slot.weight)
             document["state"][slot.name] = kept
         self._model.load_state_dict(document)
+        for slot in begun:
+            slot.step = 0
+
+
+def count_of(value: Any, name: str) -> int:
+    """A number of steps. Raises StatesError where it is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError) as error:
+        raise StatesError(f"parameter {name!r}: its step must be a number, got {value!r:.80}") from error
+    if not (found.is_integer() and found >= 0):
+        raise StatesError(f"parameter {name!r}: its step must be a whole number, 0 or more, got {found:g}")
+    return int(found)
 
 
 def with_master(state: Plain, weight: np.ndarray) -> Plain:

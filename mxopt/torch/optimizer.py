@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from mxopt.engine import arrays
-from mxopt.errors import ArrayError, StatesError
-from mxopt.torch.backends import NOT_TAKEN, backend_of, refuse
-from mxopt.torch.held import Held
-from mxopt.torch.states import States, as_array, as_tensor
+from mxopt.errors import ArrayError, MXOptError, StatesError
+from mxopt.torch.backends import backend_of, refuse
+from mxopt.torch.held import Held, real, renew
+from mxopt.torch.states import Numbers, States, as_array, as_tensor, groups_of, is_saved
 from mxopt.typing import Array, Document, Plain
 
 _grad_of = operator.attrgetter("grad")
@@ -29,11 +32,13 @@ class Optimizer(torch.optim.Optimizer):
         `model.parameters()`, `model.named_parameters()`, or groups with options of their own.
     name : str
         PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad",
-        "asgd", "rmsprop", "rprop"): the numbers, options and defaults of `torch.optim`. Any other
+        "asgd", "rmsprop", "rprop", "adafactor", "sparseadam"): the numbers, options and defaults of
+        `torch.optim`. Any other
         of `mxopt.create` ("lamb", "lars", "lans", "ftrl", "adabelief", ...): its own, where `lr`,
         `weight_decay`, `betas` and `eps` are written so, in `param_groups` too.
     multi_precision : bool
-        Keep a float32 master copy of float16 and bfloat16 parameters, and update that.
+        Keep a float32 master copy of float16 and bfloat16 parameters, and update that. It begins
+        anew where something else writes the parameter, as `load_state_dict` of a model does.
     lazy_update : bool
         Leave the rows alone for which a sparse gradient has none: an option of those optimizers
         that can.
@@ -58,16 +63,25 @@ class Optimizer(torch.optim.Optimizer):
     >>> optimizer.step()
     """
 
+    _untraced: ClassVar[Any] = None  # a step for compiled functions, too, whose tracer can't see memory
+
     def __init__(self, params: Iterable[Any], name: str, **options: Any) -> None:
         self._name = name
         self._given = options
+        self._shown: Callable[[], States | None] = lambda: None  # what somebody has of `state`
+        self._looked: States | None = None  # that, until the next step
         self._begin()
         held = {key: x for key, x in options.items() if torch.is_tensor(x) and key in self._backend.defaults}
         super().__init__(params, self._backend.defaults | held)  # a rate that is a tensor may be changed in place
+        if Optimizer._untraced is None:  # what this imports PyTorch's own constructor has imported
+            Optimizer._untraced = torch.compiler.disable(Optimizer._step)  # type: ignore[no-untyped-call]
 
     def _begin(self) -> None:
         self._backend = backend_of(self._name, dict(self._given))
         self._held = Held.of([], [])
+        self._numbers = Numbers()
+        self._narrow = list[int]()  # the numbers of the parameters that have a master copy
+        self._versions = list[int]()  # theirs, after the last step
 
     def __repr__(self) -> str:
         shown: str = super().__repr__()
@@ -78,19 +92,51 @@ class Optimizer(torch.optim.Optimizer):
         """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps
         change.
 
-        A new dict at each look. A dict of parameters and their states that is assigned to it takes
-        the place of all that is kept; raises StatesError, and changes nothing, where it doesn't
-        fit.
+        What is written into them counts, and what is put into these dicts or taken out counts from
+        the next step on, which raises StatesError where it doesn't fit, and changes nothing. A dict
+        of parameters and their states that is assigned takes the place of all that is kept, or
+        raises that at once.
         """
-        kept = ((tensor, self._backend.state(number)) for number, tensor in enumerate(self._held.tensors))
-        return States({tensor: {key: as_tensor(x) for key, x in state.items()} for tensor, state in kept if state})
+        shown = self._shown()
+        if shown is None:
+            self._take_numbers()
+            shown = States(self._kept())
+            self._shown = weakref.ref(shown)
+        self._looked = shown  # may be changed and dropped before the next step
+        return shown
 
     @state.setter
     def state(self, value: Array) -> None:
         tensors = self._held.tensors
         if tensors:  # PyTorch's constructor begins with an empty one
-            states = [{key: as_array(x) for key, x in value.get(t, {}).items()} for t in tensors]
-            self._backend.restore(self.param_groups, states)
+            self._restore(self.param_groups, [value.get(t, {}) for t in tensors])
+
+    def _kept(self) -> dict[torch.Tensor, Plain]:
+        found = dict[torch.Tensor, Plain]()
+        for number, tensor in enumerate(self._held.tensors):
+            state = self._backend.state(number)
+            if state:
+                found[tensor] = {
+                    name: as_tensor(x, tensor) if isinstance(x, np.ndarray) else self._numbers.tensor((number, name), x)
+                    for name, x in state.items()
+                }
+        return found
+
+    def _restore(self, groups: list[Plain], states: Iterable[Mapping[str, Any]]) -> None:
+        self._backend.restore(groups, [{key: as_array(x) for key, x in state.items()} for state in states])
+        self._numbers, self._versions = Numbers(), []
+        self._show()
+
+    def _show(self) -> None:
+        """Lets whoever has `state` see what is kept now."""
+        shown = self._shown()
+        if shown is not None:
+            shown.renew(self._kept())
+
+    def _take_numbers(self) -> None:
+        """Takes over what has been written into the numbers of states."""
+        for (number, name), value in self._numbers.written():
+            self._backend.set_number(number, name, value)
 
     def add_param_group(self, param_group: Plain) -> None:
         """Adds parameters, with options of their own. Raises what the constructor raises; nothing
@@ -117,6 +163,9 @@ class Optimizer(torch.optim.Optimizer):
         held = Held.of(tensors, names)
         self._backend.add(group, held.views, names)
         self._held += held
+        if self._given.get("multi_precision"):
+            self._narrow += [first + k for k, view in enumerate(held.views) if view.dtype.itemsize == 2]
+            self._versions = []
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates the parameters that have a gradient, in place, and tells autograd.
@@ -133,49 +182,90 @@ class Optimizer(torch.optim.Optimizer):
             parameter has another dtype or shape than its states, or is on another device; nothing
             has been changed then.
         """
+        return self._untraced(closure)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._take_changes()
+        followed = bool(self._numbers)
+        if followed:
+            self._take_numbers()
+        self._update()
+        if followed:
+            self._numbers.follow(self._backend.number)
+        if self._narrow:
+            self._versions = self._versions_now()
+        self._looked = None
+        self._show()
+        return loss
+
+    def _take_changes(self) -> None:
+        """Takes over what has been exchanged in `param_groups`, and in `state`."""
+        shown = self._shown()
+        changed = shown if shown is not None and shown.changed else None
         if not self._held.are(self._params()):
-            self._look_again()
+            self._look_again(changed)
+        elif changed is not None:
+            self._restore(self.param_groups, [changed.get(t, {}) for t in self._held.tensors])
+
+    def _update(self) -> None:
         tensors = self._held.tensors
         grads = list(map(_grad_of, tensors))
         places = self._held.places_of(grads)
+        self._renew_masters()
         if places is not None and self._backend.repeat(self.param_groups, places):
             torch.autograd.graph.increment_version(tensors)
-            return loss
+            return
         if not self._held.lie_as_before():
             self._look_again()
+            self._renew_masters()
         self._backend.update(self.param_groups, self._held.views, self._held.arrays_of(grads))
         written = [tensor for tensor, grad in zip(tensors, grads, strict=True) if grad is not None]
         if written:
             torch.autograd.graph.increment_version(written)
-        return loss
+
+    def _versions_now(self) -> list[int]:
+        return [self._held.tensors[number]._version for number in self._narrow]
+
+    def _renew_masters(self) -> None:
+        """Has master copies follow what others have written into their parameters since the last
+        step."""
+        if self._narrow and self._versions_now() != self._versions:
+            for number in self._narrow:
+                state = self._backend.state(number)
+                if "master" in state:
+                    renew(state["master"], self._held.views[number])
 
     def _params(self) -> list[torch.Tensor]:
         return list(chain.from_iterable(map(_params_of, self.param_groups)))
 
-    def _look_again(self) -> None:
+    def _look_again(self, changed: States | None = None) -> None:
         """Goes on with parameters that are others by now, as in `group["params"][0] = p`, or whose
-        memory is, as after `p.data = x`."""
+        memory is, as after `p.data = x`; with states that have been `changed`."""
         now, there = self._params(), set(map(id, self._params()))
-        kept = {id(t): self._state_of(k) for k, t in enumerate(self._held.tensors) if id(t) in there}
-        before = self._backend, self._held
+        if changed is None:
+            self._take_numbers()
+            kept = {id(t): self._state_of(k) for k, t in enumerate(self._held.tensors) if id(t) in there}
+        else:
+            kept = {id(t): changed.get(t, {}) for t in now}
+        before = self._backend, self._held, self._numbers, self._narrow, self._versions
         try:
             self._begin()
             for group in self.param_groups:
                 self._admit(group)
-            self._backend.restore(self.param_groups, [kept.get(id(tensor), {}) for tensor in now])
+            self._restore(self.param_groups, [kept.get(id(tensor), {}) for tensor in now])
         except BaseException:
-            self._backend, self._held = before
+            self._backend, self._held, self._numbers, self._narrow, self._versions = before
             raise
 
     def _state_of(self, number: int) -> Plain:
         """A parameter's state. Raises where it isn't one of the parameter as that is now."""
         state, old = self._backend.state(number), self._held.views[number]
         name = f"parameter {self._held.names[number]!r}"
-        now = arrays.as_array(self._held.tensors[number], name) if state else old
+        now = arrays.as_array(real(self._held.tensors[number], name), name) if state else old
         if (old.shape, old.dtype) != (now.shape, now.dtype):
             raise ArrayError(
                 f"{name} was {old.dtype} {old.shape} when its states were made, and is {now.dtype} {now.shape} now:"
@@ -200,33 +290,16 @@ class Optimizer(torch.optim.Optimizer):
         """
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, dict(state_dict)) or state_dict
-        if not isinstance(state_dict, Mapping) or not {"param_groups", "state"} <= state_dict.keys():
+        if not is_saved(state_dict):
             raise StatesError("load_state_dict takes what the state_dict() of an optimizer returned")
-        saved, state = state_dict["param_groups"], state_dict["state"]
-        counts = [len(group["params"]) for group in saved], [len(group["params"]) for group in self.param_groups]
-        if counts[0] != counts[1]:
-            raise StatesError(f"the states are for groups of {counts[0]} parameters, not of {counts[1]}")
-        own = self._backend.defaults
-        old_default = {"maximize": False} if "maximize" in own else {}  # which older PyTorch doesn't save
-        new = [
-            {**group, **old_default, **{k: v for k, v in old.items() if k != "params" and k not in NOT_TAKEN}}
-            for group, old in zip(self.param_groups, saved, strict=True)
-        ]
-        lacking = sorted(
-            {key for group in saved for key in own if key not in group} - {"lazy_update", "seed", "maximize"}
-        )
-        if lacking:
-            raise StatesError(f"the states are those of another optimizer: groups without {', '.join(lacking)}")
-        decoupled = self._name.lower() == "adamw"
-        if any(
-            group.get("decoupled_weight_decay", decoupled) != decoupled for group in saved if group.get("weight_decay")
-        ):
-            kind = "part of the gradient" if decoupled else "decoupled"
-            raise StatesError(
-                f"the states are those of an optimizer whose weight decay is {kind}, {self._name}'s isn't"
-            )
-        order = [number for group in saved for number in group["params"]]
-        self._backend.restore(new, [{k: as_array(v) for k, v in state.get(n, {}).items()} for n in order])
+        try:
+            saved, state = copy.deepcopy(state_dict["param_groups"]), state_dict["state"]
+            new = groups_of(saved, self.param_groups, self._backend.defaults, self._name)
+            self._restore(new, [state.get(number, {}) for group in saved for number in group["params"]])
+        except MXOptError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError) as error:
+            raise StatesError(f"these are no states of an optimizer: {error!r:.200}") from error
         for group, options in zip(self.param_groups, new, strict=True):
             group.update({key: value for key, value in options.items() if key != "params"})
         for after in self._optimizer_load_state_dict_post_hooks.values():

@@ -1,73 +1,201 @@
-"""What is kept of each parameter, as PyTorch shows it."""
+"""What is kept of each parameter, as PyTorch shows it, and whether what was saved is of the same
+optimizer."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary, ref
 
 import numpy as np
 import torch
 
+from mxopt.arguments import arguments_of
 from mxopt.engine import arrays
-from mxopt.errors import UsageError
+from mxopt.errors import StatesError, UsageError
+from mxopt.experimental import optim
+from mxopt.torch.backends import NOT_TAKEN
+from mxopt.torch.held import real
 from mxopt.typing import Array, Plain
 
 
-def _refuse(*_: object, **__: object) -> NoReturn:
-    raise UsageError(
-        "optimizer.state shows what is kept; to change that write into its tensors (`exp_avg.zero_()`), give"
-        " load_state_dict a state, or assign a dict of parameters and their states to optimizer.state"
-    )
+def _changing(name: str) -> Callable[..., Any]:
+    """A method of a dict that changes it, and notes that."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.changes()
+        return getattr(dict, name)(self, *args, **kwargs)
+
+    return method
 
 
-class State(dict[str, Any]):
-    """The state of one parameter: a look at it, which can't change what is kept.
+class _Noting(dict[Any, Any]):
+    """A dict that notes whether anything is put in or taken out."""
 
-    The tensors in it that have axes lie over the memory that steps change, so what is in them may
-    be changed; single numbers, as `step`, are copies.
-    """
+    def changes(self) -> None:
+        """Is called before a change."""
+
+    __delitem__ = _changing("__delitem__")
+    __ior__ = _changing("__ior__")
+    clear, pop, popitem = map(_changing, ("clear", "pop", "popitem"))
+    setdefault, update = map(_changing, ("setdefault", "update"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is a plain dict: nobody's states."""
+        return dict, (dict(self),)
+
+
+class State(_Noting):
+    """What is kept of one parameter. Its tensors lie over the memory that steps change, or follow
+    it (`Numbers`)."""
+
+    def __init__(self, of: States, kept: Plain) -> None:
+        super().__init__(kept)
+        self._of = ref(of)
+
+    def changes(self) -> None:
+        of = self._of()
+        if of is None:
+            raise UsageError(
+                "this state was looked at before the last step: to exchange what is in it, take it anew from the"
+                " optimizer's state"
+            )
+        of.changes()
 
     def __setitem__(self, name: str, value: Array) -> None:
         if name not in self or not _same(self[name], value):  # a library moves all to the device where it is
-            _refuse()
-
-    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return State, (dict(self),)
+            self.changes()
+            super().__setitem__(name, value)
 
 
-class States(defaultdict[torch.Tensor, State]):
-    """The states of all parameters, by parameter: a look at them, too."""
+class States(_Noting):
+    """The states of all parameters, by parameter. Once something is exchanged in it, it takes the
+    place of what is kept at the next step."""
 
-    def __init__(self, kept: dict[torch.Tensor, Plain]) -> None:
-        super().__init__(State, {tensor: State(state) for tensor, state in kept.items()})
+    def __init__(self, kept: Mapping[torch.Tensor, Plain]) -> None:
+        super().__init__({tensor: State(self, state) for tensor, state in kept.items()})
+        self.changed = False
+
+    def changes(self) -> None:
+        self.changed = True
+
+    def __missing__(self, tensor: torch.Tensor) -> State:
+        state = State(self, {})
+        super().__setitem__(tensor, state)
+        return state
 
     def __setitem__(self, tensor: torch.Tensor, state: Plain) -> None:
-        there = self.get(tensor, State())
+        if not isinstance(state, Mapping):
+            raise StatesError(f"the state of a parameter is a dict, not {state!r:.80}")
+        there = self.get(tensor, {})
         if there.keys() != state.keys() or not all(_same(x, state[name]) for name, x in there.items()):
-            _refuse()
+            self.changes()
+            super().__setitem__(tensor, state)
 
-    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    def renew(self, kept: Mapping[torch.Tensor, Plain]) -> None:
+        """Shows what is kept now."""
+        for tensor in self.keys() - kept.keys():
+            dict.__delitem__(self, tensor)
+        for tensor, state in kept.items():
+            mine = self.get(tensor)
+            if isinstance(mine, State):
+                dict.clear(mine)
+                dict.update(mine, state)
+            else:
+                dict.__setitem__(self, tensor, State(self, state))
+        self.changed = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return States, (dict(self),)
+
+Key = tuple[int, str]  # a parameter's number, and what of it
+
+
+class Numbers:
+    """The single numbers of states, such as `step`, as tensors without axes: what is written into
+    one counts, and each follows what it shows as long as somebody has it."""
+
+    def __init__(self) -> None:
+        self._seen = WeakValueDictionary[Key, np.ndarray]()  # the tensors' memory
+        self._new = dict[Key, np.ndarray]()  # what may be written, and its tensor dropped, before the next step
+        self._known = dict[Key, float]()
+
+    def __bool__(self) -> bool:
+        return bool(self._seen)
+
+    def tensor(self, key: Key, value: float) -> torch.Tensor:
+        """A tensor that shows a number."""
+        memory = self._seen.get(key)
+        if memory is None:
+            memory = self._seen[key] = np.empty(())
+        memory[...] = self._known[key] = float(value)
+        self._new[key] = memory
+        return torch.from_numpy(memory)
+
+    def written(self) -> Iterator[tuple[Key, float]]:
+        """What has been written into them since they were last looked at."""
+        for key, memory in list(self._seen.items()):
+            if memory != self._known[key]:
+                yield key, float(memory)
+        self._new.clear()
+
+    def follow(self, number: Callable[[int, str], float]) -> None:
+        """Shows what `number` says of each."""
+        for key, memory in list(self._seen.items()):
+            memory[...] = self._known[key] = float(number(*key))
 
 
 def _same(one: Array, other: Array) -> bool:
     return one is other or (torch.is_tensor(other) and torch.equal(one, other))
 
 
-def as_tensor(value: Array) -> Any:
-    """A state as PyTorch keeps it: arrays as tensors over their memory, numbers as tensors without
-    axes."""
-    if not isinstance(value, np.ndarray):
-        return torch.tensor(float(value))
+def as_tensor(value: np.ndarray, of: torch.Tensor) -> torch.Tensor:
+    """A state as PyTorch keeps it of a parameter: a tensor over its memory, complex where the
+    parameter is."""
     if value.dtype == arrays.BFLOAT16:  # which PyTorch doesn't take from NumPy
         return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(value)
+    tensor = torch.from_numpy(value)
+    return torch.view_as_complex(tensor) if of.is_complex() and value.shape == (*of.shape, 2) else tensor
 
 
 def as_array(value: Array) -> Any:
     """Its opposite, a copy; what is no tensor stays."""
-    return arrays.as_array(value, "a state").copy() if isinstance(value, torch.Tensor) else value
+    return arrays.as_array(real(value, "a state"), "a state").copy() if isinstance(value, torch.Tensor) else value
+
+
+def is_saved(states: Any) -> bool:
+    """Whether it has the form of what `state_dict` returns."""
+    if not isinstance(states, Mapping) or not {"param_groups", "state"} <= states.keys():
+        return False
+    groups, state = states["param_groups"], states["state"]
+    if not isinstance(groups, list | tuple) or not isinstance(state, Mapping):
+        return False
+    lists = [isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple) for group in groups]
+    return all(lists) and all(isinstance(kept, Mapping) for kept in state.values())
+
+
+def groups_of(saved: Sequence[Plain], groups: Sequence[Plain], own: Plain, name: str) -> list[Plain]:
+    """The groups of the optimizer called `name`, whose options are `own`, with the options that
+    were saved. Raises StatesError where these are of another optimizer, or of other groups."""
+    counts = [len(group["params"]) for group in saved], [len(group["params"]) for group in groups]
+    if counts[0] != counts[1]:
+        raise StatesError(f"the states are for groups of {counts[0]} parameters, not of {counts[1]}")
+    whose = "the states are those of another optimizer: groups"
+    lacking = sorted(
+        {key for group in saved for key in own.keys() - group.keys()} - {"lazy_update", "seed", "maximize"}
+    )
+    if lacking:
+        raise StatesError(f"{whose} without {', '.join(lacking)}")
+    telling = optim.Optimizer.names - {*arguments_of(optim.Optimizer), "lr", "maximize"}
+    pairs = list(zip(groups, saved, strict=True))
+    foreign = sorted({key for mine, theirs in pairs for key in telling & theirs.keys() - mine.keys()})
+    if foreign:
+        raise StatesError(f"{whose} with {', '.join(foreign)}")
+    decoupled = name.lower() == "adamw"
+    decaying = [group for group in saved if group.get("weight_decay")]
+    if any(group.get("decoupled_weight_decay", decoupled) != decoupled for group in decaying):
+        kind = "part of the gradient" if decoupled else "decoupled"
+        raise StatesError(f"the states are those of an optimizer whose weight decay is {kind}, {name}'s isn't")
+    old_default = {"maximize": False} if "maximize" in own else {}  # which older PyTorch doesn't save
+    return [
+        {**mine, **old_default, **{k: v for k, v in theirs.items() if k != "params" and k not in NOT_TAKEN}}
+        for mine, theirs in pairs
+    ]

@@ -178,6 +178,26 @@ def test_a_compiled_model_and_a_compiled_step_train_as_they_are() -> None:
     close(compiled, plain)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_a_compiled_function_makes_whole_steps_from_the_first_on(name: str) -> None:
+    def run(compiled: bool) -> Any:
+        net = model()
+        optimizer = Optimizer(net.parameters(), name, lr=0.01)
+
+        def step(x: Any) -> None:
+            optimizer.zero_grad()
+            (net(x) ** 2).sum().backward()
+            optimizer.step()
+
+        step = torch.compile(step, backend="eager") if compiled else step
+        for k in range(3):
+            step(torch.full((2, 4), float(k)))
+        return net
+
+    close(run(True), run(False))
+
+
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_two_processes_of_distributed_data_parallel_keep_the_same_weights(name: str, tmp_path: Path) -> None:
     net = model()

@@ -299,7 +299,7 @@ def test_a_bad_option_in_a_group_is_refused_by_the_step_and_changes_nothing(name
     net = model()
     optimizer = Optimizer(net.parameters(), name, lr=0.1)
     train(net, optimizer, range(1))
-    before, step = values(net), optimizer.state[net[0].weight]["step"]
+    before, step = values(net), int(optimizer.state[net[0].weight]["step"])
     optimizer.param_groups[0]["betas"] = (0.9, 2.0)
     with pytest.raises(ValueError, match="beta"):
         optimizer.step()

@@ -16,11 +16,15 @@ PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {"weight_decay": 0.1, "betas": (0.8, 0.99), "eps": 1e-6}), ("AdamW", {"lr": 0.01}), ("Adamax", {}),
     ("NAdam", {"lr": 0.01}), ("RAdam", {"lr": 0.01}), ("Adadelta", {}), ("Adagrad", {"lr": 0.1, "lr_decay": 0.01}),
     ("ASGD", {"lr": 0.01, "t0": 3.0}), ("RMSprop", {}), ("RMSprop", {"centered": True, "momentum": 0.9}), ("Rprop", {}),
-    ("Adam", {"maximize": True}),
+    ("Adam", {"maximize": True}), ("Adafactor", {}), ("Adafactor", {"maximize": True}),
+    ("Adafactor", {"lr": 0.1, "eps": (1e-3, 0.1), "d": 2.0, "weight_decay": 0.1, "beta2_decay": -0.5}),
 ]  # fmt: skip
 IDS = [f"{name}-{'-'.join(options)}" for name, options in PAIRS]
 pairs = pytest.mark.parametrize(("name", "options"), PAIRS, ids=IDS)
-NAMES = ["adam", "sgd", "lamb", "lars", "lans", "ftrl", "adabelief", "nag", "groupadagrad", "lbsgd", "sgld"]
+NAMES = [
+    "adam", "sgd", "lamb", "lars", "lans", "ftrl", "adabelief", "nag", "groupadagrad", "lbsgd", "sgld", "nadam", "asgd",
+    "adafactor",
+]  # fmt: skip
 
 
 def model(seed: int = 0, dtype: Any = None) -> Any:
