@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import zmq
 import zmq.utils.garbage  # its exit handler has to run after ours, so to be registered before
-from zmq.utils.monitor import parse_monitor_message
 
 from mxopt.kvstore import ending, lending, sockets, unix
 from mxopt.kvstore.address import check_host
@@ -21,6 +21,11 @@ from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.kvstore.wire import Frame, buffer_of
 from mxopt.settings import Job
+
+
+def _event(frame: bytes) -> int:
+    """Which event a socket's monitor tells of. (pyzmq's own reader of them brings in asyncio.)"""
+    return int.from_bytes(frame[:2], sys.byteorder)
 
 
 class SocketLine:
@@ -70,7 +75,7 @@ class SocketLine:
 
     def renewed(self) -> bool:
         while self._monitor.poll(0):
-            event = parse_monitor_message(self._monitor.recv_multipart())["event"]
+            event = _event(self._monitor.recv_multipart()[0])
             self._renewed |= self._cut and event == zmq.EVENT_CONNECTED
             self._cut = event == zmq.EVENT_DISCONNECTED
         renewed, self._renewed = self._renewed, False

@@ -75,3 +75,13 @@ def test_a_module_of_the_current_folder_is_imported_where_asked(tmp_path: Path) 
     command = [*SERVE, "--role", "server", "--scheduler", "127.0.0.1:1", "--import", "of_my_own"]
     found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "IMPORTED" in found.stdout
+
+
+def test_processes_of_a_job_start_without_asyncio() -> None:
+    """Which takes a fifth of a start, and comes with some of pyzmq's modules."""
+    look = (
+        "import sys, mxopt.kvstore.dist, mxopt_server.loop; print([m for m in ('asyncio', 'ssl') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", look]
+    found = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
