@@ -24,6 +24,7 @@ MAX_CONFIG = 32 << 20  # bytes of an optimizer's config; one that can't be read 
 CHUNK = 4 << 20  # bytes of a document in one message
 REQUESTS = 2048  # requests of a worker to one server that are without an answer
 SMALL = 1 << 15  # bytes below which copying an array is cheaper than a frame of its own
+INT64 = np.dtype(np.int64)
 DTYPES = {name: dtype for dtype, name in arrays.DTYPES.items()}
 
 # The types of fields.
@@ -101,6 +102,13 @@ def array_of(frame: Frame, dtype: np.dtype, count: int, name: object) -> np.ndar
     return found if found.flags.aligned else found.copy()
 
 
+def rows_of(frame: Frame, name: object) -> np.ndarray:
+    """The int64 numbers of rows that a frame holds, copied: the sender can still change what it has
+    lent, and these have to stay what they were found to be. Raises ProtocolError where its length
+    is no multiple of theirs."""
+    return array_of(frame, INT64, size_of(frame) // INT64.itemsize, name).copy()
+
+
 def bytes_of(array: np.ndarray) -> memoryview:
     """A C-contiguous array's memory as a frame."""
     flat: Any = array.reshape(-1).view(np.uint8)
@@ -108,10 +116,10 @@ def bytes_of(array: np.ndarray) -> memoryview:
 
 
 def plain_of(document: Frame) -> Plain:
-    """The map that a document's bytes stand for. Raises ProtocolError where they are none of plain
-    values."""
+    """The map that a document's bytes stand for, which are copied first: a sender can still change
+    what it has lent. Raises ProtocolError where they are none of plain values."""
     try:
-        found = plain.unpack(buffer_of(document))
+        found = plain.unpack(bytes(buffer_of(document)))
         plain.check(found)
     except ValueError as error:
         raise ProtocolError(f"these are no plain values: {error}") from None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from mxopt.errors import KVStoreError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.sparse import Table
@@ -15,8 +13,6 @@ from mxopt_server.records import First, FirstRows
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry
 from mxopt_server.worker_session import Handlers, Session
-
-INT64 = np.dtype(np.int64)
 
 
 class FirstValues:
@@ -57,7 +53,7 @@ class FirstValues:
         elif not isinstance(entry, TableEntry) or described[:3] != (entry.table, entry.declared, entry.servers):
             raise self._differs(init, entry)
         if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
-            ids = wire.array_of(init.data[0], INT64, wire.size_of(init.data[0]) // 8, init.key)
+            ids = wire.rows_of(init.data[0], init.key)
             rows = wire.array_of(init.data[1], entry.real, len(ids) * math.prod(entry.shape[1:]), init.key)
             entry.check(ids)
             follows = (init.offset, init.total) == (entry.have, entry.total)

@@ -18,8 +18,6 @@ from mxopt_server.tables import TableEntry
 from mxopt_server.values import Part
 from mxopt_server.worker_session import Handlers, Session
 
-INT64 = np.dtype(np.int64)
-
 
 class Pulls:
     """The handlers of these messages, one each."""
@@ -36,7 +34,7 @@ class Pulls:
 
     def pull_rows(self, session: Session, pull: m.PullRows) -> None:
         entry = self._values.entry(pull.key)
-        ids = wire.array_of(pull.data[0], INT64, wire.size_of(pull.data[0]) // 8, pull.key)
+        ids = wire.rows_of(pull.data[0], pull.key)
         if isinstance(entry, TableEntry):
             entry.check(ids, ascending=False)
         elif len(ids) and (ids.min() < 0 or ids.max() >= entry.units):

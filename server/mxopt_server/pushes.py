@@ -22,7 +22,6 @@ from mxopt_server.tables import TableEntry
 from mxopt_server.values import Part
 from mxopt_server.worker_session import Handlers, Session
 
-INT64 = np.dtype(np.int64)
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
 ROWS = 1 << 30  # bytes of one push of rows
 
@@ -69,13 +68,13 @@ class Pushes:
         most = min(entry.units, ROWS // (8 + width * entry.real.itemsize)) if entry.by_rows else entry.units
         if push.total > most:
             raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
-        for frame, dtype, size in ((push.data[0], INT64, count), (push.data[1], entry.weight.dtype, count * width)):
-            wire.array_of(frame, dtype, size, push.key)
+        wire.array_of(push.data[0], wire.INT64, count, push.key)
+        wire.array_of(push.data[1], entry.weight.dtype, count * width, push.key)
         frames = session.gather(("rows", push.key), push.offset, push.total, count, push.data)
         if frames is None:
             self._answers.done(session, push.seq)
             return
-        indices = wire.array_of(frames[0], INT64, push.total, push.key)
+        indices = wire.rows_of(frames[0], push.key)
         data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
         if isinstance(entry, TableEntry):
             entry.check(indices)

@@ -140,6 +140,26 @@ def with_rows(workers: int = 1, keys: str = "e") -> Peer:
     return peer
 
 
+@pytest.mark.parametrize("declared", [False, True])
+def test_numbers_of_rows_are_what_was_checked_whatever_their_sender_does_to_the_memory_then(declared: bool) -> None:
+    peer, ones = with_sgd(Peer(2)), wire.bytes_of(np.ones(4096, np.float32))
+    first: m.Message = m.Init(3, "e", "float32", [8192, 1], [8192, 1], 0, 0, [bytes(32768)])
+    if declared:
+        first = m.InitTable(3, "e", "float32", [8192, 1], 1, True, "zeros", 0.0, 0, 0, 0, [b"", b""])
+    peer.ask(0, first)
+    lent = np.arange(4096)
+    peer.server.handle(b"route0", m.encode(m.PushRows(4, "e", 1, 0, 0, 4096, 0, 0, [wire.bytes_of(lent), ones])))
+    lent[:] = 1 << 40
+    mine = np.arange(4096)[::-1].copy()
+    peer.server.handle(b"route0", m.encode(m.PullRows(5, "e", 1, 0, [wire.bytes_of(mine)])))
+    mine[:] = -1 << 40
+    peer.server.handle(
+        b"route1", m.encode(m.PushRows(1, "e", 1, 0, 0, 4096, 0, 0, [wire.bytes_of(np.arange(4096)), ones]))
+    )
+    (values,) = [x for route, x in peer.sent if route == b"route0" and isinstance(x, m.Values)]
+    assert np.frombuffer(values.data[0], np.float32).tolist() == [-2.0] * 4096
+
+
 def test_rows_that_came_in_part_never_become_another_keys() -> None:
     peer = with_rows(keys="ef")
     assert isinstance(peer.ask(0, rows(5, 0, 4, [0, 1], "e")), m.Done)
