@@ -3,13 +3,14 @@ only where it is goes through the socket.
 
 Each direction of a connection has a memory of its own, which the sender of that direction makes and
 alone writes data into; the other one maps it. It is cut into slots of a piece each. A message names
-its slot and the number of the slot's use; when the receiver has dropped all of it, it writes that
-number into the table before the slots, and the slot is free for another use. Where none is free, or
-the memory can't be opened on the other side, the data goes through the socket.
+its slot and the number of the slot's use; when the receiver has dropped all that it has got of the
+slot, it writes the last number into the table before the slots. The slot is free for other data
+when the sender needs it no more and its last number is there. Where none is free, or the memory
+can't be opened on the other side, the data goes through the socket.
 
 The memory has no path (Linux's memfd) and goes with the last process that has it. The kernel lets
 processes of the same user open it only; and since it can't be shrunk, reading it is safe whatever
-its maker does.
+its maker does. It may change while it is read: what has to stay as it was checked is copied first.
 
 What is dropped is noted down by C alone, and looked at later: a signal's exception (Ctrl-C) that
 was raised where an object is being deleted would be lost.
@@ -48,9 +49,9 @@ NONE = (1 << 32) - 1  # as the bytes of the second frame: there is only one
 class _Watched(weakref.ref):  # type: ignore[type-arg]
     """Tells when what has to do with a use of a slot is dropped."""
 
-    __slots__ = ("slot", "use")
+    __slots__ = ("number", "slot")
     slot: int
-    use: int
+    number: int  # of the message, at the receiver
 
 
 class _Slot:
@@ -60,13 +61,13 @@ class _Slot:
 
     def __init__(self, number: int, memory: memoryview) -> None:
         self.number, self.memory = number, memory
-        self.use = 0  # the number of its last
+        self.use = 0  # the number of its last; each message that says where it is is one
         self.sent = False  # whether that has been sent, so that the receiver says when it is over
         self.owner: _Watched | None = None  # watches the Loan that there is of it
 
 
 class Loan:
-    """A use of a slot, for as long as its owner writes into it or may send it again."""
+    """A slot, for as long as its owner writes into it or may send it again."""
 
     __slots__ = ("__weakref__", "lender", "sizes", "slot")
 
@@ -81,10 +82,15 @@ class Loan:
             at += _aligned(size)
         return found
 
-    def head(self) -> bytes:
-        """What stands before the header of a message that it carries the data of."""
+    def send(self, header: bytes, post: Callable[[list[Frame]], bool]) -> bool:
+        """Sends a message that it carries the data of. One that is sent again is another use: the
+        receiver may have dropped the one and hold the other, or still have to hear of it."""
         first, second = self.sizes if len(self.sizes) == 2 else (*self.sizes, NONE)
-        return _LOAN.pack(LOAN, self.lender.name, self.slot.number, self.slot.use, first, second)
+        use = self.slot.use + self.slot.sent
+        sent = post([_LOAN.pack(LOAN, self.lender.name, self.slot.number, use, first, second) + header])
+        if sent:
+            self.slot.use, self.slot.sent = use, True
+        return sent
 
 
 class Lent:
@@ -132,10 +138,10 @@ class Lender:
             self._ended(self._slots[self._dropped.popleft().slot])
         for slot in self._slots:  # the first that is free, which the caches know best
             if slot.owner is None and self._over[slot.number] >= slot.use:
-                slot.use, slot.sent = slot.use + 1, False
                 loan = Loan(self, slot, sizes)
-                slot.owner = _Watched(loan, self._dropped.append)
-                slot.owner.slot = slot.number
+                watched = _Watched(loan, self._dropped.append)
+                watched.slot = slot.number
+                slot.use, slot.sent, slot.owner = slot.use + 1, False, watched
                 return loan
         return None
 
@@ -153,9 +159,9 @@ class Borrowed:
     def __init__(self, offer: bytes) -> None:
         if len(offer) != _OFFER.size:
             raise OSError("this is no offer of memory")
-        _, self.process, number, self.name = _OFFER.unpack(offer)
-        path = f"/proc/{self.process}/fd/{number}"
-        if not os.readlink(path).startswith(f"/memfd:{_title(self.name)}"):
+        _, process, number, self.name = _OFFER.unpack(offer)
+        self._path = path = f"/proc/{process}/fd/{number}"
+        if not self.alive:
             raise OSError(f"{path} isn't the memory that is offered")
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -165,17 +171,25 @@ class Borrowed:
             self._slots = mmap.mmap(file, SLOTS * SLOT, prot=mmap.PROT_READ, offset=TABLE)
         finally:
             os.close(file)
-        self._held: dict[int, _Watched] = {}  # by slot: watches what was got of it last
+        self._held: dict[int, _Watched] = {}  # by the message's number: watches what came with it
+        self._messages = 0
+        self._holds = [0] * SLOTS  # messages of each slot that are held
+        self._uses = [0] * SLOTS  # the last use of each that has come
         self._dropped: deque[_Watched] = deque()
 
     @property
     def alive(self) -> bool:
-        """Whether its maker may still be there."""
-        return os.path.exists(f"/proc/{self.process}")
+        """Whether its maker may still have it."""
+        try:
+            return os.readlink(self._path).startswith(f"/memfd:{_title(self.name)}")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        except OSError:  # nobody can say
+            return True
 
     def frames(self, head: bytes) -> list[Frame] | None:
-        """What a loan carries, not copied; None where there is no such loan. Its use is over when
-        all frames are dropped."""
+        """What a loan carries, not copied; None where there is no such loan. The slot is given back
+        when all frames of all its uses that have come are dropped."""
         self.settle()
         _, name, slot, use, *sizes = _LOAN.unpack_from(head)
         sizes = [size for size in sizes if size != NONE]
@@ -183,8 +197,11 @@ class Borrowed:
         if name != self.name or slot >= SLOTS or not 0 < nbytes <= SLOT:
             return None
         whole: Any = np.frombuffer(self._slots, np.uint8, nbytes, slot * SLOT)
-        watched = self._held[slot] = _Watched(whole, self._dropped.append)
-        watched.slot, watched.use = slot, use
+        self._messages += 1
+        watched = self._held[self._messages] = _Watched(whole, self._dropped.append)
+        watched.slot, watched.number = slot, self._messages
+        self._holds[slot] += 1
+        self._uses[slot] = max(use, self._uses[slot])
         view, at, found = memoryview(whole), 0, []
         for size in sizes:
             found.append(view[at : at + size])
@@ -195,8 +212,10 @@ class Borrowed:
         """Lets the other one know what has been dropped."""
         while self._dropped:
             gone = self._dropped.popleft()
-            if self._over[gone.slot] < gone.use:
-                self._over[gone.slot] = gone.use
+            del self._held[gone.number]
+            self._holds[gone.slot] -= 1
+            if not self._holds[gone.slot]:
+                self._over[gone.slot] = self._uses[gone.slot]
 
 
 class Loans:
@@ -215,7 +234,7 @@ class Loans:
 
     @property
     def alive(self) -> bool:
-        """Whether the other process may still be there."""
+        """Whether the other side may still have its memory."""
         return self._theirs is None or self._theirs.alive
 
     def offer(self) -> bytes:
@@ -255,9 +274,7 @@ class Loans:
         loan = self._loan(data)
         if loan is None:
             return post([header, *map(buffer_of, data)])
-        sent = post([loan.head() + header])
-        loan.slot.sent |= sent
-        return sent
+        return loan.send(header, post)
 
     def _loan(self, data: list[Frame]) -> Loan | None:
         """The loan in which arrays lie, or are put."""
