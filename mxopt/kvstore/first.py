@@ -53,7 +53,10 @@ def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, opt
 
 
 def _ask_rounds(worker: Worker, infos: list[KeyInfo]) -> None:
-    """Lets the worker count its pushes on from where the servers are."""
+    """Lets the worker count its pushes on from where the servers are: all of them, where the job
+    is taken up again, or one."""
+    least = worker.member.welcome.goes_on == -1
+    found: dict[Key, list[int]] = {info.key: [] for info in infos}
     call, asked = Call(), [(stripe.server, info) for info in infos for stripe in info.layout.stripes]
     for server in dict.fromkeys(server for server, _ in asked):
         rest = [info for each, info in asked if each == server]
@@ -63,10 +66,12 @@ def _ask_rounds(worker: Worker, infos: list[KeyInfo]) -> None:
 
             def sink(answer: m.Present, part: list[KeyInfo] = part) -> None:
                 for info, present in zip(part, answer.rounds, strict=True):
-                    info.round = max(info.round, present)
+                    found[info.key].append(present)
 
             worker.connections.send(server, m.Rounds(0, [info.key for info in part]), call, sink)
     worker.connections.wait(call, f"the rounds of {counted(len(infos), 'key')}")
+    for info in infos:
+        info.round = (min if least else max)(found[info.key])
 
 
 def tell_rounds(session: Session, server: int, infos: list[KeyInfo]) -> None:

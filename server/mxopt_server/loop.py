@@ -132,6 +132,8 @@ def run_server(
             kept.journal if kept is not None else None, member.leased,
         )  # fmt: skip
         server.hear(member.members)
+        if member.welcome.goes_on == -1:
+            server.members.begun = {rank: epoch for rank, epoch, _ in member.members}
         server.applier.progress = progress
         progress.begin("loading the snapshot of server", member.rank)
         attached: Attached | Kept = attach(server)

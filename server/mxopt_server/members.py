@@ -20,8 +20,14 @@ class Members:
     staleness: int = 0  # of ssp: how many pushes a worker may be ahead of the slowest
     ended: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
+    begun: dict[int, int] = field(default_factory=dict)  # epochs of those with whom a job begins, or is taken up
     lost: int = 0  # pushes that were answered, and that snapshots older than they are hadn't, in the whole job
     lossy: bool = False  # whether this server goes on from such a snapshot
+
+    def begins(self, rank: int) -> bool:
+        """Whether a worker is here from the beginning, not in a job that others have gone on
+        with."""
+        return rank in self.begun and self.begun[rank] == self.epochs.get(rank)
 
     @property
     def kind(self) -> type[Rounds]:

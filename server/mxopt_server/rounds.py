@@ -54,7 +54,7 @@ class Rounds:
         """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one
         is missing."""
         if self.epochs.get(rank) != self.members.epochs.get(rank):
-            return True  # the first of a process is the one after the round that it was told, the highest of all parts
+            return number > self.counts[rank]  # the first of a process is the one after the round that it was told
         last = self.counts[rank]
         if number > last + 1 and rank not in self.behind:
             raise missing(key, rank, number, last)

@@ -208,8 +208,9 @@ class Server:
             if members.lossy and hello.knows:  # since the snapshot it has come, and pushed what that hasn't
                 members.epochs[hello.rank] = hello.epoch
             elif members.epochs.get(hello.rank) != hello.epoch:
-                others = sorted(self.known.keys() - members.ended - {hello.rank})
-                self.machine.enter(Member(hello.rank, hello.epoch, others))
+                others = self.known.keys() - members.ended - {hello.rank}
+                begins = members.begun.get(hello.rank) == hello.epoch  # it counts on from its own pushes
+                self.machine.enter(Member(hello.rank, hello.epoch, [] if begins else sorted(others)))
             session = self.sessions[hello.rank] = Session(hello.rank, hello.epoch, self.clock, self.waiting)
             log.info("worker %d is here", hello.rank)
         self._routes.pop(session.route, None)

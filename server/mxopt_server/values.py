@@ -218,8 +218,10 @@ class Values:
         request.met()
 
     def present(self, key: Key, rank: int) -> int:
-        """The round of a key from which a worker's pushes count on."""
-        return max(p.group.rounds.last(rank) if p.group is not None else 0 for p in self.entry(key).parts)
+        """The round of a key from which a worker's pushes count on: where the job is taken up again
+        the last that all parts have, so that it is made whole; else the last that one has."""
+        rounds = [p.group.rounds.last(rank) if p.group is not None else 0 for p in self.entry(key).parts]
+        return min(rounds) if self.members.begins(rank) else max(rounds)
 
 
 def distinct(parts: Iterable[Part]) -> list[Group]:

@@ -72,14 +72,14 @@ def drawn(seed: int) -> Plan:
             plan.faults.append(Fault(at, f"server {rng.randrange(plan.servers)}"))
             at += rng.uniform(0.0, 2.5)
     elif kind == "others":
-        everybody = ["scheduler", *(f"worker {r}" for r in range(plan.workers))]
+        workers = plan.workers if PROGRAMS[plan.program][0] == "dist_sync" else 0  # others go on without one
+        everybody = ["scheduler", *(f"worker {r}" for r in range(workers))]
         starts = []
         for _ in range(rng.choice([1, 3, 6])):
             faults = [Fault(rng.uniform(0, 1), f"server {rng.randrange(plan.servers)}")] * (rng.random() < 0.3)
             starts.append([*faults, Fault(rng.uniform(0, 2.5), rng.choice(everybody))])
         plan.faults, *plan.again = starts
         plan.steps = 40 + 20 * len(starts)
-        plan.program = rng.choice([name for name, (mode, _) in PROGRAMS.items() if mode == "dist_sync"])
     elif kind == "network":
         plan.steps = 20  # a cut is noticed by its silence, after 3 s
         plan.weather = Weather(rng.choice([0.0, 0.005, 0.03]), rng.choice([0.0, 5.0, 10.0]), rng.choice([0.0, 0.05]))

@@ -254,6 +254,8 @@ class Job:
                     journal if durability.kind == "journal" or rank in self.plan.crashes else None, member.leased,
                 )  # fmt: skip
                 server.hear(member.members)
+                if member.welcome.goes_on == -1:
+                    server.members.begun = {rank: epoch for rank, epoch, _ in member.members}
                 if kept is not None:
                     kept.restore(server)
                     kept.check_alone()

@@ -132,6 +132,47 @@ def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str |
     assert checkpoints > 5
 
 
+def by_key(store: Any, pause: Callable[[], None]) -> bytes:
+    """Every push of a worker takes off the same, whichever process makes it; each key goes on where
+    it is."""
+    shapes = {"small": (5,), "striped": (300,), "large": (3000,)}
+    weights = [np.zeros(shape, np.float32) for shape in shapes.values()]
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+    store.init(list(shapes), weights)
+    begun = {key: store.round(key) for key in shapes}
+    for step in range(STEPS):
+        pause()
+        for key, weight in zip(shapes, weights, strict=True):
+            if step >= begun[key]:
+                store.push(key, np.full_like(weight, 2.0 ** (step % 4)))
+    store.pull(list(shapes), weights)
+    store.barrier()
+    store.pull(list(shapes), weights)
+    return b"".join(weight.tobytes() for weight in weights)
+
+
+@pytest.mark.parametrize("durability", ["snapshot", "journal"])
+@pytest.mark.parametrize("mode", ["async", "ssp"])
+def test_an_asynchronous_job_that_is_taken_up_again_makes_each_push_once(
+    mode: str, durability: str, quiet: None
+) -> None:
+    """Also where all die between the parts of a push, and servers have kept other pushes."""
+    later = 0
+    for seed in range(12):
+        plan = Plan("", mode, 2, 2, seed, Weather(0.05), pause=0.5, durability=durability)
+        job = Job(plan, by_key)
+        for process in (*job.workers, *job.servers, job.scheduler_process):
+            job.world.at(1.5 + seed / 4, process.kill)
+        job.run()
+        again = Job(plan, by_key, root=job.root)
+        again.run()
+        total = -2.0 * sum(2 ** (step % 4) for step in range(STEPS))
+        for worker in again.workers:
+            assert set(np.frombuffer(worker.result, np.float32)) == {total}, (seed, worker.error)
+        later += any(kept.written or kept.folder.nbytes for disk in again.disks for kept in disk.opened)
+    assert later > 5
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_servers_that_die_again_and_again_lose_nothing(program: str, quiet: None) -> None:
     deaths = 0
