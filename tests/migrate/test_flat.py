@@ -123,6 +123,24 @@ def test_pickled_objects_in_an_npz_are_refused(tmp_path: Path) -> None:
 
 
 @every
+def test_a_file_that_is_not_there_is_an_os_error(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="none"):
+        KINDS[kind][1](tmp_path / "none")
+
+
+def test_any_byte_of_a_compressed_npz_may_be_damaged(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", a=np.arange(30.0), b=np.ones((2, 3), np.float16))
+    whole = (tmp_path / "x.npz").read_bytes()
+    for at in range(len(whole)):
+        for flipped in (1, 8, 128, 255):
+            damaged = bytearray(whole)
+            damaged[at] ^= flipped
+            (tmp_path / "y.npz").write_bytes(damaged)
+            with contextlib.suppress(StatesError):
+                read_npz(tmp_path / "y.npz")
+
+
+@every
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_file_is_a_states_error_or_another_tree(
