@@ -208,7 +208,10 @@ class NativePart:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that
         does all of the update in one call, of `address`; None where it takes several, which
         `finish` makes."""
-        self._put(hypers)
+        if len(hypers) == 1:
+            self._pack(self._first_row, 0, *hypers[0])
+        else:
+            self._put(hypers)
         if self._many or len(hypers) > 1:
             self._many = len(hypers) > 1
             self.hyper_rows[:] = which

@@ -168,10 +168,11 @@ class KVStore(KVStoreBase):
         Raises where one can't be."""
         pairs = self._keys.pairs(key, out, "out")
         self._keys.need(pairs)
-        found = [(k, [o for o in outs if not (isinstance(o, RowSparse) and ignore_sparse)]) for k, outs in pairs]
+        found = [(k, [o for o in outs if not (ignore_sparse and isinstance(o, RowSparse))]) for k, outs in pairs]
         for name, outs in found:
             value = self._values[name]
-            check_whole(_is_table(value), name)
+            if type(value) is not np.ndarray:
+                check_whole(_is_table(value), name)
             for target in outs:
                 check_out(target, new.get(name, value.shape), name)
         return found

@@ -168,7 +168,7 @@ def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
     """Raises ArrayError where a value of this shape can't be written into `out`."""
     if out.shape != shape:
         raise ArrayError(f"key {key!r}: the store holds shape {shape}, out has {out.shape}")
-    if not arrays.is_writeable(out):
+    if not (out.flags.writeable if type(out) is np.ndarray else arrays.is_writeable(out)):
         raise ArrayError(f"key {key!r}: out is read-only")
 
 
@@ -180,12 +180,12 @@ def write(value: Any, out: Any, key: Key) -> None:
 
 def fill(out: Any, value: Any) -> None:
     """Copies `value` into `out`, which `check_out` has found to fit."""
-    if isinstance(out, RowSparse):
+    if type(out) is np.ndarray and type(value) is np.ndarray:
+        np.copyto(out, value, casting="unsafe")
+    elif isinstance(out, RowSparse):
         out[:] = value
     elif isinstance(value, RowSparse):
         value.copyto(out)
-    elif type(out) is np.ndarray and type(value) is np.ndarray:
-        np.copyto(out, value, casting="unsafe")
     else:
         out[...] = arrays.to_device_of(value, out)
 

@@ -66,7 +66,7 @@ def test_schedules_of_mxnet_and_plain_functions_are_drawn_too(schedule: Any, tmp
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="steps must be a whole number above 0"):
         curve(FactorScheduler(5), 0)
     with pytest.raises(TypeError, match="function of the step"):
         curve(0.1, 5)  # type: ignore[arg-type]
