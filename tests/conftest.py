@@ -11,6 +11,14 @@ import pytest
 
 import mxopt
 
+LONG = ("test_bench", "test_chaos", "test_durability", "test_example_programs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of which some tests take ten seconds and more come first: at the end all processes but
+    one would wait for such a test."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
