@@ -8,7 +8,7 @@ from mxopt.errors import ArgumentError
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.optimizer.ruled import RuleOptimizer
-from mxopt.options import Option, Unpack
+from mxopt.options import Option, Unpack, number
 from mxopt.rules import adaptive
 from mxopt.rules.rule import Rule
 
@@ -29,7 +29,7 @@ class GroupAdaGrad(RuleOptimizer):
         eps: Annotated[float, Option("", "added inside the root at every update")] = 1e-5,
         **base: Unpack[OptionsAndRate],
     ) -> None:
-        if base.get("wd"):
+        if number(f"{type(self).__name__}: wd", base.get("wd", 0.0)):
             raise ArgumentError(f"GroupAdaGrad has no weight decay, got wd={base['wd']}")
         super().__init__(**base)
         self.eps = eps
