@@ -117,7 +117,7 @@ class Lender:
             raise OSError("this system has no memory to lend")
         self.name = os.urandom(8)
         self._file = os.memfd_create(_title(self.name), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        weakref.finalize(self, os.close, self._file)
+        self.close = weakref.finalize(self, os.close, self._file)  # nobody opens it any more
         os.ftruncate(self._file, SIZE)
         fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         memory = memoryview(mmap.mmap(self._file, SIZE))
@@ -259,6 +259,10 @@ class Loans:
             return None
         self._agreed = True
         return [message[_LOAN.size :], *data]
+
+    def close(self) -> None:
+        """Says that the other side may give up this one's memory."""
+        self._mine.close()
 
     def room(self, sizes: Sequence[int]) -> list[Frame]:
         """Memory for the arrays of one message, which is sent from there, see `plain_room`."""

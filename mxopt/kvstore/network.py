@@ -100,7 +100,9 @@ class SocketLine:
 
     def _lend(self) -> None:
         """Offers the other side memory, where there is some."""
-        self._loans = None
+        if self._loans is not None:
+            self._loans.close()
+            self._loans = None
         if self._lends:
             with contextlib.suppress(OSError):
                 self._loans = lending.Loans()
@@ -118,6 +120,9 @@ class SocketLine:
         return None
 
     def _close(self, linger: int) -> None:
+        if self._loans is not None:
+            self._loans.close()
+            self._loans = None
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(linger)

@@ -309,3 +309,20 @@ def test_memory_of_lines_that_are_closed_is_given_back(stack: ExitStack, tmp_pat
         files = len(os.listdir("/proc/self/fd"))
         before = before or files
         assert files == before
+
+
+def test_a_line_that_is_closed_gives_its_memory_back_though_what_lay_there_is_held(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    context = stack.enter_context(zmq.Context())
+    door, line = door_at(stack, context, tmp_path / "door"), line_to(stack, context, tmp_path / "door")
+    agree(line, door)
+    held = line.room(BIG.nbytes)
+    line._lend()  # as after a cut
+    agree(line, door)
+    assert [loans.alive for loans in door._loans.values()] == [True]
+    held += line.room(BIG.nbytes)
+    line._close(0)
+    assert [loans.alive for loans in door._loans.values()] == [False]
+    line._connect()
+    assert [type(frame) for frame in held] == [lending.Lent] * 2
