@@ -110,7 +110,15 @@ def _uses(module: str, package: str) -> bool:
 # name that fits counts.
 FLOORS = [
     ["mxopt.errors", "mxopt.overrides", "mxopt.plain", "mxopt.rules", "mxopt.typing"],
-    ["mxopt.arguments", "mxopt.assembler", "mxopt.device", "mxopt.options", "mxopt.registry", "mxopt.settings"],
+    [
+        "mxopt.arguments",
+        "mxopt.assembler",
+        "mxopt.caller",
+        "mxopt.device",
+        "mxopt.options",
+        "mxopt.registry",
+        "mxopt.settings",
+    ],
     ["mxopt.role", "mxopt.sparse"],
     ["mxopt.engine"],
     [
