@@ -46,7 +46,8 @@ class Row:
     @property
     def rules(self) -> list[Rule]:
         """The rule that its steps are, if they are one."""
-        return [self.make().rule]
+        made: Any = self.make()
+        return [made.rule]
 
     @property
     def takes_lazy_update(self) -> bool:

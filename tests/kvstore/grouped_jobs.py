@@ -135,10 +135,11 @@ def refused(arguments: Any) -> dict[str, list[str]]:
     used = optim.SGD([weight.copy()], 0.1), nn.SGD([weight.copy()])
     for optimizer in used:
         optimizer((weight,))
-    for family, given in {
+    asked: dict[str, list[Any]] = {
         "experimental": [used[0], Own([weight], {"lr": 1}), Hidden([weight], 0.1, 3), Unknown([weight], 0.1)],
         "nn": [used[1], OwnNn([weight]), nn.LARS(nn.SGD([weight])), UnknownNn([weight])],
-    }.items():
+    }
+    for family, given in asked.items():
         errors = [caught(store.set_optimizer, optimizer) for optimizer in given]
         said[family] = [f"{type(e).__name__}: {e}" for e in errors]
     return said
@@ -175,17 +176,18 @@ def sparse(arguments: Any) -> None:
             continue
         for options in [{}, {"lazy_update": True}] if row.takes_lazy_update else [{}]:
             rng = np.random.default_rng(1)
-            here = Parameter(rng.standard_normal((9000, 16), np.float32), f"{row} {options}")
-            there = Parameter(here.value.copy(), here.name)
+            name = f"{row} {options}"
+            here = Parameter(rng.standard_normal((9000, 16), np.float32), name)
+            there = Parameter(here.value.copy(), name)
             local, remote = (row.over([p], **options) for p in (here, there))
             store.set_optimizer(remote)
-            store.broadcast(here.name, there.value, there.value)
+            store.broadcast(name, there.value, there.value)
             for step in range(4):
                 grads = []
                 for _ in range(store.num_workers):
                     ids = np.sort(rng.choice(9000, 300, replace=False))
                     grads.append(row_sparse_array((rng.standard_normal((300, 16), np.float32), ids), shape=here.shape))
-                store.push(here.name, grads[store.rank])
-                store.pull(here.name, there.value)
+                store.push(name, grads[store.rank])
+                store.pull(name, there.value)
                 local((summed(grads),))
-                assert same(here.value, there.value), f"{here.name} step {step}"
+                assert same(here.value, there.value), f"{name} step {step}"

@@ -13,7 +13,7 @@ class Peer:
     """What is sent lies in `sent`; the test answers it, and sets the `time`."""
 
     def __init__(self, greeted: bool = True) -> None:
-        self.time, self.sent, self.moved = 0.0, [], []
+        self.time, self.sent, self.moved = 0.0, list[Any](), list[str]()
         hello = m.Hello(wire.VERSION, "job", 0, 1, "me", 1, "async", 0)
         self.session = Session(hello, ["here"], lambda server, frames: self.sent.append(frames),
                                lambda server, endpoint: self.moved.append(endpoint), lambda: self.time)  # fmt: skip

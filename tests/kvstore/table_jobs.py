@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from workers import caught, make, same, summed
 
 import mxopt
 from mxopt import kvstore, sparse
-from mxopt.kvstore.base import KVStoreBase
 from mxopt.sparse import RowSparse, row_sparse_array
 
 ROWS = 3000
@@ -18,7 +18,7 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {"momentum": 0.9}), ("adam", {}), ("adagrad", {}), ("ftrl", {}), ("groupadagrad", {"wd": 0.0}),
     ("rmsprop", {"lazy_update": True}), ("adam", {"multi_precision": True}), ("adam", {"state_dtype": "bfloat16"}),
 ]  # fmt: skip
-FIRST = {
+FIRST: dict[str, Callable[[str], Any]] = {
     "zeros": lambda dtype: sparse.table((ROWS, 16), dtype),
     "constant": lambda dtype: sparse.table((ROWS, 16), dtype, "constant", 0.5),
     "uniform": lambda dtype: sparse.table((ROWS, 16), dtype, "uniform", 0.5, seed=3),
@@ -31,9 +31,9 @@ def gradient(rng: np.random.Generator, dtype: str, count: int = 200) -> RowSpars
     return row_sparse_array((rng.normal(size=(count, 16)).astype(dtype), ids), (ROWS, 16))
 
 
-def pulled(store: KVStoreBase, key: Any, dtype: str, ids: Any = range(ROWS)) -> np.ndarray:
+def pulled(store: Any, key: Any, dtype: str, ids: Any = range(ROWS)) -> np.ndarray:
     out = sparse.zeros("row_sparse", (ROWS, 16), dtype)
-    store.row_sparse_pull(key, out, row_ids=np.array(ids))  # type: ignore[attr-defined]
+    store.row_sparse_pull(key, out, row_ids=np.array(ids))
     return np.array(out.data)
 
 
@@ -126,7 +126,7 @@ def train(arguments: dict[str, Any]) -> str:
     return found
 
 
-def trained(store: KVStoreBase, first: int, last: int, begin: bool) -> str:
+def trained(store: Any, first: int, last: int, begin: bool) -> str:
     """Steps on every kind of first value, from a checkpoint's or beginning with them; a digest of
     the rows after."""
     if begin:

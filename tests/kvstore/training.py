@@ -87,7 +87,7 @@ def guarded(arguments: Any) -> list[Any]:
     param, store = Parameter(np.zeros(2, np.float32), "w"), kvstore.create("dist_sync")
 
     def trainer(update: bool) -> Trainer:
-        guard = {"clip_global_norm": 2.5, "skip_nonfinite": True}
+        guard: dict[str, Any] = {"clip_global_norm": 2.5, "skip_nonfinite": True}
         optimizer = create("sgd", learning_rate=1.0)
         return Trainer([param], optimizer, kvstore=store, update_on_kvstore=update, **guard)
 

@@ -19,6 +19,9 @@ from mxopt.sparse import RowSparse, row_sparse_array
 SHAPES = {"a": (30, 7), "b": (5,), "c": (700_001,), "d": (900, 800), "e": ()}
 
 
+LAZY: list[tuple[str, dict[str, Any]]] = [("sgd", {"momentum": 0.9}), ("adam", {"lazy_update": True}), ("adagrad", {})]
+
+
 def make(name: str, kwargs: dict[str, Any]) -> mxopt.Optimizer:
     return Row(name, **kwargs).make()
 
@@ -91,7 +94,7 @@ def sums(arguments: Any) -> None:
         store.pull(3, out)
         assert out.tolist() == [3 * scale] * 2
     store.push([3, 3], [np.ones(2, np.float32), np.ones(2, np.float32)])
-    wide = [np.zeros(2), np.zeros(2, np.int32)]
+    wide: list[Any] = [np.zeros(2), np.zeros(2, np.int32)]
     store.pull(3, wide)
     assert [w.tolist() for w in wide] == [[4, 4], [4, 4]]
     for error, function, *values in (
@@ -137,7 +140,7 @@ def caught(function: Any, *arguments: Any) -> Exception | None:
 def sparse(arguments: Any) -> None:
     """Lazy row-sparse updates mixed with dense ones on a striped table, beside a local updater."""
     store = kvstore.create("dist_sync")
-    for k, (name, kwargs) in enumerate([("sgd", {"momentum": 0.9}), ("adam", {"lazy_update": True}), ("adagrad", {})]):
+    for k, (name, kwargs) in enumerate(LAZY):
         store.set_optimizer(make(name, {"learning_rate": 0.1, "wd": 0.01, **kwargs}))
         local = mxopt.get_updater(make(name, {"learning_rate": 0.1, "wd": 0.01, **kwargs}))
         rng = np.random.default_rng(k)
@@ -185,7 +188,7 @@ def compressed(params: Any) -> None:
         outs = [np.zeros(s, np.float32) for s in shapes.values()]
         store.pushpull(list(shapes), list(grads[store.rank].values()), out=outs)
         for (key, _), out in zip(shapes.items(), outs, strict=True):
-            total = sum(ref.quantize(key, g[key]) for ref, g in zip(references, grads, strict=True))
+            total: Any = sum(ref.quantize(key, g[key]) for ref, g in zip(references, grads, strict=True))
             assert same(out, total), f"{key} step {step}"
 
 

@@ -17,7 +17,8 @@ DATA = Path(__file__).parent.parent / "data" / "mindspore"
 
 @cache
 def document(name: str) -> dict[str, Any]:
-    return json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    return found
 
 
 @cache

@@ -42,7 +42,7 @@ def optimizer_of(case: dict[str, Any], parameters: list[Parameter]) -> nn.Optimi
     if case["inner"]:
         inner, options = case["inner"]
         return nn.LARS(getattr(nn, inner)(parameters, **decode(options)), **decode(case["options"]))
-    optimizer = getattr(nn, case["class"])(groups or parameters, **decode(case["options"]))
+    optimizer: nn.Optimizer = getattr(nn, case["class"])(groups or parameters, **decode(case["options"]))
     if case["target"]:
         optimizer.target = case["target"]
     return optimizer

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.message import Message
 
 ONES = np.ones(2, np.float32).tobytes()
 LARGE = b"\xab" * wire.SMALL  # a frame of its own
 
-GOLDEN: list[tuple[m.Message, list[str]]] = [
+GOLDEN: list[tuple[Message, list[str]]] = [
     (m.Join(2, "j", "server", 1, 2, 1, "ipc://s", "ab", "me", "", "journal", [4, 7]),
      ["9d0102a16aa6736572766572010201a76970633a2f2f73a26162a26d65a0a76a6f75726e616c920407"]),
     (m.Waiting("for you"),

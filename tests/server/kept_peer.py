@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mxopt_server import snapshot
 from mxopt_server.durability import Durability
@@ -43,7 +44,7 @@ class Served(Peer):
         return dump_document(snapshot.record(self.server))
 
 
-def trained(folder: Path, row: object = None, mode: str = "sync", kind: str = "journal") -> Served:
+def trained(folder: Path, row: Any = None, mode: str = "sync", kind: str = "journal") -> Served:
     """A server with two workers' pushes of two rounds, by the optimizer of `row`."""
     peer = Served(folder, 2, mode, kind)
     peer.ask(0, config(1, 1, mxopt.create("adam") if row is None else row.make()))

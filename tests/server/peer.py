@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mxopt_server import snapshot
@@ -18,6 +19,7 @@ from mxopt.document import dump_document
 from mxopt.errors import MXOptError
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.session import Session
+from mxopt.kvstore.wire import Key
 from mxopt.optimizer.config import optimizer_config
 
 ONES = np.ones(2, np.float32).tobytes()
@@ -49,9 +51,10 @@ class Peer:
     """A server without sockets, and what it answers. The rounds of pushes and pulls that name none
     are counted."""
 
-    def __init__(self, workers: int = 1, mode: str = "sync", journal: Disk | None = None) -> None:
-        self.sent: list[tuple[bytes, object]] = []
-        self.mode, self.workers, self.journal = mode, workers, journal
+    def __init__(self, workers: int = 1, mode: str = "sync", journal: Any = None) -> None:
+        self.sent: list[tuple[bytes, Any]] = []
+        self.mode, self.workers = mode, workers
+        self.journal: Any = journal
         self.listeners: dict[bytes, Session] = {}  # who is told at once
         self.starts = 0
         self.sequence: dict[tuple[int, int], int] = {}
@@ -62,7 +65,7 @@ class Peer:
     def started(self) -> Server:
         """A new server."""
 
-        def send(route: bytes, message: object) -> None:
+        def send(route: bytes, message: Any) -> None:
             if route in self.listeners:
                 self.listeners[route].take(0, message)
             else:
@@ -73,23 +76,13 @@ class Peer:
         made.hear((rank, 1, "token") for rank in range(self.workers))
         return made
 
-    def hello(self, rank: int, epoch: int = 1, token: str = "token", **changes: object) -> object:
-        fields = {"version": wire.VERSION, "job": "job", "workers": self.workers, "mode": self.mode} | changes
-        return self.ask(
-            rank,
-            m.Hello(
-                fields["version"],
-                fields["job"],
-                rank,
-                epoch,
-                token,
-                fields["workers"],
-                fields["mode"],
-                1,
-            ),
-        )
+    def hello(self, rank: int, epoch: int = 1, token: str = "token", **changes: Any) -> Any:
+        fields: dict[str, Any] = {"version": wire.VERSION, "job": "job", "workers": self.workers, "mode": self.mode}
+        said = fields | changes
+        hello = m.Hello(said["version"], said["job"], rank, epoch, token, said["workers"], said["mode"], 1)
+        return self.ask(rank, hello)
 
-    def ask(self, rank: int, message: object) -> object:
+    def ask(self, rank: int, message: Any) -> Any:
         """The last answer to rank, once it has sent a message."""
         if getattr(message, "round", None) == 0:
             self._count(rank, message)
@@ -98,7 +91,7 @@ class Peer:
         self.sent = []
         return answers[-1] if answers else None
 
-    def _count(self, rank: int, message: object) -> None:
+    def _count(self, rank: int, message: Any) -> None:
         """Gives a message the round of its keys: the next where it is a push that hasn't been sent
         before."""
         if (rank, message.seq) not in self.sequence:
@@ -120,16 +113,17 @@ class Peer:
         for rank in range(0 if self.listeners else self.workers):
             self.hello(rank)
 
-    def weight(self, key: object = "w") -> list[float]:
-        return self.server.values.entries[key].weight.tolist()
+    def weight(self, key: Key = "w") -> list[float]:
+        weight: list[float] = self.server.values.entries[key].weight.tolist()
+        return weight
 
 
-def init(seq: int, key: object = "w") -> m.Init:
+def init(seq: int, key: Key = "w") -> m.Init:
     return m.Init(seq, key, "float32", [2], [2], 0, 0, [np.zeros(2, np.float32).tobytes()])
 
 
 def push(
-    seq: int, answer: bool = True, value: float = 1, keys: tuple[object, ...] = ("w",), number: int = 0, step: int = 0
+    seq: int, answer: bool = True, value: float = 1, keys: tuple[Key, ...] = ("w",), number: int = 0, step: int = 0
 ) -> m.Push:
     data = np.full(2 * len(keys), value, np.float32).tobytes()
     return m.Push(seq, answer, list(keys), 0, number, step, 0, 0.0, 0, 0, [data])

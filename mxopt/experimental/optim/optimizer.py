@@ -178,7 +178,7 @@ class Optimizer(GroupedOptimizer):
         """
         self.construct(gradients)
 
-    def construct(self, *hyper_params: object) -> None:
+    def construct(self, *hyper_params: Any) -> None:
         """What a call does. A subclass without a rule defines this."""
         (gradients,) = hyper_params
         try:

@@ -119,17 +119,17 @@ class CuPy:
         self.libraries, self.folder = list(libraries), folder
         self.launches = 0
 
-    def asarray(self, x: Any) -> ndarray:
+    def asarray(self, x: Any) -> Any:
         return x if isinstance(x, ndarray) else ndarray(np.array(x))
 
-    def ascontiguousarray(self, x: ndarray, dtype: Any = None) -> ndarray:
+    def ascontiguousarray(self, x: Any, dtype: Any = None) -> Any:
         host = np.ascontiguousarray(x._host, dtype)
         return x if host is x._host else ndarray(host)
 
-    def zeros(self, shape: Any, dtype: Any = float) -> ndarray:
+    def zeros(self, shape: Any, dtype: Any = float) -> Any:
         return ndarray(np.zeros(shape, dtype))
 
-    def empty(self, shape: Any, dtype: Any = float) -> ndarray:
+    def empty(self, shape: Any, dtype: Any = float) -> Any:
         return ndarray(np.full(shape, np.nan, dtype))
 
     def RawKernel(self, code: str, name: str, options: tuple[str, ...]) -> Any:  # noqa: N802
