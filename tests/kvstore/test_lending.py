@@ -4,6 +4,8 @@ can't."""
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -326,3 +329,40 @@ def test_a_line_that_is_closed_gives_its_memory_back_though_what_lay_there_is_he
     assert [loans.alive for loans in door._loans.values()] == [False]
     line._connect()
     assert [type(frame) for frame in held] == [lending.Lent] * 2
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(os, "memfd_create"), (os, "ftruncate"), (fcntl, "fcntl"), (mmap, "mmap")]
+)
+@pytest.mark.parametrize("where", ["worker", "server"])
+def test_where_no_memory_can_be_had_all_goes_through_the_sockets(
+    stack: ExitStack, tmp_path: Path, module: Any, name: str, where: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("too many open files, no memory, not permitted")
+
+    context = stack.enter_context(zmq.Context())
+    door, offered = door_at(stack, context, tmp_path / "door"), Loans()
+    with pytest.MonkeyPatch.context() as patch:
+        line = None if where == "server" else line_to(stack, context, tmp_path / "door")
+        files = os.listdir("/proc/self/fd")
+        patch.setattr(module, name, fails)
+        if line is None:
+            door._offered(b"me", None, offered.offer())
+        else:
+            line._lend()
+        assert door._loans == {}
+        if line is None:
+            assert os.listdir("/proc/self/fd") == files
+            line = line_to(stack, context, tmp_path / "door")
+        assert line._loans is None
+    line.send([b"header", *line.room(BIG.nbytes)])
+    message: list[object] = []
+    while not message:
+        message = door.receive()
+    assert [len(frame) for frame in message] == [2, 6, BIG.nbytes]
+    assert door.send(b"me", m.Values(1, [wire.bytes_of(BIG)]))
+    answer = None
+    while answer is None:
+        answer = line.receive(wait=True)
+    assert values(answer[1]) == BIG.tolist()
