@@ -78,3 +78,8 @@ def test_pushes_repeated_after_broken_connections_are_applied_once() -> None:
         assert proxy.broken == 2
         assert job.ended() == [0, 0]
     proxy.listener.close()
+
+
+def test_pushes_that_are_sent_twice_on_one_connection_keep_what_servers_hold_of_them() -> None:
+    with Job(2, 1) as job:
+        job.run("sent_twice")

@@ -272,6 +272,35 @@ def restarted(arguments: Any) -> list[float]:
     return found
 
 
+def sent_twice(arguments: Any) -> None:
+    """Pushes of which some travel twice on one connection, as where a question is answered late;
+    worker 1 is ahead by four rounds."""
+    store = kvstore.create("dist_sync")
+    session: Any = store._connections.session
+    dispatch = session._dispatch
+
+    def twice(channel: Any, request: Any) -> None:
+        dispatch(channel, request)
+        if request.message.seq % 3 == 0:
+            session._post(channel.server, request.frames)
+
+    session._dispatch = twice
+    base = np.arange(600_000, dtype=np.float32) % 97
+    total, out = np.zeros_like(base), np.empty_like(base)
+    store.init("w", total)
+    store.set_optimizer(make("sgd", {"learning_rate": 1, "wd": 0}))
+    for block in range(3):
+        if store.rank == 0:
+            store.barrier()  # until the other's are taken
+        for step in range(4 * block, 4 * block + 4):
+            store.push("w", np.roll(base, 3 * step + store.rank))
+            total -= np.roll(base, 3 * step) + np.roll(base, 3 * step + 1)
+        if store.rank == 1:
+            store.barrier()
+        store.pull("w", out)
+        assert same(out, total), f"block {block}: {np.flatnonzero(out != total)}"
+
+
 def broken(arguments: Any) -> None:
     """Rounds over connections that break, beside a local updater."""
     store = kvstore.create("dist_async")
