@@ -199,11 +199,11 @@ class Job:
         """The process that has this place in the job now."""
         role, _, rank = who.partition(" ")
         script = "program.py" if role == "worker" else "mxopt_server"
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(launcher.pid).children():
+        for process in psutil.Process(launcher.pid).children():
+            with contextlib.suppress(psutil.Error):  # of those that were killed, which stay as zombies, each raises
                 env, command = process.environ(), " ".join(process.cmdline())
                 same = env.get("DMLC_ROLE") == role and env.get(f"DMLC_{role.upper()}_ID", "") == rank
-                if same and script in command and process.status() != psutil.STATUS_ZOMBIE:
+                if same and script in command:
                     return process
         return None
 

@@ -23,6 +23,7 @@ PLANS = [
 def test_a_disturbed_job_ends_with_the_same_bits(plan: Plan, tmp_path: Path) -> None:
     job = Job(plan, tmp_path / "job")
     assert job.faults() == [], "\n".join(job.history)
+    assert not [line for line in job.history if "isn't there" in line]
 
 
 def test_a_seed_always_draws_the_same_plan() -> None:
