@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import mxopt
+
+# Whatever starts the tests (nohup, a script in the background), what they start can be interrupted.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = ("test_bench", "test_chaos", "test_durability", "test_example_programs")
 

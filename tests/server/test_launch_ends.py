@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,22 @@ FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 JOIN = "from mxopt import kvstore; kvstore.create('dist_sync');"
 
 
+started: list[Process] = []
+
+
 def launch(tmp_path: Path, *command: str, workers: int = 1) -> Process:
     options = ["-n", str(workers), "-s", "1", "--run-dir", str(tmp_path / "run")]
-    return Process([*LAUNCH, *options, *command], environment())
+    started.append(Process([*LAUNCH, *options, *command], environment()))
+    return started[-1]
+
+
+@pytest.fixture(autouse=True)
+def no_job_outlives_its_test() -> Iterator[None]:
+    """A job ends with its launcher."""
+    yield
+    while started:
+        if (process := started.pop()).child.poll() is None:
+            process.kill()
 
 
 def family(process: Process) -> list[psutil.Process]:
