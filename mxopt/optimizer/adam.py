@@ -231,7 +231,7 @@ class Nadam(_Moments):
             product = 1.0 if product is None else product
             for momentum in map(self._momentum, left):
                 product *= momentum
-                if not product:  # and stays 0, however many updates are left
+                if 1 - product == 1:  # it only shrinks: what is made of it is the same from here on
                     break
             if len(known) >= PRODUCTS:
                 known.clear()
