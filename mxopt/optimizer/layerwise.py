@@ -230,7 +230,8 @@ class LBSGD(MomentumOptimizer):
             self._update_count(index)
             _add(total, grad)
             return
-        mean = total.copy()  # the sum stays what it is where the update raises
+        # Where a schedule, or a method of a subclass, raises, the sum stays what it is.
+        mean = total if self.lr_scheduler is None and not self.overridden else total.copy()
         _add(mean, grad)
         mean /= self.batch_scale
         mean = mean if tensor.master is not None else mean.astype(weight.dtype, copy=False)

@@ -286,7 +286,7 @@ def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
 
 def _check_index(index: Any) -> None:
     """Raises ArgumentTypeError for what a state couldn't be saved under."""
-    if not isinstance(index, int | str | np.integer) or isinstance(index, bool):
+    if not isinstance(index, int | str | np.integer):
         raise _no_index(index)
     if not isinstance(index, str) and not -(1 << 63) <= index < 1 << 64:
         raise ArgumentTypeError(f"an updater's index must be a number of 64 bits or a text, got {index}")
