@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from mxopt import clipping, nn
+from mxopt import clipping, nn, owned
 from mxopt.document import write_file
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError, counted
 from mxopt.experimental import optim as experimental
@@ -22,11 +20,9 @@ from mxopt.optimizer import Optimizer, Updater, create as create_optimizer, get_
 from mxopt.optimizer.direct import DirectUpdater
 from mxopt.optimizer.keyed import KeyedOptimizer, following
 from mxopt.optimizer.states import load
+from mxopt.owned import AnyOptimizer
 from mxopt.parameter import Parameter, listed, written
 from mxopt.typing import Array, Document, Plain
-
-AnyOptimizer = Optimizer | experimental.Optimizer | nn.Optimizer
-_owners: WeakKeyDictionary[object, weakref.ref[Trainer]] = WeakKeyDictionary()  # of optimizers and stores
 
 
 class Trainer:
@@ -80,8 +76,8 @@ class Trainer:
         skip_nonfinite: bool = False,
     ) -> None:
         self._guard = clipping.Guard(clip_global_norm, skip_nonfinite)
-        _check_free(optimizer, "its update counts and multipliers")
-        _check_free(kvstore, "its keys")
+        owned.check_free(optimizer, "its update counts and multipliers")
+        owned.check_free(kvstore, "its keys")
         self._params = listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             name = type(optimizer).__name__
@@ -123,8 +119,7 @@ class Trainer:
         parameters."""
         for param in self._params:
             param.keepers.add(self)
-        for thing in filter(_has_owner, things):
-            _owners[thing] = weakref.ref(self)
+        owned.claim(self, *things)
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -376,20 +371,6 @@ class Trainer:
             self._kvstore.load_optimizer_states(fname)
         else:
             self._updater.take(load(Path(fname).read_bytes()), {})
-
-
-def _has_owner(thing: object) -> bool:
-    """Whether it is an optimizer, or a store that can have one: others keep nothing of a
-    Trainer."""
-    return isinstance(thing, AnyOptimizer) or (isinstance(thing, KVStoreBase) and thing.is_capable("optimizer"))
-
-
-def _check_free(thing: object, what: str) -> None:
-    """Raises ArgumentError where an optimizer or a store is a Trainer's, and so is `what`."""
-    if _has_owner(thing) and _owners.get(thing, lambda: None)() is not None:
-        raise ArgumentError(
-            f"the {type(thing).__name__} is another Trainer's already, and so are {what}: give each a new one"
-        )
 
 
 def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:

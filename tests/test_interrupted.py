@@ -23,7 +23,7 @@ from bitwise import flat
 from table import ALL, GROUPED, Grouped, Row
 
 import mxopt
-from mxopt.engine import native, reference, threads, uninterrupted
+from mxopt.engine import native, reference, staged, threads, uninterrupted
 from mxopt.sparse import row_sparse_array
 
 TIMES = int(os.environ.get("MXOPT_TEST_INTERRUPTS", "25"))
@@ -354,7 +354,7 @@ def test_an_update_that_fails_is_not_counted(engine: str, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise MemoryError("none left")
 
-    monkeypatch.setattr(native.StagedPart, "finish", fail)
+    monkeypatch.setattr(staged.StagedPart, "finish", fail)
     monkeypatch.setattr(reference.ReferencePart, "finish", fail)
     for listed in (False, True):
         run = strided(listed=listed, engine=engine)  # no one call of C

@@ -132,7 +132,7 @@ FLOORS = [
     ["mxopt.optimizer"],
     ["mxopt.experimental", "mxopt.migrate", "mxopt.nn"],
     ["mxopt.curves", "mxopt.kvstore"],
-    ["mxopt.torch", "mxopt.trainer"],
+    ["mxopt.owned", "mxopt.torch", "mxopt.trainer"],
     ["mxopt"],
     ["mxopt.cli", "mxopt_server"],
     ["mxopt.__main__", "benchmark", "reference"],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mxopt.engine import aliases, arrays, binding
 from mxopt.engine.copies import CopiesPart
 from mxopt.engine.kernel import PIECE
-from mxopt.engine.native import Compiled, NativePart, PassesPart, StagedPart
+from mxopt.engine.native import Compiled, NativePart, PassesPart
 from mxopt.engine.reference import ReferencePart
 from mxopt.engine.rows import (
     LazyLayerwisePart,
@@ -24,6 +24,7 @@ from mxopt.engine.rows import (
     ScatteredPassesPart,
     SparsePart,
 )
+from mxopt.engine.staged import StagedPart
 from mxopt.engine.stored import StoredPart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.rule import Rule, by_element

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -358,40 +358,6 @@ class Optimizer(NamedArguments, Multipliers):
     def set_lr_scale(self, args_lrscale: Any) -> None:
         """Gone, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
         raise RemovedError("set_lr_scale is gone: use set_lr_mult")
-
-    def _get_lr(self, index: Index) -> float:
-        """The learning rate of a parameter."""
-        if self.overridden and "_get_lrs" in self.overridden:
-            return self._get_lrs((index,))[0]
-        lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
-        if type(lr) is not float:
-            lr = self._as_rate(lr)
-        return lr * self._multiplier("lr_mult", index) if self.lr_mult or self.param_dict else lr
-
-    def _as_rate(self, lr: Any) -> float:
-        """A learning rate as a float. Raises ArgumentError where it is no number."""
-        whose = "" if self.lr_scheduler is None else f" that lr_scheduler gives for update {self.num_update}"
-        return number(f"{type(self).__name__}: the learning rate{whose}", lr, nan=True)
-
-    def _get_lrs(self, indices: Sequence[Index]) -> list[float]:
-        """The learning rates of parameters."""
-        lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
-        lr = lr if type(lr) is float else self._as_rate(lr)
-        if not self.lr_mult and not self.param_dict:
-            return [lr] * len(indices)
-        return [lr * self._multiplier("lr_mult", index) for index in indices]
-
-    def _get_wd(self, index: Index) -> float:
-        """The weight decay of a parameter."""
-        if self.overridden and "_get_wds" in self.overridden:
-            return self._get_wds((index,))[0]
-        return self.wd * self._multiplier("wd_mult", index) if self.wd_mult or self.param_dict else self.wd
-
-    def _get_wds(self, indices: Sequence[Index]) -> list[float]:
-        """The weight decays of parameters."""
-        if not self.wd_mult and not self.param_dict:
-            return [self.wd] * len(indices)
-        return [self.wd * self._multiplier("wd_mult", index) for index in indices]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={self.learning_rate} num_update={self.num_update}>"

@@ -1,0 +1,35 @@
+"""Which optimizers and stores are a Trainer's: two would count and name the same things."""
+
+from __future__ import annotations
+
+import weakref
+from weakref import WeakKeyDictionary
+
+from mxopt import nn
+from mxopt.errors import ArgumentError
+from mxopt.experimental import optim as experimental
+from mxopt.kvstore.base import KVStoreBase
+from mxopt.optimizer import Optimizer
+
+AnyOptimizer = Optimizer | experimental.Optimizer | nn.Optimizer
+_owners: WeakKeyDictionary[object, weakref.ref[object]] = WeakKeyDictionary()
+
+
+def claim(trainer: object, *things: object) -> None:
+    """Makes those of the things that have an owner this Trainer's, for as long as it lives."""
+    for thing in filter(_has_owner, things):
+        _owners[thing] = weakref.ref(trainer)
+
+
+def check_free(thing: object, what: str) -> None:
+    """Raises ArgumentError where an optimizer or a store is a Trainer's, and so is `what`."""
+    if _has_owner(thing) and _owners.get(thing, lambda: None)() is not None:
+        raise ArgumentError(
+            f"the {type(thing).__name__} is another Trainer's already, and so are {what}: give each a new one"
+        )
+
+
+def _has_owner(thing: object) -> bool:
+    """Whether it is an optimizer, or a store that can have one: others keep nothing of a
+    Trainer."""
+    return isinstance(thing, AnyOptimizer) or (isinstance(thing, KVStoreBase) and thing.is_capable("optimizer"))
