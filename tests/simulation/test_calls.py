@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ import mxopt
 from mxopt.errors import ArgumentError, DeadlineError
 
 ONES = np.ones(300, np.float32)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("key", ["k" * 5000, "\ud800", 2**63, -(2**63) - 1], ids=["long", "no Unicode", "high", "low"])

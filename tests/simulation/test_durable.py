@@ -3,9 +3,8 @@ up again."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +35,18 @@ def counting(store: Any, pause: Callable[[], None]) -> bytes:
     return weight.tobytes()
 
 
+def what_is_lost(job: Job) -> int | None:
+    """How many pushes the scheduler says are lost, which are those that the weights lack; None
+    where the server had nothing yet when it died."""
+    (lost,) = job.scheduler.roster.lost()
+    if any(worker.error for worker in job.workers):
+        assert all("has not been initialised" in str(worker.error) for worker in job.workers), job.plan.seed
+        return None
+    for worker in job.workers:
+        assert np.frombuffer(worker.result, np.float32).tolist() == [lost - 2.0 * STEPS] * 2, job.plan.seed
+    return lost
+
+
 @pytest.mark.parametrize("mode", ["async", "ssp"])
 def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_lost(
     mode: str, caplog: pytest.LogCaptureFixture
@@ -48,12 +59,9 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
         job.world.at(death, job.servers[0].kill)
         job.world.at(death + 1, lambda job=job: job._start_again(0))
         job.run()
-        (lost,) = job.scheduler.roster.lost()
-        if any(worker.error for worker in job.workers):  # it died before its first checkpoint
-            assert all("has not been initialised" in str(worker.error) for worker in job.workers), seed
+        lost = what_is_lost(job)
+        if lost is None:
             continue
-        for worker in job.workers:
-            assert np.frombuffer(worker.result, np.float32).tolist() == [lost - 2.0 * STEPS] * 2, seed
         told = re.findall(r"server 0 .* came back from its last checkpoint: (\d+) of the workers' pushes", caplog.text)
         assert sorted(map(int, told))[-2:] == ([lost] * 2 if lost else []), seed
         lossy += lost > 0
@@ -80,12 +88,9 @@ def test_what_servers_have_lost_that_die_again_at_once_is_counted_once(mode: str
             job.world.at(when, lambda job=job: job.servers[0].kill())
             job.world.at(when + 0.1, lambda job=job: job._start_again(0))
         job.run()
-        (lost,) = job.scheduler.roster.lost()
-        if any(worker.error for worker in job.workers):  # it died before its first checkpoint
-            assert all("has not been initialised" in str(worker.error) for worker in job.workers), seed
+        lost = what_is_lost(job)
+        if lost is None:
             continue
-        for worker in job.workers:
-            assert np.frombuffer(worker.result, np.float32).tolist() == [lost - 2.0 * STEPS] * 2, seed
         twice += lost > 0 and job.starts == 3
     assert twice > 5
 
@@ -112,15 +117,8 @@ def test_a_worker_that_ends_early_waits_for_its_last_round_as_long_as_for_any_an
     assert np.frombuffer(job.workers[1].result, np.float32).tolist() == [-2.0, -2.0]
 
 
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str | None, quiet: None) -> None:
+def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str | None) -> None:
     checkpoints = 0
     for seed in range(10):
         plan = Plan("steady", "sync", 2, 2, seed, Weather(0.005), pause=1.0, durability="journal")
@@ -153,9 +151,7 @@ def by_key(store: Any, pause: Callable[[], None]) -> bytes:
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
 @pytest.mark.parametrize("mode", ["async", "ssp"])
-def test_an_asynchronous_job_that_is_taken_up_again_makes_each_push_once(
-    mode: str, durability: str, quiet: None
-) -> None:
+def test_an_asynchronous_job_that_is_taken_up_again_makes_each_push_once(mode: str, durability: str) -> None:
     """Also where all die between the parts of a push, and servers have kept other pushes."""
     later = 0
     for seed in range(12):
@@ -174,7 +170,7 @@ def test_an_asynchronous_job_that_is_taken_up_again_makes_each_push_once(
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_servers_that_die_again_and_again_lose_nothing(program: str, quiet: None) -> None:
+def test_servers_that_die_again_and_again_lose_nothing(program: str) -> None:
     deaths = 0
     for seed in range(5):
         plan = Plan(program, "sync", 2, 2, seed, Weather(0.005), pause=0.5, durability="journal", again=6)
@@ -188,9 +184,7 @@ def test_servers_that_die_again_and_again_lose_nothing(program: str, quiet: None
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_job_that_a_death_has_ended_is_taken_up_from_a_cut_with_the_same_bits(
-    program: str, durability: str, quiet: None
-) -> None:
+def test_a_job_that_a_death_has_ended_is_taken_up_from_a_cut_with_the_same_bits(program: str, durability: str) -> None:
     later = 0
     for seed in range(6):
         plan = Plan(program, "sync", 2, 2, seed, Weather(0.005), pause=4.0, durability=durability)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,6 @@ import mxopt
 
 STEPS = 10
 NEVER = (1 << 60, "before", 0.0)  # a crash: the server has a disk
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def counting(store: Any, pause: Callable[[], None]) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,6 @@ from mxopt.errors import KVStoreError, MXOptError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.channel import Call
 from mxopt.typing import Array, State
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

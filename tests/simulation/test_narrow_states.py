@@ -3,8 +3,7 @@ one process."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,6 @@ from mxopt.sparse import RowSparse, row_sparse_array
 
 SHAPES = {"small": (5,), "pieces": (700_001,), "matrix": (300, 4), "rows": (40, 4)}
 STEPS = 3
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def first() -> list[np.ndarray]:

@@ -3,8 +3,7 @@ simulation sees faults."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from mxopt_server.sync_rounds import Sync
@@ -18,13 +17,6 @@ from mxopt.kvstore.channel import Channel
 from mxopt.kvstore.session import Session
 
 JOBS, BATCH = 1000, 100
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("first", range(0, JOBS, BATCH))

@@ -3,9 +3,8 @@ where all is well."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +18,6 @@ from mxopt.settings import Job as Settings
 
 SOON_S = 14.0
 ONE = np.ones(3, np.float32)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def errors(program: Callable[[Any, Callable[[], None]], Any], workers: int = 2, seed: int = 0) -> list[str]:
