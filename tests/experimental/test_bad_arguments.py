@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experimental_data import decode, document
+from recorded import decode, document
 
 from mxopt.experimental import optim
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experimental_data import decode, document, numbers, split
+from recorded import arrays, decode, document, split
 
 import mxopt
 from mxopt.experimental import optim
@@ -36,8 +36,8 @@ class Run:
         self.case = case
         self.problem = document("optim")["problems"][case["problem"]]
         key, shapes = f"problem/{case['problem']}", self.problem["shapes"]
-        self.weights = [w.copy() for w in split(numbers("optim")[f"{key}/weights"], shapes)]
-        self.grads = [split(g, shapes) for g in numbers("optim")[f"{key}/grads"]]
+        self.weights = [w.copy() for w in split(arrays("optim")[f"{key}/weights"], shapes)]
+        self.grads = [split(g, shapes) for g in arrays("optim")[f"{key}/grads"]]
         self.order = [i for group in case["groups"] for i in group["params"]]
         groups = [self.group(group) for group in case["groups"]]
         self.optimizer = getattr(optim, case["class"])(groups, **decode(case["options"]))
@@ -75,7 +75,7 @@ def test_parameters_and_states_are_the_recorded_ones_after_every_step(case: dict
             run.step(number)
             flat = np.concatenate([w.ravel() for w in run.weights]).astype(np.float64)
             for source, tolerance in case["expected"].items():
-                theirs = numbers("optim")[f"{case['name']}/{source}"][number]
+                theirs = arrays("optim")[f"{case['name']}/{source}"][number]
                 np.testing.assert_allclose(flat, theirs, rtol=0, atol=tolerance, err_msg=f"{source}, step {number}")
                 compare_states(run, source, number, tolerance)
 
@@ -85,7 +85,7 @@ def compare_states(run: Run, source: str, number: int, tolerance: float) -> None
         ours = STATES[run.case["class"]].get(name)
         if ours is None:
             continue
-        theirs = split(numbers("optim")[f"{run.case['name']}/{source}/{name}"][number], shapes)
+        theirs = split(arrays("optim")[f"{run.case['name']}/{source}/{name}"][number], shapes)
         for mine, recorded in zip(run.states(ours), theirs, strict=True):
             if mine is not None:
                 where = f"{source}, {name}, step {number}"

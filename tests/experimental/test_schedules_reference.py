@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experimental_data import decode, document, numbers
+from recorded import arrays, decode, document
 
 import mxopt
 from mxopt.document import dump_document, load_document
@@ -48,7 +48,7 @@ def test_rates_are_the_recorded_ones_after_every_step(case: dict[str, Any]) -> N
         rates.append([group["lr"] for group in optimizer.param_groups])
         assert scheduler.get_last_lr() == rates[-1]
     for source, tolerance in case["expected"].items():
-        recorded = numbers("lr_scheduler")[f"{case['name']}/{source}"]
+        recorded = arrays("lr_scheduler")[f"{case['name']}/{source}"]
         np.testing.assert_allclose(rates, recorded, rtol=0, atol=tolerance, err_msg=source)
 
 

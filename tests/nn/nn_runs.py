@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from nn_data import arrays, decode, document, split
+from recorded import arrays, decode, document, split
 
 from mxopt import nn
 from mxopt.parameter import Parameter

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nn_data import arrays, decode, document, exceptions
+from recorded import arrays, decode, document, exceptions
 
 from mxopt import nn
 

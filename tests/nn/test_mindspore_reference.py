@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nn_data import arrays, decode, document, exceptions
 from nn_runs import CASES, flat, run
+from recorded import arrays, decode, document, exceptions
 
 import mxopt
 from mxopt import nn
