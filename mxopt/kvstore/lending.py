@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.kvstore.wire import PIECE_BYTES, SMALL, Frame, buffer_of, bytes_of, size_of
+from mxopt.kvstore.wire import PIECE_BYTES, Frame
 
 SLOTS = 32
 SLOT = PIECE_BYTES  # bytes
@@ -187,11 +187,14 @@ class Borrowed:
         except OSError:  # nobody can say
             return True
 
-    def frames(self, head: bytes) -> list[Frame] | None:
-        """What a loan carries, not copied; None where there is no such loan. The slot is given back
-        when all frames of all its uses that have come are dropped."""
+    def received(self, message: bytes) -> list[Frame] | None:
+        """The header of a message that came with a loan, and what that carries, not copied; None
+        where there is no such loan. The slot is given back when all frames of all its uses that
+        have come are dropped."""
+        if len(message) < _LOAN.size:
+            return None
         self.settle()
-        _, name, slot, use, *sizes = _LOAN.unpack_from(head)
+        _, name, slot, use, *sizes = _LOAN.unpack_from(message)
         sizes = [size for size in sizes if size != NONE]
         nbytes = sum(map(_aligned, sizes))
         if name != self.name or slot >= SLOTS or not 0 < nbytes <= SLOT:
@@ -202,7 +205,8 @@ class Borrowed:
         watched.slot, watched.number = slot, self._messages
         self._holds[slot] += 1
         self._uses[slot] = max(use, self._uses[slot])
-        view, at, found = memoryview(whole), 0, []
+        found: list[Frame] = [message[_LOAN.size :]]
+        view, at = memoryview(whole), 0
         for size in sizes:
             found.append(view[at : at + size])
             at += _aligned(size)
@@ -216,87 +220,6 @@ class Borrowed:
             self._holds[gone.slot] -= 1
             if not self._holds[gone.slot]:
                 self._over[gone.slot] = self._uses[gone.slot]
-
-
-class Loans:
-    """The loans of one connection, both ways. They begin when each side has opened the other's
-    memory: the one that connects offers its own, the other answers with an offer where it can open
-    that, and then the first opens this and lends; who is lent may lend. Raises OSError where this
-    process has no memory to lend, or can't open what is offered.
-
-    `theirs`: the offer that this side has got, if it is the second.
-    """
-
-    def __init__(self, theirs: bytes | None = None) -> None:
-        self._mine = Lender()
-        self._theirs = None if theirs is None else Borrowed(theirs)
-        self._agreed = False  # whether the other has opened mine
-
-    @property
-    def alive(self) -> bool:
-        """Whether the other side may still have its memory."""
-        return self._theirs is None or self._theirs.alive
-
-    def offer(self) -> bytes:
-        """A message: what lets the other side open this one's memory."""
-        return self._mine.offer()
-
-    def is_of(self, offer: bytes) -> bool:
-        """Whether it has been made by such an offer."""
-        return self._theirs is not None and offer.endswith(self._theirs.name)
-
-    def answered(self, offer: bytes) -> None:
-        """The other side has opened this one's memory, and offers its own. Raises OSError where
-        that can't be opened."""
-        if not self.is_of(offer):
-            self._theirs = Borrowed(offer)
-        self._agreed = True
-
-    def received(self, message: bytes) -> list[Frame] | None:
-        """The frames of a message that came with a loan; None where it can't be had."""
-        data = None if self._theirs is None or len(message) < _LOAN.size else self._theirs.frames(message)
-        if data is None:
-            return None
-        self._agreed = True
-        return [message[_LOAN.size :], *data]
-
-    def close(self) -> None:
-        """Says that the other side may give up this one's memory."""
-        self._mine.close()
-
-    def room(self, sizes: Sequence[int]) -> list[Frame]:
-        """Memory for the arrays of one message, which is sent from there, see `plain_room`."""
-        loan = self._mine.loan(sizes) if self._agreed and sum(sizes) >= SMALL else None
-        return plain_room(sizes) if loan is None else list(loan.frames())
-
-    def send(self, frames: list[Frame], post: Callable[[list[Frame]], bool]) -> bool:
-        """Sends a message by `post`, its arrays by a loan where one can be had; whether it has left
-        is what `post` says."""
-        if self._theirs is not None:
-            self._theirs.settle()
-        header, *data = frames
-        loan = self._loan(data)
-        if loan is None:
-            return post([header, *map(buffer_of, data)])
-        return loan.send(header, post)
-
-    def _loan(self, data: list[Frame]) -> Loan | None:
-        """The loan in which arrays lie, or are put."""
-        if not data or not self._agreed:
-            return None
-        if type(data[0]) is Lent and data[0].loan.lender is self._mine:
-            found: Loan = data[0].loan
-            return found
-        loan = self._mine.loan([*map(size_of, data)])
-        if loan is not None:
-            for mine, frame in zip(loan.frames(), data, strict=True):
-                mine.buffer[:] = buffer_of(frame)
-        return loan
-
-
-def plain_room(sizes: Sequence[int]) -> list[Frame]:
-    """New memory of this process, for frames of so many bytes."""
-    return [bytes_of(np.empty(size, np.uint8)) for size in sizes]
 
 
 def _aligned(size: int) -> int:

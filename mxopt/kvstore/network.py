@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 import zmq.utils.garbage  # its exit handler has to run after ours, so to be registered before
 
-from mxopt.kvstore import ending, lending, sockets, unix
+from mxopt.kvstore import ending, lending, loans, sockets, unix
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
 from mxopt.kvstore.keys import KeyPair, load_keys
@@ -41,7 +41,7 @@ class SocketLine:
 
     def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]], lends: bool = False) -> None:
         self._open, self._lends = open_socket, lends
-        self._loans: lending.Loans | None = None
+        self._loans: loans.Loans | None = None
         self._torn = False  # whether a message is half sent or half received
         self._cut = self._renewed = False
         self._connect()
@@ -56,7 +56,7 @@ class SocketLine:
         self._torn = False
 
     def room(self, *sizes: int) -> list[Frame]:
-        return lending.plain_room(sizes) if self._loans is None else self._loans.room(sizes)
+        return loans.plain_room(sizes) if self._loans is None else self._loans.room(sizes)
 
     def receive(self, wait: bool) -> list[Frame] | None:
         self._whole()
@@ -105,7 +105,7 @@ class SocketLine:
             self._loans = None
         if self._lends:
             with contextlib.suppress(OSError):
-                self._loans = lending.Loans()
+                self._loans = loans.Loans()
                 sockets.send(self.socket, [self._loans.offer()])
 
     def _lent(self, message: bytes) -> list[Frame] | None:

@@ -33,9 +33,9 @@ class Optimizer(torch.optim.Optimizer):
     name : str
         PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad",
         "asgd", "rmsprop", "rprop", "adafactor", "sparseadam"): the numbers, options and defaults of
-        `torch.optim`. Any other
-        of `mxopt.create` ("lamb", "lars", "lans", "ftrl", "adabelief", ...): its own, where `lr`,
-        `weight_decay`, `betas` and `eps` are written so, in `param_groups` too.
+        `torch.optim`. Any other of `mxopt.create` ("lamb", "lars", "lans", "ftrl", "adabelief",
+        ...): its own, where `lr`, `weight_decay`, `betas` and `eps` are written so, in
+        `param_groups` too.
     multi_precision : bool
         Keep a float32 master copy of float16 and bfloat16 parameters, and update that. It begins
         anew where something else writes the parameter, as `load_state_dict` of a model does.

@@ -1,5 +1,5 @@
 """A ROUTER socket as a scheduler's or server's loop uses it: messages come and leave, their large
-arrays by loans (`mxopt.kvstore.lending`) where the other side lends memory."""
+arrays by loans (`mxopt.kvstore.loans`) where the other side lends memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import zmq
 
 from mxopt.kvstore import lending, messages as m, sockets, wire
-from mxopt.kvstore.lending import Loans
+from mxopt.kvstore.loans import Loans
 from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Frame
 

@@ -22,7 +22,7 @@ from mxopt_server import routers
 from mxopt_server.door import Door
 
 from mxopt.kvstore import lending, messages as m, sockets, wire
-from mxopt.kvstore.lending import Loans
+from mxopt.kvstore.loans import Loans
 from mxopt.kvstore.network import SocketLine
 
 pytestmark = pytest.mark.skipif(not lending.POSSIBLE, reason="this system has no memory to lend")
@@ -279,7 +279,7 @@ def test_memory_of_processes_that_are_gone_is_given_back(stack: ExitStack, tmp_p
     door = door_at(stack, context, tmp_path / "door")
     code = """
 import sys, time
-from mxopt.kvstore.lending import Loans
+from mxopt.kvstore.loans import Loans
 loans = Loans()
 print(loans.offer().hex(), flush=True)
 sys.stdin.read()

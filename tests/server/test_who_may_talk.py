@@ -16,7 +16,7 @@ from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
 from mxopt.errors import ArgumentError
 from mxopt.kvstore import unix
 from mxopt.kvstore.keys import load_keys
-from mxopt.kvstore.lending import Loans
+from mxopt.kvstore.loans import Loans
 
 psutil = pytest.importorskip("psutil")
 
@@ -105,7 +105,7 @@ for path in sys.argv[1:]:
 @as_root
 def test_another_user_cannot_open_the_memory_that_processes_lend() -> None:
     loans = Loans()
-    code = f"from mxopt.kvstore.lending import Loans; Loans(bytes.fromhex('{loans.offer().hex()}'))"
+    code = f"from mxopt.kvstore.loans import Loans; Loans(bytes.fromhex('{loans.offer().hex()}'))"
     assert "PermissionError" in stranger(code).stderr
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from simulation.world import Process, World
 
 from mxopt.kvstore.heart import Heart
-from mxopt.kvstore.lending import plain_room
+from mxopt.kvstore.loans import plain_room
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.kvstore.wire import SMALL
 
