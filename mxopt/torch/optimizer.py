@@ -74,7 +74,7 @@ class Optimizer(torch.optim.Optimizer):
         held = {key: x for key, x in options.items() if torch.is_tensor(x) and key in self._backend.defaults}
         super().__init__(params, self._backend.defaults | held)  # a rate that is a tensor may be changed in place
         if Optimizer._untraced is None:  # what this imports PyTorch's own constructor has imported
-            Optimizer._untraced = torch.compiler.disable(Optimizer._step)  # type: ignore[no-untyped-call]
+            Optimizer._untraced = torch.compiler.disable(Optimizer._step)
 
     def _begin(self) -> None:
         self._backend = backend_of(self._name, dict(self._given))

@@ -37,7 +37,7 @@ FLAGS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"forea
 
 
 def version() -> str:
-    return torch.__version__
+    return str(torch.__version__)
 
 
 def ways(case: Case) -> list[str]:
