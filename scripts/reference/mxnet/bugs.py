@@ -92,6 +92,66 @@ def silent():
     report("overwritten learning rate: warnings given", count=len(caught))
 
 
+def row_sparse_weights():
+    for name in EVERY:
+        report(f"{name}: a row-sparse weight that lacks a row", outcome=outcome(in_missing_row, name))
+    store = mx.kv.create("local")
+    store.set_optimizer(create("sgd", learning_rate=0.5))
+    store.init("w", rows([1.0], [0]))
+    store.push("w", rows([2.0, 2.0], [0, 2]))
+    out = rows([0.0] * 4, range(4))
+    store.row_sparse_pull("w", out=out, row_ids=mx.nd.arange(4))
+    report("sgd in a store, row 0 is 1, gradients 2 of rows 0, 2", weight=out.asnumpy()[:, 0].tolist())
+    options = {"momentum": 0.9, "wd": 0.1, "learning_rate": 0.1}
+    report("nag, row-sparse weight from the dense", off=apart(nag_by_rows(**options), Run("nag", **options).end))
+
+
+def rows(values, numbers):
+    data = np.repeat(np.float32(values)[:, None], 2, axis=1)
+    return mx.nd.sparse.row_sparse_array((data, np.array(list(numbers))), shape=(4, 2))
+
+
+def in_missing_row(name):
+    weight = rows([1.0], [0])
+    mx.optimizer.get_updater(create(name))(0, rows([2.0], [2]), weight)
+    return weight.asnumpy()
+
+
+def nag_by_rows(**options):
+    weight = mx.nd.array(start()).tostype("row_sparse")
+    updater = mx.optimizer.get_updater(create("nag", **options))
+    for grad in gradients():
+        updater(0, mx.nd.array(grad).tostype("row_sparse"), weight)
+    return weight.asnumpy()
+
+
+def taken():
+    """What is accepted without a word, and what becomes of it."""
+    adam = create("adam", param_idx2name={0: "w_weight"})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adam.set_lr_mult({"no_such_name": 2.0})
+        create("sgd", learning_rate=-1.0)
+        mx.lr_scheduler.CosineScheduler(10, warmup_steps=100)
+    report("a stranger's multiplier, a rate below 0, a short max_update: warnings", count=len(caught))
+    schedules = mx.lr_scheduler
+    for warmup in (0, 2):
+        for make in (schedules.FactorScheduler, schedules.PolyScheduler, schedules.CosineScheduler):
+            schedule, label = make(5, warmup_steps=warmup), f"{make.__name__}, warmup_steps={warmup}: -1 updates"
+            said = outcome(schedule, -1)
+            report(label, **({"rate": schedule(-1)} if said == "ran" else {"outcome": said}))
+    rising = schedules.PolyScheduler(5, base_lr=1.0, pwr=-1)
+    report("PolyScheduler, pwr=-1", rates=[round(rising(n), 2) for n in range(5)], at_the_end=outcome(rising, 5))
+    for begin in (-1, 0.5):
+        for name in OPTIMIZERS:
+            label = f"{name}, begin_num_update={begin}"
+            said = outcome(Run, name, steps=1, begin_num_update=begin)
+            if said != "ran":
+                report(label, outcome=said)
+            else:
+                report(label, moved=apart(*Run(name, steps=1, begin_num_update=begin).path))
+
+
 def resumed(name, dump_optimizer):
     grads = [mx.nd.array(g) for g in gradients(steps=6)]
     weights = [mx.nd.array(start()), mx.nd.array(start())]
@@ -124,7 +184,7 @@ def not_numbers():
 
 
 def main():
-    for part in (refusals, silent, not_numbers):
+    for part in (refusals, silent, row_sparse_weights, taken, not_numbers):
         part()
         print()
 
