@@ -61,6 +61,13 @@ def reused(first: np.ndarray, second: np.ndarray) -> None:
     updater(0, second, second.copy())
 
 
+def swapped_later(one: bool) -> None:
+    weight, grad = zeros(), np.ones(4, np.float32)
+    updater = get_updater(create("adam"))
+    updater(0, grad, weight)
+    updater(0, weight, grad) if one else updater([0], [weight], [grad])
+
+
 def registered_again() -> None:
     class SGD(mxopt.Optimizer):
         pass
@@ -241,6 +248,9 @@ FOUND_SINCE: Rows = [
     ("updater(weight, grad)", lambda: sgd()(zeros(), zeros(), 0), ["(index, grad, weight)"]),
     ("swapped in lists", lambda: sgd()([0], [parameter()], [zeros()]), ["parameter 0", "(index, grad, weight)"]),
     ("swapped with PyTorch's", lambda: sgd()(0, *torch_swapped()), ["parameter 0", "(index, grad, weight)"]),
+    ("swapped at a later step", lambda: swapped_later(True), ["parameter 0", "(index, grad, weight)"]),
+    ("the same in lists", lambda: swapped_later(False), ["parameter 0", "(index, grad, weight)"]),
+    ("a read-only gradient, swapped", lambda: sgd()(0, zeros(), read_only(zeros())), ["(index, grad, weight)"]),
     ("a list for a gradient", lambda: sgd()(0, [1.0, 2], zeros()), ["parameter 0, grad", "np.array(x, np.float32)"]),
     ("a read-only array", lambda: sgd()(0, zeros(), read_only(zeros())), ["parameter 0", "read-only", "np.array(x)"]),
     ("a table of a number of rows", lambda: sparse.table(3), ["(rows, ...)", "got 3"]),  # type: ignore[arg-type]
@@ -295,6 +305,16 @@ def test_weight_and_gradient_by_name_come_in_any_order() -> None:
     weight = zeros()
     sgd(learning_rate=0.5)(0, weight=weight, grad=np.ones(4, np.float32))
     assert (weight == -0.5).all()
+
+
+def test_a_refused_step_makes_no_weight_of_a_gradient() -> None:
+    weight, grad = zeros(), np.ones(4, np.float32)
+    updater = get_updater(create("adam"))
+    with pytest.raises(ValueError, match="shape"):
+        updater(0, zeros(5), grad)  # in the weight's place
+    updater(0, grad, weight)
+    updater(0, grad, weight.copy())  # another array for it is nobody's mistake
+    updater(0, grad, weight)
 
 
 def test_a_parameter_may_be_the_gradient_of_another() -> None:

@@ -20,6 +20,7 @@ from mxopt.typing import Array, State
 
 HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+ORDER = "an updater takes (index, grad, weight), an optimizer's update (index, weight, grad, state)"
 DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | {BFLOAT16: "bfloat16"}
 
 
@@ -147,8 +148,9 @@ def data_of(x: Array) -> Array:
     return x.memory if isinstance(x, RowSparse) else x
 
 
-def check_weight(weight: Array, name: str, what: str = "the weight") -> None:
-    """Raises where `weight` can't be updated in place. `what` is what the error calls it."""
+def check_weight(weight: Array, name: str, what: str = "the weight", grad: Array = None) -> None:
+    """Raises where `weight` can't be updated in place. `what` is what the error calls it. With a
+    `grad` that can be, it says in which order they are given."""
     if isinstance(weight, RowSparse):
         _check_sound(weight, name, what)
         weight = weight.memory
@@ -159,10 +161,33 @@ def check_weight(weight: Array, name: str, what: str = "the weight") -> None:
         raise ArrayTypeError(
             f"{name}: {what} must be of {', '.join(DTYPES.values())}, got {weight.dtype}: give x.astype(np.float32)"
         )
+    order = f". If it is the gradient: {ORDER}" if is_array(data_of(grad)) and is_writeable(grad) else ""
     if not is_writeable(weight):
-        raise ArrayError(f"{name}: {what} is read-only, so it can't be updated in place: give a copy, np.array(x)")
-    if weight.size and any(n > 1 and step == 0 for n, step in zip(weight.shape, weight.strides, strict=True)):
-        raise ArrayError(f"{name}: {what} is a broadcast view, whose elements share memory")
+        raise ArrayError(
+            f"{name}: {what} is read-only, so it can't be updated in place: give a copy, np.array(x){order}"
+        )
+    if not is_plain(weight) and _overlaps_itself(weight):
+        raise ArrayError(
+            f"{name}: {what} is a view whose elements share memory, as np.broadcast_to makes it: give a copy,"
+            f" np.array(x){order}"
+        )
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two elements of an array lie in the same memory."""
+    axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    if not array.size or not axes:
+        return False
+    reach, apart = array.itemsize, True  # the bytes between the ends of the elements along the axes so far
+    for step, n in axes:
+        apart = apart and step >= reach
+        reach += step * (n - 1)
+    if apart or array.nbytes > reach:  # as nearly always
+        return not apart
+    places = np.zeros(1, np.int64)
+    for step, n in axes:
+        places = (places[:, None] + step * np.arange(n)).ravel()
+    return bool(np.diff(np.sort(places)).min() < array.itemsize)
 
 
 def check_grad(weight: Array, grad: Array, name: str) -> None:
@@ -205,6 +230,8 @@ def check_state(weight: Array, state: State, shape: tuple[int, ...], name: str, 
         raise ArrayError(f"{name}: {what} is read-only")
     if state.shape != shape:
         raise ArrayError(f"{name}: {what} has shape {state.shape}, needs {shape}")
+    if not isinstance(state, RowSparse) and not is_plain(state) and _overlaps_itself(state):
+        raise ArrayError(f"{name}: {what} is a view whose elements share memory")
 
 
 def _fits(weight: Array, dtype: np.dtype) -> bool:

@@ -33,7 +33,7 @@ class Tensor:
         """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
         self.weight = arrays.as_array(self.weight, f"{self.name}, weight")
         self.grad = arrays.as_gradient(self.grad, f"{self.name}, grad")
-        arrays.check_weight(self.weight, self.name)
+        arrays.check_weight(self.weight, self.name, grad=self.grad)
         arrays.check_grad(self.weight, self.grad, self.name)
         if rule.by_row is not None and not self.weight.ndim:
             raise ArrayError(f"{self.name}: {rule.name} keeps a state for each row, and the weight has no rows")

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain, filterfalse, repeat
 from numbers import Real
 from typing import Any, ClassVar
-from weakref import proxy
+from weakref import proxy, ref
 
 import numpy as np
 
@@ -54,9 +54,10 @@ class RuleOptimizer(Optimizer):
         self.aggregate_num: int = 0 if self.overridden & one_by_one else settings.aggregation_size()
         self._plans: dict[Index, tuple[Plan, State]] = {}  # of single tensors, with the state each was made for
         self._lists = Steps()
+        self._weights: dict[Index, ref[np.ndarray]] = {}  # the array that each parameter's plan was made for
 
     def __getstate__(self) -> Plain:
-        return {**self.__dict__, "_plans": {}}  # they hold the addresses of states, which a copy has of its own
+        return {**self.__dict__, "_plans": {}, "_weights": {}}  # they are of arrays of which a copy has its own
 
     # What a subclass defines.
 
@@ -181,6 +182,7 @@ class RuleOptimizer(Optimizer):
             plan = Plan(engine_in_use(), rule, tensors, lazy)
             if plan.lasting:
                 self._plans[index] = (plan, state)
+                self._note_weights((index,), (weight,))
         part = plan.part
         if not part.direct:
             self._apply((index,), [(None, plan)])
@@ -284,6 +286,7 @@ class RuleOptimizer(Optimizer):
                 self._one_by_one(indices, weights, grads, states, masters)
                 return
             calls = self._lists.make(key, uses, tensors, states)
+            self._note_weights(key, weights)
         self._apply(key, calls)
 
     def _one_by_one(self, indices: Sequence[Index], weights: Array, grads: Array, states: State, masters: bool) -> None:
@@ -311,6 +314,12 @@ class RuleOptimizer(Optimizer):
         empty where nothing does."""
         return ()
 
+    def _note_weights(self, indices: Sequence[Index], weights: Sequence[Array]) -> None:
+        """Notes which arrays are weights, lest one be taken for a gradient."""
+        for index, weight in zip(indices, weights, strict=True):
+            if type(weight) is np.ndarray:
+                self._weights[index] = ref(weight)
+
     def _tensors(
         self,
         indices: Sequence[Index],
@@ -322,7 +331,8 @@ class RuleOptimizer(Optimizer):
         tensors = []
         for index, weight, grad, state in zip(indices, weights, grads, states, strict=True):
             name = self.called(index)
-            check_places(name, grad, weight)
+            before = self._weights.get(index)
+            check_places(name, grad, weight, before is not None and grad is before() is not weight)
             weight, master = arrays.as_array(weight, f"{name}, weight"), None
             try:
                 if masters and weight.dtype.itemsize == 2:
@@ -337,13 +347,13 @@ class RuleOptimizer(Optimizer):
         return tensors
 
 
-def check_places(name: str, grad: Array, weight: Array) -> None:
-    """Raises ArgumentError where gradient and weight have changed places, if that can be seen."""
-    if _is_parameter(grad) and not _is_parameter(weight):
-        raise ArgumentError(
-            f"{name}: the gradient is a parameter, and the weight is none: an updater takes (index, grad, weight), an"
-            " optimizer's update (index, weight, grad, state)"
-        )
+def check_places(name: str, grad: Array, weight: Array, was_weight: bool = False) -> None:
+    """Raises ArgumentError where gradient and weight have changed places, if that can be seen: the
+    gradient is a parameter, or `was_weight`, the array that has been updated so far."""
+    is_parameter = _is_parameter(grad) and not _is_parameter(weight)
+    if is_parameter or was_weight:
+        seen = "a parameter, and the weight is none" if is_parameter else "what has been its weight so far"
+        raise ArgumentError(f"{name}: the gradient is {seen}: {arrays.ORDER}")
 
 
 def _is_parameter(x: Array) -> bool:

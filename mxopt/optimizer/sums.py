@@ -43,7 +43,7 @@ class Sums:
             name = f"parameter {index!r}"
             held = arrays.as_array(weight, name)
             grad = arrays.as_gradient(grad, f"{name}, grad")
-            arrays.check_weight(held, name)
+            arrays.check_weight(held, name, grad=grad)
             arrays.check_grad(held, grad, name)
             if index in others or any(index == done for done, _, _ in complete):
                 raise ArrayError(f"{name} stands twice in one call")

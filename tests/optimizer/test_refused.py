@@ -51,6 +51,11 @@ def aliased(offset: int) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
     return make
 
 
+def strided(shape: tuple[int, ...], *steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """A weight whose axes go through memory by so many bytes, and a gradient."""
+    return np.lib.stride_tricks.as_strided(np.ones(40, np.float32), shape, steps), np.ones(shape, np.float32)
+
+
 def read_only(x: np.ndarray) -> np.ndarray:
     x.flags.writeable = False
     return x
@@ -75,8 +80,10 @@ PAIRS: dict[str, tuple[Callable[[], tuple[Any, Any]], type, str]] = {
     "gradient of None": (lambda: (grad(), None), ArrayTypeError, "NoneType"),
     "read-only weight": (lambda: (read_only(grad()), grad()), ArrayError, "read-only"),
     "read-only buffer": (lambda: (bytes(48), grad()), ArrayError, ""),
-    "broadcast weight": (lambda: (np.lib.stride_tricks.as_strided(np.ones(3, np.float32), (4, 3), (0, 4)), grad()),
-                         ArrayError, "broadcast"),
+    "broadcast weight": (lambda: strided((4, 3), 0, 4), ArrayError, "broadcast"),
+    "weight of sliding windows": (lambda: strided((4, 3), 4, 4), ArrayError, "share memory"),
+    "elements that overlap": (lambda: strided((4,), 2), ArrayError, "share memory"),
+    "axes that meet": (lambda: strided((2, 3), 16, 8), ArrayError, "share memory"),
     "gradient is the weight": (aliased(0), ArrayError, "memory"),
     "gradient overlaps the weight": (aliased(5), ArrayError, "memory"),
     "gradient overlaps the end": (aliased(11), ArrayError, "memory"),
@@ -107,6 +114,13 @@ def assert_refused(row: Row, make: Callable[[], tuple[Any, Any]], error: type, m
 def test_weights_and_gradients(name: str, as_list: bool) -> None:
     for row in (Row("sgd", momentum=0.9), Row("adam")):
         assert_refused(row, *PAIRS[name], as_list)
+
+
+def test_views_whose_elements_are_apart_are_updated_however_their_axes_lie() -> None:
+    for weight, g in (strided((2, 3), 20, 12), strided((2, 2), 8, 12), strided((3, 1, 2), 48, 0, 4)):
+        updater = mxopt.get_updater(mxopt.create("sgd", learning_rate=0.5))
+        updater(0, g, weight)
+        assert (weight == 0.5).all()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)

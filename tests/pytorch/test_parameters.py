@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "conjugated": (lambda: torch.ones(3, dtype=torch.complex64).conj(), "isn't pairs of numbers in memory"),
     "whole numbers": (lambda: torch.ones(3, dtype=torch.int32), "must be of float16, float32, .* got int32"),
     "8 bits": (lambda: torch.ones(3, dtype=torch.float8_e4m3fn), "Float8_e4m3fn"),
-    "broadcast": (lambda: SHARED.expand(3, 4), "a broadcast view, whose elements share memory"),
+    "broadcast": (lambda: SHARED.expand(3, 4), "a view whose elements share memory"),
     "sparse": (lambda: torch.eye(3).to_sparse(), "can't convert Sparse layout"),
     "a negative view": (lambda: torch.zeros(2, dtype=torch.complex64).conj().imag, "negative of its memory"),
     "a subclass": (lambda: torch.ones(3).as_subclass(type("Own", (torch.Tensor,), {})), "as_subclass"),
