@@ -15,8 +15,8 @@ from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Frame
 from mxopt_server import records, segments
+from mxopt_server.epoch_folder import SEGMENT, Folder, name
 from mxopt_server.failures import Applying
-from mxopt_server.state_dir import SEGMENT, Folder, name
 
 LENGTH = struct.Struct("<I")  # of a record's header, which its arrays follow
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in records.Record.__args__}

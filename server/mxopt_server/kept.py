@@ -13,12 +13,12 @@ from typing import Any
 from mxopt.errors import KVStoreError, StatesError
 from mxopt_server import failures, segments, snapshot
 from mxopt_server.durability import Durability
+from mxopt_server.epoch_folder import CHECKPOINT, SEGMENT, Folder, complete_folder, name, numbers, sealed_in
 from mxopt_server.failures import ASIDE, TWICE
 from mxopt_server.journal import Journal, decode, is_cut
 from mxopt_server.records import Cut, Record, Refusal, Update, described
 from mxopt_server.server import Server
 from mxopt_server.snapshot_writer import SnapshotWriter
-from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, complete_folder, name, numbers, sealed_in
 
 log = logging.getLogger("mxopt.server")
 

@@ -29,10 +29,10 @@ from mxopt_server.journal import Unkept
 from mxopt_server.kept import Hopeless, Kept, cuts_of
 from mxopt_server.latency import Latency
 from mxopt_server.machine import OutOfMemory
+from mxopt_server.notes import Notes
 from mxopt_server.routers import listens
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
-from mxopt_server.state_dir import Notes
 
 log = logging.getLogger("mxopt.server")
 

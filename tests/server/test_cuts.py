@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from kept_peer import Served, trained
+from mxopt_server.epoch_folder import CHECKPOINT, numbers
 from mxopt_server.kept import cuts_of
-from mxopt_server.state_dir import CHECKPOINT, numbers
 from peer import init, push
 
 from mxopt.kvstore import messages as m

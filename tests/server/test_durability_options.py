@@ -8,8 +8,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from mxopt_server import cli, launch, state_dir
+from mxopt_server import cli, launch
+from mxopt_server.epoch_folder import Folder
 from mxopt_server.job_state import JobState
+from mxopt_server.notes import Notes
 
 from mxopt.errors import ArgumentError
 
@@ -85,10 +87,10 @@ def test_a_folder_is_of_one_job_and_of_one_launcher(tmp_path: Path) -> None:
     assert state(tmp_path).durability.root == tmp_path / "run" / "state-new"
     with pytest.raises(ArgumentError, match="what scheduler had kept isn't there"):
         state(tmp_path, "--resume", folder)
-    state_dir.Notes(Path(folder) / "scheduler")
+    Notes(Path(folder) / "scheduler")
     with pytest.raises(ArgumentError, match="what server-0 had kept isn't there"):
         state(tmp_path, "--resume", folder)
-    state_dir.Folder(Path(folder) / "server-0", 1).take_over()
+    Folder(Path(folder) / "server-0", 1).take_over()
     again = state(tmp_path, "--resume", folder)
     assert (again.job, again.durability) == ("new", first.durability)
     with again.held():
@@ -116,10 +118,10 @@ def test_a_server_by_hand_is_told_what_it_lacks(
 
 
 def test_what_the_scheduler_notes_is_there_after_it(tmp_path: Path) -> None:
-    notes = state_dir.Notes(tmp_path / "scheduler")
+    notes = Notes(tmp_path / "scheduler")
     notes["checkpoint"] = 3
-    again = state_dir.Notes(tmp_path / "scheduler")
+    again = Notes(tmp_path / "scheduler")
     assert dict(again) == {"checkpoint": 3}
     again["checkpoint"] = 4
     notes["checkpoint"] = 9  # of one that has been replaced
-    assert dict(state_dir.Notes(tmp_path / "scheduler")) == {"checkpoint": 4}
+    assert dict(Notes(tmp_path / "scheduler")) == {"checkpoint": 4}

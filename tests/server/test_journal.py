@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from kept_peer import Served, trained
 from mxopt_server import journal as journals, records as r, segments
+from mxopt_server.epoch_folder import CHECKPOINT, SEGMENT, Folder, numbers
 from mxopt_server.journal import Journal, Unkept, decode, encode
 from mxopt_server.records import Record, described
-from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, numbers
 from peer import config, init, push
 from table import ROWS, Row
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from mxopt_server import segments, state_dir
+from mxopt_server.epoch_folder import CHECKPOINT, SEGMENT, Folder, epochs, name, numbers
+from mxopt_server.notes import Notes
 from mxopt_server.segments import START, Writer, read, valid_length
-from mxopt_server.state_dir import CHECKPOINT, SEGMENT, Folder, name
 
 from mxopt.document import dump_document
 from mxopt.errors import ArgumentError, StatesError
@@ -127,7 +128,7 @@ def test_a_successor_reads_all_that_was_kept_before(tmp_path: Path) -> None:
         filled(folder, b"a%d" % epoch, b"b%d" % epoch)
         filled(folder, b"c%d" % epoch)
     assert bodies(opened(tmp_path, 6)) == [b"%s%d" % (x, n) for n in (1, 2, 5) for x in (b"a", b"b", b"c")]
-    assert [path.name for path in state_dir.epochs(tmp_path)] == ["00000006"]
+    assert [path.name for path in epochs(tmp_path)] == ["00000006"]
 
 
 def test_what_a_replaced_process_appends_later_does_not_exist(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_a_checkpoint_replaces_what_was_before(tmp_path: Path) -> None:
         (folder.path / name(number, CHECKPOINT)).write_bytes(b"checkpoint")
     folder.drop(7, 2)
     second = opened(tmp_path, 2)
-    assert state_dir.numbers(second.path, CHECKPOINT) == [7]
+    assert numbers(second.path, CHECKPOINT) == [7]
     assert bodies(second, 2) == [b"two"]
     with pytest.raises(StatesError, match="lacks a segment from number 1 on"):
         list(second.read(1))
@@ -263,18 +264,19 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     for content in (dump_document({"job": "j"}), b"damaged"):
         (folder.path / "sealed").write_bytes(content)
         with pytest.raises(StatesError, match="00000001/sealed"):
-            Folder(tmp_path, 2 + len(state_dir.epochs(tmp_path))).take_over()
-    notes = state_dir.Notes(tmp_path / "scheduler")
+            Folder(tmp_path, 2 + len(epochs(tmp_path))).take_over()
+    notes = Notes(tmp_path / "scheduler")
     notes["checkpoint"] = 3
     (tmp_path / "scheduler" / "00000001" / "notes").write_bytes(b"damaged")
     with pytest.raises(StatesError, match="scheduler/00000001/notes"):
-        state_dir.Notes(tmp_path / "scheduler")
+        Notes(tmp_path / "scheduler")
 
 
 def test_what_cannot_be_written_down_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notes = state_dir.Notes(tmp_path / "scheduler")
+    notes = Notes(tmp_path / "scheduler")
     with monkeypatch.context() as patch:
-        patch.setattr(state_dir, "write_file", full_disk)
+        patch.setattr("mxopt_server.notes.write_file", full_disk)
+        patch.setattr("mxopt_server.state_dir.write_file", full_disk)
         for _ in range(2):
             with pytest.raises(OSError, match="No space"):
                 notes["checkpoint"] = 3
@@ -282,7 +284,7 @@ def test_what_cannot_be_written_down_is_not_noted(tmp_path: Path, monkeypatch: p
             state_dir.begin(tmp_path / "state", FACTS)
     assert "checkpoint" not in notes
     notes["checkpoint"] = 3
-    assert state_dir.Notes(tmp_path / "scheduler")["checkpoint"] == 3
+    assert Notes(tmp_path / "scheduler")["checkpoint"] == 3
 
 
 def full_disk(*_: object) -> None:
@@ -309,7 +311,7 @@ def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="can't be resumed: what server-0 had kept isn't there"):
         state_dir.resume(tmp_path / "state", {}, ["server-0"])
     opened(tmp_path / "state" / "server-0", 1)
-    state_dir.Notes(tmp_path / "state" / "scheduler")
+    Notes(tmp_path / "state" / "scheduler")
     assert state_dir.resume(tmp_path / "state", {}, ["scheduler", "server-0"])["servers"] == 1
     for foreign in (b"x", dump_document({"workers": 2})):
         (tmp_path / "state" / "job").write_bytes(foreign)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mxopt_server.durability import Durability
+from mxopt_server.epoch_folder import SEGMENT, name
 from mxopt_server.kept import Kept
 from mxopt_server.records import Record
-from mxopt_server.state_dir import SEGMENT, name
 from simulation.world import Process
 
 MOMENTS = ("before", "torn", "after", "answer")  # with "power" for a disk that is synced

@@ -24,9 +24,9 @@ from typing import Any
 from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.durability import Durability
 from mxopt_server.kept import cuts_of
+from mxopt_server.notes import Notes
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
-from mxopt_server.state_dir import Notes
 from simulation.disk import MOMENTS, Died, Disk
 from simulation.network import Network, Router, Transport, Weather
 from simulation.programs import BOUND, MODES, PROGRAMS
