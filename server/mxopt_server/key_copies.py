@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mxopt_server.children import LaunchError
 from mxopt_server.launchers import ssh_target
-from mxopt_server.running import LaunchError
 
 COPY_S = 60.0
 REMOVE_S = 10.0

@@ -15,11 +15,13 @@ from pathlib import Path
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server import key_copies
 from mxopt_server.arguments import Parser, count, count_or_none, folder, port
+from mxopt_server.children import LaunchError
 from mxopt_server.durability import add_durability
 from mxopt_server.job_state import JobState
 from mxopt_server.launchers import Process
 from mxopt_server.plan import Plan
-from mxopt_server.running import Interrupted, Launch, LaunchError, signals
+from mxopt_server.running import Launch
+from mxopt_server.signals import Interrupted, signals
 
 
 def parser() -> Parser:

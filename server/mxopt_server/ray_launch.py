@@ -18,9 +18,10 @@ from ray import exceptions
 
 from mxopt.settings import BECOME_ROLE
 from mxopt.typing import Plain
+from mxopt_server.children import die_with
 from mxopt_server.launchers import Process
 from mxopt_server.output import CHUNK, Output
-from mxopt_server.running import GRACE_S, Launch, die_with
+from mxopt_server.running import GRACE_S, Launch
 
 WAIT_S = 0.2
 RETURN_S = 30.0  # how long Ray may take to start an actor again

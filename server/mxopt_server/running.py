@@ -4,23 +4,22 @@ and signals."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import selectors
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mxopt.errors import MXOptError, counted
+from mxopt.errors import counted
 from mxopt.settings import BECOME_ROLE
+from mxopt_server import children
 from mxopt_server.launchers import Process
 from mxopt_server.output import Output, Terminal
+from mxopt_server.signals import Interrupted
 
 GRACE_S = 10.0  # how long processes have to end by themselves after a failure or a signal
 TELL_S = 0.5  # how long the others of a failed job have to tell what they know, and end by themselves
@@ -28,41 +27,6 @@ DRAIN_S = 1.0  # how long output is waited for that who started it has outlived
 READY_S = 60.0
 SSH_KILLED = (255, *range(129, 160))  # exit codes of ssh for a process that a signal has killed there
 IDLE_S = 2.0  # how long after the workers' end servers may still run before the scheduler is asked why
-PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
-
-
-class LaunchError(MXOptError):
-    """A process of the job doesn't start."""
-
-
-class Interrupted(Exception):  # noqa: N818 no error
-    """A signal asks for the end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[int]:
-    """A file descriptor from which the numbers of the signals can be read that ask for the end. One
-    that was ignored (nohup) stays so."""
-    read, write = socket.socketpair()
-    read.setblocking(False)
-    write.setblocking(False)
-    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    before = {n: signal.getsignal(n) for n in wanted if signal.getsignal(n) != signal.SIG_IGN}
-    wakeup = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
-    for number in before:
-        signal.signal(number, lambda number, frame: None)
-    try:
-        yield read.fileno()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
-        read.close()
-        write.close()
 
 
 class Launch:
@@ -96,10 +60,10 @@ class Launch:
         try:
             child = subprocess.Popen(
                 process.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=die_with(os.getpid(), last),
+                start_new_session=True, preexec_fn=children.die_with(os.getpid(), last),
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError) as error:
-            raise LaunchError(f"{process.name} can't be started: {error}") from None
+            raise children.LaunchError(f"{process.name} can't be started: {error}") from None
         self.running[child] = process
         assert child.stdout is not None
         pipe = os.dup(child.stdout.fileno())
@@ -114,7 +78,7 @@ class Launch:
         output = self.outputs[name]
         self.until(lambda: output.listening or self.failed, READY_S)
         if not output.listening:
-            raise LaunchError(f"{name} didn't start; see {self.run_dir / name}.log")
+            raise children.LaunchError(f"{name} didn't start; see {self.run_dir / name}.log")
         return output.listening
 
     def wait(self, idle: Callable[[], str]) -> int:
@@ -133,7 +97,9 @@ class Launch:
         name, code = self.failed
         again = self._again[name]
         used = f" after {counted(again, 'restart')}, as many as it may have (--restarts)" if again else ""
-        self.terminal.say(f"mxopt-launch: {name} failed{_how(code)}{used}; its log is {self.run_dir / name}.log")
+        self.terminal.say(
+            f"mxopt-launch: {name} failed{children.how(code)}{used}; its log is {self.run_dir / name}.log"
+        )
         self.until(lambda: not self.running, TELL_S)
         return code if code > 0 else 1
 
@@ -154,16 +120,16 @@ class Launch:
         for child in (*self._ended, *self.running):
             child.poll()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            left = [child for child in (*self._ended, *self.running) if _send(child, number)]
+            left = [child for child in (*self._ended, *self.running) if children.send(child, number)]
             if left:
-                self.until(lambda: self.asked or not any(_send(child, 0) for child in left), DRAIN_S)  # noqa: B023
+                self.until(lambda: self.asked or not any(children.send(child, 0) for child in left), DRAIN_S)  # noqa: B023
         for key in [k for k in self._selector.get_map().values() if k.data is not None]:
             self._drop(key.data, key.fd)
         self._selector.close()
 
     def _signal(self, number: int) -> None:
         for child in self.running:
-            _send(child, number)
+            children.send(child, number)
 
     def until(self, done: Callable[[], object], seconds: float = float("inf")) -> bool:
         """Copies output until `done`; False where that isn't so after `seconds`. Raises Interrupted
@@ -216,7 +182,7 @@ class Launch:
         at_work = self.terminal.until is None and any(p.role == "scheduler" for p in self.running.values())
         if process.role != "worker" or not at_work or not self.goes_on(process):
             return False
-        said = f"{process.name} failed{_how(code)}; the job goes on without it"
+        said = f"{process.name} failed{children.how(code)}; the job goes on without it"
         self.terminal.say(f"mxopt-launch: {said}, its log is {self.run_dir / process.name}.log")
         return True
 
@@ -238,7 +204,7 @@ class Launch:
         if process.role != "server" or not killed or not at_work or left <= 0:
             return False
         self._again[process.name] += 1
-        said = f"{process.name} ended{_how(code)}; it is started again, {left - 1} times more at most"
+        said = f"{process.name} ended{children.how(code)}; it is started again, {left - 1} times more at most"
         self.terminal.say(f"mxopt-launch: {said}")
         self.gone(process)
         self.start(process)
@@ -247,38 +213,3 @@ class Launch:
     def _drop(self, output: Output, fd: int) -> None:
         self._selector.unregister(fd)
         output.close()
-
-
-def die_with(parent: int, number: int) -> Callable[[], None] | None:
-    """What a child does before it becomes its program: sees to it that it gets a signal when its
-    parent is gone, however that ends. (More exactly: when the thread of the parent that started it
-    ends.)"""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def arrange() -> None:
-        prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange
-
-
-def _send(child: subprocess.Popen[bytes], number: int) -> bool:
-    """Sends a signal to a child and all it has started. Whether there is any of them."""
-    try:
-        os.killpg(child.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
-def _how(code: int) -> str:
-    """How a process ended, by its exit code."""
-    if code >= 0:
-        return f" with exit code {code}"
-    try:
-        return f": killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f": killed by signal {-code}"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from jobs import LAUNCH, WORKERS, Process, environment
 from mxopt_server import launchers
-from mxopt_server.running import Launch, signals
+from mxopt_server.running import Launch
+from mxopt_server.signals import signals
 
 psutil = pytest.importorskip("psutil")
 

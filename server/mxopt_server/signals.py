@@ -1,0 +1,38 @@
+"""Signals that ask a launcher for the end of its job."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+
+class Interrupted(Exception):  # noqa: N818 no error
+    """A signal asks for the end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[int]:
+    """A file descriptor from which the numbers of the signals can be read that ask for the end. One
+    that was ignored (nohup) stays so."""
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = {n: signal.getsignal(n) for n in wanted if signal.getsignal(n) != signal.SIG_IGN}
+    wakeup = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    for number in before:
+        signal.signal(number, lambda number, frame: None)
+    try:
+        yield read.fileno()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        read.close()
+        write.close()
