@@ -93,21 +93,21 @@ class Applier:
             self._call(group.indices, group.split(value), group.weights, worker)
         else:
             if entry.pieces > 1:
-                self.served.cut_states(entry)
+                self.served.states.cut_states(entry)
             self._call([part.index], [_shaped(value, part.shape)], [part.weight], worker)
 
     def _update_rows(self, entry: Entry, rows: RowSparse, worker: int) -> None:
         """One update of all parts of an entry together, counted once for each."""
         served = self.served
-        served.cut_states(entry)
-        count = served.count(entry)
+        served.states.cut_states(entry)
+        count = served.states.count(entry)
         if count is not None:
-            served.set_count(entry, count)
+            served.states.set_count(entry, count)
         self._call([entry.key], [_shaped(rows, entry.weight.shape)], [entry.weight], worker)
         assert served.updater is not None
         count = served.updater.optimizer.count(entry.key)
         if count is not None:
-            served.set_count(entry, count)
+            served.states.set_count(entry, count)
 
     def _update_all(self, entry: Entry, value: Array, worker: int) -> None:
         """An update of an entry by an optimizer that needs the whole array: all of it is here."""
@@ -136,7 +136,7 @@ class Applier:
         self.updates += 1
         if worker != ALL and updater.optimizer.per_worker_state is not None and self.members.workers > 1:
             for index, weight in zip(indices, weights, strict=True):
-                self.served.lend(index, worker, weight, range(self.members.workers))
+                self.served.states.lend(index, worker, weight, range(self.members.workers))
         progress = self.progress
         progress.call = "an update of key", indices[0]
         try:

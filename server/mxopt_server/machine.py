@@ -111,7 +111,7 @@ class Machine:
             progress.end()
 
     def _loaded(self, loaded: r.Loaded) -> None:
-        self.served.load(loaded.event, self.values.entry(loaded.key), load_document(loaded.document))
+        self.served.states.load(loaded.event, self.values.entry(loaded.key), load_document(loaded.document))
 
     def _member(self, member: r.Member) -> None:
         self.members.epochs[member.rank] = member.epoch

@@ -1,40 +1,35 @@
-"""The optimizer that a server updates by: which it is, and its states and counts by entry and
-part."""
+"""The optimizer that a server updates by: which it is, and what of it has changed."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mxopt.arguments import attribute_of
-from mxopt.errors import KVStoreError, MXOptError, StatesError
+from mxopt.errors import KVStoreError, MXOptError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Key
 from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
-from mxopt.optimizer.counts import Index
-from mxopt.sparse.array import as_now
-from mxopt.typing import Document, Plain, State
-from mxopt_server.fit import fitting
+from mxopt.typing import Document, Plain
+from mxopt_server.states import States
 from mxopt_server.told import digest
-from mxopt_server.values import Entry, PartIndex
+from mxopt_server.values import Entry
 
 log = logging.getLogger("mxopt.server")
 
-ABSENT = object()  # for a state: there is none
-
 
 class Served:
-    """The workers' optimizer, with the states and counts of all that `entries` holds.
+    """The workers' optimizer, for all that `entries` holds.
 
-    An entry of one piece has its state under its key. One of several has it under its key too, and
-    each part has its piece of it, unless the optimizer needs `whole` arrays.
+    Attributes
+    ----------
+    whole : whether it needs whole arrays
+    states : what it keeps of the entries
     """
 
     def __init__(self, entries: Mapping[Key, Entry]) -> None:
@@ -46,11 +41,7 @@ class Served:
         self.version = 0  # changes of the config so far
         self.event = 0  # calls of set_optimizer so far
         self.refused: MXOptError | None = None  # why the last of them was
-        self.loads: dict[Key, int] = {}  # calls of load_optimizer_states so far
-        # By index and worker: the part of a state that is that worker's alone.
-        self.own: dict[tuple[Index | PartIndex, int], np.ndarray] = {}
-
-    # Which it is.
+        self.states = States(entries)
 
     def set_optimizer(self, event: int, config: Plain | None) -> None:
         """Installs an optimizer with no states, unless a worker's call of this number did so
@@ -82,7 +73,8 @@ class Served:
                     " call set_optimizer before init"
                 )
         self.updater = None if optimizer is None else Updater(optimizer)
-        self.config, self.whole, self.own = config, whole, {}
+        self.config, self.whole = config, whole
+        self.states.begin(self.updater, whole)
         self.digest = digest(config)
         for entry in self.entries.values():
             self.name_parts(entry)
@@ -135,149 +127,25 @@ class Served:
             if entry.key in values:
                 values.update(dict.fromkeys((part.index for part in entry.parts), values[entry.key]))
 
-    # States and counts.
-
-    def cut_states(self, entry: Entry) -> None:
-        """Sees to it that each of an entry's parts has its piece of the state."""
-        updater = self.updater
-        assert updater is not None
-        if entry.parts[-1].index in updater.states:
-            return
-        if entry.key not in updater.states:
-            updater.states[entry.key] = updater.optimizer.create_state_multi_precision(entry.key, entry.weight)
-            updater.states_synced[entry.key] = True
-        for part in entry.parts:
-            updater.states[part.index] = _cut(updater.states[entry.key], part.start, part.stop, entry.units)
-            updater.states_synced[part.index] = True
-
-    def count(self, entry: Entry) -> int | None:
-        """How often an entry has been updated."""
-        if self.updater is None:
-            return None
-        found = self.updater.optimizer.count(entry.parts[0].index)
-        return self.updater.optimizer.count(entry.key) if found is None else found
-
-    def set_count(self, entry: Entry, count: int) -> None:
-        """Counts on from `count`, the entry and each of its parts."""
-        assert self.updater is not None
-        for index in {entry.key, *(part.index for part in entry.parts)}:
-            self.updater.optimizer.set_count(index, count)
-
-    def state(self, entry: Entry) -> State:
-        """An entry's state; ABSENT where there is none yet."""
-        return ABSENT if self.updater is None else self.updater.states.get(entry.key, ABSENT)
-
-    def set_state(self, entry: Entry, state: State) -> None:
-        """Takes over a saved state."""
-        if self.updater is None:
-            raise KVStoreError("there is no optimizer to load states for: call set_optimizer first")
-        updater = self.updater
-        for index in (entry.key, *(part.index for part in entry.parts)):
-            updater.states.pop(index, None)
-            updater.states_synced.pop(index, None)
-        self.own = {(index, rank): own for (index, rank), own in self.own.items() if not _is_of(index, entry)}
-        if state is not ABSENT:
-            updater.states[entry.key] = state
-            if entry.pieces > 1 and not self.whole:
-                self.cut_states(entry)
-
-    def load(self, event: int, entry: Entry, content: Document) -> None:
-        """Takes over the state and count of a document, unless a worker's call of this number did
-        so already."""
-        if self.loads.get(entry.key, 0) >= event:
-            return
-        count = content.get("count")
-        if type(count) not in (int, type(None)):
-            raise StatesError(f"key {entry.key!r}: the count of its updates is a number or nil, not {count!r:.80}")
-        state = content.get("state", ABSENT)
-        if state is not ABSENT and self.updater is not None:
-            state = fitting(self.updater.optimizer, entry, state, self.whole)
-        self.set_state(entry, state)
-        assert self.updater is not None
-        optimizer = self.updater.optimizer
-        if count is not None:
-            self.set_count(entry, count)
-        if count is None or count < optimizer.num_update:
-            counts = [n for of in optimizer.get_counts()["devices"].values() for n in of.values()]
-            optimizer.num_update = max([optimizer.begin_num_update, *counts])
-        else:
-            optimizer.num_update = count
-        self.loads[entry.key] = event
-
-    def lend(self, index: Any, rank: int, weight: np.ndarray, ranks: Iterable[int]) -> None:
-        """Puts a worker's own part into the state of `index`, where the optimizer has such a
-        part."""
-        updater = self.updater
-        assert updater is not None
-        optimizer = updater.optimizer
-        position = optimizer.per_worker_state
-        if position is None:
-            return
-        if index not in updater.states:
-            updater.states[index] = optimizer.create_state_multi_precision(index, weight)
-        state, master = updater.states[index], None
-        if optimizer.uses_master(weight):
-            state, master = optimizer.split(state)
-        if (index, rank) not in self.own:  # its first update: everybody knows the same
-            self.own.update({(index, each): state[position].copy() for each in ranks})
-        parts = list(state)
-        parts[position] = self.own[index, rank]
-        lent = tuple(parts)
-        updater.states[index] = lent if master is None else optimizer.join(lent, master)
-        updater.states_synced[index] = True
-
     # For a snapshot.
 
     def record(self) -> Plain:
         """What isn't the state of an entry, as plain data and arrays."""
         refused = self.refused and [type(self.refused).__name__, str(self.refused)]
-        counts: Plain = {}
-        if self.updater is not None:
-            known = self.updater.optimizer.get_counts()
-            counts = {name: dict(n) if isinstance(n, dict) else n for name, n in known.items()}
-            devices = counts["devices"].items()
-            counts["devices"] = [[device, [[_named(i), n] for i, n in of.items()]] for device, of in devices]
-        own = [[_named(index), rank, as_now(array)] for (index, rank), array in self.own.items()]
         schedule = None if self.updater is None else self.updater.optimizer.lr_scheduler
         assigned = None if schedule is None else list(schedule.assigned)
-        return {
-            "event": self.event, "version": self.version, "refused": refused, "config": self.config,
-            "assigned": assigned, "counts": counts, "own": own,
-        }  # fmt: skip
+        which = {"event": self.event, "version": self.version, "refused": refused, "config": self.config}
+        return which | {"assigned": assigned} | self.states.record()
 
     def restore(self, saved: Document, same_job: bool) -> None:
         """Takes over a record, once the entries and their states are there; events and what is a
         worker's own only of the same job."""
-        if self.updater is not None:
-            counts = dict(saved["counts"])
-            counts["devices"] = {d: {self._index(name): n for name, n in of} for d, of in counts["devices"]}
-            self.updater.optimizer.set_counts(counts)
-            if saved["assigned"] is not None and self.updater.optimizer.lr_scheduler is not None:
-                rate, since = saved["assigned"]
-                self.updater.optimizer.lr_scheduler.assigned = (rate, since)
+        self.states.restore(saved, same_job)
+        schedule = None if self.updater is None else self.updater.optimizer.lr_scheduler
+        if schedule is not None and saved["assigned"] is not None:
+            rate, since = saved["assigned"]
+            schedule.assigned = (rate, since)
         if same_job:
             self.event, self.version = saved["event"], saved["version"]
             code, text = saved["refused"] or ("", "")
             self.refused = error_of(m.Refused(0, code, text, None)) if code else None
-            self.own = {(self._index(name), rank): array for name, rank, array in saved["own"]}
-
-    def _index(self, name: list[Any]) -> Any:
-        key, piece = name
-        return key if piece is None else self.entries[key].parts[piece].index
-
-
-def _named(index: Any) -> list[Any]:
-    return [index.key, index.piece] if isinstance(index, PartIndex) else [index, None]
-
-
-def _is_of(index: Any, entry: Entry) -> bool:
-    return bool((index.key if isinstance(index, PartIndex) else index) == entry.key)
-
-
-def _cut(state: State, start: int, stop: int, units: int) -> State:
-    """The part `start` to `stop` of an optimizer's state: views of its arrays."""
-    if isinstance(state, tuple | list):
-        return type(state)(_cut(part, start, stop, units) for part in state)
-    if isinstance(state, np.ndarray) and state.ndim and state.shape[0] == units:
-        return state[start:stop]
-    return state

@@ -18,8 +18,8 @@ from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.array import as_now
 from mxopt.typing import Array, Plain, State
 from mxopt_server.moment import Moment
-from mxopt_server.served import ABSENT
 from mxopt_server.server import Server
+from mxopt_server.states import ABSENT
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Entry, Part, PartIndex
 
@@ -47,9 +47,9 @@ def moment(server: Server) -> Moment:
     found: list[tuple[list[Part], Array]] = []
     for entry in server.values.entries.values():
         found.append((entry.parts, entry.weight))
-        state = served.state(entry)
+        state = served.states.state(entry)
         found += [(entry.parts, array) for array in ([] if state is ABSENT else _arrays(state))]
-    for (index, _), array in served.own.items():
+    for (index, _), array in served.states.own.items():
         entry = server.values.entries[index.key if isinstance(index, PartIndex) else index]
         found.append(([entry.parts[index.piece]] if isinstance(index, PartIndex) else entry.parts, array))
     plain, by_rows = [], []
@@ -65,7 +65,7 @@ def moment(server: Server) -> Moment:
 def nbytes(server: Server) -> int:
     """The bytes of values and states."""
     entries = server.values.entries.values()
-    states = (array for entry in entries for array in _arrays(server.served.state(entry)))
+    states = (array for entry in entries for array in _arrays(server.served.states.state(entry)))
     return sum([*(entry.nbytes for entry in entries), *(array.nbytes for array in states)])
 
 
@@ -123,11 +123,11 @@ def _entry(server: Server, entry: Entry) -> Plain:
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
         "first": entry.first, "have": len(entry.parts), "weight": as_now(entry.weight),
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
-        "loads": server.served.loads.get(entry.key, 0), "rounds": [_rounds(part) for part in entry.parts],
+        "loads": server.served.states.loads.get(entry.key, 0), "rounds": [_rounds(part) for part in entry.parts],
     }  # fmt: skip
     if isinstance(entry, TableEntry):
         found |= {"table": entry.table.plain(), "servers": entry.servers, "have": entry.have, "total": entry.total}
-    state = server.served.state(entry)
+    state = server.served.states.state(entry)
     return found if state is ABSENT else {**found, "state": as_now(state)}
 
 
@@ -146,10 +146,10 @@ def _restore_entry(server: Server, saved: Plain, same_job: bool) -> None:
         entry.restore(saved["weight"], saved["have"])
     server.values.entries[entry.key] = entry
     if server.served.updater is not None and entry.complete:
-        server.served.set_state(entry, saved.get("state", ABSENT))
+        server.served.states.set_state(entry, saved.get("state", ABSENT))
         server.served.name_parts(entry)
     if same_job:
-        server.served.loads[entry.key] = saved["loads"]
+        server.served.states.loads[entry.key] = saved["loads"]
         entry.arrived = {rank: arrived for rank, arrived, _ in saved["sums"]}
         entry.sums = {rank: array for rank, _, array in saved["sums"]}
 

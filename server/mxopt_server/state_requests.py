@@ -9,7 +9,7 @@ from mxopt.typing import Plain
 from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Loaded, Optimizer
-from mxopt_server.served import ABSENT
+from mxopt_server.states import ABSENT
 from mxopt_server.told import Told
 from mxopt_server.worker_session import Handlers, Session
 
@@ -58,10 +58,10 @@ class StateRequests:
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:
         entry, served = self.values.entry(request.key), self.served
         if request.offset == 0:
-            content: Plain = {"count": served.count(entry), "first": entry.first}
+            content: Plain = {"count": served.states.count(entry), "first": entry.first}
             content["num_update"] = served.updater.optimizer.num_update if served.updater else 0
-            if served.state(entry) is not ABSENT:
-                content["state"] = served.state(entry)
+            if served.states.state(entry) is not ABSENT:
+                content["state"] = served.states.state(entry)
             session.document = (entry.key, dump_document(content))
         if session.document is None or session.document[0] != entry.key:
             raise ProtocolError(f"key {entry.key!r}: states are fetched from byte 0 on")

@@ -69,17 +69,17 @@ def test_states_that_are_no_states_of_the_key_are_refused_before_anything_change
     served = serving(mxopt.create("sgd", momentum=0.5))
     entry = served.entries["w"]
     good = np.full((3, 2), 2, np.float32)
-    served.load(1, entry, {"count": 7, "state": good})
+    served.states.load(1, entry, {"count": 7, "state": good})
     with pytest.raises(StatesError, match=says):
-        served.load(2, entry, content)
-    assert (served.state(entry) is good, served.count(entry), served.loads) == (True, 7, {"w": 1})
+        served.states.load(2, entry, content)
+    assert (served.states.state(entry) is good, served.states.count(entry), served.states.loads) == (True, 7, {"w": 1})
 
 
 def test_a_state_of_several_parts_has_as_many() -> None:
     served = serving(mxopt.create("adam"))
     with pytest.raises(StatesError, match="has 2 parts, this one is"):
-        served.load(1, served.entries["w"], {"count": 7, "state": (np.ones((3, 2), np.float32),)})
-    served.load(1, served.entries["w"], {"count": 7, "state": [np.ones((3, 2), np.float32)] * 2})
+        served.states.load(1, served.entries["w"], {"count": 7, "state": (np.ones((3, 2), np.float32),)})
+    served.states.load(1, served.entries["w"], {"count": 7, "state": [np.ones((3, 2), np.float32)] * 2})
 
 
 def test_an_own_optimizer_may_keep_what_it_likes() -> None:
@@ -89,5 +89,5 @@ def test_an_own_optimizer_may_keep_what_it_likes() -> None:
 
     mxopt.optimizer.Optimizer.registry.add("_keeping", Keeping)
     served = serving(Keeping())
-    served.load(1, served.entries["w"], {"count": 1, "state": [1, "two", None]})
-    assert served.state(served.entries["w"]) == [1, "two", None]
+    served.states.load(1, served.entries["w"], {"count": 1, "state": [1, "two", None]})
+    assert served.states.state(served.entries["w"]) == [1, "two", None]
