@@ -15,11 +15,12 @@ from mxopt import set_num_threads, settings
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt.kvstore import unix
 from mxopt.typing import Plain
-from mxopt_server import logs, loop, metrics
+from mxopt_server import logs, loop, metrics, reports
 from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank
 from mxopt_server.durability import Durability, add_durability, durability
 
 if TYPE_CHECKING:
+    from mxopt_server.scheduler import Scheduler
     from mxopt_server.server import Server
 
 DESCRIPTION = """\
@@ -120,13 +121,15 @@ def _run(options: argparse.Namespace) -> int:
         usual if options.port is None else options.port, options.insecure,
     )  # fmt: skip
     if job.role == "scheduler":
-        return loop.run_scheduler(
-            job, wanted, _announce, kept, lambda scheduler: _serve_metrics(options, scheduler.report, 0)
-        )
+
+        def watched(scheduler: Scheduler) -> None:
+            _serve_metrics(options, lambda: reports.of_scheduler(scheduler), 0)
+
+        return loop.run_scheduler(job, wanted, _announce, kept, watched)
     snapshot = Path(options.snapshot) if options.snapshot else None
 
     def attach(server: Server) -> Attached:
-        _serve_metrics(options, server.report, server.rank)
+        _serve_metrics(options, lambda: reports.of_server(server), server.rank)
         return Attached(server, snapshot, options.snapshot_every)
 
     return loop.run_server(job, wanted, _announce, kept, attach)

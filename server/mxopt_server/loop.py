@@ -85,20 +85,20 @@ def run_scheduler(
         attach(scheduler)
         ready(doors.announced)
         began = time.monotonic()
-        while not scheduler.over:
+        while not scheduler.course.over:
             for route, *frames in doors.received():
                 _timed(scheduler.handling, scheduler.handle, route, frames)
             scheduler.tick()
-            if scheduler.state == "gathering" and time.monotonic() - began > settings.join_timeout:
-                scheduler.fail(
+            if scheduler.course.state == "gathering" and time.monotonic() - began > settings.join_timeout:
+                scheduler.course.fail(
                     f"the job didn't come together within {settings.join_timeout:g} s: {scheduler.roster.missing()}"
                 )
     except Stopped as stopped:
         log.warning("stopped by %s", stopped)
-        scheduler.fail(f"the scheduler was stopped by {stopped}")
+        scheduler.course.fail(f"the scheduler was stopped by {stopped}")
     finally:
         doors.close()
-    return 0 if scheduler.state == "finished" else 1
+    return 0 if scheduler.course.state == "finished" else 1
 
 
 def run_server(
@@ -131,7 +131,7 @@ def run_server(
             doors.sender(), member.job, member.rank, member.welcome.workers, member.epoch, time.monotonic,
             kept.journal if kept is not None else None, member.leased,
         )  # fmt: skip
-        server.hear(member.members)
+        server.handshakes.hear(member.members)
         if member.welcome.goes_on == -1:
             server.members.begun = {rank: epoch for rank, epoch, _ in member.members}
         server.applier.progress = progress
@@ -224,7 +224,7 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
         member.check()
         pulse = member.pulse
         if pulse is not None:
-            server.hear(pulse.members)
+            server.handshakes.hear(pulse.members)
             server.set_ended(set(pulse.ended))
             if pulse.state == "finished":
                 return

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
-import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import KVStoreError, ProtocolError, counted
-from mxopt.kvstore import messages as m, wire
+from mxopt.errors import ProtocolError
+from mxopt.kvstore import messages as m
 from mxopt.kvstore.wire import Frame
-from mxopt.typing import Plain
-from mxopt_server import uneven
+from mxopt_server import reports, uneven
 from mxopt_server.answers import Answers, Send
 from mxopt_server.cuts import Cuts
 from mxopt_server.first_values import FirstValues
+from mxopt_server.handshakes import Handshakes
 from mxopt_server.latency import Latency
 from mxopt_server.machine import Journal, Machine
-from mxopt_server.members import MODES
 from mxopt_server.pulls import Pulls
 from mxopt_server.pushes import DEPTH, Pushes
-from mxopt_server.records import Member, Mode
 from mxopt_server.state_requests import StateRequests
 from mxopt_server.worker_session import Session
 
@@ -68,19 +64,15 @@ class Server:
         self.served, self.applier = self.machine.served, self.machine.applier
         self.answers = Answers(send, rank, lambda: journal is None and lease())
         self.sessions = self.answers.sessions
-        self.known: dict[int, tuple[int, str]] = {}  # the epoch and token of each worker, as the scheduler says
         self.started = clock()
         self.received = self.messages = 0
-        self.handling, self.waiting = Latency(), Latency()  # of messages; of requests that wait for other workers
-        self._routes: dict[bytes, Session] = {}
+        self.handling = Latency()  # of messages
+        self.handshakes = Handshakes(job, epoch, clock, self.machine, self.answers)
         depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
         self._pulls = Pulls(self.machine, self.answers)
         self.cuts = Cuts(self.machine, self.answers)
-        pushes, firsts = (
-            Pushes(self.machine, self.answers, self._pulls.give, depth),
-            FirstValues(self.machine, self.answers),
-        )
-        states = StateRequests(self.machine, self.answers)
+        pushes = Pushes(self.machine, self.answers, self._pulls.give, depth)
+        firsts, states = FirstValues(self.machine, self.answers), StateRequests(self.machine, self.answers)
         self._handlers = pushes.handlers | self._pulls.handlers | firsts.handlers | states.handlers | self.cuts.handlers
 
     def flush(self) -> None:
@@ -116,7 +108,7 @@ class Server:
             if handler is None:
                 self._unnumbered(route, message)
                 return
-            session = self._routes.get(route)
+            session = self.handshakes.routes.get(route)
             if session is None:
                 self.answers.send(route, m.Ready(0, self.epoch, 0))
                 return
@@ -138,16 +130,7 @@ class Server:
             handler(session, message)
         except Exception as error:
             keys = getattr(message, "keys", None) or [getattr(message, "key", None)]
-            self.answers.refuse(route, self._routes.get(route), seq, error, keys[0])
-
-    def hear(self, members: Iterable[tuple[int, int, str]]) -> None:
-        """Hears of the workers that the scheduler has let in, (rank, epoch, token). Those they have
-        replaced are heard no more."""
-        for rank, epoch, token in members:
-            self.known[rank] = (epoch, token)
-            session = self.sessions.get(rank)
-            if session is not None and session.epoch < epoch:
-                self._routes.pop(session.route, None)
+            self.answers.refuse(route, self.handshakes.routes.get(route), seq, error, keys[0])
 
     def set_ended(self, ended: set[int]) -> None:
         """Workers that are gone, and haven't come back: who waits for them is told."""
@@ -163,61 +146,13 @@ class Server:
             group.settle()
         self.flush()
 
-    # Messages without a number.
-
     def _unnumbered(self, route: bytes, message: Any) -> None:
         if isinstance(message, m.Hello):
-            self._hello(route, message)
+            self.handshakes.hello(route, message)
         elif isinstance(message, m.Inquire):
-            self.answers.send(route, m.Report(self.report()))
+            self.answers.send(route, m.Report(reports.of_server(self)))
         else:
             raise ProtocolError(f"a server takes no {type(message).__name__}")
-
-    def _hello(self, route: bytes, hello: m.Hello) -> None:
-        wire.check_version(hello.version, f"server {self.rank}")
-        members = self.members
-        if hello.job != self.job:
-            raise KVStoreError(f"server {self.rank} belongs to job {self.job}, the worker to job {hello.job}")
-        if hello.workers != members.workers or hello.rank >= hello.workers:
-            raise KVStoreError(
-                f"server {self.rank} has {counted(members.workers, 'worker')}, the worker says {hello.workers}"
-            )
-        epoch, token = self.known.get(hello.rank, (0, ""))
-        if hello.epoch > epoch:
-            self.answers.send(route, m.Waiting(f"server {self.rank} to hear of worker {hello.rank} from the scheduler"))
-            return
-        if hello.epoch < max(epoch, members.epochs.get(hello.rank, 0)):
-            raise KVStoreError(f"worker {hello.rank} has been replaced by another process")
-        if not hmac.compare_digest(hello.token.encode(), token.encode()):
-            raise KVStoreError(f"this isn't the worker {hello.rank} that the scheduler has let in")
-        if hello.mode not in MODES:
-            raise KVStoreError(f"there is no mode {hello.mode!r}")
-        if members.mode and members.mode != hello.mode:
-            raise KVStoreError(f"the job's stores are dist_{members.mode}, worker {hello.rank} has dist_{hello.mode}")
-        if members.mode == "ssp" and members.staleness != hello.staleness:
-            raise KVStoreError(
-                f"MXOPT_KVSTORE_STALENESS is {members.staleness} in this job, and {hello.staleness} for worker"
-                f" {hello.rank}: all workers need the same"
-            )
-        if not members.mode:
-            self.machine.enter(Mode(hello.mode, hello.staleness))
-        session = self.sessions.get(hello.rank)
-        if session is None or session.epoch != hello.epoch:
-            if session is not None:
-                self._routes.pop(session.route, None)
-            if members.lossy and hello.knows:  # since the snapshot it has come, and pushed what that hasn't
-                members.epochs[hello.rank] = hello.epoch
-            elif members.epochs.get(hello.rank) != hello.epoch:
-                others = self.known.keys() - members.ended - {hello.rank}
-                begins = members.begun.get(hello.rank) == hello.epoch  # it counts on from its own pushes
-                self.machine.enter(Member(hello.rank, hello.epoch, [] if begins else sorted(others)))
-            session = self.sessions[hello.rank] = Session(hello.rank, hello.epoch, self.clock, self.waiting)
-            log.info("worker %d is here", hello.rank)
-        self._routes.pop(session.route, None)
-        session.route, session.seen = route, self.clock()
-        session.greeted(hello.read)
-        self._routes[route] = session
-        self.answers.send(route, m.Ready(self.rank, self.epoch, session.expects, uneven.lacks(session)))
 
     def _again(self, session: Session, message: Any) -> None:
         """A request that was taken before: it is answered again, and not applied again."""
@@ -232,42 +167,3 @@ class Server:
             self._handlers[type(message)](session, message)
         else:
             self.answers.done(session, message.seq)
-
-    def report(self) -> Plain:
-        """Plain numbers about it: what it holds, what it has done, who its workers are."""
-        values, served, now = self.values, self.served, self.clock()
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        # A thread that serves metrics asks too: what it goes through is taken at once.
-        entries, groups = list(values.entries.values()), list(values.groups.values())
-        return {
-            "role": "server",
-            "job": self.job,
-            "rank": self.rank,
-            "mode": self.members.mode,
-            "uptime": now - self.started,
-            "keys": len(entries),
-            "bytes": sum(e.nbytes for e in entries),
-            "groups": len(set(map(id, groups))),
-            "pending": sum(len(g.rounds.open) for g in groups),
-            "updates": self.applier.updates,
-            "messages": self.messages,
-            "received": self.received,
-            "sent": self.answers.sent,
-            "lost": self.members.lost,
-            "refused": self.answers.refusals,
-            "handling": self.handling.report(),
-            "waiting": self.waiting.report(),
-            "optimizer": repr(served.updater.optimizer) if served.updater else None,
-            "cpu": usage.ru_utime + usage.ru_stime,
-            "memory": usage.ru_maxrss * 1024,
-            "workers": [
-                {
-                    "rank": w.rank,
-                    "age": now - w.seen,
-                    "requests": w.requests,
-                    "waiting": len(w.waiting),
-                    "expects": w.expects,
-                }
-                for _, w in sorted(self.sessions.items())
-            ],
-        }

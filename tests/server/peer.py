@@ -73,7 +73,7 @@ class Peer:
 
         self.starts += 1
         made = Server(send, "job", 0, self.workers, self.starts, lambda: 0.0, self.journal)
-        made.hear((rank, 1, "token") for rank in range(self.workers))
+        made.handshakes.hear((rank, 1, "token") for rank in range(self.workers))
         return made
 
     def hello(self, rank: int, epoch: int = 1, token: str = "token", **changes: Any) -> Any:

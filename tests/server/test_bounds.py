@@ -106,7 +106,7 @@ def test_barriers_of_one_worker_at_the_scheduler(grown: Callable[[], int]) -> No
         scheduler.handle(
             b"%d" % rank, m.encode(m.Join(wire.VERSION, "job", "worker", rank, 2, 0, "", f"i{rank}", "me"))
         )
-    assert scheduler.state == "running"
+    assert scheduler.course.state == "running"
     payload = bytes(900 << 10)
     for number in range(1, 600):
         scheduler.handle(b"0", [bytes(f) for f in m.encode(m.Barrier("job", 0, "token", number, payload))])

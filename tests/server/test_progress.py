@@ -88,7 +88,7 @@ class TestScheduler:
         )
         for role in ("worker", "server"):
             made.handle(b"%d" % len(role), m.encode(m.Join(2, "", role, 0, 0, 0, "tcp://a:1", role, role)))
-        assert made.state == "running"
+        assert made.course.state == "running"
         return made
 
     def beat(self, scheduler: Scheduler, seconds: int, progress: Callable[[int], int], doing: str = "") -> None:
@@ -101,23 +101,23 @@ class TestScheduler:
 
     def test_a_loop_that_moves_is_alive(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 1000, lambda k: k)
-        assert scheduler.state == "running"
+        assert scheduler.course.state == "running"
 
     def test_a_loop_that_stands_still_is_dead(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 11, lambda k: 7)
-        assert scheduler.state == "running"
+        assert scheduler.course.state == "running"
         self.beat(scheduler, 1, lambda k: 7)
-        assert "server 0 (server) beats, but its loop has stood still for 10 s" in scheduler.text
+        assert "server 0 (server) beats, but its loop has stood still for 10 s" in scheduler.course.text
 
     def test_a_call_has_the_deadline_of_requests(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 101, lambda k: 7, "an update of key 3")
-        assert scheduler.state == "running"
+        assert scheduler.course.state == "running"
         self.beat(scheduler, 1, lambda k: 7, "an update of key 3")
-        assert "stood still for 100 s, in an update of key 3" in scheduler.text
+        assert "stood still for 100 s, in an update of key 3" in scheduler.course.text
 
     def test_who_says_nothing_of_its_loop_is_judged_by_its_beats_only(self, scheduler: Scheduler) -> None:
         self.beat(scheduler, 1000, lambda k: -1)
-        assert scheduler.state == "running"
+        assert scheduler.course.state == "running"
 
 
 def test_the_heart_tells_what_the_loop_does() -> None:

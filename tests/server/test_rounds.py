@@ -117,14 +117,14 @@ def test_a_worker_that_comes_anew_in_ssp_starts_at_the_slowests_count() -> None:
         for number in range(1, count + 1):
             peer.ask(rank, push(2 * (rank == 0) + number, False, number=number))
     peer.server.set_ended({2})
-    peer.server.hear([(2, 2, "another")])
+    peer.server.handshakes.hear([(2, 2, "another")])
     peer.server.set_ended(set())
     peer.restart()
-    peer.server.hear([(2, 2, "another")])
+    peer.server.handshakes.hear([(2, 2, "another")])
     assert isinstance(peer.hello(2, 2, "another"), m.Ready)
     assert peer.ask(2, m.Rounds(1, ["w"])) == m.Present(1, [3])
     peer.restart()
-    peer.server.hear([(2, 2, "another")])
+    peer.server.handshakes.hear([(2, 2, "another")])
     peer.hello(2, 2, "another")
     assert isinstance(peer.ask(2, push(1, number=4)), m.Values)
     assert peer.hello(0).lacks == []

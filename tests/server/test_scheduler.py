@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from mxopt_server import reports
 from mxopt_server.scheduler import Scheduler
 
 from mxopt.kvstore import messages as m, wire
@@ -115,17 +116,17 @@ def test_a_barrier_or_a_goodbye_needs_the_token() -> None:
 def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is_let_in() -> None:
     job, welcome = running()
     silent(job, welcome, "s")
-    assert "server 0 (s) has not been heard of" in job.scheduler.text
+    assert "server 0 (s) has not been heard of" in job.scheduler.course.text
     job, welcome = running(returns=True)
     silent(job, welcome, "s")
-    assert job.scheduler.state == "running"
+    assert job.scheduler.course.state == "running"
     assert job.join("s2", "server", 0).epoch == 2
     job, welcome = running()  # by hand: somebody waits for the place
     for _ in range(12):
         silent(job, welcome, "s", seconds=1)
         answer = job.join("s2", "server", 0)
     assert answer.epoch == 2
-    assert job.scheduler.state == "running"
+    assert job.scheduler.course.state == "running"
 
 
 def test_a_server_that_is_killed_before_the_job_is_complete_is_replaced_too() -> None:
@@ -153,7 +154,7 @@ def test_a_server_whose_socket_on_this_machine_is_closed_is_replaced_at_once() -
     here.clear()
     for answer in (m.Waiting, m.Welcome):
         assert isinstance(join("s2", "ipc:///elsewhere"), answer)
-    assert job.scheduler.state == "running"
+    assert job.scheduler.course.state == "running"
     for _ in range(3):  # one of another machine may only be out of reach
         assert isinstance(join("s3", "ipc:///s3"), m.Waiting)
 
@@ -167,7 +168,7 @@ def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost()
         job.say("heart s2", m.Beat("job", "server", 0, again.token, 1 + number, lost=lost))
         for name, rank in (("a", 0), ("b", 1)):
             assert job.say(f"heart {name}", m.Beat("job", "worker", rank, welcome[name].token, 2)).lost == [total]
-    assert [node["lost"] for node in job.scheduler.report()["nodes"]] == [0, 0, 5]
+    assert [node["lost"] for node in reports.of_scheduler(job.scheduler)["nodes"]] == [0, 0, 5]
 
 
 def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there() -> None:
@@ -181,12 +182,12 @@ def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there
     assert job.answers[b"c"][-1] == m.Passed(1, "first")
     assert job.say("a", m.Barrier("job", 0, welcome["a"].token, 2, "second")) == m.Passed(2, "second")
     job.say("c", m.Goodbye("job", "worker", 1, new.token, "it raised"))
-    assert job.scheduler.state == "running"
+    assert job.scheduler.course.state == "running"
     job.say("a", m.Goodbye("job", "worker", 0, welcome["a"].token, ""))
-    assert job.scheduler.state == "finished"
+    assert job.scheduler.course.state == "finished"
 
 
 def test_a_job_of_async_fails_with_its_last_worker() -> None:
     job, welcome = running("async")
     silent(job, welcome, "a", "b")
-    assert job.scheduler.state == "failed"
+    assert job.scheduler.course.state == "failed"

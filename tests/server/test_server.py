@@ -55,7 +55,7 @@ def test_a_round_counts_workers_and_not_pushes() -> None:
 
 def test_a_worker_that_was_replaced_is_refused_over_restarts_too() -> None:
     peer = with_sgd(Peer(mode="async", journal=Disk()))
-    peer.server.hear([(0, 2, "another")])
+    peer.server.handshakes.hear([(0, 2, "another")])
     assert peer.ask(0, push(3)) == m.Ready(0, peer.server.epoch, 0)  # it is to say Hello
     assert "replaced" in peer.hello(0).text
     assert isinstance(peer.hello(0, 2, "another"), m.Ready)
@@ -67,7 +67,7 @@ def test_a_worker_that_was_replaced_is_refused_over_restarts_too() -> None:
 def test_a_worker_is_let_in_once_the_scheduler_has_told_of_it_and_by_its_token_only() -> None:
     peer = Peer()
     assert isinstance(peer.hello(0, 2, "new"), m.Waiting)
-    peer.server.hear([(0, 2, "new")])
+    peer.server.handshakes.hear([(0, 2, "new")])
     assert "isn't the worker 0" in peer.hello(0, 2, "guessed").text
     assert isinstance(peer.hello(0, 2, "new"), m.Ready)
 

@@ -253,7 +253,7 @@ class Job:
                     self._send_of(endpoint), member.job, member.rank, workers, member.epoch, clock,
                     journal if durability.kind == "journal" or rank in self.plan.crashes else None, member.leased,
                 )  # fmt: skip
-                server.hear(member.members)
+                server.handshakes.hear(member.members)
                 if member.welcome.goes_on == -1:
                     server.members.begun = {rank: epoch for rank, epoch, _ in member.members}
                 if kept is not None:
@@ -266,7 +266,7 @@ class Job:
                     member.check()
                     pulse, beat = member.pulse, member.beat
                     if pulse is not None:
-                        server.hear(pulse.members)
+                        server.handshakes.hear(pulse.members)
                         server.set_ended(set(pulse.ended))
                         if pulse.state == "finished":
                             break

@@ -45,7 +45,7 @@ def test_a_worker_that_dies_and_comes_back_is_nobody_elses_error(mode: str, rank
         others = [worker for worker in job.workers if worker is not died]
         assert [worker.error for worker in others] == [None] * 3, seed
         assert all(server.error is None for server in job.servers)
-        assert job.scheduler.state == "finished"
+        assert job.scheduler.course.state == "finished"
         last = min(np.frombuffer(worker.result, np.float32).min() for worker in others)
         assert -4 * STEPS <= last <= -3 * STEPS, (seed, last)  # all of three, and what the dead one had pushed
 
@@ -56,7 +56,7 @@ def test_a_worker_of_async_that_dies_and_stays_away_leaves_the_job_to_the_others
         job.world.at(1.0 + seed / 2, job.workers[1].kill)
         job.run()
         assert job.workers[0].error is None, seed
-        assert job.scheduler.state == "finished"
+        assert job.scheduler.course.state == "finished"
 
 
 def test_a_server_that_was_replaced_in_its_sleep_changes_nothing_when_it_wakes() -> None:
