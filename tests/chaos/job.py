@@ -20,13 +20,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 import psutil
 from chaos.plan import Plan
 from chaos.relay import Relay
 
+Found = TypeVar("Found")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DEADLINE_S = 120.0  # for one start of a job, on a busy machine; an undisturbed one takes some seconds
@@ -224,8 +225,8 @@ class Job:
                 time.sleep(min(0.1, max(0.0, begun + fault.seconds - time.monotonic())))
             if launcher.poll() is not None:
                 return
-            process = _waited(lambda who=fault.who: self._member(launcher, who) or launcher.poll(), 5)
-            if not isinstance(process, psutil.Process):
+            process = self._found(launcher, fault.who)
+            if process is None:
                 self._tell(f"{fault.who} isn't there to be disturbed")
                 continue
             self._tell(str(fault))
@@ -236,6 +237,11 @@ class Job:
                     process.send_signal(signal.SIGSTOP)
                     time.sleep(fault.stopped)
                     process.send_signal(signal.SIGCONT)
+
+    def _found(self, launcher: subprocess.Popen[bytes], who: str) -> psutil.Process | None:
+        """The member's process; None where it doesn't come, or the job ends first."""
+        process = _waited(lambda: self._member(launcher, who) or launcher.poll(), 5)
+        return process if isinstance(process, psutil.Process) else None
 
     def _tell(self, *lines: str) -> None:
         self.history += [f"{time.monotonic() - self._start:6.2f} s  {line}" for line in lines]
@@ -258,7 +264,7 @@ def _weights(folder: Path) -> dict[str, np.ndarray]:
         return dict(loaded)
 
 
-def _waited(look: Callable[[], object], deadline_s: float) -> object:
+def _waited(look: Callable[[], Found | None], deadline_s: float) -> Found | None:
     """What `look` gives once it isn't None; None after the deadline."""
     until = time.monotonic() + deadline_s
     while (found := look()) is None and time.monotonic() < until:

@@ -47,7 +47,7 @@ def main() -> None:
     store.barrier()
     store.pull(list(weights), out=list(weights.values()))
     if store.rank == 0:
-        np.savez(folder / "weights.npz", **weights)
+        np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # of `allow_pickle`
     store.barrier()
 
 

@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class Job:
         if root is None and plan.durability != "none":
             root = Root()
         self.root = root
-        self.durability = Durability(plan.durability, root and root.path, plan.every, plan.fsync)
+        self.durability = Durability(plan.durability, root.path if root else None, plan.every, plan.fsync)
         self.network = Network(self.world, random.Random(plan.seed), plan.weather)
         self.program = program or PROGRAMS[plan.program]
         self.slow: list[str] = []  # calls that have lasted too long
@@ -142,6 +142,7 @@ class Job:
             for r in range(plan.servers)
         ]
         self.starts = 0
+        self.own: dict[tuple[str, int], dict[str, Any]] = {}  # settings in which a member differs from the others
         self.servers = [Process(self.world, f"server {r}", self._server(r)) for r in range(plan.servers)]
         self.workers = [Process(self.world, f"worker {r}", self._worker(r)) for r in range(plan.workers)]
 
@@ -152,12 +153,12 @@ class Job:
         for process in (*self.servers, *self.workers):
             process.start()
         if plan.death is not None:
-            world.at(plan.death[0], lambda who=processes[plan.death[1]]: self._kill(who))
+            world.at(plan.death[0], partial(self._kill, processes[plan.death[1]]))
         if plan.stop is not None:
             when, name, seconds = plan.stop
-            world.at(when, lambda who=processes[name], seconds=seconds: who.stop(seconds))
+            world.at(when, partial(processes[name].stop, seconds))
         if plan.hold is not None:
-            world.at(plan.hold[0], lambda who=processes[plan.hold[1]]: self._hold(who))
+            world.at(plan.hold[0], partial(self._hold, processes[plan.hold[1]], plan.hold[2]))
         self._tick()
         world.run(lambda: all(p.ended for p in (*self.servers, *self.workers)), LIMIT_S)
         waited = (*self.servers, *self.workers)
@@ -208,23 +209,24 @@ class Job:
         return lambda route, message: self.network.routers[endpoint].send(route, m.encode(message))
 
     def _settings(self, role: str, rank: int) -> Settings:
-        return Settings(
+        of_all = Settings(
             role=role, host="here", port=1, workers=0, servers=0, rank=rank, advertised="", job="", timeout=TIMEOUT_S,
             join_timeout=JOIN_S, heartbeat=1.0, dead_after=DEAD_AFTER_S, staleness=2, keys="", bound=BOUND,
         )  # fmt: skip
+        return replace(of_all, **self.own.get((role, rank), {}))
 
     def _tick(self) -> None:
         if not self.scheduler_process.dead:
             self.scheduler.tick()
             self.world.at(self.world.now + TICK_S, self._tick)
 
-    def _hold(self, process: Process) -> None:
-        """Takes the interpreter's lock, once the scheduler has heard the worker's heart."""
+    def _hold(self, process: Process, seconds: float) -> None:
+        """Takes the interpreter's lock for so long, once the scheduler has heard its heart."""
         node = self.scheduler.roster.nodes.get(("worker", self.workers.index(process)))
         if node is not None and node.heart:
-            process.stop(self.plan.hold[2], held=True)
+            process.stop(seconds, held=True)
         elif not process.ended:
-            self.world.at(self.world.now + 0.1, lambda: self._hold(process))
+            self.world.at(self.world.now + 0.1, lambda: self._hold(process, seconds))
 
     def _kill(self, process: Process) -> None:
         if not process.ended:
@@ -358,7 +360,6 @@ def undisturbed(program: str, mode: str, workers: int, servers: int) -> bytes:
     for process in (*job.workers, *job.servers):
         if process.error is not None:
             raise process.error
-    results = {worker.result for worker in job.workers}
+    results: set[bytes] = {worker.result for worker in job.workers}
     assert len(results) == 1, "the workers of an undisturbed job have different weights"
-    found: bytes = results.pop()
-    return found
+    return results.pop()

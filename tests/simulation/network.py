@@ -145,10 +145,11 @@ class Line:
         self._connection = object()
         self._last = [world.now, world.now]
         router = network.routers.get(self.endpoint)
-        self.connected = router is not None and not router.process.dead
-        if not self.connected:
+        self.connected = False
+        if router is None or router.process.dead:
             world.at(world.now + 0.5, self._connect)
             return
+        self.connected = True
         self._connections += 1
         self._renewed = self._connections > 1
         self.route = self.identity or network.name()
@@ -193,7 +194,7 @@ class Transport:
     def connect(self, endpoint: str, identity: bytes = b"") -> Line:
         return Line(self.network, self.process, endpoint, identity)
 
-    def wait(self, lines: Sequence[Line]) -> Sequence[Line]:
+    def wait(self, lines: Sequence[Any]) -> Sequence[Any]:
         if not any(line.inbox for line in lines):
             self.process.sleep(SLICE_S)
         return [line for line in lines if line.inbox]

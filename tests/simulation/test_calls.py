@@ -53,7 +53,7 @@ def test_a_call_ends_at_its_deadline_where_a_server_is_stopped_and_nobody_takes_
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "DEAD_AFTER_S", 1e6)
-    took = []
+    took: list[float] = []
 
     def program(store: Any, pause: Callable[[], None]) -> bytes:
         store.set_optimizer(mxopt.create("sgd", momentum=0.9))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
         job = Job(Plan("", mode, 2, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), counting)
         death = 5.0 + seed / 4
         job.world.at(death, job.servers[0].kill)
-        job.world.at(death + 1, lambda job=job: job._start_again(0))
+        job.world.at(death + 1, partial(job._start_again, 0))
         job.run()
         lost = what_is_lost(job)
         if lost is None:
@@ -76,6 +77,10 @@ def patient(store: Any, pause: Callable[[], None]) -> bytes:
     return found
 
 
+def kill_server(job: Job) -> None:
+    job.servers[0].kill()
+
+
 @pytest.mark.parametrize("mode", ["async", "ssp"])
 def test_what_servers_have_lost_that_die_again_at_once_is_counted_once(mode: str) -> None:
     """Also when the first is gone before the scheduler has heard of what it had lost."""
@@ -85,8 +90,8 @@ def test_what_servers_have_lost_that_die_again_at_once_is_counted_once(mode: str
         death = 5.0 + seed / 8
         again = death + 11.0 + seed / 10  # the place is free ten seconds after a death
         for when in (death, again):
-            job.world.at(when, lambda job=job: job.servers[0].kill())
-            job.world.at(when + 0.1, lambda job=job: job._start_again(0))
+            job.world.at(when, partial(kill_server, job))
+            job.world.at(when + 0.1, partial(job._start_again, 0))
         job.run()
         lost = what_is_lost(job)
         if lost is None:
@@ -118,7 +123,7 @@ def test_a_worker_that_ends_early_waits_for_its_last_round_as_long_as_for_any_an
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str | None) -> None:
+def test_servers_that_die_while_there_are_checkpoints_lose_nothing(moment: str) -> None:
     checkpoints = 0
     for seed in range(10):
         plan = Plan("steady", "sync", 2, 2, seed, Weather(0.005), pause=1.0, durability="journal")

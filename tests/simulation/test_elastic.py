@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ def counting(store: Any, pause: Callable[[], None]) -> bytes:
     return weight.tobytes()
 
 
+def join(job: Job, worker: Process) -> None:
+    job.workers.append(worker)
+    worker.start()
+
+
 @pytest.mark.parametrize("mode", ["async", "ssp"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_worker_that_dies_and_comes_back_is_nobody_elses_error(mode: str, rank: int) -> None:
@@ -39,7 +45,7 @@ def test_a_worker_that_dies_and_comes_back_is_nobody_elses_error(mode: str, rank
         job = Job(Plan("adding", mode, 3, 2, seed, Weather(0.005, cuts=5.0), pause=4.0), counting)
         again = Process(job.world, f"worker {rank} again", job._worker(rank))
         job.world.at(3.0 + seed / 3, job.workers[rank].kill)
-        job.world.at(5.0 + seed / 3, lambda job=job, again=again: [job.workers.append(again), again.start()])
+        job.world.at(5.0 + seed / 3, partial(join, job, again))
         died = job.workers[rank]
         job.run()
         others = [worker for worker in job.workers if worker is not died]
@@ -65,8 +71,8 @@ def test_a_server_that_was_replaced_in_its_sleep_changes_nothing_when_it_wakes()
         plan.durability, plan.crashes = "journal", {0: NEVER}
         job = Job(plan)
         asleep = job.servers[0]
-        job.world.at(2.0 + seed / 5, lambda who=asleep: who.stop(25.0))
-        job.world.at(5.0, lambda job=job: job._start_again(0))
+        job.world.at(2.0 + seed / 5, partial(asleep.stop, 25.0))
+        job.world.at(5.0, partial(job._start_again, 0))
         job.run()
         assert job.standing == []
         expected = undisturbed("pushes_only", "sync", 2, 1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 from mxopt_server.sync_rounds import Sync
 from simulation.disk import MOMENTS
 from simulation.jobs import Job, Plan, drawn
@@ -13,7 +14,7 @@ from simulation.network import Line, Weather
 from simulation.programs import PROGRAMS
 
 from mxopt.kvstore import messages as m, session
-from mxopt.kvstore.channel import Channel
+from mxopt.kvstore.channel import Channel, Request
 from mxopt.kvstore.session import Session
 
 JOBS, BATCH = 1000, 100
@@ -71,10 +72,10 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.Monkey
 
 
 def twice(dispatch: Callable[..., None]) -> Callable[..., None]:
-    def sends(self: Session, channel: Channel, request: session.Request) -> None:
+    def sends(self: Session, channel: Channel, request: Request) -> None:
         dispatch(self, channel, request)
         if type(request.message).__name__ == "Push" and channel.next % 5 == 0:
-            again = session.Request(session.replace(request.message), 0, None, None)
+            again = Request(replace(request.message), 0, None, None)
             dispatch(self, channel, again)
 
     return sends
@@ -87,7 +88,7 @@ def faults(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "power"])
-def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment: str | None) -> None:
+def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment: str) -> None:
     for program in PROGRAMS:
         for record in range(0, 24, 3):
             plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05, durability="journal")

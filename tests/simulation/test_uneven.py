@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from simulation.jobs import Job, Plan
 from simulation.network import Weather
 
 import mxopt
-from mxopt.settings import Job as Settings
 
 SOON_S = 14.0
 ONE = np.ones(3, np.float32)
@@ -41,7 +39,7 @@ def prepared(program: Callable[[Any, Callable[[], None]], Any]) -> Callable[...,
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_key_that_one_worker_leaves_out(seed: int) -> None:
-    def program(store: Any, pause: Callable[[], None]) -> bytes:
+    def program(store: Any, pause: Callable[[], None]) -> None:
         out = ONE.copy()
         for _ in range(3):
             pause()
@@ -57,7 +55,7 @@ def test_a_key_that_one_worker_leaves_out(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_another_order_of_keys(seed: int) -> None:
-    def program(store: Any, pause: Callable[[], None]) -> bytes:
+    def program(store: Any, pause: Callable[[], None]) -> None:
         for key in ("a", "b") if store.rank == 0 else ("b", "a"):
             pause()
             store.pushpull(key, ONE, out=ONE.copy())
@@ -69,7 +67,7 @@ def test_another_order_of_keys(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_batch_fewer_before_a_barrier(seed: int) -> None:
-    def program(store: Any, pause: Callable[[], None]) -> bytes:
+    def program(store: Any, pause: Callable[[], None]) -> None:
         for _ in range(3 if store.rank == 1 else 4):
             pause()
             store.pushpull("a", ONE, out=ONE.copy())
@@ -81,7 +79,7 @@ def test_a_batch_fewer_before_a_barrier(seed: int) -> None:
 
 
 def test_a_worker_that_only_takes_its_time_is_no_circle() -> None:
-    def program(store: Any, pause: Callable[[], None]) -> bytes:
+    def program(store: Any, pause: Callable[[], None]) -> None:
         for _ in range(2):
             if store.rank == 1:
                 store._job.workers[1].stop(30.0, held=True)
@@ -101,7 +99,7 @@ def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(see
     """By a Trainer, whose steps are numbered: the worker that leaves it out hears it itself, at
     once."""
 
-    def program(store: Any, pause: Callable[[], None]) -> bytes:
+    def program(store: Any, pause: Callable[[], None]) -> None:
         params = [mxopt.Parameter(np.zeros(3, np.float32), name=name) for name in "uv"]
         trainer = mxopt.Trainer(params, "sgd", kvstore=store)
         for step in range(3):
@@ -142,18 +140,6 @@ def test_batches_that_are_numbered_otherwise_are_never_summed() -> None:
         assert "key 0: worker 0 pushed for round 2 in step 2, worker 1 in step 3" in str(worker.error)
 
 
-def with_settings_of_its_own(job: Job, rank: int, **own: Any) -> Job:
-    """The job whose worker `rank` has another environment."""
-    of_all = job._settings
-
-    def settings(role: str, number: int) -> Settings:
-        found = of_all(role, number)
-        return replace(found, **own) if (role, number) == ("worker", rank) else found
-
-    job._settings = settings
-    return job
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_workers_place_arrays_by_the_bound_of_worker_0(rank: int) -> None:
     def program(store: Any, pause: Callable[[], None]) -> bytes:
@@ -162,13 +148,15 @@ def test_all_workers_place_arrays_by_the_bound_of_worker_0(rank: int) -> None:
         store.pushpull("wide", np.ones_like(out), out=out)
         return out.tobytes()
 
-    job = with_settings_of_its_own(Job(Plan("", "sync", 2, 2), program), rank, bound=10**6)
+    job = Job(Plan("", "sync", 2, 2), program)
+    job.own["worker", rank] = {"bound": 10**6}
     job.run()
     assert [worker.result for worker in job.workers] == [np.full(300, 2, np.float32).tobytes()] * 2
 
 
 def test_another_staleness_is_named() -> None:
-    job = with_settings_of_its_own(Job(Plan("", "ssp", 2, 1), lambda store, pause: b""), 1, staleness=9)
+    job = Job(Plan("", "ssp", 2, 1), lambda store, pause: b"")
+    job.own["worker", 1] = {"staleness": 9}
     job.run()
     errors = [str(worker.error) for worker in job.workers]
     assert re.search("MXOPT_KVSTORE_STALENESS is [29] in this job, and [29] for worker [01]", str(errors))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable
+from typing import Any
 
 
 class Killed(BaseException):
@@ -50,7 +51,7 @@ class Process:
         self.asleep_until = self.asleep_since = 0.0  # a stopped process (SIGSTOP) does nothing till then
         self.held = False  # asleep, it holds the interpreter's lock: ZeroMQ's thread goes on
         self.error: BaseException | None = None
-        self.result: object = None
+        self.result: Any = None
         self._mine, self._worlds = threading.Lock(), threading.Lock()  # who waits for its turn acquires its own
         self._mine.acquire()
         self._worlds.acquire()
