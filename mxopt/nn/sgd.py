@@ -11,6 +11,7 @@ from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
+from mxopt.typing import Array
 
 
 class SGD(RuleOptimizer):
@@ -125,8 +126,8 @@ class ASGD(RuleOptimizer):
 class Rprop(RuleOptimizer):
     """Steps by the sign of the gradient, whose sizes grow while it stays and shrink when it turns.
 
-    https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate, which has no
-    effect afterwards.
+    https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate of the first
+    step, which has no effect afterwards.
     """
 
     rule: Rule = pytorch.rprop
@@ -151,6 +152,12 @@ class Rprop(RuleOptimizer):
         self.etas = etas
         self.step_sizes = step_sizes
         self.keep(prev=0.0, step_size=float)
+
+    def construct(self, gradients: Array) -> bool:
+        if not self.global_step:  # the rate may have changed since the sizes were made of it
+            for slot, rate in zip(self._slots, self.step_rates(), strict=True):
+                slot.arrays["step_size"][...] = rate
+        return super().construct(gradients)
 
     def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return (lr, *self.etas, *self.step_sizes)

@@ -84,6 +84,11 @@ def test_what_they_return_is_used() -> None:
         def scale_grad(self, gradients: Any) -> Any:
             return tuple(grad - 1 for grad in super().scale_grad(gradients))
 
+    class First(nn.Rprop):
+        def get_lr(self) -> Any:
+            return 0.125
+
+    assert step(First) == 1 - 0.125  # its only use of a rate
     assert step(nn.SGD) == 1 - 0.5
     assert step(Rate) == 1 - 0.125
     assert step(Decay) == 1 - 0.5 * (1 + 2)

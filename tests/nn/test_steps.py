@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from table import NN
+from table import NN, Grouped
 
 import mxopt
 from mxopt import nn
@@ -204,6 +204,22 @@ def test_lars_takes_over_weight_decay_and_loss_scale_of_any_optimizer() -> None:
     assert lars.get_weight_decay() == 0.25
     assert inner.get_weight_decay() == 0
     assert lars.global_step == inner.global_step == 1
+
+
+@pytest.mark.parametrize("row", [row for row in NN if row.name != "nn.AdaFactor"], ids=str)
+def test_a_rate_set_before_the_first_step_is_that_of_construction(row: Grouped, rng: np.random.Generator) -> None:
+    first, later = parameters(rng), [Parameter(p.value.copy(), p.name) for p in parameters(rng)]
+    for one, other in zip(first, later, strict=True):
+        other.value[...] = one.value
+    optimizers = row.over(first, learning_rate=0.25), row.over(later, learning_rate=0.5)
+    for rate in getattr(optimizers[1], "opt", optimizers[1]).fixed_rates():
+        rate.set_data(np.array(0.25))
+    for _ in range(2):
+        grads = gradients(rng, first)
+        for optimizer in optimizers:
+            optimizer(grads)
+    for one, other in zip(first, later, strict=True):
+        np.testing.assert_array_equal(one.value, other.value)
 
 
 def test_lars_moves_weights_away_from_zero() -> None:
