@@ -12,9 +12,9 @@ import numpy as np
 from mxopt.clipping import Guard
 from mxopt.engine import arrays
 from mxopt.engine.uninterrupted import uninterrupted
-from mxopt.errors import ArgumentTypeError, ArrayError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
-from mxopt.optimizer.ruled import check_places
+from mxopt.optimizer.ruled import RuleOptimizer, check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
 from mxopt.optimizer.sums import Sums
 from mxopt.state_dtype import converted
@@ -41,7 +41,8 @@ class Updater:
     Raises
     ------
     ArgumentError
-        `accumulate` is no whole number above 0.
+        `accumulate` is no whole number above 0, or a method of a rule's optimizer was replaced on
+        the object, not in a class.
 
     Attributes
     ----------
@@ -55,6 +56,7 @@ class Updater:
     optimizer: Optimizer
 
     def __init__(self, optimizer: Optimizer, *, skip_nonfinite: bool = False, accumulate: int = 1) -> None:
+        _check_methods(optimizer)
         sums = Sums(accumulate)
         self._sums = sums if accumulate > 1 else None
         self.optimizer = optimizer
@@ -274,6 +276,17 @@ class Updater:
 
     def __repr__(self) -> str:
         return f"<Updater with states of {counted(len(self.states), 'parameter')}: {self.optimizer!r}>"
+
+
+def _check_methods(optimizer: Optimizer) -> None:
+    """Raises ArgumentError where a method was put on the object itself, which nobody would call."""
+    replaced = sorted(vars(optimizer).keys() & set(optimizer.overridable))
+    if replaced and isinstance(optimizer, RuleOptimizer):
+        name = type(optimizer).__name__
+        raise ArgumentError(
+            f"{name}: {replaced[0]} was put on the object, where lists and servers don't look: override it in a class,"
+            f" class Own{name}(mxopt.optimizer.{name})"
+        )
 
 
 def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:

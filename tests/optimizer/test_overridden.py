@@ -157,6 +157,14 @@ def test_a_function_put_in_a_methods_place_is_called(monkeypatch: pytest.MonkeyP
     assert weight.tolist() == [7, 7]
 
 
+def test_a_method_put_on_the_object_is_refused() -> None:
+    for name in ("update", "update_multi_precision", "_get_lr", "scalars"):
+        adam = mxopt.create("adam")
+        setattr(adam, name, lambda *_: None)
+        with pytest.raises(ValueError, match=rf"Adam: {name} was put on the object, .* class OwnAdam"):
+            mxopt.get_updater(adam)
+
+
 class Masked(SGD):
     """Moves the first element only."""
 
