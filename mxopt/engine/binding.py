@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -122,8 +122,11 @@ def _clear(asm: Lines, address: str, size: str) -> str:
     return asm.let(f"call i1 @clear(ptr %job, i64 {address}, i64 {size})")
 
 
-def _write_bind(asm: Lines) -> None:
-    with asm.function("i64 @bind(ptr %job)"):
+def _write_bind(asm: Lines, lists: bool = False) -> None:
+    with asm.function(f"i64 @{'bind_lists' if lists else 'bind'}(ptr %job)"):
+        for word in (WEIGHT_IDS, GRAD_IDS) if lists else ():
+            data = _field(asm, asm.pointer("%job", word), DATA)
+            asm.put(f"store i64 {data}, ptr {asm.at('i64', '%job', word)}")
         _own(asm)
         weights, grads, expected, table = (asm.pointer("%job", w) for w in (WEIGHT_IDS, GRAD_IDS, EXPECTED, POINTERS))
         number = asm.word("%job", N_TENSORS)
@@ -194,6 +197,13 @@ def binder() -> Callable[[int], int]:
     """The function that takes a job's address, writes the gradients' addresses into the job's
     table, and returns whether all arrays were as expected."""
     return _compiled("bind", _write_bind)
+
+
+@cache
+def list_binder() -> Callable[[int], int]:
+    """The same where WEIGHT_IDS and GRAD_IDS are the ids of two arrays of objects, the weights and
+    the gradients."""
+    return _compiled("bind_lists", partial(_write_bind, lists=True))
 
 
 @cache

@@ -172,9 +172,9 @@ class NativePart:
         """The same for lists."""
         n = len(weights)
         # An array of objects is an array of their addresses, and the fastest way to get them.
-        objects = [np.fromiter(arrays, object, n) for arrays in (weights, grads)]
-        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = map(address_of, objects)
-        return bool(self._bind(self.address))
+        held, given = np.fromiter(weights, object, n), np.fromiter(grads, object, n)
+        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = id(held), id(given)
+        return bool(binding.list_binder()(self.address))
 
     def bind_at(self, places: Sequence[int]) -> bool:
         """The same for gradients of which the addresses are given: each a whole one of its weight's

@@ -6,7 +6,7 @@ together into one job, the rest one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -107,20 +107,20 @@ class Plan:
             return self.lasting and self.parts[0][1].bind(weights, grads)
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
-    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> list[partial[object] | None]:
-        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns the calls of C
-        functions that make up the update, None for a part that `finish` makes."""
+    def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> list[Iterable[object] | None]:
+        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns iterators that call
+        the functions of C which make up the update, None for a part that `finish` makes."""
         if self.single:
             one = self.part.prepare_one(hypers[which[0]])
-            return [None if one is None else partial(one, self.part.address)]
-        found: list[partial[object] | None] = []
+            return [None if one is None else map(one, (self.part.address,))]
+        found: list[Iterable[object] | None] = []
         for positions, part in self.parts:
             if len(self.parts) == 1:
                 call = part.prepare(hypers, which)
             else:
                 mine = list(dict.fromkeys(which[p] for p in positions))
                 call = part.prepare([hypers[r] for r in mine], [mine.index(which[p]) for p in positions])
-            found.append(None if call is None else partial(call, part.address))
+            found.append(None if call is None else map(call, (part.address,)))
         return found
 
     def finish(self) -> None:

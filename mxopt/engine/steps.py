@@ -138,27 +138,34 @@ def _serves(plan: Plan, batch: Batch, weights: Sequence[Array], grads: Sequence[
 
 
 def run(
-    calls: Sequence[BatchPlan], hypers: Sequence[Hypers], which: Sequence[int], counted: Iterable[object] = ()
+    calls: Sequence[BatchPlan],
+    hypers: Sequence[Hypers],
+    which: Sequence[int],
+    counted: Iterable[object] = (),
+    done: list[bool] | None = None,
 ) -> None:
     """Updates tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts that:
     of all tensors, or of none where an exception of a signal handler comes first.
 
     `counted` does the counting: an iterator that calls functions of C, as `map(setattr, ...)` does.
+    `done` gets an element when both are done: for who has to know, of an exception, on which side
+    of the update it came.
     """
-    jobs: list[Any] = []
+    jobs: list[Iterable[object] | None] = []
     for batch, plan in calls:
         if batch is None:
             jobs += plan.prepare(hypers, which)
         else:
             used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
             jobs += plan.prepare([hypers[row] for row in used], [used[which[t]] for t in batch])
-    done: list[bool] = []
+    done = [] if done is None else done
     noted = map(done.append, (True,))
     try:
         if None in jobs:
             uninterrupted(partial(_finish, [plan for _, plan in calls], chain(counted, noted)))
         else:
-            exhaust(chain(map(partial.__call__, jobs), counted, noted))
+            made: Any = jobs
+            exhaust(chain(*made, counted, noted))
     except BaseException as error:
         tell(error, len(which) if done else 0, len(which))
         raise
@@ -174,7 +181,10 @@ def distinct(columns: Sequence[Sequence[Hashable]]) -> tuple[list[tuple[Any, ...
     """The distinct rows of a table, in the order of their first, and for each row which of them it
     is."""
     length = len(columns[0])
-    if length == 1 or all(column.count(column[0]) == length for column in columns):  # nearly always, and so fastest
+    for column in columns:
+        if column.count(column[0]) != length:
+            break
+    else:  # nearly always, and so fastest
         return [tuple([column[0] for column in columns])], [0] * length
     rows = list(zip(*columns, strict=True))
     number = {row: k for k, row in enumerate(dict.fromkeys(rows))}

@@ -121,8 +121,7 @@ class KVStore(KVStoreBase):
             raise
 
     def _take(self, pairs: Pairs) -> None:
-        blocks = not self._on_device
-        sums = [(key, total(values, blocks)) for key, values in pairs]
+        sums = [(k, v[0] if len(v) == 1 else total(v, not self._on_device)) for k, v in pairs]
         for key, value in sums:
             held = self._values[key]
             table = type(held) is not np.ndarray and _is_table(held)
@@ -159,22 +158,24 @@ class KVStore(KVStoreBase):
         """
         if out is None:
             raise UsageError("pull needs out")
-        for name, outs in self._pulled(key, out, {}, ignore_sparse):
-            for target in outs:
-                fill(target, self._values[name])
+        for target, value in self._pulled(key, out, {}, ignore_sparse):
+            fill(target, value)
 
-    def _pulled(self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True) -> Pairs:
-        """The outs of each key that are written; `new` are shapes that values are about to have.
-        Raises where one can't be."""
-        pairs = self._keys.pairs(key, out, "out")
+    def _pulled(
+        self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True
+    ) -> list[tuple[Array, Array]]:
+        """The outs that are written, each with its key's value; `new` are shapes that values are
+        about to have. Raises where one can't be."""
+        pairs, found = self._keys.pairs(key, out, "out"), []
         self._keys.need(pairs)
-        found = [(k, [o for o in outs if not (ignore_sparse and isinstance(o, RowSparse))]) for k, outs in pairs]
-        for name, outs in found:
+        for name, outs in pairs:
             value = self._values[name]
             if type(value) is not np.ndarray:
                 check_whole(_is_table(value), name)
             for target in outs:
-                check_out(target, new.get(name, value.shape), name)
+                if type(target) is np.ndarray or not (ignore_sparse and isinstance(target, RowSparse)):
+                    check_out(target, new.get(name, value.shape), name)
+                    found.append((target, value))
         return found
 
     def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:

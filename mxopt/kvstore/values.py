@@ -83,6 +83,8 @@ class Keys:
                 raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")
 
     def _key(self, key: object, check: bool = True) -> Key:
+        if type(key) is self.kind:
+            return key  # type: ignore[return-value]
         if type(key) is not int and type(key) is not str:  # NumPy's numbers and texts, members of an enumeration
             if not isinstance(key, int | str | bytes | np.integer) or isinstance(key, bool):
                 raise UsageError(f"a key must be an int or a str, got {type(key).__name__} {key!r}")

@@ -28,7 +28,7 @@ from mxopt.options import Exact, Option, number, plain
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
 from mxopt.sparse import RowSparse
-from mxopt.state_dtype import Seed, Stored, seed_of, without_rule
+from mxopt.state_dtype import Seed, StateDtype, Stored, seed_of, without_rule
 from mxopt.typing import Array, Document, Plain, State
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
@@ -53,6 +53,7 @@ class Optimizer(NamedArguments, Multipliers):
         "update", "update_multi_precision", "create_state", "create_state_multi_precision", "_update_count",
         "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
     )  # fmt: skip
+    state_dtype: StateDtype = None
     drawn_seed: int | None = None  # the seed, where nobody gave one and it was drawn
     overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
 
@@ -121,9 +122,9 @@ class Optimizer(NamedArguments, Multipliers):
             raise UnknownArgumentError(f"param_dict must be a dict of index to parameter, got {param_dict!r}")
         if state_dtype is not None:
             self.check_state_dtype(state_dtype)
+            self.state_dtype = state_dtype
         if lr_scheduler is not None and learning_rate is not None:
             self._overwrite(lr_scheduler, learning_rate)
-        self.state_dtype = state_dtype
         self.seed = seed
         self.parts: dict[Any, tuple[Index, int]] = {}  # of an index that is part of a parameter: whose, and where
         self.rescale_grad = rescale_grad
@@ -136,7 +137,8 @@ class Optimizer(NamedArguments, Multipliers):
         self.num_update: int = begin_num_update
         self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
         self.idx2name: dict[Any, str] = {plain(index): name for index, name in (param_idx2name or {}).items()}
-        self.sym_info: tuple[Any, Any] | tuple[()] = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
+        if sym is not None:
+            self.sym_info = sym.attr_dict(), sym.list_arguments()
         self.param_dict: Mapping[Index, Any] = param_dict or {}
         self.overridden = overridden(type(self), self.overridable)
         self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}

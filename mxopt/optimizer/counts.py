@@ -31,15 +31,18 @@ class Counts:
     def _update_count(self, index: Index | Sequence[Index]) -> None:
         """Counts an update of one parameter, or of several."""
         counts, begin = self._index_update_count, self.begin_num_update
+        latest = self.num_update
         if isinstance(index, LISTS):
             for i in index:
-                counts[i] = counts.get(i, begin) + 1
-            count = max(map(counts.__getitem__, index), default=begin)
+                count = counts[i] = counts.get(i, begin) + 1
+                if count > latest:
+                    latest = count
         else:
             one: Any = index
             count = counts[one] = counts.get(one, begin) + 1
-        if count > self.num_update:
-            self.num_update = count
+            if count > latest:
+                latest = count
+        self.num_update = latest
 
     def in_turn(self, update: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> None:
         """Makes updates one after the other, each of an index or of a list of them: the first of

@@ -114,6 +114,7 @@ class LBSGD(MomentumOptimizer):
 
     lazy_update = True
     own_num_update = True  # a schedule is asked for the number before
+    _asked_at: int | None = None
 
     def __init__(
         self,
@@ -146,7 +147,6 @@ class LBSGD(MomentumOptimizer):
         self.updates_per_epoch = updates_per_epoch
         self.begin_epoch = begin_epoch
         self.num_epochs = num_epochs
-        self._asked_at = self.num_update
 
     @property
     def rule(self) -> Rule:
@@ -197,10 +197,14 @@ class LBSGD(MomentumOptimizer):
     def _get_lr(self, index: Index) -> float:
         if self.lr_scheduler is None or "_get_lrs" in self.overridden:
             return super()._get_lr(index)
-        return self._as_rate(self.lr_scheduler(self._asked_at)) * self._multiplier("lr_mult", index)
+        at = self.num_update if self._asked_at is None else self._asked_at
+        return self._as_rate(self.lr_scheduler(at)) * self._multiplier("lr_mult", index)
 
     def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
-        if isinstance(index, LISTS) and not (self.batch_scale == 1 and self.lr_scheduler is None):
+        if self.batch_scale == 1 and self.lr_scheduler is None:
+            super()._update(index, weight, grad, state, masters)
+            return
+        if isinstance(index, LISTS):
             for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
                 self._checked(*arguments, masters)
             self.in_turn(self._update, [(*each, masters) for each in zip(index, weight, grad, state, strict=True)])

@@ -20,7 +20,7 @@ class Multipliers(Counts):
     overridden: frozenset[str]
     idx2name: dict[Index, str]
     param_dict: Mapping[Index, Any]
-    sym_info: tuple[Any, ...]
+    sym_info: tuple[Any, ...] = ()
     lr_mult: dict[Index, float]
     wd_mult: dict[Index, float]
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain, filterfalse, repeat
+from itertools import chain
 from numbers import Real
 from typing import Any, ClassVar
 from weakref import proxy, ref
@@ -151,8 +151,6 @@ class RuleOptimizer(Optimizer):
             An array can't be updated; nothing has been changed then.
         """
         self._update(index, weight, grad, state, False)
-        if type(weight) is not np.ndarray:
-            arrays.tell_autograd_of(weight)
 
     def update_multi_precision(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Like `update`, with states of `create_state_multi_precision`."""
@@ -160,8 +158,6 @@ class RuleOptimizer(Optimizer):
             super().update_multi_precision(index, weight, grad, state)
         else:
             self._update(index, weight, grad, state, self.multi_precision)
-            if type(weight) is not np.ndarray:
-                arrays.tell_autograd_of(weight)
 
     def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if isinstance(index, LISTS):
@@ -169,14 +165,15 @@ class RuleOptimizer(Optimizer):
             return
         plan, before = self._plans.get(index, _NO_PLAN)
         rule, lazy = self.rule, self.lazy_update
-        if not (
+        fits = (
             plan is not None
             and state is before
             and rule is plan.rule
             and lazy == plan.lazy
             and plan.engine == engine_in_use()
             and plan.bind_one(weight, grad)
-        ):
+        )
+        if plan is None or not fits:
             # Kept to the end of the call: what a gradient was converted to lives as long.
             tensors = self._tensors((index,), (weight,), (grad,), (state,), masters)
             plan = Plan(engine_in_use(), rule, tensors, lazy)
@@ -186,53 +183,55 @@ class RuleOptimizer(Optimizer):
         part = plan.part
         if not part.direct:
             self._apply((index,), [(None, plan)])
-            return
-        counts, latest, clip = self._index_update_count, self.num_update, self.clip_gradient
-        before = counts.get(index)
-        row: tuple[float, ...] = ()
-        try:
-            self._update_count(index)
-            own = self.scalars(index, self._get_lr(index), counts[index])
-            bound = clip if clip and clip > 0 else math.inf
-            row = (own[0], self._get_wd(index), self.rescale_grad, bound, *own[1:])
-            call: Any = part.prepare_one(row)
-            argument: Any = part.address
-            if self.counts_more and (more := self._also_counted((index,))):
-                call, argument = exhaust, chain(map(call, [argument]), more)
-        except BaseException as error:
-            # Python looks for signals after calls and where it jumps back: so no other exception
-            # comes in here before the count is as it was, and none from the end of `prepare_one` to
-            # that of `call`.
-            self.num_update = latest
-            if before is not None:
-                counts[index] = before
-            else:
-                counts.pop(index, None)
-            self._check_numbers([row], error)
-            raise
-        call(argument)
+        else:
+            counts, latest, clip = self._index_update_count, self.num_update, self.clip_gradient
+            before = counts.get(index)
+            row: tuple[float, ...] = ()
+            try:
+                self._update_count(index)
+                own = self.scalars(index, self._get_lr(index), counts[index])
+                bound = clip if clip and clip > 0 else math.inf
+                row = (own[0], self._get_wd(index), self.rescale_grad, bound, *own[1:])
+                call: Any = part.prepare_one(row)
+                argument: Any = part.address
+                if self.counts_more and (more := self._also_counted((index,))):
+                    call, argument = exhaust, chain(map(call, [argument]), more)
+            except BaseException as error:
+                # Python looks for signals after calls and where it jumps back: so no other
+                # exception comes in here before the count is as it was, and none from the end of
+                # `prepare_one` to that of `call`.
+                self.num_update = latest
+                if before is not None:
+                    counts[index] = before
+                else:
+                    counts.pop(index, None)
+                self._check_numbers([row], error)
+                raise
+            call(argument)
+        if not fits:  # as a tensor never does
+            arrays.tell_autograd_of(weight)
 
     def _apply(self, indices: tuple[Index, ...], calls: list[BatchPlan]) -> None:
         """Makes an update, and counts it with what else goes with it; where an exception comes
         first, neither."""
-        counts, latest, done = self._index_update_count, self.num_update, list[bool]()
-        known = len(counts) == len(indices) and all(map(counts.__contains__, indices))
-        before = dict(counts) if known else {i: counts[i] for i in indices if i in counts}
-        taken_back = chain(
-            map(counts.update, [before]),
-            map(counts.pop, filterfalse(before.__contains__, indices), repeat(None)),
-        )
+        counts: dict[Index, Any] = self._index_update_count
+        latest, done = self.num_update, list[bool]()
+        before = list(map(counts.get, indices))
+        taken_back: Iterable[object] = map(counts.__setitem__, indices, before)
+        if not all(before):
+            new = [index for index, count in zip(indices, before, strict=True) if count is None]
+            taken_back = chain(taken_back, map(counts.pop, new))
         rows: list[tuple[float, ...]] = []
         try:
             self._update_count(indices if len(indices) > 1 else indices[0])
             rows, which = self._hypers(indices)
-            run(calls, rows, which, chain(self._also_counted(indices), map(done.append, [True])))
+            run(calls, rows, which, self._also_counted(indices) if self.counts_more else (), done)
         except BaseException as error:
             if not done:
                 self.num_update: int = latest
                 exhaust(taken_back)
                 self._check_numbers(rows, error)
-            tell(error, len(indices) if done else 0, len(indices))
+                tell(error, 0, len(indices))
             raise
 
     def _check_numbers(self, rows: Iterable[tuple[float, ...]], error: BaseException) -> None:
@@ -278,6 +277,7 @@ class RuleOptimizer(Optimizer):
         key = tuple(indices)
         uses = [(self.rule, self.lazy_update)]
         calls = self._lists.find(key, uses, weights, grads, states)
+        fits = calls is not None
         if calls is None:
             tensors = self._tensors(key, weights, grads, states, masters)
             if len(set(key)) < len(key):  # a parameter several times: one update after the other
@@ -288,6 +288,8 @@ class RuleOptimizer(Optimizer):
             calls = self._lists.make(key, uses, tensors, states)
             self._note_weights(key, weights)
         self._apply(key, calls)
+        if not fits:
+            arrays.tell_autograd_of(weights)
 
     def _one_by_one(self, indices: Sequence[Index], weights: Array, grads: Array, states: State, masters: bool) -> None:
         each = zip(indices, weights, grads, states, strict=True)
