@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxopt.kvstore import messages as m, wire
@@ -11,7 +11,8 @@ from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Key
 from mxopt_server.applier import plain_error
 from mxopt_server.contributions import Request
-from mxopt_server.worker_session import Session
+from mxopt_server.values import Part
+from mxopt_server.worker_session import Answer, Session
 
 log = logging.getLogger("mxopt.server")
 
@@ -44,12 +45,43 @@ class Answers:
             session.answered(seq)
         self._waiting.append((session.route, m.Done(seq)))
 
-    def done_with(self, request: Request) -> None:
-        """A request that waited is over."""
+    def when_seen(
+        self,
+        session: Session,
+        seq: int,
+        parts: Sequence[Part],
+        number: int,
+        nbytes: int,
+        answer: Answer,
+        pushes: bool = False,
+    ) -> None:
+        """Answers a request by `answer` when its worker may see its round `number` of `parts`: now,
+        or when that is so. One that `pushes` is refused where the round has failed."""
+        first = parts[0].group
+        if first is not None and first.parts is parts and first.settled(session.rank, number):
+            session.needs_no_wait()
+            error = first.rounds.error(session.rank, number) if pushes else None
+            if error is None:
+                answer(session, seq, parts)
+            else:
+                self.refuse(session.route, session, seq, error, first.entry.key)
+            return
+        groups = list({id(part.group): part.group for part in parts if part.group is not None}.values())
+        request = session.wait(seq, parts, number, nbytes, answer, self._over, pushes)
+        request.missing = len(groups) + 1
+        for group in groups:
+            if group.settled(session.rank, number):
+                request.met(group.rounds.error(session.rank, number))
+            else:
+                group.waiting.append(request)
+        request.met()
+
+    def _over(self, request: Request) -> None:
+        """A request needs wait no longer."""
         if request.error is not None:
             self.refuse_waiting(request, request.error)
         else:
-            self.done(self.sessions[request.rank], request.seq)
+            request.answer(self.sessions[request.rank], request.seq, request.parts)
 
     def give(self, session: Session, answer: Any) -> None:
         """A request has been met, by an answer of its own."""

@@ -19,7 +19,7 @@ class Request:
     """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing`
     any more."""
 
-    __slots__ = ("answer", "error", "missing", "nbytes", "number", "parts", "pushes", "rank", "seq", "since")
+    __slots__ = ("answer", "error", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since")
 
     def __init__(
         self,
@@ -28,11 +28,13 @@ class Request:
         parts: Sequence[Any],
         number: int,
         nbytes: int,
-        answer: Callable[[Request], None],
+        answer: Callable[[Any, int, Sequence[Any]], None],
+        over: Callable[[Request], None],
         pushes: bool,
         since: float,
     ) -> None:
-        self.rank, self.seq, self.answer, self.missing = rank, seq, answer, 1
+        self.rank, self.seq, self.missing = rank, seq, 1
+        self.answer, self.over = answer, over  # by what it is answered; what is called when it can be
         self.parts, self.number = parts, number
         self.nbytes = nbytes  # of what it keeps in memory, or of its answer
         self.pushes = pushes  # whether it is refused where the round has ended with an error
@@ -45,7 +47,7 @@ class Request:
         if self.pushes:
             self.error = self.error or error
         if self.missing == 0:
-            self.answer(self)
+            self.over(self)
 
 
 @dataclass(slots=True)

@@ -27,10 +27,13 @@ GroupKey = tuple[Any, ...]
 class Group:
     """Parts that are pushed together, with their rounds and those who wait to see them."""
 
-    __slots__ = ("dtype", "flats", "indices", "keys", "parts", "rounds", "size", "slices", "waiting", "weights")
+    __slots__ = (
+        "dtype", "entry", "flats", "indices", "keys", "parts", "rounds", "size", "slices", "waiting", "weights",
+    )  # fmt: skip
 
     def __init__(self, parts: Sequence[Part], keys: GroupKey, rounds: Rounds) -> None:
         self.parts, self.keys, self.rounds = list(parts), keys, rounds
+        self.entry = self.parts[0].entry  # of the first
         self.waiting: list[Request] = []
         offset, self.slices = 0, []
         for part in self.parts:
@@ -49,18 +52,10 @@ class Group:
             for s, w in zip(self.slices, self.weights, strict=True)
         ]
 
-    def values(self) -> np.ndarray:
-        """The weights, flat, one after the other: the array itself where there is only one."""
-        return self.flats[0] if len(self.flats) == 1 else np.concatenate(self.flats)
-
-    def settled(self, request: Request) -> bool:
+    def settled(self, rank: int, number: int) -> bool:
         """Whether a worker may see the values of its round now, or hear that it has failed."""
-        rounds = self.rounds
-        return (
-            rounds.has(request.rank, request.number)
-            and not self.parts[0].entry.holds_back(request.rank)
-            and (rounds.may_hear(request.rank))
-        )
+        entry = self.entry
+        return self.rounds.may_see(rank, number) and not (entry.sums and entry.holds_back(rank))
 
     @property
     def pending(self) -> bool:
@@ -71,7 +66,7 @@ class Group:
         """Answers those who need wait no longer."""
         waiting, self.waiting = self.waiting, []
         for request in waiting:
-            if self.settled(request):
+            if self.settled(request.rank, request.number):
                 request.met(self.rounds.error(request.rank, request.number))
             else:
                 self.waiting.append(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,11 +12,10 @@ from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame
 from mxopt_server import uneven
 from mxopt_server.answers import Answers
-from mxopt_server.contributions import Request
 from mxopt_server.machine import Machine
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Part
-from mxopt_server.worker_session import Handlers, Session
+from mxopt_server.worker_session import Answer, Handlers, Session
 
 
 class Pulls:
@@ -40,9 +39,9 @@ class Pulls:
         elif len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
 
-        def answer(request: Request) -> None:
+        def answer(session: Session, seq: int, parts: Sequence[Part]) -> None:
             rows = entry.weight.read(ids) if entry.by_rows else np.ascontiguousarray(entry.rows()[ids])
-            self._answers.data(session, m.Values(request.seq, [wire.bytes_of(rows)]))
+            self._answers.data(session, m.Values(seq, [wire.bytes_of(rows)]))
 
         nbytes = len(ids) * math.prod(entry.shape[1:]) * entry.real.itemsize
         self._wait(session, pull, entry.parts, nbytes, answer)
@@ -52,10 +51,10 @@ class Pulls:
         if not entry.by_rows:
             raise KVStoreError(f"key {ask.key!r} isn't stored by rows, so it has all of them")
 
-        def answer(request: Request) -> None:
+        def answer(session: Session, seq: int, parts: Sequence[Part]) -> None:
             ids = wire.bytes_of(entry.weight.as_they_lie()[1])
             part = bytes(ids[ask.offset : ask.offset + wire.CHUNK])  # a copy: the array may grow, and so move
-            self._answers.data(session, m.Chunk(request.seq, len(ids), [part]))
+            self._answers.data(session, m.Chunk(seq, len(ids), [part]))
 
         self._wait(session, ask, entry.parts, wire.CHUNK, answer)
 
@@ -63,9 +62,9 @@ class Pulls:
         self,
         session: Session,
         pull: m.Pull | m.PullRows | m.ListRows,
-        parts: list[Part],
+        parts: Sequence[Part],
         nbytes: int,
-        answer: Callable[[Request], None],
+        answer: Answer,
     ) -> None:
         """Lets `answer` answer a request as soon as its worker may see the values of `parts`."""
         if self._members.ended:
@@ -87,23 +86,20 @@ class Pulls:
                     f"key {part.entry.key!r}: worker {session.rank} pulls what its push for round {pull.round} made of"
                     f" it, and its last push here was for round {last}: what it has pushed since is missing"
                 )
-        self._values.wait(session.wait(pull.seq, parts, pull.round, nbytes, answer))
+        self._answers.when_seen(session, pull.seq, parts, pull.round, nbytes, answer)
 
-    def give(self, request: Request) -> None:
-        if request.error is not None:
-            self._answers.refuse_waiting(request, request.error)
-            return
-        parts = request.parts
+    def give(self, session: Session, seq: int, parts: Sequence[Part]) -> None:
+        """Sends a worker the values of parts."""
         group = parts[0].group
+        data: Frame
         if len(parts) > 1:
-            known = group is not None and group.parts is parts
-            data: Frame = wire.bytes_of(
-                group.values() if known else np.concatenate([p.weight.reshape(-1) for p in parts])
-            )
+            together = group is not None and group.parts is parts
+            weights = group.flats if group is not None and together else [p.weight.reshape(-1) for p in parts]
+            data = wire.bytes_of(np.concatenate(weights))
         elif self._members.workers > 1 and (group is None or group.rounds.apart):
             data = bytes(parts[0].frame)
         else:
             # The array itself may be sent, without a copy: it can't change before the answer has
             # arrived, since no round of it is complete without this worker's next push.
             data = parts[0].frame
-        self._answers.data(self._answers.sessions[request.rank], m.Values(request.seq, [data]))
+        self._answers.data(session, m.Values(seq, [data]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,14 +13,14 @@ from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 from mxopt_server import uneven
 from mxopt_server.answers import Answers
-from mxopt_server.contributions import ALL, Contribution, Request
+from mxopt_server.contributions import ALL, Contribution
 from mxopt_server.groups import Group, GroupKey
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Update
 from mxopt_server.sums import total
 from mxopt_server.tables import TableEntry
 from mxopt_server.values import Part
-from mxopt_server.worker_session import Handlers, Session
+from mxopt_server.worker_session import Answer, Handlers, Session
 
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
 ROWS = 1 << 30  # bytes of one push of rows
@@ -30,9 +30,7 @@ class Pushes:
     """The handlers of these messages, one each. `values` answers a push that asks for the values,
     `depth` is how many of a worker's pushes are confirmed before their rounds are over."""
 
-    def __init__(
-        self, machine: Machine, answers: Answers, values: Callable[[Request], None], depth: int = DEPTH
-    ) -> None:
+    def __init__(self, machine: Machine, answers: Answers, values: Answer, depth: int = DEPTH) -> None:
         self._machine, self._values, self._answers = machine, machine.values, answers
         self._members, self._served = machine.members, machine.served
         self._give, self._depth = values, depth
@@ -52,7 +50,7 @@ class Pushes:
             value = self._decompress(push, size).astype(dtype, copy=False)
         else:
             value = wire.array_of(push.data[0], dtype, size, push.keys[0])
-        self._take(session, push, keys, parts, value, push.answer)
+        self._take(session, push, keys, group, parts, value, push.answer)
 
     def _decompress(self, push: m.Push, size: int) -> np.ndarray:
         if push.codec not in compression.CODECS.values():
@@ -82,18 +80,20 @@ class Pushes:
             raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
         value = RowSparse(data.reshape(len(indices), width), indices, (entry.units, width))
         keys = (None, push.key) if entry.pieces > 1 else ((push.key, 0),)
-        self._take(session, push, keys, entry.parts, value, False)
+        self._take(session, push, keys, self._values.groups.get(keys), entry.parts, value, False)
 
     def _take(
         self,
         session: Session,
         push: m.Push | m.PushRows,
         keys: GroupKey,
+        group: Group | None,
         parts: Sequence[Part],
         value: Array,
         answer: bool,
     ) -> None:
-        """Hands a push to its rounds, and sees to it that the worker gets its answer."""
+        """Hands a push to its rounds, and sees to it that the worker gets its answer. `group` is
+        that of `keys`, where there is one."""
         rank, number = session.rank, push.round
         if self._members.ended:
             lost = uneven.lost(rank, parts, pushing=True)
@@ -101,12 +101,9 @@ class Pushes:
                 raise lost
         told = session.counts_on(push.config) if push.config else None
         contribution = Contribution(rank, number, value, told, push.update, push.step)
-        group = self._values.groups.get(keys)
         shares = [(group, contribution)] if group is not None else self._values.shares(keys, parts, contribution)
-        new = []
-        for share in shares:  # all are looked at before any is taken
-            if share[0].rounds.is_new(rank, number, share[0].parts[0].entry.key):
-                new.append(share)
+        # All are looked at before any is taken.
+        new = [share for share in shares if share[0].rounds.is_new(rank, number, share[0].entry.key)]
         if push.step > session.step:
             self._look_back(session, push.step, [group for group, _ in new])
         for group, contribution in new:
@@ -115,10 +112,10 @@ class Pushes:
                 self._end(group, *turn)
         first = shares[0][0].rounds
         if answer:
-            self._values.wait(session.wait(push.seq, parts, number, value.nbytes, self._give, pushes=True))
+            self._answers.when_seen(session, push.seq, parts, number, value.nbytes, self._give, pushes=True)
         elif first.depth(rank) > self._depth:
             nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
-            self._values.wait(session.wait(push.seq, parts, number, nbytes, self._answers.done_with, pushes=True))
+            self._answers.when_seen(session, push.seq, parts, number, nbytes, self._done, pushes=True)
         else:
             for group, _ in shares:
                 failed = group.rounds.error(rank, number)
@@ -126,9 +123,12 @@ class Pushes:
                     raise failed
             self._answers.done(session, push.seq)
 
+    def _done(self, session: Session, seq: int, parts: Sequence[Part]) -> None:
+        self._answers.done(session, seq)
+
     def _end(self, group: Group, number: int, pushed: list[Contribution], wrong: Exception | None) -> None:
         """A round is over: makes it a record, and answers who has waited for it."""
-        first, entry, value = pushed[0], group.parts[0].entry, None
+        first, entry, value = pushed[0], group.entry, None
         wrong = wrong or self._without_optimizer(group, pushed)
         if wrong is None:
             value = first.value if len(pushed) == 1 else total([c.value for c in pushed])

@@ -104,9 +104,9 @@ class Rounds:
         """Whether a worker's push is over, or lost."""
         return self.counts[rank] >= number or rank in self.behind
 
-    def may_hear(self, rank: int) -> bool:
-        """Whether a worker may be told so now."""
-        return True
+    def may_see(self, rank: int, number: int) -> bool:
+        """Whether a worker may see now what its push has made of the values."""
+        return self.has(rank, number)
 
     def depth(self, rank: int) -> int:
         """How many pushes of a worker wait for others."""
@@ -152,9 +152,9 @@ class Ssp(Rounds):
         if others:
             self.counts[rank] = min(self.counts[other] for other in others)
 
-    def may_hear(self, rank: int) -> bool:
+    def may_see(self, rank: int, number: int) -> bool:
         others = [n for r, n in enumerate(self.counts) if r not in self.members.ended]
-        return self.counts[rank] - min(others, default=0) <= self.members.staleness
+        return self.has(rank, number) and self.counts[rank] - min(others, default=0) <= self.members.staleness
 
     def lacking(self, rank: int) -> list[int]:
         least, ended = self.counts[rank] - self.members.staleness, self.members.ended

@@ -72,6 +72,8 @@ class Sync(Rounds):
     def has(self, rank: int, number: int) -> bool:
         return self.done >= number
 
+    may_see = has
+
     def depth(self, rank: int) -> int:
         return len(self.queues[rank])
 

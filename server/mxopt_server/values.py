@@ -4,7 +4,7 @@ travel)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from mxopt.kvstore import wire
 from mxopt.kvstore.placement import step_of
 from mxopt.kvstore.wire import Key
 from mxopt.typing import Array
-from mxopt_server.contributions import ALL, Contribution, Request
+from mxopt_server.contributions import ALL, Contribution
 from mxopt_server.groups import Group, GroupKey, cut
 from mxopt_server.members import Members
 
@@ -108,7 +108,7 @@ class Entry:
 
     def holds_back(self, rank: int) -> bool:
         """Whether a worker's pushes wait for other pieces."""
-        return bool(self.sums) and (ALL in self.sums or rank in self.sums)
+        return ALL in self.sums or rank in self.sums
 
     def rows(self) -> np.ndarray:
         """The weight as (units, elements of a unit)."""
@@ -134,6 +134,9 @@ class Values:
     def parts(self, keys: Sequence[Key], piece: int) -> list[Part]:
         """The parts a message speaks of: piece `piece` of a single key, or several keys of one
         piece each."""
+        known = self.groups.get(tuple(keys) if len(keys) > 1 else ((keys[0], piece),))
+        if known is not None and not known.entry.by_rows:
+            return known.parts
         for key in keys:
             if key in self.entries and self.entries[key].by_rows:
                 raise KVStoreError(f"key {key!r} is stored by rows, which are pushed and pulled by their numbers")
@@ -144,9 +147,6 @@ class Values:
                     f"key {keys[0]!r} has {counted(entry.pieces, 'piece')} here, there is no piece {piece}"
                 )
             return [entry.parts[piece]]
-        known = self.groups.get(tuple(keys))
-        if known is not None:
-            return known.parts
         found = [self.entry(key) for key in keys]
         for entry in found:
             if entry.pieces > 1:
@@ -205,25 +205,8 @@ class Values:
             start += part.size
         return found
 
-    def wait(self, request: Request) -> None:
-        """Lets a request wait in the groups of its parts."""
-        parts, first = request.parts, request.parts[0].group
-        groups: list[Group] = [first] if first is not None and first.parts is parts else distinct(parts)
-        request.missing = len(groups) + 1
-        for group in groups:
-            if group.settled(request):
-                request.met(group.rounds.error(request.rank, request.number))
-            else:
-                group.waiting.append(request)
-        request.met()
-
     def present(self, key: Key, rank: int) -> int:
         """The round of a key from which a worker's pushes count on: where the job is taken up again
         the last that all parts have, so that it is made whole; else the last that one has."""
         rounds = [p.group.rounds.last(rank) if p.group is not None else 0 for p in self.entry(key).parts]
         return min(rounds) if self.members.begins(rank) else max(rounds)
-
-
-def distinct(parts: Iterable[Part]) -> list[Group]:
-    """The groups of some parts, each once."""
-    return list({id(part.group): part.group for part in parts if part.group is not None}.values())

@@ -74,14 +74,19 @@ class Session:
         parts: Sequence[Any],
         number: int,
         nbytes: int,
-        answer: Callable[[Request], None],
-        pushes: bool = False,
+        answer: Answer,
+        over: Callable[[Request], None],
+        pushes: bool,
     ) -> Request:
-        """Keeps a request about round `number` of `parts` until it is answered, by `answer` when
-        that is over."""
-        made = self.waiting[seq] = Request(self.rank, seq, parts, number, nbytes, answer, pushes, self._clock())
+        """Keeps a request about round `number` of `parts` until it is answered, by `answer`; `over`
+        is called when that can be."""
+        made = self.waiting[seq] = Request(self.rank, seq, parts, number, nbytes, answer, over, pushes, self._clock())
         self._waiting_bytes += nbytes
         return made
+
+    def needs_no_wait(self) -> None:
+        """A request that might have had to wait can be answered at once."""
+        self._waited.add(0.0)
 
     def answered(self, seq: int, nbytes: int = 0) -> None:
         """Forgets a request, whose answer has so many bytes of data."""
@@ -149,3 +154,4 @@ class Session:
 
 
 Handlers = dict[type, Callable[[Session, Any], None]]  # of requests, by their class
+Answer = Callable[[Session, int, Sequence[Any]], None]  # of a request about parts, by its number
