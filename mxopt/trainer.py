@@ -310,7 +310,7 @@ class Trainer:
                     " updates each by itself: make the Trainer with update_on_kvstore=False, and with a store that"
                     " isn't asynchronous"
                 )
-            compressed = self._compression_params or getattr(store, "_compression", None)
+            compressed = self._compression_params or store.compresses
             if self._guard.skip_nonfinite and compressed:
                 raise ArgumentError(
                     f"skip_nonfinite: the {store.type} store's gradient compression sends a step or nothing where a"

@@ -52,6 +52,11 @@ class KVStoreBase:
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     @property
+    def compresses(self) -> bool:
+        """Whether gradients lose something by compression as they are pushed."""
+        return False
+
+    @property
     def type(self) -> str:
         """The kind of store."""
         raise NotDefinedError

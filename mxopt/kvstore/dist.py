@@ -12,14 +12,14 @@ from mxopt import settings
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, counted
 from mxopt.kvstore import first, messages as m, rows, sockets, wire
 from mxopt.kvstore.base import KVStoreBase
-from mxopt.kvstore.channel import Call, Sink
+from mxopt.kvstore.channel import Call
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.cut import Cuts
 from mxopt.kvstore.dist_saving import Saving
-from mxopt.kvstore.exchange import Item, KeyInfo, compressed, copy, gather, scatter
-from mxopt.kvstore.follow import Followed
+from mxopt.kvstore.exchange import KeyInfo
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
+from mxopt.kvstore.pushes import Pushes, sink
 from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
@@ -58,9 +58,7 @@ class DistKVStore(Saving):
         self.step = 0
         self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
         self._blocks = "device" not in name  # how a worker's values of one key are summed
-        self._compression: GradientCompression | None = None
-        self._followed: Followed | None = None
-        self._events = self._loads = 0
+        self._loads = 0
         self._loaded: dict[Key, int] = {}  # rounds of a checkpoint, by key
         self._confirmed = self._mode == "sync"  # whether a push has been taken, so that servers have an optimizer
         if job.role != "worker":
@@ -72,7 +70,8 @@ class DistKVStore(Saving):
         self._connections = self._worker.connections
         self._servers = self._worker.member.welcome.servers
         self._held = Held(self._servers, job.bound)
-        self._cuts = Cuts(self._connections, self._worker.member) if self._mode == "sync" else None
+        cuts = Cuts(self._connections, self._worker.member) if self._mode == "sync" else None
+        self._pushes = Pushes(self._worker, self._held, cuts)
         if self._mode != "sync":
             self._connections.session.came_back = self._tell_rounds
 
@@ -128,7 +127,7 @@ class DistKVStore(Saving):
         with self._worker:
             values = self._held.sums(key, value, self._blocks)
             call = None if self._confirmed else Call()
-            self._push(values, None, call, priority)
+            self._pushes.push(values, self.step, None, call, priority)
             if call is not None:
                 self._connections.wait(call, "the first push to be taken")
                 self._confirmed = True
@@ -158,7 +157,7 @@ class DistKVStore(Saving):
             call = Call()
             for item in self._held.items(tuple(outs)):
                 message = m.Pull(0, item.keys, item.piece, item.round, self.step)
-                self._connections.send(item.server, message, call, _sink(item, outs), item.nbytes, priority)
+                self._connections.send(item.server, message, call, sink(item, outs), item.nbytes, priority)
             self._connections.wait(call, f"pull of {_named(outs)}")
 
     def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:
@@ -169,10 +168,10 @@ class DistKVStore(Saving):
             outs = self._held.outs(key, value if out is None else out)
             call = Call()
             if outs.keys() != values.keys() or RowSparse in map(type, values.values()) or self._any_by_rows(outs):
-                self._push(values, None, None, priority)
+                self._pushes.push(values, self.step, None, None, priority)
                 self.pull(list(outs), list(outs.values()), priority)
                 return
-            self._push(values, outs, call, priority)
+            self._pushes.push(values, self.step, outs, call, priority)
             self._connections.wait(call, f"pushpull of {_named(outs)}")
             self._confirmed = True
 
@@ -205,54 +204,6 @@ class DistKVStore(Saving):
     def _any_by_rows(self, keys: Iterable[Key]) -> bool:
         return any(self._held.infos[key].layout.by_rows for key in keys)
 
-    def _push(
-        self, values: dict[Key, Array], outs: dict[Key, list[Array]] | None, call: Call | None, priority: int
-    ) -> None:
-        """Sends `values`; with `outs` their new values are asked for too, and `call` waits for
-        them."""
-        update = 0
-        if self._followed is not None:
-            self._followed.look(values)
-            update = self._followed.count(values)
-            if self._worker.member.welcome.workers > 1:  # where others count too, the servers do
-                update = 0
-        what = "push" if outs is None else "pushpull"
-        self._worker.changes(what, partial=True)
-        if self._cuts is not None:
-            self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0), self.step)
-        self._held.push(values)
-        if RowSparse in map(type, values.values()):
-            self._push_rows(values, update, call)
-        for item in self._held.items(tuple(values)) if values else ():
-            codec, threshold = 0, 0.0
-            if self._compression is not None:
-                codec, threshold = self._compression.codec, self._compression.threshold
-                frame = wire.bytes_of(compressed(item, gather(item, values), self._compression))
-            elif outs is not None:
-                frame = wire.bytes_of(gather(item, values))
-            else:
-                (frame,) = self._connections.room(item.server, item.nbytes)
-                copy(item, values, frame)
-            config = self._config_for(item.server)
-            message = m.Push(0, outs is not None, item.keys, item.piece, item.round, self.step, codec, threshold,
-                             update, config, [frame])  # fmt: skip
-            sink = _sink(item, outs) if outs is not None else None
-            self._connections.send(item.server, message, call, sink, item.nbytes, priority)
-        if outs is None:
-            self._worker.settled()
-        else:
-            self._worker.changes(what)
-
-    def _push_rows(self, values: dict[Key, Array], update: int, call: Call | None) -> None:
-        """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece
-        become dense."""
-        for key in [k for k, v in values.items() if type(v) is RowSparse]:
-            value, info = values.pop(key), self._held.infos[key]
-            if info.layout.by_rows or math.prod(value.shape[1:]) == info.layout.unit:
-                rows.push(self._connections, info, value, self.step, update, self._config_for, call)
-            else:
-                values[key] = value.todense()
-
     def _tell_rounds(self, server: int) -> None:
         first.tell_rounds(self._connections.session, server, list(self._held.infos.values()))
 
@@ -276,23 +227,17 @@ class DistKVStore(Saving):
         server doesn't know it (`mxopt-server --import`).
         """
         with self._worker:
-            followed = Followed(by_key(optimizer), self._connections, self._events + 1)
-            self._worker.changes("set_optimizer")
-            self._events += 1
-            call = Call()
-            for server in range(self._servers):
-                followed.tell(server)
-                self._connections.send(server, m.SetOptimizer(0, self._events, followed.number), call)
-            self._connections.wait(call, "set_optimizer")
-            self._followed = followed
-
-    def _config_for(self, server: int) -> int:
-        return 0 if self._followed is None else self._followed.tell(server)
+            self._pushes.set_optimizer(by_key(optimizer))
 
     def set_gradient_compression(self, compression_params: Document) -> None:
         """Compresses the dense gradients that this worker pushes; what is lost stays for its next
         push."""
-        self._compression = GradientCompression(compression_params)
+        with self._worker:
+            self._pushes.compression = GradientCompression(compression_params)
+
+    @property
+    def compresses(self) -> bool:
+        return self._pushes.compression is not None
 
     # The rest of the interface.
 
@@ -344,13 +289,6 @@ class DistKVStore(Saving):
         """Waits until all pushes are taken, and leaves the job. At the end of the process this is
         done anyway."""
         self._worker.close()
-
-
-def _sink(item: Item, outs: dict[Key, list[Array]]) -> Sink:
-    def sink(answer: m.Values) -> None:
-        scatter(item, answer.data[0], outs)
-
-    return sink
 
 
 def _named(outs: Mapping[Key, Array]) -> str:

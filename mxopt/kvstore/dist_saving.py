@@ -18,8 +18,8 @@ from mxopt.optimizer.states import Loaded, described, fit, load
 if TYPE_CHECKING:
     from mxopt.kvstore.connection import Connections
     from mxopt.kvstore.exchange import KeyInfo
-    from mxopt.kvstore.follow import Followed
     from mxopt.kvstore.held import Held
+    from mxopt.kvstore.pushes import Pushes
     from mxopt.kvstore.wire import Key
     from mxopt.optimizer import Optimizer
     from mxopt.sparse import RowSparse
@@ -31,7 +31,7 @@ class Saving(KVStoreBase):
     _worker: Any
     _connections: Connections
     _held: Held
-    _followed: Followed | None
+    _pushes: Pushes
     step: int
     _loads: int
     _loaded: dict[Key, int]
@@ -42,7 +42,8 @@ class Saving(KVStoreBase):
 
     @property
     def _optimizer(self) -> Optimizer | None:
-        return None if self._followed is None else self._followed.optimizer
+        followed = self._pushes.followed
+        return None if followed is None else followed.optimizer
 
     def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
         """Writes all that the job has trained to the file `checkpoint` in a folder: weights,
@@ -141,8 +142,8 @@ class Saving(KVStoreBase):
             self.set_optimizer(self._optimizer)
         self._loads += 1
         dist_states.load(self._connections, infos, loaded, self._loads)
-        assert self._followed is not None
-        self._followed.restore(loaded.key_counts)
+        assert self._pushes.followed is not None
+        self._pushes.followed.restore(loaded.key_counts)
         if made is not None:
             self._optimizer.set_counts(loaded.counts)
         elif "seed" in loaded.counts:

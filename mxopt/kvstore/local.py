@@ -254,6 +254,10 @@ class KVStore(KVStoreBase):
             raise KVStoreError(f"the {self._type!r} store has no gradient compression: use 'device' or a dist store")
         self._compression = GradientCompression(compression_params)
 
+    @property
+    def compresses(self) -> bool:
+        return self._compression is not None
+
     def _replace(self, key: Key, value: Array) -> None:
         """Gives a key another value; the optimizer's states stay, and a master copy follows."""
         write(value, self._values[key], key)
