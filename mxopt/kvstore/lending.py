@@ -21,6 +21,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from mxopt.kvstore.fence import Fence
 from mxopt.kvstore.wire import PIECE_BYTES, Frame
 
 SLOTS = 32
@@ -38,6 +40,8 @@ POSSIBLE = hasattr(os, "memfd_create")
 if POSSIBLE:
     import fcntl
 
+# How a mapping is made that keeps no descriptor; before Python 3.13 each keeps one.
+UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 # What begins a message that MARK says is of loans: no MessagePack begins so.
 MARK = b"\xc1"
 _OFFER = struct.Struct("<2sII8s")  # kind; the maker's process, its descriptor of the memory, the memory's name
@@ -120,7 +124,7 @@ class Lender:
         self.close = weakref.finalize(self, os.close, self._file)  # nobody opens it any more
         os.ftruncate(self._file, SIZE)
         fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        memory = memoryview(mmap.mmap(self._file, SIZE))
+        memory = memoryview(mmap.mmap(self._file, SIZE, **UNTRACKED))
         self._over = memory[: 8 * SLOTS].cast("Q")
         starts = range(TABLE, SIZE, SLOT)
         self._slots = [_Slot(number, memory[start : start + SLOT]) for number, start in enumerate(starts)]
@@ -167,8 +171,8 @@ class Borrowed:
         try:
             if os.fstat(file).st_size != SIZE or not fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
                 raise OSError(f"{path} isn't memory as this protocol has it")
-            self._over = memoryview(mmap.mmap(file, TABLE))[: 8 * SLOTS].cast("Q")
-            self._slots = mmap.mmap(file, SLOTS * SLOT, prot=mmap.PROT_READ, offset=TABLE)
+            self._over = memoryview(mmap.mmap(file, TABLE, **UNTRACKED))[: 8 * SLOTS].cast("Q")
+            self._slots = mmap.mmap(file, SLOTS * SLOT, prot=mmap.PROT_READ, offset=TABLE, **UNTRACKED)
         finally:
             os.close(file)
         self._held: dict[int, _Watched] = {}  # by the message's number: watches what came with it
@@ -176,6 +180,7 @@ class Borrowed:
         self._holds = [0] * SLOTS  # messages of each slot that are held
         self._uses = [0] * SLOTS  # the last use of each that has come
         self._dropped: deque[_Watched] = deque()
+        self._fence = Fence()
 
     @property
     def alive(self) -> bool:
@@ -219,6 +224,7 @@ class Borrowed:
             del self._held[gone.number]
             self._holds[gone.slot] -= 1
             if not self._holds[gone.slot]:
+                self._fence.passed()
                 self._over[gone.slot] = self._uses[gone.slot]
 
 
