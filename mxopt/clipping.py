@@ -78,6 +78,8 @@ class Guard:
     def __init__(self, max_norm: float | None = None, skip_nonfinite: bool = False) -> None:
         if max_norm is not None:
             _check_max_norm(max_norm)
+            if max_norm == 0:
+                raise ArgumentError("clip_global_norm=0 would make every gradient 0: None, the default, clips nothing")
         self.max_norm = max_norm
         self.skip_nonfinite = skip_nonfinite
         self.skipped = 0

@@ -45,6 +45,10 @@ except ImportError:  # no Unix
 TEMPORARY = ".mxopt."  # how the names of files begin that are being written
 ABANDONED_S = 60.0
 MAGIC = b"mxopt\r\n\x1a"
+OTHERS = {  # how other files begin, and what to do with them
+    b"\x80": "; it looks like a pickle: mxopt.migrate.read_mxnet_states reads those that MXNet saved, as data",
+    b"PK": "; it looks like a .npz file, for mxopt.migrate.read_npz, or one of torch.save, for torch.load",
+}
 VERSION = 2
 PREFIX = struct.Struct("<8sIQ32s")
 MAX_DEPTH = 64  # of lists, tuples and dicts within each other
@@ -159,9 +163,7 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
         raise StatesError(f"these are no mxopt states: {what}, fewer than the {PREFIX.size} of the prefix")
     magic, version, length, digest = PREFIX.unpack_from(view)
     if magic != MAGIC:
-        hint = ""
-        if magic[:1] == b"\x80":
-            hint = "; it looks like a pickle: mxopt.migrate.read_mxnet_states reads those that MXNet saved, as data"
+        hint = next((hint for start, hint in OTHERS.items() if magic.startswith(start)), "")
         raise StatesError(f"these are no mxopt states: they begin with {magic!r}{hint}")
     if version != VERSION:
         older = "; the mxopt that wrote them can go on from them, this one starts with new states" * (version < VERSION)
@@ -284,9 +286,20 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
     synced, renamed. `document` is its content, or writes it.
 
     A file that is there keeps its mode, its owner where that may be set, and the links that lead to
-    it. What is no regular file, as `/dev/stdout`, is written into. Raises OSError where the file
-    can't be written; it is as it was then.
+    it. What is no regular file, as `/dev/stdout`, is written into. Raises OSError, which names the
+    file, where that can't be written; it is as it was then.
     """
+    if not callable(document) and not isinstance(document, bytes | bytearray | memoryview):
+        raise ArgumentTypeError(f"a file is written from bytes, as dump_document makes them, got {document!r:.80}")
+    try:
+        _replace(path, document)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _replace(path: str | os.PathLike[str], document: bytes | Callable[[BinaryIO], None]) -> None:
     target = Path(os.path.realpath(path))  # the file itself: a link to it stays one
     try:
         old = target.stat()
@@ -297,7 +310,7 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
             _write(file, document)
         return
     if old is not None and not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, "the file is there, and may not be written", str(path))
+        raise OSError(errno.EACCES, "the file is there, and may not be written")
     mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
     _sweep(target.parent)
     # A short name, whatever the length of the file's own.

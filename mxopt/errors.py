@@ -38,6 +38,7 @@ SYNONYMS = (
     {"wd", "weight_decay"},
     {"eps", "epsilon"},
     {"betas", "beta1", "beta2"},
+    {"alpha", "decay", "gamma1"},
     {"params", "parameters"},
     {"rescale_grad", "loss_scale"},
 )

@@ -29,15 +29,30 @@ Of a distributed job (`Job`):
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
+import re
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from mxopt.errors import ArgumentError
 
 BECOME_ROLE = "MXOPT_BECOME_ROLE"
+
+
+def misspelt() -> list[tuple[str, str]]:
+    """The variables that are set and not read, each with the one of the table it is like."""
+    known = set(re.findall(r"`(MXOPT_\w+)`", __doc__ or ""))
+    strange = [name for name in os.environ if name.startswith("MXOPT_") and name not in known]
+    near = ((name, difflib.get_close_matches(name, known, n=1, cutoff=0.85)) for name in strange)
+    return [(name, found[0]) for name, found in near if found]
+
+
+for _name, _meant in misspelt():
+    warnings.warn(f"no variable is called {_name}: did you mean {_meant}?", stacklevel=2)
 
 
 def engine_name() -> str:

@@ -31,6 +31,17 @@ def test_info_names_what_a_report_needs() -> None:
     assert {"cupy", "prometheus-client", "ray", "torch"} <= rows.keys()  # of extras
 
 
+def test_a_misspelt_variable_is_told_with_the_one_it_is_like() -> None:
+    done = run("info", MXOPT_KVSTORE_TIMEOT="3", MXOPT_OWN="4")
+    assert done.returncode == 0
+    assert "no variable is called MXOPT_KVSTORE_TIMEOT: did you mean MXOPT_KVSTORE_TIMEOUT?" in done.stderr
+    assert "MXOPT_OWN" not in done.stderr  # which may be anybody's
+    done = run("info", MXOPT_ENGINE="lvm")
+    assert done.stderr.splitlines()[-1].endswith(
+        "MXOPT_ENGINE: there is no engine 'lvm' for NumPy arrays; there are 'llvm' and 'numpy'"
+    )
+
+
 def test_states_lists_arrays_counts_and_the_optimizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     updater = mxopt.get_updater(mxopt.create("adam", learning_rate=0.25))
     updater("fc", np.ones((3, 2), np.float32), np.ones((3, 2), np.float32))

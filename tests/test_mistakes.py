@@ -24,7 +24,7 @@ from mxopt_server import cli, launch, metrics
 from mxopt_server.roster import Roster
 
 import mxopt
-from mxopt import Parameter, Trainer, create, get_updater, kvstore, lr_scheduler, nn, sparse
+from mxopt import Parameter, Trainer, create, get_updater, kvstore, lr_scheduler, migrate, nn, sparse
 from mxopt.experimental import optim
 from mxopt.kvstore import messages as m, wire
 
@@ -79,6 +79,12 @@ def filled_store() -> kvstore.KVStore:
     store = kvstore.create("local")
     store.init("w", zeros())
     return store
+
+
+def saved_in(folder: str) -> None:
+    trainer = Trainer([parameter(zeros())], "sgd")
+    trainer.step(1)
+    trainer.save_states(f"{folder}/states")
 
 
 def scipy_matrix() -> Any:
@@ -255,6 +261,36 @@ FOUND_SINCE: Rows = [
     ("a read-only array", lambda: sgd()(0, zeros(), read_only(zeros())), ["parameter 0", "read-only", "np.array(x)"]),
     ("a table of a number of rows", lambda: sparse.table(3), ["(rows, ...)", "got 3"]),  # type: ignore[arg-type]
     ("register of no class", lambda: mxopt.register("mine"), ["class", "'mine'", "@mxopt.register"]),  # type: ignore[type-var]
+    (
+        "create of a class",
+        lambda: create(mxopt.optimizer.SGD),
+        ["by its name", "a class is called by itself, SGD(...)"],
+    ),  # type: ignore[call-overload]
+    ("create('rmsprop', alpha=)", lambda: create("rmsprop", alpha=0.9), ["RMSProp", "did you mean 'gamma1'"]),
+    ("get_updater of a name", lambda: get_updater("adam"), ["as mxopt.create('sgd') makes it", "'adam'"]),
+    ("set_optimizer of a name", lambda: filled_store().set_optimizer("adam"), ["as mxopt.create('sgd')", "'adam'"]),
+    ("a name for a weight", lambda: sgd()(0, zeros(), "w"), ["parameter 0", "lends its memory", "got str"]),
+    (
+        "update without a state",
+        lambda: create("adam").update(0, zeros(), zeros(), None),
+        ["adam keeps 2 states (mean, var), got 0", "create_state(index, weight)"],
+    ),
+    ("pull without out", lambda: filled_store().pull("w"), ["pull needs out, the array"]),
+    ("a checkpoint of a local store", lambda: filled_store().load_checkpoint("x"), ["load_optimizer_states"]),
+    ("clip_global_norm=0", lambda: Trainer([parameter()], "sgd", clip_global_norm=0), ["every gradient 0", "None"]),
+    ("set_states of np.savez's file", lambda: sgd().set_states(b"PK\3\4" + bytes(99)), ["read_npz", "torch.load"]),
+    ("load_state_dict of no state", lambda: optim.Adam([zeros()]).load_state_dict({}), ["it has no 'optimizer'"]),
+    (
+        "read_npz of a text",
+        lambda: migrate.read_npz(__file__),
+        [__file__, "no .npz file of plain arrays: it begins with"],
+    ),
+    ("write_file of a tree", lambda: mxopt.document.write_file("x", {"a": 1}), ["dump_document", "{'a': 1}"]),  # type: ignore[arg-type]
+    ("save_states where no folder is", lambda: saved_in("/nosuch"), ["No such file or directory: '/nosuch/states'"]),
+    ("save_states on a full disk", lambda: mxopt.document.write_file("/dev/full", b"x"), ["No space", "'/dev/full'"]),
+    ("mxopt-server stat", lambda: said(cli.main, "stat"), ["unrecognized arguments: stat: did you mean status?"]),
+    ("mxopt-server --num-workers", lambda: said(cli.main, "--num-workers", "2"), ["did you mean --workers?"]),
+    ("mxopt-launch --state-dri", lambda: said(launch.main, "-n", "1", "--state-dri=x", "true"), ["--state-dir?"]),
     ("step without gradient and name", lambda: Trainer([Parameter(zeros())], "sgd").step(1), ["parameter 0 has no"]),
 ]
 
@@ -271,7 +307,8 @@ def test_a_mistake_is_told_with_what_to_write_instead(
         call()
     message = str(caught.value)
     assert [each for each in words if each not in message] == [], message
-    tails = r"memoryview:|positional argument|unexpected keyword|object is not callable|division by zero|Traceback"
+    python = r"memoryview:|positional argument|unexpected keyword|object is not callable|division by zero|Traceback"
+    tails = rf"{python}|allow_pickle|/\.mxopt\."
     assert not re.search(tails, message)  # Python's own words, about what was inside
 
 

@@ -60,6 +60,9 @@ class Mine(lr_scheduler.LRScheduler):
 Make = Callable[[], object]
 SHOWN: list[tuple[Make, str]] = [
     (used_updater, "<Updater with states of 2 parameters: <SGD learning_rate=0.5 num_update=1>>"),
+    (lambda: create("sgd", lr_scheduler=lr_scheduler.FactorScheduler(10, base_lr=0.1 * 3)),
+     "<SGD learning_rate=0.3 by FactorScheduler num_update=0>"),
+    (lambda: optim.lr_scheduler.StepLR(create("sgd", learning_rate=0.1 * 3), 5), "<StepLR step 0, rates [0.3]>"),
     (lambda: lr_scheduler.CosineScheduler(100, base_lr=0.1, warmup_steps=5),
      "CosineScheduler(max_update=100, base_lr=0.1, warmup_steps=5)"),
     (lambda: lr_scheduler.PolyScheduler(100, pwr=3), "PolyScheduler(max_update=100, pwr=3)"),

@@ -47,20 +47,20 @@ def as_array(x: Array, name: str) -> Array:
         return np.asarray(memoryview(x))
     except (TypeError, BufferError, RuntimeError, ValueError) as error:
         raise ArrayTypeError(
-            f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}:"
-            f" {_instead(x) or error}"
+            f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}"
+            f"{_instead(x)}"
         ) from error
 
 
 def _instead(x: Array) -> str:
     """What to write for things that people have in the place of arrays; nothing for others."""
     if x is None:
-        return "leave out what has no array"
+        return ": leave out what has no array"
     if isinstance(x, list | tuple | int | float):
-        return "write np.array(x, np.float32), and keep it where it is to be updated"
+        return ": write np.array(x, np.float32), and keep it where it is to be updated"
     if hasattr(x, "tocoo"):
-        return "as a gradient mxopt.sparse.row_sparse_array(x) will do"
-    return "write x.to_numpy(copy=True), and keep it where it is to be updated" if hasattr(x, "to_numpy") else ""
+        return ": as a gradient mxopt.sparse.row_sparse_array(x) will do"
+    return ": write x.to_numpy(copy=True), and keep it where it is to be updated" if hasattr(x, "to_numpy") else ""
 
 
 def is_array(x: Array) -> bool:

@@ -12,13 +12,13 @@ from mxopt.errors import UnknownNameError
 ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # by `numba`, its first name, scripts may still call it
 
 
-def _engine(name: str) -> str:
+def _engine(name: str, where: str = "") -> str:
     if name not in ENGINES:
-        raise UnknownNameError(f"there is no engine {name!r} for NumPy arrays; there are 'llvm' and 'numpy'")
+        raise UnknownNameError(f"{where}there is no engine {name!r} for NumPy arrays; there are 'llvm' and 'numpy'")
     return ENGINES[name]
 
 
-_default = _engine(settings.engine_name())
+_default = _engine(settings.engine_name(), "MXOPT_ENGINE: ")
 _current: ContextVar[str] = ContextVar("engine", default=_default)
 
 # The name of the engine that runs updates of NumPy arrays here and now.

@@ -42,7 +42,7 @@ class Tensor:
         if len(self.states) != len(rule.states):
             raise ArrayError(
                 f"{self.name}: {rule.name} keeps {counted(len(rule.states), 'state')}"
-                f" ({', '.join(rule.states) or 'none'}), got {len(self.states)}"
+                f" ({', '.join(rule.states) or 'none'}), got {len(self.states)}: create_state(index, weight) makes them"
             )
         if self.rounding is not None and self.weight.dtype.itemsize == 8:
             raise ArrayTypeError(f"{self.name}: a float64 weight can't have states of bfloat16: leave state_dtype out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -50,6 +51,14 @@ class KVStoreBase:
     def load_optimizer_states(self, fname: str) -> None:
         """Takes the optimizer's states from a file."""
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
+
+    def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
+        """Writes all that a job has trained; distributed stores do."""
+        raise NotDefinedError(f"{type(self).__name__} makes no checkpoints: save_optimizer_states, and the weights")
+
+    def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
+        """Begins with what `save_checkpoint` has written."""
+        raise NotDefinedError(f"{type(self).__name__} has no checkpoints: load_optimizer_states, and the weights")
 
     @property
     def compresses(self) -> bool:

@@ -145,7 +145,7 @@ class DistKVStore(Saving):
         Raises KVStoreError for a table: `row_sparse_pull` gives rows of it.
         """
         if out is None:
-            raise UsageError("pull needs out")
+            raise UsageError("pull needs out, the array that is to be filled")
         if not ignore_sparse:
             raise KVStoreError(
                 "a dist store can't pull row-sparse values with ignore_sparse=False: use row_sparse_pull"

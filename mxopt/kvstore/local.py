@@ -157,7 +157,7 @@ class KVStore(KVStoreBase):
         Raises KVStoreError for a table: `row_sparse_pull` gives rows of it.
         """
         if out is None:
-            raise UsageError("pull needs out")
+            raise UsageError("pull needs out, the array that is to be filled")
         for target, value in self._pulled(key, out, {}, ignore_sparse):
             fill(target, value)
 

@@ -95,9 +95,11 @@ def write_npz(path: str | os.PathLike[str], states: bytes | Document) -> None:
 def read_npz(path: str | os.PathLike[str]) -> Plain:
     """The states that `write_npz` wrote; from any other `.npz` file its arrays by name. See
     `read_safetensors`."""
-    data = io.BytesIO(Path(path).read_bytes())
+    data = Path(path).read_bytes()
+    if data[:2] != b"PK":  # NumPy would take it for a pickle, and advise to load that
+        raise StatesError(f"{path}: no .npz file of plain arrays: it begins with {data[:8]!r}")
     try:
-        with np.load(data, allow_pickle=False) as file:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except Exception as error:  # whatever NumPy, zipfile and zlib raise of damage
         raise StatesError(f"{path}: no .npz file of plain arrays: {error}") from error

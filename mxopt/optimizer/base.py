@@ -175,14 +175,17 @@ class Optimizer(NamedArguments, Multipliers):
         >>> Optimizer.create_optimizer('SGD', learning_rate=0.1).learning_rate
         0.1
 
-        Raises ValueError for a name nothing is registered under, and what the class raises.
+        Raises ValueError for a name nothing is registered under, TypeError for what is no text, and
+        what the class raises.
         """
-        klass = Optimizer.opt_registry.get(name.lower()) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            called = f"; a class is called by itself, {name.__name__}(...)" if isinstance(name, type) else ""
+            raise ArgumentTypeError(f"an optimizer is created by its name, a text, got {name!r}{called}")
+        klass = Optimizer.opt_registry.get(name.lower())
         if klass is None:
-            raise UnknownNameError(
-                f"there is no optimizer {name!r}: {nearest(str(name), Optimizer.opt_registry)}; a class of one's own"
-                " gets a name by @mxopt.register, as QHM does in the guide (docs/guide.md)"
-            )
+            found = nearest(name, Optimizer.opt_registry)
+            own = "; a class of one's own gets a name by @mxopt.register, as QHM does in the guide (docs/guide.md)"
+            raise UnknownNameError(f"there is no optimizer {name!r}: {found}{own * (not found.endswith('?'))}")
         return klass(**kwargs)
 
     # What subclasses define.
@@ -362,7 +365,9 @@ class Optimizer(NamedArguments, Multipliers):
         raise RemovedError("set_lr_scale is gone: use set_lr_mult")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} learning_rate={self.learning_rate} num_update={self.num_update}>"
+        schedule = self.lr_scheduler
+        by = f" by {getattr(schedule, '__name__', type(schedule).__name__)}" if schedule is not None else ""
+        return f"<{type(self).__name__} learning_rate={self.learning_rate:g}{by} num_update={self.num_update}>"
 
 
 def _warn_of_climbing(lr: float | None) -> None:

@@ -87,7 +87,8 @@ class Resumable:
         except StatesError:
             raise
         except (TypeError, LookupError, AttributeError, ValueError) as error:
-            raise StatesError(f"this is no state_dict of an optimizer: {error!r}") from error
+            why = f"it has no {error}" if isinstance(error, KeyError) else f"{error!r}"
+            raise StatesError(f"this is no state_dict of an optimizer of mxopt: {why}") from error
         if wrong:
             raise StatesError("the states don't fit: " + "; ".join(wrong))
         self.seed = seed

@@ -323,5 +323,5 @@ def get_updater(optimizer: Optimizer) -> Updater:
     array([0.5, 0. ], dtype=float32)
     """
     if not hasattr(optimizer, "update_multi_precision"):
-        raise ArgumentTypeError(f"get_updater takes an optimizer, as mxopt.create('sgd') makes it, got {optimizer!r}")
+        raise ArgumentTypeError(f"needs an optimizer, as mxopt.create('sgd') makes it, got {optimizer!r}")
     return Updater(optimizer)

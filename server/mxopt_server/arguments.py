@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -23,10 +24,12 @@ def any_text(stream: TextIO) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's parser: with `--version`, and errors without the list of all options."""
+    """A command's parser: with `--version`, and errors without the list of all options, which
+    suggest what was meant. `commands` are what may stand in the place of options."""
 
-    def __init__(self, prog: str, **more: Any) -> None:
+    def __init__(self, prog: str, commands: Sequence[str] = (), **more: Any) -> None:
         super().__init__(prog, **more)
+        self.commands = commands
         self.add_argument("--version", action="version", version=f"{prog} {__version__}")
 
     def error(self, message: str) -> NoReturn:
@@ -34,7 +37,14 @@ class Parser(argparse.ArgumentParser):
         if message.endswith("expected one argument"):
             option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
             message += f"; one that begins with a dash is joined to it: {option}=-..."
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {message}{self._meant(message)} (see {self.prog} --help)\n")
+
+    def _meant(self, message: str) -> str:
+        """The option or command that an unknown one is like."""
+        _, unknown, given = message.partition("unrecognized arguments: ")
+        known = [*self._option_string_actions, *self.commands]
+        found = difflib.get_close_matches(given.split()[0].partition("=")[0], known, n=1) if unknown else []
+        return f": did you mean {found[0]}?" if found else ""
 
     def add_keys(self) -> None:
         """The option by which a process is given the job's keys."""

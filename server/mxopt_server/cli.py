@@ -33,8 +33,9 @@ DMLC_NUM_SERVER and so on, as MXNet has them.
 def parser() -> Parser:
     """The command line."""
     made = Parser(
-        "mxopt-server", description=DESCRIPTION, epilog="also: mxopt-server keygen --help, mxopt-server status --help"
-    )
+        "mxopt-server", ("keygen", "status"), description=DESCRIPTION,
+        epilog="also: mxopt-server keygen --help, mxopt-server status --help",
+    )  # fmt: skip
     made.add_argument("--role", choices=["scheduler", "server"], help="what to run (DMLC_ROLE)")
     made.add_scheduler()
     made.add_argument("--workers", type=count, metavar="N", help="workers of the job (DMLC_NUM_WORKER)")

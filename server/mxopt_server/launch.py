@@ -122,7 +122,8 @@ def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
             root = launch.endpoint("scheduler")
             if plan.options.launcher != "ray":  # where it listens on all addresses of this machine
                 root = plan.host if plan.local else f"tcp://{plan.host}:{root.rpartition(':')[2]}"
-            launch.terminal.say(f"mxopt-launch: the scheduler is at {root}, the logs are in {run_dir}")
+            launch.terminal.say(f"mxopt-launch: the scheduler is at {root}")  # at a line's end, to be copied
+            launch.terminal.say(f"mxopt-launch: the logs are in {run_dir}")
             if state.durability.root is not None:
                 launch.terminal.say(f"mxopt-launch: the job's state is in {state.durability.root}")
             keys = plan.options.keys or ""
@@ -140,6 +141,8 @@ def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
             return 1
         finally:
             launch.stop()
+            if launch.why:  # the last line, below what the other processes say of their end
+                launch.terminal.say(f"mxopt-launch: {launch.why}")
             if plan.folder:
                 shutil.rmtree(plan.folder, ignore_errors=True)
 

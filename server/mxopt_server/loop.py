@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import ArgumentError, JobFailedError, KVStoreError
+from mxopt.errors import ArgumentError, JobFailedError, KVStoreError, counted
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Membership
@@ -84,6 +84,7 @@ def run_scheduler(
     try:
         attach(scheduler)
         ready(doors.announced)
+        log.info("waiting for %s and %s", *(counted(n, role) for role, n in scheduler.roster.wanted.items()))
         began = time.monotonic()
         while not scheduler.course.over:
             for route, *frames in doors.received():
@@ -119,6 +120,7 @@ def run_server(
     progress, error = Progress(), ""
     try:
         ready(doors.announced)
+        log.info("asking the scheduler at %s for a place", settings.scheduler)
         member = Membership(
             network, settings, "server", sockets.name_of_process(), doors.endpoint, settings.rank, progress,
             "", durability.kind, cuts_of(durability, settings.rank),

@@ -42,6 +42,7 @@ class Launch:
         self.terminal = Terminal(wake, output)
         self.running: dict[Any, Process] = {}  # by what they run as: Popen
         self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
+        self.why = ""  # why the job has failed
         self._missing: tuple[str, int] | None = None  # the first worker that failed, and the job went on
         self._ended: list[subprocess.Popen[bytes]] = []  # not reaped, so that their groups' numbers stay theirs
         self.outputs: dict[str, Output] = {}
@@ -89,7 +90,7 @@ class Launch:
         if self.failed is None and not self.until(lambda: self.failed or not self.running, IDLE_S):
             why = idle()
             if why:
-                self.terminal.say(f"mxopt-launch: {why}")
+                self.why = why
                 return 1
             self.until(lambda: self.failed or not self.running)
         if self.failed is None:
@@ -97,9 +98,7 @@ class Launch:
         name, code = self.failed
         again = self._again[name]
         used = f" after {counted(again, 'restart')}, as many as it may have (--restarts)" if again else ""
-        self.terminal.say(
-            f"mxopt-launch: {name} failed{children.how(code)}{used}; its log is {self.run_dir / name}.log"
-        )
+        self.why = f"{name} failed{children.how(code)}{used}; its log is {self.run_dir / name}.log"
         self.until(lambda: not self.running, TELL_S)
         return code if code > 0 else 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_one_failing_worker_ends_the_job_with_its_error_and_exit_code(tmp_path: 
     process = launch(tmp_path, "-n", "2", "-s", "1", sys.executable, "-c", script)
     assert process.finish(30) == 199, process.output
     assert "[worker-1] it breaks" in process.lines
-    assert "mxopt-launch: worker-1 failed with exit code 199" in process.output
+    assert process.lines[-1].startswith("mxopt-launch: worker-1 failed with exit code 199")
+    assert re.search(r"^mxopt-launch: the scheduler is at ipc://\S+/scheduler$", process.output, re.MULTILINE)
 
 
 def test_ctrl_c_leaves_no_orphan(tmp_path: Path) -> None:

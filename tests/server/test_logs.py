@@ -91,5 +91,7 @@ def test_a_process_that_joins_cannot_forge_a_line() -> None:
 def test_lines_of_a_server_say_its_rank() -> None:
     with Job(1, 2) as job:
         job.start_worker(0, "half")
+        assert job.scheduler.wait_for("waiting for").endswith("scheduler INFO waiting for 1 worker and 2 servers")
         for rank, server in enumerate(job.servers):
+            assert server.wait_for("for a place").endswith(f"the scheduler at tcp://127.0.0.1:{job.port} for a place")
             assert re.search(rf"^\S+ \S+ server {rank} INFO worker 0 is here$", server.wait_for("worker 0 is here"))

@@ -249,7 +249,8 @@ class LRScheduler(NamedArguments):
             raise ArgumentTypeError(f"{key} is {there!r:.80}, needs something like {here!r:.80}")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} step {self.last_epoch}, rates {self.get_last_lr()}>"
+        rates = ", ".join(f"{rate:g}" for rate in self.get_last_lr())
+        return f"<{type(self).__name__} step {self.last_epoch}, rates [{rates}]>"
 
 
 def _plain(value: object) -> Any:
