@@ -12,6 +12,7 @@ from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.engine.norms import global_norm
 from mxopt.errors import ArgumentError, ArgumentTypeError, UsageError
+from mxopt.options import number
 from mxopt.typing import Array
 
 EPSILON = 1e-8  # added to the norm that is divided by
@@ -43,7 +44,7 @@ def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: b
     UsageError
         There are no arrays.
     ArgumentError
-        `max_norm` is no number of 0 or more.
+        `max_norm` is no number of 0 or more, or what is given is a parameter, not its gradient.
     ArrayError
         An array can't be changed in place; none has been then.
 
@@ -121,8 +122,8 @@ def rescale(given: Sequence[Array], factor: float) -> None:
 
 def _check_max_norm(max_norm: Any) -> None:
     try:
-        usable = max_norm >= 0
-    except TypeError:
+        usable = number("max_norm", max_norm) >= 0
+    except ArgumentError:
         usable = False
     if not usable:
         raise ArgumentError(f"clip_global_norm: the largest norm must be a number of 0 or more, got {max_norm!r}")
@@ -150,6 +151,11 @@ def _writeable(given: object) -> list[Any]:
     if not given:
         raise UsageError("clip_global_norm needs an array at least")
     for k, x in enumerate(given):
+        if arrays.is_parameter(x):
+            raise ArgumentError(
+                f"clip_global_norm: array {k} is a parameter, and it's gradients that are clipped: give its .grad (to"
+                " rescale the weights themselves, an array of them, as .data of a tensor)"
+            )
         if not arrays.is_sparse_tensor(x):
             arrays.check_weight(arrays.as_array(x, f"array {k}"), f"array {k}", "it")
     return list(given)

@@ -68,6 +68,12 @@ def is_array(x: Array) -> bool:
     return isinstance(x, np.ndarray) or is_cupy(x)
 
 
+def is_parameter(x: Array) -> bool:
+    """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is
+    no result do."""
+    return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)
+
+
 # PyTorch's tensors. It is never imported here: who has a tensor has imported it.
 
 

@@ -352,13 +352,7 @@ class RuleOptimizer(Optimizer):
 def check_places(name: str, grad: Array, weight: Array, was_weight: bool = False) -> None:
     """Raises ArgumentError where gradient and weight have changed places, if that can be seen: the
     gradient is a parameter, or `was_weight`, the array that has been updated so far."""
-    is_parameter = _is_parameter(grad) and not _is_parameter(weight)
+    is_parameter = arrays.is_parameter(grad) and not arrays.is_parameter(weight)
     if is_parameter or was_weight:
         seen = "a parameter, and the weight is none" if is_parameter else "what has been its weight so far"
         raise ArgumentError(f"{name}: the gradient is {seen}: {arrays.ORDER}")
-
-
-def _is_parameter(x: Array) -> bool:
-    """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is
-    no result do."""
-    return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)

@@ -51,6 +51,8 @@ class Sums:
             if total is not None and total.shape != grad.shape:
                 raise ArrayError(f"{name}: the gradients so far have shape {total.shape}, this one {grad.shape}")
             dtype = np.dtype(np.float64 if held.dtype.itemsize == 8 else np.float32)
+            if total is not None and total.dtype != dtype:
+                raise ArrayError(f"{name}: the gradients so far were summed in {total.dtype}, its weight needs {dtype}")
             if count + 1 >= self.every:
                 complete.append((index, _sum(None if total is None else total.copy(), grad, dtype), weight))
             else:

@@ -145,6 +145,18 @@ def test_a_call_that_is_refused_adds_nothing() -> None:
         assert weight.tolist() == ([0, 0] if first else [-2, -2])
 
 
+def test_a_weight_that_becomes_another_between_two_calls_is_refused() -> None:
+    updater = Updater(mxopt.create("sgd", learning_rate=1.0), accumulate=2)
+    updater(0, np.ones(2, np.float32), np.zeros(2, np.float32))
+    for weight, match in (
+        (np.zeros(2), "summed in float32, its weight needs float64"),
+        (np.zeros(3, np.float32), "shape"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            updater(0, weight + 1, weight)
+        assert not weight.any()
+
+
 def test_an_update_that_fails_keeps_the_sum() -> None:
     class Failing(mxopt.optimizer.SGD):
         fails = True

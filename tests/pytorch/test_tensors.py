@@ -146,11 +146,22 @@ def test_a_parameter_has_the_name_that_named_parameters_gives_it() -> None:
 def test_clipping_tells_autograd() -> None:
     weights, loss = tensors()
     loss.backward(retain_graph=True)
-    mxopt.clip_global_norm([weights[0]], 10.0)
+    mxopt.clip_global_norm([weights[0].detach()], 10.0)
     loss.backward(retain_graph=True)
-    mxopt.clip_global_norm([weights[0]], 0.1)
+    mxopt.clip_global_norm([weights[0].detach()], 0.1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_parameters_in_the_place_of_their_gradients_are_not_clipped() -> None:
+    """As `clip_grad_norm_` takes them, which looks for their gradients itself."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.ones(3)
+    with pytest.raises(ValueError, match=r"array 0 is a parameter.* give its \.grad"):
+        mxopt.clip_global_norm([weight], 0.5)
+    assert weight.tolist() == weight.grad.tolist() == [1.0] * 3
+    mxopt.clip_global_norm([weight.grad, weight.data], 0.5)
+    assert weight[0] < 1
 
 
 def test_set_data_tells_autograd() -> None:
@@ -207,7 +218,7 @@ def test_clipping_rescales_tensors_in_place_sparse_ones_too_and_tells_autograd()
     np.testing.assert_allclose(weights[0].grad.numpy(), 2 / norm, rtol=1e-6)
     np.testing.assert_allclose(table.weight.grad.to_dense()[3].numpy(), 2 / norm, rtol=1e-6)
     np.testing.assert_allclose(grads[2].float().numpy(), 1 / norm, rtol=4e-3)
-    mxopt.clip_global_norm([weights[0]], 0.5)
+    mxopt.clip_global_norm([weights[0].detach()], 0.5)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
