@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -119,7 +119,10 @@ class Rule:
     given: int = field(init=False)
     wanted: tuple[tuple[int, ...], ...] = field(init=False)  # for each derivation: which hypers it takes
 
+    all_states: ClassVar[set[str]] = set()  # the names of all rules' states
+
     def __post_init__(self) -> None:
+        Rule.all_states.update(self.states)
         columns = self.reduction is not None and self.reduction.column is not None
         object.__setattr__(self, "by_row", None if columns else self.reduction)
         object.__setattr__(self, "by_matrix", self.reduction if columns else None)

@@ -14,8 +14,9 @@ import numpy as np
 
 from mxopt.errors import UnknownArgumentError, UnknownNameError, nearest
 from mxopt.optimizer import Optimizer as ByName
+from mxopt.rules.rule import Rule
 from mxopt.torch.of_create import OfCreate
-from mxopt.torch.of_experimental import STATES, OfExperimental
+from mxopt.torch.of_experimental import KEPT, STATES, OfExperimental
 from mxopt.typing import Array, Plain
 
 # What PyTorch's optimizers take besides, and why it is not taken here.
@@ -33,6 +34,12 @@ NOT_HERE = {
     "muon": "its steps are products of matrices, which no rule has: use torch.optim.Muon for the matrices, and an"
     " Optimizer of mxopt.torch for the other parameters",
 }
+
+
+def is_kept(name: object) -> bool:
+    """Whether some optimizer keeps something of a parameter by this name. By any other it is
+    somebody else's."""
+    return name in KEPT or name in Rule.all_states or (isinstance(name, str) and name.startswith("state_"))
 
 
 class Backend(Protocol):

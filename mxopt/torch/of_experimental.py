@@ -32,6 +32,9 @@ STATES: dict[str, Names] = {
 }
 VECTOR: Names = {"row": "variance", "column": None}  # of parameters that are no matrices, Adafactor's
 UNCOUNTED = ("SGD",)  # PyTorch keeps no count of its steps
+AT_ONCE = ("Adagrad",)  # PyTorch makes its states with the optimizer
+NUMBERS = {"step", "mu", "eta", "mu_product", "previous_lr"}
+KEPT = NUMBERS.union(["master"], *(names.values() for names in (*STATES.values(), VECTOR)))
 
 
 def number_of(value: Array) -> Any:
@@ -72,8 +75,9 @@ class OfExperimental:
             self._model = self._made([{**own, "params": params}])
 
     def update(self, groups: Sequence[Plain], weights: Sequence[np.ndarray], grads: Sequence[Array]) -> None:
-        self._follow(groups)
-        self._model(grads)
+        if groups:
+            self._follow(groups)
+            self._model(grads)
 
     def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool:
         self._follow(groups)
@@ -95,7 +99,9 @@ class OfExperimental:
     def state(self, number: int) -> Plain:
         slot = self._model.slots[number]
         if not slot.step and not slot.arrays:
-            return {}
+            if self._kind not in AT_ONCE:
+                return {}
+            self._make_states(slot)
         uncounted = self._kind in UNCOUNTED and not self._seeds  # which rounding follows
         counted: Plain = {} if uncounted else {"step": slot.step}
         if self._model.carried:
@@ -105,6 +111,11 @@ class OfExperimental:
         named = self._named(slot)
         shown = {named.get(name, name): array for name, array in slot.arrays.items()}
         return counted | {name: array for name, array in shown.items() if name is not None}
+
+    def _make_states(self, slot: Slot) -> None:
+        group = self._model.param_groups[slot.group]
+        updated = slot.weight.astype(np.float32) if self._model.uses_master(slot.weight) else slot.weight
+        slot.arrays = {name: self._model.new_state(name, updated, group) for name in self._model.rule(group).states}
 
     def number(self, number: int, name: str) -> float:
         slot = self._model.slots[number]
@@ -122,6 +133,8 @@ class OfExperimental:
             raise StatesError(f"parameter {slot.name!r}: {name} can't be set to {value}: it follows from step")
 
     def restore(self, groups: Sequence[Plain], states: Sequence[Plain]) -> None:
+        if not groups:
+            return
         self._follow(groups)
         document = self._model.state_dict()
         document["state"] = {}

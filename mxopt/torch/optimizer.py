@@ -14,9 +14,9 @@ import torch
 
 from mxopt.engine import arrays
 from mxopt.errors import ArrayError, MXOptError, StatesError
-from mxopt.torch.backends import backend_of, refuse
+from mxopt.torch.backends import backend_of, is_kept, refuse
 from mxopt.torch.held import Held, real, renew
-from mxopt.torch.states import Numbers, States, as_array, as_tensor, groups_of, is_saved
+from mxopt.torch.states import Numbers, States, as_array, as_tensor, by_parameter, check_state, groups_of, is_saved
 from mxopt.typing import Array, Document, Plain
 
 _grad_of = operator.attrgetter("grad")
@@ -70,6 +70,7 @@ class Optimizer(torch.optim.Optimizer):
         self._given = options
         self._shown: Callable[[], States | None] = lambda: None  # what somebody has of `state`
         self._looked: States | None = None  # that, until the next step
+        self._others: Plain = {}  # what `state` has besides: other names of a parameter's, other keys
         self._begin()
         held = {key: x for key, x in options.items() if torch.is_tensor(x) and key in self._backend.defaults}
         super().__init__(params, self._backend.defaults | held)  # a rate that is a tensor may be changed in place
@@ -93,9 +94,10 @@ class Optimizer(torch.optim.Optimizer):
         change.
 
         What is written into them counts, and what is put into these dicts or taken out counts from
-        the next step on, which raises StatesError where it doesn't fit, and changes nothing. A dict
-        of parameters and their states that is assigned takes the place of all that is kept, or
-        raises that at once.
+        the next step on, which raises StatesError where it doesn't fit, and changes nothing. Names
+        that no optimizer has, and keys that are no parameters, are left to whoever puts them here,
+        and saved too. A dict of parameters and their states that is assigned takes the place of all
+        that is kept, or raises that at once.
         """
         shown = self._shown()
         if shown is None:
@@ -107,24 +109,33 @@ class Optimizer(torch.optim.Optimizer):
 
     @state.setter
     def state(self, value: Array) -> None:
-        tensors = self._held.tensors
-        if tensors:  # PyTorch's constructor begins with an empty one
-            self._restore(self.param_groups, [value.get(t, {}) for t in tensors])
+        if not isinstance(value, Mapping):
+            raise StatesError(f"state is a dict of parameters and their states, not {value!r:.80}")
+        if self._held.tensors:  # PyTorch's constructor begins with an empty one
+            self._restore(self.param_groups, value)
 
-    def _kept(self) -> dict[torch.Tensor, Plain]:
-        found = dict[torch.Tensor, Plain]()
+    def _kept(self) -> dict[Any, Any]:
+        found = dict[Any, Any]()
         for number, tensor in enumerate(self._held.tensors):
             state = self._backend.state(number)
             if state:
                 found[tensor] = {
                     name: as_tensor(x, tensor) if isinstance(x, np.ndarray) else self._numbers.tensor((number, name), x)
                     for name, x in state.items()
-                }
-        return found
+                } | self._others.get(tensor, {})
+        return found | {key: x for key, x in self._others.items() if key not in found}
 
-    def _restore(self, groups: list[Plain], states: Iterable[Mapping[str, Any]]) -> None:
-        self._backend.restore(groups, [{key: as_array(x) for key, x in state.items()} for state in states])
-        self._numbers, self._versions = Numbers(), []
+    def _restore(self, groups: list[Plain], kept: Mapping[Any, Any]) -> None:
+        """Goes on with what is kept by parameter, and leaves everything else in there to others."""
+        tensors, states, others = self._held.tensors, list[Plain](), dict(kept)
+        for tensor in tensors:
+            state = others.pop(tensor, {})
+            check_state(state)
+            states.append({name: as_array(x) for name, x in state.items() if is_kept(name)})
+            theirs = {name: x for name, x in state.items() if not is_kept(name)}
+            others |= {tensor: theirs} if theirs else {}
+        self._backend.restore(groups, states)
+        self._numbers, self._versions, self._others = Numbers(), [], others
         self._show()
 
     def _show(self) -> None:
@@ -147,9 +158,13 @@ class Optimizer(torch.optim.Optimizer):
             options = self._backend.group(param_group, whose)
             if options.keys() != param_group.keys():
                 param_group = options
+        if not self._held.are(self._params()):
+            self._look_again()
         super().add_param_group(param_group)
         try:
             self._admit(self.param_groups[-1])
+            if not self._others.keys().isdisjoint(self.param_groups[-1]["params"]):  # they were here before
+                self._restore(self.param_groups, self._kept())
         except BaseException:
             del self.param_groups[-1]
             raise
@@ -209,7 +224,7 @@ class Optimizer(torch.optim.Optimizer):
         if not self._held.are(self._params()):
             self._look_again(changed)
         elif changed is not None:
-            self._restore(self.param_groups, [changed.get(t, {}) for t in self._held.tensors])
+            self._restore(self.param_groups, changed)
 
     def _update(self) -> None:
         tensors = self._held.tensors
@@ -245,41 +260,49 @@ class Optimizer(torch.optim.Optimizer):
     def _look_again(self, changed: States | None = None) -> None:
         """Goes on with parameters that are others by now, as in `group["params"][0] = p`, or whose
         memory is, as after `p.data = x`; with states that have been `changed`."""
-        now, there = self._params(), set(map(id, self._params()))
         if changed is None:
             self._take_numbers()
-            kept = {id(t): self._state_of(k) for k, t in enumerate(self._held.tensors) if id(t) in there}
-        else:
-            kept = {id(t): changed.get(t, {}) for t in now}
+            there = set(map(id, self._params()))
+            for number, tensor in enumerate(self._held.tensors):
+                if id(tensor) in there:
+                    self._check_same(number)
+        kept = self._kept() if changed is None else changed
         before = self._backend, self._held, self._numbers, self._narrow, self._versions
         try:
             self._begin()
             for group in self.param_groups:
                 self._admit(group)
-            self._restore(self.param_groups, [kept.get(id(tensor), {}) for tensor in now])
+            self._restore(self.param_groups, kept)
         except BaseException:
             self._backend, self._held, self._numbers, self._narrow, self._versions = before
             raise
 
-    def _state_of(self, number: int) -> Plain:
-        """A parameter's state. Raises where it isn't one of the parameter as that is now."""
-        state, old = self._backend.state(number), self._held.views[number]
-        name = f"parameter {self._held.names[number]!r}"
-        now = arrays.as_array(real(self._held.tensors[number], name), name) if state else old
+    def _check_same(self, number: int) -> None:
+        """Raises where a parameter's state isn't one of the parameter as that is now."""
+        if not self._backend.state(number):
+            return
+        old, name = self._held.views[number], f"parameter {self._held.names[number]!r}"
+        now = arrays.as_array(real(self._held.tensors[number], name), name)
         if (old.shape, old.dtype) != (now.shape, now.dtype):
             raise ArrayError(
                 f"{name} was {old.dtype} {old.shape} when its states were made, and is {now.dtype} {now.shape} now:"
                 " make a new optimizer of the model as it is"
             )
-        return state
 
     # Saving: PyTorch's own format, which `torch.save` and `torch.load(weights_only=True)` take.
 
     def state_dict(self) -> Plain:
         """The states and options as `torch.optim`'s, in plain dicts; the tensors lie over the
-        memory that steps change."""
-        saved: Plain = super().state_dict()
-        return {**saved, "state": {key: dict(state) for key, state in saved["state"].items()}}
+        memory that steps change. Those of parameters that are in no group any more stay out."""
+        shown, here = self.state, set(map(id, self._params()))
+        gone = {key: x for key, x in shown.items() if torch.is_tensor(key) and id(key) not in here}
+        for key in gone:
+            dict.__delitem__(shown, key)
+        try:
+            saved: Plain = super().state_dict()
+        finally:
+            dict.update(shown, gone)
+        return {**saved, "state": {k: dict(x) if isinstance(x, dict) else x for k, x in saved["state"].items()}}
 
     def load_state_dict(self, state_dict: Document) -> None:
         """Goes on from what `state_dict` returned, of this optimizer or of the one of `torch.optim`
@@ -293,15 +316,17 @@ class Optimizer(torch.optim.Optimizer):
         if not is_saved(state_dict):
             raise StatesError("load_state_dict takes what the state_dict() of an optimizer returned")
         try:
-            saved, state = copy.deepcopy(state_dict["param_groups"]), state_dict["state"]
+            saved = copy.deepcopy(state_dict["param_groups"])
             new = groups_of(saved, self.param_groups, self._backend.defaults, self._name)
-            self._restore(new, [state.get(number, {}) for group in saved for number in group["params"]])
+            numbers = [number for group in saved for number in group["params"]]
+            self._restore(new, by_parameter(state_dict["state"], dict(zip(numbers, self._held.tensors, strict=True))))
         except MXOptError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError) as error:
             raise StatesError(f"these are no states of an optimizer: {error!r:.200}") from error
         for group, options in zip(self.param_groups, new, strict=True):
-            group.update({key: value for key, value in options.items() if key != "params"})
+            group.clear()
+            group.update(options)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

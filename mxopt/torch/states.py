@@ -3,6 +3,7 @@ optimizer."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary, ref
@@ -14,7 +15,7 @@ from mxopt.arguments import arguments_of
 from mxopt.engine import arrays
 from mxopt.errors import StatesError, UsageError
 from mxopt.experimental import optim
-from mxopt.torch.backends import NOT_TAKEN
+from mxopt.torch.backends import NOT_TAKEN, is_kept
 from mxopt.torch.held import real
 from mxopt.typing import Array, Plain
 
@@ -63,7 +64,7 @@ class State(_Noting):
         of.changes()
 
     def __setitem__(self, name: str, value: Array) -> None:
-        if name not in self or not _same(self[name], value):  # a library moves all to the device where it is
+        if name not in self or not _same(name, self[name], value):
             self.changes()
             super().__setitem__(name, value)
 
@@ -72,9 +73,9 @@ class States(_Noting):
     """The states of all parameters, by parameter. Once something is exchanged in it, it takes the
     place of what is kept at the next step."""
 
-    def __init__(self, kept: Mapping[torch.Tensor, Plain]) -> None:
-        super().__init__({tensor: State(self, state) for tensor, state in kept.items()})
-        self.changed = False
+    def __init__(self, kept: Mapping[Any, Any]) -> None:
+        super().__init__()
+        self.renew(kept)
 
     def changes(self) -> None:
         self.changed = True
@@ -84,26 +85,32 @@ class States(_Noting):
         super().__setitem__(tensor, state)
         return state
 
-    def __setitem__(self, tensor: torch.Tensor, state: Plain) -> None:
-        if not isinstance(state, Mapping):
-            raise StatesError(f"the state of a parameter is a dict, not {state!r:.80}")
-        there = self.get(tensor, {})
-        if there.keys() != state.keys() or not all(_same(x, state[name]) for name, x in there.items()):
+    def __setitem__(self, key: Array, state: Array) -> None:
+        if torch.is_tensor(key):
+            check_state(state)
+        there = self.get(key)
+        if not (isinstance(state, Mapping) and isinstance(there, Mapping) and _alike(there, state)):
             self.changes()
-            super().__setitem__(tensor, state)
+            super().__setitem__(key, state)
 
-    def renew(self, kept: Mapping[torch.Tensor, Plain]) -> None:
+    def renew(self, kept: Mapping[Any, Any]) -> None:
         """Shows what is kept now."""
-        for tensor in self.keys() - kept.keys():
-            dict.__delitem__(self, tensor)
-        for tensor, state in kept.items():
-            mine = self.get(tensor)
-            if isinstance(mine, State):
+        for key in self.keys() - kept.keys():
+            dict.__delitem__(self, key)
+        for key, state in kept.items():
+            mine = self.get(key)
+            if isinstance(mine, State) and isinstance(state, Mapping):
                 dict.clear(mine)
                 dict.update(mine, state)
             else:
-                dict.__setitem__(self, tensor, State(self, state))
+                dict.__setitem__(self, key, State(self, state) if torch.is_tensor(key) else state)
         self.changed = False
+
+
+def check_state(state: object) -> None:
+    """Raises StatesError for what isn't the state of a parameter."""
+    if not isinstance(state, Mapping):
+        raise StatesError(f"the state of a parameter is a dict, not {state!r:.80}")
 
 
 Key = tuple[int, str]  # a parameter's number, and what of it
@@ -143,8 +150,16 @@ class Numbers:
             memory[...] = self._known[key] = float(number(*key))
 
 
-def _same(one: Array, other: Array) -> bool:
-    return one is other or (torch.is_tensor(other) and torch.equal(one, other))
+def _alike(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+    return one.keys() == other.keys() and all(_same(name, x, other[name]) for name, x in one.items())
+
+
+def _same(name: object, one: Array, other: Array) -> bool:
+    """Whether nothing happens where the one takes the other's place, as where a library moves all
+    states to the device on which they are."""
+    if one is other or not is_kept(name) or not (torch.is_tensor(one) and torch.is_tensor(other)):
+        return one is other
+    return one.dtype == other.dtype and bool(torch.equal(one, other))
 
 
 def as_tensor(value: np.ndarray, of: torch.Tensor) -> torch.Tensor:
@@ -161,6 +176,18 @@ def as_array(value: Array) -> Any:
     return arrays.as_array(real(value, "a state"), "a state").copy() if isinstance(value, torch.Tensor) else value
 
 
+def by_parameter(saved: Mapping[Any, Any], tensors: Mapping[Any, torch.Tensor]) -> dict[Any, Any]:
+    """What was saved under parameters' numbers under the parameters; what others have put there as
+    copies."""
+
+    def taken(state: Any) -> Any:
+        if not isinstance(state, Mapping):
+            return copy.deepcopy(state)
+        return {name: x if is_kept(name) else copy.deepcopy(x) for name, x in state.items()}
+
+    return {tensors.get(key, key): taken(state) for key, state in saved.items()}
+
+
 def is_saved(states: Any) -> bool:
     """Whether it has the form of what `state_dict` returns."""
     if not isinstance(states, Mapping) or not {"param_groups", "state"} <= states.keys():
@@ -169,7 +196,7 @@ def is_saved(states: Any) -> bool:
     if not isinstance(groups, list | tuple) or not isinstance(state, Mapping):
         return False
     lists = [isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple) for group in groups]
-    return all(lists) and all(isinstance(kept, Mapping) for kept in state.values())
+    return all(lists)
 
 
 def groups_of(saved: Sequence[Plain], groups: Sequence[Plain], own: Plain, name: str) -> list[Plain]:
@@ -195,7 +222,10 @@ def groups_of(saved: Sequence[Plain], groups: Sequence[Plain], own: Plain, name:
         kind = "part of the gradient" if decoupled else "decoupled"
         raise StatesError(f"the states are those of an optimizer whose weight decay is {kind}, {name}'s isn't")
     old_default = {"maximize": False} if "maximize" in own else {}  # which older PyTorch doesn't save
+    left_out = {"params", *NOT_TAKEN}
     return [
-        {**mine, **old_default, **{k: v for k, v in theirs.items() if k != "params" and k not in NOT_TAKEN}}
+        {key: value for key, value in mine.items() if key in {"params", "param_names", *own}}
+        | old_default
+        | {key: value for key, value in theirs.items() if key not in left_out}
         for mine, theirs in pairs
     ]
