@@ -74,6 +74,7 @@ class DistKVStore(Saving):
         self._pushes = Pushes(self._worker, self._held, cuts)
         if self._mode != "sync":
             self._connections.session.came_back = self._tell_rounds
+            self._worker.last = self._ask_what_is_lost
 
     def __reduce__(self) -> NoReturn:
         raise ArgumentTypeError(
@@ -206,6 +207,11 @@ class DistKVStore(Saving):
 
     def _tell_rounds(self, server: int) -> None:
         first.tell_rounds(self._connections.session, server, list(self._held.infos.values()))
+
+    def _ask_what_is_lost(self) -> None:
+        """A server may have come back from a checkpoint since this worker's last request to it."""
+        for server in range(self._servers):
+            self._tell_rounds(server)
 
     def round(self, key: int | str) -> int:
         """How many rounds of a key this worker has taken part in: those of a job that it goes on

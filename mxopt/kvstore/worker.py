@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from mxopt.errors import KVStoreError
@@ -24,6 +25,7 @@ class Worker:
     ----------
     member : Membership
     connections : Connections
+    last : called before it leaves a job that it hasn't failed; may make requests
     """
 
     def __init__(self, transport: Transport, settings: Job, name: str, mode: str) -> None:
@@ -33,6 +35,7 @@ class Worker:
         self._closed = ""  # why, once it is
         self._changing = ""  # the call under way, where others can't see it begun and not ended
         self._partial = False  # whether it has sent a part of what counts together
+        self.last: Callable[[], None] = lambda: None
         try:
             self.member: Membership = Membership(transport, settings, "worker", name, mode=mode)
         except BaseException:
@@ -94,6 +97,7 @@ class Worker:
         self._stay()
         try:
             if not error:
+                self.last()
                 self.connections.flush(self.member.settings.timeout)
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"

@@ -69,6 +69,38 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
     assert lossy > 5
 
 
+def hasty(store: Any, pause: Callable[[], None]) -> bytes:
+    """A server dies with its last pushes answered, and worker 0 leaves, which has heard of no
+    death."""
+    store.set_optimizer(mxopt.create("sgd", learning_rate=1.0))
+    weight = np.zeros(2, np.float32)
+    store.init("w", weight)
+    for _ in range(STEPS):
+        pause()
+        store.push("w", np.ones_like(weight))
+    store.pull("w", weight)
+    store._job.servers[0].kill()
+    store._job.world.at(store._job.world.now + 0.5, lambda: store._job._start_again(0))
+    return weight.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["async", "ssp"])
+def test_what_is_lost_after_a_workers_last_request_is_told_before_it_leaves(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lossy = 0
+    for seed in range(10):
+        caplog.clear()
+        job = Job(Plan("", mode, 1, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), hasty)
+        job.run()
+        assert [process.error for process in (*job.workers, *job.servers)] == [None, None], seed
+        told = re.findall(r"server 0 .* came back from its last checkpoint: (\d+) of the workers' pushes", caplog.text)
+        assert len(told) <= 1
+        assert all(0 < int(number) <= STEPS for number in told), seed
+        lossy += len(told)
+    assert lossy > 5
+
+
 def patient(store: Any, pause: Callable[[], None]) -> bytes:
     """The same; it stays for as long as news may take."""
     found, until = counting(store, pause), store._job.world.now + 4.0
