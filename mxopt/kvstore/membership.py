@@ -18,13 +18,17 @@ from mxopt.settings import Job
 RETRY = 2.0  # seconds until a question to the scheduler is asked again
 
 
+class Finished(Exception):  # noqa: N818 no error
+    """The job has ended well, and needs this process no more."""
+
+
 class Membership:
     """This process as member `role` of the job that `settings` names.
 
     `endpoint` is where workers reach a server, `name` is for people, `progress` that of a server's
     loop, `mode` a worker's store's; `durability` and `cuts` are a server's, as in Join. Raises
     DeadlineError where the job doesn't come together in time, KVStoreError where the scheduler
-    refuses the process.
+    refuses the process, Finished to a server that comes back when all is over.
 
     Attributes
     ----------
@@ -155,6 +159,8 @@ class Membership:
                 return answer
             if isinstance(answer, m.Waiting):
                 missing = answer.text
+            if isinstance(answer, m.Farewell):
+                raise Finished
             if isinstance(answer, m.Refused):
                 raise error_of(answer)
         raise DeadlineError(f"the job didn't come together within {s.join_timeout:g} s: {missing}")

@@ -26,6 +26,10 @@ class Joins:
         wire.check_version(join.version, "the scheduler")
         course, roster = self._course, self._roster
         why, node = roster.unfit(join) or self._otherwise_kept(join), roster.joined(join)
+        if not why and node is None and course.state == "finished" and join.role == "server":
+            log.info("%s comes back to a job that has finished", join.name)
+            self._send(route, m.Farewell())
+            return
         if not why and node is None and course.state in ("failed", "finished"):
             why = f"the job has {course.state}" + (f": {course.text}" if course.text else "")
         if not why and node is None:

@@ -14,7 +14,7 @@ from typing import Any
 from mxopt.errors import ArgumentError, JobFailedError, KVStoreError, counted
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.heart import lapse
-from mxopt.kvstore.membership import Membership
+from mxopt.kvstore.membership import Finished, Membership
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.progress import Progress
 from mxopt.kvstore.wire import Frame
@@ -154,6 +154,8 @@ def run_server(
             progress.begin("the last snapshot of server", member.rank)
             if server.machine.intact:
                 attached.close()
+    except Finished:
+        log.info("the job has finished without this server")
     except JobFailedError as failure:
         log.error("the job has failed: %s", failure)
         error = str(failure)

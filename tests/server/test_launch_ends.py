@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs import LAUNCH, WORKERS, Process, environment
+import zmq
+from jobs import LAUNCH, SERVE, WORKERS, Process, environment
 from mxopt_server import launchers
 from mxopt_server.running import Launch
 from mxopt_server.signals import signals
+
+from mxopt.kvstore import messages as m
 
 psutil = pytest.importorskip("psutil")
 
@@ -195,6 +198,20 @@ def test_a_server_that_is_killed_after_the_workers_end_does_not_fail_the_job(
         job = Launch(tmp_path, wake, local=True)
         job.ended(launchers.Process(role, 0, ("true",), {}), code)
         assert (job.failed == (f"{role}-0", code)) == failed
+
+
+def test_a_server_that_comes_back_to_a_job_that_has_finished_ends_well() -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as scheduler:
+        scheduler.linger = 0
+        port = scheduler.bind_to_random_port("tcp://127.0.0.1")
+        env = environment(DMLC_NUM_WORKER=1, DMLC_NUM_SERVER=1, DMLC_PS_ROOT_PORT=port, DMLC_SERVER_ID=0)
+        server = Process([*SERVE, "--role", "server"], env)
+        started.append(server)
+        assert scheduler.poll(60_000)
+        route, *frames = scheduler.recv_multipart()
+        assert isinstance(m.decode(frames), m.Join)
+        scheduler.send_multipart([route, *m.encode(m.Farewell())])
+        assert server.finish() == 0, server.output
 
 
 @pytest.mark.parametrize("another", [0, 1])

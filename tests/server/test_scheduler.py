@@ -159,6 +159,15 @@ def test_a_server_whose_socket_on_this_machine_is_closed_is_replaced_at_once() -
         assert isinstance(join("s3", "ipc:///s3"), m.Waiting)
 
 
+def test_a_server_that_comes_back_to_a_job_that_has_finished_may_go() -> None:
+    job, welcome = running("sync", returns=True)
+    for name, rank in (("a", 0), ("b", 1)):
+        job.say(name, m.Goodbye("job", "worker", rank, welcome[name].token, ""))
+    assert job.scheduler.course.state == "finished"
+    assert isinstance(job.join("s2", "server", 0), m.Farewell)
+    assert "the job has finished" in job.join("c").text  # a worker has come for nothing
+
+
 def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost() -> None:
     job, welcome = running("async", returns=True)
     assert job.say("heart s", m.Beat("job", "server", 0, welcome["s"].token, 2, lost=3)).lost == [3]

@@ -35,7 +35,7 @@ from simulation.world import Process, World
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.dist import DistKVStore
 from mxopt.kvstore.heart import lapse
-from mxopt.kvstore.membership import Membership
+from mxopt.kvstore.membership import Finished, Membership
 from mxopt.settings import Job as Settings
 
 LIMIT_S = 400.0  # of simulated time, for a whole job
@@ -244,10 +244,13 @@ class Job:
 
             self.network.routers[endpoint] = Router(process, take)
             transport = Transport(self.network, process)
-            member = Membership(
-                transport, self._settings("server", rank), "server", process.name, endpoint, rank, None, "",
-                durability.kind, cuts_of(durability, rank),
-            )  # fmt: skip
+            try:
+                member = Membership(
+                    transport, self._settings("server", rank), "server", process.name, endpoint, rank, None, "",
+                    durability.kind, cuts_of(durability, rank),
+                )  # fmt: skip
+            except Finished:
+                return
             workers, clock = member.welcome.workers, lambda: self.world.now
             try:
                 kept, journal = disk.open(member.epoch, member.welcome.goes_on, process)
