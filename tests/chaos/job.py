@@ -200,7 +200,10 @@ class Job:
         """The process that has this place in the job now."""
         role, _, rank = who.partition(" ")
         script = "program.py" if role == "worker" else "mxopt_server"
-        for process in psutil.Process(launcher.pid).children():
+        processes: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):  # the launcher has just ended
+            processes = psutil.Process(launcher.pid).children()
+        for process in processes:
             with contextlib.suppress(psutil.Error):  # of those that were killed, which stay as zombies, each raises
                 env, command = process.environ(), " ".join(process.cmdline())
                 same = env.get("DMLC_ROLE") == role and env.get(f"DMLC_{role.upper()}_ID", "") == rank
