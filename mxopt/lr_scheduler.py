@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from mxopt.arguments import NamedArguments, call_of
+from mxopt.caller import warn
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError
 from mxopt.options import Exact, Option, number, plain
 from mxopt.registry import Registry
@@ -34,6 +35,12 @@ Mode = Annotated[
 Factor = Annotated[float, Option("(-inf, 1]", "what the rate is multiplied by")]
 LastUpdate = Annotated[int, Exact("[1, inf)", "the update at which `final_lr` is reached, the warm-up counted in")]
 FinalRate = Annotated[float, Option("", "where the rate falls to, from the `base_lr` of construction")]
+
+
+def warn_of_climbing(rate: float) -> None:
+    """Warns where a learning rate is below 0."""
+    if rate < 0:
+        warn(f"a learning rate of {rate} climbs the gradient: give a positive one to descend")
 
 
 class LRScheduler(NamedArguments):
@@ -79,7 +86,11 @@ class LRScheduler(NamedArguments):
     def __call__(self, num_update: int) -> float:
         """The rate of update `num_update` (the largest number of updates any one weight has
         had)."""
-        if not num_update >= 0:
+        try:
+            usable = num_update >= 0
+        except TypeError:
+            usable = False
+        if not usable:
             raise ArgumentError(f"{type(self).__name__}: num_update must be 0 or more, got {num_update!r}")
         if num_update < self.warmup_steps:
             return self.get_warmup_lr(num_update)
@@ -102,6 +113,7 @@ class LRScheduler(NamedArguments):
     @base_lr.setter
     def base_lr(self, rate: float) -> None:
         number("base_lr", rate)
+        warn_of_climbing(rate)
         self.assigned = (plain(rate), self._now)
 
     @property

@@ -78,6 +78,7 @@ class Trainer:
         self._guard = clipping.Guard(clip_global_norm, skip_nonfinite)
         owned.check_free(optimizer, "its update counts and multipliers")
         owned.check_free(kvstore, "its keys")
+        trained.check_asked(kvstore)
         self._params = listed(params)
         if optimizer_params and not isinstance(optimizer, str):
             name = type(optimizer).__name__

@@ -259,6 +259,14 @@ FOUND_SINCE: Rows = [
     ("a read-only gradient, swapped", lambda: sgd()(0, zeros(), read_only(zeros())), ["(index, grad, weight)"]),
     ("a list for a gradient", lambda: sgd()(0, [1.0, 2], zeros()), ["parameter 0, grad", "np.array(x, np.float32)"]),
     ("a read-only array", lambda: sgd()(0, zeros(), read_only(zeros())), ["parameter 0", "read-only", "np.array(x)"]),
+    ("a class for an optimizer", lambda: get_updater(mxopt.optimizer.SGD), ["mxopt.create('sgd')"]),  # type: ignore[arg-type]
+    ("Trainer(kvstore='locl')", lambda: Trainer([parameter()], "sgd", kvstore="locl"), ["'locl'", "'local'"]),
+    ("Trainer(kvstore=3)", lambda: Trainer([parameter()], "sgd", kvstore=3), ["kvstore", "got 3"]),  # type: ignore[arg-type]
+    ("a key twice in init", lambda: kvstore.create().init(["w", "w"], [zeros(), zeros()]), ["'w'", "twice"]),
+    ("a row-sparse weight in Adam", lambda: optim.Adam([sparse.zeros("row_sparse", (2, 2))]), ["'0'", "mxopt.create"]),
+    ("the same in nn", lambda: nn.Adam([sparse.zeros("row_sparse", (2, 2))]), ["parameter 0", "mxopt.create"]),
+    ("base_lr = -1", lambda: setattr(lr_scheduler.FactorScheduler(2), "base_lr", -1), ["-1", "climbs"]),
+    ("a shape of no whole numbers", lambda: sparse.zeros("row_sparse", (2.5, 3)), ["whole numbers", "(2.5, 3)"]),  # type: ignore[list-item]
     ("a table of a number of rows", lambda: sparse.table(3), ["(rows, ...)", "got 3"]),  # type: ignore[arg-type]
     ("register of no class", lambda: mxopt.register("mine"), ["class", "'mine'", "@mxopt.register"]),  # type: ignore[type-var]
     (

@@ -179,6 +179,15 @@ def check_weight(weight: Array, name: str, what: str = "the weight", grad: Array
         )
 
 
+def check_dense_weight(weight: Array, name: str) -> None:
+    """`check_weight` for optimizers that take no row-sparse weights."""
+    if isinstance(weight, RowSparse):
+        raise ArrayTypeError(
+            f"{name}: a row-sparse weight, which only the optimizers of mxopt.create take; give x.asnumpy()"
+        )
+    check_weight(weight, name)
+
+
 def _overlaps_itself(array: Array) -> bool:
     """Whether two elements of an array lie in the same memory."""
     axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape, strict=True) if n > 1)

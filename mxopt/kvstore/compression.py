@@ -13,6 +13,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from mxopt.errors import ArgumentError, ArrayTypeError, nearest
+from mxopt.options import number
 from mxopt.typing import Document
 
 CODECS = {"2bit": 1, "1bit": 2}  # as on the wire; 0 is no compression
@@ -37,7 +38,9 @@ class GradientCompression:
         if self.type not in CODECS:
             raise ArgumentError(f"there is no gradient compression {self.type!r}: {nearest(self.type, CODECS)}")
         self.codec: int = CODECS[self.type]
-        self.threshold: float = float(np.float32(params.get("threshold", 0.5)))
+        self.threshold: float = float(
+            np.float32(number("gradient compression: the threshold", params.get("threshold", 0.5), nan=True))
+        )
         if not math.isfinite(self.threshold) or (self.type == "2bit" and self.threshold <= 0):
             raise ArgumentError(f"gradient compression: the threshold must be above 0, got {params['threshold']!r}")
         self.residuals: dict[Hashable, np.ndarray] = {}

@@ -63,17 +63,23 @@ def create(name: str = "local") -> Any:
     DeadlineError
         The job's other processes haven't come together in time.
     """
-    if not isinstance(name, str):
-        raise ArgumentTypeError(f"the name of a kvstore must be a text, got {name!r}")
-    name = name.lower()
+    name = known(name)
     if name in KVStoreBase.kv_registry:
         return KVStoreBase.kv_registry[name]()
     if name in LOCAL:
         return KVStore(name)
-    if name in DISTRIBUTED:
-        from mxopt.kvstore.dist import DistKVStore  # which brings in ZeroMQ
+    from mxopt.kvstore.dist import DistKVStore  # which brings in ZeroMQ
 
-        return DistKVStore(name)
+    return DistKVStore(name)
+
+
+def known(name: object) -> str:
+    """The name of a kind of store, in lower case. Raises as `create` does where there is none."""
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"the name of a kvstore must be a text, got {name!r}")
+    name = name.lower()
+    if name in KVStoreBase.kv_registry or name in LOCAL or name in DISTRIBUTED:
+        return name
     if "nccl" in name or name in ("horovod", "byteps", "p3"):
         raise KVStoreError(f"mxopt has no kvstore {name!r}: use 'device' in one process, 'dist_sync' in several")
     raise UnknownNameError(

@@ -9,19 +9,25 @@ from typing import Any
 from mxopt import settings
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.kvstore.base import KVStoreBase
-from mxopt.kvstore.kinds import LOCAL, create
+from mxopt.kvstore.kinds import LOCAL, create, known
 from mxopt.kvstore.local import KVStore
 from mxopt.parameter import Parameter
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
 
+def check_asked(asked: object) -> None:
+    """Raises where a Trainer is asked to use what is no store and no kind of one."""
+    if isinstance(asked, str):
+        known(asked)
+    elif asked is not None and not isinstance(asked, KVStoreBase):
+        raise ArgumentTypeError(f"kvstore must be a name or a store, got {asked!r}")
+
+
 def store_of(asked: str | KVStoreBase | None) -> Any:
     """The store that is meant; None where one copy of each parameter needs none."""
     if isinstance(asked, str):
-        return None if asked.lower() in LOCAL else create(asked)
-    if asked is not None and not isinstance(asked, KVStoreBase):
-        raise ArgumentTypeError(f"kvstore must be a name or a store, got {asked!r}")
+        return None if known(asked) in LOCAL else create(asked)
     return asked
 
 

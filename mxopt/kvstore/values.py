@@ -43,6 +43,8 @@ class Keys:
         found: dict[Key, list[Array]] = {}
         for k, v in zip(key, values, strict=True):
             k = self._key(k)
+            if k in found and what == FIRST:
+                raise KVStoreError(f"key {k!r} stands twice in one call that initialises it")
             if k in found:
                 found[k] += self._arrays(k, v, what)
             else:

@@ -107,10 +107,11 @@ def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
     if isinstance(value, Iterable) and not hasattr(value, "ndim"):
         value = list(value)
     try:
-        values = np.array(value, np.float64)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(arrays.as_array(value, where) if arrays.is_tensor(value) else value)
+        values = given.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentTypeError(f"{where}: learning_rate must hold numbers, got {value!r}") from error
-    if values.ndim == 0 and hasattr(value, "ndim") and not isinstance(value, np.number) and value.dtype.kind in "biu":
+    if values.ndim == 0 and hasattr(value, "ndim") and not isinstance(value, np.number) and given.dtype.kind in "biu":
         raise ArgumentTypeError(f"{where}: an array as learning_rate must hold floats, got {value!r}")
     if values.ndim > 1 or not values.size:
         raise ArgumentError(f"{where}: learning_rate must have at most one axis, and a value, got shape {values.shape}")
@@ -230,7 +231,7 @@ def _slot(given: object, where: str, group: int) -> Slot:
     if parameter.name:
         where += f" ({parameter.name})"
     if not arrays.is_cupy(parameter.value):
-        arrays.check_weight(parameter.value, where)
+        arrays.check_dense_weight(parameter.value, where)
     return Slot(parameter.name, where, group, parameter, parameter.value, step=None, given=given)
 
 

@@ -21,7 +21,7 @@ from mxopt.errors import (
     WarnedUsageError,
     nearest,
 )
-from mxopt.lr_scheduler import LRScheduler
+from mxopt.lr_scheduler import LRScheduler, warn_of_climbing
 from mxopt.optimizer.counts import LISTS, Index
 from mxopt.optimizer.multipliers import Multipliers
 from mxopt.options import Exact, Option, number, plain
@@ -110,7 +110,8 @@ class Optimizer(NamedArguments, Multipliers):
             raise ArgumentTypeError(
                 f"lr_scheduler must be a schedule, called with the number of updates, got {lr_scheduler!r}"
             )
-        _warn_of_climbing(learning_rate)
+        if learning_rate is not None:
+            warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
             raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
         for index, name in (param_idx2name or {}).items():
@@ -343,7 +344,7 @@ class Optimizer(NamedArguments, Multipliers):
         if self.lr_scheduler is not None:
             raise WarnedUsageError("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
         number("learning_rate", lr)
-        _warn_of_climbing(lr)
+        warn_of_climbing(lr)
         self.lr = plain(lr)
 
     def _overwrite(self, schedule: Any, rate: float) -> None:
@@ -368,11 +369,6 @@ class Optimizer(NamedArguments, Multipliers):
         schedule = self.lr_scheduler
         by = f" by {getattr(schedule, '__name__', type(schedule).__name__)}" if schedule is not None else ""
         return f"<{type(self).__name__} learning_rate={self.learning_rate:g}{by} num_update={self.num_update}>"
-
-
-def _warn_of_climbing(lr: float | None) -> None:
-    if lr is not None and lr < 0:
-        warn(f"a learning rate of {lr} climbs the gradient: give a positive one to descend")
 
 
 def register(klass: O) -> O:

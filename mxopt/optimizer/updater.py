@@ -322,6 +322,6 @@ def get_updater(optimizer: Optimizer) -> Updater:
     >>> weight
     array([0.5, 0. ], dtype=float32)
     """
-    if not hasattr(optimizer, "update_multi_precision"):
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update_multi_precision"):
         raise ArgumentTypeError(f"needs an optimizer, as mxopt.create('sgd') makes it, got {optimizer!r}")
     return Updater(optimizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,7 +189,10 @@ def _without_rows(shape: tuple[int, ...], dtype: DTypeLike) -> RowSparse:
 
 
 def _shape(given: object) -> tuple[int, ...]:
-    shape = tuple(map(operator.index, given if isinstance(given, Sequence) else (given,)))
+    try:
+        shape = tuple(map(operator.index, given if isinstance(given, Iterable) else (given,)))
+    except TypeError:
+        raise ArrayTypeError(f"a row-sparse array needs a shape of whole numbers, got {given!r:.80}") from None
     if not shape or min(shape) < 0:
         raise ArrayError(f"a row-sparse array needs a shape of one axis or more, got {shape}")
     return shape

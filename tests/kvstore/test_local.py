@@ -204,6 +204,8 @@ def test_compression_sends_one_step_and_keeps_the_rest() -> None:  # 27, 28, 29
     for params in ({}, {"type": "3bit"}, {"type": "2bit", "threshold": 0}, {"type": "2bit", "threshold": float("nan")}):
         with pytest.raises(ValueError, match=r"compression|type"):
             kv.set_gradient_compression(params)
+    with pytest.raises(TypeError, match="the threshold must be a number, got 'x'"):
+        kv.set_gradient_compression({"type": "1bit", "threshold": "x"})
 
 
 def test_stores_of_ones_own() -> None:

@@ -102,6 +102,18 @@ def test_a_single_rate_is_fixed_and_can_be_set(rate: Any) -> None:
     assert (weight, optimizer.get_lr(), optimizer.dynamic_lr) == (0.75, 0.25, False)
 
 
+def test_rates_may_come_as_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    half = torch.tensor(0.5, requires_grad=True)
+    for rate in (half, half.detach().bfloat16(), torch.tensor([0.5, 0.25])):
+        weight = np.ones(2, np.float32)
+        nn.SGD([weight], rate)((weight.copy(),))
+        assert (weight == 0.5).all()
+    for rate, says in ((torch.tensor(1), "must hold floats"), ([0.5, half], "must hold numbers")):
+        with pytest.raises(TypeError, match=says):
+            nn.SGD([weight], rate)
+
+
 def test_rates_may_come_as_parameters() -> None:
     rate = Parameter(np.array(0.5))
     optimizer = nn.SGD([ones(1)], learning_rate=rate)

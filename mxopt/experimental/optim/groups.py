@@ -113,7 +113,7 @@ def make_slots(params: object, group: int, before: list[Slot], carry: float) -> 
     for x in given:
         name = name_of(x, str(len(before) + len(slots)))
         place = f"group {group}, parameter {name!r}"
-        arrays.check_weight(value_of(x, place), place)
+        arrays.check_dense_weight(value_of(x, place), place)
         parameter = x if isinstance(x, Parameter) else Parameter(x, name)
         slots.append(Slot(name, place, group, parameter, parameter.value, carry))
     _check_distinct([*before, *slots])
