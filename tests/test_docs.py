@@ -4,8 +4,11 @@ test_shell_lines.py."""
 from __future__ import annotations
 
 import doctest
+import http.server
 import importlib.util
 import re
+import runpy
+import threading
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -72,6 +75,28 @@ def test_links_lead_somewhere(page: Path) -> None:
             place = page.parent / target if target else page
             assert place.exists(), f"{page.name} links to {target}"
             assert not anchor or anchor in anchors(place), f"{page.name} links to {target}#{anchor}"
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers by the number in the path."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:]))
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_links_that_lead_out_are_errors_where_they_are_gone_and_not_where_nobody_answers() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "links"))
+    assert "https://doi.org/10.1016/0041-5553(64)90137-5" in script["links"]()
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        told = [script["ask"](f"http://127.0.0.1:{server.server_port}/{code}") for code in (200, 404, 410, 403)]
+        server.shutdown()
+    told.append(script["ask"](f"http://127.0.0.1:{server.server_port}/200"))
+    assert [t.partition(":")[0] for t in told] == ["", "gone", "gone", "not checked", "not checked"]
 
 
 def test_the_picture_of_a_run_is_one_and_asks_nobody_for_anything() -> None:

@@ -118,6 +118,14 @@ def one_too_many(role: str) -> NoReturn:
     raise Told(roster.place(second, False)[1])
 
 
+def joined_twice() -> NoReturn:
+    """A process that has a distributed store makes another."""
+    roster = Roster("job", 1, 1, lambda: "token", lambda *place: None)
+    first, second = (m.Join(wire.VERSION, "", "worker", 0, 0, 0, "", nonce, "here") for nonce in ("first", "second"))
+    roster.admit(first, 0, b"", 0.0)
+    raise Told(roster.place(second, False)[1])
+
+
 def served_twice() -> None:
     pytest.importorskip("prometheus_client")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -285,6 +293,7 @@ FOUND_SINCE: Rows = [
     ),
     ("pull without out", lambda: filled_store().pull("w"), ["pull needs out, the array"]),
     ("a checkpoint of a local store", lambda: filled_store().load_checkpoint("x"), ["load_optimizer_states"]),
+    ("a second store of a job", joined_twice, ["rank 0 is taken by worker 0", "one distributed store"]),
     ("clip_global_norm=0", lambda: Trainer([parameter()], "sgd", clip_global_norm=0), ["every gradient 0", "None"]),
     ("set_states of np.savez's file", lambda: sgd().set_states(b"PK\3\4" + bytes(99)), ["read_npz", "torch.load"]),
     ("load_state_dict of no state", lambda: optim.Adam([zeros()]).load_state_dict({}), ["it has no 'optimizer'"]),

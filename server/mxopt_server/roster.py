@@ -138,7 +138,8 @@ class Roster:
                 return rank, ""
         if join.rank < 0 or not returns:
             if join.rank >= 0:
-                return None, f"rank {join.rank} is taken by {held[0]}"
+                own = "; a process has one distributed store" * (held[0] is not None and held[0].name == join.name)
+                return None, f"rank {join.rank} is taken by {held[0]}{own}"
             how = "--rank N or DMLC_SERVER_ID" if join.role == "server" else "DMLC_WORKER_ID"
             return None, (
                 f"the job has all its {counted(self.wanted[join.role], join.role)}; one that takes the place of another"
