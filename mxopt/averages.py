@@ -59,7 +59,7 @@ class ExponentialMovingAverage:
     """
 
     def __init__(
-        self, params: Sequence[Parameter | Array] | Mapping[str, Parameter | Array], decay: float = 0.999
+        self, params: Sequence[Parameter | Array] | Mapping[Any, Parameter | Array], decay: float = 0.999
     ) -> None:
         try:
             self.decay = number("decay", decay)

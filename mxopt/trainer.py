@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Trainer:
 
     def __init__(
         self,
-        params: Sequence[Parameter | Array] | Mapping[str, Parameter | Array],
+        params: Sequence[Parameter | Array] | Mapping[Any, Parameter | Array],
         optimizer: str | AnyOptimizer,
         optimizer_params: Document | None = None,
         kvstore: str | KVStoreBase | None = "device",
@@ -350,7 +351,7 @@ class Trainer:
 
     # States.
 
-    def save_states(self, fname: str) -> None:
+    def save_states(self, fname: str | PathLike[str]) -> None:
         """Writes optimizer, states and update counts to a file; in a distributed job the
         servers'."""
         self._prepare()
@@ -359,7 +360,7 @@ class Trainer:
         else:
             write_file(fname, self._updater.get_states(dump_optimizer=True))
 
-    def load_states(self, fname: str) -> None:
+    def load_states(self, fname: str | PathLike[str]) -> None:
         """Takes states, update counts and the optimizer's options from a file. The parameters' own
         multipliers stay.
 

@@ -18,6 +18,7 @@ from mxopt.kvstore.kinds import DISTRIBUTED, LOCAL
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = """
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from typing_extensions import assert_type
 import mxopt
 from mxopt import kvstore, nn
 from mxopt.experimental import optim
+from mxopt.experimental.optim import lr_scheduler as schedules
 from mxopt.kvstore import KVStore
 from mxopt.kvstore.dist import DistKVStore
 from mxopt.lr_scheduler import CosineScheduler
@@ -62,6 +64,13 @@ class Mine(SGD):
 
 
 assert_type(Mine(power=2.0, learning_rate=0.1).power, float)
+
+# What calls take: whatever works.
+parts = [schedules.StepLR(optim.SGD([w], 0.1), 2)]
+schedules.SequentialLR(parts[0].optimizer, parts, [])
+trainer = mxopt.Trainer({0: w}, "sgd")
+trainer.save_states(Path("trainer.states"))
+kvstore.create().load_optimizer_states(Path("store.states"))
 
 # Mistakes.
 SGD(momentun=0.9)  # wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import Any, ClassVar, TypeVar
 
 from mxopt.caller import warn
@@ -44,11 +45,11 @@ class KVStoreBase:
         """Whether the store has a capability; there is one, 'optimizer'."""
         raise NotDefinedError
 
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+    def save_optimizer_states(self, fname: str | PathLike[str], dump_optimizer: bool = False) -> None:
         """Writes the optimizer's states to a file."""
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
-    def load_optimizer_states(self, fname: str) -> None:
+    def load_optimizer_states(self, fname: str | PathLike[str]) -> None:
         """Takes the optimizer's states from a file."""
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 

@@ -110,7 +110,7 @@ class Saving(KVStoreBase):
 
     # States.
 
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+    def save_optimizer_states(self, fname: str | os.PathLike[str], dump_optimizer: bool = False) -> None:
         """Gathers the optimizer's states from the servers and writes them, with their update
         counts, to the file `fname`.
 
@@ -123,7 +123,7 @@ class Saving(KVStoreBase):
             document = dist_states.save(self._connections, self._held.infos, self._optimizer, dump_optimizer)
             write_file(fname, document)
 
-    def load_optimizer_states(self, fname: str) -> None:
+    def load_optimizer_states(self, fname: str | os.PathLike[str]) -> None:
         """Gives the servers the states, and the optimizer if there, from the file `fname`; a call
         of all workers is one event."""
         with self._worker:

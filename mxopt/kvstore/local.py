@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -227,14 +228,14 @@ class KVStore(KVStoreBase):
         place."""
         self._updater = updater
 
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+    def save_optimizer_states(self, fname: str | PathLike[str], dump_optimizer: bool = False) -> None:
         """Writes the optimizer's states, with their update counts, to the file `fname`; with the
         optimizer if asked for."""
         if not isinstance(self._updater, Updater):
             raise UsageError("there are no states to save: call set_optimizer first")
         write_file(fname, self._updater.get_states(dump_optimizer))
 
-    def load_optimizer_states(self, fname: str) -> None:
+    def load_optimizer_states(self, fname: str | PathLike[str]) -> None:
         """Takes the optimizer's states, and its options if there, from the file `fname`.
 
         Raises StatesError where they are of another optimizer or other parameters; nothing has

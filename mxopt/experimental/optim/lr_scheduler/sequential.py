@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
@@ -34,8 +34,8 @@ class SequentialLR(LRScheduler):
     def __init__(
         self,
         optimizer: Scheduled,
-        schedulers: Annotated[list[LRScheduler], Option("", "all of the same optimizer; sequences too")],
-        milestones: Annotated[list[int], Option("", "ascending; one fewer than schedules")],
+        schedulers: Annotated[Sequence[LRScheduler], Option("", "all of the same optimizer; sequences too")],
+        milestones: Annotated[Sequence[int], Option("", "ascending; one fewer than schedules")],
         last_epoch: Annotated[
             int,
             Exact(
