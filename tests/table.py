@@ -33,7 +33,7 @@ class Row:
     def __init__(self, name: str, *cannot: str, **options: Any) -> None:
         self.name, self.cannot, self.options = name, cannot, options
 
-    def make(self, **more: Any) -> mxopt.Optimizer:
+    def make(self, **more: Any) -> Any:
         """A new optimizer. Every one made from one row with the same `more` does the same."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

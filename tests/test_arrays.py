@@ -38,7 +38,7 @@ def buffer(kind: str) -> Any:
     makers: dict[str, Callable[[], Any]] = {
         "array.array": lambda: stdlib.array("f", [1] * 6),
         "memoryview": lambda: memoryview(bytearray(np.ones(6, np.float32).tobytes())).cast("f"),
-        "memoryview of an array": lambda: memoryview(np.ones(6, np.float32)),
+        "memoryview of an array": lambda: memoryview(np.ones(6, np.float32)),  # type: ignore[arg-type]
         "ctypes": lambda: (ctypes.c_float * 6)(*[1] * 6),
     }
     return makers[kind]()
@@ -54,7 +54,7 @@ def test_buffers(kind: str) -> None:
     other = np.ones(6, np.float32)
     for _ in range(3):
         grad = np.full(6, 0.5, np.float32)
-        alone(0, memoryview(grad), weight)
+        alone(0, memoryview(grad), weight)  # type: ignore[arg-type]
         in_lists([0, 1], [stdlib.array("f", grad), grad], [listed, other])
     assert np.array_equal(np.asarray(memoryview(weight)), expected())
     assert np.array_equal(np.asarray(memoryview(listed)), expected())
@@ -72,7 +72,8 @@ def test_a_memory_mapped_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [bytes(24), memoryview(bytes(24)).cast("f"), memoryview(np.ones(6, np.float32)).toreadonly()]
+    "weight",
+    [bytes(24), memoryview(bytes(24)).cast("f"), memoryview(np.ones(6, np.float32)).toreadonly()],  # type: ignore[arg-type]
 )
 def test_buffers_that_may_not_be_written_to(weight: Any) -> None:
     before = bytes(weight)

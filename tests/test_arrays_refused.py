@@ -42,7 +42,7 @@ def matrix() -> Any:
 
 # What np.asarray makes of each of these is not what it means, or may not be.
 MEANING_MORE = {
-    "masked": lambda: np.ma.masked_array(ones(), mask=np.eye(2, 3)),
+    "masked": lambda: np.ma.masked_array(ones(), mask=np.eye(2, 3)),  # type: ignore[arg-type]
     "matrix": matrix,
     "recarray": lambda: ones().view(np.recarray),
     "subclass": lambda: ones().view(Quantity),
@@ -57,12 +57,12 @@ OF_NUMPY = ["masked", "matrix", "recarray", "subclass"]
 
 @pytest.fixture(params=MEANING_MORE)
 def more(request: pytest.FixtureRequest) -> Any:
-    return MEANING_MORE[request.param]()
+    return MEANING_MORE[request.param]()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(params=OF_NUMPY)
 def of_numpy(request: pytest.FixtureRequest) -> Any:
-    return MEANING_MORE[request.param]()
+    return MEANING_MORE[request.param]()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
@@ -119,7 +119,7 @@ def test_refused_by_stores(more: Any) -> None:
             with pytest.raises(ArrayTypeError, match="key 'w'"):
                 call("w", value)
     with pytest.raises(ArrayTypeError, match="row_ids"):
-        store.row_sparse_pull("w", out=row_sparse_array((2, 3)), row_ids=np.ma.masked_array([0, 1], mask=[0, 1]))
+        store.row_sparse_pull("w", out=row_sparse_array((2, 3)), row_ids=np.ma.masked_array([0, 1], mask=[0, 1]))  # type: ignore[arg-type]
 
 
 def test_refused_in_what_is_saved(of_numpy: Any) -> None:
@@ -200,7 +200,7 @@ def test_other_byte_orders_give_the_same_numbers(row: Row, rng: np.random.Genera
                     grad = rng.standard_normal(SHAPE).astype(dtype)
                     given: Any = swapped(grad)
                     if step == 3:
-                        grad, given = (row_sparse_array((g[1:], [1]), shape=SHAPE) for g in (grad, given))
+                        grad, given = (row_sparse_array((g[1:], [1]), shape=SHAPE) for g in (grad, given))  # type: ignore[assignment]
                     native(0, grad, weight)
                     other(0, given, theirs)
             assert theirs.dtype == weight.dtype.newbyteorder("S")

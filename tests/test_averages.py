@@ -134,8 +134,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a decay of 1": (lambda: ExponentialMovingAverage([], 1), "below 1"),
     "a negative decay": (lambda: ExponentialMovingAverage([], -0.1), "below 1"),
     "a NaN": (lambda: ExponentialMovingAverage([], math.nan), "below 1"),
-    "a text": (lambda: ExponentialMovingAverage([], "0.9"), "below 1"),
-    "no list": (lambda: ExponentialMovingAverage(3), "list or dict"),
+    "a text": (lambda: ExponentialMovingAverage([], "0.9"), "below 1"),  # type: ignore[arg-type]
+    "no list": (lambda: ExponentialMovingAverage(3), "list or dict"),  # type: ignore[arg-type]
     "whole numbers": (lambda: ExponentialMovingAverage([np.arange(3)]), "'0': the value must be of float16"),
     "rows": (lambda: ExponentialMovingAverage([zeros("row_sparse", (4, 2))]), "row-sparse"),
     "a name twice": (

@@ -100,7 +100,7 @@ RUNS: dict[str, Callable[[], Run]] = {
     "create adam, bfloat16": lambda: narrow(lambda _: mxopt.Updater(mxopt.create("adam", state_dtype="bfloat16"))),
     "experimental Adam, bfloat16": lambda: narrow(lambda w: optim.Adam(w, state_dtype="bfloat16", seed=3)),
     "nn Adam, bfloat16": lambda: narrow(lambda w: nn.Adam(w, state_dtype="bfloat16", seed=3)),
-    **{str(row): (lambda row=row: of_row(row)) for row in ALL},
+    **{str(row): (lambda row=row: of_row(row)) for row in ALL},  # type: ignore[misc]
     "StepLR": lambda: scheduled(lambda o: schedules.StepLR(o, 2)),
     "CyclicLR": lambda: scheduled(lambda o: schedules.CyclicLR(o, 0.1, 0.5, 2)),
     "SequentialLR": lambda: scheduled(

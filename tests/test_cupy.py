@@ -61,11 +61,11 @@ def test_cupy_arrays_get_numpys_bits_also_from_saved_states(row: Grouped, cupy: 
         if step in (0, 4) and not row.alone:
             gpu.load(gpu.saved())
         grads = [None if (step + k) % 4 == 1 else g for k, g in enumerate(normal(step + 1))]
-        gpu.step([g if g is None else cupy.asarray(g) for g in grads])
-        reference.step(grads)
+        gpu.step([g if g is None else cupy.asarray(g) for g in grads])  # type: ignore[misc]
+        reference.step(grads)  # type: ignore[arg-type]
     assert_same(map(to_host, flat(gpu.arrays)), flat(reference.arrays))
     with pytest.raises((ValueError, TypeError), match=r"parameter ('w0'|0 \(w0\))"):
-        gpu.step([np.ones(5, np.float32)] + [None] * (len(SHAPES) - 1))
+        gpu.step([np.ones(5, np.float32)] + [None] * (len(SHAPES) - 1))  # type: ignore[list-item]
 
 
 @every

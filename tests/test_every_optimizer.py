@@ -3,6 +3,8 @@ table."""
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 from bitwise import array
@@ -15,7 +17,7 @@ from mxopt.experimental import optim
 from mxopt.sparse import row_sparse_array
 
 
-def classes(module: object, base: type) -> set[str]:
+def classes(module: ModuleType, base: type) -> set[str]:
     public = (getattr(module, name) for name in module.__all__)
     return {x.__name__ for x in public if isinstance(x, type) and issubclass(x, base)}
 
@@ -41,7 +43,7 @@ def test_an_optimizer_can_what_its_row_says(row: Row) -> None:
             store.set_optimizer(optimizer)
         return
     store.set_optimizer(optimizer)
-    assert store._updater.optimizer.elementwise == row.elementwise
+    assert store._updater.optimizer.elementwise == row.elementwise  # type: ignore[union-attr]
     assert any(rule.wide for rule in row.rules) != row.narrow
 
 

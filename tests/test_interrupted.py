@@ -130,14 +130,14 @@ class Stored(Run):
         self.store.push(self.keys, self.grads)
 
     def counts(self) -> list[int]:
-        counts = self.store._updater.optimizer.get_counts()
+        counts = self.store._updater.optimizer.get_counts()  # type: ignore[union-attr]
         found = [counts["devices"][0].get(k, 0) for k in self.keys]
         assert counts["num_update"] == max(found)
         return found
 
     def arrays(self) -> list[list[bytes]]:
         self.store.pull(self.keys, self.out)
-        states = self.store._updater.states
+        states = self.store._updater.states  # type: ignore[union-attr]
         return [[w.tobytes(), *(s.tobytes() for s in flat(states.get(k)))] for k, w in enumerate(self.out)]
 
 
@@ -160,8 +160,8 @@ def strided(listed: bool = False, engine: str = "llvm") -> Run:
 
 def mixed(row: Row, stored: bool = False) -> Any:
     weights = lambda: [ones((40, 30)), ones(7, "float16"), ones((50_000,)), ones((6, 5), "float64"), ones((9, 8))]  # noqa: E731
-    grads = [*weights()[:-1], rows((9, 8))]
-    return lambda: Stored(row, weights(), grads) if stored else Stepped(row.run(weights()), grads)
+    grads = [*weights()[:-1], rows((9, 8))]  # type: ignore[no-untyped-call]
+    return lambda: Stored(row, weights(), grads) if stored else Stepped(row.run(weights()), grads)  # type: ignore[arg-type, no-untyped-call]
 
 
 FORMS: dict[str, Callable[[], Run]] = {
@@ -339,7 +339,7 @@ def test_an_interruption_says_how_many_parameters_were_updated(
     updates = Row(name, **options).run([ones(4) for _ in range(5)])
     run, optimizer = Stepped(updates, [ones(4) for _ in range(5)]), updates.updater.optimizer
     run.step()
-    update = optimizer._accumulate if options else optimizer._update_count
+    update = optimizer._accumulate if options else optimizer._update_count  # type: ignore[attr-defined]
     monkeypatch.setattr(optimizer, "_accumulate" if options else "_update_count", Fails(update, 3 if options else 0))
     with pytest.raises(Interruption) as caught:
         run.step()

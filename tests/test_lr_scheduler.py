@@ -1,5 +1,7 @@
 """Schedules: MXNet's numbers at every update, pure functions of it, and what they refuse."""
 
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 import json
@@ -20,7 +22,7 @@ RECORDED = json.loads(str(FILE["json"]))
 RATES, COUNTS = FILE["assigned/rates"], FILE["assigned/counts"]  # after base_lr was assigned
 
 
-def make(case: dict[str, Any], kwargs: str = "kwargs") -> LRScheduler:
+def make(case: dict[str, Any], kwargs: str = "kwargs") -> Any:
     return getattr(lr_scheduler, case["scheduler"])(**case[kwargs])
 
 
@@ -101,7 +103,7 @@ def test_a_rate_assigned_in_mid_training_counts_from_there(number: int, resumed:
             updater = mxopt.get_updater(mxopt.create("sgd"))
             updater.set_states(saved)
             optimizer = updater.optimizer
-            schedule = optimizer.lr_scheduler
+            schedule = optimizer.lr_scheduler  # type: ignore[assignment]
         for at, value in case["events"]:
             if at == update:
                 schedule.base_lr = schedule.base_lr * float(value) if isinstance(value, str) else value
@@ -213,7 +215,7 @@ def test_a_power_below_0_and_steps_that_are_no_numbers_are_refused_when_they_are
         PolyScheduler(5, pwr=-1)
     for steps in (["a"], [1, None], [float("nan")]):
         with pytest.raises(ArgumentError, match="MultiFactorScheduler: step"):
-            MultiFactorScheduler(steps)  # type: ignore[arg-type]
+            MultiFactorScheduler(steps)
 
 
 def test_a_rate_beside_a_schedule_that_cannot_take_it_is_refused() -> None:

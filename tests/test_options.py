@@ -99,7 +99,7 @@ def test_what_is_not_is_refused_by_name(name: str, value: Any, error: type[Excep
     position = list(inspect.signature(Things).parameters).index(name)
     before = [p.default for p in inspect.signature(Things).parameters.values()][:position]
     with pytest.raises(error, match=says):
-        Things(*before, value)
+        Things(*before, value)  # type: ignore[call-arg]
 
 
 def test_what_a_subclass_hands_on_is_checked_too() -> None:
@@ -174,16 +174,16 @@ class Mine(Optimizer):
 
     def __init__(self, learning_rate: float = 0.1, **kwargs: object) -> None:
         self.decay = kwargs.pop("decay", 0.5)
-        super().__init__(learning_rate=learning_rate, **kwargs)
+        super().__init__(learning_rate=learning_rate, **kwargs)  # type: ignore[arg-type]
 
 
 def test_an_optimizer_in_mxnets_style_needs_no_declarations() -> None:
-    made = Mine(decay=0.25, wd=0.1)  # type: ignore[no-untyped-call]
+    made = Mine(decay=0.25, wd=0.1)
     assert (made.decay, made.wd, made.lr) == (0.25, 0.1, 0.1)
     with pytest.raises(ArgumentError, match="Mine: learning_rate is NaN"):
-        Mine(NAN)  # type: ignore[no-untyped-call]
+        Mine(NAN)
     with pytest.raises(TypeError, match="momentun"):
-        Mine(momentun=0.9)  # type: ignore[no-untyped-call]
+        Mine(momentun=0.9)
     assert attribute_of(Mine, "learning_rate") == "lr"
 
 

@@ -319,7 +319,7 @@ def test_a_message_with_a_number_of_things_is_right_for_one(module: str) -> None
     """By `errors.counted`."""
     texts = [node.values for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, ast.JoinedStr)]
     pairs = [(a, b.value) for values in texts for a, b in pairwise(values) if isinstance(b, ast.Constant)]
-    followed = [ast.unparse(number) for number, text in pairs if re.match(r" (\w+ )?\w+s\b", text)]
+    followed = [ast.unparse(number) for number, text in pairs if re.match(r" (\w+ )?\w+s\b", text)]  # type: ignore[arg-type]
     assert not [number for number in followed if "{len(" in number]
 
 

@@ -104,7 +104,7 @@ def test_four_gradients_added_up_make_one_step(dtype: str) -> None:
         updated.zero_grad()
     assert (added.value == whole.value).all()
     assert (updated.value == plain.value).all()
-    assert trainers[0].optimizer.num_update == 2
+    assert trainers[0].optimizer.num_update == 2  # type: ignore[union-attr]
 
 
 def test_zero_grad_is_in_place() -> None:
@@ -161,8 +161,8 @@ def test_cast_before_training(dtype: object, sparse: bool) -> None:
     if sparse:
         p.grad = row_sparse_array((np.ones((1, 2), np.float32), [1]), shape=(3, 2))
     trainer = mxopt.Trainer([p], "sgd", {"learning_rate": 0.5, "multi_precision": True})
-    p.cast(dtype)
-    assert p.dtype == p.grad.dtype == np.dtype(dtype)
+    p.cast(dtype)  # type: ignore[arg-type]
+    assert p.dtype == p.grad.dtype == np.dtype(dtype)  # type: ignore[call-overload]
     trainer.step(1)
     assert p.value[:, 0].tolist() == ([1, 0.5, 1] if sparse else [0.5] * 3)
 

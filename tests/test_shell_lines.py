@@ -42,7 +42,7 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("block", [p for p in SHOWN if not any(reason in p.values[0] for reason in NOT_RUN)])
+@pytest.mark.parametrize("block", [p for p in SHOWN if not any(reason in p.values[0] for reason in NOT_RUN)])  # type: ignore[operator]
 def test_a_block_of_shell_lines_runs_as_pasted(block: str, folder: Path) -> None:
     (folder / "job.key").unlink()
     own = block.replace("/run/user/1000", str(folder)).replace("runs/20260101-120000-1a2b3c4d", "runs/*")
@@ -50,7 +50,7 @@ def test_a_block_of_shell_lines_runs_as_pasted(block: str, folder: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-LAUNCHES = [line for p in SHOWN for line in p.values[0].splitlines() if line.startswith("mxopt-launch ")]
+LAUNCHES = [line for p in SHOWN for line in p.values[0].splitlines() if line.startswith("mxopt-launch ")]  # type: ignore[union-attr]
 LAUNCHES += [span for span in INLINE if re.match(r"mxopt-launch .*\bpython ", span)]
 
 
@@ -65,7 +65,7 @@ def test_options_that_are_spoken_of_exist() -> None:
     sources = [path.read_text() for path in (ROOT / "scripts").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     everywhere = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
     helps = {"mxopt-launch": launch.parser().format_help(), "mxopt-server": everywhere, "scripts": "".join(sources)}
-    lines = [line for p in SHOWN for line in p.values[0].splitlines()]
+    lines = [line for p in SHOWN for line in p.values[0].splitlines()]  # type: ignore[union-attr]
     for text in [*INLINE, *lines]:
         of_a_job = text.partition("#")[0].partition(" python ")[0]
         name = re.match(r"(?:\./)?(mxopt-launch|mxopt-server|scripts)\b", text)
@@ -75,7 +75,7 @@ def test_options_that_are_spoken_of_exist() -> None:
 
 
 def test_scripts_and_examples_that_are_spoken_of_exist() -> None:
-    lines = [line for p in SHOWN for line in p.values[0].splitlines()]
+    lines = [line for p in SHOWN for line in p.values[0].splitlines()]  # type: ignore[union-attr]
     for text in [*INLINE, *lines]:
         for path in re.findall(r"(?<![\w/])(?:scripts|docs/examples|tests)/[\w./-]+", text):
             assert (ROOT / path.partition("::")[0]).exists(), text

@@ -95,7 +95,7 @@ def test_a_prompt_shows_what_a_thing_is(make: Make, text: str) -> None:
 def test_every_public_class_says_more_than_its_address() -> None:
     modules = [mxopt, mxopt.optimizer, lr_scheduler, nn, kvstore, mxopt.sparse, optim, optim.lr_scheduler]
     classes = {getattr(module, name) for module in modules for name in module.__all__}
-    assert [c for c in classes if isinstance(c, type) and c.__repr__ is object.__repr__] == []
+    assert [c for c in classes if isinstance(c, type) and c.__repr__ is object.__repr__] == []  # type: ignore[comparison-overlap]
 
 
 COSINE = curve(lr_scheduler.CosineScheduler(30, base_lr=0.4), 40)

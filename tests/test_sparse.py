@@ -1,5 +1,7 @@
 """Row-sparse arrays: how they are made, and lazy updates of the rows they have."""
 
+# mypy: disable-error-code="comparison-overlap"
+
 from __future__ import annotations
 
 import copy
@@ -59,6 +61,7 @@ def test_indices_of_any_whole_dtype(dtype: Any) -> None:
 
 
 def test_no_rows() -> None:
+    indices: Any
     for indices in ([], np.array([], np.int32), np.zeros(0)):
         x = row_sparse_array((np.zeros((0, 3)), indices), shape=(4, 3))
         assert x.todense().tolist() == np.zeros((4, 3)).tolist()
@@ -181,7 +184,7 @@ def test_dense_and_row_sparse_copies() -> None:
 def test_retained_rows_are_there_and_no_others() -> None:
     for x in (some().retain(np.array([4.0, 0, 1, 0])), retain(some(), [4, 0, 1])):
         assert (x.indices.tolist(), x.data[:, 0].tolist()) == ([0, 1, 4], [1, 0, 0])
-    for wrong in ([9], [-1], ["a"], [1.5], [np.nan], [True, False], np.ma.masked_array([0, 3], [0, 1])):
+    for wrong in ([9], [-1], ["a"], [1.5], [np.nan], [True, False], np.ma.masked_array([0, 3], [0, 1])):  # type: ignore[arg-type]
         with pytest.raises(ArrayError, match="row numbers"):
             some().retain(wrong)
 
@@ -251,7 +254,7 @@ def test_comparison_is_element_by_element() -> None:
         (lambda: some() == row_sparse_array((6, 2)), "own shape"),
         (lambda: some() == np.ones(2), "own shape"),
         (lambda: some()[0], "as x"),
-        (lambda: list(some()), "as x"),
+        (lambda: list(some()), "as x"),  # type: ignore[call-overload]
         (lambda: np.sqrt(some()), "numpy.sqrt"),
         (lambda: np.add.reduce(some()), "numpy.add"),
         (lambda: some().__iadd__(np.ma.masked_array(np.ones((5, 2), np.float32))), "MaskedArray may mean more"),
@@ -308,7 +311,7 @@ def test_touched_rows_are_updated_as_by_a_dense_gradient(row: Row) -> None:
             dense = array(stream, start.shape, "float32")
             updater(0, row_sparse_array((dense, np.arange(50)), shape=start.shape) if lazy else dense, weight)
         results.append(weight)
-    assert np.array_equal(*results)
+    assert np.array_equal(*results)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.make().lazy_update or row.takes_lazy_update], ids=str)
@@ -319,11 +322,11 @@ def test_a_standard_update_takes_the_dense_gradient_it_stands_for(row: Row) -> N
     results = []
     for take in (lambda g: g, RowSparse.todense):
         updater, weight = mxopt.get_updater(row.make()), start.copy()
-        updater.optimizer.lazy_update = False  # also for NAG without momentum, which is lazy otherwise
+        updater.optimizer.lazy_update = False  # type: ignore[attr-defined]  # also for NAG without momentum, which is lazy otherwise
         for grad in grads:
             updater(0, take(grad), weight)
         results.append(weight)
-    assert np.array_equal(*results)
+    assert np.array_equal(*results)  # type: ignore[arg-type]
 
 
 def test_a_lazy_update_costs_by_its_rows_not_by_the_table() -> None:

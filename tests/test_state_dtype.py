@@ -64,7 +64,7 @@ def test_both_engines_a_store_and_a_trainer_give_the_same_bits(row: Grouped, sta
     for given in grads:
         store.push(keys, list(given))
     store.pull(keys, outs)
-    found.append([*outs, *(x for key in keys for x in flat(store._updater.states[key]) if x.ndim)])
+    found.append([*outs, *(x for key in keys for x in flat(store._updater.states[key]) if x.ndim)])  # type: ignore[union-attr]
     trained = copies(start)
     params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(trained)]
     trainer = mxopt.Trainer(params, row.over(params, state_dtype="bfloat16", seed=3))

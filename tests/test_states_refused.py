@@ -261,6 +261,7 @@ def test_what_is_no_document_is_no_state_of_the_families_optimizers() -> None:
         mxopt.experimental.optim.Adam([weight]), mxopt.nn.Adam([weight]), mxopt.nn.ASGD([weight]),
         mxopt.nn.LARS(mxopt.nn.Momentum([weight], 0.1, 0.9)),
     ):  # fmt: skip
+        wrong: Any
         for wrong in (None, 7, "x", [], np.ones(3)):
             with pytest.raises(StatesError):
                 optimizer.load_state_dict(wrong)

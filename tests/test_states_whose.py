@@ -73,7 +73,7 @@ def test_velocities_stay_where_the_momentum_is_0_by_now() -> None:
     saved = used(mxopt.create("sgd", momentum=0.5))
     fresh = mxopt.get_updater(mxopt.create("sgd"))
     fresh.set_states(saved.get_states())
-    saved.optimizer.momentum = 0.0
+    saved.optimizer.momentum = 0.0  # type: ignore[attr-defined]
     theirs, ours = weight(), weight()
     saved(0, weight(), theirs)
     fresh(0, weight(), ours)
@@ -128,7 +128,7 @@ def trainer(store: Any, params: list[mxopt.Parameter], optimizer: Any = "adam", 
 
 def params(*names: str | None, shapes: dict[Any, Any] | None = None, dtype: str = "float32") -> list[mxopt.Parameter]:
     """Parameters whose values and gradients follow from their names."""
-    found = []
+    found: list[Any] = []
     for k, name in enumerate(names):
         shape = (shapes or {}).get(name if name is not None else k, (2, 3))
         param = mxopt.Parameter(weight(shape, dtype) * (1 + len(found) if name is None else ord(name[0])), name=name)

@@ -51,7 +51,8 @@ def pulled(store: Any, key: Any, shape: tuple[int, ...], ids: Any, dtype: str = 
 
 @pytest.mark.parametrize("most", [50, 10**6, 1 << 62])
 def test_the_index_finds_what_a_dict_finds(most: int) -> None:
-    rng, index, known = np.random.default_rng(most), RowIndex(most), {}
+    rng, index = np.random.default_rng(most), RowIndex(most)
+    known: dict[Any, Any] = {}
     for _ in range(60):
         ids = np.unique(rng.integers(0, most, rng.integers(0, 400)) * rng.choice([1, 64]) % most)
         expected = [known.get(i, -1) for i in ids.tolist()]
@@ -192,12 +193,12 @@ def test_a_table_is_updated_as_the_dense_rows_are(row: Any, kind: str, dtype: st
     optimizers = [row.make(multi_precision=master, **({"lazy_update": True} if row.takes_lazy_update else {}))] * 2
     store = kvstore.create()
     store.set_optimizer(optimizers[0])
-    declared = table(shape, dtype, kind, **KINDS[kind])
+    declared = table(shape, dtype, kind, **KINDS[kind])  # type: ignore[arg-type]
     store.init("w", declared)
     weight = np.empty(shape, declared.dtype)
     Initial(declared, "w").write(np.arange(500), weight)
     dense = mxopt.get_updater(copy.deepcopy(optimizers[1]))
-    dense.optimizer.lazy_update = True
+    dense.optimizer.lazy_update = True  # type: ignore[attr-defined]
     for step in range(6):
         ids = np.random.default_rng(step).choice(500, 20, replace=False)
         g = grad(shape, ids, step, dtype)
@@ -250,7 +251,7 @@ def test_what_tables_refuse() -> None:
         lambda: store.broadcast("v", table((9, 2)), dense),
     ):
         with pytest.raises(KVStoreError, match=r"key '[wv]' is a table, .*: row_sparse_pull\(key, out, row_ids"):
-            call()
+            call()  # type: ignore[no-untyped-call]
     for pushed, words in ((dense, "row-sparse arrays are pushed; got a dense one"), (grad((8, 2), [1]), "shape")):
         with pytest.raises(ArrayError, match=words):
             store.push("w", pushed)

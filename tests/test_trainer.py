@@ -1,9 +1,12 @@
 """`Trainer`, by itself, through a local store and through servers."""
 
+# mypy: disable-error-code="arg-type, union-attr"
+
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ KINDS = [
 ]
 
 
-def made(**options: object) -> tuple[dict[str, Parameter], Trainer]:
+def made(**options: Any) -> tuple[dict[str, Parameter], Trainer]:
     params = parameters()
     if options.get("kvstore") == "store":
         options["kvstore"] = kvstore.create("local")
@@ -34,7 +37,7 @@ def made(**options: object) -> tuple[dict[str, Parameter], Trainer]:
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_every_kind_of_store_gives_the_same_steps(options: dict[str, object]) -> None:
+def test_every_kind_of_store_gives_the_same_steps(options: dict[str, Any]) -> None:
     params, trainer = made(**options)
     assert steps(params, trainer) == steps(*made(kvstore=None))
     assert params["w"].value[0, 0] == 1 - 0.5 - 0.5 - 0.25
@@ -46,7 +49,7 @@ def test_every_kind_of_store_gives_the_same_steps(options: dict[str, object]) ->
     [{"kvstore": "dist_sync"}, {"kvstore": "dist_sync", "update_on_kvstore": False}, {"kvstore": "dist_async"}],
     ids=str,
 )
-def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options: dict[str, object]) -> None:
+def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options: dict[str, Any]) -> None:
     with Job(1, 2) as job:
         assert job.run("training.train", options) == [steps(*made(kvstore=None))]
 
@@ -57,7 +60,7 @@ def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options: di
     ids=["sgd", "adam", "lbsgd", "begun at 3"],
 )
 def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(
-    optimizer: str, options: dict[str, object]
+    optimizer: str, options: dict[str, Any]
 ) -> None:
     arguments = {"optimizer": optimizer, "options": options}
     expected = scheduled({**arguments, "grad": 1.0, "kvstore": None})
@@ -77,7 +80,7 @@ def test_two_workers_sum_their_gradients() -> None:
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("experimental", [False, True])
-def test_set_data_reaches_the_store_and_keeps_the_states(options: dict[str, object], experimental: bool) -> None:
+def test_set_data_reaches_the_store_and_keeps_the_states(options: dict[str, Any], experimental: bool) -> None:
     if options.get("kvstore") == "store":
         options = {**options, "kvstore": kvstore.create("local")}
     params = [Parameter(np.ones(2, np.float16), "a"), Parameter(np.ones(2, np.float16), "b")]
@@ -106,7 +109,7 @@ def test_set_data_is_refused_only_where_servers_hold_the_value(update: bool, exp
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_states_are_saved_and_resumed(tmp_path: Path, options: dict[str, object]) -> None:
+def test_states_are_saved_and_resumed(tmp_path: Path, options: dict[str, Any]) -> None:
     params, trainer = made(**options)
     steps(params, trainer)
     trainer.save_states(str(tmp_path / "s"))
@@ -319,7 +322,7 @@ def test_init_of_several_keys_takes_all_or_none() -> None:
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_a_parameter_that_stands_twice_is_updated_once(options: dict[str, object]) -> None:
+def test_a_parameter_that_stands_twice_is_updated_once(options: dict[str, Any]) -> None:
     if options.get("kvstore") == "store":
         options = {**options, "kvstore": kvstore.create("local")}
     a, b = two()

@@ -151,10 +151,10 @@ def test_lists_of_several_dtypes_and_sizes() -> None:
     for name in ("adam", "lamb"):
         updater = mxopt.get_updater(mxopt.create(name))
         for _ in range(3):
-            updater(list(range(4)), grads_like(weights), weights)
-            for k, bad in ((1, weights[0][5:12]), (2, weights[0][2:20].view(np.float64)), (0, None)):
+            updater(list(range(4)), grads_like(weights), weights)  # type: ignore[arg-type]
+            for k, bad in ((1, weights[0][5:12]), (2, weights[0][2:20].view(np.float64)), (0, None)):  # type: ignore[index]
                 if bad is not None:
-                    grads = grads_like(weights)
+                    grads = grads_like(weights)  # type: ignore[arg-type]
                     grads[k] = bad
                     with pytest.raises(ArrayError, match=f"parameter {k}.*parameter 0"):
                         updater(list(range(4)), grads, weights)

@@ -165,10 +165,10 @@ def test_states_in_bfloat16(cupy: Any, rng: np.random.Generator, row: Row, dtype
     if row.takes_lazy_update:
         options["lazy_update"] = True
     rows = [[1, 4], [4], [0, 2, 8], []]
-    grads = [[row_sparse_array((array(rng, (len(r), 41), dtype), r), shape=(9, 41))] for r in rows]
+    grads = [[row_sparse_array((array(rng, (len(r), 41), dtype), r), shape=(9, 41))] for r in rows]  # type: ignore[list-item]
     weight = row_sparse_array((array(rng, (3, 41), dtype), [1, 4, 5]), shape=(9, 41))
-    assert_agrees(cupy, row, [weight.todense()], grads, to_gpu=strided_or_sparse, **options)
-    assert_agrees(cupy, row, [weight], grads, **options)
+    assert_agrees(cupy, row, [weight.todense()], grads, to_gpu=strided_or_sparse, **options)  # type: ignore[arg-type]
+    assert_agrees(cupy, row, [weight], grads, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -268,7 +268,7 @@ def test_refused(cupy: Any, case: str) -> None:
     optimizer.update(0, weight, cupy.asarray(np.zeros((3, 4), np.float32)), state)  # so that there is a plan
     before = on_cpu([weight, *state])
     with pytest.raises(error, match=f"parameter 0: .*{message}"):
-        optimizer.update(0, weight, make(cupy, weight), state)
+        optimizer.update(0, weight, make(cupy, weight), state)  # type: ignore[no-untyped-call]
     assert_same(on_cpu([weight, *state]), before)
 
 
@@ -289,7 +289,7 @@ def test_clipping_by_the_norm_of_all(cupy: Any, rng: np.random.Generator) -> Non
     arrays = [
         array(rng, shape, dtype) for shape in (*SHAPES, (3, PIECE)) for dtype in ("float16", "float32", "float64")
     ]
-    arrays.append(row_sparse_array((array(rng, (2, 3), "float32"), [1, 4]), shape=(6, 3)))
+    arrays.append(row_sparse_array((array(rng, (2, 3), "float32"), [1, 4]), shape=(6, 3)))  # type: ignore[arg-type]
     given = [on_gpu(cupy, x) for x in arrays]
     mixed = [on_gpu(cupy, x) if k % 2 else x.copy() for k, x in enumerate(arrays)]
     given[0], mixed[1] = strided(cupy, arrays[0]), strided(cupy, arrays[1])

@@ -3,6 +3,8 @@ form and layout."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from bitwise import Run, array, assert_runs_agree, assert_same, laid_out
@@ -48,7 +50,7 @@ def test_norms_that_overflow(row: Row) -> None:
     start = array(np.random.default_rng(7), (40000,), "float64")
     for huge in (1e153, 1e154, 1e300):
         runs = [Run(row.make(), [start * huge], engine) for engine in ("numpy", "llvm")]
-        assert_runs_agree(runs, lambda step, huge=huge: [start * huge])
+        assert_runs_agree(runs, lambda step, huge=huge: [start * huge])  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("row", "dtype", "master"), CROSSED, ids=crossed_id)
@@ -71,7 +73,7 @@ def test_row_sparse_gradients(row: Row, dtype: str, master: bool, lazy: bool) ->
         for engine, as_list in (("numpy", False), ("llvm", False), ("llvm", True))
     ]
 
-    def grads(step: int) -> list:
+    def grads(step: int) -> list[Any]:
         rows = [np.sort(rng.choice(n, k, replace=False)) for (n, *_), k in zip(shapes, (400, 5 * step), strict=True)]
         return [
             row_sparse_array((array(rng, (len(r), *shape[1:]), dtype, special=step == 1), r), shape=shape)
@@ -105,7 +107,7 @@ def test_memory_layouts(row: Row, dtype: str) -> None:
     for turn in range(len(LAYOUTS)):  # a weight of one layout meets gradients of all
         grad = array(rng, start.shape, dtype)
         grads = [laid_out(grad, LAYOUTS[k - turn]) for k in range(len(LAYOUTS))]
-        assert_runs_agree(runs, lambda step, grads=grads: grads, steps=1)
+        assert_runs_agree(runs, lambda step, grads=grads: grads, steps=1)  # type: ignore[misc]
         if row.name != "sgld":  # whose noise is each parameter's own
             assert_same(runs[0].weights, [runs[0].weights[0]] * len(LAYOUTS))
 

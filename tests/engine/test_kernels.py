@@ -40,7 +40,7 @@ def rules() -> list[Rule]:
 def instructions(kernel: Kernel) -> str:
     """The kernel in this machine's assembly, as `assembler` compiles it."""
     machine, _ = assembler.target()
-    return machine.emit_assembly(llvm.parse_assembly(assemble(kernel)))
+    return str(machine.emit_assembly(llvm.parse_assembly(assemble(kernel))))
 
 
 @x86
@@ -132,7 +132,7 @@ def test_small_tensors_of_a_layerwise_rule_take_one_kernel_call(monkeypatch: pyt
     for name in ("lars", "lamb", "lans"):
         updater = mxopt.optimizer.get_updater(mxopt.create(name))
         updater([0, 1, 2], grads, weights)
-        (prepared,) = updater.optimizer._lists._known.values()
+        (prepared,) = updater.optimizer._lists._known.values()  # type: ignore[attr-defined]
         ((batch, plan),) = prepared.calls
         assert batch is None
         ((_, part),) = plan.parts

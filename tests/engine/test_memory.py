@@ -53,7 +53,7 @@ def test_no_update_allocates_what_its_weight_does(row: Row) -> None:
         arguments = (0, weight, grad, state)
         listed = tuple([a] for a in arguments)
         for given in (arguments, arguments, listed, listed):  # while a plan is made, and when it is used
-            assert peak(lambda o=optimizer, g=given: o.update_multi_precision(*g)) < ALLOWED, (dtype, gradient)
+            assert peak(lambda o=optimizer, g=given: o.update_multi_precision(*g)) < ALLOWED, (dtype, gradient)  # type: ignore[misc]
 
 
 def test_rows_are_looked_at_again_without_memory_of_their_own() -> None:
@@ -74,7 +74,7 @@ def test_rows_are_looked_at_again_without_memory_of_their_own() -> None:
         for grad in grads:
             updater(0, grad, weight)
         for grad in grads:
-            assert peak(lambda g=grad, u=updater, w=weight: u(0, g, w)) < 5000, row  # their indices are 48 KiB
+            assert peak(lambda g=grad, u=updater, w=weight: u(0, g, w)) < 5000, row  # type: ignore[misc]  # their indices are 48 KiB
 
 
 IN_A_PROCESS_OF_ITS_OWN = """

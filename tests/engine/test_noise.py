@@ -98,4 +98,4 @@ def test_a_plan_made_once_draws_new_noise_at_each_update() -> None:
         updater(0, grad, weight)
         seen.add(weight.tobytes())
     assert len(seen) == 3
-    assert len(updater.optimizer._plans) == 1
+    assert len(updater.optimizer._plans) == 1  # type: ignore[attr-defined]

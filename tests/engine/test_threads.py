@@ -99,7 +99,7 @@ class Job:
     def __init__(self, batches: int, work: Callable[[int], None]) -> None:
         self.words = array.array("q", bytes(8 * kernel.JOB_WORDS))
         self.kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(lambda job, batch: work(batch))
-        self.words[kernel.KERNEL] = ctypes.cast(self.kernel, ctypes.c_void_p).value
+        self.words[kernel.KERNEL] = ctypes.cast(self.kernel, ctypes.c_void_p).value  # type: ignore[assignment]
         self.words[kernel.N_BATCHES] = batches
 
     def run(self, crew: Crew) -> None:
@@ -260,7 +260,8 @@ def test_other_threads_run_during_a_long_update() -> None:
     updater = mxopt.get_updater(mxopt.create("adam"))
     weight, grad = np.ones(4_000_000, np.float32), np.ones(4_000_000, np.float32)
     updater(0, grad, weight)
-    progress, held, done = [], threading.Lock(), threading.Event()
+    progress: list[Any] = []
+    held, done = threading.Lock(), threading.Event()
 
     def run() -> None:
         while not done.is_set():

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mxopt.assembler import compile_assembly
 from mxopt.engine.assembly import LANES, Assembly
-from mxopt.engine.jit import compile_assembly
 from mxopt.engine.trace import trace
 from mxopt.errors import RuleError
 from mxopt.rules.words import WEYL, mixed, random_bits

@@ -93,4 +93,4 @@ def compare(function: Callable[..., Any], recorded: list[list[Any]]) -> None:
 def test_true_and_false_are_no_numbers(option: dict[str, Any]) -> None:
     for make in (lambda: optim.Adam([weight()], **option), lambda: optim.Adam([{"params": [weight()], **option}])):
         with pytest.raises(TypeError, match="must be a number, got"):
-            make()
+            make()  # type: ignore[no-untyped-call]

@@ -1,5 +1,7 @@
 """Parameter groups, their options, and saved states of `experimental.optim`."""
 
+# mypy: disable-error-code="call-arg"
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -131,7 +133,7 @@ def test_groups_may_be_what_mindspore_and_pytorch_take() -> None:
         optimizer(grads[:1])
     np.testing.assert_allclose([plain.parameters[0], other.parameters[0]], [[0.78, 0.78], [0.8, 0.8]], rtol=1e-6)
 
-    optimizer = optim.Adamax([{"params": arrays(), "alpha": "mine", "lambd": 0.02}], lr=0.1)
+    optimizer = optim.Adamax([{"params": arrays(), "alpha": "mine", "lambd": 0.02}], lr=0.1)  # type: ignore[assignment]
     assert optimizer.param_groups[0]["alpha"] == "mine"  # another optimizer's option is the user's own here
 
     groups = [{"params": arrays()}, {"params": arrays(), "momentum": 0.0}]
@@ -147,7 +149,7 @@ def test_groups_may_be_what_mindspore_and_pytorch_take() -> None:
 @pytest.mark.parametrize("option", ["lr", "weight_decay"])
 def test_an_infinite_option_is_refused_in_the_constructor_in_a_group_and_later(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be finite, got inf"):
-        optim.Adam([np.ones(2)], **{option: np.inf})
+        optim.Adam([np.ones(2)], **{option: np.inf})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"group 1: {option} must be finite"):
         optim.Adam([{"params": [np.ones(2)]}, {"params": [np.ones(2)], option: np.inf}])
     optimizer = optim.Adam([np.ones(2)])
@@ -175,6 +177,7 @@ def test_the_families_names_suggest_each_other(make: Any, says: str) -> None:
 def test_a_group_that_is_refused_is_not_added() -> None:
     (weight,) = normal(0, [(5,)])
     optimizer = optim.SGD([weight], 0.1)
+    bad: Any
     for bad in ({"params": [weight]}, {"params": [np.zeros(2)], "lr": -1}, {"params": 3}, []):
         with pytest.raises((ValueError, TypeError)):
             optimizer.add_param_group(bad)

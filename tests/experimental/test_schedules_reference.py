@@ -17,7 +17,7 @@ from mxopt.experimental.optim.lr_scheduler.base import groups_of
 CASES = document("lr_scheduler")["cases"]
 
 
-def make(case: dict[str, Any], optimizer: Any) -> lr_scheduler.LRScheduler:
+def make(case: dict[str, Any], optimizer: Any) -> Any:
     options = decode(case["options"])
     if "last_epoch" in options:
         for group in groups_of(optimizer):

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from forking import Child, Forks
+from forking import Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = Path(__file__).with_name("workers.py")
@@ -52,7 +52,7 @@ class Process:
     """A child whose output is collected, and whose announced endpoint can be waited for."""
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: Path | None = None, forked: bool = False) -> None:
-        self.child: subprocess.Popen[str] | Child = forks().fork(command, env) if forked else started(command, env, cwd)
+        self.child: Any = forks().fork(command, env) if forked else started(command, env, cwd)
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -91,7 +91,7 @@ class Process:
 
     def finish(self, deadline_s: float = DEADLINE_S) -> int:
         """Waits for its end; returns its exit code."""
-        code = self.child.wait(deadline_s)
+        code: int = self.child.wait(deadline_s)
         self._reader.join(5)
         return code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ class Chatter:
     also its line."""
 
     def __init__(self) -> None:
-        self.time, self.said = 0.0, []
+        self.time = 0.0
+        self.said: list[Any] = []
 
     def clock(self) -> float:
         return self.time
@@ -52,7 +54,7 @@ def member() -> SimpleNamespace:
 
 def test_a_call_ends_at_its_deadline_though_something_keeps_arriving() -> None:
     transport = Chatter()
-    connections = Connections(transport, member(), "async")
+    connections = Connections(transport, member(), "async")  # type: ignore[arg-type]
     call = Call()
     connections.send(0, m.Push(0, False, ["w"], 0, 1, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2))]), call)
     began = transport.time
@@ -85,7 +87,7 @@ class Broken(Chatter):
 
 def test_a_server_is_asked_at_once_what_has_arrived_when_its_connection_is_made_again() -> None:
     transport = Broken()
-    connections = Connections(transport, member(), "async")
+    connections = Connections(transport, member(), "async")  # type: ignore[arg-type]
     call = Call()
     connections.send(0, m.Pull(0, ["w"], 0, 0), call)
     with pytest.raises(DeadlineError):

@@ -4,11 +4,12 @@ servers."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import Job
 
-STRIPED = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
+STRIPED: dict[str, Any] = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
 
 
 @pytest.mark.parametrize(("workers", "servers"), [(1, 1), (1, 3), (2, 2)])

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -50,10 +50,10 @@ Launched = Callable[..., Process]
 
 
 @pytest.fixture
-def launched(tmp_path: Path) -> Launched:
+def launched(tmp_path: Path) -> Iterator[Launched]:
     """Starts `mxopt-launch` with two workers and two servers, whose victims are named as
     `kill-ROUND-WHO`."""
-    started = []
+    started: list[Process] = []
 
     def start(
         *options: str, kills: tuple[str, ...] = (), rounds: int = ROUNDS, mode: str = "dist_sync", **env: Any
@@ -202,11 +202,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     assert checkpoint.read(folder).rounds == made.rounds
     of_another = of_table(TABLE, Initial(TABLE, "another key"))
     of_other_bits = of_table(replace(TABLE, dtype=np.dtype("float16")), Initial(TABLE, "w"))
-    for wrong in (
+    spoilt: tuple[dict[str, Any], ...] = (
         {"weights": {"w": of_another}}, {"weights": {"w": of_other_bits}}, {"kind": "else"},
         {"weights": {"w": 1}}, {"rounds": {}}, {"rounds": {"w": -1}}, {"rounds": {"w": 1.0}},
         {"states": "text"}, {"weights": None}, {"rounds": [1]},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for wrong in spoilt:
         content = load_document((folder / "checkpoint").read_bytes()) | wrong
         (tmp_path / "checkpoint").write_bytes(dump_document(content))
         with pytest.raises(StatesError, match="no checkpoint of a store"):

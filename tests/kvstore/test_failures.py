@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import SERVE, Job, Process, environment
@@ -160,7 +161,7 @@ def test_a_server_started_again_carries_on_from_its_snapshot_or_says_it_has_lost
             from mxopt.document import load_document
 
             path = tmp_path / "server-0"
-            rounds = []
+            rounds: list[Any] = []
             while [each["counts"] for each in rounds] != [[2]]:
                 entries = load_document(path.read_bytes())["entries"] if path.exists() else []
                 rounds = entries[0]["rounds"] if entries else []

@@ -18,7 +18,7 @@ from mxopt import Parameter, Trainer, kvstore, nn
 from mxopt.errors import ArgumentError, ScheduleOverError, StatesError
 from mxopt.experimental import optim
 
-STRIPED = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
+STRIPED: dict[str, Any] = {"MXNET_KVSTORE_BIGARRAY_BOUND": 1000}
 every = pytest.mark.parametrize("row", STORED.values(), ids=str)
 NADAM, SGD = "experimental.NAdam-lr=0.1-weight_decay=0.1", "experimental.SGD-lr=0.1-momentum=0.9-nesterov=True"
 MOMENTUM = next(name for name in STORED if name.startswith("nn.Momentum"))

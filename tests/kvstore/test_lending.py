@@ -2,6 +2,8 @@
 the sender's again once the receiver has dropped it, and travels through the socket where it
 can't."""
 
+# mypy: disable-error-code="index"
+
 from __future__ import annotations
 
 import fcntl
@@ -30,12 +32,12 @@ pytestmark = pytest.mark.skipif(not lending.POSSIBLE, reason="this system has no
 BIG = np.arange(wire.PIECE_BYTES // 4, dtype=np.float32)
 
 
-class Wire(list):
+class Wire(list[Any]):
     """What was posted; `works` says whether that was possible."""
 
     works = True
 
-    def __call__(self, frames: list[object]) -> bool:
+    def __call__(self, frames: list[Any]) -> bool:
         if self.works:
             self.append(frames)
         return self.works
@@ -49,7 +51,7 @@ def connected() -> tuple[Loans, Loans]:
     return first, second
 
 
-def values(frame: object) -> list[float]:
+def values(frame: object) -> Any:
     return np.frombuffer(wire.buffer_of(frame), np.float32).tolist()
 
 
@@ -60,7 +62,7 @@ def test_only_where_it_is_goes_through_the_socket() -> None:
         assert sender.send([b"header", wire.bytes_of(BIG)], posted)
         ((message,),) = posted
         assert len(message) < 100
-        header, data = receiver.received(message)
+        header, data = receiver.received(message)  # type: ignore[misc]
         assert header == b"header"
         assert values(data) == BIG.tolist()
 
@@ -70,7 +72,7 @@ def test_two_arrays_of_a_message_share_a_loan() -> None:
     ids, rows = np.arange(4097, dtype=np.int64), BIG[:100_001]
     posted = Wire()
     first.send([b"header", wire.bytes_of(ids), wire.bytes_of(rows)], posted)
-    _, one, two = second.received(posted[0][0])
+    _, one, two = second.received(posted[0][0])  # type: ignore[misc]
     assert wire.array_of(one, np.dtype(np.int64), 4097, "k").tolist() == ids.tolist()
     assert wire.array_of(two, np.dtype(np.float32), 100_001, "k").tolist() == rows.tolist()
 
@@ -218,7 +220,7 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-def door_at(stack: ExitStack, context: zmq.Context, path: Path) -> Door:
+def door_at(stack: ExitStack, context: zmq.Context[Any], path: Path) -> Door:
     """A door that is bound to a Unix socket."""
     router = stack.enter_context(routers.router(context, None, 35))
     router.linger, router.rcvtimeo = 0, 30_000
@@ -226,7 +228,7 @@ def door_at(stack: ExitStack, context: zmq.Context, path: Path) -> Door:
     return Door(router)
 
 
-def line_to(stack: ExitStack, context: zmq.Context, path: Path) -> SocketLine:
+def line_to(stack: ExitStack, context: zmq.Context[Any], path: Path) -> SocketLine:
     line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
     stack.callback(line.close)
     return line
@@ -234,7 +236,7 @@ def line_to(stack: ExitStack, context: zmq.Context, path: Path) -> SocketLine:
 
 def agree(line: SocketLine, door: Door) -> None:
     """Lets both take each other's offer."""
-    while not line._loans._agreed:
+    while not line._loans._agreed:  # type: ignore[union-attr]
         with suppress(zmq.Again):
             assert door.receive(sockets.NOW) == []
         assert line.receive(wait=True) is None
@@ -286,9 +288,9 @@ sys.stdin.read()
 """
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        door._offered(b"other", None, bytes.fromhex(other.stdout.readline()))
+        door._offered(b"other", None, bytes.fromhex(other.stdout.readline()))  # type: ignore[union-attr]
         assert set(door._loans) == {b"other"}
-        other.stdin.close()
+        other.stdin.close()  # type: ignore[union-attr]
         other.wait(30)
     until = time.monotonic() + 30
     while door._loans[b"other"].alive:
@@ -360,7 +362,7 @@ def test_where_no_memory_can_be_had_all_goes_through_the_sockets(
     message: list[object] = []
     while not message:
         message = door.receive()
-    assert [len(frame) for frame in message] == [2, 6, BIG.nbytes]
+    assert [len(frame) for frame in message] == [2, 6, BIG.nbytes]  # type: ignore[arg-type]
     assert door.send(b"me", m.Values(1, [wire.bytes_of(BIG)]))
     answer = None
     while answer is None:

@@ -4,7 +4,9 @@ docs/departures-kvstore.md."""
 from __future__ import annotations
 
 import enum
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ def full(x: float, n: int = 2) -> np.ndarray:
     return np.full(n, x, np.float32)
 
 
-def pulled(kv: kvstore.KVStore, key: object, like: np.ndarray) -> list[float]:
+def pulled(kv: kvstore.KVStore, key: Any, like: np.ndarray) -> Any:
     out = np.zeros_like(like)
     kv.pull(key, out)
     return out.tolist()
@@ -61,12 +63,16 @@ def test_a_key_given_twice_is_one_push_of_the_sum() -> None:  # 7
     assert calls == [(3, [3, 3])]
 
 
+def note(calls: list[Any], key: int | str, *arrays: Array) -> None:
+    calls.append(key)
+
+
 def test_the_updater_sees_int_keys_ascending_and_str_keys_as_initialised() -> None:  # 8
     for keys, expected in (([5, 1, 3], [1, 3, 5]), (["a", "m", "z"], ["z", "a", "m"])):
         kv = kvstore.create()
         kv.init(keys if isinstance(keys[0], int) else ["z", "a", "m"], [full(0)] * 3)
-        calls: list[object] = []
-        kv._set_updater(lambda key, value, stored, calls=calls: calls.append(key))
+        calls: list[Any] = []
+        kv._set_updater(partial(note, calls))
         kv.push(keys, [full(1)] * 3)
         assert calls == expected
 
@@ -102,7 +108,7 @@ def test_bad_keys_and_shapes_are_refused() -> None:  # 6, 9, 12, 13
     with pytest.raises(AssertionError):
         kv.push([3, "a"], [full(1)] * 2)
     with pytest.raises(AssertionError):
-        kv.push(1.5, full(1))
+        kv.push(1.5, full(1))  # type: ignore[arg-type]
     with pytest.raises(AssertionError):
         kv.push([3, 3], [full(1)])
     with pytest.raises(AssertionError):
@@ -128,7 +134,7 @@ def test_unknown_stores_are_refused_with_a_suggestion(name: str) -> None:  # 11
 
 def test_names_that_are_no_text_or_of_other_libraries() -> None:
     with pytest.raises(TypeError):
-        kvstore.create(3)
+        kvstore.create(3)  # type: ignore[call-overload]
     with pytest.raises(KVStoreError, match="device"):
         kvstore.create("nccl")
 
@@ -298,9 +304,9 @@ def test_what_compression_has_left_stays_when_a_push_is_refused(keys: str | list
 
 
 def test_texts_and_numbers_of_other_kinds_are_keys_too() -> None:
-    for key, same in ((np.str_("w"), "w"), (b"w", "w"), (np.int64(4), 4), (enum.IntEnum("Key", {"W": 4}).W, 4)):
+    for key, same in ((np.str_("w"), "w"), (b"w", "w"), (np.int64(4), 4), (enum.IntEnum("Key", {"W": 4}).W, 4)):  # type: ignore[attr-defined]
         kv = kvstore.create("local")
-        kv.init(key, full(1))
+        kv.init(key, full(1))  # type: ignore[arg-type]
         kv.push(same, full(2))
-        kv.push(key, full(3))
+        kv.push(key, full(3))  # type: ignore[arg-type]
         assert pulled(kv, same, full(0)) == [3, 3]

@@ -4,6 +4,7 @@ of its key."""
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,16 +17,16 @@ from mxopt.kvstore.backlog import Backlog
 PIECE = wire.bytes_of(np.zeros(1 << 18, np.float32))
 
 
-def put(backlog: Backlog, name: str, keys: str, priority: int) -> None:
+def put(backlog: Backlog[Any], name: str, keys: str, priority: int) -> None:
     backlog.put(name, frozenset(keys), priority, 1)
 
 
-def taken(backlog: Backlog) -> list[str]:
+def taken(backlog: Backlog[Any]) -> list[str]:
     return [backlog.take() for _ in range(len(backlog))]
 
 
 def test_the_highest_priority_leaves_first_and_equals_as_they_came() -> None:
-    backlog = Backlog()
+    backlog: Backlog[str] = Backlog()
     for name, priority in (("a", 0), ("b", 2), ("c", -1), ("d", 2), ("e", 0)):
         put(backlog, name, name, priority)
     assert backlog.nbytes == 5
@@ -34,7 +35,7 @@ def test_the_highest_priority_leaves_first_and_equals_as_they_came() -> None:
 
 
 def test_what_must_come_before_is_raised_too() -> None:
-    backlog = Backlog()
+    backlog: Backlog[str] = Backlog()
     put(backlog, "first", "x", 0)
     put(backlog, "other", "z", 1)
     put(backlog, "batch", "xy", 0)
@@ -45,7 +46,8 @@ def test_what_must_come_before_is_raised_too() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_messages_of_a_key_keep_their_order(seed: int) -> None:
     random.seed(seed)
-    backlog, keys = Backlog(), {}
+    backlog: Backlog[int] = Backlog()
+    keys: dict[int, str] = {}
     for k in range(30):
         keys[k] = "".join(random.sample("abcde", random.randint(1, 3)))
         backlog.put(k, frozenset(keys[k]), random.randint(-3, 3), 1)

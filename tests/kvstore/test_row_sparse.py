@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mxopt.sparse import RowSparse, row_sparse_array, zeros
 from mxopt.typing import Array
 
 
-def pulled(kv: kvstore.KVStore, key: object, like: np.ndarray) -> list[float]:
+def pulled(kv: kvstore.KVStore, key: Any, like: np.ndarray) -> Any:
     out = np.zeros_like(like)
     kv.pull(key, out)
     return out.tolist()
@@ -47,7 +48,7 @@ def test_row_ids_for_each_key_and_each_out() -> None:
 
 def stored(kind: str) -> Array:
     """First values of a (5, 2) key, by how they are stored."""
-    return {
+    return {  # type: ignore[no-untyped-call]
         "dense": lambda: np.ones((5, 2), np.float32),
         "all rows": lambda: rows_of(0.5, range(5)),
         "some rows": lambda: rows_of(1, (0, 3)),
@@ -59,14 +60,16 @@ def rows_of(value: float, rows: Sequence[int]) -> RowSparse:
     return row_sparse_array((np.full((len(rows), 2), value, np.float32), list(rows)), shape=(5, 2))
 
 
-PUSHED = {
+PUSHED: dict[str, Callable[[], Any]] = {
     "dense": lambda: [np.ones((5, 2), np.float32)],
     "rows": lambda: [rows_of(2, (3, 4))],
     "no rows": lambda: [zeros("row_sparse", (5, 2))],
     "rows twice": lambda: [rows_of(1, (0, 3)), rows_of(2, (3, 4))],
     "dense and rows": lambda: [np.ones((5, 2), np.float32), rows_of(2, (3, 4))],
 }
-UPDATES = {  # how the value changes by the sum of what was pushed
+UPDATES: dict[
+    str, tuple[Callable[..., Any], Callable[..., Any]]
+] = {  # how the value changes by the sum of what was pushed
     "replaced": (lambda kv: None, lambda value, total: total),
     "added": (lambda kv: kv._set_updater(added), lambda value, total: value + total),
     "scaled": (lambda kv: kv._set_updater(scaled), lambda value, total: value + 2 * total),
@@ -140,7 +143,7 @@ def test_shapes_of_row_sparse_outs() -> None:
         lambda out: kv.pull("w", out, ignore_sparse=False),
     ):
         with pytest.raises(ArrayError, match=r"key 'w': the store holds shape \(5, 2\), out has \(4, 2\)"):
-            call(zeros("row_sparse", (4, 2)))
+            call(zeros("row_sparse", (4, 2)))  # type: ignore[no-untyped-call]
     with pytest.raises(ArrayError, match="different shapes"):
         kv.push("w", [rows_of(1, (1,)), row_sparse_array((4, 2))])
 
@@ -151,7 +154,10 @@ def test_a_row_sparse_parameter_is_trained(store: bool) -> None:
         parameter = mxopt.Parameter(rows_of(1, (0, 3)), name="table")
         parameter.grad = grad
         trainer = mxopt.Trainer(
-            [parameter], "sgd", {"learning_rate": 0.5}, kvstore=store() if callable(store) else store
+            [parameter],
+            "sgd",
+            {"learning_rate": 0.5},
+            kvstore=store() if callable(store) else store,  # type: ignore[arg-type]
         )
         for _ in range(2):
             trainer.step(1)

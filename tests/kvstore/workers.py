@@ -23,7 +23,8 @@ LAZY: list[tuple[str, dict[str, Any]]] = [("sgd", {"momentum": 0.9}), ("adam", {
 
 
 def make(name: str, kwargs: dict[str, Any]) -> mxopt.Optimizer:
-    return Row(name, **kwargs).make()
+    made: mxopt.Optimizer = Row(name, **kwargs).make()
+    return made
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:

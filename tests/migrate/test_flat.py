@@ -99,7 +99,7 @@ def test_arrays_of_other_programs_come_by_name(kind: str, tmp_path: Path) -> Non
     _, read = KINDS[kind]
     arrays = {"a": np.ones(2), "b": np.arange(3)}
     if kind == "npz":
-        np.savez(tmp_path / "x.npz", **arrays)
+        np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
     else:
         safetensors.numpy.save_file(arrays, tmp_path / "x.npz")
     assert same(dict(sorted(read(tmp_path / "x.npz").items())), arrays)

@@ -84,7 +84,7 @@ def test_params_are_read_as_they_were_saved(tmp_path: Path) -> None:
     assert isinstance(rows, RowSparse)
     assert (rows.indices.tolist(), rows.shape, rows.data.tolist()) == ([1, 3], (5, 2), [[0.25] * 2] * 2)
     listed = read_mxnet_params(DATA / "list.params")
-    assert [a.tolist() for a in listed] == [[[1.0] * 3] * 2, [0.0] * 4]
+    assert [a.tolist() for a in listed] == [[[1.0] * 3] * 2, [0.0] * 4]  # type: ignore[union-attr]
     for name, content in (("mlp", found), ("list", listed)):
         write_mxnet_params(tmp_path / "again", content)
         assert (tmp_path / "again").read_bytes() == (DATA / f"{name}.params").read_bytes()
@@ -119,6 +119,7 @@ class Harmful:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_nothing_in_a_pickle_is_executed_or_imported(protocol: int, tmp_path: Path) -> None:
     path, before = tmp_path / "x.states", set(sys.modules)
+    content: Any
     for content in ({0: Harmful()}, ({}, Harmful())):
         path.write_bytes(pickle.dumps(content, protocol))
         with pytest.raises(StatesError):

@@ -30,7 +30,7 @@ class Documented(nn.Optimizer):
         gradients = self.scale_grad(gradients)
         for param, mom, grad in zip(self.parameters, self.moments, gradients, strict=True):
             mom.value[...] = F32(self.momentum) * mom.value + grad
-            param.value[...] -= F32(lr) * mom.value
+            param.value[...] -= F32(lr) * mom.value  # type: ignore[arg-type]
         return True
 
 
@@ -61,9 +61,9 @@ def test_base_class_asks_for_construct() -> None:
 def test_parameters_are_updated_in_place_whatever_they_are() -> None:
     plain, strided, named = ones(3), np.ones((4, 6), F32)[::2, ::3], Parameter(ones(2), "w")
     nn.SGD([plain, strided, named], learning_rate=0.5)((ones(3), ones(2, 2), ones(2)))
-    for array in (plain, strided, named.value, strided.base[::2, ::3]):
+    for array in (plain, strided, named.value, strided.base[::2, ::3]):  # type: ignore[index]
         assert (array == 0.5).all()
-    assert strided.base.sum() == 4 * 6 - 4 * 0.5
+    assert strided.base.sum() == 4 * 6 - 4 * 0.5  # type: ignore[union-attr]
 
 
 def test_torch_tensors_are_updated_in_their_own_memory() -> None:
@@ -97,9 +97,9 @@ def test_one_rate_for_each_step_then_an_error_that_says_how_many(rate: Any) -> N
 def test_a_single_rate_is_fixed_and_can_be_set(rate: Any) -> None:
     weight = ones(1)
     optimizer = nn.SGD([weight], learning_rate=rate)
-    optimizer.learning_rate.set_data(np.array(0.25))
+    optimizer.learning_rate.set_data(np.array(0.25))  # type: ignore[union-attr]
     optimizer((ones(1),))
-    assert (weight, optimizer.get_lr(), optimizer.dynamic_lr) == (0.75, 0.25, False)
+    assert (weight, optimizer.get_lr(), optimizer.dynamic_lr) == (0.75, 0.25, False)  # type: ignore[comparison-overlap]
 
 
 def test_rates_may_come_as_tensors() -> None:
@@ -148,7 +148,7 @@ def test_groups_have_their_own_rates_and_decays() -> None:
     assert optimizer.is_group
     assert [p.value is x for p, x in zip(optimizer.parameters, (c, a.value, b.value), strict=True)] == [True] * 3
     optimizer((ones(2), ones(2), ones(2)))
-    assert optimizer.get_lr() == (0.05, pytest.approx(0.1), 0.05)
+    assert optimizer.get_lr() == (0.05, pytest.approx(0.1), 0.05)  # type: ignore[comparison-overlap]
     assert optimizer.get_weight_decay() == (2.0, 4.0, 2.0)
     assert optimizer.get_lr_parameter(a) is schedule
     assert [float(r.asnumpy()) for r in optimizer.get_lr_parameter([b, c])] == [0.05, 0.05]
@@ -209,7 +209,7 @@ def test_lists_of_rates_are_for_the_same_steps(rate: Any, first: Any, second: An
         (lambda w: nn.SGD(w, 0.1, weight_decay=nn.ExponentialDecayLR(0.1, 0.5, 1)), TypeError),
         (lambda w: nn.SGD([{"params": w, "weight_decay": nn.ExponentialDecayLR(0.1, 0.5, 1)}], 0.1), TypeError),
         (lambda w: nn.LazyAdam(w, 0.1, weight_decay=1), TypeError),
-        (lambda w: nn.LazyAdam(w, 0.1, weight_decay=nn.ExponentialDecayLR(0.1, 0.5, 1)), TypeError),
+        (lambda w: nn.LazyAdam(w, 0.1, weight_decay=nn.ExponentialDecayLR(0.1, 0.5, 1)), TypeError),  # type: ignore[arg-type]
         (lambda w: nn.FTRL(w, learning_rate=1), TypeError),
         (lambda w: nn.Momentum([{"params": w, "lr": np.array(1)}], 0.1, 0.9), TypeError),
         (lambda w: nn.Momentum(w, np.inf, 0.9), ValueError),
@@ -288,7 +288,7 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
     optimizer((None, ones(2)))
     assert (first == 1).all()
     assert (second < 1).all()
-    assert not optimizer.moment1[0].value.any()
+    assert not optimizer.moment1[0].value.any()  # type: ignore[attr-defined]
     assert optimizer((None, None))
 
 

@@ -71,7 +71,7 @@ def step(klass: type, **options: Any) -> float:
 def test_what_they_return_is_used() -> None:
     class Rate(nn.SGD):
         def get_lr(self) -> Any:
-            return np.float32(0.25) * super().get_lr()
+            return np.float32(0.25) * super().get_lr()  # type: ignore[operator]
 
     class Decay(nn.SGD):
         def get_weight_decay(self) -> Any:

@@ -94,7 +94,7 @@ def test_refused_gradient_changes_nothing_and_is_named(make: Any, rng: np.random
 def test_engines_agree_on_dtypes_layouts_and_missing_gradients(make: Any, rng: np.random.Generator) -> None:
     start = parameters(rng, np.float16, np.float64, ml_dtypes.bfloat16)
     steps = [gradients(rng, start) for _ in range(3)]
-    steps[1] = (steps[1][0], None, steps[1][2].astype(F32))
+    steps[1] = (steps[1][0], None, steps[1][2].astype(F32))  # type: ignore[assignment]
     steps[2] = (np.asfortranarray(steps[2][0]), *steps[2][1:])
 
     def run() -> list[np.ndarray]:
@@ -167,7 +167,7 @@ def test_states_of_another_optimizer_are_refused_and_say_what_differs(rng: np.ra
 
 def test_changed_rates_are_saved_and_unnamed_parameters_go_by_position(rng: np.random.Generator) -> None:
     optimizer = nn.SGD([np.ones(2, F32), np.ones(2, F32)], learning_rate=0.1, momentum=0.9)
-    optimizer.learning_rate.set_data(np.array(0.3))
+    optimizer.learning_rate.set_data(np.array(0.3))  # type: ignore[union-attr]
     document = optimizer.state_dict()
     assert list(document["states"]["accum"]) == ["0", "1"]
     other = nn.SGD([np.ones(2, F32), np.ones(2, F32)], learning_rate=0.1, momentum=0.9)

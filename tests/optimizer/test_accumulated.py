@@ -117,7 +117,7 @@ def test_sums_are_taken_by_nobody_who_would_forget_them(tmp_path: Any) -> None:
         lambda: plain.set_states((tmp_path / "states").read_bytes()),
     ):
         with pytest.raises(StatesError, match="sums of gradients that wait for others"):
-            load()
+            load()  # type: ignore[no-untyped-call]
     updater(0, weight, weight.copy())
     plain.set_states(updater.get_states())  # nothing waits any more
 

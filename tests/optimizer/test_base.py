@@ -69,7 +69,7 @@ def own_rate(name: str) -> mxopt.optimizer.Optimizer:
     class Own(type(mxopt.create(name))):  # type: ignore[misc]
         rate = 1.0
 
-        def _get_lr(self, index: Any) -> float:
+        def _get_lr(self, index: Any) -> Any:
             return self.rate * super()._get_lr(index)
 
     return Own()
@@ -184,7 +184,7 @@ def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
     with pytest.raises(TypeError, match=r"\(index, grad, weight\): the index must be a number or a text, got ndarray"):
         updater(one, one, 0)
     with pytest.raises(TypeError, match="needs an optimizer, as"):
-        mxopt.get_updater("sgd")
+        mxopt.get_updater("sgd")  # type: ignore[arg-type]
     parameter = mxopt.Parameter(one)
     for call in (
         lambda: updater(0, parameter, one.copy()),
@@ -193,7 +193,7 @@ def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
         lambda: updater(0, Unbound(), one.copy()),
     ):
         with pytest.raises(ValueError, match="the gradient is a parameter, and the weight is none"):
-            call()
+            call()  # type: ignore[no-untyped-call]
     assert (optimizer.num_update, updater.states, one.tolist()) == (0, {}, [1, 1])
     for schedule in (0.1, mxopt.lr_scheduler.FactorScheduler):
         with pytest.raises(TypeError, match="lr_scheduler must be a schedule"):
@@ -233,7 +233,7 @@ def test_lists_have_the_multipliers_of_single_calls() -> None:
                     for i, g, w in zip(NAMES, grads, weights, strict=True):
                         updater(i, g, w)
             results.append(np.stack(weights))
-        assert np.array_equal(*results), row
+        assert np.array_equal(*results), row  # type: ignore[arg-type]
 
 
 # Counts.

@@ -46,9 +46,10 @@ class Arrays:
     `dtype/first element/shape`."""
 
     def __init__(self, file: Any) -> None:
-        self.file, self.loaded = file, {}
+        self.file = file
+        self.loaded: dict[Any, Any] = {}
 
-    def __getitem__(self, key: str) -> np.ndarray:
+    def __getitem__(self, key: str) -> Any:
         if key in self.file:
             return self.file[key]
         dtype, first, shape = key.split("/")
@@ -58,7 +59,7 @@ class Arrays:
         return self.loaded[dtype][int(first) :][: math.prod(sizes)].reshape(sizes)
 
 
-def make(case: dict[str, Any]) -> mxopt.Optimizer:
+def make(case: dict[str, Any]) -> Any:
     kwargs = dict(case["kwargs"])
     if "param_idx2name" in kwargs:
         kwargs["param_idx2name"] = {int(k): v for k, v in kwargs["param_idx2name"].items()}

@@ -29,7 +29,7 @@ def calling_super(base: type, names: Sequence[str], calls: list[str]) -> type:
     def method(name: str) -> Any:
         def handed_on(self: Any, *args: Any) -> Any:
             calls.append(name)
-            if name in ("update", "_update_count") or (name == "update_multi_precision" and not base.aggregates):
+            if name in ("update", "_update_count") or (name == "update_multi_precision" and not base.aggregates):  # type: ignore[attr-defined]
                 assert not isinstance(args[0], list | tuple), "a list, which it has not asked for"
             return getattr(super(klass, self), name)(*args)
 
@@ -79,17 +79,17 @@ def test_row_sparse_gradients_reach_an_update_too(name: str) -> None:
     klass = calling_super(Optimizer.opt_registry[name], ["update"], calls)
     for dtype, master in (("float32", False), ("float16", True)):
         grad = row_sparse_array((np.ones((2, 3), dtype), [4, 1]), shape=SHAPE)
-        assert_runs_agree(runs(row, klass, dtype, master), lambda _, grad=grad: [grad] * 3)
+        assert_runs_agree(runs(row, klass, dtype, master), lambda _, grad=grad: [grad] * 3)  # type: ignore[misc]
     assert calls
 
 
 class ByIndex(Adam):
     """Everything that may depend on the index does."""
 
-    def _get_lr(self, index: Any) -> float:
+    def _get_lr(self, index: Any) -> Any:
         return super()._get_lr(index) * (1 + index)
 
-    def _get_wd(self, index: Any) -> float:
+    def _get_wd(self, index: Any) -> Any:
         return 0.125 * index
 
     def scalars(self, index: Any, lr: float, t: int) -> tuple[float, ...]:
@@ -146,7 +146,7 @@ def test_an_update_that_asks_for_lists_gets_them() -> None:
 
     run = Run(Lists(learning_rate=1.0), [np.zeros(1, np.float32) for _ in range(3)], as_list=True)
     run.step([np.ones(1, np.float32)] * 3)
-    assert run.updater.optimizer.sizes == [2, 1]
+    assert run.updater.optimizer.sizes == [2, 1]  # type: ignore[attr-defined]
     assert [float(w[0]) for w in run.weights] == [-1.0] * 3
 
 

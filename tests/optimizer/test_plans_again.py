@@ -24,7 +24,7 @@ def test_a_plan_used_again_is_like_a_new_one(row: Row, rng: np.random.Generator)
     numpy, llvm = row.make(), row.make()
     lazy = row.takes_lazy_update
 
-    def new(kind: int) -> list:
+    def new(kind: int) -> list[Any]:
         shape, dtype, layout = [
             ((40,), "float32", "C"), ((40,), "float64", "C"), ((8, 5), "float32", "C"), ((8, 5), "float32", "F"),
             ((8, 5), "float16", "C"), ((8, 5), "float32", "C"),
@@ -57,7 +57,7 @@ def test_a_plan_used_again_is_like_a_new_one(row: Row, rng: np.random.Generator)
                     optimizer.update(0, weight, grad, state)
                 else:
                     optimizer.update([0], [weight], [grad], [state])
-        assert_same(*tensors[k], f"step {step}, tensor {k}")
+        assert_same(*tensors[k], f"step {step}, tensor {k}")  # type: ignore[call-arg]
 
 
 def test_a_momentum_set_to_zero_is_a_number_like_any_other() -> None:
@@ -66,7 +66,7 @@ def test_a_momentum_set_to_zero_is_a_number_like_any_other() -> None:
         weight, twin = np.ones(3, np.float32), np.ones(3, np.float32)
         for u, w in ((updater, weight), (tiny, twin)):
             u(0, np.ones(3, np.float32), w)
-            u.optimizer.momentum = 0.0 if u is updater else 1e-45
+            u.optimizer.momentum = 0.0 if u is updater else 1e-45  # type: ignore[attr-defined]
             u(0, np.ones(3, np.float32), w)
         assert_same([weight, updater.states[0]], [twin, tiny.states[0]], str(row))
         other = mxopt.get_updater(mxopt.create("sgd"))

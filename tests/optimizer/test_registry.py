@@ -149,6 +149,7 @@ def test_numbers_that_are_not_numbers() -> None:
 
 def test_things_that_are_no_numbers() -> None:
     for row in ROWS:
+        value: Any
         for value in ("0.1", [0.1], {}, 1j):
             for name in ("learning_rate", "wd", "rescale_grad", "clip_gradient"):
                 with pytest.raises(ValueError, match=f"{name} must be a number"):

@@ -52,7 +52,7 @@ def gradients(dtype: str, dense_at: int) -> list[list[Any]]:
         values = [array(rng, (len(r), *s[1:]), dtype, special=step == 1) for r, s in zip(rows, SHAPES, strict=True)]
         steps.append([row_sparse_array((v, r), s) for v, r, s in zip(values, rows, SHAPES, strict=True)])
         if step == dense_at:
-            steps[-1] = [array(rng, shape, dtype) for shape in SHAPES]
+            steps[-1] = [array(rng, shape, dtype) for shape in SHAPES]  # type: ignore[misc]
     return steps
 
 
@@ -80,7 +80,7 @@ def test_the_bits_are_those_of_the_dense_weight(row: Row, dtype: str, master: bo
                 if as_list:
                     updater([0, 1, 2], grads, weights)
                 else:
-                    for k, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
+                    for k, (grad, weight) in enumerate(zip(grads, weights, strict=True)):  # type: ignore[assignment]
                         updater(k, grad, weight)
             assert_same(dense(weights), expected, f"step {step}, {engine}, list: {as_list}")
             assert_same(dense([updater.states[k] for k in range(3)]), flat([alone.states[k] for k in range(3)]))
@@ -139,7 +139,7 @@ def test_a_table_too_large_to_be_dense_is_updated_lazily_only() -> None:
 
 
 def test_a_plan_serves_until_a_new_row_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_plans = []
+    made_plans: list[Any] = []
     monkeypatch.setattr(plan.Plan, "__init__", _counted(plan.Plan.__init__, made_plans))
     weight = row_sparse_array((np.ones((4, 2), np.float32), [1, 4, 5, 7]), shape=(9, 2))
     updater = mxopt.get_updater(mxopt.create("adam"))
@@ -233,7 +233,7 @@ def test_an_optimizer_written_with_arithmetic() -> None:
             for grads in gradients(dtype, dense_at=2)[::2]:
                 updater(0, grads[0], weight)
             results.append(np.asarray(weight))
-        np.testing.assert_allclose(*results, rtol=tolerance, atol=0)
+        np.testing.assert_allclose(*results, rtol=tolerance, atol=0)  # type: ignore[call-overload]
 
 
 def sparse(rows: Any = (1, 4), dtype: str = "float32") -> RowSparse:

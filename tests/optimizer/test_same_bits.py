@@ -52,7 +52,7 @@ def test_any_aggregation_size(size: int, monkeypatch: pytest.MonkeyPatch) -> Non
         parts = Run(row.make(), [w.copy() for w in start], as_list=True)
         assert parts.updater.optimizer.aggregate_num == size
         monkeypatch.undo()
-        assert_runs_agree([whole, parts], lambda step, like=start: [array(rng, w.shape, "float32") for w in like])
+        assert_runs_agree([whole, parts], lambda step, like=start: [array(rng, w.shape, "float32") for w in like])  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.elementwise], ids=str)
@@ -62,11 +62,11 @@ def test_slices_of_an_array(row: Row, dtype: str) -> None:
     start, bounds = array(rng, (20001,), dtype), [0, 5, 5, 16384 + 3, 20000, 20001]
     cut = lambda x: [x[a:b] for a, b in itertools.pairwise(bounds)]  # noqa: E731
     whole = Run(row.make(multi_precision=True), [start.copy()])
-    parts = Run(row.make(multi_precision=True), cut(start.copy()))
+    parts = Run(row.make(multi_precision=True), cut(start.copy()))  # type: ignore[no-untyped-call]
     for _ in range(3):
         grad = array(rng, start.shape, dtype, special=True)
         whole.step([grad])
-        parts.step(cut(grad))
+        parts.step(cut(grad))  # type: ignore[no-untyped-call]
     pieces = [flat(state) for state in zip(*(flat([a, s]) for a, s in _by_parameter(parts)), strict=True)]
     assert_same(flat(whole.arrays), [np.concatenate(p) for p in pieces])
 
@@ -95,7 +95,7 @@ def test_weights_of_a_list_that_share_memory() -> None:
         memories = [array(np.random.default_rng(7), (200_000,), "float32") for _ in range(2)]
         runs = [Run(row.make(), [m[:150_000], m[50_000:], m[::2]], as_list=k == 0) for k, m in enumerate(memories)]
         like = runs[0].weights
-        assert_runs_agree(runs, lambda step, like=like, rng=rng: [array(rng, w.shape, "float32") for w in like])
+        assert_runs_agree(runs, lambda step, like=like, rng=rng: [array(rng, w.shape, "float32") for w in like])  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0), (2, 0, 3)])

@@ -29,7 +29,7 @@ def test_states_that_may_be_narrow(row: Row) -> None:
     weight = np.ones((3, 4), np.float32)
     for _ in range(2):  # of which LBSGD takes both for one step
         updater(0, np.ones((3, 4), np.float32), weight)
-    states = updater.optimizer.state_arrays(updater.states[0])
+    states = updater.optimizer.state_arrays(updater.states[0])  # type: ignore[attr-defined]
     assert {x.dtype for x in states[: len(row.rules[0].states)]} == ({BFLOAT16} if row.rules[0].states else set())
     assert np.isfinite(weight).all()
     assert (weight != 1).all()
@@ -116,8 +116,8 @@ def test_a_seed_is_a_whole_number_that_can_be_saved(seed: object) -> None:
     for make in (
         lambda: mxopt.create("adam", state_dtype="bfloat16", seed=seed),
         lambda: mxopt.create("sgld", seed=seed),
-        lambda: mxopt.experimental.optim.Adam([weight], seed=seed),
-        lambda: mxopt.nn.Adam([weight], seed=seed),
+        lambda: mxopt.experimental.optim.Adam([weight], seed=seed),  # type: ignore[arg-type]
+        lambda: mxopt.nn.Adam([weight], seed=seed),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match="seed must be"):
             make()

@@ -199,7 +199,7 @@ def test_a_parameter_over_a_tensor_has_the_tensors_gradient_until_it_is_given_an
     tensor.grad = torch.ones(3)
     assert parameter.grad is tensor.grad
     parameter.zero_grad()
-    assert tensor.grad.sum() == 0
+    assert tensor.grad.sum() == 0  # type: ignore[attr-defined]
     parameter.grad = np.full(3, 2.0, np.float32)
     assert parameter.grad[0] == 2
     parameter.grad = None
@@ -267,13 +267,13 @@ def test_what_a_step_on_tensors_needs_is_prepared_once(
         "nn": nn.Momentum(weights, 0.1, 0.9),
     }[way]
     for k in range(5):
-        step([torch.full_like(w, float(k + 1)).detach() for w in weights])
+        step([torch.full_like(w, float(k + 1)).detach() for w in weights])  # type: ignore[operator]
         assert len(made) <= 2
     with torch.no_grad():
         weights[0].data = weights[0].data.clone()  # elsewhere in memory
     if way.startswith("updater"):
         before = weights[0].detach().clone()
-        step([torch.ones_like(w).detach() for w in weights])
+        step([torch.ones_like(w).detach() for w in weights])  # type: ignore[operator]
         assert not torch.equal(weights[0], before)
 
 

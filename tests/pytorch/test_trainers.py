@@ -28,7 +28,7 @@ def batches() -> Any:
 
 
 def lightning_model(lightning: Any, make: Make) -> Any:
-    class Model(lightning.LightningModule):  # type: ignore[misc,name-defined]
+    class Model(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(2)

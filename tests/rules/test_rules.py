@@ -34,7 +34,7 @@ def test_a_rule_does_to_an_array_what_it_does_to_each_element(some: Rule) -> Non
             whole = as_tuple(step.function(**values))
             assert len(whole) == len(step.writes) + step.norms
             for i in range(5):
-                one = as_tuple(step.function(**{n: v[i] if n in arrays else v for n, v in values.items()}))
+                one = as_tuple(step.function(**{n: v[i] if n in arrays else v for n, v in values.items()}))  # type: ignore[index]
                 assert np.array_equal(
                     np.array(one), np.array([np.broadcast_to(w, 5)[i] for w in whole]), equal_nan=True
                 )

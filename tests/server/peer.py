@@ -113,9 +113,15 @@ class Peer:
         for rank in range(0 if self.listeners else self.workers):
             self.hello(rank)
 
-    def weight(self, key: Key = "w") -> list[float]:
-        weight: list[float] = self.server.values.entries[key].weight.tolist()
+    def weight(self, key: Key = "w") -> list[Any]:
+        weight: list[Any] = self.server.values.entries[key].weight.tolist()
         return weight
+
+
+def note(sent: list[Any], route: bytes, message: Any) -> bool:
+    """Takes a message as a socket with room for it does."""
+    sent.append(message)
+    return True
 
 
 def init(seq: int, key: Key = "w") -> m.Init:

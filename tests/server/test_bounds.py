@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 from mxopt_server.scheduler import Scheduler
-from peer import Peer, with_sgd
+from peer import Peer, note, with_sgd
 
 from mxopt.kvstore import messages as m, wire
 
@@ -101,7 +102,7 @@ def test_first_values_take_memory_only_as_they_come(grown: Callable[[], int]) ->
 
 def test_barriers_of_one_worker_at_the_scheduler(grown: Callable[[], int]) -> None:
     sent: list[object] = []
-    scheduler = Scheduler(lambda route, message: sent.append(message), 2, 0, "job", token=lambda: "token")
+    scheduler = Scheduler(partial(note, sent), 2, 0, "job", token=lambda: "token")
     for rank in (0, 1):
         scheduler.handle(
             b"%d" % rank, m.encode(m.Join(wire.VERSION, "job", "worker", rank, 2, 0, "", f"i{rank}", "me"))

@@ -123,7 +123,8 @@ def test_with_a_journal_there_is_a_cut_each_second_and_a_checkpoint_where_it_is_
 
 
 def test_a_checkpoint_exists_when_all_servers_have_it_and_that_is_written_down_first() -> None:
-    kept = Checkpoints("snapshot", 10.0, 1.0, notes := {})
+    notes: dict[Any, Any] = {}
+    kept = Checkpoints("snapshot", 10.0, 1.0, notes)
     kept.server(0, 7, 7, False, 2)
     assert kept.exists == 0
     kept.server(1, 7, 5, False, 2)
@@ -158,7 +159,8 @@ def test_a_checkpoint_that_cannot_be_written_down_does_not_exist_until_it_can(
 
 
 def test_an_asynchronous_job_has_no_cuts() -> None:
-    kept = Checkpoints("snapshot", 10.0, 1.0, notes := {})
+    notes: dict[Any, Any] = {}
+    kept = Checkpoints("snapshot", 10.0, 1.0, notes)
     for now in range(100):
         for rank in (0, 1):
             kept.worker(rank, -1, now)

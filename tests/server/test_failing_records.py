@@ -84,4 +84,4 @@ def test_where_there_is_no_memory_for_an_update_the_server_fails_at_it(
     assert peer.sent == []
     peer.again(-2)
     assert peer.content() != before
-    assert peer.server.values.entries["w"].parts[0].group.rounds.done == 3
+    assert peer.server.values.entries["w"].parts[0].group.rounds.done == 3  # type: ignore[union-attr]

@@ -71,7 +71,7 @@ def test_states_of_any_size_are_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("mxopt.document.LONG", 8)  # from which a record's header has no room for them
     parts = encode(r.Loaded(1, "w", b"a long document"))
     assert bytes(parts[-1]) == b"a long document"
-    assert decode(memoryview(b"".join(parts))).document == b"a long document"
+    assert decode(memoryview(b"".join(parts))).document == b"a long document"  # type: ignore[union-attr]
 
 
 def test_there_is_a_case_for_every_kind_of_record() -> None:
@@ -253,7 +253,7 @@ def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path: Path, mon
     real = os.fdatasync
     events: list[object] = []
     progress = peer.server.applier.progress
-    monkeypatch.setattr(segments.os, "fdatasync", lambda file: (events.append(progress.doing), real(file)))
+    monkeypatch.setattr(os, "fdatasync", lambda file: (events.append(progress.doing), real(file)))  # type: ignore[func-returns-value]
     peer.server.answers._post = lambda route, message: events.append(type(message).__name__)
     for message in (init(1), init(2, "v"), m.Rounds(3, ["w"])):
         peer.server.handle(b"route0", m.encode(message))
@@ -293,5 +293,5 @@ def test_segments_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert journal.nbytes > 50 * 20
     second = Folder(tmp_path, 2)
     second.take_over()
-    assert [decode(body).number for _, body in second.read(0)] == list(range(50))
+    assert [decode(body).number for _, body in second.read(0)] == list(range(50))  # type: ignore[union-attr]
     assert Journal(second, True).nbytes >= journal.nbytes  # all of it is to be read again

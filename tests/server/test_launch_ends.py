@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -42,11 +43,11 @@ def no_job_outlives_its_test() -> Iterator[None]:
             process.kill()
 
 
-def family(process: Process) -> list[psutil.Process]:
+def family(process: Process) -> Any:
     return psutil.Process(process.child.pid).children(recursive=True)
 
 
-def none_stays(children: list[psutil.Process], seconds: float = 10) -> None:
+def none_stays(children: list[Any], seconds: float = 10) -> None:
     _, alive = psutil.wait_procs(children, seconds)
     alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     for p in alive:

@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Process, environment
@@ -52,7 +53,7 @@ def path(tmp_path: Path) -> str:
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def launch(path: str, tmp_path: str, launcher: str, *command: str, **more: str) -> Process:
+def launch(path: str, tmp_path: Path, launcher: str, *command: str, **more: str) -> Process:
     arguments = ["-n", "2", "-s", "2", "--launcher", launcher, "--host", "127.0.0.1"]
     arguments += [] if "--keys" in command else ["--insecure"]
     arguments += ["--run-dir", str(tmp_path / "run"), "--env", f"ODD={ODD}", "--env", "DMLC_NODE_HOST=127.0.0.1"]
@@ -63,7 +64,7 @@ def launch(path: str, tmp_path: str, launcher: str, *command: str, **more: str) 
     return Process([*LAUNCH, *arguments, *command], env)
 
 
-def saw(process: Process) -> list[list[object]]:
+def saw(process: Process) -> list[list[Any]]:
     return sorted(json.loads(line.partition("SAW ")[2]) for line in process.lines if "SAW " in line)
 
 
@@ -147,7 +148,7 @@ def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(tmp_p
 
 
 @pytest.mark.parametrize("launcher", ["ssh", "slurm", pytest.param("mpi", marks=needs_mpi)])
-def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path: Path, path: Path, launcher: str) -> None:
+def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path: Path, path: str, launcher: str) -> None:
     psutil = pytest.importorskip("psutil")
     (tmp_path / "hosts").write_text("127.0.0.1\n")
     options = ["-H", str(tmp_path / "hosts")] if launcher == "ssh" else []

@@ -27,51 +27,57 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def log(clock: Clock) -> logging.Logger:
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def log(clock: Clock, stream: io.StringIO) -> logging.Logger:
     made = logging.Logger("of this test")
-    made.stream = io.StringIO()
-    handler = logs.Handler(made.stream, clock)
+    handler = logs.Handler(stream, clock)
     handler.setFormatter(logs.Formatter("%(levelname)s %(message)s"))
     made.addHandler(handler)
     return made
 
 
-def test_a_record_is_one_line_whatever_is_in_it(log: logging.Logger) -> None:
+def test_a_record_is_one_line_whatever_is_in_it(log: logging.Logger, stream: io.StringIO) -> None:
     log.warning("%s", "a\nINFO forged\r\x1b[31m\u202e\u2028\x85é")
-    assert log.stream.getvalue() == "WARNING a\\nINFO forged\\r\\x1b[31m\\u202e\\u2028\\x85é\n"
+    assert stream.getvalue() == "WARNING a\\nINFO forged\\r\\x1b[31m\\u202e\\u2028\\x85é\n"
 
 
-def test_no_line_of_a_traceback_looks_like_a_record(log: logging.Logger) -> None:
+def test_no_line_of_a_traceback_looks_like_a_record(log: logging.Logger, stream: io.StringIO) -> None:
     try:
         raise ValueError("a\nWARNING forged\n" + "x" * 5000)
     except ValueError:
         log.exception("it failed")
-    first, *rest = log.stream.getvalue().splitlines()
+    first, *rest = stream.getvalue().splitlines()
     assert first == "ERROR it failed"
     assert all(line.startswith("    ") and len(line) < 2100 for line in rest)
 
 
-def test_a_line_is_bounded(log: logging.Logger) -> None:
+def test_a_line_is_bounded(log: logging.Logger, stream: io.StringIO) -> None:
     log.warning("x" * 100_000)
-    assert len(log.stream.getvalue()) < 2100
+    assert len(stream.getvalue()) < 2100
 
 
-def test_lines_are_bounded_over_time_and_what_is_left_out_is_counted(log: logging.Logger, clock: Clock) -> None:
+def test_lines_are_bounded_over_time_and_what_is_left_out_is_counted(
+    log: logging.Logger, stream: io.StringIO, clock: Clock
+) -> None:
     for _ in range(20_000):
         log.warning("x" * 50)
-    full = len(log.stream.getvalue())
+    full = len(stream.getvalue())
     assert full <= logs.BURST
     log.error("of another level")
-    assert log.stream.getvalue().endswith("ERROR of another level\n")
+    assert stream.getvalue().endswith("ERROR of another level\n")
     clock.now += 1
     log.warning("again")
-    written = log.stream.getvalue().count("x" * 50)
-    assert f"WARNING again ({20_000 - written} lines" in log.stream.getvalue()
+    written = stream.getvalue().count("x" * 50)
+    assert f"WARNING again ({20_000 - written} lines" in stream.getvalue()
     for _ in range(600):
         clock.now += 1
         for _ in range(100):
             log.warning("x" * 50)
-    assert len(log.stream.getvalue()) < 2 * logs.BURST + 700 * logs.RATE
+    assert len(stream.getvalue()) < 2 * logs.BURST + 700 * logs.RATE
 
 
 def test_a_process_that_joins_cannot_forge_a_line() -> None:

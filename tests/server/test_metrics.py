@@ -8,6 +8,7 @@ import socket
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
@@ -29,7 +30,7 @@ def free_ports(count: int) -> int:
             return first
 
 
-def families(port: int, host: str = "127.0.0.1") -> dict[str, object]:
+def families(port: int, host: str = "127.0.0.1") -> dict[str, Any]:
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     with urllib.request.urlopen(
         urllib.request.Request(f"http://{host}:{port}/metrics", headers=accept), timeout=10

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import Job, Process, environment
@@ -46,7 +47,7 @@ print("GOT", out.tolist(), flush=True)
 """
 
 
-def job(folder: Path, **env: object) -> tuple[Job, Process]:
+def job(folder: Path, **env: Any) -> tuple[Job, Process]:
     (folder / "slow.py").write_text(SLOW)
     path = environment()["PYTHONPATH"] + os.pathsep + str(folder)
     made = Job(1, 1, ("--import", "slow"), PYTHONPATH=path, MXOPT_KVSTORE_DEAD_AFTER=2, **env)
@@ -124,17 +125,19 @@ def test_the_heart_tells_what_the_loop_does() -> None:
     progress = Progress()
     heart = Heart(m.Beat("job", "server", 0, "ab"), 1, 10, "tcp://a:1", 0.0, progress)
     progress.count = 5
-    assert m.decode(heart.turn(0.0)) == m.Beat("job", "server", 0, "ab", 1, 5, "")
+    assert m.decode(heart.turn(0.0)) == m.Beat("job", "server", 0, "ab", 1, 5, "")  # type: ignore[arg-type]
     progress.begin("an update of key", "w")
-    assert m.decode(heart.turn(1.0)) == m.Beat("job", "server", 0, "ab", 2, 5, "an update of key 'w'")
+    assert m.decode(heart.turn(1.0)) == m.Beat("job", "server", 0, "ab", 2, 5, "an update of key 'w'")  # type: ignore[arg-type]
     progress.end()
-    assert m.decode(heart.turn(2.0)) == m.Beat("job", "server", 0, "ab", 3, 6, "")
+    assert m.decode(heart.turn(2.0)) == m.Beat("job", "server", 0, "ab", 3, 6, "")  # type: ignore[arg-type]
 
 
 def test_the_constructor_of_an_optimizer_is_announced_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    server, seen, make = Peer().server, [], served.make_optimizer
+    server, seen, make = Peer().server, [], served.make_optimizer  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        served, "make_optimizer", lambda config: seen.append(server.applier.progress.doing) or make(config)
+        served,
+        "make_optimizer",
+        lambda config: seen.append(server.applier.progress.doing) or make(config),  # type: ignore[func-returns-value]
     )
     for rate, record in ((1.0, lambda c: Optimizer(1, c)), (2.0, lambda c: Changed(c, 1))):
         server.machine.enter(record(optimizer_config(mxopt.create("sgd", learning_rate=rate))))

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Process, environment
@@ -29,7 +30,7 @@ PATIENT = environment(MXOPT_KVSTORE_JOIN_TIMEOUT=DEADLINE_S, MXOPT_KVSTORE_DEAD_
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in PATIENT.items():
             patch.setenv(name, value)
@@ -47,17 +48,17 @@ def keys(tmp_path: Path) -> Path:
     return path
 
 
-def on(cluster: Cluster) -> dict[str, str]:
+def on(cluster: Any) -> dict[str, str]:
     """The environment of a job's launcher there."""
     return {**PATIENT, "RAY_ADDRESS": cluster.address}
 
 
-def launch(cluster: Cluster, tmp_path: Path, *arguments: str) -> Process:
+def launch(cluster: Any, tmp_path: Path, *arguments: str) -> Process:
     options = ["-n", "2", "-s", "2", "--launcher", "ray", "--run-dir", str(tmp_path / "run"), *arguments]
     return Process([*LAUNCH, *options], on(cluster))
 
 
-def processes() -> list[psutil.Process]:
+def processes() -> list[Any]:
     """The servers and schedulers of this machine that serve beyond it, and workers of these
     tests."""
     found = []
@@ -69,7 +70,7 @@ def processes() -> list[psutil.Process]:
 
 
 def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_logs(
-    cluster: Cluster, tmp_path: Path
+    cluster: Any, tmp_path: Path
 ) -> None:
     odd = """it's "odd", $HOME & `id`"""
     process = launch(cluster, tmp_path, "--insecure", "--env", f"ODD={odd}", sys.executable, "-c", WORKER)
@@ -83,7 +84,7 @@ def test_servers_and_workers_spread_over_the_nodes_with_folder_environment_and_l
 
 
 def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(
-    cluster: Cluster, tmp_path: Path, keys: Path
+    cluster: Any, tmp_path: Path, keys: Path
 ) -> None:
     process = launch(cluster, tmp_path, "--keys", str(keys), *FOREVER)
     process.wait_for("[worker-0] RUNNING", DEADLINE_S)
@@ -99,7 +100,7 @@ def test_ctrl_c_leaves_no_orphan_and_keys_stand_in_no_file_or_variable(
     assert not psutil.wait_procs(running, 15)[1]
 
 
-def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster: Any, tmp_path: Path) -> None:
     script = (
         "import os, mxopt.kvstore as k\nkv = k.create('dist_sync')\n"
         "if kv.rank == 1: print('it breaks', flush=True); os._exit(7)\nkv.barrier()"
@@ -109,9 +110,7 @@ def test_a_failing_worker_ends_the_job_with_its_exit_code(cluster: Cluster, tmp_
     assert "[worker-1] it breaks" in process.lines
 
 
-def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(
-    cluster: Cluster, tmp_path: Path, keys: Path
-) -> None:
+def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(cluster: Any, tmp_path: Path, keys: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(next(text for _, text in blocks(ROOT / "docs" / "cluster.md", "python") if "import ray" in text))
     done = Process([sys.executable, str(program)], on(cluster), cwd=tmp_path)
@@ -122,7 +121,7 @@ def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(
 
 @pytest.mark.parametrize("lost", ["server0", "actor0"])
 def test_a_server_that_is_killed_comes_back_with_its_journal_and_the_job_has_the_same_bits(
-    cluster: Cluster, tmp_path: Path, lost: str
+    cluster: Any, tmp_path: Path, lost: str
 ) -> None:
     (tmp_path / f"kill-20-{lost}").touch()
     options = ["--insecure", "--durability", "journal", "--state-dir", str(tmp_path / "state")]

@@ -3,6 +3,8 @@ optimizer."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -19,12 +21,12 @@ class Script:
     """A job of two workers by messages, in the order in which they come: (rank, message without its
     number)."""
 
-    def __init__(self, row: object, mode: str, form: str) -> None:
+    def __init__(self, row: Any, mode: str, form: str) -> None:
         self.mode, self.form = mode, form
         rng = np.random.default_rng(7)
         values = rng.normal(size=(UNITS, 2)).astype(np.float32)
         pieces = [values[:2], values[2:4], values[4:]] if form != "one piece" else [values]
-        self.messages: list[tuple[int, object]] = [(0, config(0, 1, row.make())), (0, m.SetOptimizer(0, 1, 1))]
+        self.messages: list[tuple[int, Any]] = [(0, config(0, 1, row.make())), (0, m.SetOptimizer(0, 1, 1))]
         for piece, part in enumerate(pieces):
             self.messages.append((0, m.Init(0, "w", "float32", [UNITS, 2], [UNITS, 2], 0, piece, [part.tobytes()])))
         for _ in range(3):
@@ -49,7 +51,8 @@ class Script:
     def run(self, restart_after: int | None) -> list[float]:
         """The weights at the end; after so many messages the server is started again, with the
         records of before."""
-        peer, rounds = Peer(2, self.mode, Disk()), {}
+        peer = Peer(2, self.mode, Disk())
+        rounds: dict[tuple[int, int], int] = {}
         workers = [Worker(peer, rank) for rank in (0, 1)]
         for k, (rank, sent) in enumerate(self.messages):
             message = replace(sent)
@@ -76,7 +79,7 @@ class Worker:
         peer.listeners[self.route] = self.session
         self.session.greet(self.session.channels[0])
 
-    def _post(self, server: int, frames: list[object]) -> None:
+    def _post(self, server: int, frames: list[Any]) -> None:
         self.peer.server.handle(self.route, [bytes(f) for f in frames])
 
 

@@ -10,6 +10,7 @@ from peer import Disk, Peer, init, push, with_sgd
 
 import mxopt
 from mxopt.kvstore import messages as m
+from mxopt.kvstore.message import Message
 from mxopt.optimizer.config import optimizer_config
 
 
@@ -67,7 +68,7 @@ def test_a_round_that_ended_with_an_error_is_over_for_who_comes_late() -> None:
 
 
 @pytest.mark.parametrize("then", [m.Pull(2, ["v"], 0, 0, 1), push(2, keys=("w",), step=2)], ids=["pull", "next"])
-def test_a_worker_that_has_left_out_a_key_is_told_by_its_pull_or_next_step(then: m.Message) -> None:
+def test_a_worker_that_has_left_out_a_key_is_told_by_its_pull_or_next_step(then: Message) -> None:
     peer = with_sgd(Peer(2))
     peer.ask(0, init(3, "v"))
     peer.ask(0, push(4, False, keys=("w",), step=1))
@@ -162,7 +163,7 @@ def test_a_worker_that_waits_long_hears_whose_push_of_which_key_is_missing() -> 
 
 def test_a_push_that_nobody_waits_for_and_that_fails_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = with_sgd(Peer(2))
-    monkeypatch.setattr(peer.server.served.updater.optimizer, "update_multi_precision", lambda *_: 1 / 0)
+    monkeypatch.setattr(peer.server.served.updater.optimizer, "update_multi_precision", lambda *_: 1 / 0)  # type: ignore[union-attr]
     assert isinstance(peer.ask(0, push(3, False)), m.Done)
     assert "ZeroDivisionError" in peer.ask(1, push(1, False)).text
     assert isinstance(peer.ask(1, m.Pull(2, ["w"], 0, 0)), m.Values)

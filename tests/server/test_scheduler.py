@@ -15,8 +15,10 @@ class Job:
     """A scheduler, and what it answered."""
 
     def __init__(self, workers: int, servers: int, **options: Any) -> None:
-        self.answers: dict[bytes, list[object]] = {}
-        self.now, self.issued, self.closed = 0.0, [], set()
+        self.answers: dict[bytes, list[Any]] = {}
+        self.now = 0.0
+        self.issued: list[tuple[Any, ...]] = []
+        self.closed: set[bytes] = set()
         tokens = (f"t{n}" for n in itertools.count())
         self.scheduler = Scheduler(
             self.answer, workers, servers, "job", clock=lambda: self.now, token=lambda: next(tokens),
@@ -27,12 +29,12 @@ class Job:
         self.answers.setdefault(route, []).append(message)
         return route not in self.closed
 
-    def say(self, name: str, message: object) -> object:
+    def say(self, name: str, message: object) -> Any:
         """The last answer to who sends a message."""
         self.scheduler.handle(name.encode(), [bytes(f) for f in m.encode(message)])
         return self.answers[name.encode()][-1]
 
-    def join(self, name: str, role: str = "worker", rank: int = -1, mode: str = "sync") -> object:
+    def join(self, name: str, role: str = "worker", rank: int = -1, mode: str = "sync") -> Any:
         """The last answer to a process that asks to join."""
         message = m.Join(wire.VERSION, "", role, rank, 0, 0, "", name, name, mode if role == "worker" else "")
         self.scheduler.handle(name.encode(), m.encode(message))

@@ -4,16 +4,19 @@ changes nothing."""
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 from mxopt_server.scheduler import Scheduler
-from peer import ONES, Disk, Peer, config, init, push, with_sgd
+from peer import ONES, Disk, Peer, config, init, note, push, with_sgd
 
 from mxopt.document import dump_document, load_document
 from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.message import Message
 
 
 def test_a_push_that_comes_twice_is_applied_once() -> None:
@@ -73,7 +76,8 @@ def test_a_worker_is_let_in_once_the_scheduler_has_told_of_it_and_by_its_token_o
 
 
 def test_a_server_whose_lease_has_run_out_keeps_its_answers_for_itself() -> None:
-    peer, leased = with_sgd(Peer(mode="async")), []
+    peer = with_sgd(Peer(mode="async"))
+    leased: list[Any] = []
     peer.server._lease = lambda: bool(leased)
     assert peer.ask(0, push(3)) is None
     leased.append(True)
@@ -90,7 +94,7 @@ def test_a_server_whose_lease_has_run_out_keeps_its_answers_for_itself() -> None
         ({"mode": "async"}, "dist_"),
     ],
 )
-def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, object], text: str) -> None:
+def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> None:
     assert text in Peer().hello(0, **changes).text
 
 
@@ -113,7 +117,7 @@ def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, object], text: 
         (m.Config(3, 1, 1, False, 0, False, 0, 1, [b"x"]), "holds a map"),
     ],
 )  # fmt: skip
-def test_a_bad_request_is_refused_by_name_and_the_server_goes_on(message: m.Message, text: str) -> None:
+def test_a_bad_request_is_refused_by_name_and_the_server_goes_on(message: Message, text: str) -> None:
     peer = with_sgd(Peer(mode="async"))
     answer = peer.ask(0, message)
     assert isinstance(answer, m.Refused)
@@ -143,7 +147,7 @@ def with_rows(workers: int = 1, keys: str = "e") -> Peer:
 @pytest.mark.parametrize("declared", [False, True])
 def test_numbers_of_rows_are_what_was_checked_whatever_their_sender_does_to_the_memory_then(declared: bool) -> None:
     peer, ones = with_sgd(Peer(2)), wire.bytes_of(np.ones(4096, np.float32))
-    first: m.Message = m.Init(3, "e", "float32", [8192, 1], [8192, 1], 0, 0, [bytes(32768)])
+    first: Message = m.Init(3, "e", "float32", [8192, 1], [8192, 1], 0, 0, [bytes(32768)])
     if declared:
         first = m.InitTable(3, "e", "float32", [8192, 1], 1, True, "zeros", 0.0, 0, 0, 0, [b"", b""])
     peer.ask(0, first)
@@ -223,16 +227,16 @@ def test_an_init_of_no_piece_leaves_nothing() -> None:
 
 
 def test_a_mistake_in_the_scheduler_is_told_to_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = []
-    scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
+    sent: list[Any] = []
+    scheduler = Scheduler(partial(note, sent), 1, 1, "job")
     monkeypatch.setattr(scheduler.roster, "missing", lambda: 1 / 0)
     scheduler.handle(b"a", m.encode(m.Join(wire.VERSION, "job", "worker", -1, 1, 1, "", "i", "me")))
     assert "ZeroDivisionError" in sent[-1].text
 
 
 def test_a_peer_of_version_1_is_told_what_to_do() -> None:
-    sent = []
-    scheduler = Scheduler(lambda route, message: sent.append(message), 1, 1, "job")
+    sent: list[Any] = []
+    scheduler = Scheduler(partial(note, sent), 1, 1, "job")
     scheduler.handle(b"a", m.encode(m.Join(1, "job", "worker", -1, 1, 1, "", "i", "me")))
     assert "install the same mxopt for all" in sent[-1].text
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mxopt_server import attached, snapshot
+from mxopt_server import snapshot
 from mxopt_server.attached import Attached
 from mxopt_server.moment import Moment
 from peer import Peer, push, with_sgd
@@ -72,7 +72,7 @@ def test_what_changes_while_a_snapshot_is_written_is_in_it_as_it_was(
     make: Callable[..., Moment] = snapshot.moment
     for pieces in range(6):
         reached, go = threading.Event(), threading.Event()
-        monkeypatch.setattr(attached.snapshot, "moment", lambda s, n=pieces, r=reached, g=go: Held(make(s), n, r, g))
+        monkeypatch.setattr(snapshot, "moment", lambda s, n=pieces, r=reached, g=go: Held(make(s), n, r, g))
         again = Peer(2, mode)
         (tmp_path / "first").write_bytes(expected)
         assert snapshot.restore(again.server, tmp_path / "first")

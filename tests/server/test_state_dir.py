@@ -8,6 +8,7 @@ import os
 import random
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mxopt_server import segments, state_dir
@@ -18,10 +19,10 @@ from mxopt_server.segments import START, Writer, read, valid_length
 from mxopt.document import dump_document
 from mxopt.errors import ArgumentError, StatesError
 
-BODIES = [[b"one"], [b"tw", memoryview(b"o")], [b""], [bytes(5000)] * 600]
+BODIES: list[list[Any]] = [[b"one"], [b"tw", memoryview(b"o")], [b""], [bytes(5000)] * 600]
 
 
-def written(path: Path, bodies: list[list[bytes]] = BODIES) -> Path:
+def written(path: Path, bodies: list[list[Any]] = BODIES) -> Path:
     """A segment with these records."""
     writer = Writer(path)
     for body in bodies:
@@ -106,7 +107,7 @@ def test_a_write_that_the_system_takes_in_part_goes_on(tmp_path: Path, monkeypat
 
 def opened(home: Path, epoch: int, **more: object) -> Folder:
     folder = Folder(home, epoch)
-    folder.take_over(**more)
+    folder.take_over(**more)  # type: ignore[arg-type]
     return folder
 
 
@@ -165,7 +166,7 @@ def test_a_process_that_was_stopped_while_it_took_over_and_wakes_harms_none(
     filled(first, b"one")
     filled(first, b"two")
     slow, real = Folder(tmp_path, 2), os.link
-    woken = []
+    woken: list[Any] = []
 
     def link(source: Path, target: Path) -> None:
         if not woken and source.name == name(2, SEGMENT):  # in the middle of epoch 3's

@@ -6,12 +6,13 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import zmq
 from mxopt_server import routers
 
-from mxopt.kvstore import sockets
+from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.keys import KeyPair
 
 
@@ -21,12 +22,12 @@ def greeting(mechanism: bytes) -> bytes:
 
 
 @pytest.fixture
-def context() -> Iterator[zmq.Context]:
+def context() -> Iterator[zmq.Context[Any]]:
     with zmq.Context() as made:
         yield made
 
 
-def listening(context: zmq.Context, keys: KeyPair | None = None) -> tuple[zmq.Socket, socket.socket]:
+def listening(context: zmq.Context[Any], keys: KeyPair | None = None) -> tuple[zmq.Socket[Any], socket.socket]:
     """A bound socket, and a connection to it that has said nothing yet."""
     router = routers.router(context, keys, 35)
     router.linger = 0
@@ -47,7 +48,7 @@ def until_closed(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("said", [b"", greeting(b"NULL")])
 def test_a_connection_that_stays_silent_is_closed(
-    context: zmq.Context, monkeypatch: pytest.MonkeyPatch, said: bytes
+    context: zmq.Context[Any], monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     monkeypatch.setattr(routers, "HANDSHAKE_MS", 300)
     router, connection = listening(context)
@@ -57,7 +58,7 @@ def test_a_connection_that_stays_silent_is_closed(
 
 
 @pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN", b"CURVE"])
-def test_without_the_keys_nothing_is_taken(context: zmq.Context, mechanism: bytes) -> None:
+def test_without_the_keys_nothing_is_taken(context: zmq.Context[Any], mechanism: bytes) -> None:
     router, connection = listening(context, zmq.curve_keypair())
     guard = routers.authenticator(context, zmq.curve_keypair())
     try:
@@ -71,24 +72,24 @@ def test_without_the_keys_nothing_is_taken(context: zmq.Context, mechanism: byte
             with pytest.raises(zmq.Again):
                 sockets.receive(router)
     finally:
-        guard.stop()
+        guard.stop()  # type: ignore[union-attr]
 
 
-def test_a_frame_that_is_too_long_closes_the_connection(context: zmq.Context) -> None:
+def test_a_frame_that_is_too_long_closes_the_connection(context: zmq.Context[Any]) -> None:
     router = routers.router(context, None, 35)
     router.linger = 0
     port = routers.bind_tcp(router, "127.0.0.1", 0)
     with router, context.socket(zmq.DEALER) as dealer, dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as closed:
         dealer.linger = 0
         dealer.connect(f"tcp://127.0.0.1:{port}")
-        dealer.send(bytes(routers.MAX_FRAME + 1))
+        dealer.send(bytes(wire.MAX_FRAME + 1))
         assert closed.poll(30_000)
         with pytest.raises(zmq.Again):
             sockets.receive(router)
         dealer.disable_monitor()
 
 
-def test_of_a_message_with_many_frames_few_are_kept_and_the_next_is_whole(context: zmq.Context) -> None:
+def test_of_a_message_with_many_frames_few_are_kept_and_the_next_is_whole(context: zmq.Context[Any]) -> None:
     router = routers.router(context, None, 35)
     router.linger = 0
     port = routers.bind_tcp(router, "127.0.0.1", 0)

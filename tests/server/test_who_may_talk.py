@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Job, Process, environment
@@ -25,12 +26,17 @@ NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 
+class Launched(Process):
+    """A launcher, and the endpoint of its scheduler."""
+
+    root = ""
+
+
 @pytest.fixture
-def launched(tmp_path: Path) -> Iterator[Process]:
-    """A job on this machine with 2 workers and 1 server that trains; its scheduler's endpoint is
-    `root`."""
+def launched(tmp_path: Path) -> Iterator[Launched]:
+    """A job on this machine with 2 workers and 1 server that trains."""
     options = ["-n", "2", "-s", "1", "--run-dir", str(tmp_path / "run")]
-    process = Process([*LAUNCH, *options, *FOREVER], environment())
+    process = Launched([*LAUNCH, *options, *FOREVER], environment())
     try:
         process.root = process.wait_for("the scheduler is at").split()[5].rstrip(",")
         process.wait_for("[worker-1] RUNNING")
@@ -40,7 +46,7 @@ def launched(tmp_path: Path) -> Iterator[Process]:
         process.finish()
 
 
-def children(process: Process) -> list[psutil.Process]:
+def children(process: Process) -> Any:
     return psutil.Process(process.child.pid).children(recursive=True)
 
 
@@ -52,7 +58,7 @@ def stranger(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(), capture_output=True, text=True, cwd="/", timeout=60)
 
 
-def test_a_job_on_one_machine_opens_no_port(launched: Process) -> None:
+def test_a_job_on_one_machine_opens_no_port(launched: Launched) -> None:
     assert [c for p in children(launched) for c in p.net_connections("inet")] == []
     folder = unix.path_of(launched.root).parent
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -63,7 +69,7 @@ def test_a_job_on_one_machine_opens_no_port(launched: Process) -> None:
     )
 
 
-def test_its_owner_asks_it_how_it_stands(launched: Process) -> None:
+def test_its_owner_asks_it_how_it_stands(launched: Launched) -> None:
     found = subprocess.run(
         [*SERVE, "status", "--json", "--scheduler", launched.root], env=environment(), capture_output=True, text=True
     )
@@ -71,7 +77,7 @@ def test_its_owner_asks_it_how_it_stands(launched: Process) -> None:
     assert json.loads(found.stdout)["servers"][0]["keys"] == 1
 
 
-def test_nothing_of_it_stays_in_the_folder_for_temporary_files(launched: Process) -> None:
+def test_nothing_of_it_stays_in_the_folder_for_temporary_files(launched: Launched) -> None:
     folder = unix.path_of(launched.root).parent
     everyone = children(launched)
     launched.child.kill()  # even then
@@ -80,7 +86,7 @@ def test_nothing_of_it_stays_in_the_folder_for_temporary_files(launched: Process
 
 
 @as_root
-def test_another_user_cannot_read_push_evict_or_become_a_server(launched: Process) -> None:
+def test_another_user_cannot_read_push_evict_or_become_a_server(launched: Launched) -> None:
     folder = unix.path_of(launched.root).parent
     paths = [str(p) for p in folder.iterdir()]
     code = """

@@ -18,6 +18,7 @@ from test_snapshot import Held
 import mxopt
 from mxopt.document import dump_document, load_document
 from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.message import Message
 from mxopt.optimizer.config import optimizer_config
 
 
@@ -31,12 +32,19 @@ def first_rows(
 ) -> m.InitTable:
     """Some of the first rows of a key of four rows, each of one element; without, of a table."""
     data = np.zeros((len(ids), 1), np.float32) if data is None else data
-    fields = {"servers": 1, "declared": False, "init": "zeros", "scale": 0.0, "seed": 0, "whole": [4, 1]} | about
+    fields: dict[str, Any] = {
+        "servers": 1,
+        "declared": False,
+        "init": "zeros",
+        "scale": 0.0,
+        "seed": 0,
+        "whole": [4, 1],
+    } | about
     frames = [np.array(ids, np.int64).tobytes(), data.tobytes()]
     return m.InitTable(seq=seq, key=key, dtype="float32", offset=offset, total=total, data=frames, **fields)
 
 
-def pulled_rows(peer: Peer, seq: int, ids: Any, key: str = "e") -> list[float]:
+def pulled_rows(peer: Peer, seq: int, ids: Any, key: str = "e") -> Any:
     answer = peer.ask(0, m.PullRows(seq, key, 0, 0, [np.array(ids, np.int64).tobytes()]))
     return np.frombuffer(answer.data[0], np.float32).tolist()
 
@@ -62,12 +70,11 @@ def test_first_rows_come_in_parts_over_a_restart(tmp_path: Path, durability: str
 
 @pytest.mark.parametrize("durability", ["snapshot", "journal"])
 def test_a_table_goes_on_over_a_restart(tmp_path: Path, durability: str) -> None:
-    peer, folder = Peer(journal=Disk() if durability == "journal" else None), tmp_path
-    if durability == "journal":
-        folder = None
+    journal = Disk() if durability == "journal" else None
+    peer, folder = Peer(journal=journal), None if journal else tmp_path
     peer.server.machine.enter(Optimizer(1, optimizer_config(mxopt.create("adam", learning_rate=0.5))))
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
-    about = {"declared": True, "init": "uniform", "scale": 1.0, "seed": 3, "whole": [10**9, 1]}
+    about: dict[str, Any] = {"declared": True, "init": "uniform", "scale": 1.0, "seed": 3, "whole": [10**9, 1]}
     for k in range(2):  # of a worker that begins again
         assert isinstance(peer.ask(0, first_rows(2 + k, 0, 0, [], **about)), m.Done)
     before = pulled_rows(peer, 4, [10**9 - 1, 7])
@@ -105,7 +112,7 @@ def test_a_table_goes_on_over_a_restart(tmp_path: Path, durability: str) -> None
         (m.PullRows(4, "e", 0, 0, [np.array([-1]).tobytes()]), "within 0 to 3"),
     ],
 )
-def test_what_cant_be_of_a_key_that_is_stored_by_rows(message: m.Message, words: str) -> None:
+def test_what_cant_be_of_a_key_that_is_stored_by_rows(message: Message, words: str) -> None:
     peer = with_sgd(Peer())
     assert isinstance(peer.ask(0, first_rows(3, 0, 2, [0, 1])), m.Done)
     assert re.search(words, peer.ask(0, message).text)
@@ -116,7 +123,7 @@ def test_what_cant_be_of_a_key_that_is_stored_by_rows(message: m.Message, words:
 def test_which_rows_there_are_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "CHUNK", 16)
     peer, seqs = with_sgd(Peer()), itertools.count(3)
-    about = {"declared": True, "whole": [100, 1]}
+    about: dict[str, Any] = {"declared": True, "whole": [100, 1]}
     assert isinstance(peer.ask(0, first_rows(next(seqs), 0, 0, [], **about)), m.Done)
     answer = peer.ask(0, m.ListRows(next(seqs), "e", 0, 0))
     assert (answer.total, bytes(answer.data[0])) == (0, b"")
@@ -138,7 +145,7 @@ def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse: bool, tmp_
     peer, half = Peer(), np.full((4, 1), 0.5, np.float32)
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
     peer.server.served.install(optimizer_config(mxopt.create("ftrl")))
-    init: m.Message = m.Init(2, "e", "float32", [4, 1], [4, 1], 0, 0, [half.tobytes()])
+    init: Message = m.Init(2, "e", "float32", [4, 1], [4, 1], 0, 0, [half.tobytes()])
     if sparse:
         init = first_rows(2, 0, 4, range(4), half)
     assert isinstance(peer.ask(0, init), m.Done)
@@ -167,14 +174,14 @@ def test_rows_that_change_while_a_snapshot_is_written_are_in_it_as_they_were(
             message.seq = seqs[rank]
             return peer.ask(rank, message)
 
-        about = {"declared": True, "init": "uniform", "scale": 1.0, "whole": [100, 1]}
+        about: dict[str, Any] = {"declared": True, "init": "uniform", "scale": 1.0, "whole": [100, 1]}
         assert isinstance(ask(0, first_rows(0, 0, 0, [], **about)), m.Done)
         for ids in ([1, 50, 60], [7, 50, 99]):
             for rank in (0, 1):
                 assert isinstance(ask(rank, rows(0, 0, 3, ids)), m.Done)
         expected = load_document(dump_document(snapshot.record(peer.server)))
         reached, go = threading.Event(), threading.Event()
-        monkeypatch.setattr(attached.snapshot, "moment", lambda s, n=pieces, r=reached, g=go: Held(make(s), n, r, g))
+        monkeypatch.setattr(snapshot, "moment", lambda s, n=pieces, r=reached, g=go: Held(make(s), n, r, g))
         attending = attached.Attached(peer.server, tmp_path / f"s{pieces}", 0.0)
         attending.save()
         assert reached.wait(30)

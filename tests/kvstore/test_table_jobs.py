@@ -71,7 +71,7 @@ def test_a_checkpoint_has_the_rows_that_there_are_for_another_number_of_servers(
     path, workers = str(tmp_path), 2 if mode == "dist_sync" else 1
     with Job(workers, before) as job:
         job.run("table_jobs.checkpointed", {"mode": mode, "first": 0, "last": 3, "save": path})
-    counts = {key: rows.row_count for key, rows in checkpoint.read(path).weights.items()}
+    counts = {key: rows.row_count for key, rows in checkpoint.read(path).weights.items()}  # type: ignore[union-attr]
     assert counts.pop("untouched") == 0
     assert all(200 <= count <= 500 + 3 * 200 for count in counts.values())
     with Job(workers, after) as job:

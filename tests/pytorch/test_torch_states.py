@@ -114,18 +114,18 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     ("name", "options"), [("adam", {}), ("sgd", {"momentum": 0.9}), ("lamb", {}), ("adabelief", {})]
 )
 def test_states_in_bfloat16_resume_and_are_converted(name: str, options: dict[str, Any]) -> None:
-    def model() -> torch.nn.Module:
+    def model() -> Any:
         torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 3))
 
-    def train(of: torch.nn.Module, by: Any, steps: range) -> None:
+    def train(of: Any, by: Any, steps: range) -> None:
         for step in steps:
             by.zero_grad()
             x = torch.randn(16, 20, generator=torch.Generator().manual_seed(step))
             of(x).square().sum().backward()
             by.step()
 
-    def dtypes(of: Any) -> set[torch.dtype]:
+    def dtypes(of: Any) -> set[Any]:
         return {v.dtype for kept in of.state.values() for v in kept.values() if v.ndim}
 
     whole, part = model(), model()
@@ -258,7 +258,19 @@ def test_what_pytorchs_groups_have_besides_is_left_there() -> None:
     copy.deepcopy(optimizer)  # is made by the constructor, which takes no such options
 
 
-ODD = (None, "x", {}, [[1]], float("nan"), torch.ones(2), torch.eye(3).to_sparse(), np.ones(3), b"x", 10**30, object())
+ODD: tuple[Any, ...] = (
+    None,
+    "x",
+    {},
+    [[1]],
+    float("nan"),
+    torch.ones(2),
+    torch.eye(3).to_sparse(),
+    np.ones(3),
+    b"x",
+    10**30,
+    object(),
+)
 
 
 def paths(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
