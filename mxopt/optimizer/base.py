@@ -139,7 +139,7 @@ class Optimizer(NamedArguments, Multipliers):
         self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
         self.idx2name: dict[Any, str] = {plain(index): name for index, name in (param_idx2name or {}).items()}
         if sym is not None:
-            self.sym_info = sym.attr_dict(), sym.list_arguments()
+            self.sym_info: tuple[Any, ...] = sym.attr_dict(), sym.list_arguments()
         self.param_dict: Mapping[Index, Any] = param_dict or {}
         self.overridden = overridden(type(self), self.overridable)
         self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}
