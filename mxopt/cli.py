@@ -22,6 +22,7 @@ from mxopt.errors import MXOptError, counted
 PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
 OPTIONAL = ("cupy", "matplotlib", "prometheus-client", "ray", "rich", "safetensors", "torch")
 VARIABLES = ("MXOPT_", "DMLC_", "MXNET_", "OMP_NUM_THREADS")
+SHOWN = 16  # bytes of what is no array
 Rows = Iterator[tuple[str, str]]
 
 
@@ -119,7 +120,10 @@ def states_of(path: str) -> Rows:
     yield "file", f"{path}, {_size(described.nbytes)}, format version {described.version}, checksum right"
     yield "arrays", f"{len(arrays)}, {_size(sum(array.nbytes for array in arrays))}"
     for name, value in found:
-        yield name, str(value) if isinstance(value, ArrayInfo) else repr(value)
+        if isinstance(value, bytes) and len(value) > SHOWN:
+            yield name, f"{_size(len(value))} that begin with {value[:SHOWN]!r}"
+        else:
+            yield name, str(value) if isinstance(value, ArrayInfo) else repr(value)
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:

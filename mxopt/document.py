@@ -134,7 +134,8 @@ def load_document(document: bytes) -> Plain:
 
 
 def describe(path: str | os.PathLike[str]) -> Described:
-    """What is in a file of states. Its checksum is verified, but no array is loaded.
+    """What is in a file of states, and in states that are kept in it as bytes. Its checksum is
+    verified, but no array is loaded.
 
     Raises StatesError where it is damaged, foreign or of another version, OSError where it can't be
     read.
@@ -144,7 +145,19 @@ def describe(path: str | os.PathLike[str]) -> Described:
         if size < PREFIX.size:  # and an empty file can't be mapped
             return Described(load_document(file.read()), size, VERSION)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
-            return Described(_read(view, _info), size, VERSION)
+            return Described(_opened(_read(view, _info)), size, VERSION)
+
+
+def _opened(tree: Any) -> Any:
+    """A tree whose bytes that are states are shown as what is in them."""
+    if isinstance(tree, dict):
+        return {key: _opened(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(_opened, tree))
+    if isinstance(tree, bytes) and tree.startswith(MAGIC):
+        with contextlib.suppress(StatesError):
+            return _read(memoryview(tree), _info)
+    return tree
 
 
 def copied(data: memoryview, dtype: np.dtype, shape: list[int]) -> np.ndarray:

@@ -55,6 +55,20 @@ def test_states_lists_arrays_counts_and_the_optimizer(tmp_path: Path, capsys: py
     assert ["arrays", "2,", "48", "bytes"] in lines
 
 
+def test_states_that_are_kept_as_bytes_are_shown_and_other_bytes_begun(tmp_path: Path) -> None:
+    updater = mxopt.get_updater(mxopt.create("sgd", momentum=0.9))
+    updater("w", np.ones(3, np.float32), np.ones(3, np.float32))
+    damaged = updater.get_states()[:-1]
+    write_file(tmp_path / "x", dump_document({"of": updater.get_states(), "cut": damaged, "raw": bytes(99)}))
+    done = run("states", str(tmp_path / "x"))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["of/states/w"] == "float32 (3,)"
+    assert rows["arrays"].startswith("1, ")
+    assert rows["raw"] == f"99 bytes that begin with {bytes(16)!r}"
+    assert "that begin with b'mxopt" in rows["cut"]
+
+
 def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
     write_file(tmp_path / "x", dump_document({"größe": np.ones(1, np.float32)}))
     done = run("states", str(tmp_path / "x"), PYTHONIOENCODING="ascii")
