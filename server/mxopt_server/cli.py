@@ -15,7 +15,7 @@ from mxopt import set_num_threads, settings
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt.kvstore import unix
 from mxopt.typing import Plain
-from mxopt_server import logs, loop, metrics, reports
+from mxopt_server import logs, loop, metrics
 from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank
 from mxopt_server.durability import Durability, add_durability, durability
 
@@ -124,13 +124,13 @@ def _run(options: argparse.Namespace) -> int:
     if job.role == "scheduler":
 
         def watched(scheduler: Scheduler) -> None:
-            _serve_metrics(options, lambda: reports.of_scheduler(scheduler), 0)
+            _serve_metrics(options, scheduler.report, 0)
 
         return loop.run_scheduler(job, wanted, _announce, kept, watched)
     snapshot = Path(options.snapshot) if options.snapshot else None
 
     def attach(server: Server) -> Attached:
-        _serve_metrics(options, lambda: reports.of_server(server), server.rank)
+        _serve_metrics(options, server.report, server.rank)
         return Attached(server, snapshot, options.snapshot_every)
 
     return loop.run_server(job, wanted, _announce, kept, attach)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
-from mxopt_server import reports
+from mxopt.typing import Plain
 from mxopt_server.barriers import Barriers
 from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.course import Course, Send
@@ -135,4 +135,18 @@ class Scheduler:
         self.course.left(f"{node} has ended")
 
     def _inquire(self, route: bytes, inquire: m.Inquire) -> None:
-        self._send(route, m.Report(reports.of_scheduler(self)))
+        self._send(route, m.Report(self.report()))
+
+    def report(self) -> Plain:
+        """How a job stands, and who is in it."""
+        course, roster = self.course, self.roster
+        now = course.clock()
+        nodes = [
+            {"role": n.role, "rank": n.rank, "name": n.name, "state": n.state, "endpoint": n.endpoint,
+             "age": now - n.seen, "epoch": n.epoch, "lost": n.lost}
+            for n in roster
+        ]  # fmt: skip
+        return {
+            "role": "scheduler", "job": roster.job, "mode": roster.mode, "state": course.state, "text": course.text,
+            "nodes": nodes, "handling": self.handling.report(),
+        }  # fmt: skip

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Callable
 from typing import Any
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.wire import Frame
-from mxopt_server import reports, uneven
+from mxopt.typing import Plain
+from mxopt_server import uneven
 from mxopt_server.answers import Answers, Send
 from mxopt_server.cuts import Cuts
 from mxopt_server.first_values import FirstValues
@@ -146,11 +148,50 @@ class Server:
             group.settle()
         self.flush()
 
+    def report(self) -> Plain:
+        """What a server holds, what it has done, who its workers are."""
+        values, served, now = self.values, self.served, self.clock()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        # A thread that serves metrics asks too: what it goes through is taken at once.
+        entries, groups = list(values.entries.values()), list(values.groups.values())
+        return {
+            "role": "server",
+            "job": self.job,
+            "rank": self.rank,
+            "mode": self.members.mode,
+            "uptime": now - self.started,
+            "keys": len(entries),
+            "bytes": sum(e.nbytes for e in entries),
+            "groups": len(set(map(id, groups))),
+            "pending": sum(len(g.rounds.open) for g in groups),
+            "updates": self.applier.updates,
+            "messages": self.messages,
+            "received": self.received,
+            "sent": self.answers.sent,
+            "lost": self.members.lost,
+            "refused": self.answers.refusals,
+            "handling": self.handling.report(),
+            "waiting": self.handshakes.waiting.report(),
+            "optimizer": repr(served.updater.optimizer) if served.updater else None,
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "memory": usage.ru_maxrss * 1024,
+            "workers": [
+                {
+                    "rank": w.rank,
+                    "age": now - w.seen,
+                    "requests": w.requests,
+                    "waiting": len(w.waiting),
+                    "expects": w.expects,
+                }
+                for _, w in sorted(self.sessions.items())
+            ],
+        }
+
     def _unnumbered(self, route: bytes, message: Any) -> None:
         if isinstance(message, m.Hello):
             self.handshakes.hello(route, message)
         elif isinstance(message, m.Inquire):
-            self.answers.send(route, m.Report(reports.of_server(self)))
+            self.answers.send(route, m.Report(self.report()))
         else:
             raise ProtocolError(f"a server takes no {type(message).__name__}")
 

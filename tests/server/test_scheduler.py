@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from mxopt_server import reports
 from mxopt_server.scheduler import Scheduler
 
 from mxopt.kvstore import messages as m, wire
@@ -179,7 +178,7 @@ def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost()
         job.say("heart s2", m.Beat("job", "server", 0, again.token, 1 + number, lost=lost))
         for name, rank in (("a", 0), ("b", 1)):
             assert job.say(f"heart {name}", m.Beat("job", "worker", rank, welcome[name].token, 2)).lost == [total]
-    assert [node["lost"] for node in reports.of_scheduler(job.scheduler)["nodes"]] == [0, 0, 5]
+    assert [node["lost"] for node in job.scheduler.report()["nodes"]] == [0, 0, 5]
 
 
 def test_workers_of_async_come_and_go_and_barriers_wait_for_those_that_are_there() -> None:
