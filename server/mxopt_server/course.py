@@ -56,7 +56,12 @@ class Course:
         """Whether the job has ended, and all its processes know."""
         if self.state not in ("failed", "finished"):
             return False
-        return all(n.state != "alive" for n in self.roster) or self.clock() - self.since > self.dead_after
+        return not any(map(self._may_speak, self.roster)) or self.clock() - self.since > self.dead_after
+
+    def _may_speak(self, node: Node) -> bool:
+        """Whether somebody in this place may not know yet that the job has ended; where a server
+        has died, another may be about to come."""
+        return node.state == "alive" or (node.state == "dead" and node.role == "server")
 
     def fail(self, why: str) -> None:
         """Ends the job: every process is told why."""

@@ -28,6 +28,7 @@ class Joins:
         why, node = roster.unfit(join) or self._otherwise_kept(join), roster.joined(join)
         if not why and node is None and course.state == "finished" and join.role == "server":
             log.info("%s comes back to a job that has finished", join.name)
+            roster.came_late(join)
             self._send(route, m.Farewell())
             return
         if not why and node is None and course.state in ("failed", "finished"):

@@ -162,6 +162,12 @@ class Roster:
             self.mode = join.mode
         return node
 
+    def came_late(self, join: m.Join) -> None:
+        """The job has finished, and nobody waits any more for this process in its place."""
+        node = self.nodes.get((join.role, join.rank))
+        if node is not None and node.state == "dead":
+            node.state = "ended"
+
     def known(self, role: str, message: Any) -> Node | None:
         """The process that a message is of; None where it is of none that has its place now."""
         node = self.nodes.get((role, message.rank))

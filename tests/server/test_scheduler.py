@@ -169,6 +169,22 @@ def test_a_server_that_comes_back_to_a_job_that_has_finished_may_go() -> None:
     assert "the job has finished" in job.join("c").text  # a worker has come for nothing
 
 
+def test_a_scheduler_waits_at_the_end_for_a_server_that_has_died_but_not_long() -> None:
+    for comes in (True, False):
+        job, welcome = running(returns=True)
+        silent(job, welcome, "s")
+        for name, rank in (("a", 0), ("b", 1)):
+            job.say(name, m.Goodbye("job", "worker", rank, welcome[name].token, ""))
+        course = job.scheduler.course
+        assert course.state == "finished"
+        assert not course.over
+        if comes:
+            assert isinstance(job.join("s2", "server", 0), m.Farewell)
+        else:
+            job.now += course.dead_after + 1
+        assert course.over
+
+
 def test_every_worker_is_told_how_many_pushes_the_servers_of_a_place_have_lost() -> None:
     job, welcome = running("async", returns=True)
     assert job.say("heart s", m.Beat("job", "server", 0, welcome["s"].token, 2, lost=3)).lost == [3]
