@@ -153,6 +153,20 @@ def test_the_parameter_server_is_measured_beside_its_floor(tmp_path: Path) -> No
     assert "### 2 workers, 1 server, dist_sync" in page.read_text()
 
 
+def test_the_limit_is_the_best_of_all_schemes(result: dict[str, Any]) -> None:
+    rows = {f"{row['kind']}/{row['optimizer']}": driver.make_row(row) for row in result["rows"]}
+    for name in ("dense/adam", "resnet50/adam", "float16/adam", "narrow/adam", "clipped/adam"):
+        tried = rows[name].systems["limit"].trials
+        assert set(touch.SCHEMES) <= set(tried), name
+        compared = rows[name].systems["limit"].rounds
+        assert set(compared) <= set(tried)
+        assert min(tried, key=tried.__getitem__) in compared, name
+    assert {way.partition(",")[0] for way in rows["tiny/adam"].systems["limit"].trials} == {"C", "engine"}
+    several = driver.Times({"ranges": [2.0, 1.0, 2.0], "engine": [1.5, 1.5, 1.5]})
+    assert driver.Row("dense", "adam", systems={"limit": several}).ratios("limit") == [1, 1, 1]
+    assert several.way == "engine"
+
+
 @pytest.mark.parametrize("name", touch.SCHEMES)
 @pytest.mark.parametrize("master", [False, True])
 def test_every_scheme_touches_all_elements_and_changes_none(name: str, master: bool) -> None:

@@ -55,9 +55,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     options = p.parse_args(given)
     try:
         options.python = {environments.system(n): path for n, _, path in (x.partition("=") for x in options.python)}
-        skipped = (
-            ("experimental", "nn", "tensors", "schemes", "mindspore") if options.quick else ()
-        )  # MindSpore compiles for half a minute
+        skipped = ("experimental", "nn", "tensors", "mindspore") if options.quick else ()  # MindSpore compiles long
         default = ",".join(name for name in environments.SYSTEMS if name not in skipped)
         options.systems = [environments.system(name) for name in (options.systems or default).split(",")]
     except ValueError as error:

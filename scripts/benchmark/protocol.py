@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-LIMITS = ("limit", "schemes", "loop", "wide")  # what mxopt is measured by
+LIMITS = ("limit", "loop", "wide")  # what mxopt is measured by
 PATIENCE = 120.0  # seconds an answer may take
 
 

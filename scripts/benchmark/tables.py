@@ -17,7 +17,6 @@ COLUMNS = {
     "tensors": "its torch",
     "wide": "its float32 states",
     "limit": "limit",
-    "schemes": "truer limit",
     "loop": "loop in C",
     "one thread": "one thread alone",
     "pytorch": "PyTorch",

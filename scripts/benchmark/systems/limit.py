@@ -2,8 +2,9 @@
 mxopt's own engine.
 
 Each pass of a case reads all elements it has to read, and writes those it has to write, with next
-to no arithmetic. The C form is tried with one thread and with all. The two best ways take part in
-every round, and the one with the better median is the limit: it owes nothing to mxopt being good.
+to no arithmetic. Where that takes long, C does it by several schemes, as it depends on the machine
+which is best; else with one thread and with all. The three best ways take part in every round, and
+the one with the best median is the limit: it owes nothing to mxopt being good.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mxopt.rules.rule import Rule, Stage
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 ARRAYS = {"w": "weight", "g": "grad", "m": "weight"}  # the others are states
-COMPARED, CLIPS, EVERY, NARROW = 2, True, True, True
+COMPARED, CLIPS, EVERY, NARROW = 3, True, True, True
 
 
 def version() -> str:
@@ -34,15 +35,25 @@ def version() -> str:
 
 
 def ways(case: Case) -> list[str]:
-    threads = ["C, 1 thread"] + [f"C, {THREADS} threads"] * (THREADS > 1)
-    return [*(threads if touch.compiler() else []), *["engine"] * (not KINDS[case.kind].narrow)]
+    in_c = list(touch.SCHEMES) if long(case) else ["C, 1 thread", f"C, {THREADS} threads"][: min(THREADS, 2)]
+    return [*(in_c if touch.compiler() else []), *["engine"] * (not KINDS[case.kind].narrow)]
+
+
+def long(case: Case) -> bool:
+    """Whether memory is walked for so long that it matters how."""
+    return KINDS[case.kind].unit == "ms" and not case.fresh and (not case.rows or case.every)
 
 
 def build(case: Case, way: str) -> Job:
     if case.every:
         case = replace(case, rows=0)
     arrays = arrays_of(case)
-    take, step = _in_engine(case, arrays) if way == "engine" else _in_c(case, arrays, int(way.split()[1]))
+    if way == "engine":
+        take, step = _in_engine(case, arrays)
+    elif way in touch.SCHEMES:
+        take, step = in_c(case, arrays, THREADS, touch.SCHEMES[way])
+    else:
+        take, step = in_c(case, arrays, int(way.split()[1]))
     if not case.rows:
         return Job(step)
     grads = itertools.cycle(inputs.sparse(case))
@@ -61,10 +72,16 @@ def arrays_of(case: Case) -> dict[str, list[np.ndarray]]:
     return arrays
 
 
-def _in_c(
-    case: Case, arrays: dict[str, list[np.ndarray]], threads: int
+def in_c(
+    case: Case,
+    arrays: dict[str, list[np.ndarray]],
+    threads: int,
+    scheme: touch.Scheme = touch.SCHEMES["pieces of 16384"],
+    rule: str = "",
 ) -> tuple[Callable[..., None], Callable[[], None]]:
-    passes = [touch.Pass(case, reads, writes, arrays, threads) for reads, writes in case.passes]
+    """What takes a row-sparse gradient, and a step: by loops that only touch, or do the arithmetic
+    of `rule`."""
+    passes = [touch.Pass(case, reads, writes, arrays, threads, scheme, rule) for reads, writes in case.passes]
 
     def take(data: np.ndarray, indices: np.ndarray) -> None:
         for one in passes:
