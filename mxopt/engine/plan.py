@@ -144,6 +144,8 @@ class Plan:
         """The rule of a tensor: where rows have states, but one element, that of elements. With the
         states it takes."""
         rule, weight = self.rule, tensor.weight
+        if rule.by_matrix is not None and weight.shape[-2:] == (1, 1) and not isinstance(weight, RowSparse):
+            return by_element(rule, True), tensor
         if rule.by_matrix is not None and weight.ndim < 2:
             own = by_element(rule)
             states = dict(zip(rule.states, tensor.states, strict=True))

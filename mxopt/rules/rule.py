@@ -203,17 +203,24 @@ def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str 
 
 
 @cache
-def by_element(rule: Rule) -> Rule:
-    """A rule with a reduction, for weights whose rows have one element, which is then the mean, and
-    which have no columns. It takes the same hyper-parameters, used or not."""
+def by_element(rule: Rule, columns: bool = False) -> Rule:
+    """A rule with a reduction, for weights whose rows have one element, which is then the mean.
+    With `columns` they are matrices of one element, whose columns have states too; else they have
+    no columns. It takes the same hyper-parameters, used or not."""
     reduction = rule.reduction
     assert reduction is not None
-    row, factor = reduction.row_state, reduction.row_factor
-    states = tuple(name for name in rule.states if name != reduction.column_state)
+    row, column, factor = reduction.row_state, reduction.column_state, reduction.row_factor
+    states = tuple(name for name in rule.states if columns or name != column)
     given = ("weight", "grad", *states, *rule.hypers)
+    renewed: dict[str, Any] = {row: reduction.row} | ({column: reduction.column} if columns else {})
+    along: Any = reduction.column_factor if columns else None
 
     def of(step: Stage, first: bool) -> Stage:
-        functions = [step.function, *filter(None, [factor]), *(reduction.functions[:2] if first else ())]
+        functions = [
+            step.function,
+            *filter(None, [factor, along]),
+            *((reduction.value, *renewed.values()) if first else ()),
+        ]
         taken = {name for f in functions for name in parameters(f)}.union(rule.hypers[: rule.given] if first else ())
         names = [name for name in given if name in taken]
 
@@ -226,19 +233,22 @@ def by_element(rule: Rule) -> Rule:
             if first:
                 x = call(reduction.value)
                 values["mean_square"] = x * x
-                values[row] = call(reduction.row)
+                values |= {name: call(renew) for name, renew in renewed.items()}
             if factor is not None:
-                values |= {"row_factor": call(factor), "column_factor": 1.0}
-            results = as_tuple(call(step.function))
-            return (*results[: len(step.writes)], *([values[row]] if first else []), *results[len(step.writes) :])
+                values |= {"row_factor": call(factor), "column_factor": 1.0, "mean_row": values[row]}
+            if along is not None:
+                values["column_factor"] = call(along)
+            results, kept = as_tuple(call(step.function)), [values[name] for name in renewed] if first else []
+            return (*results[: len(step.writes)], *kept, *results[len(step.writes) :])
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
         function.__signature__ = signature  # type: ignore[attr-defined]
-        return Stage(function, (*step.writes, *([row] if first else [])), step.norms)
+        return Stage(function, (*step.writes, *(renewed if first else ())), step.norms)
 
     stages = tuple(of(step, not k) for k, step in enumerate(rule.stages))
-    return Rule(f"{rule.name}_by_element", states, stages, rule.derivations, lazy=rule.by_row is not None)
+    name = f"{rule.name}_by_element{'_and_column' * columns}"
+    return Rule(name, states, stages, rule.derivations, lazy=rule.by_row is not None)
 
 
 def stage(*writes: str, norms: int = 0) -> Callable[[Function], Stage]:

@@ -85,7 +85,9 @@ LONG, SHORT = (2, 65, 70_000), (3000, 3, 5)
 
 
 @every
-@pytest.mark.parametrize("shape", [(70_000, 3), LONG, SHORT, (1, 33_000), (33_000, 1), (2, 3, 1, 1), (700, 700)])
+@pytest.mark.parametrize(
+    "shape", [(70_000, 3), LONG, SHORT, (1, 33_000), (33_000, 1), (2, 3, 1, 1), (300, 70, 1, 1), (700, 700)]
+)
 def test_matrices_of_every_form(row: Row, shape: tuple[int, ...], rng: np.random.Generator) -> None:
     """Of several pieces, of several to a piece, of one row or column: both engines' bits, whatever
     the threads."""
