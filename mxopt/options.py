@@ -283,10 +283,19 @@ def without_option(parameter: Parameter) -> Parameter:
 def declared(function: Callable[..., object]) -> Mapping[str, Declared]:
     """What a function declares of its parameters, by name, those of `**base: Unpack[SomeTypedDict]`
     included."""
-    found = {p.name: p.annotation for p in parameters(function)}
     fields = _fields(function)
-    found |= get_type_hints(fields, include_extras=True) if fields else {}
-    return {name: Declared(annotation) for name, annotation in found.items() if _has_option(annotation)}
+    own = _declared({p.name: p.annotation for p in parameters(function)})
+    return own | _declared_by(fields) if fields else own
+
+
+@lru_cache(maxsize=512)
+def _declared_by(fields: Any) -> dict[str, Declared]:
+    """What a TypedDict declares, which many constructors share."""
+    return _declared(get_type_hints(fields, include_extras=True))
+
+
+def _declared(annotations: Mapping[str, Any]) -> dict[str, Declared]:
+    return {name: Declared(annotation) for name, annotation in annotations.items() if _has_option(annotation)}
 
 
 def _fields(function: Callable[..., object]) -> Any:
@@ -324,6 +333,11 @@ def checked(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
+@lru_cache(maxsize=512)
+def _sentence(says: str) -> list[str]:
+    return wrap(says[0].upper() + says[1:] + ".", 100, initial_indent="    ", subsequent_indent="    ")
+
+
 def described(doc: str | None, function: Callable[..., object]) -> str | None:
     """A docstring with the list of the function's parameters, where they are declared and the
     docstring has none."""
@@ -334,7 +348,7 @@ def described(doc: str | None, function: Callable[..., object]) -> str | None:
     for name, known in found.items():
         lines.append(f"{name} : {known}" if known.type is not Any else name)
         if says := known.option.says:
-            lines += wrap(says[0].upper() + says[1:] + ".", 100, initial_indent="    ", subsequent_indent="    ")
+            lines += _sentence(says)
     if others := sorted((handed_on(function) or set()) - found.keys()):
         lines += [", ".join(others), "    See `Optimizer`."]
     at = re.search(r"^(>>>|[A-Z][a-z]+\n---)", words, re.MULTILINE)
