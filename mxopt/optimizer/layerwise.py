@@ -209,7 +209,8 @@ class LBSGD(MomentumOptimizer):
                 self._checked(*arguments, masters)
             self.in_turn(self._update, [(*each, masters) for each in zip(index, weight, grad, state, strict=True)])
             return
-        self._asked_at = self.num_update
+        if self.lr_scheduler is not None:
+            self._asked_at = self.num_update
         if self.batch_scale == 1:
             super()._update(index, weight, grad, state, masters)
         else:

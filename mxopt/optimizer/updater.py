@@ -280,13 +280,21 @@ class Updater:
 
 def _check_methods(optimizer: Optimizer) -> None:
     """Raises ArgumentError where a method was put on the object itself, which nobody would call."""
-    replaced = sorted(vars(optimizer).keys() & set(optimizer.overridable))
-    if replaced and isinstance(optimizer, RuleOptimizer):
+    names, kind = optimizer.overridable if isinstance(optimizer, RuleOptimizer) else (), type(optimizer)
+    unlike = {name for name in names if _function(optimizer, name) is not _function(kind, name)}
+    # Who asks for an object's `vars` makes Python look up its attributes slowly from then on.
+    replaced = sorted(vars(optimizer).keys() & unlike) if unlike else []
+    if replaced:
         name = type(optimizer).__name__
         raise ArgumentError(
             f"{name}: {replaced[0]} was put on the object, where lists and servers don't look: override it in a class,"
             f" class Own{name}(mxopt.optimizer.{name})"
         )
+
+
+def _function(owner: object, name: str) -> object:
+    found = getattr(owner, name)
+    return getattr(found, "__func__", found)
 
 
 def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
