@@ -274,7 +274,7 @@ FOUND_SINCE: Rows = [
     ("a row-sparse weight in Adam", lambda: optim.Adam([sparse.zeros("row_sparse", (2, 2))]), ["'0'", "mxopt.create"]),
     ("the same in nn", lambda: nn.Adam([sparse.zeros("row_sparse", (2, 2))]), ["parameter 0", "mxopt.create"]),
     ("base_lr = -1", lambda: setattr(lr_scheduler.FactorScheduler(2), "base_lr", -1), ["-1", "climbs"]),
-    ("a shape of no whole numbers", lambda: sparse.zeros("row_sparse", (2.5, 3)), ["whole numbers", "(2.5, 3)"]),  # type: ignore[list-item]
+    ("a shape of no whole numbers", lambda: sparse.zeros("row_sparse", (2.5, 3)), ["whole numbers", "(2.5, 3)"]),  # type: ignore[arg-type]
     ("a table of a number of rows", lambda: sparse.table(3), ["(rows, ...)", "got 3"]),  # type: ignore[arg-type]
     ("register of no class", lambda: mxopt.register("mine"), ["class", "'mine'", "@mxopt.register"]),  # type: ignore[type-var]
     (

@@ -46,7 +46,7 @@ def test_a_server_refuses_it_and_goes_on_as_if_it_had_not_come(path: Path) -> No
 @pytest.mark.parametrize("path", [p for p in FILES if read(p)[0] == "scheduler"], ids=lambda path: path.stem)
 def test_a_scheduler_refuses_it_and_the_job_comes_together(path: Path) -> None:
     sent: list[tuple[bytes, Any]] = []
-    scheduler = Scheduler(lambda route, message: sent.append((route, message)) or True, 2, 1, "job")
+    scheduler = Scheduler(lambda route, message: sent.append((route, message)) or True, 2, 1, "job")  # type: ignore[func-returns-value]
     join = m.Join(wire.VERSION, "", "worker", 0, 0, 0, "", "first", "first", "sync")
     scheduler.handle(b"first", m.encode(join))
     for frames in read(path)[1]:
