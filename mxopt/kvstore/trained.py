@@ -80,8 +80,10 @@ def exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], up
 
 
 def _exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], updates: bool) -> None:
-    sparse = [i for i, grad in grads.items() if RowSparse in (type(grad), type(values[i]))]
-    dense = [i for i in grads if i not in sparse]
+    sparse: list[int] = []
+    dense: list[int] = []
+    for i, grad in grads.items():
+        (sparse if RowSparse in (type(grad), type(values[i])) else dense).append(i)
     if updates:  # otherwise the store is a local one, where there is nothing to sum them with
         for i in sparse:
             whole = {"ignore_sparse": False} if isinstance(values[i], RowSparse) else {}
