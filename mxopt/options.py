@@ -319,6 +319,7 @@ def checked(function: F) -> F:
     names, checks = [p.name for p in parameters(function)], declared(function)
     if not checks:
         return function
+    needed = [p.name for p in parameters(function) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
 
     @wraps(function)
     def call(*args: object, **kwargs: object) -> Any:
@@ -327,6 +328,8 @@ def checked(function: F) -> F:
         def kept(name: str, value: object) -> object:
             return checks[name].kept(f"{owner}: {name}", value) if name in checks else value
 
+        if missing := [name for name in needed if name not in kwargs and name not in names[: len(args)]]:
+            raise ArgumentTypeError(f"{owner} needs {' and '.join(missing)}")  # by its class' name, not a base's
         named = list(map(kept, names, args))
         return function(*named, *args[len(named) :], **{name: kept(name, value) for name, value in kwargs.items()})
 

@@ -112,6 +112,20 @@ def test_what_a_subclass_hands_on_is_checked_too() -> None:
         More(0.5)
 
 
+@pytest.mark.parametrize(
+    ("klass", "needs"),
+    [
+        (lr_scheduler.CosineScheduler, "max_update"),
+        (optim.lr_scheduler.LambdaLR, "optimizer and lr_lambda"),
+        (nn.ExponentialDecayLR, "learning_rate and decay_rate and decay_steps"),
+        (nn.Lamb, "params and learning_rate"),
+    ],
+)
+def test_an_argument_that_is_missing_is_one_of_the_class_that_was_called(klass: Any, needs: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"^{klass.__name__} needs {needs}$"):
+        klass()
+
+
 def test_functions_are_checked_as_well() -> None:
     @checked
     def halved(steps: Annotated[int, Exact("[1, inf)")]) -> int:

@@ -164,8 +164,6 @@ ALLOWED = {
         "mxopt_server.members",
     ): "for type checkers: members say the kind of rounds, rounds have them",
     ("mxopt_server.sync_rounds", "mxopt_server.members"): "the same",
-    ("mxopt_server.reports", "mxopt_server.server"): "for type checkers: a report reads what asks for it",
-    ("mxopt_server.reports", "mxopt_server.scheduler"): "the same",
 }
 
 
