@@ -46,9 +46,10 @@ def as_array(x: Array, name: str) -> Array:
             return np.from_dlpack(x)
         return np.asarray(memoryview(x))
     except (TypeError, BufferError, RuntimeError, ValueError) as error:
+        its_own = f": {error}" if hasattr(x, "__dlpack__") else ""  # what memoryview says helps nobody
         raise ArrayTypeError(
             f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}"
-            f"{_instead(x)}"
+            f"{_instead(x) or its_own}"
         ) from error
 
 

@@ -176,12 +176,12 @@ class Optimizer(NamedArguments, Multipliers):
         >>> Optimizer.create_optimizer('SGD', learning_rate=0.1).learning_rate
         0.1
 
-        Raises ValueError for a name nothing is registered under, TypeError for what is no text, and
-        what the class raises.
+        Raises ValueError for what is no text, or a name nothing is registered under, and what the
+        class raises.
         """
         if not isinstance(name, str):
             called = f"; a class is called by itself, {name.__name__}(...)" if isinstance(name, type) else ""
-            raise ArgumentTypeError(f"an optimizer is created by its name, a text, got {name!r}{called}")
+            raise UnknownNameError(f"an optimizer is created by its name, a text, got {name!r}{called}")
         klass = Optimizer.opt_registry.get(name.lower())
         if klass is None:
             found = nearest(name, Optimizer.opt_registry)
