@@ -214,7 +214,8 @@ def test_curves_of_both_dtypes_stand_side_by_side(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     _, _, *lines = done.stdout.splitlines()
     assert [line.split("|")[1].strip() for line in lines] == [
-        "Adam, digits", "Adam, factors", "Adam, characters", "momentum, digits", "momentum, characters",
+        "Adam, digits", "Adam, factors", "Adam, characters", "momentum, digits", "momentum, factors",
+        "momentum, characters",
     ]  # fmt: skip
     assert all(abs(float(line.split("|")[4]) - 1) < 0.01 for line in lines)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
