@@ -63,7 +63,9 @@ def save(curves: Curves, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     pairs = list(dict.fromkeys((optimizer, task) for optimizer, task, _ in curves))
-    figure, axes = plt.subplots(1, len(pairs), figsize=(3.2 * len(pairs), 2.9), layout="constrained", squeeze=False)
+    rows = len({optimizer for optimizer, _ in pairs})
+    columns = len(pairs) // rows
+    figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.7 * rows), layout="constrained", squeeze=False)
     for axis, (optimizer, task) in zip(axes.flat, pairs, strict=True):
         for dtype, color in COLORS.items():
             found = curves[optimizer, task, dtype]
@@ -76,7 +78,8 @@ def save(curves: Curves, path: Path) -> None:
         axis.set_title(f"{optimizer}, {task}", fontsize=10)
         axis.set_xlabel("step", fontsize=9)
         axis.tick_params(labelsize=8)
-    axes[0, 0].set_ylabel("training loss", fontsize=9)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("training loss", fontsize=9)
     axes[0, 0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
