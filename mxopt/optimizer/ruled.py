@@ -271,6 +271,9 @@ class RuleOptimizer(Optimizer):
             )
         if not indices:
             return
+        if len(indices) == 1:  # alone it takes a fourth of the time
+            self._update(indices[0], weights[0], grads[0], states[0], masters)
+            return
         if "_update_count" in self.overridden:
             self._one_by_one(indices, weights, grads, states, masters)
             return
