@@ -282,7 +282,8 @@ class Trainer:
     def _update(self, params: list[int]) -> None:
         if not params:
             return
-        grads, values = ([getattr(self._params[i], what) for i in params] for what in ("grad", "value"))
+        updated = list(map(self._params.__getitem__, params))
+        grads, values = [p.grad for p in updated], [p.value for p in updated]
         optimizer, scale = self._optimizer, self._optimizer.rescale_grad
         if self._guard.asked:
             factor = self._guard(grads, [f"parameter {self._params[i].name or i!r}, grad" for i in params])
@@ -294,7 +295,7 @@ class Trainer:
                 clipping.rescale(grads, factor)
         self._updater(params, grads, values)
         optimizer.rescale_grad = scale
-        written(self._params[i] for i in params)
+        written(updated)
 
     # The store.
 
