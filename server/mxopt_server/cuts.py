@@ -49,8 +49,8 @@ class Cuts:
         points = [pushed for number, pushed in self._came.values() if number == cut.number]
         if len(points) < self._machine.members.workers:
             return
+        self._came = {}
         if any(pushed != points[0] for pushed in points):
-            self._came = {}
             log.warning("cut %d is dropped: the workers haven't pushed the same before it", cut.number)
             return
 

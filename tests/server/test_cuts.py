@@ -72,3 +72,15 @@ def test_a_cut_that_comes_again_is_made_once(tmp_path: Path) -> None:
     for rank in (0, 1):
         assert isinstance(peer.ask(rank, m.Cut(7 - 3 * rank, 2, True)), m.Done)
     assert peer.journal.nbytes == size
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_cut_that_was_made_is_not_said_to_be_dropped(
+    keeps: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = trained(tmp_path)
+    for number in (2, 3):
+        for rank in (0, 1):
+            peer.ask(rank, m.Cut(4 + number - 3 * rank, number, keeps))
+        assert peer.server.machine.cut == number
+    assert "dropped" not in caplog.text
