@@ -7,6 +7,7 @@ import builtins
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -73,20 +74,23 @@ def test_the_states_of_the_experimental_optimizers_are_those_of_their_page() -> 
         assert said == {state for rule in rules for state in rule.states}, name
 
 
-def test_the_schedules_have_the_arguments_and_defaults_of_their_page() -> None:
-    calls = [in_backticks(row[0])[0] for row in table("schedules", "| class |")]
+@pytest.mark.parametrize(
+    ("module", "head"), [(mxopt.lr_scheduler, "| class | the rate of"), (lr_scheduler, "| class | the rate at")]
+)
+def test_the_schedules_have_the_arguments_and_defaults_of_their_page(module: ModuleType, head: str) -> None:
+    calls = [in_backticks(row[0])[0] for row in table("schedules", head)]
     for call in calls:
         made = ast.parse(call.replace(", ...", "").replace("1/3", repr(1 / 3)), mode="eval").body
         assert isinstance(made, ast.Call)
         assert isinstance(made.func, ast.Name)
         said = {a.id: inspect.Parameter.empty for a in made.args if isinstance(a, ast.Name)}
         said |= {k.arg: ast.literal_eval(k.value) for k in made.keywords if k.arg}
-        known = dict(inspect.signature(getattr(lr_scheduler, made.func.id)).parameters)
+        known = dict(inspect.signature(getattr(module, made.func.id)).parameters)
         for name in ("optimizer", "last_epoch"):
             known.pop(name, None)
         found = [(name, p.default) for name, p in known.items()]
         assert list(said.items()) == (found[: len(said)] if "..." in call else found), call
-    assert {call.partition("(")[0] for call in calls} == set(lr_scheduler.__all__) - {"LRScheduler"}
+    assert {call.partition("(")[0] for call in calls} == set(module.__all__) - {"LRScheduler"}
 
 
 def test_the_kinds_of_stores_are_those_of_their_page() -> None:
