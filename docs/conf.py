@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
+import re
 from typing import Any
 
 from docutils.nodes import Element, document
@@ -36,6 +38,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_inherit_docstrings = False  # a method without words of its own stands with the class that explains it
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"DTypeLike": "numpy.typing.DTypeLike"}  # of which signatures would have all eight lines
 autodoc_mock_imports = [name for name in ("torch",) if importlib.util.find_spec(name) is None]
 napoleon_google_docstring = False
 napoleon_use_ivar = True
@@ -94,6 +97,28 @@ def skip_known(app: Sphinx, what: str, name: str, thing: Any, skip: bool, option
     return True if what == "module" and home and home != f"{place}.{name}" else None
 
 
+def readable(app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, returns: str) -> Any:
+    """A signature without what `Annotated` says besides, and with a default that is a function by
+    its name: neither is Python, so that Sphinx couldn't read it."""
+    if not signature:
+        return None
+    signature = re.sub(r"~typing\.Annotated\[([^,]+), .*?\(.*?ascending=\w+\)\]", r"\1", signature)
+    signature = re.sub(r"<function (\w+)>", r"\1", signature)
+    try:
+        ast.parse(f"def f{signature.replace('~', '')}: ...")
+    except SyntaxError:
+        logger.warning("the signature of %s isn't Python: %s", name, signature)
+    return signature, returns
+
+
+def examples(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Gives an example that stands behind a section, as that of the parameters, a section of its
+    own: it would be taken for a part of that one."""
+    first = next((k for k, line in enumerate(lines) if line.startswith(">>> ")), 0)
+    if any(re.fullmatch("-{3,}", line) for line in lines[:first]):
+        lines[first:first] = ["Examples", "--------"]
+
+
 def tables(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Docstrings write tables as Markdown does."""
     made: list[str] = []
@@ -108,6 +133,9 @@ def tables(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: l
         else:
             made.append(line)
     lines[:] = made
+    for line in lines:
+        if re.match(r":(param|type) .*(>>>|Raises)", line):
+            logger.warning("%s: this is taken for a parameter: %s", name, line)
 
 
 def all_public(app: Sphinx, env: BuildEnvironment) -> None:
@@ -131,5 +159,7 @@ def setup(app: Sphinx) -> None:
     app.connect("env-check-consistency", all_public)
     app.connect("missing-reference", link)
     app.connect("autodoc-skip-member", skip_known)
+    app.connect("autodoc-process-signature", readable)
+    app.connect("autodoc-process-docstring", examples, priority=400)  # before sections are read
     app.connect("autodoc-process-docstring", tables)
     app.connect("autodoc-process-bases", skip_private_bases)

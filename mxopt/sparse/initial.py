@@ -78,7 +78,10 @@ def table(
         Of 'uniform' 0.07 if it isn't given.
     seed : int
 
-    Raises UnknownNameError, ArgumentError, ArrayError or ArrayTypeError for what can't be.
+    Raises
+    ------
+    UnknownNameError, ArgumentError, ArrayError, ArrayTypeError
+        It can't be.
 
     >>> from mxopt import kvstore, sparse
     >>> store = kvstore.create()
