@@ -28,11 +28,15 @@ Rows = Iterator[tuple[str, str]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser("mxopt", description="Tells what a report of a bug needs, and what is in a file.")
-    parser.add_argument("--version", action="version", version=f"mxopt {mxopt.__version__}")
+    every = argparse.ArgumentParser(add_help=False)  # what each command has
+    every.add_argument("--version", action="version", version=f"mxopt {mxopt.__version__}")
+    description = "Tells what a report of a bug needs, and what is in a file."
+    parser = argparse.ArgumentParser("mxopt", description=description, parents=[every])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("info", help="versions, engine, threads, processor, GPUs: what a report of a bug needs")
-    states = commands.add_parser("states", help="what is in a file of saved states, without loading it")
+    about = "versions, engine, threads, processor, GPUs: what a report of a bug needs"
+    commands.add_parser("info", help=about, parents=[every])
+    about = "what is in a file of saved states, without loading it"
+    states = commands.add_parser("states", help=about, parents=[every])
     states.add_argument("file", metavar="FILE", help="what save_states, get_states or dump_document wrote")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks

@@ -101,7 +101,8 @@ def test_what_is_no_file_of_states_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_version_and_unknown_commands() -> None:
-    assert run("--version").stdout == f"mxopt {mxopt.__version__}\n"
+    for words in (["--version"], ["info", "--version"], ["states", "--version"]):
+        assert run(*words).stdout == f"mxopt {mxopt.__version__}\n"
     done = run("stats")
     assert done.returncode == 2
     assert "choose from" in done.stderr
