@@ -18,10 +18,11 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("psutil")
 
-from benchmark import cases, driver, page, tables, targets, touch
+from benchmark import cases, driver, page, tables, targets, timing, touch
 from benchmark.kvstore import table_memory
 from benchmark.rows import OPTIMIZERS
 from benchmark.systems import limit
+from benchmark.worker import Worker
 
 import mxopt
 
@@ -165,6 +166,51 @@ def test_the_limit_is_the_best_of_all_schemes(result: dict[str, Any]) -> None:
     several = driver.Times({"ranges": [2.0, 1.0, 2.0], "engine": [1.5, 1.5, 1.5]})
     assert driver.Row("dense", "adam", systems={"limit": several}).ratios("limit") == [1, 1, 1]
     assert several.way == "engine"
+
+
+def test_a_turn_ends_when_no_thread_works_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which threads go on working for 7 ms."""
+    now, looks = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        looks.append(now[0])
+
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "process_time", lambda: min(now[0], 7e-3))
+    monkeypatch.setattr(timing, "sleep", sleep)
+    timing.still()
+    assert 7e-3 < looks[-1] < 7e-3 + 2 * timing.STILL + 1e-9
+    now[0] = 0.0
+    monkeypatch.setattr(timing, "process_time", lambda: now[0])
+    timing.still(within=0.1)
+    assert looks[-1] == pytest.approx(0.1, abs=timing.STILL)
+
+
+def test_nothing_is_answered_before_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class System:
+        COMPARED = 2  # which are made again, where they haven't been kept
+
+        @staticmethod
+        def ways(case: cases.Case) -> list[str]:
+            return ["one", "another"]
+
+        @staticmethod
+        def build(case: cases.Case, way: str) -> timing.Job:
+            return timing.Job(lambda: events.append("step"))
+
+    monkeypatch.setattr("benchmark.timing.still", lambda: events.append("still"))
+    monkeypatch.setattr("benchmark.worker.still", lambda: events.append("still"), raising=False)
+    for compared in (2, 1):
+        System.COMPARED = compared
+        worker = Worker(System)
+        case = cases.Case("dense", "adam", OPTIMIZERS["adam"], ((3,),))
+        worker.prepare(case.plain(), 1e-4)
+        assert events[-1] == "still"
+        worker.measure(1e-4)
+        assert events[-1] == "still"
 
 
 @pytest.mark.parametrize("name", touch.SCHEMES)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmark.cases import KINDS, Case, make_case
-from benchmark.timing import Job, measure
+from benchmark.timing import Job, measure, still
 
 WORSE = 1.3  # times the best: a way that slow in the trial isn't compared any further
 
@@ -54,6 +54,7 @@ class Worker:
             if way not in self.jobs:
                 self.jobs[way] = self._build(wanted, way)
         gc.collect()
+        still()
         return {"ways": kept, "trials": trials, "errors": errors}
 
     def measure(self, seconds: float) -> dict[str, Any]:
