@@ -24,7 +24,7 @@ from table import ALL, GROUPED, Grouped, Row
 
 import mxopt
 from mxopt.engine import native, reference, staged, threads, uninterrupted
-from mxopt.sparse import row_sparse_array
+from mxopt.sparse import row_sparse_array, zeros
 
 TIMES = int(os.environ.get("MXOPT_TEST_INTERRUPTS", "25"))
 pytestmark = [
@@ -141,6 +141,36 @@ class Stored(Run):
         return [[w.tobytes(), *(s.tobytes() for s in flat(states.get(k)))] for k, w in enumerate(self.out)]
 
 
+class Growing(Run):
+    """Row-sparse weights, to which each update adds rows."""
+
+    SHAPE = 20_000, 3
+
+    def __init__(self, name: str, listed: bool, dtype: str = "float32", **options: Any) -> None:
+        self.optimizer, self.listed, self.dtype = mxopt.create(name, **options), listed, dtype
+        self.updater = mxopt.get_updater(self.optimizer)
+        self.weights = [zeros("row_sparse", self.SHAPE, dtype=dtype) for _ in range(3)]
+
+    def step(self) -> None:
+        grads = []
+        for k, count in enumerate(self.counts()):
+            indices = np.unique(np.random.default_rng([k, count]).integers(0, self.SHAPE[0], 30))
+            grads.append(row_sparse_array((ones((len(indices), 3), self.dtype), indices), shape=self.SHAPE))
+        if self.listed:
+            self.updater([0, 1, 2], grads, self.weights)
+        else:
+            for k in range(3):
+                self.updater(k, grads[k], self.weights[k])
+
+    def counts(self) -> list[int]:
+        counts = self.optimizer.get_counts()["devices"][0]
+        return [counts.get(k, 0) for k in range(3)]
+
+    def arrays(self) -> list[list[bytes]]:
+        them = [[w, *flat(self.updater.states.get(k))] for k, w in enumerate(self.weights)]
+        return [[x.asnumpy().tobytes() for x in each] for each in them]
+
+
 def rows(shape: tuple[int, ...]) -> Any:
     return row_sparse_array((ones((shape[0] // 2, *shape[1:])), np.arange(0, shape[0] - 1, 2)), shape=shape)
 
@@ -180,6 +210,9 @@ FORMS: dict[str, Callable[[], Run]] = {
     "sparse, norms of all": updater("lars", (3000, 40), listed=False, sparse=True, momentum=0.9),
     "sparse, moves all": updater("adam", (300, 40), listed=False, sparse=True, lazy_update=False),
     "one state for each row": updater("groupadagrad", (300, 40), (7, 1), listed=False),
+    "rows that a weight gets": lambda: Growing("adam", listed=False),
+    "the same in a list": lambda: Growing("adagrad", listed=True),
+    "the same with master copies": lambda: Growing("ftrl", listed=False, dtype="float16", multi_precision=True),
     "strided": strided,
     "numpy": updater("lamb", (300, 40), listed=False, engine="numpy"),
     "list": updater("adam", 3, (40, 50), 100_000),

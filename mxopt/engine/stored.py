@@ -4,6 +4,7 @@ rows places in it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -12,6 +13,7 @@ import numpy as np
 from mxopt.device import library_of, on_device_of, to_host
 from mxopt.engine.rows import Placed
 from mxopt.engine.tensor import Tensor
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArrayError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
@@ -24,7 +26,8 @@ class StoredPart:
     Rows that the update moves are made where they aren't there yet, as what they stand for: those
     of the gradient, or all of them where the update isn't lazy, or a rule needs norms of the whole
     tensor. So the numbers are those of the dense weight it stands for, to the last bit. `plan_of`
-    makes the plan of the arrays in which the rows are.
+    makes the plan of the arrays in which the rows are. No exception of a signal handler leaves some
+    of the arrays with rows, or with numbers of rows, that the others don't have.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -40,10 +43,9 @@ class StoredPart:
         stored = [x for x in parts if isinstance(x, RowSparse)]
         some = lazy and isinstance(tensor.grad, RowSparse) and not rule.layerwise
         if some and len(stored) == len(parts):
-            _have_rows(weight, stored, tensor.master, to_host(tensor.grad.indices))
+            uninterrupted(partial(_have_rows, weight, stored, tensor.master, to_host(tensor.grad.indices)))
         else:
-            for x in (weight, *stored):
-                x.add_all_rows()
+            uninterrupted(partial(_have_all_rows, [weight, *stored]))
         self.shape = weight.shape
         self.indices: Array | None = None if weight.slots else weight.indices
         self.slots = ref(weight.slots) if weight.slots else _nowhere
@@ -116,8 +118,11 @@ class StoredPart:
         if weight.slots is None:
             places = weight.places(indices)
         else:
-            places = weight.slots.index.add(indices)
-            for x in (weight, *(x for x, _ in self.held)):
+            them = [weight, *(x for x, _ in self.held)]
+            places = weight.slots.index.find(indices)
+            if places.min(initial=0) < 0:  # another thread is asked for what is rare only
+                uninterrupted(partial(_add, them, indices, places))
+            for x in them:
                 x.fill()
             if weight.row_count > self.rows:
                 return None
@@ -141,10 +146,22 @@ def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Array, in
     flat = all(x.slots is None for x in (weight, *others))
     if flat and all(np.array_equal(_rows(x), _rows(weight)) for x in others) and weight.places(indices) is not None:
         return
-    weight.put_in_slots().index.add(indices)
+    weight.put_in_slots()
     for x in others:
         x.put_in_slots(weight, weight.initial if x is master else None)
-    for x in (weight, *others):
+    _add([weight, *others], indices, np.empty_like(indices))
+
+
+def _have_all_rows(them: Sequence[RowSparse]) -> None:
+    for x in them:
+        x.add_all_rows()
+
+
+def _add(them: Sequence[RowSparse], indices: np.ndarray, places: np.ndarray) -> None:
+    """Lets the rows `indices` be there in arrays that share their slots; `places` become their
+    slots."""
+    places[...] = them[0].put_in_slots().index.add(indices)
+    for x in them:
         x.fill()
 
 
