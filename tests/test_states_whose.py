@@ -251,6 +251,22 @@ def test_an_updater_takes_an_optimizer_or_schedule_of_another_class() -> None:
     assert type(optimizer.lr_scheduler) is PolyScheduler
 
 
+def test_a_schedule_defined_again_stays_the_callers() -> None:
+    """As by a notebook cell that is run again, after which the schedule of before is still held."""
+
+    def define() -> Any:
+        class Own(FactorScheduler):
+            pass
+
+        return Own
+
+    schedule = define()(9, base_lr=0.5)
+    updater = used(mxopt.create("adam", learning_rate=0.5, lr_scheduler=schedule))
+    define()
+    updater.set_states(updater.get_states(dump_optimizer=True))
+    assert updater.optimizer.lr_scheduler is schedule
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_a_trainers_optimizer_stays_the_callers(store: Any, tmp_path: Path) -> None:
     path = str(tmp_path / "states")

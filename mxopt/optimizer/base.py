@@ -327,7 +327,7 @@ class Optimizer(NamedArguments, Multipliers):
         kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num", "parts")}
         if self.state_dtype is not None:
             kept["state_dtype"] = self.state_dtype
-        if schedule is not None and type(schedule) is type(made.lr_scheduler):
+        if schedule is not None and same_class(type(schedule), type(made.lr_scheduler)):
             vars(schedule).update(vars(made.lr_scheduler))
             kept["lr_scheduler"] = schedule
         vars(self).update({**vars(made), **kept})
