@@ -17,6 +17,7 @@ from mxopt.migrate.ndarrays import read_array
 from mxopt.migrate.pickles import Name, Record, read_pickle, shown
 from mxopt.optimizer import LBSGD, Optimizer, Updater, get_updater
 from mxopt.optimizer.base import Index
+from mxopt.options import number
 from mxopt.sparse import RowSparse
 from mxopt.typing import Document, Plain, State
 
@@ -76,8 +77,11 @@ def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None 
         states = {_index(index): arrays.state(state, f"the state of {index!r}") for index, state in content.items()}
         if optimizer is None:
             optimizer = _optimizer(saved)  # type: ignore[arg-type]
-        if saved is not None:
-            _take_counts(optimizer, saved.attributes, states, arrays)
+        known = {} if saved is None else saved.attributes
+        if known:
+            _take_counts(optimizer, known, states)
+        if isinstance(optimizer, LBSGD) and optimizer.batch_scale > 1:
+            _join_sums(optimizer, known.get("cumgrads", {}), states, arrays)
     except StatesError as error:
         raise StatesError(f"{path}: {error}") from error
     except Exception as error:  # whatever a damaged file leads to
@@ -197,9 +201,8 @@ def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
     of = {n: names.get(n, n) for n in arguments_of(klass) if names.get(n, n) in known}
     arguments = {n: _plain(known[attribute], f"{klass.__name__}: {n}") for n, attribute in of.items()}
     scheduler = klass(**arguments)
-    scheduler.base_lr = arguments["base_lr"]
-    if num_update > scheduler.warmup_steps:
-        scheduler.assigned = (_number(known, "base_lr"), num_update)
+    since = num_update if num_update >= scheduler.warmup_steps else 0  # a warm-up doesn't look at what was assigned
+    scheduler.assigned = (number("base_lr", known["base_lr"]), since)
     return scheduler
 
 
@@ -219,14 +222,12 @@ def _number(known: Document, name: str) -> float:
 # Counts, and what MXNet keeps in the optimizer and mxopt beside them or in the states.
 
 
-def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any], arrays: _Arrays) -> None:
+def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any]) -> None:
     devices = known.get("_all_index_update_counts", {0: known.get("_index_update_count", {})})
     counts: Plain = {**optimizer.get_counts(), "num_update": known.get("num_update"), "devices": devices}
     if known.get("cur_lr") is not None:  # of LARS
         counts["previous_lr"] = dict.fromkeys(states, _number(known, "cur_lr"))
     optimizer.set_counts(counts)
-    if isinstance(optimizer, LBSGD) and optimizer.batch_scale > 1:
-        _join_sums(optimizer, known.get("cumgrads", {}), states, arrays)
 
 
 def _join_sums(optimizer: LBSGD, kept: Mapping[Any, Any], states: dict[Index, Any], arrays: _Arrays) -> None:

@@ -79,7 +79,7 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memory: dict[int, Any] = {}
-        self.encoded: dict[str, bytes] = {}  # a text that is used often is made bytes once
+        self.encoded: dict[int, tuple[str, bytes]] = {}  # one text, used often, is made bytes once; by its id
 
     def marked(self) -> list[Any]:
         """What lies above the last mark; taken off with it."""
@@ -164,9 +164,9 @@ def _text(machine: _Machine, kind: Name, arguments: tuple[Any, ...]) -> bytes:
         return b""
     first, *encoding = arguments
     if isinstance(first, str) and len(encoding) == 1 and encoding[0] in ("latin1", "latin-1"):
-        if first not in machine.encoded:
-            machine.encoded[first] = first.encode("latin-1")
-        return machine.encoded[first]
+        if id(first) not in machine.encoded:  # equal texts in two places are two arrays that are alike
+            machine.encoded[id(first)] = first, first.encode("latin-1")
+        return machine.encoded[id(first)][1]
     if isinstance(first, bytes) and not encoding:
         return first
     raise StatesError(f"a pickle that calls {kind} with {shown(arguments)} is not read")

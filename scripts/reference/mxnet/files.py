@@ -71,6 +71,16 @@ RUNS = [
     ("lamb-factor", "lamb", {"bias_correction": False, "lower_bound": 0.1, "upper_bound": 2.0},
      {"scheduler": ("FactorScheduler", {"step": 3, "factor": 0.5, "base_lr": 0.1})}),
     ("lbsgd-lars", "lbsgd", {"momentum": 0.9, "warmup_strategy": "lars", "batch_scale": 1, "updates_per_epoch": 4}, {}),
+    # Saved within the warm-up, or as it ends, when Adam's own rate has overwritten the schedule's.
+    *[(f"adam-{kind}-warm-up-{steps}", "adam", {},
+       {"scheduler": (kind, {"step": step, "factor": 0.5, "base_lr": 0.1, "warmup_steps": steps})})
+      for kind, step in (("FactorScheduler", 3), ("MultiFactorScheduler", [2, 9])) for steps in (4, 6)],
+    ("adam-poly-warm-up-6", "adam", {},
+     {"scheduler": ("PolyScheduler", {"max_update": 12, "base_lr": 0.1, "warmup_steps": 6})}),
+    ("lbsgd-alone", "lbsgd", {"learning_rate": 0.01, "momentum": 0.9, "batch_scale": 2, "updates_per_epoch": 4},
+     {"alone": True}),
+    ("adam-alike-protocol-2", "adam", {"learning_rate": 0.01},
+     {"protocol": 2, "still": True, "shapes": SHAPES[:1] * 2}),
 ]  # fmt: skip
 
 
@@ -88,7 +98,8 @@ def run(name, optimizer, options, extra, generator):
 
     def step(record=None):
         for k, weight in enumerate(weights):
-            grad = generator.standard_normal(shapes[k]).astype(dtype)
+            moves = record is not None or "still" not in extra
+            grad = generator.standard_normal(shapes[k]).astype(dtype) * moves
             updater(k, mx.nd.array(grad, dtype=dtype), weight)
             if record is not None:
                 arrays[f"{name}/grad/{record}/{k}"] = grad
@@ -102,8 +113,8 @@ def run(name, optimizer, options, extra, generator):
     saved = pickle.dumps(content, extra.get("protocol", 4))
     arrays[f"{name}/states"] = np.frombuffer(saved, np.uint8)
     if extra.get("alone"):  # the run goes on as MXNet's own does that loads such a file: with counts that begin again
-        made._index_update_count.clear()
-        made.num_update = 0
+        updater = mx.optimizer.get_updater(mx.optimizer.create(optimizer, **options))
+        updater.set_states(saved)
     for record in range(AFTER):
         step(record)
     return arrays
