@@ -67,7 +67,10 @@ class KVStore(KVStoreBase):
         key : int, str, or a list of them
         value : array, RowSparse or Table, or a list
 
-        Raises KVStoreError for a key that has a value already.
+        Raises
+        ------
+        KVStoreError
+            A key has a value already.
         """
         pairs = self._keys.pairs(key, value, FIRST)
         self.check_new([name for name, _ in pairs])
@@ -155,7 +158,10 @@ class KVStore(KVStoreBase):
         priority : int
             Has no effect here.
 
-        Raises KVStoreError for a table: `row_sparse_pull` gives rows of it.
+        Raises
+        ------
+        KVStoreError
+            The value is a table: `row_sparse_pull` gives rows of it.
         """
         if out is None:
             raise UsageError("pull needs out, the array that is to be filled")
