@@ -212,6 +212,19 @@ def test_trainers_save_and_go_on(update_on_kvstore: bool, start: Any, grads: Any
     assert_same(run(second, grads[2:]), whole)
 
 
+def test_a_trainer_keys_named_parameters_by_position(start: Any, grads: Any) -> None:
+    trained, weights = copies(start), copies(start)
+    params = [mxopt.Parameter(w, f"w{k}") for k, w in enumerate(trained)]
+    trainer = mxopt.Trainer(params, "adam", {"state_dtype": "bfloat16", "seed": 2})
+    updater = mxopt.get_updater(mxopt.create("adam", state_dtype="bfloat16", seed=2))
+    for given in grads:
+        for param, grad in zip(params, given, strict=True):
+            param.grad = grad
+        trainer.step(1)
+        updater([0, 1, 2], list(given), weights)
+    assert_same(trained, weights)
+
+
 def test_own_optimizers_without_a_rule_are_told(start: Any) -> None:
     class Plain(optim.Optimizer):
         """Makes its steps by itself."""
