@@ -122,6 +122,18 @@ def test_bad_groups_are_named(groups: Any, says: str) -> None:
         optim.Adam(groups)
 
 
+@pytest.mark.parametrize("key", ["learning_rate", "wd", "lR"])
+def test_an_option_by_a_wrong_name_is_refused_later_too_and_where_there_is_none_like_it(key: str) -> None:
+    optimizer = optim.Rprop([np.zeros(1)])
+    before = dict(optimizer.param_groups[0])
+    with pytest.raises(KeyError, match=f"Rprop, group 0 has no option '{key}'"):
+        optimizer.param_groups[0][key] = 0.1
+    with pytest.raises(KeyError, match=f"Rprop, group 1 has no option '{key}'"):
+        optimizer.add_param_group({"params": [np.zeros(2)], key: 0.1})
+    assert [dict(group) for group in optimizer.param_groups] == [before]
+    optimizer.param_groups[0]["mine"] = 0.1
+
+
 def test_groups_may_be_what_mindspore_and_pytorch_take() -> None:
     def arrays() -> list[Any]:
         return [np.ones(2, np.float32)]

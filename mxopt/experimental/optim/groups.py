@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 from mxopt.device import is_cupy
@@ -15,22 +15,27 @@ from mxopt.parameter import Parameter, name_of, named, value_of
 from mxopt.typing import Array, Plain
 
 Options = Plain
+NOBODYS_OWN = {"learning_rate", "wd"}  # MXNet's names for what nearly all optimizers here have
 
 
 class ParameterGroup(Plain):
     """The options of some parameters, which are its item "params". What is assigned is checked at
     once.
 
-    `checks` are those of the options that are the optimizer's, by name; errors begin with `whose`.
+    `checks` are those of the options that are the optimizer's, by name; `others` are the names of
+    other optimizers' options; errors begin with `whose`.
     """
 
-    def __init__(self, options: Options, checks: Mapping[str, Declared], whose: str) -> None:
+    def __init__(
+        self, options: Options, checks: Mapping[str, Declared], whose: str, others: Collection[str] = ()
+    ) -> None:
         super().__init__(checked(options, checks, whose))
         self.checks = checks
         self.whose = whose
+        self.others = others
 
     def __reduce__(self) -> tuple[Array, ...]:
-        return ParameterGroup, (dict(self), self.checks, self.whose)
+        return ParameterGroup, (dict(self), self.checks, self.whose, self.others)
 
     def __setitem__(self, key: str, value: object) -> None:
         self.update({key: value})
@@ -50,6 +55,8 @@ class ParameterGroup(Plain):
         new = self | dict(*args, **kwargs)
         if new["params"] is not self["params"]:
             raise ArgumentError("the parameters of a group can't be exchanged: use add_param_group")
+        if len(new) > len(self):
+            check_keys(new, self, self.others, self.whose)
         super().update(self.checked(new))
 
     def checked(self, options: Options) -> Options:
@@ -85,7 +92,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str]
     for key in given:
         if key in known or key in others:
             continue
-        meant = any(key in group and group & known for group in SYNONYMS)
+        meant = key in NOBODYS_OWN or any(key in group and group & known for group in SYNONYMS)
         if meant or difflib.get_close_matches(str(key).lower(), map(str.lower, known), n=1, cutoff=0.8):
             raise ArgumentKeyError(f"{whose} has no option {key!r}: {nearest(str(key), known)}")
 

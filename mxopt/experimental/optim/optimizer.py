@@ -141,7 +141,7 @@ class Optimizer(GroupedOptimizer):
         params, slots = make_slots(param_group["params"], number, self._slots, self.first_carry)
         options = {**self.defaults, **param_group, "params": params}
         ours = {name: check for name, check in self.checks.items() if name in self.defaults or name == "initial_lr"}
-        group = ParameterGroup(options, ours, whose)
+        group = ParameterGroup(options, ours, whose, self.names)
         if self.state_dtype is not None:
             try:
                 check(self.state_dtype, self.rule(group), type(self).__name__)
