@@ -112,7 +112,8 @@ class _Arrays:
         if state is None:
             return None
         if isinstance(state, tuple | list):
-            self._once(state, what)
+            if state:  # Python has one empty tuple
+                self._once(state, what)
             return tuple(self.state(part, what) for part in state)
         return self.array(state, what)
 

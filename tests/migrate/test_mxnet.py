@@ -57,6 +57,13 @@ def test_a_run_of_mxnet_goes_on_here(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(weight, recorded, rtol=tolerance, atol=tolerance, err_msg=f"step {step}")
 
 
+def test_empty_states_are_taken_of_any_number_of_weights(tmp_path: Path) -> None:
+    path = tmp_path / "x.states"
+    for protocol in (2, 3, 4, 5):
+        path.write_bytes(pickle.dumps({0: (), 1: (), 2: None}, protocol))
+        assert read_mxnet_states(path, mxopt.create("sgd")).states == {0: (), 1: (), 2: None}
+
+
 def test_gluons_files_go_on_in_a_trainer(tmp_path: Path) -> None:
     values = read_mxnet_params(DATA / "gluon.params")
     assert isinstance(values, dict)
