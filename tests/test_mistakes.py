@@ -284,7 +284,7 @@ FOUND_SINCE: Rows = [
     ),
     ("create('rmsprop', alpha=)", lambda: create("rmsprop", alpha=0.9), ["RMSProp", "did you mean 'gamma1'"]),
     ("get_updater of a name", lambda: get_updater("adam"), ["as mxopt.create('sgd') makes it", "'adam'"]),  # type: ignore[arg-type]
-    ("set_optimizer of a name", lambda: filled_store().set_optimizer("adam"), ["as mxopt.create('sgd')", "'adam'"]),
+    ("set_optimizer of a name", lambda: filled_store().set_optimizer("adam"), ["as mxopt.create('sgd')", "'adam'"]),  # type: ignore[arg-type]
     ("a name for a weight", lambda: sgd()(0, zeros(), "w"), ["parameter 0", "lends its memory", "got str"]),
     (
         "update without a state",

@@ -71,6 +71,8 @@ schedules.SequentialLR(parts[0].optimizer, parts, [])
 trainer = mxopt.Trainer({0: w}, "sgd")
 trainer.save_states(Path("trainer.states"))
 kvstore.create().load_optimizer_states(Path("store.states"))
+for optimizer in (mxopt.create("adam"), nn.Adam([w]), optim.Adam([w])):
+    kvstore.create().set_optimizer(optimizer)
 
 # Mistakes.
 SGD(momentun=0.9)  # wrong
@@ -93,6 +95,8 @@ mxopt.get_updater(mxopt.create("sgd")).set_states("x.states")  # wrong
 mxopt.get_updater(mxopt.create("sgd"))(w, w)  # wrong
 mxopt.Trainer([w], "sgd").step()  # wrong
 mxopt.Trainer([w], "sgd", learning_rate=0.1)  # wrong
+kvstore.create("local").set_optimizer("adam")  # wrong
+kvstore.create("dist_sync").set_optimizer("adam")  # wrong
 kvstore.create("local").pushh("w", np.ones(2))  # wrong
 kvstore.create("dist_sync").num_worker  # wrong
 """

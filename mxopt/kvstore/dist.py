@@ -23,6 +23,8 @@ from mxopt.kvstore.pushes import Pushes, sink
 from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import Key, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
+from mxopt.optimizer import Optimizer
+from mxopt.optimizer.grouped import GroupedOptimizer
 from mxopt.optimizer.keyed import by_key
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Document
@@ -221,7 +223,7 @@ class DistKVStore(Saving):
 
     # The optimizer.
 
-    def set_optimizer(self, optimizer: object) -> None:
+    def set_optimizer(self, optimizer: Optimizer | GroupedOptimizer) -> None:
         """Makes the servers update by `optimizer`, with no states. Waits for the servers only.
 
         The n-th call of every worker is one event, whichever worker's comes first. Later changes of

@@ -28,7 +28,8 @@ from mxopt.kvstore.values import (
     write,
     write_rows,
 )
-from mxopt.optimizer import Updater, get_updater
+from mxopt.optimizer import Optimizer, Updater, get_updater
+from mxopt.optimizer.grouped import GroupedOptimizer
 from mxopt.optimizer.keyed import by_key
 from mxopt.optimizer.states import described, load
 from mxopt.overrides import overridden
@@ -86,7 +87,8 @@ class KVStore(KVStoreBase):
 
     def push(self, key: Key | Sequence[Key], value: Array, priority: int = 0) -> None:
         """Sums the values of each key; the sum replaces the key's value, or updates it where an
-        optimizer is set.
+        optimizer is set. Of a table without an optimizer the rows that are pushed replace those
+        there; all others stay.
 
         Parameters
         ----------
@@ -96,9 +98,6 @@ class KVStore(KVStoreBase):
             Not changed, and not kept.
         priority : int
             Has no effect here.
-
-        Of a table without an optimizer the rows that are pushed replace those there; all others
-        stay.
         """
         pairs = self._keys.pairs(key, value)
         self._keys.need(pairs)
@@ -220,7 +219,7 @@ class KVStore(KVStoreBase):
 
     # Optimizer.
 
-    def set_optimizer(self, optimizer: object) -> None:
+    def set_optimizer(self, optimizer: Optimizer | GroupedOptimizer) -> None:
         """From here on a push updates the value by `optimizer`; changes of it take effect. States
         start afresh.
 
