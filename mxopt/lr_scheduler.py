@@ -23,6 +23,10 @@ from mxopt.registry import Registry
 __all__ = ["CosineScheduler", "FactorScheduler", "LRScheduler", "MultiFactorScheduler", "PolyScheduler"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 Rate = Annotated[float, Option("", "the rate to start from after the warm-up", kept="warmup_final_lr")]
 WarmupSteps = Annotated[int, Exact("[0, inf)", "the number of updates of the warm-up; 0 for none")]
 BeginRate = Annotated[float, Option("", "the rate at the start of the warm-up")]

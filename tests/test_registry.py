@@ -178,7 +178,8 @@ MODULES = [
     for m in pkgutil.walk_packages(mxopt.__path__, "mxopt.", onerror=lambda _: None)
     if not m.name.startswith("mxopt.torch") or importlib.util.find_spec("torch") is not None
 ]
-PACKAGES = ["mxopt", *(m.name for m in MODULES if m.ispkg)]
+MXNETS = ["mxopt.lr_scheduler", "mxopt.optimizer.contrib"]  # modules that MXNet has too
+PACKAGES = ["mxopt", *MXNETS, *(m.name for m in MODULES if m.ispkg)]
 
 
 @pytest.mark.parametrize("name", [p for p in PACKAGES if p != "mxopt.rules"])

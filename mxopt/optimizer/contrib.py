@@ -15,6 +15,10 @@ from mxopt.rules.rule import Rule
 __all__ = ["GroupAdaGrad"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @register
 class GroupAdaGrad(RuleOptimizer):
     """AdaGrad, https://jmlr.org/papers/v12/duchi11a.html, with one history for each row: the sum of
