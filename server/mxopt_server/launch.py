@@ -198,3 +198,7 @@ def gone(scheduler: str, keys: str, job: str, process: Process) -> None:
 def _tell(what: str) -> None:
     with contextlib.suppress(OSError):
         print(f"mxopt-launch: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":  # `python -m mxopt_server.launch` is `mxopt-launch`
+    sys.exit(main())

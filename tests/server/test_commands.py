@@ -18,6 +18,12 @@ def launch(tmp_path: Path, *arguments: str) -> Process:
     return Process([*LAUNCH, "--run-dir", str(tmp_path / "run"), *arguments], environment())
 
 
+def test_the_launchers_module_is_its_command_too() -> None:
+    launcher = Process([sys.executable, "-m", "mxopt_server.launch", "--version"], environment())
+    assert launcher.finish() == 0
+    assert launcher.output.startswith("mxopt-launch ")
+
+
 def test_launch_runs_a_job_and_keeps_its_logs(tmp_path: Path) -> None:
     process = launch(tmp_path, "-n", "2", "-s", "2", sys.executable, str(WORKERS), "half", "null")
     assert process.finish() == 0, process.output
