@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from handing import handing_on
 from table import EXPERIMENTAL, Grouped
 
 import mxopt
@@ -15,20 +16,6 @@ from mxopt.experimental import optim
 from mxopt.parameter import Parameter
 
 METHODS = ["rule", "scalars", "hand_on", "new_state", "rests", "uses_master"]
-
-
-def handing_on(base: type, calls: list[str]) -> type:
-    """A subclass whose methods only note the call and hand it on."""
-
-    def method(name: str) -> Callable[..., Any]:
-        def handed_on(self: Any, *args: Any) -> Any:
-            calls.append(name)
-            return getattr(super(klass, self), name)(*args)
-
-        return handed_on
-
-    klass = type(f"Handing{base.__name__}", (base,), {name: method(name) for name in METHODS})
-    return klass
 
 
 def directly(optimizer: Any, params: list[Parameter], grads: list[np.ndarray]) -> Callable[[], None]:
@@ -64,7 +51,7 @@ def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
     for theirs in (False, True):
         params = [Parameter(value.copy(), f"p{k}") for k, value in enumerate(values)]
         if theirs:
-            own = handing_on(getattr(optim, klass), calls)
+            own = handing_on(getattr(optim, klass), METHODS, calls)
             monkeypatch.setattr(optim, klass, own)
             optim.Optimizer.registry.add(f"_{own.__name__}", own)  # in no list
         optimizer = row.over(params, multi_precision=True)

@@ -48,3 +48,19 @@ def test_own_schedule_defines_construct() -> None:
     assert Halved()(3) == 0.125
     with pytest.raises(NotImplementedError, match="construct"):
         nn.LearningRateSchedule()(0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "kind"),
+    [
+        (object(), TypeError),
+        (lambda step: 0.1, TypeError),
+        (["0.1", "x"], TypeError),
+        ([], ValueError),
+        ([0.1, -0.1], ValueError),
+        (float("nan"), ValueError),
+    ],
+)
+def test_bad_rates_are_refused(rate: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="learning_rate"):
+        nn.SGD([np.ones(1, np.float32)], learning_rate=rate)

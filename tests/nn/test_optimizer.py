@@ -388,19 +388,3 @@ W = Parameter(ones(2), "w")
 def test_bad_parameters_are_refused_by_place(parameters: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         nn.SGD(parameters, learning_rate=0.1)
-
-
-@pytest.mark.parametrize(
-    ("rate", "kind"),
-    [
-        (object(), TypeError),
-        (lambda step: 0.1, TypeError),
-        (["0.1", "x"], TypeError),
-        ([], ValueError),
-        ([0.1, -0.1], ValueError),
-        (float("nan"), ValueError),
-    ],
-)
-def test_bad_rates_are_refused(rate: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="learning_rate"):
-        nn.SGD([ones(1)], learning_rate=rate)

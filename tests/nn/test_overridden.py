@@ -3,31 +3,17 @@ step uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from handing import handing_on
 from table import NN, Grouped
 from test_steps import gradients, parameters, values
 
 from mxopt import nn
 
 METHODS = nn.Optimizer.overridable
-
-
-def handing_on(base: type, calls: list[str]) -> type:
-    """A subclass whose methods only note the call and hand it on."""
-
-    def method(name: str) -> Callable[..., Any]:
-        def handed_on(self: Any, *args: Any) -> Any:
-            calls.append(name)
-            return getattr(super(klass, self), name)(*args)
-
-        return handed_on
-
-    klass = type(base.__name__, (base,), {name: method(name) for name in METHODS})
-    return klass
 
 
 def called(klass: str) -> set[str]:
@@ -47,7 +33,7 @@ def test_methods_that_only_call_super_are_called_and_give_the_same_bits(
     for ours in (True, False):
         params = parameters(np.random.default_rng(0), *[dtype] * 3)
         if not ours:
-            monkeypatch.setattr(nn, name, handing_on(getattr(nn, name), calls))
+            monkeypatch.setattr(nn, name, handing_on(getattr(nn, name), METHODS, calls))
         groups = [{"params": params[:2], "weight_decay": 0.25, "grad_centralization": True}, {"params": params[2:]}]
         runs.append((params, row.over(groups)))
     rng = np.random.default_rng(1)

@@ -48,6 +48,12 @@ def what_is_lost(job: Job) -> int | None:
     return lost
 
 
+def numbers_told(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """Of lost pushes, that workers have told."""
+    told = r"server 0 .* came back from its last checkpoint: (\d+) of the workers' pushes"
+    return list(map(int, re.findall(told, caplog.text)))
+
+
 @pytest.mark.parametrize("mode", ["async", "ssp"])
 def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_lost(
     mode: str, caplog: pytest.LogCaptureFixture
@@ -63,8 +69,8 @@ def test_every_worker_is_told_how_many_pushes_a_server_without_a_journal_has_los
         lost = what_is_lost(job)
         if lost is None:
             continue
-        told = re.findall(r"server 0 .* came back from its last checkpoint: (\d+) of the workers' pushes", caplog.text)
-        assert sorted(map(int, told))[-2:] == ([lost] * 2 if lost else []), seed
+        told = numbers_told(caplog)
+        assert sorted(told)[-2:] == ([lost] * 2 if lost else []), seed
         lossy += lost > 0
     assert lossy > 5
 
@@ -94,9 +100,9 @@ def test_what_is_lost_after_a_workers_last_request_is_told_before_it_leaves(
         job = Job(Plan("", mode, 1, 1, seed, Weather(0.005), pause=1.0, durability="snapshot", every=2.0), hasty)
         job.run()
         assert [process.error for process in (*job.workers, *job.servers)] == [None, None], seed
-        told = re.findall(r"server 0 .* came back from its last checkpoint: (\d+) of the workers' pushes", caplog.text)
+        told = numbers_told(caplog)
         assert len(told) <= 1
-        assert all(0 < int(number) <= STEPS for number in told), seed
+        assert all(0 < number <= STEPS for number in told), seed
         lossy += len(told)
     assert lossy > 5
 
