@@ -134,7 +134,7 @@ def test_pyright_finds_the_commonest_mistakes_and_nothing_else(program: Path) ->
 
 
 def test_every_built_in_optimizer_and_store_is_known_by_name() -> None:
-    text = (ROOT / "mxopt/optimizer/named.py").read_text()
+    text = (ROOT / "mxopt/optimizer/__init__.py").read_text()
     typed = dict(re.findall(r'def create\(name: Literal\["(\w+)"\].*\) -> (\w+): ', text))
     built_in = {n: k.__name__ for n, k in Optimizer.opt_registry.items() if k.__module__.startswith("mxopt.")}
     assert typed == built_in
