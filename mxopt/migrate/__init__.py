@@ -1,4 +1,4 @@
-"""Brings runs of other systems along: readers and writers of their files."""
+"""Readers and writers of other systems' files: parameters and optimizer states."""
 
 from mxopt.migrate.flat import read_npz, read_safetensors, write_npz, write_safetensors
 from mxopt.migrate.mindspore import read_mindspore_checkpoint, write_mindspore_checkpoint

@@ -1,8 +1,8 @@
 """States in files that other programs read: safetensors and NumPy's `.npz`.
 
-A state is a tree with arrays at its ends. In such a file each array stands under the path that
-leads to it, as in "state/fc.weight/mean", and one JSON text, "mxopt", holds the rest of the tree,
-with the paths in the arrays' places.
+A state is a tree whose leaves are arrays and plain values. The file holds each array under its path
+in the tree, such as "state/fc.weight/mean", and under "mxopt" the tree itself as JSON, with each
+array replaced by its path.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) ->
     path : path
         The file; what was there stays until the new one is whole.
     states : bytes or dict
-        What `Updater.get_states`, or the `state_dict` of an optimizer of any family returned; any
+        What `Updater.get_states`, or the `state_dict` of an optimizer of any family, returned; any
         tree of None, bool, int, float, str, bytes, lists, tuples, dicts, arrays and PyTorch's
         tensors on the CPU.
 
     Raises
     ------
     StatesError
-        Something in the tree is none of these.
+        The tree holds a value of another type.
     """
     from safetensors.numpy import save
 
@@ -50,19 +50,19 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) ->
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> Plain:
-    """The states that `write_safetensors` wrote; from any other safetensors file its arrays by
+    """The states that `write_safetensors` wrote. Any other safetensors file gives its arrays by
     name.
 
     Returns
     -------
     dict
-        As the tree was, with arrays for tensors. `document.dump_document` makes bytes for
-        `Updater.set_states` of an updater's.
+        The tree, with arrays for tensors. `document.dump_document` turns an updater's into the
+        bytes that `Updater.set_states` takes.
 
     Raises
     ------
     StatesError
-        The file is damaged, or no safetensors file.
+        The file is damaged, or is not a safetensors file.
     OSError
         It can't be read.
     """
@@ -73,14 +73,14 @@ def read_safetensors(path: str | os.PathLike[str]) -> Plain:
             names = file.keys()
             found = {name: file.get_tensor(name) for name in names}
             text = (file.metadata() or {}).get(TREE)
-    except (SafetensorError, AttributeError, TypeError) as error:  # the latter two where NumPy lacks a dtype
+    except (SafetensorError, AttributeError, TypeError) as error:  # the last two: NumPy lacks a dtype
         raise StatesError(f"{path}: {error}") from error
     return _put_together(path, text, found)
 
 
 def write_npz(path: str | os.PathLike[str], states: bytes | Document) -> None:
-    """Writes states as an `.npz` file, which `numpy.load` reads; bfloat16 arrays as their 16 bits,
-    uint16.
+    """Writes states as an `.npz` file, which `numpy.load` reads. A bfloat16 array is stored as
+    uint16, bit for bit.
 
     Parameters and errors as in `write_safetensors`.
     """
@@ -93,21 +93,21 @@ def write_npz(path: str | os.PathLike[str], states: bytes | Document) -> None:
 
 
 def read_npz(path: str | os.PathLike[str]) -> Plain:
-    """The states that `write_npz` wrote; from any other `.npz` file its arrays by name. See
+    """The states that `write_npz` wrote. Any other `.npz` file gives its arrays by name. See
     `read_safetensors`."""
     data = Path(path).read_bytes()
-    if data[:2] != b"PK":  # NumPy would take it for a pickle, and advise to load that
+    if data[:2] != b"PK":  # NumPy would take it for a pickle, and advise loading it
         raise StatesError(f"{path}: no .npz file of plain arrays: it begins with {data[:8]!r}")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-    except Exception as error:  # whatever NumPy, zipfile and zlib raise of damage
+    except Exception as error:  # whatever NumPy, zipfile and zlib raise for a damaged file
         raise StatesError(f"{path}: no .npz file of plain arrays: {error}") from error
     text = found.pop(TREE, None)
     return _put_together(path, None if text is None else str(text), found)
 
 
-# The tree. What JSON doesn't know is an object with one key that says what it is.
+# The tree as JSON. A type that JSON lacks is an object with one key, which names the type.
 
 
 def _taken_apart(states: bytes | Document) -> tuple[str, dict[str, np.ndarray]]:
@@ -133,7 +133,7 @@ def _plain(x: Array, path: str, found: dict[str, np.ndarray]) -> Any:
     if not arrays.is_array(x):
         raise StatesError(f"{path[1:]} is a {type(x).__name__}: states hold arrays, numbers, texts, lists and dicts")
     name = path[1:]
-    while name in found or name == TREE:  # 1 and "1" are two keys and make one path
+    while name in found or name == TREE:  # the keys 1 and "1" give the same path
         name += "'"
     found[name] = np.ascontiguousarray(to_host(x)).reshape(x.shape)
     return {"array": [name, arrays.DTYPES.get(x.dtype, str(x.dtype))]}

@@ -23,13 +23,13 @@ DTYPES: dict[Any, Any] = {
     "Float64": np.float64, "Bool": np.bool_, "BFloat16": ml_dtypes.bfloat16,
 }  # fmt: skip
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-# A file is a message of Protocol Buffers: Checkpoint.value = 1, Value.tag = 1 and .tensor = 2,
+# A file is one Protocol Buffers message: Checkpoint.value = 1, Value.tag = 1 and .tensor = 2,
 # TensorProto.dims = 1, .tensor_type = 2 and .tensor_content = 3. A checksum may follow it.
 VARINT, BYTES = 0, 2
 CHECKSUM = b"crc_num"
-LARGEST = 2**31 - 1  # bytes of a message, by its own rules
+LARGEST = 2**31 - 1  # bytes: the limit of Protocol Buffers
 AXES = 64  # more than any array has
-TEXT = np.dtype("U")  # of type "str", with one axis of 0, in UTF-32
+TEXT = np.dtype("U")  # stored as type "str", shape (0,), in UTF-32
 
 
 def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -43,14 +43,14 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
     Returns
     -------
     dict of str to array
-        In the order of the file. A network's are its parameters; an optimizer's are the same, and
-        its states: `load_mindspore_states` puts those into an optimizer of `mxopt.nn`. A text, as
-        `append_dict` may have it, is an array without axes: `value.item()`.
+        In the order of the file. A network's file has its parameters; an optimizer's has these and
+        its states, which `load_mindspore_states` puts into an optimizer of `mxopt.nn`. A text, such
+        as `append_dict` adds, is an array without axes: `value.item()`.
 
     Raises
     ------
     StatesError
-        The file is damaged or encrypted, or holds something else than arrays of numbers and texts.
+        The file is damaged or encrypted, or holds anything but arrays of numbers and texts.
     OSError
         It can't be read.
     """
@@ -88,8 +88,7 @@ def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str
     Raises
     ------
     StatesError
-        An array has no dtype of MindSpore's, or all of them are more than the 2 GiB that such a
-        file can have.
+        MindSpore has no such dtype, or the file would exceed its limit of 2 GiB.
     """
     parts = []
     for name, value in values.items():
@@ -110,7 +109,7 @@ def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """The fields of a message: their numbers, and an int or bytes."""
+    """The fields of a message: each one's number, and its value, an int or bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -128,7 +127,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where the next thing begins."""
+    """The number at a position, and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -177,7 +176,7 @@ def _array(name: str, dtype: np.dtype, shape: tuple[int, ...], slices: list[byte
         raise StatesError(f"{name!r} is {dtype} {shape}, and {counted(len(content), 'byte')}")
     try:
         return np.frombuffer(content, dtype).reshape(shape).copy()
-    except ValueError as error:  # of an empty one with axes that no array can have
+    except ValueError as error:  # an empty array whose other axes are too large
         raise StatesError(f"{name!r} has the shape {shape}: {error}") from error
 
 

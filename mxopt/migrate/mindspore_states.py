@@ -1,4 +1,4 @@
-"""The states of MindSpore's optimizers, put into those of `mxopt.nn` and
+"""Loads the states of MindSpore's optimizers into those of `mxopt.nn` and
 `mxopt.experimental.optim`."""
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from mxopt.optimizer.grouped import Step
 from mxopt.parameter import Parameter
 from mxopt.typing import Plain
 
-# What MindSpore puts before the parameter's name where mxopt's name of the state and a dot isn't
-# it.
+# MindSpore's name of a state is a prefix and the parameter's name. The prefix is mxopt's name of
+# the state and a dot, except here.
 NN = {
     "RMSProp": {"ms": "mean_square.", "mg": "mean_grad."},
     "AdamWeightDecay": {"moments1": "adam_m.", "moments2": "adam_v."},
@@ -43,12 +43,12 @@ def load_mindspore_states(optimizer: nn.Optimizer | optim.Optimizer, values: Map
     Parameters
     ----------
     optimizer : Optimizer
-        Of `mxopt.nn` or `mxopt.experimental.optim`: the class and the options of the saved one, and
-        parameters of the same names. Its states are changed, and `mxopt.nn`'s learning rates; its
-        parameters are not.
+        Of `mxopt.nn` or `mxopt.experimental.optim`, with the class, the options and the parameter
+        names of the saved one. Its states are changed, and learning rates if it is `mxopt.nn`'s;
+        its parameters are not.
     values : dict of str to array
-        From `read_mindspore_checkpoint`. MindSpore counts no steps in `experimental`'s SGD,
-        Adadelta and RMSprop: they go on as after one.
+        From `read_mindspore_checkpoint`. MindSpore doesn't count the steps of `experimental`'s SGD,
+        Adadelta and RMSprop: these continue as if after one step.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def _of_nn(optimizer: nn.Optimizer, values: Mapping[str, np.ndarray]) -> Plain:
     for state, by_parameter in document["states"].items():
         for name in by_parameter:
             by_parameter[name] = _take(values, prefixes.get(state, f"{state}.") + name)
-    if kind == "RMSProp" and "mg" in document["states"]:  # the centred rule keeps its moves with their sign
+    if kind == "RMSProp" and "mg" in document["states"]:  # MindSpore's centred rule has the opposite sign
         document["states"]["moment"] = {name: -move for name, move in document["states"]["moment"].items()}
     if "eta" in document:
         document["eta"] = [float(_take(values, f"eta_{p.name}")) for p in optimizer.parameters]
@@ -102,8 +102,8 @@ def _of_experimental(optimizer: optim.Optimizer, values: Mapping[str, np.ndarray
 
 
 def _carried(optimizer: optim.Optimizer, group: Plain, steps: int) -> float:
-    """The number that a step hands on to the next, which MindSpore doesn't save, after so many with
-    these options."""
+    """The number that each step hands on to the next, after these steps: MindSpore doesn't save
+    it."""
     carry = optimizer.first_carry
     for t in range(1, steps + 1):
         carry = optimizer.hand_on(Step(group, group["lr"], group.get("weight_decay", 0.0), t, carry, np.float32))

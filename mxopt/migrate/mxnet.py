@@ -24,13 +24,13 @@ from mxopt.typing import Document, Plain, State
 NDARRAYS = ("mxnet.ndarray.ndarray", "mxnet.ndarray.sparse", "mxnet.numpy.multiarray")
 # Constructor arguments that MXNet's objects keep under another name.
 ATTRIBUTES = {"learning_rate": "lr", "pwr": "power", "eps": "float_stable_eps"}
-OWN = ("lr_scheduler", "sym", "param_dict", "param_idx2name", "begin_epoch", "seed")  # not read from there
+OWN = ("lr_scheduler", "sym", "param_dict", "param_idx2name", "begin_epoch", "seed")  # not taken from the file
 
 
 def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> Updater:
-    """An updater that goes on from states that MXNet saved.
+    """An updater that continues from states that MXNet saved.
 
-    The file is a pickle, which is read as data: nothing in it is imported or called.
+    The file is a pickle. It is read as data: nothing in it is imported or called.
 
     Parameters
     ----------
@@ -38,23 +38,22 @@ def read_mxnet_states(path: str | os.PathLike[str], optimizer: Optimizer | None 
         What `Updater.get_states`, `kvstore.save_optimizer_states` or gluon's `Trainer.save_states`
         wrote.
     optimizer : Optimizer, optional
-        The optimizer that the states are of. A file with the optimizer in it (gluon's, and what
-        `dump_optimizer=True` wrote) needs none; where one is given it is used all the same, and
-        takes over the update counts.
+        The optimizer that the states belong to. A file that contains the optimizer (gluon's, and
+        what `dump_optimizer=True` wrote) needs none; one that is given is used instead, and takes
+        over the file's update counts.
 
     Returns
     -------
     Updater
-        With the states, on the CPU. `get_states(dump_optimizer=True)` makes mxopt's own document of
-        it, which `Updater.set_states`, `Trainer.load_states` and stores take. Without the optimizer
-        in the file there are no update counts either, as in MXNet: they begin again. The indices
-        are the file's: gluon's Trainer numbers parameters in the order of their sorted names.
+        With the states, on the CPU. Its `get_states(dump_optimizer=True)` gives mxopt's own
+        document, which `Updater.set_states`, `Trainer.load_states` and stores take. A file without
+        the optimizer has no update counts either: they start again, as in MXNet. The indices are
+        the file's: gluon's Trainer numbers parameters in the order of their sorted names.
 
     Raises
     ------
     StatesError
-        The file is damaged, holds something else than such files do, or the optimizer can't be made
-        here.
+        The file is damaged or holds something else, or the optimizer can't be made.
     OSError
         It can't be read.
 
@@ -101,14 +100,14 @@ def _index(index: object) -> Index:
 
 
 class _Arrays:
-    """Reads the arrays in a pickle, each once: MXNet's files have none in two places, and a small
-    file that had would stand for any amount of memory."""
+    """Reads the arrays in a pickle, each once. MXNet never stores one array in two places; a small
+    file that did could ask for any amount of memory."""
 
     def __init__(self) -> None:
         self._seen: dict[int, Any] = {}  # keeps them, so that no other gets the same id
 
     def state(self, state: State, what: str) -> Any:
-        """A state with arrays for MXNet's."""
+        """A state, with MXNet's arrays as NumPy's."""
         if state is None:
             return None
         if isinstance(state, tuple | list):
@@ -118,7 +117,7 @@ class _Arrays:
         return self.array(state, what)
 
     def array(self, value: Any, what: str) -> np.ndarray:
-        """An array of MXNet's."""
+        """One of MXNet's arrays as NumPy's."""
         if not isinstance(value, Record) or value.kind.module not in NDARRAYS:
             raise StatesError(
                 f"{what} is no array of MXNet's: {value.kind if isinstance(value, Record) else shown(value)}"
@@ -142,7 +141,7 @@ class _Arrays:
 
 
 def _optimizer(saved: Record) -> Optimizer:
-    """The optimizer that is like a saved one: of the class registered under its name, with its
+    """An optimizer like the saved one: of the class registered under its name, with its
     options."""
     known = saved.attributes
     klass: type[Optimizer] = Optimizer.registry.find(_described(saved.kind, saved.kind.name.lower()))
@@ -159,13 +158,13 @@ def _optimizer(saved: Record) -> Optimizer:
         optimizer.lr_mult, optimizer.wd_mult = (_table(known, n, int | float) for n in ("lr_mult", "wd_mult"))
     except StatesError:
         raise
-    except Exception as error:  # whatever the class raises for these arguments
+    except Exception as error:  # whatever the class raises
         raise StatesError(f"the optimizer {saved.kind} can't be made: {type(error).__name__}: {error}") from error
     return optimizer
 
 
 def _arguments(klass: type, known: Document) -> Plain:
-    """The constructor's arguments, as the attributes of a saved object have them."""
+    """The constructor's arguments, from the attributes of a saved object."""
     found = {}
     for name in arguments_of(klass):
         attribute = ATTRIBUTES.get(name, name)
@@ -192,7 +191,7 @@ def _table(known: Mapping[str, Any], name: str, kind: Any) -> dict[Any, Any]:
 
 
 def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
-    """The schedule that goes on from where a saved one was at that update."""
+    """A schedule that continues from where the saved one was at that update."""
     if saved is None:
         return None
     kind = saved.kind if isinstance(saved, Record) else Name("builtins", type(saved).__name__)
@@ -202,13 +201,13 @@ def _scheduler(saved: Any, num_update: int) -> LRScheduler | None:
     of = {n: names.get(n, n) for n in arguments_of(klass) if names.get(n, n) in known}
     arguments = {n: _plain(known[attribute], f"{klass.__name__}: {n}") for n, attribute in of.items()}
     scheduler = klass(**arguments)
-    since = num_update if num_update >= scheduler.warmup_steps else 0  # a warm-up doesn't look at what was assigned
+    since = num_update if num_update >= scheduler.warmup_steps else 0  # a warm-up ignores an assigned base_lr
     scheduler.assigned = (number("base_lr", known["base_lr"]), since)
     return scheduler
 
 
 def _described(kind: Name, name: str) -> dict[str, str]:
-    """How a registry knows a class of MXNet's, or one's own."""
+    """The description by which a registry finds a class of MXNet's or the caller's."""
     module = "mxopt" if kind.module.partition(".")[0] == "mxnet" else kind.module
     return {"name": name, "module": module, "qualname": kind.name}
 
@@ -220,7 +219,7 @@ def _number(known: Document, name: str) -> float:
     return value
 
 
-# Counts, and what MXNet keeps in the optimizer and mxopt beside them or in the states.
+# Counts and sums: MXNet keeps them in the optimizer, mxopt in counts and states.
 
 
 def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[Index, Any]) -> None:
@@ -232,15 +231,15 @@ def _take_counts(optimizer: Optimizer, known: Mapping[str, Any], states: dict[In
 
 
 def _join_sums(optimizer: LBSGD, kept: Mapping[Any, Any], states: dict[Index, Any], arrays: _Arrays) -> None:
-    """Puts the gradients that LBSGD has summed up so far into the states, where mxopt has them."""
+    """Puts the gradients that LBSGD has summed so far into the states, where mxopt keeps them."""
     for index, state in list(states.items()):
         inner, master = optimizer.split(state) if isinstance(state, tuple) else (state, None)
         total = kept.get(index, {}).get("cum_grad", 0)
         if isinstance(total, Record):
             total = arrays.array(total, f"the sum of gradients of {index!r}")
-        elif inner is not None or master is not None:  # nothing has been summed up since the last step
+        elif inner is not None or master is not None:  # nothing summed since the last step
             total = np.zeros_like(master if inner is None else inner)
-        else:  # nor is there a velocity: the state is that of a new weight
+        else:  # and no velocity: the state of a weight that was never updated
             del states[index]
             continue
         if master is not None:

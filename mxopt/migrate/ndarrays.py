@@ -1,4 +1,4 @@
-"""MXNet's own format of arrays: in `.params` files, and within the pickles of saved states."""
+"""MXNet's binary format of arrays, found in `.params` files and in the pickles of saved states."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Plain
 
 LIST = 0x112  # a file's first number
-V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # an array's; the third since shapes may be those of NumPy
+V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # an array's first number; V3 allows NumPy's shapes, () too
 DENSE, ROW_SPARSE, CSR = 0, 1, 2
 DTYPES: dict[Any, Any] = {
     0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32, 5: np.int8, 6: np.int64, 7: np.bool_,
@@ -60,13 +60,13 @@ class _Reader:
         data = self.take(math.prod(shape) * dtype.itemsize)
         try:
             return np.frombuffer(data, dtype).reshape(shape).copy()
-        except ValueError as error:  # of an empty one with an axis that no array can have
+        except ValueError as error:  # an empty array whose other axes are too large
             raise StatesError(f"an array of MXNet's with the shape {shape} at byte {self.at}: {error}") from error
 
     def array(self) -> np.ndarray | RowSparse | None:
-        """The next array; None for one that was never given a value."""
+        """The next array; None if it has no value yet."""
         (magic,) = self.numbers("I")
-        if magic not in (V1, V2, V3):  # before 2016 an array began with its shape, whose first number was this
+        if magic not in (V1, V2, V3):  # before 2016 an array began with its number of axes
             raise StatesError(f"no array of MXNet 1.x begins with {magic:#x} (at byte {self.at - 4})")
         storage = DENSE if magic == V1 else self.numbers("i")[0]
         if storage not in (DENSE, ROW_SPARSE):
@@ -90,7 +90,7 @@ class _Reader:
 
 
 def read_array(data: bytes) -> np.ndarray | RowSparse | None:
-    """The array that `NDArray.__getstate__` wrote. Raises StatesError where the bytes are none."""
+    """The array that `NDArray.__getstate__` wrote. Raises StatesError for anything else."""
     reader = _Reader(data)
     array = reader.array()
     if reader.at != len(data):
@@ -116,7 +116,7 @@ def read_mxnet_params(path: str | os.PathLike[str]) -> Plain | list[Any]:
     Raises
     ------
     StatesError
-        The file is damaged, or no such file, or holds a CSR array.
+        The file is damaged, is of another kind, or holds a CSR array.
     OSError
         It can't be read.
     """
@@ -155,7 +155,7 @@ def write_mxnet_params(path: str | os.PathLike[str], arrays: Mapping[str, Array]
     Raises
     ------
     StatesError
-        An array has no dtype of MXNet's, or no axes, which MXNet 1.x can't have.
+        MXNet has no such dtype, or an array has no axes, which MXNet 1.x doesn't allow.
     """
     named = isinstance(arrays, Mapping)
     names = [str(name).encode() for name in arrays] if named else []

@@ -1,10 +1,10 @@
-"""Reads the pickles that MXNet's saved states are, without `pickle`: nothing in them is imported or
+"""Reads MXNet's saved states, which are pickles, without `pickle`: nothing in them is imported or
 called.
 
-`pickletools` cuts a pickle into opcodes. Those of such files are interpreted here, where a class is
-a name and an object a record of its parts; any other opcode is refused, and so is a file that asks
-for more than it holds. Time and memory are in proportion to the file. What comes of it may still
-hold one thing in several places, or within itself: whoever walks through it must bear that in mind.
+`pickletools` splits a pickle into opcodes. This module interprets the few that MXNet's files use: a
+class becomes a `Name`, an object a `Record`. It refuses any other opcode, and a file that asks for
+more than it holds, so time and memory are proportional to the file. The result may still contain
+one object in several places, or within itself: code that walks through it must allow for that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mxopt.typing import Plain
 
 @dataclass(frozen=True)
 class Name:
-    """A class or a function, by the name it goes by."""
+    """A class or a function, by name only."""
 
     module: str
     name: str
@@ -32,7 +32,7 @@ class Name:
 
 @dataclass(eq=False, repr=False)
 class Record:
-    """An object: what it was to be made of, and its attributes."""
+    """An object: its class, constructor arguments and attributes."""
 
     kind: Name
     arguments: tuple[Any, ...]
@@ -43,18 +43,18 @@ class Record:
 
 
 class _Mark:
-    """Where the arguments of an opcode begin on the stack."""
+    """Marks where the arguments of an opcode begin on the stack."""
 
 
 MARK = _Mark()
-KEYS = (str, bytes, int, float, bool, type(None))  # a tuple could take for ever to hash
+KEYS = (str, bytes, int, float, bool, type(None))  # hashing a nested tuple could take for ever
 TEXTS = {Name("builtins", "bytearray"), Name("__builtin__", "bytearray"), Name("_codecs", "encode")}
 
 
 def read_pickle(data: bytes) -> Any:
     """What a pickle of protocol 2 to 5 holds: plain data, `Name`s and `Record`s.
 
-    Raises StatesError where it is damaged, or holds anything that MXNet's files don't.
+    Raises StatesError if it is damaged, or holds anything that MXNet's files don't.
     """
     machine = _Machine()
     try:
@@ -68,7 +68,7 @@ def read_pickle(data: bytes) -> Any:
             step(machine, argument)
     except StatesError:
         raise
-    except Exception as error:  # whatever a damaged pickle leads to; nothing has been executed
+    except Exception as error:  # whatever a damaged pickle causes; nothing in it was executed
         raise StatesError(f"this is no whole pickle: {type(error).__name__}: {error}") from error
     raise StatesError("this is no whole pickle: it has no end")
 
@@ -79,10 +79,10 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memory: dict[int, Any] = {}
-        self.encoded: dict[int, tuple[str, bytes]] = {}  # one text, used often, is made bytes once; by its id
+        self.encoded: dict[int, tuple[str, bytes]] = {}  # by id: a text that is used often is encoded once
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark; taken off with it."""
+        """Takes off the last mark and all above it, and returns what was above."""
         at = next((k for k in reversed(range(len(self.stack))) if self.stack[k] is MARK), None)
         if at is None:
             raise ValueError("there is no mark")
@@ -103,13 +103,13 @@ def _push(value: Callable[[Any], Any]) -> Callable[[_Machine, Any], None]:
 
 
 def _gathered(make: Callable[[list[Any]], Any], count: int | None = None) -> Callable[[_Machine, Any], None]:
-    """Puts in the place of the top of the stack what is made of it; of what is marked, without a
-    count."""
+    """Replaces the top `count` items by what `make` makes of them; without a count, all above the
+    mark."""
     return lambda m, _: m.stack.append(make(m.marked() if count is None else m.pop(count)))
 
 
 def shown(value: Any) -> str:
-    """A short form of anything in a pickle, for messages: not all of it is looked at."""
+    """A short form of anything in a pickle, for messages, in bounded time."""
     return reprlib.repr(value)
 
 
@@ -151,8 +151,8 @@ def _global(machine: _Machine, argument: str | None) -> None:
 
 
 def _make(machine: _Machine, _: Any) -> None:
-    """Puts in the place of a class or function and its arguments what they stand for: bytes in some
-    wrappings, a record otherwise."""
+    """Replaces a class or function and its arguments by the result of the call: bytes for the
+    wrappers of bytes, a record otherwise."""
     kind, arguments = machine.pop(2)
     if not isinstance(kind, Name) or not isinstance(arguments, tuple):
         raise ValueError(f"{shown(kind)} is called with {shown(arguments)}")
@@ -164,7 +164,7 @@ def _text(machine: _Machine, kind: Name, arguments: tuple[Any, ...]) -> bytes:
         return b""
     first, *encoding = arguments
     if isinstance(first, str) and len(encoding) == 1 and encoding[0] in ("latin1", "latin-1"):
-        if id(first) not in machine.encoded:  # equal texts in two places are two arrays that are alike
+        if id(first) not in machine.encoded:  # by id, since two equal texts are two arrays
             machine.encoded[id(first)] = first, first.encode("latin-1")
         return machine.encoded[id(first)][1]
     if isinstance(first, bytes) and not encoding:
@@ -216,5 +216,4 @@ STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _build,
     "POP": _discard,
 }  # fmt: skip
-"""What each opcode does. A pickle is trees of these; sets, persistent ids, extensions and foreign
-buffers are not."""
+"""What each opcode does. Sets, persistent ids, extensions and out-of-band buffers are refused."""

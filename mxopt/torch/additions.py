@@ -40,8 +40,8 @@ class Adafactor(Optimizer):
             tuple[float | None, float],
             Number(
                 "[0, inf)",
-                "the least mean that a row's is divided by, and its square the least second moment, None for the"
-                " dtype's resolution; the least root mean square that a parameter counts for",
+                "floor of the row means' mean and, squared, of the second moment, None for the dtype's resolution;"
+                " and floor of a parameter's root mean square",
             ),
         ] = (None, 1e-3),
         d: Annotated[float, Number("[1, inf)", "root mean square that steps are scaled down to")] = 1.0,
@@ -57,7 +57,7 @@ class Adafactor(Optimizer):
         super().__init__(params, options, **base)
 
     def own(self, weight: Array) -> float:
-        """The resolution of the dtype in which it is updated."""
+        """The resolution of the dtype in which this weight is updated."""
         dtype = np.float32 if self.uses_master(weight) else weight.dtype
         return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
@@ -72,8 +72,8 @@ class Adafactor(Optimizer):
 
 
 class SparseAdam(Optimizer):
-    """Adam, https://arxiv.org/abs/1412.6980, of the rows that a sparse gradient has: all others,
-    and their states, stay as they are."""
+    """Adam, https://arxiv.org/abs/1412.6980, for the rows that a sparse gradient has. All other
+    rows, and their states, stay as they are."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""What updates an optimizer's tensors: the rules of `experimental.optim`, which are PyTorch's, or
-those of `create`.
+"""What updates the tensors of an optimizer: `experimental.optim`, whose rules are PyTorch's too, or
+`create`.
 
-Both take the parameters by number, in the order of all groups, and a group's options as they stand
-in `param_groups`.
+Both number the parameters in the order of all groups, and take a group's options as `param_groups`
+has them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mxopt.torch.of_create import OfCreate
 from mxopt.torch.of_experimental import KEPT, STATES, OfExperimental
 from mxopt.typing import Array, Plain
 
-# What PyTorch's optimizers take besides, and why it is not taken here.
+# Options of PyTorch's optimizers that are refused here, and why.
 ONE_WAY = "there is one way to update here, and it is a fused one"
 NOT_TAKEN = {
     "foreach": ONE_WAY,
@@ -37,20 +37,22 @@ NOT_HERE = {
 
 
 def is_kept(name: object) -> bool:
-    """Whether some optimizer keeps something of a parameter by this name. By any other it is
-    somebody else's."""
+    """Whether some optimizer keeps a state of this name. Any other belongs to the caller."""
     return name in KEPT or name in Rule.all_states or (isinstance(name, str) and name.startswith("state_"))
 
 
 class Backend(Protocol):
     """How an optimizer updates its parameters.
 
-    `defaults` are the options of a group and their values. `group` is one as it was given, with the
-    options by those names, or raises. `add` takes a group's parameters, `update` steps those that
-    have a gradient. `repeat` does what the last `update` did, by gradients at these addresses, each
-    a whole one of its parameter's dtype and size, without gaps; False where it can't. `state` is
-    what is kept of a parameter, an int "step" and arrays and numbers by name, `restore` its
-    opposite; `number` is one of the numbers, which `set_number` changes, or raises StatesError.
+    - `defaults`: a group's options and their values.
+    - `group` returns a given group with its options under the names of `defaults`, or raises.
+    - `add` takes a group's parameters.
+    - `update` steps the parameters that have a gradient.
+    - `repeat` does what the last `update` did, with gradients at these addresses: contiguous, each
+      of its parameter's dtype and size. It returns False where it can't.
+    - `state` returns what is kept of a parameter: an int "step", and arrays and numbers by name.
+      `restore` sets that for all parameters.
+    - `number` returns one of those numbers; `set_number` changes it, or raises StatesError.
     """
 
     defaults: Plain
@@ -66,8 +68,7 @@ class Backend(Protocol):
 
 
 def backend_of(name: str, options: Plain) -> Backend:
-    """What updates under a name, with these options: experimental's where it has some, else
-    `create`'s."""
+    """The backend of a name: `experimental.optim` where it has the optimizer, else `create`."""
     kinds = {kind.lower(): kind for kind in STATES}
     known = isinstance(name, str) and name.lower()
     if known in NOT_HERE:
@@ -81,7 +82,7 @@ def backend_of(name: str, options: Plain) -> Backend:
 
 
 def refuse(whose: str, options: Iterable[str]) -> None:
-    """Raises for an option of PyTorch's that is not taken here, and says why."""
+    """Raises for an option of PyTorch's that is refused here, and says why."""
     for key in options:
         if key in NOT_TAKEN:
             raise UnknownArgumentError(f"{whose} has no option {key!r}: leave it out; {NOT_TAKEN[key]}")

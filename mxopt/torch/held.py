@@ -1,4 +1,4 @@
-"""The parameters that an optimizer holds, and what their gradients are to it."""
+"""The parameters that an optimizer holds, and their gradients as arrays."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
 
 
 class Held(NamedTuple):
-    """Parameters as they were when they were looked at: their names, arrays over their memory,
-    where that is, and how they lie there. Of complex ones two real numbers stand for each, along a
-    last axis, as in PyTorch."""
+    """Parameters as they were when last looked at: names, arrays over their memory, addresses and
+    layouts. A complex parameter is seen as pairs of real numbers along a last axis, as by
+    `torch.view_as_real`."""
 
     tensors: list[torch.Tensor]
     names: list[str]
@@ -35,7 +35,7 @@ class Held(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> Held:
-        """Looks at parameters. Raises where one can't be updated, or stands twice."""
+        """Looks at parameters. Raises if one can't be updated, or is given twice."""
         if len(set(map(id, tensors))) < len(tensors):
             twice = next(name for k, name in enumerate(names) if any(tensors[k] is t for t in tensors[:k]))
             raise ArgumentError(f"parameter {twice!r} stands twice in its group")
@@ -55,23 +55,22 @@ class Held(NamedTuple):
         return Held(*map(operator.add, tuple(self), tuple(other)))
 
     def are(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether they are these, each where it was."""
+        """Whether these are the same tensors, each still at its address."""
         same = len(tensors) == len(self.tensors) and all(map(operator.is_, tensors, self.tensors))
         return same and _places(self.tensors) == self.places
 
     def lie_as_before(self) -> bool:
-        """Whether each has the shape and the strides that it had."""
+        """Whether each still has its shape and strides."""
         return _layouts(self.tensors) == self.layouts
 
     def places_of(self, grads: Sequence[Array]) -> list[int] | None:
-        """Where gradients lie in memory, if all of them are what most are: whole ones of their
-        parameters' dtype and size, without gaps, as the parameters are. To ask for that is far
-        cheaper than to make arrays of them."""
+        """The gradients' addresses, if parameters and gradients are all of the common kind:
+        contiguous, and of the same dtype and size. This is far cheaper than making arrays."""
         if set(map(type, grads)) != {torch.Tensor}:
             return None
         try:
             whole = all(map(torch.Tensor.is_contiguous, chain(self.tensors, grads)))
-        except RuntimeError:  # a sparse one has no such thing
+        except RuntimeError:  # a sparse tensor can't be asked
             return None
         if not whole or any(map(torch.Tensor.is_neg, grads)) or list(map(_dtype_of, grads)) != self.dtypes:
             return None
@@ -80,7 +79,7 @@ class Held(NamedTuple):
         return _places(grads) if list(map(torch.Tensor.numel, grads)) == self.sizes else None
 
     def arrays_of(self, grads: Sequence[Array]) -> list[Any]:
-        """Gradients as arrays over their memory; None stays."""
+        """The gradients as arrays over their memory; None stays None."""
         if not COMPLEX.isdisjoint(self.dtypes):
             named = zip(grads, (f"parameter {name!r}, grad" for name in self.names), strict=True)
             grads = [g if g is None else real(g.resolve_conj(), name) for g, name in named]
@@ -92,8 +91,8 @@ class Held(NamedTuple):
 
 
 def real(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """A complex tensor as real numbers, in pairs along a last axis; any other as it is. `name` is
-    what an error calls it."""
+    """A complex tensor as pairs of real numbers along a last axis; any other tensor as it is.
+    `name` is what an error calls it."""
     try:
         return torch.view_as_real(tensor) if tensor.is_complex() else tensor
     except RuntimeError as error:
@@ -109,8 +108,8 @@ def _layouts(tensors: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
 
 
 def renew(master: np.ndarray, weight: np.ndarray) -> None:
-    """Lets a float32 copy begin anew where its 16-bit weight isn't what it rounds to: where
-    somebody else has written the weight."""
+    """Resets elements of a float32 master copy to those of its 16-bit weight where the weight isn't
+    the rounded copy: where someone else has written it."""
     with np.errstate(over="ignore"):
         written = master.astype(weight.dtype).view(np.uint16) != weight.view(np.uint16)
     if written.any():

@@ -1,4 +1,4 @@
-"""The optimizers of `mxopt.create` as rules."""
+"""The backend that updates with the optimizers of `mxopt.create`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mxopt.state_dtype import as_stored
 from mxopt.torch.of_experimental import count_of, number_of, with_master
 from mxopt.typing import Array, Plain, State
 
-# Arguments that are no options of a group: PyTorch has other ways for these, or there is one for
-# all groups.
+# Arguments that aren't options of a group: PyTorch has other ways for these, or all groups share
+# one.
 NO_OPTIONS = (
     "param_idx2name", "lr_scheduler", "sym", "param_dict", "begin_num_update", "rescale_grad", "state_dtype",
 )  # fmt: skip
 NAMES = {"learning_rate": "lr", "wd": "weight_decay", "epsilon": "eps"}  # PyTorch's
-PAIR = ("beta1", "beta2")  # which are one option there
+PAIR = ("beta1", "beta2")  # one option in PyTorch, "betas"
 
 
 class OfCreate:
@@ -56,7 +56,7 @@ class OfCreate:
         return renamed
 
     def _renamed(self, given: Plain) -> Plain:
-        """Options under the names that groups have, from PyTorch's names and from MXNet's."""
+        """Options under the names that groups use; they may be given by PyTorch's or MXNet's."""
         found: Plain = {}
         for key, value in given.items():
             if key in PAIR and "betas" in self._arguments:
@@ -68,7 +68,7 @@ class OfCreate:
         return found
 
     def _values(self, group: Plain) -> Plain:
-        """The constructor's arguments that a group's options are."""
+        """A group's options as arguments of the constructor."""
         found: Plain = {}
         for key, names in self._arguments.items():
             if key in group:
@@ -103,7 +103,7 @@ class OfCreate:
             if unset:
                 raise ArgumentError(f"{self._name}, group {number}: {unset[0]} must be a number, got None")
             values = self._values(now)
-            create(self._name, **values, **self._narrow)  # which raises for what can't be
+            create(self._name, **values, **self._narrow)  # raises for values that aren't allowed
             for argument, value in values.items():
                 if getattr(updater.optimizer, _attribute(argument)) != value:
                     setattr(updater.optimizer, _attribute(argument), value)
@@ -132,7 +132,7 @@ class OfCreate:
             optimizer.set_counts({**optimizer.get_counts(), name: {**_counted(optimizer)[name], number: value}})
 
     def _named(self, optimizer: Optimizer, number: int, state: State) -> dict[str, np.ndarray]:
-        """The arrays of a state by name: the rule's names, and "master"."""
+        """The arrays of a state, by the rule's names and "master"."""
         found: dict[str, np.ndarray] = {}
         if optimizer.uses_master(self._weights[number]):
             state, found["master"] = optimizer.split(state)
@@ -157,8 +157,7 @@ class OfCreate:
             optimizer.set_counts({**optimizer.get_counts(), **counted})
 
     def _fitting(self, optimizer: Optimizer, number: int, state: Plain) -> Any:
-        """A state that was saved, in arrays of its own. Raises StatesError where it is
-        another's."""
+        """A saved state, copied into new arrays. Raises StatesError if it doesn't fit."""
         weight = self._weights[number]
         if optimizer.uses_master(weight):
             state = with_master(state, weight)
@@ -185,7 +184,8 @@ def _attribute(argument: str) -> str:
 
 
 def _counted(optimizer: Optimizer) -> dict[str, dict[int, float]]:
-    """What an optimizer counts of each parameter beside its updates, as LARS its last rate."""
+    """What an optimizer keeps for each parameter besides its update count, such as LARS's last
+    rate."""
     return {what: of for what, of in optimizer.get_counts().items() if isinstance(of, dict) and what != "devices"}
 
 

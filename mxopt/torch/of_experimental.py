@@ -1,4 +1,5 @@
-"""PyTorch's optimizers, which are those of `experimental.optim` and of `additions.py`, as rules."""
+"""The backend of PyTorch's own optimizers, with the rules of `experimental.optim` and of
+`additions.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from mxopt.parameter import Parameter
 from mxopt.torch import additions
 from mxopt.typing import Array, Plain
 
-# PyTorch's names of the states; None for what it doesn't keep.
+# PyTorch's names of the states; None for a state that it lacks.
 Names = dict[str, str | None]
 ADAM: Names = {"mean": "exp_avg", "var": "exp_avg_sq", "largest": "max_exp_avg_sq"}
 STATES: dict[str, Names] = {
@@ -30,15 +31,15 @@ STATES: dict[str, Names] = {
     "Adafactor": {"row": "row_var", "column": "col_var"},
     "SparseAdam": ADAM,
 }
-VECTOR: Names = {"row": "variance", "column": None}  # of parameters that are no matrices, Adafactor's
-UNCOUNTED = ("SGD",)  # PyTorch keeps no count of its steps
-AT_ONCE = ("Adagrad",)  # PyTorch makes its states with the optimizer
+VECTOR: Names = {"row": "variance", "column": None}  # Adafactor's, for parameters of fewer than two axes
+UNCOUNTED = ("SGD",)  # PyTorch doesn't count its steps
+AT_ONCE = ("Adagrad",)  # PyTorch creates its states together with the optimizer
 NUMBERS = {"step", "mu", "eta", "mu_product", "previous_lr"}
 KEPT = NUMBERS.union(["master"], *(names.values() for names in (*STATES.values(), VECTOR)))
 
 
 def number_of(value: Array) -> Any:
-    """An option as a number, where a schedule keeps it as a tensor."""
+    """An option as a number: a schedule may keep it as a tensor."""
     if isinstance(value, tuple | list):
         return type(value)(map(number_of, value))
     return value.item() if hasattr(value, "item") else value
@@ -84,7 +85,7 @@ class OfExperimental:
         return self._model.repeat(places)
 
     def _follow(self, groups: Sequence[Plain]) -> None:
-        """Takes over what has been changed in the groups."""
+        """Takes over changed options of the groups."""
         for mine, theirs in zip(self._model.param_groups, groups, strict=True):
             now = {key: number_of(theirs[key]) for key in self.defaults}
             self._model.seed = now.pop("seed", self._model.seed)
@@ -102,7 +103,7 @@ class OfExperimental:
             if self._kind not in AT_ONCE:
                 return {}
             self._make_states(slot)
-        uncounted = self._kind in UNCOUNTED and not self._seeds  # which rounding follows
+        uncounted = self._kind in UNCOUNTED and not self._seeds  # stochastic rounding depends on the step
         counted: Plain = {} if uncounted else {"step": slot.step}
         if self._model.carried:
             counted[self._model.carried] = slot.carry
@@ -138,7 +139,7 @@ class OfExperimental:
         self._follow(groups)
         document = self._model.state_dict()
         document["state"] = {}
-        begun = list[Slot]()  # whose count was set back to 0
+        begun = list[Slot]()  # those whose step is 0
         for slot, state in zip(self._model.slots, states, strict=True):
             named = self._named(slot)
             ours = {theirs: name for name, theirs in named.items()}
@@ -163,7 +164,7 @@ class OfExperimental:
 
 
 def count_of(value: Any, name: str) -> int:
-    """A number of steps. Raises StatesError where it is none."""
+    """A number of steps. Raises StatesError if it isn't one."""
     try:
         found = float(value)
     except (TypeError, ValueError) as error:
@@ -174,8 +175,8 @@ def count_of(value: Any, name: str) -> int:
 
 
 def with_master(state: Plain, weight: np.ndarray) -> Plain:
-    """A state as one of a weight with a master copy is: PyTorch's own has none, and its arrays are
-    of the weight's 16 bits."""
+    """A state for a weight with a master copy. PyTorch's own states have none, and are as narrow as
+    the weight."""
     wide = {
         name: x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype.itemsize == 2 else x
         for name, x in state.items()

@@ -31,17 +31,16 @@ class Optimizer(torch.optim.Optimizer):
     params : iterable of Tensor, of (str, Tensor), or of dict
         `model.parameters()`, `model.named_parameters()`, or groups with options of their own.
     name : str
-        PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad",
-        "asgd", "rmsprop", "rprop", "adafactor", "sparseadam"): the numbers, options and defaults of
-        `torch.optim`. Any other of `mxopt.create` ("lamb", "lars", "lans", "ftrl", "adabelief",
-        ...): its own, where `lr`, `weight_decay`, `betas` and `eps` are written so, in
-        `param_groups` too.
+        One of PyTorch's ("sgd", "adam", "adamw", "adamax", "nadam", "radam", "adadelta", "adagrad",
+        "asgd", "rmsprop", "rprop", "adafactor", "sparseadam"), with the numbers, options and
+        defaults of `torch.optim`; or any other of `mxopt.create` ("lamb", "lars", "lans", "ftrl",
+        "adabelief", ...), with its own, except that they are called `lr`, `weight_decay`, `betas`
+        and `eps`, in `param_groups` too.
     multi_precision : bool
-        Keep a float32 master copy of float16 and bfloat16 parameters, and update that. It begins
-        anew where something else writes the parameter, as `load_state_dict` of a model does.
+        Keep a float32 master copy of each float16 and bfloat16 parameter, and update that. Where
+        something else writes the parameter, such as a model's `load_state_dict`, the copy follows.
     lazy_update : bool
-        Leave the rows alone for which a sparse gradient has none: an option of those optimizers
-        that can.
+        Leave the rows alone that a sparse gradient lacks. Only some optimizers have this option.
     state_dtype : {None, "bfloat16"}
         "bfloat16" keeps states in half the memory, rounded stochastically by `seed`; see
         `mxopt.optimizer.Optimizer`.
@@ -51,11 +50,11 @@ class Optimizer(torch.optim.Optimizer):
     Raises
     ------
     ValueError
-        There is no such optimizer, an option has a value that isn't allowed, a parameter stands
-        twice, or can't be updated.
+        There is no such optimizer, an option has a value that isn't allowed, or a parameter is
+        given twice or can't be updated.
     TypeError
-        An option doesn't exist, and the message names those like it; or a parameter is not on the
-        CPU, or of no dtype that optimizers update.
+        An option doesn't exist, and the message names similar ones; or a parameter is not on the
+        CPU, or of a dtype that optimizers don't update.
 
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = Optimizer(model.parameters(), "lamb", lr=0.01)
@@ -63,19 +62,19 @@ class Optimizer(torch.optim.Optimizer):
     >>> optimizer.step()
     """
 
-    _untraced: ClassVar[Any] = None  # a step for compiled functions, too, whose tracer can't see memory
+    _untraced: ClassVar[Any] = None  # `_step`, hidden from torch.compile, whose tracer can't see memory
 
     def __init__(self, params: Iterable[Any], name: str, **options: Any) -> None:
         self._name = name
         self._given = options
-        self._shown: Callable[[], States | None] = lambda: None  # what somebody has of `state`
-        self._looked: States | None = None  # that, until the next step
-        self._others: Plain = {}  # what `state` has besides: other names of a parameter's, other keys
+        self._shown: Callable[[], States | None] = lambda: None  # a weak reference to what `state` returned
+        self._looked: States | None = None  # keeps that alive until the next step
+        self._others: Plain = {}  # what callers keep in `state`: other names of a parameter's, other keys
         self._begin()
         held = {key: x for key, x in options.items() if torch.is_tensor(x) and key in self._backend.defaults}
         super().__init__(params, self._backend.defaults | held)  # a rate that is a tensor may be changed in place
         pages.gather(self._held.views)
-        if Optimizer._untraced is None:  # what this imports PyTorch's own constructor has imported
+        if Optimizer._untraced is None:  # imports nothing that PyTorch's constructor hasn't imported
             Optimizer._untraced = torch.compiler.disable(Optimizer._step)
 
     def _begin(self) -> None:
@@ -91,21 +90,21 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """What is kept of each parameter, by PyTorch's names: tensors over the memory that steps
+        """The states of each parameter, by PyTorch's names: tensors over the memory that steps
         change.
 
-        What is written into them counts, and what is put into these dicts or taken out counts from
-        the next step on, which raises StatesError where it doesn't fit, and changes nothing. Names
-        that no optimizer has, and keys that are no parameters, are left to whoever puts them here,
-        and saved too. A dict of parameters and their states that is assigned takes the place of all
-        that is kept, or raises that at once.
+        Writing into a tensor changes the state. Putting something into these dicts or taking it out
+        takes effect at the next step, which raises StatesError, and changes nothing, if it doesn't
+        fit. Names that no optimizer has, and keys that aren't parameters, belong to the caller, and
+        are saved too. Assigning a dict of parameters and their states replaces all states, or
+        raises StatesError at once.
         """
         shown = self._shown()
         if shown is None:
             self._take_numbers()
             shown = States(self._kept())
             self._shown = weakref.ref(shown)
-        self._looked = shown  # may be changed and dropped before the next step
+        self._looked = shown  # the caller may change and drop it before the next step
         return shown
 
     @state.setter
@@ -127,7 +126,8 @@ class Optimizer(torch.optim.Optimizer):
         return found | {key: x for key, x in self._others.items() if key not in found}
 
     def _restore(self, groups: list[Plain], kept: Mapping[Any, Any]) -> None:
-        """Goes on with what is kept by parameter, and leaves everything else in there to others."""
+        """Continues from `kept`, states by parameter; whatever else it holds belongs to the
+        caller."""
         tensors, states, others = self._held.tensors, list[Plain](), dict(kept)
         for tensor in tensors:
             state = others.pop(tensor, {})
@@ -140,19 +140,19 @@ class Optimizer(torch.optim.Optimizer):
         self._show()
 
     def _show(self) -> None:
-        """Lets whoever has `state` see what is kept now."""
+        """Brings what `state` returned up to date."""
         shown = self._shown()
         if shown is not None:
             shown.renew(self._kept())
 
     def _take_numbers(self) -> None:
-        """Takes over what has been written into the numbers of states."""
+        """Takes over numbers of states that have been written."""
         for (number, name), value in self._numbers.written():
             self._backend.set_number(number, name, value)
 
     def add_param_group(self, param_group: Plain) -> None:
-        """Adds parameters, with options of their own. Raises what the constructor raises; nothing
-        has been changed then."""
+        """Adds parameters, with options of their own. Raises what the constructor raises, and then
+        changes nothing."""
         if isinstance(param_group, dict):
             whose = f"{self._name}, group {len(self.param_groups)}"
             refuse(whose, param_group)
@@ -164,7 +164,7 @@ class Optimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         try:
             self._admit(self.param_groups[-1])
-            if not self._others.keys().isdisjoint(self.param_groups[-1]["params"]):  # they were here before
+            if not self._others.keys().isdisjoint(self.param_groups[-1]["params"]):  # removed before, and back
                 self._restore(self.param_groups, self._kept())
         except BaseException:
             del self.param_groups[-1]
@@ -174,7 +174,7 @@ class Optimizer(torch.optim.Optimizer):
         first, tensors = len(self._held.tensors), group["params"]
         numbers = [str(first + k) for k in range(len(tensors))]
         names = group.get("param_names") or numbers
-        if not set(names).isdisjoint(self._held.names):  # two models have parameters of one name
+        if not set(names).isdisjoint(self._held.names):  # two models may use one name
             names = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]
         held = Held.of(tensors, names)
         self._backend.add(group, held.views, names)
@@ -189,14 +189,14 @@ class Optimizer(torch.optim.Optimizer):
         Parameters
         ----------
         closure : function, optional
-            Computes the loss and the gradients anew; what it returns is returned.
+            Computes the loss and the gradients; its result is returned.
 
         Raises
         ------
         ValueError
             A gradient doesn't fit its parameter, an option in `param_groups` isn't allowed, or a
-            parameter has another dtype or shape than its states, or is on another device; nothing
-            has been changed then.
+            parameter has another dtype or shape than its states, or is on another device. Then
+            nothing has been changed.
         """
         return self._untraced(closure)
 
@@ -219,7 +219,7 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _take_changes(self) -> None:
-        """Takes over what has been exchanged in `param_groups`, and in `state`."""
+        """Takes over replaced parameters in `param_groups`, and replaced states in `state`."""
         shown = self._shown()
         changed = shown if shown is not None and shown.changed else None
         if not self._held.are(self._params()):
@@ -247,8 +247,7 @@ class Optimizer(torch.optim.Optimizer):
         return [self._held.tensors[number]._version for number in self._narrow]
 
     def _renew_masters(self) -> None:
-        """Has master copies follow what others have written into their parameters since the last
-        step."""
+        """Updates master copies whose parameters others have written since the last step."""
         if self._narrow and self._versions_now() != self._versions:
             for number in self._narrow:
                 state = self._backend.state(number)
@@ -259,8 +258,8 @@ class Optimizer(torch.optim.Optimizer):
         return list(chain.from_iterable(map(_params_of, self.param_groups)))
 
     def _look_again(self, changed: States | None = None) -> None:
-        """Goes on with parameters that are others by now, as in `group["params"][0] = p`, or whose
-        memory is, as after `p.data = x`; with states that have been `changed`."""
+        """Continues with parameters that were replaced, as by `group["params"][0] = p`, or whose
+        memory was, as by `p.data = x`; from the states `changed`, if given."""
         if changed is None:
             self._take_numbers()
             there = set(map(id, self._params()))
@@ -279,7 +278,7 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _check_same(self, number: int) -> None:
-        """Raises where a parameter's state isn't one of the parameter as that is now."""
+        """Raises if a parameter no longer fits its state."""
         if not self._backend.state(number):
             return
         old, name = self._held.views[number], f"parameter {self._held.names[number]!r}"
@@ -293,8 +292,8 @@ class Optimizer(torch.optim.Optimizer):
     # Saving: PyTorch's own format, which `torch.save` and `torch.load(weights_only=True)` take.
 
     def state_dict(self) -> Plain:
-        """The states and options as `torch.optim`'s, in plain dicts; the tensors lie over the
-        memory that steps change. Those of parameters that are in no group any more stay out."""
+        """The states and options in the format of `torch.optim`, as plain dicts. The tensors lie
+        over the memory that steps change. Parameters that have left all groups are left out."""
         shown, here = self.state, set(map(id, self._params()))
         gone = {key: x for key, x in shown.items() if torch.is_tensor(key) and id(key) not in here}
         for key in gone:
@@ -306,10 +305,10 @@ class Optimizer(torch.optim.Optimizer):
         return {**saved, "state": {k: dict(x) if isinstance(x, dict) else x for k, x in saved["state"].items()}}
 
     def load_state_dict(self, state_dict: Document) -> None:
-        """Goes on from what `state_dict` returned, of this optimizer or of the one of `torch.optim`
-        of that name.
+        """Continues from what `state_dict` returned, of an optimizer like this one or of that of
+        `torch.optim` with its name.
 
-        Raises ValueError, and changes nothing, where it is of another optimizer or of other
+        Raises ValueError, and changes nothing, if it is of another optimizer or of other
         parameters.
         """
         for before in self._optimizer_load_state_dict_pre_hooks.values():

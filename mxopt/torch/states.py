@@ -1,5 +1,4 @@
-"""What is kept of each parameter, as PyTorch shows it, and whether what was saved is of the same
-optimizer."""
+"""The states of parameters as PyTorch shows them, and whether saved ones fit the optimizer."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from mxopt.typing import Array, Plain
 
 
 def _changing(name: str) -> Callable[..., Any]:
-    """A method of a dict that changes it, and notes that."""
+    """A method that changes a dict, and reports that."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.changes()
@@ -31,10 +30,10 @@ def _changing(name: str) -> Callable[..., Any]:
 
 
 class _Noting(dict[Any, Any]):
-    """A dict that notes whether anything is put in or taken out."""
+    """A dict that reports each change of its keys or values."""
 
     def changes(self) -> None:
-        """Is called before a change."""
+        """Called before each change."""
 
     __delitem__ = _changing("__delitem__")
     __ior__ = _changing("__ior__")
@@ -42,13 +41,13 @@ class _Noting(dict[Any, Any]):
     setdefault, update = map(_changing, ("setdefault", "update"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is a plain dict: nobody's states."""
+        """A copy is a plain dict."""
         return dict, (dict(self),)
 
 
 class State(_Noting):
-    """What is kept of one parameter. Its tensors lie over the memory that steps change, or follow
-    it (`Numbers`)."""
+    """The state of one parameter. Its tensors lie over the memory that steps change, or follow it
+    (`Numbers`)."""
 
     def __init__(self, of: States, kept: Plain) -> None:
         super().__init__(kept)
@@ -70,8 +69,8 @@ class State(_Noting):
 
 
 class States(_Noting):
-    """The states of all parameters, by parameter. Once something is exchanged in it, it takes the
-    place of what is kept at the next step."""
+    """The states of all parameters, by parameter. Once `changed`, it replaces the optimizer's
+    states at the next step."""
 
     def __init__(self, kept: Mapping[Any, Any]) -> None:
         super().__init__()
@@ -94,7 +93,7 @@ class States(_Noting):
             super().__setitem__(key, state)
 
     def renew(self, kept: Mapping[Any, Any]) -> None:
-        """Shows what is kept now."""
+        """Shows the states as they are now."""
         for key in self.keys() - kept.keys():
             dict.__delitem__(self, key)
         for key, state in kept.items():
@@ -108,21 +107,21 @@ class States(_Noting):
 
 
 def check_state(state: object) -> None:
-    """Raises StatesError for what isn't the state of a parameter."""
+    """Raises StatesError for anything that can't be the state of a parameter."""
     if not isinstance(state, Mapping):
         raise StatesError(f"the state of a parameter is a dict, not {state!r:.80}")
 
 
-Key = tuple[int, str]  # a parameter's number, and what of it
+Key = tuple[int, str]  # a parameter's number, and the name of the state
 
 
 class Numbers:
-    """The single numbers of states, such as `step`, as tensors without axes: what is written into
-    one counts, and each follows what it shows as long as somebody has it."""
+    """The single numbers of states, such as `step`, as tensors without axes. Writing into one
+    changes the state, and each follows the state for as long as someone holds it."""
 
     def __init__(self) -> None:
         self._seen = WeakValueDictionary[Key, np.ndarray]()  # the tensors' memory
-        self._new = dict[Key, np.ndarray]()  # what may be written, and its tensor dropped, before the next step
+        self._new = dict[Key, np.ndarray]()  # keeps new ones alive until the next look: a caller may write and drop one
         self._known = dict[Key, float]()
 
     def __bool__(self) -> bool:
@@ -138,14 +137,14 @@ class Numbers:
         return torch.from_numpy(memory)
 
     def written(self) -> Iterator[tuple[Key, float]]:
-        """What has been written into them since they were last looked at."""
+        """What has been written into them since the last look."""
         for key, memory in list(self._seen.items()):
             if memory != self._known[key]:
                 yield key, float(memory)
         self._new.clear()
 
     def follow(self, number: Callable[[int, str], float]) -> None:
-        """Shows what `number` says of each."""
+        """Sets each to what `number` returns for it."""
         for key, memory in list(self._seen.items()):
             memory[...] = self._known[key] = float(number(*key))
 
@@ -155,30 +154,29 @@ def _alike(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
 
 
 def _same(name: object, one: Array, other: Array) -> bool:
-    """Whether nothing happens where the one takes the other's place, as where a library moves all
-    states to the device on which they are."""
+    """Whether replacing one value by the other changes nothing, as when a library moves all states
+    to the device that they are on."""
     if one is other or not is_kept(name) or not (torch.is_tensor(one) and torch.is_tensor(other)):
         return one is other
     return one.dtype == other.dtype and bool(torch.equal(one, other))
 
 
 def as_tensor(value: np.ndarray, of: torch.Tensor) -> torch.Tensor:
-    """A state as PyTorch keeps it of a parameter: a tensor over its memory, complex where the
-    parameter is."""
-    if value.dtype == arrays.BFLOAT16:  # which PyTorch doesn't take from NumPy
+    """A parameter's state as PyTorch has it: a tensor over its memory, complex if the parameter
+    is."""
+    if value.dtype == arrays.BFLOAT16:  # PyTorch doesn't take it from NumPy
         return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
     tensor = torch.from_numpy(value)
     return torch.view_as_complex(tensor) if of.is_complex() and value.shape == (*of.shape, 2) else tensor
 
 
 def as_array(value: Array) -> Any:
-    """Its opposite, a copy; what is no tensor stays."""
+    """A copy of a tensor as an array; anything else as it is."""
     return arrays.as_array(real(value, "a state"), "a state").copy() if isinstance(value, torch.Tensor) else value
 
 
 def by_parameter(saved: Mapping[Any, Any], tensors: Mapping[Any, torch.Tensor]) -> dict[Any, Any]:
-    """What was saved under parameters' numbers under the parameters; what others have put there as
-    copies."""
+    """Saved states, by parameter instead of its number. Entries of the caller's are copied."""
 
     def taken(state: Any) -> Any:
         if not isinstance(state, Mapping):
@@ -189,7 +187,7 @@ def by_parameter(saved: Mapping[Any, Any], tensors: Mapping[Any, torch.Tensor]) 
 
 
 def is_saved(states: Any) -> bool:
-    """Whether it has the form of what `state_dict` returns."""
+    """Whether it has the form of a `state_dict`."""
     if not isinstance(states, Mapping) or not {"param_groups", "state"} <= states.keys():
         return False
     groups, state = states["param_groups"], states["state"]
@@ -200,8 +198,8 @@ def is_saved(states: Any) -> bool:
 
 
 def groups_of(saved: Sequence[Plain], groups: Sequence[Plain], own: Plain, name: str) -> list[Plain]:
-    """The groups of the optimizer called `name`, whose options are `own`, with the options that
-    were saved. Raises StatesError where these are of another optimizer, or of other groups."""
+    """An optimizer's groups with the saved options; the optimizer is called `name`, and its options
+    are `own`. Raises StatesError if what was saved is of another optimizer, or of other groups."""
     counts = [len(group["params"]) for group in saved], [len(group["params"]) for group in groups]
     if counts[0] != counts[1]:
         raise StatesError(f"the states are for groups of {counts[0]} parameters, not of {counts[1]}")
@@ -221,7 +219,7 @@ def groups_of(saved: Sequence[Plain], groups: Sequence[Plain], own: Plain, name:
     if any(group.get("decoupled_weight_decay", decoupled) != decoupled for group in decaying):
         kind = "part of the gradient" if decoupled else "decoupled"
         raise StatesError(f"the states are those of an optimizer whose weight decay is {kind}, {name}'s isn't")
-    old_default = {"maximize": False} if "maximize" in own else {}  # which older PyTorch doesn't save
+    old_default = {"maximize": False} if "maximize" in own else {}  # older PyTorch doesn't save it
     left_out = {"params", *NOT_TAKEN}
     return [
         {key: value for key, value in mine.items() if key in {"params", "param_names", *own}}
