@@ -1,5 +1,5 @@
-"""Runs rules on arrays. An engine is chosen by the arrays: CuPy's by `cuda`; NumPy's by `llvm`, or
-by `numpy`, the reference, where `MXOPT_ENGINE` or `use_engine` says so."""
+"""Runs rules on arrays: CuPy's with the engine `cuda`, NumPy's with `llvm`, or with `numpy`, the
+reference, if `MXOPT_ENGINE` or `use_engine` says so."""
 
 from mxopt.engine.choice import engine_in_use, use_engine
 from mxopt.engine.plan import Plan

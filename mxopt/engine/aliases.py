@@ -1,8 +1,7 @@
-"""Which memory the tensors of one call write, and that no gradient of another tensor lies in it.
+"""Finds gradients that lie in memory which the same call writes for another tensor.
 
-Tensors of a call are updated at the same time, so a gradient that shares memory with another
-tensor's weight or states would be read before or after they are written, as it happens. One
-gradient of two tensors is harmless: it is only read.
+The tensors of a call are updated at the same time, so such a gradient might be read before or after
+it is overwritten. Two tensors may share one gradient: it is only read.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ Span = tuple[int, int]  # the addresses of the first byte and of the one after t
 
 
 def taken_by(tensors: Sequence[Tensor]) -> np.ndarray:
-    """The memory that is written, as ascending spans (n, 2) of addresses."""
+    """The memory that an update writes, as ascending spans of addresses, shape (n, 2)."""
     return _joined(sorted(span(array) for tensor in tensors for _, array in _written(tensor)))
 
 
 def check(tensors: Sequence[Tensor], taken: np.ndarray) -> None:
-    """Raises ArrayError where a gradient lies in what belongs to another tensor; `taken` is what
-    `taken_by` says."""
+    """Raises ArrayError if a gradient lies in memory of another tensor; `taken` is the result of
+    `taken_by`."""
     for tensor in tensors if len(tensors) > 1 else ():
         for array in _read(tensor):
-            if meets(taken, *span(array)):  # perhaps only the tensor's own, or between the elements of a view
+            if meets(taken, *span(array)):  # or only in its own tensor, or between the elements of a view
                 _check_one(tensor, array, tensors)
 
 
 def apart(tensors: Sequence[Tensor]) -> bool:
-    """Whether no two tensors write the same memory, so that they may be updated at the same
+    """Whether no two tensors write the same memory, so that they can be updated at the same
     time."""
     spans = sorted(span(array) for tensor in tensors for _, array in _written(tensor))
     return len(tensors) == 1 or all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 
 
 def meets(taken: np.ndarray, start: int, stop: int) -> bool:
-    """Whether addresses from `start` to `stop` are in the spans `taken`."""
+    """Whether an address from `start` to before `stop` lies in the spans `taken`."""
     k = int(np.searchsorted(taken[:, 1], start, "right"))
     return k < len(taken) and bool(taken[k, 0] < stop)
 
 
 def span(array: Array) -> Span:
-    """The addresses of an array, which is not empty."""
+    """The addresses of an array that isn't empty."""
     low, high = np.lib.array_utils.byte_bounds(arrays.addresses(array))
     return int(low), int(high)
 

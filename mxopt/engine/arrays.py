@@ -1,4 +1,5 @@
-"""Other people's arrays as NumPy arrays over the same memory, and what an update asks of them."""
+"""Arrays of other libraries as NumPy arrays over the same memory, and the checks of arrays that an
+update reads or writes."""
 
 from __future__ import annotations
 
@@ -18,16 +19,16 @@ from mxopt.sparse import RowSparse, row_sparse_array
 from mxopt.sparse.slots import RowSlots
 from mxopt.typing import Array, State
 
-HUGE = 4 << 20  # bytes from which large pages pay: fewer faults at first, fewer misses later
+HUGE = 4 << 20  # bytes from which large pages pay off: fewer page faults, fewer TLB misses
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ORDER = "an updater takes (index, grad, weight), an optimizer's update (index, weight, grad, state)"
 DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | {BFLOAT16: "bfloat16"}
 
 
 def as_array(x: Array, name: str) -> Array:
-    """`x` as an array that shares its memory: NumPy and CuPy arrays as they are, anything with a
-    buffer or DLPack without a copy. `name` is what an error calls it. Raises ArrayTypeError where
-    `x` lends no memory, or means more than what is in it."""
+    """`x` as an array over its memory: a NumPy or CuPy array itself, anything with DLPack or a
+    buffer without a copy. `name` is what an error calls it. Raises ArrayTypeError if `x` lends no
+    memory, or means more than what its memory holds, as a masked array does."""
     if type(x) is np.ndarray or isinstance(x, RowSparse) or is_cupy(x):
         return x
     if is_tensor(x):
@@ -46,7 +47,7 @@ def as_array(x: Array, name: str) -> Array:
             return np.from_dlpack(x)
         return np.asarray(memoryview(x))
     except (TypeError, BufferError, RuntimeError, ValueError) as error:
-        its_own = f": {error}" if hasattr(x, "__dlpack__") else ""  # what memoryview says helps nobody
+        its_own = f": {error}" if hasattr(x, "__dlpack__") else ""  # memoryview's message helps nobody
         raise ArrayTypeError(
             f"{name}: needs an array that lends its memory (NumPy, CuPy, DLPack, buffer), got {type(x).__name__}"
             f"{_instead(x) or its_own}"
@@ -54,7 +55,7 @@ def as_array(x: Array, name: str) -> Array:
 
 
 def _instead(x: Array) -> str:
-    """What to write for things that people have in the place of arrays; nothing for others."""
+    """What to write instead of some things that aren't arrays; empty for others."""
     if x is None:
         return ": leave out what has no array"
     if isinstance(x, list | tuple | int | float):
@@ -70,12 +71,12 @@ def is_array(x: Array) -> bool:
 
 
 def is_parameter(x: Array) -> bool:
-    """Whether `x` says that it is trained, as a `mxopt.Parameter` and a tensor of PyTorch's that is
-    no result do."""
+    """Whether `x` says that it is trained, as a `mxopt.Parameter` does, and a leaf tensor of
+    PyTorch's that requires a gradient."""
     return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)
 
 
-# PyTorch's tensors. It is never imported here: who has a tensor has imported it.
+# PyTorch's tensors. PyTorch is never imported here: whoever has a tensor has imported it.
 
 
 def is_tensor(x: Array) -> bool:
@@ -90,7 +91,7 @@ def is_sparse_tensor(x: Array) -> bool:
 
 
 def as_gradient(x: Array, name: str) -> Array:
-    """`as_array` for what is only read, as gradients are: a sparse tensor of PyTorch becomes a
+    """`as_array` for gradients, which are only read: a sparse tensor of PyTorch becomes a
     RowSparse."""
     if is_sparse_tensor(x):
         return row_sparse_array(x)
@@ -98,8 +99,8 @@ def as_gradient(x: Array, name: str) -> Array:
 
 
 def lent_by(tensors: Iterable[Any]) -> list[Any] | None:
-    """Arrays over the memory of PyTorch's tensors; None stays. None where one isn't of the plain
-    kind that most are: then `as_array` knows what it is, or says why it can't be."""
+    """Arrays over the memory of PyTorch's tensors, where None stays None. Returns None if one isn't
+    an ordinary tensor on the CPU: `as_array` takes it, or says why not."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not set(map(type, tensors)) <= {torch.Tensor, torch.nn.Parameter, type(None)}:
         return None
@@ -110,9 +111,8 @@ def lent_by(tensors: Iterable[Any]) -> list[Any] | None:
 
 
 def tell_autograd(written: Iterable[Array]) -> None:
-    """Lets PyTorch know which tensors have been written, so that a backward pass that needs their
-    old values is an error there, as after its own optimizers. Everything else in `written` is left
-    alone."""
+    """Tells PyTorch which tensors were written, so that a backward pass that needs their old values
+    raises, as after PyTorch's own optimizers. Ignores everything else in `written`."""
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         tensors = [x for x in written if isinstance(x, torch.Tensor)]
@@ -121,7 +121,7 @@ def tell_autograd(written: Iterable[Array]) -> None:
 
 
 def tell_autograd_of(written: Any) -> None:
-    """`tell_autograd` of an array, or of a list that has tensors only or none."""
+    """`tell_autograd` for an array, or for a list of only tensors or none."""
     one = written[0] if type(written) in (list, tuple) and written else written
     if type(one) is not np.ndarray and is_tensor(one):
         tell_autograd([written] if one is written else written)
@@ -133,31 +133,30 @@ def _of_tensor(x: Array) -> Array:
         raise TypeError("a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)")
     if x.is_neg():
         raise TypeError("this view stands for the negative of its memory; give x.resolve_neg()")
-    if x.requires_grad:  # then it doesn't lend its memory
+    if x.requires_grad:  # such a tensor doesn't lend its memory
         x = x.detach()
     if x.is_cuda:
         import cupy
 
         return cupy.from_dlpack(x)
-    if x.dtype is torch.bfloat16:  # which NumPy doesn't know
+    if x.dtype is torch.bfloat16:  # NumPy doesn't know it
         return x.view(torch.int16).numpy().view(BFLOAT16)
     return x.numpy()
 
 
 def dtype_name(dtype: np.dtype) -> str | None:
-    """What kernels call a dtype, in whatever byte order; None for one that can't be updated."""
+    """What kernels call a dtype of any byte order; None for one that can't be updated."""
     return DTYPES.get(dtype.newbyteorder("="))
 
 
 def data_of(x: Array) -> Array:
-    """The array that holds the values of `x`: itself, or that in which a row-sparse array's rows
-    are."""
+    """The array that holds the values of `x`: `x` itself, or the rows of a row-sparse array."""
     return x.memory if isinstance(x, RowSparse) else x
 
 
 def check_weight(weight: Array, name: str, what: str = "the weight", grad: Array = None) -> None:
-    """Raises where `weight` can't be updated in place. `what` is what the error calls it. With a
-    `grad` that can be, it says in which order they are given."""
+    """Raises if `weight` can't be updated in place. `what` is what the error calls it. If `grad`
+    could be, the error explains the order of arguments."""
     if isinstance(weight, RowSparse):
         _check_sound(weight, name, what)
         weight = weight.memory
@@ -194,11 +193,11 @@ def _overlaps_itself(array: Array) -> bool:
     axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape, strict=True) if n > 1)
     if not array.size or not axes:
         return False
-    reach, apart = array.itemsize, True  # the bytes between the ends of the elements along the axes so far
+    reach, apart = array.itemsize, True  # the bytes that elements span along the axes so far
     for step, n in axes:
         apart = apart and step >= reach
         reach += step * (n - 1)
-    if apart or array.nbytes > reach:  # as nearly always
+    if apart or array.nbytes > reach:  # nearly always decides
         return not apart
     places = np.zeros(1, np.int64)
     for step, n in axes:
@@ -207,7 +206,7 @@ def _overlaps_itself(array: Array) -> bool:
 
 
 def check_grad(weight: Array, grad: Array, name: str) -> None:
-    """Raises where `grad` can't be the gradient of `weight`."""
+    """Raises if `grad` can't be the gradient of `weight`."""
     if isinstance(grad, RowSparse):
         _check_place(grad.data, weight, name, "the gradient")
         _check_place(grad.indices, weight, name, "its row indices")
@@ -234,7 +233,7 @@ def _check_sound(array: RowSparse, name: str, what: str) -> None:
 
 
 def check_state(weight: Array, state: State, shape: tuple[int, ...], name: str, what: str) -> None:
-    """Raises where `state` can't be a state of `weight`, for which it needs `shape`."""
+    """Raises if `state` can't be a state of `weight` with this shape."""
     if isinstance(weight, RowSparse) and isinstance(state, RowSparse):
         _check_sound(state, name, what)
         _check_place(state.memory, weight, name, what)
@@ -251,8 +250,8 @@ def check_state(weight: Array, state: State, shape: tuple[int, ...], name: str, 
 
 
 def _fits(weight: Array, dtype: np.dtype) -> bool:
-    """Whether a value of `dtype` is exact in the arithmetic for `weight`: its own precision,
-    float32 at least."""
+    """Whether the arithmetic for `weight` holds values of `dtype` exactly: it has the weight's
+    precision, float32 at least."""
     return bool(dtype_name(dtype)) and dtype.itemsize <= max(weight.dtype.itemsize, 4)
 
 
@@ -266,13 +265,14 @@ def _check_place(array: Array, weight: Array, name: str, what: str) -> None:
 
 
 def is_writeable(array: Array) -> bool:
-    """Whether an array, row-sparse ones included, may be written to."""
+    """Whether an array, dense or row-sparse, may be written to."""
     array = data_of(array)
     return is_cupy(array) or bool(array.flags.writeable)
 
 
 def overlap(a: Array, b: Array) -> bool:
-    """Whether two arrays share memory; views too entangled to be sure count as sharing."""
+    """Whether two arrays share memory. Views for which that takes too long to find out count as
+    sharing."""
     a, b = addresses(data_of(a)), addresses(data_of(b))
     if not np.may_share_memory(a, b):
         return False
@@ -283,8 +283,8 @@ def overlap(a: Array, b: Array) -> bool:
 
 
 def addresses(x: Array) -> np.ndarray:
-    """An array that is where `x` is, for asking NumPy about memory. That of a CuPy array must never
-    be read."""
+    """An array at the address of `x`, for asking NumPy about memory. One made of a CuPy array must
+    never be read."""
     if not is_cupy(x):
         return np.asarray(x)
     layout = {"shape": x.shape, "strides": x.strides, "typestr": f"|V{x.itemsize}", "data": (x.data.ptr, False)}
@@ -299,9 +299,9 @@ def is_plain(array: Array) -> bool:
 
 
 def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) -> Array:
-    """Zeros on the device and of the dtype of `like` or of another, in the machine's byte order; on
-    the CPU their memory isn't touched before it is used. Where `like` is row-sparse, they are too,
-    with its rows. Raises MemoryError where there is none."""
+    """Zeros on the device of `like`, of its dtype or `dtype`, in the machine's byte order; on the
+    CPU memory is allocated once it is touched. For a row-sparse `like` they are row-sparse, with
+    its rows. Raises MemoryError if there is none."""
     if isinstance(like, RowSparse):
         if like.slots is not None:
             made = RowSlots(like.slots.index, shape, like.dtype if dtype is None else dtype, like=like.memory)
@@ -316,14 +316,14 @@ def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) ->
             raise MemoryError(
                 f"there are no {counted(size, 'byte')} for an array of shape {shape} and {dtype}"
             ) from error
-        memory.madvise(mmap.MADV_HUGEPAGE)  # as `np.empty` asks for, and `np.zeros` doesn't
+        memory.madvise(mmap.MADV_HUGEPAGE)  # `np.empty` does this, `np.zeros` doesn't
         return np.ndarray(shape, dtype, memory)
     with on_device_of(like):
         return library_of(like).zeros(shape, dtype)
 
 
 def to_device_of(array: Array, like: Array) -> Array:
-    """`array` on the device of `like`; as it is where it is there already."""
+    """`array` on the device of `like`: itself if it is there already."""
     like = data_of(like)
     if isinstance(array, RowSparse):
         if place_of(array.memory) == place_of(like):

@@ -1,8 +1,8 @@
-"""LLVM assembly over vectors of 16 elements: loads, stores, conversions, and the operations of a
+"""LLVM assembly for vectors of 16 elements: loads, stores, conversions, and the operations of a
 tape.
 
-The vectors are spelt out, so that nothing depends on what an optimiser recognises; LLVM splits a
-vector of 16 into whatever the machine has.
+The vectors are written explicitly, so nothing depends on LLVM's vectoriser; LLVM splits a vector of
+16 into whatever the machine has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STORED = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "
 
 
 def arithmetic(dtypes: Sequence[str]) -> str:
-    """The dtype a rule computes in: its weight's, float32 at least."""
+    """The dtype that a rule computes in: the weight's, float32 at least."""
     return "float64" if "float64" in dtypes else "float32"
 
 
@@ -43,7 +43,7 @@ class Assembly(Lines):
             f"shufflevector {self.vec(scalar)} {one}, {self.vec(scalar)} poison, {self.vec('i32')} zeroinitializer"
         )
 
-    # One vector of an array, between memory and the arithmetic's type.
+    # One vector of an array, between memory and registers.
 
     def load(self, dtype: str, address: str, mask: str | None) -> str:
         return self._widened(dtype, self.load_stored(dtype, address, mask))
@@ -60,8 +60,8 @@ class Assembly(Lines):
         )
 
     def load_one(self, dtype: str, address: str) -> str:
-        """A single element, in lane 0. (LLVM 22 stores two elements for a 16-bit one under a
-        constant mask.)"""
+        """A single element, in lane 0. (Not by a constant mask, under which LLVM 22 stores two
+        16-bit elements.)"""
         stored = STORED[dtype]
         value = self.let(f"load {stored}, ptr {address}, align {ITEMSIZE[dtype]}")
         value = self.let(f"insertelement {self.vec(stored)} zeroinitializer, {stored} {value}, i64 0")
@@ -71,7 +71,7 @@ class Assembly(Lines):
         self.store_stored(dtype, address, self._narrowed(dtype, value), mask)
 
     def store_rounded(self, address: str, value: str, mask: str | None, share: str) -> None:
-        """Stores float32 as bfloat16, stochastically rounded by 16 random bits for each lane."""
+        """Stores float32 as bfloat16, rounded stochastically by 16 random bits a lane."""
         ints = self.vec("i32")
         bits = self.let(f"bitcast {self.vec('float')} {value} to {ints}")
         nan = self.let(f"fcmp uno {self.vec('float')} {value}, {value}")
@@ -89,11 +89,11 @@ class Assembly(Lines):
             self.put(f"call void @{name}({vec} {value}, ptr align {size} {address}, {self.vec('i1')} {mask})")
 
     def copy(self, dtype: str, source: str, place: str, mask: str) -> None:
-        """The lanes that are set, bit for bit."""
+        """Copies the lanes in the mask, bit for bit."""
         self.store_stored(dtype, place, self.load_stored(dtype, source, mask), mask)
 
     def store_one(self, dtype: str, address: str, value: str) -> None:
-        """Lane 0 as a single element."""
+        """Stores lane 0 as a single element."""
         stored = STORED[dtype]
         value = self.let(f"extractelement {self.vec(stored)} {self._narrowed(dtype, value)}, i64 0")
         self.put(f"store {stored} {value}, ptr {address}, align {ITEMSIZE[dtype]}")
@@ -138,8 +138,8 @@ class Assembly(Lines):
         return self.let(f"icmp ult {self.vec('i64')} <{lanes}>, {self.splat('i64', count)}")
 
     def between(self, start: str, stop: str) -> str:
-        """A mask of the lanes from `start` on and before `stop`, which may be less than 0 or beyond
-        the end."""
+        """A mask of the lanes from `start` to before `stop`; either may be below 0 or beyond the
+        last lane."""
         lanes, ints = ", ".join(f"i32 {i}" for i in range(LANES)), self.vec("i32")
         low, high = (self.splat("i32", self.let(f"trunc i64 {x} to i32")) for x in (start, stop))
         from_start = self.let(f"icmp sge {ints} <{lanes}>, {low}")
@@ -147,7 +147,7 @@ class Assembly(Lines):
         return self.let(f"and {self.vec('i1')} {from_start}, {to_stop}")
 
     def square(self, value: str, mask: str | None) -> str:
-        """The squares in double; 0 where the mask is not set."""
+        """The squares in double; 0 outside the mask."""
         double = self.vec("double")
         if self.real != "double":
             value = self.let(f"fpext {self.vec(self.real)} {value} to {double}")
@@ -157,7 +157,8 @@ class Assembly(Lines):
         return self.let(f"select {self.vec('i1')} {mask}, {double} {value}, {double} zeroinitializer")
 
     def halves(self, total: str) -> str:
-        """The sum of a vector of doubles: upper half onto lower half until one lane is left."""
+        """The sum of a vector of doubles: adds the upper half to the lower half until one lane is
+        left."""
         lanes = LANES
         while lanes > 1:
             lanes //= 2
@@ -170,7 +171,7 @@ class Assembly(Lines):
         return self.let(f"extractelement <1 x double> {total}, i64 0")
 
     def run(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
-        """The tape's operations on vectors; returns the names of its outputs."""
+        """Writes the tape's operations on vectors; returns the names of its outputs."""
 
         def literal(x: float) -> str:
             return f"splat ({self.real} {_literal(x, self.width)})"
@@ -178,11 +179,11 @@ class Assembly(Lines):
         return self._run(tape, arguments, self.vec(self.real), self.vec("i1"), f"v{LANES}f{self.width}", literal)
 
     def run_words(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
-        """The same where they are on words."""
+        """`run` for a tape of words."""
         return self._run(tape, arguments, self.vec("i32"), self.vec("i1"), "", lambda x: f"splat (i32 {int(x)})")
 
     def run_one(self, tape: Tape, arguments: Sequence[str]) -> list[str]:
-        """The same on single doubles."""
+        """`run` on single doubles."""
         return self._run(tape, arguments, "double", "i1", "f64", lambda x: _literal(x, 64))
 
     def _run(
@@ -213,8 +214,7 @@ def _mangled(stored: str) -> str:
 
 
 def _literal(value: float, width: int) -> str:
-    """A constant as LLVM wants it: the bits of the double that holds the (rounded) value
-    exactly."""
+    """A constant in LLVM's form: the bits of the double that holds the (rounded) value exactly."""
     if width == 32:
         value = struct.unpack("f", struct.pack("f", value))[0]
     return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"

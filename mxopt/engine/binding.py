@@ -1,17 +1,17 @@
-"""Takes arrays' addresses from the arrays themselves, thousands in a call.
+"""Reads the addresses of arrays from the arrays themselves, thousands in a call.
 
-Asking NumPy from Python for an array's dtype, shape, flags and address takes a microsecond and
-more, which is all that an update of a small tensor may cost. This compiled function reads them from
-`PyArrayObject`, whose layout NumPy documents and keeps
+Asking NumPy from Python for an array's dtype, shape, flags and address takes more than a
+microsecond, which is all that an update of a small tensor may cost. These compiled functions read
+them from `PyArrayObject`, whose layout NumPy documents and keeps
 (numpy.org/doc/stable/reference/c-api/types-and-structures.html), and whose address is the array's
-`id`. It accepts an array only if it is exactly a `numpy.ndarray`, of the expected dtype object and
-shape, C-contiguous and aligned, the weight writeable and where it was before, the gradient nowhere
-in the memory that the call writes: where it was before, or found apart from it by bisection.
-Whatever it doesn't accept goes the slow way through `arrays.py`, which can do more and explains
+`id`. They accept an array only if it is exactly a `numpy.ndarray` of the expected dtype object and
+shape, C-contiguous and aligned; a weight only if it is writeable and at its former address; a
+gradient only if it lies outside the memory that the call writes: at its former address, or checked
+by bisection. Anything else takes the slow way through `arrays.py`, which can do more and explains
 what it refuses.
 
-A job is one thread's from its binding to the end of its run. Another thread that comes meanwhile
-for the same weight is not accepted either, and makes a job of its own.
+A job belongs to one thread from its binding to the end of its run. Another thread that comes for
+the same weight meanwhile isn't accepted either, and makes a job of its own.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from mxopt.engine.kernel import (
     WEIGHT_IDS,
 )
 
-# Words of a tensor's expectations. GRAD_BYTES are those of one row where the gradient is
-# row-sparse, ARRAYS is how many pointers a tensor's row in the job's table has, PLACED whether the
-# indices are known to be sound, in whatever order.
+# Words of what is expected of a tensor. GRAD_BYTES is the size of a gradient, of one row if it is
+# row-sparse; ARRAYS the number of pointers that the tensor has in the job's table; PLACED whether
+# its indices needn't be checked.
 WEIGHT_DTYPE, GRAD_DTYPE, NDIM, SHAPE, GRAD_BYTES, ARRAYS, PLACED, EXPECTED_WORDS = range(8)
 
 HEAD = object.__basicsize__
@@ -57,7 +57,7 @@ def _equal(asm: Lines, a: str, b: str | int, type: str = "i64") -> str:
 
 
 def _write_checks(asm: Lines) -> None:
-    """What both functions below ask of arrays. `fits` compares the shape from axis `first` on."""
+    """The checks that all functions below share. `fits` compares the shape from axis `first` on."""
     head = "i1 @fits(ptr %array, i64 %dtype, i64 %ndim, ptr %shape, i64 %first, i32 %flags)"
     with asm.function(f"internal {head}"):
         asm.demand(_equal(asm, _field(asm, "%array", TYPE), id(np.ndarray)), "no")
@@ -108,7 +108,7 @@ def _fits(asm: Lines, array: str, dtype: str | int, expected: str, first: int, f
 
 
 def _own(asm: Lines) -> None:
-    """Makes the job this thread's. What holds the interpreter lock needs no atomic step."""
+    """Makes the job this thread's. The interpreter lock is held, so this needs no atomic step."""
     kind = f"i{8 * ctypes.sizeof(ctypes.c_ulong)}"
     me = asm.let(f"call {kind} inttoptr (i64 {team.python('PyThread_get_thread_ident')} to ptr)()")
     me = me if kind == "i64" else asm.let(f"zext {kind} {me} to i64")
@@ -151,7 +151,7 @@ def _write_bind(asm: Lines, lists: bool = False) -> None:
 
 
 def _write_bind_rows(asm: Lines) -> None:
-    """The one tensor's weight, then its gradient's data and indices, which must be ascending and
+    """For one tensor: the weight, then the gradient's data and indices, which must be ascending and
     within the shape, unless they are PLACED."""
     with asm.function("i64 @bind_rows(ptr %job)"):
         _own(asm)
@@ -194,28 +194,28 @@ def _compiled(name: str, write: Callable[[Lines], None]) -> Callable[[int], int]
 
 @cache
 def binder() -> Callable[[int], int]:
-    """The function that takes a job's address, writes the gradients' addresses into the job's
-    table, and returns whether all arrays were as expected."""
+    """A function of a job's address that writes the gradients' addresses into the job's table, and
+    returns whether all arrays were as expected."""
     return _compiled("bind", _write_bind)
 
 
 @cache
 def list_binder() -> Callable[[int], int]:
-    """The same where WEIGHT_IDS and GRAD_IDS are the ids of two arrays of objects, the weights and
+    """`binder` where WEIGHT_IDS and GRAD_IDS are the ids of two arrays of objects: the weights and
     the gradients."""
     return _compiled("bind_lists", partial(_write_bind, lists=True))
 
 
 @cache
 def row_binder() -> Callable[[int], int]:
-    """The same for a row-sparse gradient: WEIGHT_IDS says where the ids of weight, data and indices
-    are. Returns how many rows there are, or -1."""
+    """`binder` for a row-sparse gradient: WEIGHT_IDS is the address of the ids of weight, data and
+    indices. Returns the number of rows, or -1."""
     return _compiled("bind_rows", _write_bind_rows)
 
 
 @cache
 def can_read_arrays() -> bool:
-    """Whether arrays are laid out as this file believes, by comparing one with what NumPy says of
+    """Whether arrays are laid out as this module assumes: compares one with what NumPy says of
     it."""
     sample = np.zeros((3, 5), np.float32)
     here = id(sample)

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from mxopt import settings
 from mxopt.errors import UnknownNameError
 
-ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # by `numba`, its first name, scripts may still call it
+ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # `numba` is a former name of `llvm`
 
 
 def _engine(name: str, where: str = "") -> str:
@@ -27,9 +27,9 @@ engine_in_use: Callable[[], str] = _current.get
 
 @contextmanager
 def use_engine(name: str) -> Iterator[None]:
-    """Updates of NumPy arrays inside the `with` block (in this thread) are run by engine `name`.
+    """Runs updates of NumPy arrays inside the `with` block, in this thread, with engine `name`.
 
-    Raises UnknownNameError for a name that is not 'llvm' or 'numpy'.
+    Raises UnknownNameError for a name other than 'llvm' and 'numpy'.
     """
     token = _current.set(_engine(name))
     try:

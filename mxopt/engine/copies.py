@@ -1,4 +1,4 @@
-"""Updates of arrays that no kernel can walk, by way of copies."""
+"""Updates arrays that no kernel can walk, by updating copies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mxopt.typing import Array, Hypers
 
 
 class CopiesPart:
-    """One tensor of strided memory, or whose row-sparse gradient counts as a dense one unless it
-    has `rows`. Works on contiguous copies; `make` makes the part for them."""
+    """One tensor whose memory is strided, or whose row-sparse gradient is made dense (unless
+    `rows`). Works on contiguous copies; `make` makes the part that updates these."""
 
     tensor: Tensor
     hypers: Hypers

@@ -1,9 +1,9 @@
 """Runs kernels on a GPU: CuPy arrays, a list of tensors in one launch.
 
-What a launch needs beside the arrays (where they are, which hyper-parameters each tensor takes)
-lies in one block of words, which is copied to the GPU before it. After a stage with norms the sums
-of squares of all pieces come back to the host, which adds them and derives the scalars of the next
-stage as it does for NumPy arrays.
+Everything else that a launch needs (the arrays' addresses, each tensor's hyper-parameters) is one
+block of words, which is copied to the GPU first. After a stage with norms the sums of squares of
+all pieces come back to the host, which adds them and derives the scalars of the next stage as it
+does for NumPy arrays.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Hypers
 
-SHARE = 4 * THREADS  # elements of a block, in stages without norms: several blocks share a piece
+SHARE = 4 * THREADS  # elements of a block in stages without norms, where several blocks share a piece
 
 
 @cache
 def compiled(kernel: Kernel) -> Callable[..., None]:
-    """`kernel` as a function of its grid, its block and its arguments; CuPy compiles it at the
-    first call."""
+    """`kernel` as a function of grid, block and arguments; CuPy compiles it at the first call."""
     import cupy
 
     launch: Callable[..., None] = cupy.RawKernel(source(kernel), kernel.name, OPTIONS)
@@ -44,7 +43,8 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
 
 
 def needs(lazy: bool, rule: Rule, tensor: Tensor) -> Any:
-    """The kind of part that can run `tensor`: a function of the rule and of a list of tensors."""
+    """What makes the part that can update `tensor`: a function of the rule and a list of
+    tensors."""
     sparse, rows = isinstance(tensor.grad, RowSparse), (lazy and rule.lazy) or rule.by_row is not None
     if not tensor.plain or (sparse and not rows):
         return partial(CopiesPart, partial(needs, lazy), rows)
@@ -115,19 +115,15 @@ class CudaPart:
         self._keys, self._numbers = UpdateKeys(roundings), [r.rows for r in roundings]
         self.key_words[:, FIRST] = [r.first for r in roundings]
 
-    # Binding: the arrays of one step.
+    # Binding: the arrays of one step. See `PlanPart`.
 
     def forbid(self, taken: np.ndarray) -> None:
-        """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
         self.taken = taken
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
-        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid
-        out for."""
         return self._bind(0, weight, grad)
 
     def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
-        """The same for lists."""
         return all(map(self._bind, range(len(self.like)), weights, grads))
 
     def _bind(self, t: int, weight: Array, grad: Array) -> bool:
@@ -151,22 +147,20 @@ class CudaPart:
     # Running.
 
     def prepare_one(self, hypers: Hypers) -> None:
-        """`prepare` for the only tensor."""
         self.prepare([hypers], [0])
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
-        """Takes the hyper-parameters: `hypers[which[t]]` for tensor t."""
-        self.stream: Any = stream_of(self.pieces)  # another thread may start the update, which goes into this one's
+        self.stream: Any = stream_of(self.pieces)  # another thread may start the update, but in this thread's stream
         if self.random:
             self._round()
-        if self.rule.layerwise:  # these derive scalars of each tensor's own
+        if self.rule.layerwise:  # then each tensor derives scalars of its own
             self.hypers[:, : self.rule.given] = [hypers[r] for r in which]
         else:
             self.hypers[: len(hypers), : self.rule.given] = hypers
             self.hyper_rows[:] = which
 
     def _round(self) -> None:
-        """Has the keys of this update, and the numbers of rows, which may be others by now."""
+        """Takes the keys of this update, and the numbers of rows, which may have changed."""
         import cupy
 
         self.key_words[:, KEY] = self._keys.now()
@@ -175,7 +169,6 @@ class CudaPart:
         self.key_words[:, NUMBERS] = [0 if rows is None else rows.data.ptr for rows in self._rows]
 
     def finish(self) -> None:
-        """Does what `prepare` has prepared."""
         with self.device, self.stream:
             for stage in range(len(self.rule.stages)):
                 sums = self._launch(stage)
@@ -183,14 +176,13 @@ class CudaPart:
                     self._derive(stage, sums.get())
 
     def squares(self, stage: int) -> list[float]:
-        """One pass over all arrays, in a stage that takes one norm; returns the sums of squares of
-        the pieces."""
+        """Runs a stage that takes one norm; returns the sum of squares of each piece."""
         with self.device:
             sums: list[float] = self._launch(stage).get()[:, 0].tolist()
         return sums
 
     def _launch(self, stage: int) -> Any:
-        """One pass over all arrays; returns the sums of squares, for each piece and norm."""
+        """Runs a stage; returns the sums of squares, for each piece and norm."""
         import cupy
 
         norms = self.rule.stages[stage].norms
@@ -219,8 +211,8 @@ class CudaPart:
 
 
 class CudaRowsPart(CudaPart):
-    """One tensor row by row: the rows of a row-sparse gradient, or all of them, where a rule keeps
-    one state for each row."""
+    """One tensor, row by row: the rows of a row-sparse gradient, or all rows if the rule keeps one
+    state for each."""
 
     lasting = False
     lists = False
@@ -241,7 +233,7 @@ class CudaRowsPart(CudaPart):
 
     def _launch(self, stage: int) -> Any:
         sparse = isinstance(self.grad, RowSparse)
-        if self.rule.stages[stage].norms:  # of all rows, and nothing is written
+        if self.rule.stages[stage].norms:  # these are of all rows, and nothing is written
             dense = self.grad.rows(0, len(self.grad))
             self.table[0, 1] = dense.data.ptr
             return super()._launch(stage)

@@ -1,13 +1,12 @@
-"""Writes a rule's kernel for a GPU: CUDA C from the same tape of which `kernel.py` makes LLVM
+"""Writes a rule's kernel for a GPU: CUDA C from the same tape that `kernel.py` prints as LLVM
 assembly.
 
-One transpiler, two printers. The rule is traced once; here each operation of the tape becomes one
-line of C, in the tape's order and in IEEE arithmetic, and the compiler is told not to contract
-products and sums (`OPTIONS`). So a GPU gives the bits of the CPU's engines. CuPy's own transpiler
-would translate the rules too, by rules of its own.
+Each operation of the tape becomes one line of C, in the tape's order and in IEEE arithmetic, and
+the compiler is told not to contract products and sums (`OPTIONS`). So a GPU gives the bits of the
+CPU's engines, which CuPy's own transpiler wouldn't promise.
 
-A block of threads has one piece of a tensor (or one row of it), whose threads take its elements in
-turn:
+A block of threads takes one piece of a tensor, or one row of it, and its threads share the
+elements:
 
     for each element of the piece that is this thread's:
         load the arrays' elements and widen them to the arithmetic's type
@@ -15,8 +14,8 @@ turn:
         round what the rule writes to each array's own type, and store it
 
 Sums of squares have the order that `kernel.py` states. The threads put their squares into the
-block's shared memory; there one thread for each norm and lane adds its lane's squares one after the
-other, in double.
+block's shared memory, where one thread for each norm and lane adds its lane's squares in order, in
+double.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ from mxopt.rules.rule import Function, Reduction, parameters
 from mxopt.rules.words import WEYL, bfloat16_of, share
 
 OPTIONS = ("-fmad=false",)
-NUMBER = f"((before + (unsigned)i) * {WEYL}u)"  # what random bits of element `i` are made of
-THREADS = 256  # of a block, at most; what is computed doesn't depend on it
+NUMBER = f"((before + (unsigned)i) * {WEYL}u)"  # from which the random bits of element `i` are made
+THREADS = 256  # of a block, at most; no result depends on it
 
 TYPES = {"float16": "__half", "bfloat16": "bfloat16", "float32": "float", "float64": "double"}
 
-# A kernel's parameters, all of them addresses on the GPU but the last. (Of matrices there are
-# MATRIX_WORDS words for each tensor in the place of `indices`.)
+# A kernel's parameters: addresses on the GPU, except the last. (For matrices `indices` are
+# MATRIX_WORDS words for each tensor.)
 PARAMETERS = (
     "const word *pieces",  # of each block: tensor, first element, elements
     "const word *table",  # the addresses of each tensor's arrays
@@ -46,8 +45,8 @@ PARAMETERS = (
     "const double *hypers",
     "const word *keys",  # for stochastic rounding; see `kernel.py`
     "double *sums",  # of squares, for each piece and norm
-    "const word *indices",  # by rows: which row of the tensor each row of the gradient is; null: its own
-    "word row",  # by rows: elements of a row
+    "const word *indices",  # row-wise: the tensor's row of each row of the gradient; null if they are the same
+    "word row",  # row-wise: elements of a row
 )
 
 HALF = """
@@ -101,13 +100,13 @@ def source(kernel: Kernel) -> str:
 
 
 def definition(kernel: Kernel) -> str:
-    """The kernel alone, without the functions it calls."""
+    """The kernel alone, without the functions that it calls."""
     return (_Writer if kernel.rule.by_matrix is None else _MatrixWriter)(kernel).definition()
 
 
 class _Writer:
-    """Lines of C. There `a_x` is the address of array x, `x_x` its element, `h_x` a
-    hyper-parameter, `v<n>` a value."""
+    """Writes lines of C, in which `a_x` is the address of array x, `x_x` its element, `h_x` a
+    hyper-parameter and `v<n>` a value."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -168,8 +167,8 @@ class _Writer:
     def _declare(
         self, letter: str, places: Mapping[str, str], functions: Sequence[Function], writes: Sequence[str]
     ) -> list[str]:
-        """The arrays that the functions take or write, from these places on, and the
-        hyper-parameters. Returns which arrays."""
+        """Declares the arrays that the functions take or write, from these places on, and the
+        hyper-parameters. Returns the arrays' names."""
         names = {name for function in functions for name in parameters(function)}
         touched = {*map(self._source, {*names, *writes}), *writes}
         for k, (array, type) in enumerate(self.types.items()):
@@ -183,12 +182,12 @@ class _Writer:
         return [array for array in self.arrays if array in touched]
 
     def _keep(self, norms: int) -> None:
-        """Stores `sum` of each norm's lane 0 in the block's own place."""
+        """Stores each norm's `sum`, of lane 0, for this block."""
         self.put(f"if (threadIdx.x < LANES * {norms} && threadIdx.x % LANES == 0)")
         self.put(f"    sums[{norms} * (word)blockIdx.x + threadIdx.x / LANES] = sum;")
 
     def _element(self, function: Function, writes: Sequence[str]) -> list[str]:
-        """What happens to element `i`; returns the values behind those written."""
+        """Updates element `i`; returns the function's values after those that are written."""
         for name in parameters(function):
             if name in self.types and name not in self.fixed:
                 self.put(f"const {self.real} x_{name} = load(a_{self._source(name)} + i);")
@@ -217,12 +216,11 @@ class _Writer:
         self.put(f"const {self.real} x_noise = {noise};")
 
     def _source(self, array: str) -> str:
-        """Where an array's values are read: a weight's from its master copy, if there is one."""
+        """The array that is read: the master copy for a weight that has one."""
         return "master" if array == "weight" and self.kernel.master else array
 
     def _sum(self, function: Function, writes: Sequence[str], norms: int) -> None:
-        """A pass over all elements that leaves the sums of squares in `sum` of each norm's lane
-        0."""
+        """A pass over all elements that leaves each norm's sum of squares in `sum`, of lane 0."""
         self._begin_sums(norms)
         self._add_squares(function, writes, norms)
         self.put("sum = halves(sum);")
@@ -245,16 +243,16 @@ class _Writer:
         self.put("}")
 
     def _also(self) -> None:
-        """What else is done to an element there."""
+        """What else a subclass does to an element in that pass."""
 
     def _renew_row_state(self, reduction: Reduction) -> None:
-        """Each thread computes the row's new state, as `x_<state>`; one stores it."""
+        """Each thread computes the row's new state, `x_<state>`; one stores it."""
         state = reduction.row_state
         self._sum(reduction.value, (), 1)
         self.put("__shared__ double total;")
         self.put("if (threadIdx.x == 0) total = sum;")
         self.put(f"{self.real} x_{state} = load(a_{state});")
-        self.put("__syncthreads();  // before the state is written, too")
+        self.put("__syncthreads();  // also before the state is written")
         self.put(f"const {self.real} x_mean_square = ({self.real})(total / (double)row);")
         (new,) = self._run(reduction.row)
         self.put(f"x_{state} = {new};")
@@ -262,7 +260,7 @@ class _Writer:
         self.fixed = frozenset([state])
 
     def _run(self, function: Function) -> list[str]:
-        """The operations of a function on values of the names of its parameters; returns the names
+        """Writes a function's operations on the values named like its parameters; returns the names
         of its results."""
         tape = trace(function)
         return self._run_tape(tape, [("h_" if name in self.rule.hypers else "x_") + name for name in tape.arguments])
@@ -281,8 +279,7 @@ class _Writer:
 
 
 class _MatrixWriter(_Writer):
-    """Of weights whose rows and columns have states, as `matrix_kernel.py` does it; a block has a
-    piece."""
+    """Kernels of weights whose rows and columns have states, as `matrix_kernel.py` has them."""
 
     def body(self) -> None:
         reduction, reduces = self.rule.by_matrix, self.kernel.reduces
@@ -315,7 +312,7 @@ class _MatrixWriter(_Writer):
             self._keep(norms)
 
     def _at_row(self, arrays: Sequence[str]) -> None:
-        """The addresses of arrays where row k has its elements."""
+        """Declares where row k of each array begins."""
         for array in arrays:
             self.put(f"{self.types[array]} *a_{array} = b_{array} + k * count;")
 
