@@ -11,7 +11,7 @@ from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Key
 from mxopt_server.applier import plain_error
 from mxopt_server.contributions import Request
-from mxopt_server.values import Part
+from mxopt_server.entries import Part
 from mxopt_server.worker_session import Answer, Session
 
 log = logging.getLogger("mxopt.server")

@@ -12,11 +12,11 @@ from mxopt.kvstore.progress import Progress
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 from mxopt_server.contributions import ALL
-from mxopt_server.groups import Group
+from mxopt_server.entries import Entry, Group, Part
 from mxopt_server.moment import Moment
 from mxopt_server.records import Update
 from mxopt_server.served import Served
-from mxopt_server.values import Entry, Part, Values
+from mxopt_server.values import Values
 
 log = logging.getLogger("mxopt.server")
 
@@ -150,7 +150,7 @@ class Applier:
 
     def _replace(self, group: Group, value: Array) -> None:
         """Without an optimizer the sum becomes the value."""
-        if self.members.kind.apart:
+        if self.members.apart:
             raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
         self.updates += 1
         if not isinstance(value, RowSparse):

@@ -8,10 +8,10 @@ from mxopt.errors import KVStoreError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.sparse import Table
 from mxopt_server.answers import Answers
+from mxopt_server.entries import Entry
 from mxopt_server.machine import Machine
 from mxopt_server.records import First, FirstRows
 from mxopt_server.tables import TableEntry
-from mxopt_server.values import Entry
 from mxopt_server.worker_session import Handlers, Session
 
 
@@ -76,7 +76,7 @@ class FirstValues:
         """The rounds from which a worker counts its pushes on; what it has pushed before and isn't
         here is lost."""
         members = self._machine.members
-        if members.lossy and members.kind.apart:
+        if members.lossy and members.apart:
             for key, number in zip(ask.keys, ask.pushed, strict=False):
                 for part in self._values.entry(key).parts:
                     self._values.group(((key, part.piece),), [part])

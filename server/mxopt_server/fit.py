@@ -8,7 +8,7 @@ from mxopt.errors import StatesError, counted
 from mxopt.optimizer import Optimizer
 from mxopt.state_dtype import converted
 from mxopt.typing import State
-from mxopt_server.values import Entry
+from mxopt_server.entries import Entry
 
 
 def fitting(optimizer: Optimizer, entry: Entry, state: State, whole: bool) -> State:

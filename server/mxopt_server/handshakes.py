@@ -12,8 +12,8 @@ from mxopt_server import uneven
 from mxopt_server.answers import Answers
 from mxopt_server.latency import Latency
 from mxopt_server.machine import Machine
-from mxopt_server.members import MODES
 from mxopt_server.records import Member, Mode
+from mxopt_server.rounds import MODES
 from mxopt_server.worker_session import Session
 
 log = logging.getLogger("mxopt.server")

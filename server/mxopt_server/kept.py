@@ -147,7 +147,7 @@ class Kept:
         """Raises KVStoreError where this server has come back to a job that others have gone on
         with, and has lost what they count on."""
         members = self._server.members
-        if self.journal is None and self._came_back and (not members.mode or not members.kind.apart):
+        if self.journal is None and self._came_back and not members.apart:
             raise KVStoreError(
                 f"server {self._server.rank} has died, and without a journal what has changed since the last checkpoint"
                 " is lost"
@@ -158,7 +158,7 @@ class Kept:
         have."""
         if not self._server.members.mode:
             return
-        if self._server.members.kind.apart:
+        if self._server.members.apart:
             self._alone()
             return
         if not self._writer.busy and self._writer.written is not None:

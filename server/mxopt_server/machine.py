@@ -11,10 +11,11 @@ from mxopt.sparse import Table
 from mxopt.typing import Plain
 from mxopt_server import records as r
 from mxopt_server.applier import Applier
+from mxopt_server.entries import Entry
 from mxopt_server.members import Members
 from mxopt_server.served import Served
 from mxopt_server.tables import TableEntry
-from mxopt_server.values import Entry, Values
+from mxopt_server.values import Values
 
 
 class Journal(Protocol):
@@ -98,7 +99,7 @@ class Machine:
     def _changed(self, changed: r.Changed) -> None:
         self.served.version = changed.version
         with self._announced(changed.config):
-            self.served.reconfigure(changed.config, self.members.kind.apart)
+            self.served.reconfigure(changed.config, self.members.apart)
 
     @contextmanager
     def _announced(self, config: Plain | None) -> Iterator[None]:

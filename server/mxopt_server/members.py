@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mxopt_server.rounds import Rounds, Ssp
-from mxopt_server.sync_rounds import Sync
-
-MODES: dict[str, type[Rounds]] = {"sync": Sync, "async": Rounds, "ssp": Ssp}
-
 
 @dataclass
 class Members:
@@ -16,7 +11,7 @@ class Members:
     common."""
 
     workers: int
-    mode: str = ""  # one of MODES, said by the first worker; "" before
+    mode: str = ""  # one of `rounds.MODES`, said by the first worker; "" before
     staleness: int = 0  # of ssp: how many pushes a worker may be ahead of the slowest
     ended: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)  # of each rank, the highest that has been here
@@ -30,6 +25,6 @@ class Members:
         return rank in self.begun and self.begun[rank] == self.epochs.get(rank)
 
     @property
-    def kind(self) -> type[Rounds]:
-        """The rounds of this mode."""
-        return MODES[self.mode]
+    def apart(self) -> bool:
+        """Whether an update is of one worker, not of all together."""
+        return self.mode in ("async", "ssp")

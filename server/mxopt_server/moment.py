@@ -11,7 +11,7 @@ import numpy as np
 from mxopt.kvstore import wire
 from mxopt.kvstore.wire import Frame
 from mxopt.sparse.index import RowIndex
-from mxopt_server.values import Part
+from mxopt_server.entries import Part
 
 AT_ONCE = 4 << 20  # bytes of rows that are read at a time
 

@@ -12,9 +12,9 @@ from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame
 from mxopt_server import uneven
 from mxopt_server.answers import Answers
+from mxopt_server.entries import Part
 from mxopt_server.machine import Machine
 from mxopt_server.tables import TableEntry
-from mxopt_server.values import Part
 from mxopt_server.worker_session import Answer, Handlers, Session
 
 
@@ -96,7 +96,7 @@ class Pulls:
             together = group is not None and group.parts is parts
             weights = group.flats if group is not None and together else [p.weight.reshape(-1) for p in parts]
             data = wire.bytes_of(np.concatenate(weights))
-        elif self._members.workers > 1 and (group is None or group.rounds.apart):
+        elif self._members.workers > 1 and self._members.apart:
             data = bytes(parts[0].frame)
         else:
             # The array itself may be sent, without a copy: it can't change before the answer has

@@ -14,12 +14,11 @@ from mxopt.typing import Array
 from mxopt_server import uneven
 from mxopt_server.answers import Answers
 from mxopt_server.contributions import ALL, Contribution
-from mxopt_server.groups import Group, GroupKey
+from mxopt_server.entries import Group, GroupKey, Part
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Update
 from mxopt_server.sums import total
 from mxopt_server.tables import TableEntry
-from mxopt_server.values import Part
 from mxopt_server.worker_session import Answer, Handlers, Session
 
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
@@ -126,15 +125,14 @@ class Pushes:
     def _done(self, session: Session, seq: int, parts: Sequence[Part]) -> None:
         self._answers.done(session, seq)
 
-    def _end(self, group: Group, number: int, pushed: list[Contribution], wrong: Exception | None) -> None:
+    def _end(self, group: Group, rank: int, number: int, pushed: list[Contribution], wrong: Exception | None) -> None:
         """A round is over: makes it a record, and answers who has waited for it."""
         first, entry, value = pushed[0], group.entry, None
-        wrong = wrong or self._without_optimizer(group, pushed)
+        wrong = wrong or self._without_optimizer(rank != ALL, pushed)
         if wrong is None:
             value = first.value if len(pushed) == 1 else total([c.value for c in pushed])
         else:
             wrong = KVStoreError(f"key {entry.key!r}: {wrong}")
-        rank = first.rank if group.rounds.apart else ALL
         self._machine.enter(Update(group.keys, rank, number, value, first.update, wrong))
         if self._served.whole and entry.pieces > 1:
             for part in entry.parts:
@@ -143,10 +141,10 @@ class Pushes:
         elif group.waiting:
             group.settle()
 
-    def _without_optimizer(self, group: Group, pushed: list[Contribution]) -> Exception | None:
+    def _without_optimizer(self, apart: bool, pushed: list[Contribution]) -> Exception | None:
         """Why pushes for a round can't be applied: the optimizer that they count on isn't here.
-        Sees to its config."""
-        served, apart = self._served, group.rounds.apart
+        Sees to its config. `apart`: the round is of one worker."""
+        served = self._served
         if apart and served.updater is None:
             return KVStoreError(
                 f"dist_{self._members.mode} needs an optimizer: call set_optimizer before the first push"

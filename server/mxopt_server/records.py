@@ -38,7 +38,8 @@ class Member:
 
 @dataclass(slots=True)
 class First:
-    """The first value of piece `piece` of this server's part of a key, see `values.Entry`; flat."""
+    """The first value of piece `piece` of this server's part of a key, flat; see
+    `entries.Entry`."""
 
     key: Key
     dtype: str
@@ -65,7 +66,7 @@ class FirstRows:
 
 @dataclass(slots=True)
 class Update:
-    """Round `number` of the parts that `keys` name (see `groups.GroupKey`) is over.
+    """Round `number` of the parts that `keys` name (see `entries.GroupKey`) is over.
 
     `value` is the sum of what all workers pushed for it, and `rank` is ALL; or what one worker
     pushed where every push is an update. With an `error` there was none. `update` is the worker's

@@ -16,9 +16,9 @@ from mxopt.kvstore.wire import Key
 from mxopt.optimizer import Optimizer, Updater
 from mxopt.optimizer.config import make_optimizer
 from mxopt.typing import Document, Plain
+from mxopt_server.entries import Entry
 from mxopt_server.states import States
 from mxopt_server.told import digest
-from mxopt_server.values import Entry
 
 log = logging.getLogger("mxopt.server")
 

@@ -17,11 +17,11 @@ from mxopt.errors import MXOptError, StatesError
 from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.array import as_now
 from mxopt.typing import Array, Plain, State
+from mxopt_server.entries import Entry, Part, PartIndex
 from mxopt_server.moment import Moment
 from mxopt_server.server import Server
 from mxopt_server.states import ABSENT
 from mxopt_server.tables import TableEntry
-from mxopt_server.values import Entry, Part, PartIndex
 
 log = logging.getLogger("mxopt.server")
 

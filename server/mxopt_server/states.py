@@ -13,8 +13,8 @@ from mxopt.optimizer import Updater
 from mxopt.optimizer.counts import Index
 from mxopt.sparse.array import as_now
 from mxopt.typing import Document, Plain, State
+from mxopt_server.entries import Entry, PartIndex
 from mxopt_server.fit import fitting
-from mxopt_server.values import Entry, PartIndex
 
 ABSENT = object()  # for a state: there is none
 

@@ -11,7 +11,7 @@ from mxopt.kvstore.wire import Key
 from mxopt.sparse import Table
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
-from mxopt_server.values import Entry, Part
+from mxopt_server.entries import Entry, Part
 
 
 class TableEntry(Entry):

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from mxopt.errors import JobFailedError, KVStoreError, counted
 from mxopt.kvstore.wire import Key
-from mxopt_server.groups import Group
-from mxopt_server.values import Part
+from mxopt_server.entries import Group, Part
 from mxopt_server.worker_session import Session
 
 LACKS = 8  # missing pushes that a worker is told of

@@ -1,119 +1,15 @@
-"""What a server holds: entries (its part of each key's value), cut into parts (the pieces that
-travel)."""
+"""All that a server holds: entries by key, and the groups in which their parts are pushed."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from mxopt.errors import KVStoreError, NotInitializedError, ProtocolError, counted
-from mxopt.kvstore import wire
-from mxopt.kvstore.placement import step_of
 from mxopt.kvstore.wire import Key
-from mxopt.typing import Array
-from mxopt_server.contributions import ALL, Contribution
-from mxopt_server.groups import Group, GroupKey, cut
+from mxopt_server.contributions import Contribution
+from mxopt_server.entries import Entry, Group, GroupKey, Part, cut
 from mxopt_server.members import Members
-
-
-class PartIndex:
-    """The optimizer's index of one of several parts of a key."""
-
-    __slots__ = ("key", "piece")
-
-    def __init__(self, key: Key, piece: int) -> None:
-        self.key, self.piece = key, piece
-
-    def __repr__(self) -> str:
-        return f"{self.key!r}, piece {self.piece}"
-
-
-class Part:
-    """A piece of an entry: the unit of rounds and of updates. `weight` is a view of the entry's,
-    `frame` its bytes."""
-
-    __slots__ = ("entry", "frame", "group", "index", "piece", "shape", "size", "start", "stop", "weight")
-
-    def __init__(self, entry: Entry, piece: int) -> None:
-        self.entry, self.piece = entry, piece
-        self.start, self.stop = piece * entry.step, min(entry.units, (piece + 1) * entry.step)
-        self.weight = entry.weight if entry.pieces == 1 else entry.weight[self.start : self.stop]
-        self.frame = b"" if entry.by_rows else wire.bytes_of(self.weight)
-        self.shape, self.size = self.weight.shape, math.prod(self.weight.shape)
-        self.index: Any = entry.key if entry.pieces == 1 else PartIndex(entry.key, piece)
-        self.group: Group | None = None
-
-
-class Entry:
-    """This server's part of a key's value. Its parts are made as their first values come, one after
-    the other.
-
-    Parameters
-    ----------
-    key : int or str
-    dtype : str
-    shape : (units, elements of a unit...)
-    whole : the shape of the whole array
-    first : where the part begins in the whole array, in units
-    """
-
-    by_rows = False  # whether it is row-sparse
-    weight: Array
-
-    def __init__(self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int) -> None:
-        self.key, self.dtype, self.shape, self.whole, self.first = key, dtype, tuple(shape), tuple(whole), first
-        self.real = wire.DTYPES[dtype]
-        self.units, self.step = shape[0], step_of(math.prod(shape[1:]) * self.real.itemsize)
-        self.pieces = max(1, -(-self.units // self.step))
-        self.is_all = math.prod(shape) == math.prod(whole)  # of the array
-        self.parts: list[Part] = []
-        self.sums: dict[int, np.ndarray] = {}  # for rules that need all pieces, those so far: by worker, or of ALL
-        self.arrived: dict[int, int] = {}  # how many pieces each of them has
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of the first value has come."""
-        return len(self.parts) == self.pieces
-
-    @property
-    def nbytes(self) -> int:
-        """Of the values."""
-        return int(self.weight.nbytes) if self.parts else 0
-
-    def size_of(self, piece: int) -> int:
-        """The elements of a piece."""
-        return (min(self.units, (piece + 1) * self.step) - piece * self.step) * math.prod(self.shape[1:])
-
-    def add(self, value: np.ndarray) -> None:
-        """Takes the first value of the next part, flat."""
-        if not self.parts:
-            self._allocate()
-        part = Part(self, len(self.parts))
-        part.weight[...] = value.reshape(part.shape)
-        self.parts.append(part)
-
-    def restore(self, weight: np.ndarray, have: int) -> None:
-        """Takes saved values, of the first `have` parts."""
-        self._allocate()
-        self.weight[...] = weight
-        self.parts = [Part(self, piece) for piece in range(have)]
-
-    def _allocate(self) -> None:
-        """Makes the array; what of it hasn't come takes no memory."""
-        # All of it in one piece: the optimizer sees it as the worker does.
-        self.weight = np.zeros(self.whole if self.is_all and self.pieces == 1 else self.shape, self.real)
-
-    def holds_back(self, rank: int) -> bool:
-        """Whether a worker's pushes wait for other pieces."""
-        return ALL in self.sums or rank in self.sums
-
-    def rows(self) -> np.ndarray:
-        """The weight as (units, elements of a unit)."""
-        rows: np.ndarray = self.weight.reshape(self.units, -1) if self.units else self.weight.reshape(0, 1)
-        return rows
+from mxopt_server.rounds import MODES
 
 
 class Values:
@@ -179,7 +75,7 @@ class Values:
         for part in parts:
             if part.group is None:
                 single = ((part.entry.key, part.piece),)
-                self.groups[single] = Group([part], single, self.members.kind(self.members))
+                self.groups[single] = Group([part], single, MODES[self.members.mode](self.members))
         if len(parts) == 1:
             return self.groups[keys]
         groups = [part.group for part in parts if part.group is not None]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mxopt_server.entries import Entry
 from mxopt_server.served import Served
-from mxopt_server.values import Entry
 
 import mxopt
 from mxopt.errors import StatesError

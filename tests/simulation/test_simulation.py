@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
-from mxopt_server.sync_rounds import Sync
+from mxopt_server.rounds import Sync
 from simulation.disk import MOMENTS
 from simulation.jobs import Job, Plan, drawn
 from simulation.network import Line, Weather
