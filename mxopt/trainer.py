@@ -23,6 +23,7 @@ from mxopt.optimizer.keyed import KeyedOptimizer, following
 from mxopt.optimizer.states import load
 from mxopt.owned import AnyOptimizer
 from mxopt.parameter import Parameter, listed, written
+from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Document, Plain
 
 
@@ -181,7 +182,7 @@ class Trainer:
         """
         params = self._trained(ignore_stale_grad)
         with self._scaled(batch_size):
-            trained.check_sparse(self._kvstore, [self._params[i] for i in params], self._update_on_kvstore)
+            self._check_sparse(params)
             self._stepped = True
             filled = self._fill_stale()
             try:
@@ -196,7 +197,7 @@ class Trainer:
         """Sums the gradients over all workers, in place; for a Trainer that updates by itself."""
         self._prepare()
         self._updates_itself("allreduce_grads")
-        trained.check_sparse(self._kvstore, [self._params[i] for i in self._trained(True)], self._update_on_kvstore)
+        self._check_sparse(self._trained(True))
         self._fill_stale()
         self._allreduce_grads()
 
@@ -223,6 +224,10 @@ class Trainer:
                     f"parameter {name} has no gradient: give it one, or call step with ignore_stale_grad=True"
                 )
         return found
+
+    def _check_sparse(self, params: list[int]) -> None:
+        given = [self._params[i] for i in params]
+        trained.check_sparse(self._kvstore, given, self._update_on_kvstore, self._guard.asked)
 
     def _fill_stale(self) -> list[int]:
         """Gives parameters without a gradient zeros, where other workers may have one; returns
@@ -308,10 +313,11 @@ class Trainer:
         if store is not None:
             updates = trained.updates_in(store, update)
             if updates and self._guard.asked:
+                sparse = any(isinstance(param.grad, RowSparse) for param in self._params)
                 raise ArgumentError(
                     f"{self._guard.asked} needs the summed gradients of all parameters, and this {store.type} store"
                     " updates each by itself: make the Trainer with update_on_kvstore=False, and with a store that"
-                    " isn't asynchronous"
+                    f" isn't asynchronous{'; row-sparse gradients go there as dense ones, grad.todense()' * sparse}"
                 )
             compressed = self._compression_params or store.compresses
             if self._guard.skip_nonfinite and compressed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import mxopt
 from mxopt import Parameter, Trainer, clip_global_norm, kvstore
 from mxopt.engine import native
 from mxopt.experimental import optim
+from mxopt.kvstore import trained
 from mxopt.sparse import RowSparse, row_sparse_array
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -301,6 +303,34 @@ def test_workers_clip_and_skip_by_the_sum_of_their_gradients() -> None:
     with Job(2, 1) as job:
         found = job.run("training.guarded", None)
     assert found == [["clip_global_norm needs the summed gradients", 1, [-3.0, -4.0]]] * 2
+
+
+@pytest.mark.parametrize("servers", [True, False])
+def test_workers_with_row_sparse_gradients_are_told_two_ways_to_clip_and_both_can_be_gone(servers: bool) -> None:
+    """Each clips its own where the servers update; or dense gradients go to a Trainer that updates
+    by itself, which clips their sum."""
+    with Job(2, 1) as job:
+        found = job.run("training.guarded_rows", servers)
+    asked = "update_on_kvstore=False, and with a store that isn't asynchronous; row-sparse gradients go there as dense"
+    sum_of_clipped, clipped_sum = [-3.0, -2.0, -2.0, 0.0], np.array([6, 4, 4, 0]) / -math.sqrt(68) * 2.5
+    for *refused, weight in found:
+        assert asked in refused[0]
+        np.testing.assert_allclose(weight, sum_of_clipped if servers else clipped_sum, atol=1e-6)
+        if not servers:
+            assert "give it the gradient as a dense array, grad.todense()" in refused[1]
+            assert "update_on_kvstore=True, without clip_global_norm, and let each worker clip its own" in refused[1]
+
+
+@pytest.mark.parametrize("guarded", ["skip_nonfinite", ""])
+def test_what_is_said_of_row_sparse_gradients_names_no_way_that_is_refused_too(guarded: str) -> None:
+    """Servers that update can't leave a step out."""
+    param = Parameter(np.zeros((4, 1), np.float32), "w")
+    param.grad = row_sparse_array((np.ones((1, 1), np.float32), [0]), shape=param.shape)
+    store: Any = SimpleNamespace(type="dist_sync")
+    with pytest.raises(ValueError, match="can't sum row-sparse gradients") as error:
+        trained.check_sparse(store, [param], updates=False, guarded=guarded)
+    assert ("update_on_kvstore=True" in str(error.value)) == (not guarded)
+    assert ("grad.todense()" in str(error.value)) == bool(guarded)
 
 
 # In an updater.

@@ -99,9 +99,9 @@ def _exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], u
         store.pushpull(i, grads[i], out=out, priority=-i)
 
 
-def check_sparse(store: Any, params: Iterable[Parameter], updates: bool) -> None:
+def check_sparse(store: Any, params: Iterable[Parameter], updates: bool, guarded: str = "") -> None:
     """Raises ArgumentError where a row-sparse value or gradient of a parameter can't go through the
-    store."""
+    store. `guarded` is the argument for which a Trainer must update by itself, if there is one."""
     if store is None or isinstance(store, KVStore):
         return
     for param in params:
@@ -113,5 +113,18 @@ def check_sparse(store: Any, params: Iterable[Parameter], updates: bool) -> None
         if not updates and isinstance(param.grad, RowSparse):
             raise ArgumentError(
                 f"parameter {param.name!r}: a {store.type} store can't sum row-sparse gradients for a Trainer that"
-                " updates by itself: make it with update_on_kvstore=True"
+                f" updates by itself: {_instead_of_rows(guarded)}"
             )
+
+
+def _instead_of_rows(guarded: str) -> str:
+    """What to do for row-sparse gradients that nobody can sum."""
+    if not guarded:
+        return "make it with update_on_kvstore=True"
+    dense = f"{guarded} needs one that does, so give it the gradient as a dense array, grad.todense()"
+    if guarded != "clip_global_norm":
+        return dense
+    return (
+        f"{dense}; or make it with update_on_kvstore=True, without clip_global_norm, and let each worker clip its own"
+        " gradients before step, by mxopt.clip_global_norm(grads, max_norm)"
+    )

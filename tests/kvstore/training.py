@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from workers import caught
 
-from mxopt import Parameter, Trainer, create, kvstore, lr_scheduler
+from mxopt import Parameter, Trainer, clip_global_norm, create, kvstore, lr_scheduler
+from mxopt.sparse import row_sparse_array
 
 
 def parameters() -> dict[str, Parameter]:
@@ -100,3 +101,24 @@ def guarded(arguments: Any) -> list[Any]:
             param.grad[0] = np.nan
         by_itself.step(1)
     return [refused[:43], by_itself.skipped, param.value.round(6).tolist()]
+
+
+def guarded_rows(servers: bool) -> list[Any]:
+    """What is said of a row-sparse gradient where a Trainer is to clip, and the weight after a step
+    by one of the two ways that are named: the servers update, or the Trainer."""
+    param, store = Parameter(np.zeros((4, 1), np.float32), "w"), kvstore.create("dist_sync")
+    param.grad = row_sparse_array((np.array([[3], [4]], np.float32), [0, 1 + store.rank]), shape=param.shape)
+
+    def trainer(**options: Any) -> Trainer:
+        return Trainer([param], create("sgd", learning_rate=1.0), kvstore=store, **options)
+
+    refused = [str(caught(trainer(clip_global_norm=2.5).step, 1))]
+    if servers:
+        clip_global_norm([param.grad], 2.5)
+        goes_on = trainer()
+    else:
+        goes_on = trainer(clip_global_norm=2.5, update_on_kvstore=False)
+        refused.append(str(caught(goes_on.step, 1)))
+        param.grad = param.grad.todense()
+    goes_on.step(1)
+    return [*refused, param.value.ravel().round(6).tolist()]
