@@ -298,6 +298,16 @@ def is_plain(array: Array) -> bool:
     return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
 
 
+def plain(array: Array) -> Array:
+    """A copy that a kernel can walk; the array itself if it is one."""
+    if is_plain(array):
+        return array
+    if is_cupy(array):
+        with on_device_of(array):
+            return library_of(array).ascontiguousarray(array)
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
+
+
 def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) -> Array:
     """Zeros on the device of `like`, of its dtype or `dtype`, in the machine's byte order; on the
     CPU memory is allocated once it is touched. For a row-sparse `like` they are row-sparse, with

@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from mxopt.device import library_of, on_device_of, place_of
+from mxopt.device import place_of
 from mxopt.engine import arrays, reference
 from mxopt.engine.choice import engine_in_use
 from mxopt.engine.native import PassesPart
@@ -32,20 +32,12 @@ def global_norm(given: Sequence[Array], names: Sequence[str]) -> float:
     """
     together: dict[Hashable, list[Array]] = {}
     for x, name in zip(given, names, strict=True):
-        x = arrays.data_of(arrays.as_gradient(x, name))
-        x = x if arrays.is_plain(x) else _plain(x)
+        x = arrays.plain(arrays.data_of(arrays.as_gradient(x, name)))
         like = together.setdefault((place_of(x), x.dtype), [])
         if not like and arrays.dtype_name(x.dtype) is None:
             raise ArrayTypeError(f"{name}: needs one of {', '.join(arrays.DTYPES.values())}, got {x.dtype}")
         like.append(x)
     return norm(chain.from_iterable(map(_squares, together.values())))
-
-
-def _plain(x: Array) -> Array:
-    """A copy that a kernel can walk."""
-    with on_device_of(x):
-        library = library_of(x)
-        return np.array(x, x.dtype.newbyteorder("="), order="C") if library is np else library.ascontiguousarray(x)
 
 
 def _squares(like: Sequence[Array]) -> list[float]:
@@ -56,7 +48,7 @@ def _squares(like: Sequence[Array]) -> list[float]:
         return CudaPart(norms.global_norm, _tensors(like)).squares(0)
     if engine_in_use() == "numpy":
         return [square for x in like for square in reference.squares(x)]
-    part = _OncePart(norms.global_norm, _tensors(like))
+    part = _Launch(norms.global_norm, _tensors(like))
     part.launch(0)
     (squares,) = part.squares(0)
     return squares
@@ -66,7 +58,7 @@ def _tensors(like: Sequence[Array]) -> list[Tensor]:
     return [Tensor("", x, x) for x in like]  # the rule reads no weight and writes none
 
 
-class _OncePart(PassesPart):
+class _Launch(PassesPart):
     """Laid out for one launch, so that it needs to know no array again."""
 
     def _addresses(self, tensors: Sequence[Tensor]) -> npt.NDArray[np.int64]:

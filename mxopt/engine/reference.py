@@ -16,6 +16,7 @@ from mxopt.engine.assembly import LANES
 from mxopt.engine.kernel import PIECE
 from mxopt.engine.matrices import Matrices
 from mxopt.engine.native import halved
+from mxopt.engine.once import OncePart
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
@@ -24,26 +25,14 @@ from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Hypers, Plain
 
 
-class ReferencePart:
+class ReferencePart(OncePart):
     """Tensors of any memory layout. `lazy` leaves the rows alone for which a row-sparse gradient
     has none."""
-
-    lasting = direct = False
-    address = 0
-
-    def forbid(self, taken: np.ndarray) -> None:
-        pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         self.rule = rule
         self.tensors = tensors
         self.lazy = lazy
-
-    def bind_one(self, weight: object, grad: object) -> bool:
-        return False
-
-    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        return False
 
     def prepare_one(self, hypers: Hypers) -> None:
         self.prepare([hypers], [0])

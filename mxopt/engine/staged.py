@@ -9,6 +9,7 @@ import numpy as np
 
 from mxopt.engine import kernel as k
 from mxopt.engine.native import PassesPart
+from mxopt.engine.once import OncePart
 from mxopt.engine.tensor import Tensor
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
@@ -18,16 +19,11 @@ from mxopt.typing import Hypers
 SEGMENT = 65_536  # elements copied at a time
 
 
-class StagedPart:
+class StagedPart(OncePart):
     """One such tensor: strided views and foreign byte orders. In one thread."""
 
     tensor: Tensor
     scratch: list[np.ndarray]
-    lasting = direct = False
-    address = 0
-
-    def forbid(self, taken: np.ndarray) -> None:
-        pass  # every update is checked anew
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule = rule
@@ -35,12 +31,6 @@ class StagedPart:
         native = [a.dtype.newbyteorder("=") for a in self.tensor.all]
         self.scratch = [np.empty(min(SEGMENT, max(self.tensor.weight.size, 1)), d) for d in native]
         self.parts: dict[int, PassesPart] = {}
-
-    def bind_one(self, weight: object, grad: object) -> bool:
-        return False
-
-    def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        return False
 
     def prepare_one(self, hypers: Hypers) -> None:
         """Lays out a job for each length of segment there is."""
