@@ -43,7 +43,7 @@ PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a
 # DONE (how many are done), so these have cache lines of their own.
 PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
-KERNEL, CREW, OPEN, NEXT, DONE, JOB_WORDS = 15, 16, 17, 24, 32, 40  # for `team.py`
+KERNEL, CREW, OPEN, NEXT, DONE, MODE, JOB_WORDS = 15, 16, 17, 24, 32, 40, 48  # for `team.py`
 KEYS = 18  # for stochastic rounding, and for noise
 MATRICES = 19  # what of each tensor's; see `matrices.py`
 OWNER = 20  # which thread has bound arrays to the job, until it has been run; see `binding.py`

@@ -2,6 +2,7 @@
 interpreter.
 
     caller                                   a helper, once its lock is released
+      MODE = its own (`modes.py`)              its own = MODE
       OPEN = 1                                 while OPEN: work
       offer the job to idle helpers          work
       for each pass:                           while NEXT > 0: batch = NEXT--, in one atomic step
@@ -23,7 +24,8 @@ from collections.abc import Callable
 from functools import cache
 
 from mxopt.assembler import Lines, compile_assembly
-from mxopt.engine.kernel import CREW, DONE, KERNEL, N_BATCHES, NEXT, OPEN, OWNER
+from mxopt.engine import modes
+from mxopt.engine.kernel import CREW, DONE, KERNEL, MODE, N_BATCHES, NEXT, OPEN, OWNER
 
 # The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper is at it,
 # or 0.
@@ -61,6 +63,15 @@ def leave(asm: Lines) -> None:
     asm.put(f"store atomic i64 0, ptr {asm.at('i64', '%job', OWNER)} release, align 8")
 
 
+def _mode(asm: Lines, function: int) -> None:
+    """Calls the function of `modes.addresses`: notes this thread's mode in the job, or takes that
+    which is there."""
+    found = modes.addresses()
+    if found is not None:
+        place = asm.at("i64", "%job", MODE)
+        asm.put(f"call i32 inttoptr (i64 {found[function]} to ptr)(ptr {place})")
+
+
 def write_caller(asm: Lines) -> None:
     """Writes `begin`, `pass` and `end` of a job, for the modules of those who call."""
     with asm.function("internal void @rest(i64 %looks)"):
@@ -95,6 +106,7 @@ def write_caller(asm: Lines) -> None:
 
     with asm.function("internal void @begin(ptr %job)"):
         offered = asm.let("ptrtoint ptr %job to i64")
+        _mode(asm, 0)
         asm.put(f"store atomic i64 1, ptr {asm.at('i64', '%job', OPEN)} release, align 8")
 
         def offer(slot: str) -> None:
@@ -173,6 +185,7 @@ def _write_run(asm: Lines) -> None:
 def _write_serve(asm: Lines) -> None:
     with asm.function("internal void @help(ptr %job)"):
         opened = asm.at("i64", "%job", OPEN)
+        _mode(asm, 1)
 
         def over() -> str:
             asm.put("call void @work(ptr %job)")

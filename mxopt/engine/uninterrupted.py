@@ -22,7 +22,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import chain
 
-from mxopt.engine import team
+from mxopt.engine import modes, team
 from mxopt.errors import MXOptError
 
 # Calls whatever functions of C an iterator calls, as `map(setattr, ...)` does, and nothing comes in
@@ -33,11 +33,12 @@ exhaust: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
 class _Task:
     def __init__(self, work: Callable[[], object], context: Context) -> None:
         self.work = work
-        self.context = context
+        self.context, self.mode = context, modes.present()
         self.error: BaseException | None = None
 
     def do(self) -> None:
         try:
+            modes.take(self.mode)
             self.context.run(self.work)
         except BaseException as error:
             self.error = error
