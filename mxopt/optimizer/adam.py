@@ -23,7 +23,7 @@ PRODUCTS = 1000  # that Nadam keeps
 
 
 class _Moments(RuleOptimizer):
-    """What keeps running means of the gradient (by `beta1`) and of its square (by `beta2`)."""
+    """Keeps running means of the gradient (`beta1`) and of its square (`beta2`)."""
 
     def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate=learning_rate, **base)
@@ -31,19 +31,19 @@ class _Moments(RuleOptimizer):
         self.beta2 = beta2
 
     def corrected(self, lr: float, t: int) -> float:
-        """The learning rate with both bias corrections in it."""
+        """The learning rate times both bias corrections."""
         return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
 
 
 class ArithmeticMoments(_Moments):
-    """What takes 1 - beta^t in the precision of its arithmetic, as MXNet's kernels of FTML and LAMB
-    do."""
+    """Computes 1 - beta^t in the precision of the weight's arithmetic, as MXNet's kernels of FTML
+    and LAMB do."""
 
-    _doubles: frozenset[Index] = frozenset()  # those whose weight, in the latest call, was of float64
+    _doubles: frozenset[Index] = frozenset()  # those whose weight was of float64 in their last call
 
     def __init__(self, learning_rate: Rate, beta1: Beta1, beta2: Beta2, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate, beta1, beta2, **base)
-        self._singles = (beta1, beta2, *betas_in(np.float32, beta1, beta2))  # the betas, and what float32 makes of them
+        self._singles = (beta1, beta2, *betas_in(np.float32, beta1, beta2))  # the betas, and the same in float32
 
     def _tensors(self, indices: Sequence[Index], *arguments: Any) -> list[Tensor]:
         tensors = super()._tensors(indices, *arguments)
@@ -56,8 +56,8 @@ class ArithmeticMoments(_Moments):
         super()._apply(indices, calls)
 
     def _note(self, indices: Sequence[Index], doubles: set[Index]) -> None:
-        """Keeps which of the weights are of float64. A prepared update of a single tensor relies on
-        what was noted when it was made: where that changes, it goes."""
+        """Remembers which weights are of float64. A prepared update of a single tensor relies on
+        that, so a change drops it."""
         if doubles or self._doubles:
             for index in doubles.symmetric_difference(self._doubles.intersection(indices)):
                 self._plans.pop(index, None)
@@ -71,7 +71,7 @@ class ArithmeticMoments(_Moments):
         if self._doubles and index in self._doubles:
             return corrections(np.float64, self.beta1, self.beta2, t)
         beta1, beta2, a, b = self._singles
-        if self.beta1 is not beta1 or self.beta2 is not beta2:  # they have been set
+        if self.beta1 is not beta1 or self.beta2 is not beta2:  # they were changed
             a, b = betas_in(np.float32, self.beta1, self.beta2)
             self._singles = self.beta1, self.beta2, a, b
         a, b = a**t, b**t
@@ -105,7 +105,7 @@ class Adam(_Moments):
 
 
 class _BiasCorrected(_Moments):
-    """What AdamW and AdaBelief have in common: the correction may be turned off."""
+    """The base of AdamW and AdaBelief, whose bias correction can be turned off."""
 
     inner_first = True
 
@@ -199,8 +199,8 @@ class Nadam(_Moments):
         self.epsilon = epsilon
         self.schedule_decay = schedule_decay
         self.lazy_update = lazy_update
-        # What is known already: an update, the product of the schedule up to it, and the schedule's
-        # next number, made of these options. And more such products, by the update.
+        # An update, the product of the momentum schedule up to it, the schedule's next number, and
+        # the options that these were computed with; then other products, by update.
         self._latest: tuple[Any, ...] = (self.begin_num_update, 1.0, 0.0, None, None)
         self._products: dict[int, float] = {}
 
@@ -222,8 +222,8 @@ class Nadam(_Moments):
         return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
 
     def _product(self, t: int) -> float:
-        """The product of the schedule up to update `t`, where the parameters are at different
-        updates: each goes on from its own."""
+        """The product of the schedule up to update `t`, for parameters that are at different
+        updates."""
         known = self._products
         if t not in known:
             product = known.get(t - 1)
@@ -231,7 +231,7 @@ class Nadam(_Moments):
             product = 1.0 if product is None else product
             for momentum in map(self._momentum, left):
                 product *= momentum
-                if 1 - product == 1:  # it only shrinks: what is made of it is the same from here on
+                if 1 - product == 1:  # it only shrinks, so results no longer change
                     break
             if len(known) >= PRODUCTS:
                 known.clear()

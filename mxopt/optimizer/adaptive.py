@@ -38,8 +38,8 @@ class AdaGrad(RuleOptimizer):
 
 @register
 class AdaDelta(RuleOptimizer):
-    """AdaDelta, arXiv:1212.5701. As in MXNet the learning rate has no effect, and `wd * weight` is
-    subtracted as it is.
+    """AdaDelta, arXiv:1212.5701. As in MXNet the learning rate has no effect, not even on weight
+    decay: `wd * weight` is subtracted.
     """
 
     rule: Rule = adaptive.adadelta
@@ -79,7 +79,7 @@ class RMSProp(RuleOptimizer):
         lazy_update: Lazy = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        self.centered = centered  # which says what the states are
+        self.centered = centered  # decides which states there are
         super().__init__(learning_rate=learning_rate, **base)
         self.gamma1 = gamma1
         self.gamma2 = gamma2
@@ -147,7 +147,7 @@ class Adafactor(RuleOptimizer):
         relative_step: Annotated[bool, Option("", "limit the rate of step t to `1 / sqrt(t)`")] = True,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        self.beta1 = beta1  # which says what the states are
+        self.beta1 = beta1  # decides which states there are
         super().__init__(learning_rate=learning_rate, **base)
         self.decay_rate, self.relative_step = decay_rate, relative_step
         self.epsilon1, self.epsilon2, self.clip_threshold = epsilon1, epsilon2, clip_threshold

@@ -1,5 +1,5 @@
-"""The optimizers' registry and base class: hyper-parameters and what stores ask, as in
-`mxnet.optimizer`."""
+"""The registry and the base class of optimizers, as in `mxnet.optimizer`: hyper-parameters, states,
+and what stores ask of an optimizer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Optimizer(NamedArguments, Multipliers):
     ValueError
         A number is NaN or out of its range.
     TypeError
-        An argument doesn't exist; the message names those like it.
+        An argument doesn't exist; the message names similar ones.
     """
 
     opt_registry: ClassVar[dict[str, type[Optimizer]]] = {}  # what `create` makes
@@ -54,8 +54,8 @@ class Optimizer(NamedArguments, Multipliers):
         "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
     )  # fmt: skip
     state_dtype: StateDtype = None
-    drawn_seed: int | None = None  # the seed, where nobody gave one and it was drawn
-    overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
+    drawn_seed: int | None = None  # the seed, if it was drawn because none was given
+    overridden: frozenset[str] = frozenset()  # those of `overridable` that a class from outside mxopt defines
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Optimizer(NamedArguments, Multipliers):
         if lr_scheduler is not None and learning_rate is not None:
             self._overwrite(lr_scheduler, learning_rate)
         self.seed = seed
-        self.parts: dict[Any, tuple[Index, int]] = {}  # of an index that is part of a parameter: whose, and where
+        self.parts: dict[Any, tuple[Index, int]] = {}  # by index of a part: its parameter, and its first element there
         self.rescale_grad = rescale_grad
         self.lr_scheduler = lr_scheduler
         self.lr: Any = learning_rate
@@ -136,7 +136,7 @@ class Optimizer(NamedArguments, Multipliers):
         self.multi_precision = multi_precision
         self.begin_num_update = begin_num_update
         self.num_update: int = begin_num_update
-        self.aggregate_num = 0  # how many tensors `update` takes in one list; 0: it takes one tensor, no list
+        self.aggregate_num = 0  # the longest list that `update` takes; 0 if it takes single tensors only
         self.idx2name: dict[Any, str] = {plain(index): name for index, name in (param_idx2name or {}).items()}
         if sym is not None:
             self.sym_info: tuple[Any, ...] = sym.attr_dict(), sym.list_arguments()
@@ -153,8 +153,8 @@ class Optimizer(NamedArguments, Multipliers):
     def register(klass: O) -> O:
         """Registers an optimizer class under its name in lower case; usable as a decorator.
 
-        Warns where it takes another's name. Raises ArgumentTypeError for what is no class of
-        optimizers.
+        Warns if the name is taken. Raises ArgumentTypeError for anything but a subclass of
+        Optimizer.
         """
         if not (isinstance(klass, type) and issubclass(klass, Optimizer)):
             raise ArgumentTypeError(f"@mxopt.register stands over a class derived from mxopt.Optimizer, got {klass!r}")
@@ -176,8 +176,7 @@ class Optimizer(NamedArguments, Multipliers):
         >>> Optimizer.create_optimizer('SGD', learning_rate=0.1).learning_rate
         0.1
 
-        Raises ValueError for what is no text, or a name nothing is registered under, and what the
-        class raises.
+        Raises ValueError for an unknown name, and whatever the class raises.
         """
         if not isinstance(name, str):
             called = f"; a class is called by itself, {name.__name__}(...)" if isinstance(name, type) else ""
@@ -192,15 +191,15 @@ class Optimizer(NamedArguments, Multipliers):
     # What subclasses define.
 
     def create_state(self, index: Index, weight: Array) -> State:
-        """The state of a new weight; called once for each. None in the base class."""
+        """The state of a new weight; called once for each weight. None in the base class."""
 
     def update(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Updates `weight` and `state` in place by `grad`. Subclasses define this."""
         raise NotDefinedError(f"{type(self).__name__} must define update")
 
     def create_state_multi_precision(self, index: Index, weight: Array) -> State:
-        """The state of a new weight; with `multi_precision` and a 16-bit weight (master copy, state
-        of the master)."""
+        """The state of a new weight; for a 16-bit weight with `multi_precision` the pair (master
+        copy, state of the master)."""
         weight = arrays.as_array(weight, self.called(index))
         if self.uses_master(weight):
             master = weight.astype(np.float32)
@@ -214,7 +213,7 @@ class Optimizer(NamedArguments, Multipliers):
         return self.create_state(index, weight)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> None:
-        """An optimizer isn't called: raises ArgumentTypeError, which says what is."""
+        """Raises ArgumentTypeError: an updater is called, not an optimizer."""
         raise ArgumentTypeError(
             f"{type(self).__name__} isn't called: mxopt.get_updater(optimizer) gives what is, with (index, grad,"
             " weight), and keeps the states; or call optimizer.update(index, weight, grad, state)"
@@ -246,19 +245,18 @@ class Optimizer(NamedArguments, Multipliers):
         return self.multi_precision and weight.dtype.itemsize == 2
 
     def join(self, inner: State, master: Array) -> State:
-        """A state with a master copy, in MXNet's order, which is not the same for all
-        optimizers."""
+        """A state with a master copy, in MXNet's order, which differs between optimizers."""
         return (master, inner)
 
     def split(self, state: State) -> tuple[State, Array]:
-        """The two parts of `join`: inner state, master copy."""
+        """Undoes `join`: returns the inner state and the master copy."""
         master, inner = state
         return inner, master
 
     # Stochastic rounding.
 
     def check_state_dtype(self, asked: str) -> None:
-        """Raises ArgumentError where states can't be of this dtype."""
+        """Raises ArgumentError if states can't be of this dtype."""
         raise without_rule(type(self).__name__)
 
     def rounding_seed(self) -> int:
@@ -275,7 +273,7 @@ class Optimizer(NamedArguments, Multipliers):
         self.seed = seed
 
     def called(self, index: Index) -> str:
-        """What errors call a parameter: its index, and its name where that is known."""
+        """What errors call a parameter: its index, and its name if that is known."""
         name = getattr(self.param_dict.get(index), "name", None) or self.idx2name.get(index)
         return f"parameter {index!r}" + (f" ({name})" if name and name != index else "")
 
@@ -283,14 +281,14 @@ class Optimizer(NamedArguments, Multipliers):
 
     @property
     def elementwise(self) -> bool:
-        """Whether each element is updated by itself, so that servers may cut arrays; False where
-        nobody knows."""
+        """Whether each element is updated independently of the others, so that servers may cut
+        arrays; False if unknown."""
         return False
 
     @property
     def rowwise(self) -> bool:
-        """Whether each row is updated by itself, so that the rows of a table may be on several
-        servers."""
+        """Whether each row is updated independently of the others, so that several servers may
+        share the rows of a table."""
         return self.elementwise
 
     @property
@@ -299,16 +297,16 @@ class Optimizer(NamedArguments, Multipliers):
         return True
 
     per_worker_state: ClassVar[int | None] = None
-    """The place in a state of what each worker of an asynchronous job has its own of, as its own
-    last weight."""
+    """The position in a state of what each worker of an asynchronous job has its own copy of, such
+    as the weight at its last update."""
 
     @property
     def own_num_update(self) -> bool:
-        """Whether `num_update` moves in another way than to the largest count of any parameter."""
+        """Whether `num_update` is counted otherwise than as the largest count of any parameter."""
         return "_update_count" in self.overridden
 
     def state_kind(self) -> Plain:
-        """What its states are, as plain data: they are taken only where the same is said."""
+        """Plain data that describes its states. Saved states are loaded only if it is equal."""
         family = {"optimizer": type(self).__name__, "family": "mxopt.optimizer"}
         return {**family, "multi_precision": self.multi_precision}
 
@@ -317,11 +315,11 @@ class Optimizer(NamedArguments, Multipliers):
         return same_class(type(self), type(other))
 
     def take_over(self, made: Optimizer) -> None:
-        """Takes the options, the schedule and the counts of `made`, which `is_like` it.
+        """Takes the options, the schedule and the counts of `made`, for which `is_like` holds.
 
-        It stays the same object for everybody who holds it, and so does its schedule where that is
-        of the same class. What isn't saved (`param_dict`, `sym`, `aggregate_num`) stays too, and so
-        does a `state_dtype`, in which states are kept from here on.
+        The optimizer stays the same object, and so does its schedule if both are of one class. What
+        isn't saved stays (`param_dict`, `sym`, `aggregate_num`), and so does a `state_dtype`, to
+        which loaded states are converted.
         """
         schedule = self.lr_scheduler
         kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num", "parts")}
@@ -340,7 +338,7 @@ class Optimizer(NamedArguments, Multipliers):
         return self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
 
     def set_learning_rate(self, lr: float) -> None:
-        """Sets the learning rate. Raises UserWarning, as in MXNet, where a scheduler gives it."""
+        """Sets the learning rate. Raises UserWarning if a scheduler sets it, as in MXNet."""
         if self.lr_scheduler is not None:
             raise WarnedUsageError("set_learning_rate: the rate comes from lr_scheduler; set its base_lr instead")
         number("learning_rate", lr)
@@ -348,8 +346,8 @@ class Optimizer(NamedArguments, Multipliers):
         self.lr = plain(lr)
 
     def _overwrite(self, schedule: Any, rate: float) -> None:
-        """Gives a schedule another rate to start from, with a warning. A function has none: beside
-        one a rate may only be the default."""
+        """Sets a schedule's `base_lr`, with a warning. A function has none, so any rate but the
+        default is refused beside it."""
         if not hasattr(schedule, "base_lr"):
             default = parameters_of(type(self)).get("learning_rate")
             if default is None or rate != default.default:
@@ -362,7 +360,7 @@ class Optimizer(NamedArguments, Multipliers):
             schedule.base_lr = rate
 
     def set_lr_scale(self, args_lrscale: Any) -> None:
-        """Gone, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
+        """Removed, as in MXNet: raises DeprecationWarning. Use `set_lr_mult`."""
         raise RemovedError("set_lr_scale is gone: use set_lr_mult")
 
     def __repr__(self) -> str:

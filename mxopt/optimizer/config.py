@@ -1,8 +1,8 @@
 """Optimizers and schedules as plain data: a registered name, and arguments that MessagePack can
 carry.
 
-This is how an optimizer is saved and how it reaches a server. What comes back is made by calling
-the class that is registered under the name in the receiving process; nothing received is executed.
+This is how an optimizer is saved, and how it reaches a server. The receiver calls the class that is
+registered there under the name; it executes nothing that it received.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PLAIN = (type(None), bool, int, float, str)
 
 
 def optimizer_config(optimizer: Optimizer) -> Plain:
-    """Everything `make_optimizer` needs to make an equal optimizer, except its update counts.
+    """Everything that `make_optimizer` needs to make an equal optimizer, except its update counts.
 
-    Raises StatesError where an argument isn't plain data, or isn't kept under its own name.
+    Raises StatesError if an argument isn't plain data, or isn't kept under its own name.
     """
     described = Optimizer.registry.describe(type(optimizer))
     arguments = _arguments(optimizer, skip=("lr_scheduler", "sym", "param_dict", "param_idx2name"))
@@ -39,7 +39,7 @@ def optimizer_config(optimizer: Optimizer) -> Plain:
 
 
 def make_optimizer(config: Document) -> Optimizer:
-    """The optimizer that a config describes. Raises StatesError where it can't be made."""
+    """The optimizer that a config describes. Raises StatesError if it can't be made."""
     if not isinstance(config, Mapping):
         raise StatesError(f"an optimizer's config is a dict, not {config!r:.80}")
     unknown = config.keys() - ENTRIES
@@ -58,7 +58,7 @@ def make_optimizer(config: Document) -> Optimizer:
         optimizer.lr_mult, optimizer.wd_mult = (_multipliers(config, what) for what in ("lr_mult", "wd_mult"))
     except StatesError:
         raise
-    except Exception as error:  # whatever the class raises for these arguments
+    except Exception as error:  # whatever the class raises
         raise StatesError(f"the saved optimizer can't be made: {error}") from error
     return optimizer
 
@@ -86,7 +86,7 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> Plain:
 
 
 def _plain(value: Any, what: str) -> Any:
-    """`value` with lists for tuples and numbers for arrays of no axes."""
+    """`value`, with lists for tuples and numbers for arrays without axes."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
     if isinstance(value, PLAIN):
         return value

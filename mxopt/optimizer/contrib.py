@@ -1,4 +1,4 @@
-"""What MXNet keeps in `mxnet.optimizer.contrib`."""
+"""The optimizer of `mxnet.optimizer.contrib`."""
 
 from __future__ import annotations
 

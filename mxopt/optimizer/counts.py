@@ -16,7 +16,7 @@ LISTS = (list, tuple)
 
 
 class Counts:
-    """What an optimizer keeps of them. A schedule is asked for `num_update`."""
+    """The update counts of an optimizer. A schedule gives the rate of `num_update`."""
 
     begin_num_update: int
     num_update: int
@@ -25,7 +25,7 @@ class Counts:
     _index_update_count: dict[Index, int]
 
     def _set_current_context(self, device_id: int) -> None:
-        """Counts updates of another device's copies from here on."""
+        """From here on, counts the updates of another device's copies."""
         self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
 
     def _update_count(self, index: Index | Sequence[Index]) -> None:
@@ -45,9 +45,9 @@ class Counts:
         self.num_update = latest
 
     def in_turn(self, update: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> None:
-        """Makes updates one after the other, each of an index or of a list of them: the first of
-        the arguments. An exception of a signal handler says how many parameters have been
-        updated."""
+        """Calls `update` with the arguments of each call in turn, the first of which is an index or
+        a list of them. If a signal handler raises, the exception says how many parameters have
+        been updated."""
         at: int = 0
         before: int | None = None
         lists = [call[0] if isinstance(call[0], LISTS) else call[:1] for call in calls]
@@ -61,11 +61,11 @@ class Counts:
             raise
 
     def count(self, index: Index) -> int | None:
-        """How often a parameter has been updated; None where it never was."""
+        """How often a parameter has been updated; None if it never was."""
         return self._index_update_count.get(index)
 
     def set_count(self, index: Index, count: int) -> None:
-        """Counts a parameter's updates on from `count`; `num_update` stays."""
+        """Sets the count of a parameter's updates; `num_update` stays."""
         self._index_update_count[index] = count
 
     def has_updated(self, index: Index) -> bool:
@@ -73,14 +73,13 @@ class Counts:
         return index in self._index_update_count
 
     def get_counts(self) -> Plain:
-        """The update counts, and whatever else a subclass counts, as plain data that no later
-        update changes."""
+        """A copy of the update counts, and of whatever else a subclass counts, as plain data."""
         devices = {device: dict(counts) for device, counts in self._all_index_update_counts.items()}
         return {"num_update": self.num_update, "devices": devices}
 
     def set_counts(self, counts: Document) -> None:
-        """Counts on from what `get_counts` returned. Raises StatesError, changing nothing, where it
-        is no counts."""
+        """Sets the counts to what `get_counts` returned. Raises StatesError, and changes nothing,
+        for anything else."""
         try:
             num_update = int(counts["num_update"])
             devices = {int(d): {i: int(n) for i, n in c.items()} for d, c in counts["devices"].items()}

@@ -1,5 +1,4 @@
-"""An optimizer of groups that steps by itself, as a `Trainer` needs it: by position, with its
-states as bytes."""
+"""Lets a `Trainer` step an optimizer of groups: by position, with its states as bytes."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from mxopt.typing import Array, State
 
 
 class DirectUpdater:
-    """What `Updater` is, for the optimizer that `optimizer` follows, which updates its own
-    parameters and states.
+    """The `Updater` of an optimizer of groups, which updates its own parameters and states;
+    `optimizer` follows it.
 
-    The bytes of the states are those of an `Updater` of `optimizer`, so that they can go on in a
-    store, and the other way round.
+    Its saved states are those of an `Updater` of `optimizer`, so a store can load them, and the
+    other way round.
     """
 
     def __init__(self, optimizer: KeyedOptimizer) -> None:
@@ -32,8 +31,8 @@ class DirectUpdater:
         self.optimizer.model(tuple(given))
 
     def refresh(self, index: int, weight: Array) -> None:
-        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from
-        outside."""
+        """Copies a 16-bit weight that was changed from outside to its master copy, if it has
+        one."""
         slot, of = self.optimizer.model.slots[index], self.optimizer.of
         if of.model.uses_master(weight) and of.count(slot):
             _, master = self.optimizer.split(of.state(slot))
@@ -48,10 +47,10 @@ class DirectUpdater:
         return dump(found, self.optimizer, {}, dump_optimizer)
 
     def take(self, loaded: Loaded, known: Mapping[Index, Described]) -> None:
-        """Takes over what `get_states` returned.
+        """Loads what `get_states` returned.
 
-        Raises StatesError where the states are of another optimizer or of other parameters; nothing
-        has changed then.
+        Raises StatesError, and changes nothing, if the states are of another optimizer or of other
+        parameters.
         """
         loaded, saved = fit(loaded, self.optimizer, known)
         made: Any = self.optimizer if saved is None else saved

@@ -19,7 +19,7 @@ def NDabs(data: Array = None, out: Array = None, name: str | None = None, **kwar
     ----------
     data : array or RowSparse
     out : array, optional
-        Where to write; a new array without it. Not for RowSparse.
+        Where to write the result; a new array by default. Not for RowSparse.
     name : str, optional
         Has no effect, as in MXNet.
 

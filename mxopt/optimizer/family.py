@@ -18,10 +18,10 @@ Options = Plain
 
 
 class Family:
-    """How to deal with the optimizers of a family, of which `model` is one. Groups are numbered.
+    """What a store or a Trainer needs of `model`, an optimizer of the family. Groups are numbered.
 
-    A state is the arrays of `state_names`, the master copy where there is one, and the number that
-    the model hands on from step to step of a parameter, where it does.
+    A state consists of the arrays of `state_names`, the master copy if there is one, and the number
+    that the model hands on from step to step, if it does.
     """
 
     name: ClassVar[str]
@@ -33,18 +33,18 @@ class Family:
 
     @classmethod
     def make(cls, klass: type, arguments: Options, groups: Sequence[Options], multi_precision: bool) -> Any:
-        """A model without parameters: `arguments` are those of its class, `groups` have the options
-        of each group."""
+        """A model without parameters, made with these arguments of its class, and with groups of
+        these options."""
         raise NotDefinedError
 
     @staticmethod
     def check(model: Any) -> None:
-        """Raises ArgumentError where an optimizer makes its steps in a way of its own, which no
-        store could call."""
+        """Raises ArgumentError if an optimizer overrides how it steps, since a store couldn't call
+        that."""
         raise NotDefinedError
 
     def arguments(self) -> Options:
-        """What `make` takes. Raises ArgumentError where it can't be known."""
+        """The arguments that `make` takes. Raises ArgumentError if they aren't known."""
         raise NotDefinedError
 
     def groups(self) -> list[Options]:
@@ -52,16 +52,16 @@ class Family:
         raise NotDefinedError
 
     def set_groups(self, groups: Sequence[Options]) -> None:
-        """Takes over the options of each group."""
+        """Sets the options of each group."""
         raise NotDefinedError
 
     def set_rate(self, lr: float) -> None:
-        """Sets the learning rate of all groups. Raises ArgumentError, and changes nothing, where
-        that can't be."""
+        """Sets the learning rate of all groups. Raises ArgumentError, and changes nothing, if that
+        isn't possible."""
         raise NotDefinedError
 
     def names(self) -> list[str]:
-        """The parameters' names, each another."""
+        """The parameters' names, all distinct."""
         found: list[str] = self.model.keys()
         return found
 
@@ -71,21 +71,21 @@ class Family:
         return [[name for slot, name in named if slot.group == number] for number in range(len(self.groups()))]
 
     def reach(self, step: int) -> None:
-        """Makes `step` the number of steps so far, for what depends on it in all parameters."""
+        """Sets the number of steps so far, if the model counts for all parameters."""
 
     def check_step(self, step: int) -> None:
-        """Raises ScheduleOverError where there is no rate for a step, from 0."""
+        """Raises ScheduleOverError if there is no rate for a step, counted from 0."""
 
     def elementwise(self) -> bool:
-        """Whether each element is updated by itself."""
+        """Whether each element is updated independently of the others."""
         return not (self.model.carried or any(rule.layerwise or rule.reduction for rule in self.rules()))
 
     def rules(self) -> list[Rule]:
-        """The rule of each group, which says what its states are; one where all have the same."""
+        """The rule of each group, which names its states; a single one if all share it."""
         raise NotDefinedError
 
     def state_names(self, group: int) -> tuple[str, ...]:
-        """What the arrays of a state are."""
+        """The names of a state's arrays."""
         return self.rules()[group].states
 
     def new_states(self, group: int, weight: Array, lr_mult: float) -> Sequence[Hashable]:
@@ -102,8 +102,8 @@ class Family:
         return (*(slot.arrays[name] for name in names), *([np.array(slot.carry)] if self.model.carried else []))
 
     def document(self, groups: Sequence[Options], states: Mapping[int, tuple[int, Options]]) -> Options:
-        """A `state_dict` of these options, and of counts and states by the position of each
-        parameter."""
+        """A `state_dict` with these options, and with counts and states by each parameter's
+        position."""
         raise NotDefinedError
 
 

@@ -1,5 +1,5 @@
-"""Optimizers that have their parameters in groups, as MindSpore's and PyTorch's: what is kept of
-each parameter, and an update of any of them by their groups' rules."""
+"""Optimizers that hold their parameters in groups, as MindSpore's and PyTorch's do: the state of
+each parameter, and updates by the rules of the groups."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Count = Callable[[Sequence["Slot"], Iterable[int], Iterable[float]], Iterable[ob
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """One parameter of an optimizer, and what is kept for it.
+    """One parameter of an optimizer, and its state.
 
-    `group` is the number of its group. `step` is the number of its updates, None where the
-    optimizer counts for all. `arrays` are its states by name, and "master", the float32 copy of a
-    16-bit weight, where there is one. `carry` is the one number that some optimizers hand on from
-    step to step. `given` is what the caller handed over. `own` is what the optimizer's method of
-    that name says of it, `real` the type of its arithmetic, numpy.float32 or numpy.float64.
-    `weight` begins with element number `first` of the parameter whose states are saved under `key`.
+    `group` is the number of its group. `step` counts its updates; None if the optimizer counts for
+    all. `arrays` are its states by name, and "master", the float32 copy of a 16-bit weight, if
+    there is one. `carry` is the number that some optimizers hand on from step to step. `given` is
+    what the caller passed. `own` is the result of the optimizer's method `own`, `real` the type of
+    its arithmetic, numpy.float32 or numpy.float64. Its states are saved under `key`; a slice of a
+    parameter begins with the parameter's element number `first`.
     """
 
     name: Any  # a text, or a store's key
@@ -60,12 +60,12 @@ class Slot:
 
 
 class Step(NamedTuple):
-    """What the hyper-parameters of one update of a parameter follow from.
+    """All that the hyper-parameters of one update of a parameter depend on.
 
-    `lr` and `wd` are the group's, times the parameter's own multipliers. `t` counts its updates,
-    from 1. `carry` is the number that the update before handed on. `real` is the type of the
-    arithmetic, numpy.float32 or numpy.float64. `own` is what the optimizer says of the parameter. A
-    `ready` gradient is taken as it is: scale and weight decay have been seen to.
+    `lr` and `wd` are the group's, times the parameter's multipliers. `t` counts its updates, from
+    1. `carry` is the number that the update before handed on. `real` is the type of the arithmetic,
+    numpy.float32 or numpy.float64. `own` is the result of the optimizer's method `own`. With
+    `ready` the gradient has been scaled and decayed already.
     """
 
     group: Any
@@ -79,8 +79,8 @@ class Step(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What is known of some parameters: their multipliers as they were, the numbers of their
-    `groups`, and which of the distinct `kinds` is each one's."""
+    """What was found out about some parameters: their multipliers, the numbers of their `groups`,
+    the distinct `kinds` among them, and each one's kind."""
 
     slots: tuple[Slot, ...]
     params: list[Parameter]
@@ -91,35 +91,34 @@ class Seen(NamedTuple):
 
 
 def _for_each(which: list[int], values: list[Any]) -> Iterable[Any]:
-    """Each parameter's of some values; without end where there is one for all, nothing for none."""
+    """The value of each parameter; endless if all share one, empty if there is none."""
     return [values[k] for k in which] if len(values) > 1 else repeat(values[0]) if values else ()
 
 
 class GroupedOptimizer(NamedArguments, Resumable):
-    """The base of all optimizers that have their parameters in groups. A family of them defines
-    what they are."""
+    """The base of all optimizers that hold their parameters in groups; a family subclasses it."""
 
-    carried: ClassVar[str | None] = None  # the name of the number that is handed on from step to step, if one is
+    carried: ClassVar[str | None] = None  # the name of the number that each step hands on to the next, if any
     first_carry: ClassVar[float] = 0.0
     multi_precision: bool = False
-    rescale_grad: float = 1.0  # gradients are multiplied by this first: what a `Trainer` divides by a batch size
+    rescale_grad: float = 1.0  # gradients are multiplied by this first; a `Trainer` divides it by the batch size
     state_dtype: StateDtype = None
     seed: int | None = None
     global_step: int = 0  # the number of steps, where slots don't count their own
 
     _slots: list[Slot]
     _seen: dict[Hashable, Seen]  # by the keys of `apply`
-    _of_tensors = False  # whether the parameters are tensors, whose library is to hear of a step
+    _of_tensors = False  # whether some parameters are tensors, whose library is told of each step
     steps: Steps
 
     @property
     def slots(self) -> list[Slot]:
-        """What is kept of each parameter, in the order of their gradients."""
+        """The parameters and their states, in the order of gradients."""
         return self._slots
 
     def _hold(self, slots: list[Slot]) -> None:
-        """Has these parameters from now on."""
-        for slot in slots:  # a copy of a tensor is updated by way of its own memory
+        """Holds these parameters from now on."""
+        for slot in slots:  # a copied tensor has memory of its own
             slot.weight, slot.parameter.held = slot.parameter.value, True
         self._slots, self._seen = slots, {}
         self._of_tensors = any(slot.parameter.lender is not None for slot in slots)
@@ -135,29 +134,28 @@ class GroupedOptimizer(NamedArguments, Resumable):
         raise NotDefinedError
 
     def own(self, weight: Array) -> Any:
-        """What the hyper-parameters of a parameter follow from beside rates and steps: anything
-        hashable."""
+        """What else the hyper-parameters of a parameter depend on, besides rates and steps:
+        anything hashable."""
 
     def uses_master(self, weight: Array) -> bool:
-        """Whether `weight` is updated by way of a float32 copy."""
+        """Whether a float32 copy of `weight` is updated in its place."""
         return bool(self.multi_precision and weight.dtype.itemsize == 2)
 
     def hand_on(self, at: Step) -> float:
-        """The number that an update hands on to the next one of its parameter, where `carried` has
-        a name for it."""
+        """The number that an update hands on to the parameter's next one, if `carried` names it."""
         return at.carry
 
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
-        """The rule of a group, and whether it leaves alone the rows for which a row-sparse gradient
-        has none."""
+        """The rule of a group, and whether it leaves alone the rows that a row-sparse gradient
+        lacks."""
         raise NotDefinedError
 
     def _rates_of(self, group: int, step: int) -> tuple[Any, float, float]:
-        """A group, and its learning rate and weight decay at a step, from 0."""
+        """A group, and its learning rate and weight decay at a step, counted from 0."""
         raise NotDefinedError
 
     def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Array, ...], Array]:
-        """The arrays of a rule's states, and the master copy where there is one."""
+        """The arrays of a rule's states, and the master copy if there is one."""
         raise NotDefinedError
 
     def _row(self, at: Step) -> tuple[float, ...]:
@@ -167,15 +165,15 @@ class GroupedOptimizer(NamedArguments, Resumable):
     def _prepare(
         self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
     ) -> tuple[list[Array], list[Step], list[int]]:
-        """The gradients, which are of these types, as the rule can take them; the steps as they are
-        then, of which each parameter takes one."""
+        """Prepares gradients, which are of these types, for the rule. Returns them, the distinct
+        steps, and for each parameter the number of its step."""
         return grads, ats, which
 
     # Updates.
 
     def _listed(self, gradients: Any) -> list[Any]:
-        """The gradients of a step, one for each parameter, as they are. Raises ArgumentError where
-        they are more or fewer."""
+        """The gradients of a step as a list. Raises ArgumentError unless there is one for each
+        parameter."""
         owner, n = type(self).__name__, len(self._slots)
         if not isinstance(gradients, tuple | list):
             raise ArgumentTypeError(
@@ -189,8 +187,8 @@ class GroupedOptimizer(NamedArguments, Resumable):
         return list(gradients)
 
     def _gradients(self, gradients: Any) -> list[Any]:
-        """The same as NumPy, CuPy or row-sparse arrays over their memory, and None for those that
-        aren't there."""
+        """The gradients of a step as NumPy, CuPy or row-sparse arrays over their memory; None stays
+        None."""
         found = self._listed(gradients)
         if set(map(type, found)) == {np.ndarray}:
             return found
@@ -201,22 +199,23 @@ class GroupedOptimizer(NamedArguments, Resumable):
         return [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
 
     def _of_trained(self, grads: list[Any]) -> list[Any]:
-        """The gradients of those parameters that are to be trained, None for others."""
+        """The gradients, with None for parameters whose `requires_grad` is False."""
         trained = [slot.parameter.requires_grad for slot in self._slots]
         return grads if all(trained) else [g if yes else None for g, yes in zip(grads, trained, strict=True)]
 
     def _tell(self, gradients: Iterable[Any]) -> None:
-        """Tells the library of the tensors among the parameters that they have been written."""
+        """Tells the library of parameters that are tensors that they have been written."""
         pairs = zip(self._slots, gradients, strict=True)
         written(s.parameter for s, grad in pairs if grad is not None and s.parameter.requires_grad)
 
     def apply(self, key: Hashable, slots: list[Slot], grads: list[Array], count: Count, ready: bool = False) -> None:
-        """Updates parameters by their gradients, None for none. Calls of the same parameters have
-        the same `key`.
+        """Updates parameters by their gradients, leaving out those whose gradient is None. Calls
+        for the same parameters use the same `key`.
 
-        `count(slots, steps, carries)`, with the number of each one's updates, this one included,
-        and the numbers that they hand on, counts an update with it: an iterator that calls
-        functions of C. Raises ArrayError, and changes nothing, where one can't be updated.
+        `count(slots, steps, carries)` counts the update: it returns an iterator that calls
+        functions of C. `steps` are the parameters' update counts, this update included, `carries`
+        the numbers that they hand on. Raises ArrayError, and changes nothing, if a parameter can't
+        be updated.
         """
         types = set(map(type, grads))
         if type(None) in types:
@@ -231,10 +230,10 @@ class GroupedOptimizer(NamedArguments, Resumable):
         self._run(self._calls(key, seen, grads), slots, ats, which, count)
 
     def apply_again(self, key: Hashable, places: list[int], count: Count) -> bool:
-        """Updates the parameters of the last `apply` with this `key` by gradients at these
-        addresses: for callers who know that each is a whole one of its parameter's dtype and size,
-        without gaps, and that nothing has happened to the parameters. False, and nothing has
-        changed, where what is prepared is for others."""
+        """Repeats the last `apply` with this `key`, with gradients at these addresses. The caller
+        must know that each is contiguous, of its parameter's dtype and size, and that the
+        parameters are where they were. Returns False, and changes nothing, if what is prepared
+        doesn't fit."""
         seen = self._seen.get(key)
         if seen is None or len(places) != len(seen.slots):
             return False
@@ -251,7 +250,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         run(calls, rows, which, count(slots, _for_each(which, steps), _for_each(which, carries)))
 
     def _look(self, key: Hashable, slots: list[Slot]) -> Seen:
-        """What there is to know about these parameters, nothing of which changes in most steps."""
+        """What is known of these parameters; most steps change none of it."""
         seen = self._seen.get(key)
         if seen is not None and seen.slots != tuple(slots):
             seen = None
@@ -271,7 +270,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         return seen
 
     def _ats(self, seen: Seen, ready: bool) -> tuple[list[Step], list[int]]:
-        """The distinct steps that are to be made, and which is each parameter's."""
+        """The distinct steps, and for each parameter the number of its step."""
         slots, n, step, carry = seen.slots, len(seen.slots), seen.slots[0].step, seen.slots[0].carry
         if n == 1 or (not self.carried and (step is None or [slot.step for slot in slots].count(step) == n)):
             return [self._at(kind, step, carry, ready) for kind in seen.kinds], seen.which
@@ -285,8 +284,8 @@ class GroupedOptimizer(NamedArguments, Resumable):
         return Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready)
 
     def _calls(self, key: Hashable, seen: Seen, grads: list[Any]) -> list[BatchPlan]:
-        """What updates these parameters by these gradients; nothing where gradients are given by
-        their addresses, and nothing is prepared for such."""
+        """The plans that update these parameters by these gradients. None of them if gradients are
+        given by address, and nothing is prepared for that."""
         slots, weights = seen.slots, [slot.weight for slot in seen.slots]
         uses = [self._rule_of(number) for number in seen.groups]
         if len(uses) > 1:
@@ -305,7 +304,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         state_dtype.check(self.state_dtype, rule, type(self).__name__)
         rounding = None
         if self.state_dtype == "bfloat16":
-            me: Any = proxy(self)  # what is planned for an optimizer must not keep it alive
+            me: Any = proxy(self)  # a plan must not keep its optimizer alive
             kind = type(self)
             update, seed = partial(kind._next_update, me, slot), partial(kind._rounding_seed, me)
             rounding = Rounding(slot.key, update, seed, slot.first)

@@ -1,5 +1,5 @@
-"""Optimizers that have their parameters in groups, as key-value stores need them: updates by key,
-with states that someone else keeps."""
+"""Lets a key-value store use an optimizer that holds its parameters in groups: updates by key, with
+states that the store keeps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mxopt.typing import Array, Document, Plain, State
 
 
 class _OfModel:
-    """An attribute that is the model's."""
+    """An attribute that is kept by the model."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -35,11 +35,11 @@ class _OfModel:
 
 
 class KeyedOptimizer(Optimizer):
-    """An optimizer of groups for a store; `set_optimizer` makes it of one that it is given.
+    """An optimizer of groups in a store; `set_optimizer` makes it from the one that it is given.
 
-    A key is the name of a parameter, or its position among all parameters. A state is a tuple: the
-    arrays that the rule names, the master copy where there is one, and, where the optimizer hands a
-    number on, that number as an array of no axes.
+    A key is a parameter's name, or its position among all parameters. A state is a tuple: the
+    arrays that the rule names, the master copy if there is one, and, if the optimizer hands on a
+    number from step to step, that number as an array without axes.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class KeyedOptimizer(Optimizer):
     described : dict
         The class, as the family's registry describes it.
     made_by : dict
-        Its arguments.
+        The arguments of its constructor.
     groups : list of dict
         The options of each group, with the names of its parameters as "params".
     """
 
-    decayed_endings: ClassVar[tuple[str, ...]] = ("",)  # a name says nothing about weight decay here
+    decayed_endings: ClassVar[tuple[str, ...]] = ("",)  # any name: here names don't decide about weight decay
 
     def __init__(
         self, family: str, described: Options, made_by: Options, groups: Sequence[Options], **kwargs: Any
@@ -74,7 +74,7 @@ class KeyedOptimizer(Optimizer):
         self.aggregate_num: int = settings.aggregation_size()
 
     def follow(self, model: Any) -> None:
-        """Updates by `model` from here on."""
+        """From here on, updates with `model`."""
         self.model: GroupedOptimizer = model
         self.of: Family = FAMILIES[self.family](model)
         self._states = self._state_names()
@@ -110,7 +110,7 @@ class KeyedOptimizer(Optimizer):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate. Raises ArgumentError where groups have different ones."""
+        """The learning rate. Raises ArgumentError if groups have different ones."""
         rates = {group["lr"] for group in self.of.groups()}
         if len(rates) != 1:
             raise ArgumentError(
@@ -120,8 +120,8 @@ class KeyedOptimizer(Optimizer):
         return float(rates.pop())
 
     def set_learning_rate(self, lr: float) -> None:
-        """Sets the learning rate. Raises ArgumentError where groups have different ones, or a
-        schedule gives it."""
+        """Sets the learning rate. Raises ArgumentError if groups have different ones, or a schedule
+        sets it."""
         if self.learning_rate != lr:
             self.of.set_rate(lr)
 
@@ -135,16 +135,15 @@ class KeyedOptimizer(Optimizer):
         return self.of.elementwise()
 
     def prepare(self, step: int) -> None:
-        """What is to be done before step number `step` (from 0) is asked of a server, for the
-        options of that step.
+        """Prepares the options of step number `step`, from 0, before servers are asked for it.
 
-        Raises ScheduleOverError where a list of rates has none for it.
+        Raises ScheduleOverError if a list of rates has none for it.
         """
         self.of.reach(step)
         self.of.check_step(step)
 
     def check_index(self, index: Index) -> None:
-        """Raises ArgumentError where the key is no parameter."""
+        """Raises ArgumentError if the key isn't a parameter."""
         self._group(index)
 
     def state_kind(self) -> Plain:
@@ -156,7 +155,7 @@ class KeyedOptimizer(Optimizer):
         return isinstance(other, KeyedOptimizer) and self._class() == other._class()
 
     def take_over(self, made: Optimizer) -> None:
-        """Takes the options and counts of `made`. Raises StatesError where its groups are of other
+        """Takes the options and counts of `made`. Raises StatesError if its groups have other
         parameters."""
         assert isinstance(made, KeyedOptimizer)
         try:
@@ -173,7 +172,7 @@ class KeyedOptimizer(Optimizer):
 
     def set_counts(self, counts: Document) -> None:
         super().set_counts(counts)
-        if self.num_update:  # a distributed store's worker counts elsewhere
+        if self.num_update:  # a worker of a distributed store counts elsewhere
             self.of.reach(self.num_update)
 
     def __repr__(self) -> str:
@@ -194,7 +193,7 @@ class KeyedOptimizer(Optimizer):
     # States.
 
     def state_names(self, index: Index, weight: Array) -> list[str]:
-        """What the elements of a state are."""
+        """The names of a state's elements."""
         names = list(self._states[self._group(index)])
         names += ["master"] if self.uses_master(weight) else []
         return names + ([self.model.carried] if self.model.carried else [])
@@ -238,7 +237,7 @@ class KeyedOptimizer(Optimizer):
     update_multi_precision = update
 
     def _slot(self, index: Index, weight: Array, state: State) -> Slot:
-        """A key as the optimizer's parameter that it is; the same object while its state is."""
+        """The slot of a key; the same object for as long as the key's state is."""
         slot = self._slots.get(index)
         if slot is None or slot.given is not state or slot.weight is not weight:
             weight = arrays.as_array(weight, f"{self.called(index)}, weight")
@@ -284,19 +283,19 @@ class KeyedOptimizer(Optimizer):
         )
 
 
-Optimizer.registry.add("_grouped", KeyedOptimizer)  # nothing that `create` makes: it is in no list
+Optimizer.registry.add("_grouped", KeyedOptimizer)  # not in opt_registry, so `create` doesn't make it
 
 
 def is_grouped(optimizer: object) -> bool:
-    """Whether an optimizer has its parameters in groups."""
+    """Whether an optimizer holds its parameters in groups."""
     return any(isinstance(optimizer, of.base) for of in FAMILIES.values())
 
 
 def following(optimizer: Any) -> KeyedOptimizer:
-    """A KeyedOptimizer with the options of `optimizer`, now and whenever they change.
+    """A KeyedOptimizer that follows `optimizer`: it always has its current options.
 
-    Raises ArgumentError where that can't be: it makes its steps in a way of its own, or no server
-    could make one like it.
+    Raises ArgumentError if `optimizer` overrides how it steps, or if a server couldn't make one
+    like it.
     """
     family = next(of for of in FAMILIES.values() if isinstance(optimizer, of.base))
     family.check(optimizer)
@@ -319,11 +318,11 @@ def following(optimizer: Any) -> KeyedOptimizer:
 
 
 def by_key(optimizer: Any) -> Optimizer:
-    """An optimizer that a store can have: `optimizer` itself, or a KeyedOptimizer that follows one
-    of groups.
+    """The optimizer for a store: `optimizer` itself, or a KeyedOptimizer that follows it if it
+    holds its parameters in groups.
 
-    Raises ArgumentError where `following` does, and where it has made steps already, whose states
-    would be lost.
+    Raises ArgumentError where `following` does, and if `optimizer` has made steps already, whose
+    states would be lost.
     """
     found: Optimizer = following(optimizer) if is_grouped(optimizer) else optimizer
     if isinstance(found, KeyedOptimizer):

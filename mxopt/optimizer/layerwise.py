@@ -34,7 +34,7 @@ from mxopt.typing import Array, Document, Plain, State
 
 @register
 class LARS(MomentumOptimizer):
-    """SGD whose rate is each tensor's own, by the ratio of its norms, arXiv:1708.03888.
+    """SGD whose rate is scaled for each tensor by the ratio of its norms, arXiv:1708.03888.
 
     Parameters whose names end in gamma, beta or bias take the plain rate; weight decay is off for
     names that don't end in `_weight`.
@@ -107,13 +107,13 @@ class LARS(MomentumOptimizer):
 
 @register
 class LBSGD(MomentumOptimizer):
-    """SGD for large batches: gradients of several calls averaged, the rate warmed up
-    (arXiv:1706.02677) or set by norms (arXiv:1708.03888). As in MXNet, a scheduler is asked before
-    the update is counted.
+    """SGD for large batches: averages the gradients of several calls, and warms up the rate
+    (arXiv:1706.02677) or sets it by norms (arXiv:1708.03888). As in MXNet, a scheduler gives the
+    rate before the update is counted.
     """
 
     lazy_update = True
-    own_num_update = True  # a schedule is asked for the number before
+    own_num_update = True  # a schedule is asked for the update before
     _asked_at: int | None = None
 
     def __init__(
@@ -162,12 +162,12 @@ class LBSGD(MomentumOptimizer):
         return self.batch_scale == 1 and self.warmup_strategy != "lars"
 
     def create_state(self, index: Index, weight: Array) -> State:
-        """Velocity or None; with a batch scale a tuple of that and the sum of gradients."""
+        """Velocity or None; with a batch scale the tuple of that and the sum of gradients."""
         velocity = super().create_state(index, weight)
         return velocity if self.batch_scale == 1 else (velocity, self.new_state("sum", weight))
 
     def new_state(self, name: str, weight: Array) -> Array:
-        if name == "sum" and weight.dtype == arrays.BFLOAT16:  # a sum of bfloat16 would lose what it adds
+        if name == "sum" and weight.dtype == arrays.BFLOAT16:  # bfloat16 would lose most of what is added
             return arrays.zeros(weight.shape, weight, np.dtype(np.float32))
         return super().new_state(name, weight)
 
@@ -186,7 +186,7 @@ class LBSGD(MomentumOptimizer):
         return self.begin_epoch * self.updates_per_epoch + t - self.begin_num_update
 
     def _growth(self, calls: int) -> float:
-        """What the rate is multiplied by at a call."""
+        """The factor of the rate at a call."""
         warmup = self.warmup_epochs * self.updates_per_epoch
         if calls >= warmup:
             return float(self.batch_scale)
@@ -205,7 +205,7 @@ class LBSGD(MomentumOptimizer):
             super()._update(index, weight, grad, state, masters)
             return
         if isinstance(index, LISTS):
-            for arguments in zip(index, weight, grad, state, strict=True):  # all of them before the first changes
+            for arguments in zip(index, weight, grad, state, strict=True):  # check all before changing one
                 self._checked(*arguments, masters)
             self.in_turn(self._update, [(*each, masters) for each in zip(index, weight, grad, state, strict=True)])
             return
@@ -217,8 +217,8 @@ class LBSGD(MomentumOptimizer):
             uninterrupted(lambda: self._accumulate(index, weight, grad, state, masters))
 
     def _checked(self, index: Index, weight: Array, grad: Array, state: State, masters: bool) -> tuple[Tensor, Any]:
-        """The arrays of an update, and the sum of gradients where there is one. Raises where they
-        don't fit."""
+        """The arrays of an update, and the sum of gradients if there is one. Raises if they don't
+        fit."""
         (tensor,) = self._tensors((index,), (weight,), (grad,), (state,), masters)
         tensor.check(self.rule)
         if self.batch_scale == 1:
@@ -235,7 +235,7 @@ class LBSGD(MomentumOptimizer):
             self._update_count(index)
             _add(total, grad)
             return
-        # Where a schedule, or a method of a subclass, raises, the sum stays what it is.
+        # If a schedule or a subclass's method raises, the sum must stay what it is.
         mean = total if self.lr_scheduler is None and not self.overridden else total.copy()
         _add(mean, grad)
         mean /= self.batch_scale
@@ -257,7 +257,7 @@ Bound = Annotated[float | None, Option("", "limit of the weight's norm; None and
 
 
 class _Corrected(ArithmeticMoments):
-    """What LAMB and LANS have in common."""
+    """The base of LAMB and LANS."""
 
     bias_correction = True
 
@@ -284,8 +284,8 @@ class _Corrected(ArithmeticMoments):
 
 @register
 class LAMB(_Corrected):
-    """Adam whose step is each tensor's own, by the ratio of its norms, arXiv:1904.00962. `epsilon`
-    joins the corrected root.
+    """Adam whose step is scaled for each tensor by the ratio of its norms, arXiv:1904.00962.
+    `epsilon` is added to the corrected root.
     """
 
     rule: Rule = layerwise.lamb

@@ -1,4 +1,4 @@
-"""Optimizers that keep a velocity where they are given a momentum."""
+"""Optimizers that keep a velocity if they have a momentum."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from mxopt.typing import Document, Plain
 
 
 class MomentumOptimizer(RuleOptimizer):
-    """Knows whether there are velocities: from the first momentum that isn't 0 on.
+    """Keeps velocities from the first momentum on that isn't 0.
 
-    The momentum may be changed at any time. One set to 0 later on is a number like any other: the
-    velocities stay, and are renewed.
+    The momentum may be changed at any time. If it becomes 0, the velocities stay, and are still
+    updated.
     """
 
     has_velocity: bool = False

@@ -1,5 +1,5 @@
-"""The learning rate and the weight decay of each parameter: the optimizer's, times a multiplier,
-which is the parameter's own, or given by its index or its name."""
+"""The learning rate and the weight decay of each parameter: the optimizer's, times a multiplier
+that the parameter has itself, or that is given by its index or name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxopt.options import number, plain
 
 
 class Multipliers(Counts):
-    """What an optimizer keeps of them."""
+    """The multipliers of an optimizer."""
 
     lr: Any
     wd: float
@@ -25,17 +25,17 @@ class Multipliers(Counts):
     wd_mult: dict[Index, float]
 
     def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); the rest
-        is 1.
+        """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); all others
+        become 1.
 
-        Warns of a name that no parameter has, and where the parameters' own multipliers
+        Warns about a name that no parameter has, and about parameters whose own multipliers
         (`param_dict`) count instead.
         """
         self.lr_mult = self._multipliers("lr_mult", {}, args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
-        """Sets multipliers of the weight decay, by index or by name. The rest is 1, but 0 for names
-        (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
+        """Sets multipliers of the weight decay, by index or by name. All others become 1, or 0 for
+        names (`param_idx2name`) that don't end in `_weight` or `_gamma`."""
         names = self.idx2name.values()
         undecayed: dict[Index, float] = {name: 0.0 for name in names if not name.endswith(self.decayed_endings)}
         self.wd_mult = self._multipliers("wd_mult", undecayed, args_wd_mult)
@@ -55,7 +55,7 @@ class Multipliers(Counts):
         return {**default, **{plain(key): plain(value) for key, value in given.items()}}
 
     def _warn_of_idle(self, what: str, given: Mapping[Index, float]) -> None:
-        """Warns of multipliers that nothing will be multiplied by."""
+        """Warns about multipliers that have no effect."""
         own = {*self.param_dict, *(getattr(p, "name", None) for p in self.param_dict.values())}
         known = own.union(self.idx2name, self.idx2name.values(), *self.sym_info[1:])
         names = [name for name in known if isinstance(name, str)]
@@ -67,8 +67,7 @@ class Multipliers(Counts):
                 warn(f"set_{what}: no parameter is called {key!r}: {nearest(key, names)}")
 
     def _multiplier(self, what: str, index: Index) -> float:
-        """A parameter's own attribute counts first, then a multiplier by index, then one by
-        name."""
+        """The parameter's own attribute, else a multiplier by index, else one by name."""
         if index in self.param_dict:
             own = getattr(self.param_dict[index], what)
             return own if type(own) is float and own == own else number(f"parameter {index!r}: its {what}", own)
@@ -87,7 +86,7 @@ class Multipliers(Counts):
         return lr * self._multiplier("lr_mult", index) if self.lr_mult or self.param_dict else lr
 
     def _as_rate(self, lr: Any) -> float:
-        """A learning rate as a float. Raises ArgumentError where it is no number."""
+        """A learning rate as a float. Raises ArgumentError if it isn't a number."""
         whose = "" if self.lr_scheduler is None else f" that lr_scheduler gives for update {self.num_update}"
         return number(f"{type(self).__name__}: the learning rate{whose}", lr, nan=True)
 

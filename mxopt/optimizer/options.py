@@ -1,8 +1,5 @@
-"""What every optimizer's constructor takes beside its own arguments, for type checkers and editors;
-and the arguments that many of them share.
-
-Constructors hand these on: `**base: Unpack[OptimizerOptions]`. What they mean stands in
-`Optimizer`.
+"""The arguments that many optimizers share, and, for type checkers and editors, those that every
+constructor hands on to `Optimizer`, which explains them: `**base: Unpack[OptimizerOptions]`.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ Lazy = Annotated[bool, Option("", "leave the rows alone for which a row-sparse g
 
 
 class CommonOptions(TypedDict, total=False):
-    """Those of every constructor."""
+    """Handed on by every constructor."""
 
     rescale_grad: float
     param_idx2name: Mapping[int, str] | None
@@ -38,27 +35,27 @@ class CommonOptions(TypedDict, total=False):
 
 
 class OptimizerOptions(CommonOptions, total=False):
-    """Those of constructors that name `learning_rate`."""
+    """Handed on by constructors that name `learning_rate`."""
 
     multi_precision: bool
     seed: int | None
 
 
 class OptionsAndRate(OptimizerOptions, total=False):
-    """Those of constructors that don't."""
+    """Handed on by constructors that don't."""
 
     learning_rate: float | None
 
 
 class LBSGDOptions(CommonOptions, total=False):
-    """Those of one that names `multi_precision`."""
+    """Handed on by the one that names `multi_precision`."""
 
     learning_rate: float | None
     seed: int | None
 
 
 class SGLDOptions(CommonOptions, total=False):
-    """Those of one that names `seed`."""
+    """Handed on by the one that names `seed`."""
 
     learning_rate: float | None
     multi_precision: bool

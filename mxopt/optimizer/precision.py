@@ -1,4 +1,4 @@
-"""Numbers as the arithmetic of an update has them."""
+"""Scalars in the precision of an update's arithmetic."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (
 
 @lru_cache(maxsize=256)
 def betas_in(real: Real, beta1: float, beta2: float) -> tuple[float, float]:
-    """The decays of running means as arithmetic of this type has them.
+    """The decays of running means, rounded to this type of arithmetic.
 
-    In float32 1 - 0.999 is 1.3e-5 off. So is a running mean square by it, and divided by a
-    correction that is off by as much it comes out right.
+    In float32, 1 - 0.999 has a relative error of 1.3e-5, and so has a running mean square.
+    Dividing by a correction with the same error makes it right.
     """
     return float(real(beta1)), float(real(beta2))
 
 
 def corrections(real: Real, beta1: float, beta2: float, t: int) -> tuple[float, float]:
-    """1 - beta1^t and 1 - beta2^t, in double, of the betas as arithmetic of this type has them."""
+    """1 - beta1^t and 1 - beta2^t, in double, of betas rounded to this type of arithmetic."""
     beta1, beta2 = betas_in(real, beta1, beta2)
     return 1 - beta1**t, 1 - beta2**t

@@ -1,8 +1,8 @@
 """Optimizers whose update is a rule: all of mxopt's own.
 
-A subclass says which rule (`rule`), and which scalars it takes at update t (`scalars`). Everything
-else is here: states, master copies, row-sparse gradients, lists, and the plans that make a second
-update fast.
+A subclass names its rule (`rule`) and computes the rule's scalars at update t (`scalars`).
+Everything else is here: states, master copies, row-sparse gradients, lists, and the plans that make
+later updates fast.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ _NO_PLAN = (None, None)
 class RuleOptimizer(Optimizer):
     """An optimizer made of a rule.
 
-    What a subclass overrides is called for each tensor. `update`, `update_multi_precision` and
-    `_update_count` get one tensor at a time then, unless the subclass sets `aggregate_num` and so
-    asks for lists. As in MXNet an `update_multi_precision` of SGD, LARS and LAMB gets lists anyway.
+    A method that a subclass overrides is called for every tensor. An overridden `update`,
+    `update_multi_precision` or `_update_count` gets one tensor at a time, unless the subclass asks
+    for lists by setting `aggregate_num`. As in MXNet, an `update_multi_precision` of SGD, LARS and
+    LAMB gets lists anyway.
     """
 
     seed: int | None
@@ -52,23 +53,23 @@ class RuleOptimizer(Optimizer):
         super().__init__(**base)
         one_by_one = {"update", "_update_count"} | (set() if self.aggregates else {"update_multi_precision"})
         self.aggregate_num: int = 0 if self.overridden & one_by_one else settings.aggregation_size()
-        self._plans: dict[Index, tuple[Plan, State]] = {}  # of single tensors, with the state each was made for
+        self._plans: dict[Index, tuple[Plan, State]] = {}  # for single tensors, with the state each was made for
         self._lists = Steps()
         self._weights: dict[Index, ref[np.ndarray]] = {}  # the array that each parameter's plan was made for
 
     def __getstate__(self) -> Plain:
-        return {**self.__dict__, "_plans": {}, "_weights": {}}  # they are of arrays of which a copy has its own
+        return {**self.__dict__, "_plans": {}, "_weights": {}}  # a copy has arrays of its own
 
     # What a subclass defines.
 
     @property
     def rule(self) -> Rule:
-        """The rule, as the hyper-parameters ask for it."""
+        """The rule; it may depend on the hyper-parameters."""
         raise NotDefinedError
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        """The learning rate the rule takes at update `t`, then the rule's own hyper-parameters in
-        its order."""
+        """The learning rate that the rule takes at update `t`, from 1, then the rule's own
+        hyper-parameters in its order."""
         raise NotDefinedError
 
     @property
@@ -86,7 +87,8 @@ class RuleOptimizer(Optimizer):
         return {**super().state_kind(), "rule": self.rule.name, "state_dtype": self.state_dtype}
 
     def create_state(self, index: Index, weight: Array) -> State:
-        """Zeros for each state of the rule: None, an array, or a tuple of arrays."""
+        """Zeros for each state of the rule: None, an array, or a tuple of arrays, as there are
+        none, one or several."""
         weight = arrays.as_array(weight, self.called(index))
         states = tuple(self.new_state(name, weight) for name in self.rule.states)
         return states if len(states) > 1 else states[0] if states else None
@@ -101,18 +103,18 @@ class RuleOptimizer(Optimizer):
 
     def check_state_dtype(self, asked: str) -> None:
         rule = None
-        with suppress(AttributeError):  # of options that the constructor sets later: then new_state asks again
+        with suppress(AttributeError):  # the rule needs options that aren't set yet: new_state checks again
             rule = self.rule
         state_dtype.check(asked, rule, type(self).__name__)
 
     def _rounding(self, index: Index) -> Rounding | None:
-        """How the bfloat16 arrays of a parameter are rounded; None for to nearest."""
+        """How the bfloat16 arrays of a parameter are rounded; None means to nearest."""
         return self.random(index) if self.state_dtype == "bfloat16" else None
 
     def random(self, index: Index) -> Rounding:
-        """What the random bits of a parameter's update follow from."""
+        """What determines the random bits of a parameter's updates."""
         key, first = self.parts.get(index, (index, 0))
-        me: Any = proxy(self)  # what is planned for an optimizer must not keep it alive
+        me: Any = proxy(self)  # a plan must not keep its optimizer alive
         kind = type(self)
         return Rounding(key, partial(kind._updates, me, index), partial(kind.rounding_seed, me), first)
 
@@ -120,7 +122,7 @@ class RuleOptimizer(Optimizer):
         return self._index_update_count[index]
 
     def state_arrays(self, state: State) -> tuple[Array, ...]:
-        """A state of `create_state` as the arrays of the rule, in its order."""
+        """The arrays of a state made by `create_state`, in the rule's order."""
         return () if state is None else tuple(state) if isinstance(state, tuple | list) else (state,)
 
     def join(self, inner: State, master: Array) -> State:
@@ -174,7 +176,7 @@ class RuleOptimizer(Optimizer):
             and plan.bind_one(weight, grad)
         )
         if plan is None or not fits:
-            # Kept to the end of the call: what a gradient was converted to lives as long.
+            # `tensors` must live until the call ends: it owns what gradients were converted to.
             tensors = self._tensors((index,), (weight,), (grad,), (state,), masters)
             plan = Plan(engine_in_use(), rule, tensors, lazy)
             if plan.lasting:
@@ -197,9 +199,9 @@ class RuleOptimizer(Optimizer):
                 if self.counts_more and (more := self._also_counted((index,))):
                     call, argument = exhaust, chain(map(call, [argument]), more)
             except BaseException as error:
-                # Python looks for signals after calls and where it jumps back: so no other
-                # exception comes in here before the count is as it was, and none from the end of
-                # `prepare_one` to that of `call`.
+                # Python runs signal handlers after calls and at backward jumps. So none can raise
+                # here before the count is restored, nor between the end of `prepare_one` and that
+                # of `call`.
                 self.num_update = latest
                 if before is not None:
                     counts[index] = before
@@ -208,12 +210,11 @@ class RuleOptimizer(Optimizer):
                 self._check_numbers([row], error)
                 raise
             call(argument)
-        if not fits:  # as a tensor never does
+        if not fits:  # a tensor of PyTorch's never does
             arrays.tell_autograd_of(weight)
 
     def _apply(self, indices: tuple[Index, ...], calls: list[BatchPlan]) -> None:
-        """Makes an update, and counts it with what else goes with it; where an exception comes
-        first, neither."""
+        """Makes an update and counts it; if an exception comes first, it does neither."""
         counts: dict[Index, Any] = self._index_update_count
         latest, done = self.num_update, list[bool]()
         before = list(map(counts.get, indices))
@@ -235,8 +236,8 @@ class RuleOptimizer(Optimizer):
             raise
 
     def _check_numbers(self, rows: Iterable[tuple[float, ...]], error: BaseException) -> None:
-        """Raises ArgumentTypeError where the reason of an error is a hyper-parameter that is no
-        number: one that was set later on, or what a subclass' `scalars` returned."""
+        """Raises ArgumentTypeError if `error` was caused by a hyper-parameter that isn't a number:
+        one that was set after construction, or one that a subclass's `scalars` returned."""
         given, whose = self.rule.hypers[: self.rule.given], type(self).__name__
         for row in rows if isinstance(error, TypeError | ValueError | struct.error) else ():
             for name, value in zip(given, row, strict=False):
@@ -252,8 +253,8 @@ class RuleOptimizer(Optimizer):
     counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
 
     def _also_counted(self, indices: Sequence[Index]) -> Iterable[object]:
-        """What a subclass keeps of an update beside its count: an iterator that calls functions of
-        C, or ()."""
+        """What a subclass records of an update besides its count: an iterator that calls functions
+        of C, or ()."""
         return ()
 
     def _update_list(
@@ -271,7 +272,7 @@ class RuleOptimizer(Optimizer):
             )
         if not indices:
             return
-        if len(indices) == 1:  # alone it takes a fourth of the time
+        if len(indices) == 1:  # the path of single tensors takes a quarter of the time
             self._update(indices[0], weights[0], grads[0], states[0], masters)
             return
         if "_update_count" in self.overridden:
@@ -283,7 +284,7 @@ class RuleOptimizer(Optimizer):
         fits = calls is not None
         if calls is None:
             tensors = self._tensors(key, weights, grads, states, masters)
-            if len(set(key)) < len(key):  # a parameter several times: one update after the other
+            if len(set(key)) < len(key):  # a parameter is listed twice: its updates must follow each other
                 for tensor in tensors:
                     tensor.check(uses[0][0])
                 self._one_by_one(indices, weights, grads, states, masters)
@@ -299,7 +300,7 @@ class RuleOptimizer(Optimizer):
         self.in_turn(self._update, [(*arguments, masters) for arguments in each])
 
     def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
-        """The distinct rows of hyper-parameters, and for each parameter which row is its own."""
+        """The distinct rows of hyper-parameters, and for each parameter the number of its row."""
         clip = self.clip_gradient
         common = self.rescale_grad, clip if clip and clip > 0 else math.inf
         counts = list(map(self._index_update_count.__getitem__, indices))
@@ -315,12 +316,12 @@ class RuleOptimizer(Optimizer):
         return rows, which
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:
-        """For each parameter what distinguishes it beside learning rate, weight decay and count;
-        empty where nothing does."""
+        """For each parameter what else its scalars depend on, besides learning rate, weight decay
+        and count; empty if nothing."""
         return ()
 
     def _note_weights(self, indices: Sequence[Index], weights: Sequence[Array]) -> None:
-        """Notes which arrays are weights, lest one be taken for a gradient."""
+        """Remembers which arrays are weights, so that one isn't taken for a gradient."""
         for index, weight in zip(indices, weights, strict=True):
             if type(weight) is np.ndarray:
                 self._weights[index] = ref(weight)
@@ -353,8 +354,8 @@ class RuleOptimizer(Optimizer):
 
 
 def check_places(name: str, grad: Array, weight: Array, was_weight: bool = False) -> None:
-    """Raises ArgumentError where gradient and weight have changed places, if that can be seen: the
-    gradient is a parameter, or `was_weight`, the array that has been updated so far."""
+    """Raises ArgumentError if gradient and weight are visibly swapped: the gradient is a parameter,
+    or it is the array that was updated so far (`was_weight`)."""
     is_parameter = arrays.is_parameter(grad) and not arrays.is_parameter(weight)
     if is_parameter or was_weight:
         seen = "a parameter, and the weight is none" if is_parameter else "what has been its weight so far"

@@ -1,5 +1,5 @@
-"""What a run needs to go on, as plain data, and back, strictly: of optimizers that have their
-parameters in groups."""
+"""`state_dict` and `load_state_dict` of optimizers that hold their parameters in groups: plain data
+with all that a resumed run needs, and strict loading."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from mxopt.errors import NotDefinedError, StatesError
 from mxopt.state_dtype import as_stored, seed_of
 from mxopt.typing import Document, Plain
 
-Kept = Mapping[str, Plain]  # by the key of each parameter its numbers and arrays by name
-Wanted = Mapping[str, type | tuple[tuple[int, ...], np.dtype]]  # of a number the type, of an array shape and dtype
+Kept = Mapping[str, Plain]  # by each parameter's key, its numbers and arrays by name
+Wanted = Mapping[str, type | tuple[tuple[int, ...], np.dtype]]  # the type of a number, shape and dtype of an array
 
 
 class Resumable:
-    """An optimizer whose run can go on later. Its family says what is kept, and lays it out."""
+    """An optimizer whose run can be resumed. Its family says what is kept, and lays it out."""
 
     seed: int | None
 
     @property
     def slots(self) -> Sequence[Any]:
-        """What is kept of each parameter, in the order of their gradients."""
+        """The parameters and their states, in the order of gradients."""
         raise NotDefinedError
 
     def keys(self) -> list[str]:
-        """What each parameter's states are saved under."""
+        """The key under which each parameter's states are saved."""
         raise NotDefinedError
 
     def kept(self) -> Kept:
-        """Counts, numbers and copies of the arrays, as far as there are any."""
+        """Counts, numbers and copies of the arrays, of parameters that have any."""
         raise NotDefinedError
 
     def _laid_out(self, kept: Kept) -> Plain:
@@ -40,36 +40,35 @@ class Resumable:
         raise NotDefinedError
 
     def _fit(self, document: Document) -> tuple[list[str], Callable[[], None]]:
-        """What of these entries doesn't fit, and a function that takes them over. May raise what
-        broken data raises."""
+        """What doesn't fit of these entries, and a function that takes them over. May raise
+        whatever broken data raises."""
         raise NotDefinedError
 
     def _parameters(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of each parameter, also of those without a state."""
+        """Shape and dtype of each parameter, with or without a state."""
         weights = [slot.weight for slot in self.slots]
         pairs = zip(self.keys(), weights, strict=True)
         return {key: (tuple(w.shape), str(w.dtype.newbyteorder("="))) for key, w in pairs}
 
     def document(self, kept: Kept) -> Plain:
-        """A `state_dict` in which this is kept."""
+        """A `state_dict` with these states."""
         header = {"optimizer": type(self).__name__, "parameters": self._parameters(), "seed": self.seed or 0}
         return {**header, **self._laid_out(kept)}
 
     def state_dict(self) -> Plain:
-        """Everything a resumed run needs to give the same bits, given the same parameters, whose
-        values are not in it.
+        """Everything that a resumed run needs to give the same bits, except the parameters' values.
 
         Plain data and copies of the arrays, by the parameters' names: states, counts, the seed, and
-        what is changed during training (in `experimental` all options, in `nn` fixed learning
+        what may change during training (in `experimental` all options, in `nn` fixed learning
         rates). `mxopt.document.dump_document` makes bytes of it.
         """
         return self.document(self.kept())
 
     def load_state_dict(self, state_dict: Document) -> None:
-        """Goes on from where `state_dict` was taken, on an optimizer made in the same way.
+        """Continues from where `state_dict` was taken, on an optimizer made in the same way.
 
-        Raises StatesError, which lists what differs, where it was made by another optimizer or for
-        other parameters; nothing has been changed then.
+        Raises StatesError, which lists the differences, if it was made by another optimizer or for
+        other parameters. Then nothing has been changed.
         """
         own = self._parameters()
         try:
@@ -100,8 +99,8 @@ def _shown(parameter: tuple[tuple[int, ...], str] | None) -> str:
 
 
 def differences(place: str, wanted: Wanted, kept: Plain) -> list[str]:
-    """What is wrong with what was kept of a parameter. Its arrays are converted to what they are
-    stored in here."""
+    """What is wrong with the saved state of a parameter. Converts its arrays to the dtypes that
+    they have here."""
     wrong = [f"{place} lacks {name!r}" for name in wanted if name not in kept]
     for name, value in kept.items():
         want = wanted.get(name)

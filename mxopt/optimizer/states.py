@@ -1,9 +1,9 @@
 """An updater's states as a document: the states, whose they are, the update counts, and the
 optimizer if asked for.
 
-Whose they are is the kind of the states (optimizer, rule, and what else shapes them), and of each
-parameter name, shape and dtype. A load compares this with the optimizer, and with the parameters as
-far as it knows them.
+"Whose" means the kind of the states (optimizer, rule, and whatever else shapes them), and each
+parameter's name, shape and dtype. Loading compares this with the optimizer, and with the parameters
+that it knows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN = 5  # differences that a message lists
 
 
 class Described(NamedTuple):
-    """What is known of a parameter; None for what isn't."""
+    """What is known of a parameter; None for what is unknown."""
 
     name: str | None = None
     shape: tuple[int, ...] | None = None
@@ -38,18 +38,18 @@ class Described(NamedTuple):
 
 
 def described(thing: Any, name: str | None = None) -> Described:
-    """What is known of a parameter that is `thing`: an array, a `Parameter`, or what else has shape
-    and dtype."""
+    """What is known of the parameter `thing`: an array, a `Parameter`, or anything with shape and
+    dtype."""
     shape, dtype = getattr(thing, "shape", None), getattr(thing, "dtype", None)
     if isinstance(dtype, np.dtype):
-        dtype = dtype.newbyteorder("=")  # the states are in this machine's order anyway
+        dtype = dtype.newbyteorder("=")  # states are always in this machine's byte order
     return Described(name, None if shape is None else tuple(map(int, shape)), None if dtype is None else str(dtype))
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load` read. `complete`: `parameters` are all that the optimizer had, also those without
-    a state. `sums`: of gradients that wait for others, as in `Sums`."""
+    """What `load` read. `complete`: `parameters` are all of the optimizer's, including those
+    without a state. `sums`: accumulated gradients, as in `Sums.waiting`."""
 
     states: dict[Index, State]
     kind: Plain
@@ -73,8 +73,8 @@ def dump(
     dump_optimizer: bool,
     sums: Mapping[Index, tuple[int, Any]] | None = None,
 ) -> bytes:
-    """The states of an updater, with the update counts, the sums of gradients that wait for others,
-    and the optimizer if asked for.
+    """The states of an updater, with the update counts, the accumulated gradients, and the
+    optimizer if asked for.
 
     `parameters` is what is known of those that have a state; the optimizer's own `param_dict` knows
     more.
@@ -96,7 +96,7 @@ def dump(
 
 
 def load(document: bytes) -> Loaded:
-    """Reads what `dump` wrote. Raises StatesError where it is anything else."""
+    """Reads what `dump` wrote. Raises StatesError for anything else."""
     content = load_document(document)
     try:
         sums = content.pop("sums", {})
@@ -128,27 +128,26 @@ def fit(
     replaceable: bool = False,
     accumulates: bool = False,
 ) -> tuple[Loaded, Optimizer | None]:
-    """What was saved, as it is to be taken over by `optimizer`, which stays as it is.
+    """Fits saved states to `optimizer`, without changing it.
 
     Parameters
     ----------
     loaded : Loaded
     optimizer : Optimizer
-        Its `param_dict`, where it has one, says which parameters there are: states follow their
-        names.
+        Its `param_dict`, if it has one, lists the parameters: states follow their names.
     known : dict of index to Described
         What else is known of the parameters.
     replaceable : bool
-        Whether a saved optimizer of another class may take its place.
+        Whether a saved optimizer of another class may replace it.
     accumulates : bool
-        Whether sums of gradients that wait for others can go on waiting.
+        Whether accumulated gradients can be taken over.
 
     Returns
     -------
     loaded : with the indices that the parameters have here
-    made : the optimizer that was saved, where one was, with the counts
+    made : the saved optimizer with its counts, if it was saved
 
-    Raises StatesError where the states don't fit.
+    Raises StatesError if the states don't fit.
     """
     if loaded.sums and not accumulates:
         raise StatesError(
@@ -189,8 +188,8 @@ def take(
     replaceable: bool = False,
     accumulates: bool = False,
 ) -> tuple[Loaded, Optimizer]:
-    """`fit`, and the optimizer to go on with: `optimizer` with the counts and options that were
-    saved, or the saved one in its place. Nothing has changed where it raises."""
+    """Fits saved states to `optimizer`, and returns the optimizer to continue with: `optimizer`
+    with the saved counts and options, or the saved one. If it raises, nothing has changed."""
     loaded, made = fit(loaded, optimizer, known, replaceable, accumulates)
     if made is None:
         optimizer.set_counts(loaded.counts)
@@ -202,21 +201,21 @@ def take(
 
 
 def check(index: Index, saved: Described, weight: Array) -> None:
-    """Raises StatesError where a state can't be that of `weight`."""
+    """Raises StatesError if a state can't belong to `weight`."""
     wrong = _difference(saved, described(weight))
     if wrong:
         raise StatesError(f"the loaded state of parameter {index!r} is another's: {wrong}")
 
 
 def _own(optimizer: Optimizer, indices: Iterable[Index]) -> dict[Index, Described]:
-    """What an optimizer knows of its parameters by itself, where they go by numbers."""
+    """What an optimizer's `param_dict` says of its parameters, if all indices are numbers."""
     if not all(isinstance(index, int) for index in indices):
         return {}
     return {i: described(p, getattr(p, "name", None)) for i, p in optimizer.param_dict.items() if isinstance(i, int)}
 
 
 def _compare_kinds(loaded: Loaded, own: Plain) -> None:
-    """Raises where states are not of a kind."""
+    """Raises StatesError if the states are of another kind."""
     narrow = any(p.dtype is None or "16" in p.dtype for p in loaded.parameters.values())
     ignored = {"state_dtype"} | (set() if narrow else {"multi_precision"})  # states are converted
     relevant = [what for what in (*loaded.kind, *own) if what not in ignored]
@@ -228,7 +227,7 @@ def _compare_kinds(loaded: Loaded, own: Plain) -> None:
 
 
 def _both(there: Document, here: Document, theirs: str = "", ours: str = "") -> str:
-    """Two kinds of states; with the families where the optimizers are called the same."""
+    """Names two kinds of states; with their families if the optimizers have the same name."""
     names = [kind.get("optimizer") for kind in (there, here)]
     if names[0] == names[1] and there.get("family") != here.get("family"):
         names = [f"{kind.get('optimizer')} of {kind.get('family')}" for kind in (there, here)]
@@ -240,8 +239,7 @@ def _listed(options: Document) -> str:
 
 
 def _places(loaded: Loaded, own: Mapping[Index, Described]) -> dict[Index, Index]:
-    """The indices that the parameters of `loaded` have in `own`, found by their names where all
-    have one."""
+    """The indices in `own` of the parameters of `loaded`, by their names if all have one."""
     theirs = loaded.parameters
     if not own or not theirs:
         return {}
@@ -272,7 +270,7 @@ def _names(names: Iterable[str | None]) -> str:
 
 
 def _moved(loaded: Loaded, to: Mapping[Index, Index]) -> Loaded:
-    """`loaded` with other indices. What is counted is numbers, and dicts by index."""
+    """`loaded` with other indices. Its counts are numbers, and dicts by index."""
     counts = {w: _by_index(v, to) if isinstance(v, dict) and w != "devices" else v for w, v in loaded.counts.items()}
     if isinstance(loaded.counts.get("devices"), dict):
         devices = loaded.counts["devices"].items()
@@ -286,7 +284,7 @@ def _by_index(values: Mapping[Any, Any], to: Mapping[Index, Index]) -> dict[Any,
 
 
 def _compare(loaded: Loaded, known: Mapping[Index, Described]) -> None:
-    """Raises where a parameter that is known is another than the state's."""
+    """Raises StatesError if a known parameter isn't the one that the state belongs to."""
     wrong = []
     for index, saved in loaded.parameters.items():
         found = _difference(saved, known.get(index, Described()))
@@ -299,7 +297,7 @@ def _compare(loaded: Loaded, known: Mapping[Index, Described]) -> None:
 
 
 def _difference(saved: Described, here: Described) -> str:
-    """What two parameters differ in, as far as it is known of both."""
+    """The differences between two parameters, where both are known."""
     words = []
     for what, theirs, ours in zip(Described._fields, saved, here, strict=True):
         if theirs is not None and ours is not None and theirs != ours:

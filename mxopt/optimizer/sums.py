@@ -1,4 +1,4 @@
-"""Gradients that wait for an update by the sum of several."""
+"""Gradient accumulation: gradients that are summed until an update uses the sum."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Update = Callable[[list[Index], list[Any], list[Any]], None]
 
 
 class Sums:
-    """The gradients of each index so far, for an update at each `every`th.
+    """Sums the gradients of each index, for an update with every `every`-th of them.
 
-    `waiting` has, by index, how many they are and their sum: an array, or a RowSparse where all are
-    row-sparse, float64 for a float64 weight and else float32. Raises ArgumentError where `every` is
-    no whole number above 0.
+    `waiting` holds, by index, the number of gradients so far and their sum: an array, or a
+    RowSparse if all of them are; of float64 for a float64 weight, else of float32. Raises
+    ArgumentError if `every` isn't a whole number above 0.
     """
 
     def __init__(self, every: int) -> None:
@@ -31,11 +31,11 @@ class Sums:
         self.waiting: dict[Index, tuple[int, Any]] = {}
 
     def add(self, rows: Sequence[Row], update: Update) -> None:
-        """Adds gradients to their sums; calls `update(indices, sums, weights)` with those that are
-        complete, which begin anew. A row is an index, a gradient and a weight.
+        """Adds gradients to their sums, calls `update(indices, sums, weights)` with the sums that
+        are complete, and clears these. A row is an index, a gradient and a weight.
 
-        Raises ArrayError where a gradient doesn't fit its weight, and whatever `update` raises; no
-        sum has been changed then.
+        Raises ArrayError if a gradient doesn't fit its weight, and whatever `update` raises. Then
+        no sum has changed.
         """
         complete: list[Row] = []
         others: dict[Index, tuple[int, Any, Any, Any]] = {}
@@ -66,11 +66,10 @@ class Sums:
 
 
 def _sum(total: Array, grad: Array, dtype: np.dtype) -> Any:
-    """The sum of both, in the memory of `total` where that is dense; a copy of `grad` without
-    one."""
+    """The sum of both, in the memory of a dense `total`; a copy of `grad` if there is no total."""
     if total is None:
         return grad.astype(dtype)
-    total = arrays.to_device_of(total, grad)  # of loaded states
+    total = arrays.to_device_of(total, grad)  # a loaded sum may be elsewhere
     if isinstance(total, RowSparse):
         return total + grad.astype(dtype)
     if isinstance(grad, RowSparse):

@@ -1,5 +1,4 @@
-"""Optimizers whose learning rate can't be negative: they divide by it, or take it for a
-variance."""
+"""Optimizers whose learning rate can't be negative: they divide by it, or use it as a variance."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from mxopt.options import Unpack, number
 
 
 class UnsignedRate(RuleOptimizer):
-    """Refuses a negative learning rate where it is given; `scalars` does at an update, whatever it
-    comes from."""
+    """Refuses a negative learning rate when it is set; `scalars` refuses one of a schedule, at the
+    update."""
 
     def __init__(self, learning_rate: Rate = None, **base: Unpack[OptimizerOptions]) -> None:
         super().__init__(learning_rate=self._unsigned(learning_rate), **base)

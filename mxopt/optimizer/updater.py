@@ -31,18 +31,18 @@ class Updater:
     ----------
     optimizer : Optimizer
     skip_nonfinite : bool
-        Leave out a call of whose gradients one is NaN or infinite: no weight, no state and no count
+        Skip a call if one of its gradients is NaN or infinite: no weight, no state and no count
         changes.
     accumulate : int
-        How many calls of an index make an update, by the sum of their gradients: a call before the
-        last of them adds to the sum, in float32 at least, and changes nothing else.
-        `rescale_grad` is what divides. States that are saved in between have the sums.
+        Update an index at every `accumulate`-th call, by the sum of the gradients. The other calls
+        only add to the sum, in float32 at least. Set `rescale_grad` if you want a mean. Saved
+        states contain the sums.
 
     Raises
     ------
     ArgumentError
-        `accumulate` is no whole number above 0, or a method of a rule's optimizer was replaced on
-        the object, not in a class.
+        `accumulate` isn't a whole number above 0, or a method of an optimizer was replaced on the
+        object, not in a class.
 
     Attributes
     ----------
@@ -63,14 +63,14 @@ class Updater:
         self._guard = Guard(skip_nonfinite=True) if skip_nonfinite else None
         self.states: dict[Index, State] = {}
         self.states_synced: dict[Index, bool] = {}
-        self._parameters: dict[Index, Described] = {}  # whose states they are
-        self._fitting: dict[Index, tuple[Any, Any]] = {}  # of tensors: shape and dtype that its state is known to fit
+        self._parameters: dict[Index, Described] = {}  # the parameters that the states belong to
+        self._fitting: dict[Index, tuple[Any, Any]] = {}  # tensors' shapes and dtypes that their states fit
         self._converts = False  # whether loaded states are of another `state_dtype`
         self.aggregate_updates: bool = optimizer.aggregate_num > 0
 
     @property
     def skipped(self) -> int:
-        """How many calls `skip_nonfinite` has left out."""
+        """The number of calls that `skip_nonfinite` has skipped."""
         return 0 if self._guard is None else self._guard.skipped
 
     def __call__(self, index: Any, grad: Array, weight: Array) -> None:
@@ -82,15 +82,14 @@ class Updater:
         grad : array or RowSparse, or a list
         weight : array, or a list; changed in place
 
-        The order is MXNet's; `updater(0, weight=w, grad=g)` is safe from swapping them.
+        The order is MXNet's; with `updater(0, weight=w, grad=g)` you can't swap them.
 
         Raises
         ------
         ArrayError
-            The arrays can't be updated; no weight and no count has been changed then.
+            The arrays can't be updated. Then no weight and no count has been changed.
         ArgumentError
-            The gradient is a parameter, and the weight is none; nothing has been changed then
-            either.
+            The gradient is a parameter and the weight isn't. Then nothing has been changed.
         """
         if self._sums is not None:
             self._accumulate(index, grad, weight)
@@ -98,7 +97,7 @@ class Updater:
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
             return
-        if type(index) is bytes:  # as MXNet's kvstore hands over a string
+        if type(index) is bytes:  # MXNet's kvstore passes strings so
             index = index.decode()
         try:
             known = self.states_synced.get(index)
@@ -117,7 +116,7 @@ class Updater:
             raise
 
     def _accumulate(self, index: Any, grad: Array, weight: Array) -> None:
-        """Adds gradients to their sums, and updates by those that are complete."""
+        """Adds gradients to their sums, and updates by the sums that are complete."""
         assert self._sums is not None
         indices, grads, weights = (index, grad, weight) if isinstance(index, LISTS) else ([index], [grad], [weight])
         _check_lengths(indices, grads, weights)
@@ -132,8 +131,8 @@ class Updater:
         uninterrupted(partial(self._sums.add, rows, self._update_list))
 
     def _update_tensors(self, indices: Array, grads: Array, weights: Array, update: Callable[..., None]) -> None:
-        """Updates those of PyTorch's tensors that have a gradient. No state of theirs ever counts
-        as known, so that whoever updates arrays needn't look for them."""
+        """Updates the tensors of PyTorch that have a gradient. Their states never count as known,
+        so the path of arrays needn't look for tensors."""
         rows = [row for row in zip(indices, grads, weights, strict=True) if row[1] is not None]
         if not rows:
             return
@@ -190,7 +189,7 @@ class Updater:
             raise
 
     def _prepare(self, indices: Sequence[Index], weights: Sequence[Array]) -> list[Index]:
-        """Makes the states of new indices, and returns these; brings loaded states to their
+        """Makes the states of new indices, and returns these indices; moves loaded states to their
         weights' devices."""
         new: list[Index] = []
         try:
@@ -216,23 +215,22 @@ class Updater:
         return new
 
     def _forget(self, new: Iterable[Index]) -> None:
-        """Takes back states made for an update that was refused: they may be of weights that never
-        can be updated."""
+        """Removes the states that were made for a refused update: their weights may be unusable."""
         for index in new:
             if not self.optimizer.has_updated(index):
                 del self.states[index], self.states_synced[index], self._parameters[index]
                 self._fitting.pop(index, None)
 
     def refresh(self, index: Index, weight: Array) -> None:
-        """Lets a 16-bit weight's master copy, if there is one, follow a change of the weight from
-        outside."""
+        """Copies a 16-bit weight that was changed from outside to its master copy, if it has
+        one."""
         if index in self.states and self.optimizer.uses_master(weight):
             _, master = self.optimizer.split(self.states[index])
             master[...] = arrays.to_device_of(weight, master)
 
     def sync_state_context(self, state: State, context: Any) -> Any:
-        """`state` on the device of the array `context`, in the same nesting; arrays already there
-        as they are."""
+        """`state` on the device of the array `context`, nested alike; arrays that are there already
+        aren't copied."""
         if isinstance(state, tuple | list):
             parts = [self.sync_state_context(part, context) for part in state]
             return state if all(map(operator.is_, parts, state)) else type(state)(parts)
@@ -244,28 +242,27 @@ class Updater:
         Parameters
         ----------
         dump_optimizer : bool
-            Put in the optimizer too: its registered name and plain arguments, its scheduler, its
+            Include the optimizer: its registered name and plain arguments, its scheduler, its
             multipliers.
         """
         sums = {} if self._sums is None else self._sums.waiting
         return dump(self.states, self.optimizer, self._parameters, dump_optimizer, sums)
 
     def set_states(self, states: bytes) -> None:
-        """Takes over what `get_states` returned: states and counts, and the optimizer if it is in
-        there.
+        """Loads what `get_states` returned: states and counts, and the optimizer if it is included.
 
-        An optimizer of the class of this updater's gives its options to it, which everybody who
-        holds it goes on holding; one of another class takes its place, as in MXNet.
+        If the saved optimizer is of the same class, this updater's takes over its options, and
+        stays the same object; one of another class replaces it, as in MXNet.
 
-        Raises StatesError where the bytes are damaged or foreign, or the states are of another
-        optimizer or of other parameters; the updater is as before then. Of parameters that aren't
-        known yet, their first update raises it.
+        Raises StatesError, and changes nothing, if the bytes are damaged or foreign, or the states
+        are of another optimizer or of other parameters. Parameters that aren't known yet are
+        compared at their first update.
         """
         self.take(load(states), {}, True)
 
     def take(self, loaded: Loaded, known: Mapping[Index, Described], replaceable: bool = False) -> None:
-        """What `set_states` does, for who knows the parameters and, unless `replaceable`, keeps the
-        optimizer."""
+        """`set_states` for a caller that knows the parameters and, unless `replaceable`, must keep
+        its optimizer."""
         loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable, self._sums is not None)
         if self._sums is not None:
             self._sums.waiting = loaded.sums
@@ -279,10 +276,11 @@ class Updater:
 
 
 def _check_methods(optimizer: Optimizer) -> None:
-    """Raises ArgumentError where a method was put on the object itself, which nobody would call."""
+    """Raises ArgumentError if a method was set on the object itself, where nothing would call
+    it."""
     names, kind = optimizer.overridable if isinstance(optimizer, RuleOptimizer) else (), type(optimizer)
     unlike = {name for name in names if _function(optimizer, name) is not _function(kind, name)}
-    # Who asks for an object's `vars` makes Python look up its attributes slowly from then on.
+    # Asking for an object's `vars` makes Python look up its attributes slowly from then on.
     replaced = sorted(vars(optimizer).keys() & unlike) if unlike else []
     if replaced:
         name = type(optimizer).__name__
@@ -306,7 +304,7 @@ def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
 
 
 def _check_index(index: Any) -> None:
-    """Raises ArgumentTypeError for what a state couldn't be saved under."""
+    """Raises ArgumentTypeError for an index under which no state could be saved."""
     if not isinstance(index, int | str | np.integer):
         raise _no_index(index)
     if not isinstance(index, str) and not -(1 << 63) <= index < 1 << 64:
