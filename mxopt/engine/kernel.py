@@ -33,7 +33,7 @@ from typing import Literal
 
 from mxopt.engine import noise
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED, Assembly, arithmetic
-from mxopt.engine.trace import trace
+from mxopt.engine.trace import Tape, trace
 from mxopt.rules.rule import Derivation, Function, Rule, Stage, parameters
 from mxopt.rules.words import WEYL, share
 
@@ -266,20 +266,30 @@ class Writer:
         fixed: dict[str, str],
         fetch: Mapping[int, str] = MappingProxyType({}),
         along: Mapping[str, str] = MappingProxyType({}),
+        beside: tuple[Function, str] | None = None,
     ) -> list[str]:
         """Runs `function` over `elements` elements from `address` on, where arrays in `fixed` have
         one value. For array k the elements from `fetch[k]` on are fetched into the caches. Adds the
-        squares to the vectors `sums`, and returns what these are then."""
+        squares to the vectors `sums`, and returns what these are then; `beside`, a function of the
+        gradient alone and where other elements of it are, adds those of its value."""
         asm, dtypes = self.asm, self.kernel.dtypes
         tape, doubles = trace(function), asm.vec("double")
+        constant, varying = self._constant(tape, fixed)
+        if beside is not None:
+            normed = trace(beside[0])
 
         def vectors(i: str, totals: list[str], mask: str | None) -> list[str]:
             at = [asm.at(STORED[d], p, i) for d, p in zip(dtypes, address, strict=True)]
-            values = self.hypers | fixed
+            values = dict(constant)
             for k, array in enumerate(self.arrays):
                 if array in tape.arguments and array not in fixed:
                     source = -1 if array == "weight" and self.kernel.master else k
                     values[array] = asm.load(dtypes[source], at[source], mask)
+            others = []
+            if beside is not None:  # before anything is stored: a processor may take the places for the same
+                place = asm.at(STORED[dtypes[1]], beside[1], i)
+                given = self.hypers | {"grad": asm.load(dtypes[1], place, mask)}
+                others = asm.run(normed, [given[n] for n in normed.arguments])
             for name, place in along.items():
                 values[name] = asm.load(asm.dtype, asm.at(asm.real, place, i), mask)
             touched = {*tape.arguments, *writes}
@@ -290,7 +300,7 @@ class Writer:
                     asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line))
             if self.rule.draws and "noise" in tape.arguments:
                 values["noise"] = noise.vector(asm, self.weyl(i), self.key)
-            results = asm.run(tape, [values[n] for n in tape.arguments])
+            results = asm.run(varying, [values[n] for n in varying.arguments])
             for array, value in zip(writes, results, strict=False):
                 k = self.arrays.index(array)
                 if array in self.kernel.rounded:
@@ -299,7 +309,7 @@ class Writer:
                     asm.store(dtypes[k], at[k], value, mask)
                 if array == "weight" and self.kernel.master:
                     asm.store(dtypes[-1], at[-1], value, mask)
-            squares = [asm.square(x, mask) for x in results[len(writes) :]]
+            squares = [asm.square(x, mask) for x in [*results[len(writes) :], *others]]
             return [asm.let(f"fadd {doubles} {x}, {y}") for x, y in zip(totals, squares, strict=True)]
 
         with asm.loop("span", ("i64", "0"), *((doubles, total) for total in sums)) as (loop, i, *totals):
@@ -309,6 +319,14 @@ class Writer:
         rest = asm.let(f"sub i64 {elements}, {i}")
         some = asm.let(f"icmp ne i64 {rest}, 0")
         return asm.when(some, lambda: vectors(i, totals, asm.first(rest)), doubles, totals)
+
+    def _constant(self, tape: Tape, fixed: Mapping[str, str]) -> tuple[dict[str, str], Tape]:
+        """What is the same for all elements of a span, made once, and the tape that takes it. (LLVM
+        takes the hyper-parameters' part out of a loop by itself.)"""
+        first, rest = tape.split(fixed, self.hypers)
+        given = self.hypers | dict(fixed)
+        made = self.asm.run(first, [given[name] for name in first.arguments])
+        return given | dict(zip(rest.arguments[len(tape.arguments) :], made, strict=True)), rest
 
     def renew(self, function: Function, dtype: str, address: str, mean: str) -> str:
         """Renews the state of one element at `address` from a mean square. Returns the new one, in

@@ -3,6 +3,7 @@ there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -12,6 +13,8 @@ from mxopt.engine.kernel import LINE, PIECE, ROW_COUNT, ROW_LENGTH, ROWS_AHEAD, 
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function
 from mxopt.typing import Array
+
+SHORT = 256  # elements of a row: of two of them, with all their arrays, a core keeps what it needs
 
 
 def _value(function: Function, k: int) -> Function:
@@ -31,6 +34,9 @@ class RowWriter(Writer):
     row: str
     n_rows: str
     ahead: str
+    last: str
+    all_rows: str
+    listed: str
 
     def begin(self) -> None:
         if self.kernel.scattered:
@@ -125,38 +131,80 @@ class RowWriter(Writer):
     def _rows(self) -> None:
         """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without
         indices, to k."""
-        asm, (stage,) = self.asm, self.stages
+        asm = self.asm
         end = asm.smaller(self._end(), self.n_rows)
-        last = asm.let(f"sub i64 {self.n_rows}, 1")
-        all_rows = asm.let(f"icmp eq ptr {self.indices}, null")
-        indices = asm.let(f"select i1 {all_rows}, ptr %job, ptr {self.indices}")
+        some = asm.let(f"icmp ult i64 {self.first}, {end}")
+        self.last = asm.let(f"sub i64 {self.n_rows}, 1")
+        self.all_rows = asm.let(f"icmp eq ptr {self.indices}, null")
+        self.listed = asm.let(f"select i1 {self.all_rows}, ptr %job, ptr {self.indices}")
+        if self.rule.by_row:
+            short = asm.let(f"icmp ule i64 {self.row}, {SHORT}")
+            long = asm.let(f"icmp ugt i64 {self.row}, {SHORT}")
+            asm.when(asm.let(f"select i1 {short}, i1 {some}, i1 false"), lambda: self._short_rows(end))
+            asm.when(long, lambda: self._each(end, lambda k: self._step(k, self._squares(k))))
+        else:
+            self._each(end, self._step)
 
-        def row(k: str) -> str:
-            listed = asm.word(indices, asm.let(f"select i1 {all_rows}, i64 0, i64 {k}"))
-            return asm.let(f"select i1 {all_rows}, i64 {k}, i64 {listed}")
+    def _each(self, end: str, do: Callable[[str], object]) -> None:
+        """What `do` writes for a row of the gradient, for all of the piece."""
+        with self.asm.loop("row", ("i64", self.first)) as (loop, k):
+            loop.until(self.asm.let(f"icmp uge i64 {k}, {end}"))
+            do(k)
+            loop.again(self.asm.let(f"add i64 {k}, 1"))
 
-        with asm.loop("row", ("i64", self.first)) as (loop, k):
-            loop.until(asm.let(f"icmp uge i64 {k}, {end}"))
-            which, later = row(k), row(asm.smaller(asm.let(f"add i64 {k}, {self.ahead}"), last))
-            own, grads, next_own = (asm.let(f"mul i64 {x}, {self.row}") for x in (which, k, later))
-            row_state = self.arrays.index(self.rule.by_row.row_state) if self.rule.by_row else None
-            offset = [own, grads, *[own] * (len(self.base) - 2)]
-            next_offset = [next_own] * len(offset)
-            if row_state is not None:
-                offset[row_state], next_offset[row_state] = which, later
-            address, then = (
-                [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, places, strict=True)]
-                for places in (offset, next_offset)
-            )
-            if self.kernel.random:
-                self.number_from(self._numbered(which))
-            fixed = {}
-            if row_state is not None:
-                asm.fetch(then[row_state])
-                fixed[self.arrays[row_state]] = self._row_state(address, row_state)
-            fetch = {x: place for x, place in enumerate(then) if x not in (1, row_state)}  # gradients follow each other
-            self.span(address, self.row, stage.function, stage.writes, (), fixed, fetch)
-            loop.again(asm.let(f"add i64 {k}, 1"))
+    def _short_rows(self, end: str) -> None:
+        """Those of one row at least. The squares of a row are summed while the row before takes its
+        step, as a processor can do much at the same time, but sees only so far ahead. (Long rows
+        are no quicker so, but fight for the caches.)"""
+        asm, last = self.asm, self.asm.let(f"sub i64 {end}, 1")
+        assert self.rule.by_row is not None
+        with asm.loop("row", ("i64", self.first), (asm.vec("double"), self._squares(self.first))) as (loop, k, squares):
+            loop.until(asm.let(f"icmp uge i64 {k}, {last}"))
+            following = asm.let(f"add i64 {k}, 1")
+            loop.again(following, *self._step(k, squares, (self.rule.by_row.value, self._grads(following))))
+        self._step(last, squares)
+
+    def _squares(self, k: str) -> str:
+        """The sums of squares of row k of the gradient, one a lane."""
+        assert self.rule.by_row is not None
+        alone = [self._grads(k)] * len(self.base)  # of which the gradient is read
+        (total,) = self.span(alone, self.row, self.rule.by_row.value, (), ["zeroinitializer"], {})
+        return total
+
+    def _grads(self, k: str) -> str:
+        """Where row k of the gradient is."""
+        return self.asm.at(STORED[self.kernel.dtypes[1]], self.base[1], self.asm.let(f"mul i64 {k}, {self.row}"))
+
+    def _which(self, k: str) -> str:
+        """The row of the others to which row k of the gradient belongs."""
+        asm = self.asm
+        listed = asm.word(self.listed, asm.let(f"select i1 {self.all_rows}, i64 0, i64 {k}"))
+        return asm.let(f"select i1 {self.all_rows}, i64 {k}, i64 {listed}")
+
+    def _step(self, k: str, squares: str = "", beside: tuple[Function, str] | None = None) -> list[str]:
+        """Updates what belongs to row k of the gradient, whose sums of squares are `squares`, where
+        rows have states. Returns those of `beside`."""
+        asm, (stage,) = self.asm, self.stages
+        which, later = self._which(k), self._which(asm.smaller(asm.let(f"add i64 {k}, {self.ahead}"), self.last))
+        own, grads, next_own = (asm.let(f"mul i64 {x}, {self.row}") for x in (which, k, later))
+        row_state = self.arrays.index(self.rule.by_row.row_state) if self.rule.by_row else None
+        offset = [own, grads, *[own] * (len(self.base) - 2)]
+        next_offset = [next_own] * len(offset)
+        if row_state is not None:
+            offset[row_state], next_offset[row_state] = which, later
+        address, then = (
+            [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, places, strict=True)]
+            for places in (offset, next_offset)
+        )
+        if self.kernel.random:
+            self.number_from(self._numbered(which))
+        fixed = {}
+        if row_state is not None:
+            asm.fetch(then[row_state])
+            fixed[self.arrays[row_state]] = self._row_state(squares, address[row_state], row_state)
+        fetch = {x: place for x, place in enumerate(then) if x not in (1, row_state)}  # gradients follow each other
+        none = ["zeroinitializer"] * bool(beside)
+        return self.span(address, self.row, stage.function, stage.writes, none, fixed, fetch, beside=beside)
 
     def _numbered(self, row: str) -> str:
         """The number in the tensor of the first element of a row: where some rows of it are stored,
@@ -167,13 +215,12 @@ class RowWriter(Writer):
         number = asm.word(numbers, asm.let(f"select i1 {all_rows}, i64 0, i64 {row}"))
         return asm.let(f"mul i64 {asm.let(f'select i1 {all_rows}, i64 {row}, i64 {number}')}, {self.row}")
 
-    def _row_state(self, address: list[str], k: int) -> str:
-        """Renews a row's state from the mean of the row's squares; returns it in every lane."""
+    def _row_state(self, squares: str, address: str, k: int) -> str:
+        """Renews a row's state from the sums of the row's squares; returns it in every lane."""
         asm, reduction, dtype = self.asm, self.rule.by_row, self.kernel.dtypes[k]
         assert reduction is not None
-        (total,) = self.span(address, self.row, reduction.value, (), ["zeroinitializer"], {})
         length = asm.let(f"uitofp i64 {self.row} to double")
-        mean = self.everywhere(asm.let(f"fdiv double {asm.halves(total)}, {length}"))
-        new = self.renew(reduction.row, dtype, address[k], mean)
+        mean = self.everywhere(asm.let(f"fdiv double {asm.halves(squares)}, {length}"))
+        new = self.renew(reduction.row, dtype, address, mean)
         scalar = asm.let(f"extractelement {asm.vec(asm.real)} {new}, i64 0")
         return asm.splat(asm.real, scalar)

@@ -9,6 +9,7 @@ of its source.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,40 @@ class Tape:
     def _operand(self, value: Array) -> Operand:
         # A literal becomes a float so that it can't be mistaken for a position.
         return value.position if isinstance(value, Symbol) else float(value)
+
+    def split(self, fixed: Collection[str], given: Collection[str]) -> tuple[Tape, Tape]:
+        """What follows from the arguments `fixed`, and from those `given` besides, as a tape of its
+        own; and what is left, which takes the results of the first as arguments, too.
+
+        >>> tape = trace(lambda weight, lr, history: weight - lr / history)
+        >>> first, rest = tape.split({"history"}, {"lr"})
+        >>> print(first)
+        v2 = divide(lr, history)
+        return v2
+        """
+        count = len(self.arguments)
+        known = {k: name for k, name in enumerate(self.arguments) if name in {*fixed, *given}}
+        made: dict[int, str] = {}
+        for k, (_, operands) in enumerate(self.operations, count):
+            by_fixed = any(isinstance(x, int) and (x in made or known.get(x) in fixed) for x in operands)
+            if by_fixed and all(isinstance(x, float) or x in known or x in made for x in operands):
+                made[k] = str(k)  # which no parameter can be called
+        left = [k for k in range(count, count + len(self.operations)) if k not in made]
+        return (
+            self._part(known, made, tuple(made)),
+            self._part(dict(enumerate(self.arguments)) | made, left, self.outputs),
+        )
+
+    def _part(self, arguments: Mapping[int, str], operations: Collection[int], outputs: tuple[Operand, ...]) -> Tape:
+        """The operations at these positions, which are given the values at those of `arguments`."""
+        places = {old: new for new, old in enumerate([*arguments, *operations])}
+
+        def moved(operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
+            return tuple(places[x] if isinstance(x, int) else x for x in operands)
+
+        these = (self.operations[k - len(self.arguments)] for k in operations)
+        done = [(name, moved(operands)) for name, operands in these]
+        return Tape(tuple(arguments.values()), done, moved(outputs), self.words)
 
     def __str__(self) -> str:
         names = [*self.arguments, *(f"v{len(self.arguments) + k}" for k in range(len(self.operations)))]

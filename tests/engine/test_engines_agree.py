@@ -95,6 +95,22 @@ def test_norms_of_some_rows(row: Row, shape: tuple[int, ...]) -> None:
     assert_runs_agree(runs, lambda step: grads[step], steps=4)
 
 
+@pytest.mark.parametrize(("row", "dtype", "master"), [c for c in CROSSED if c[0].make().rule.by_row], ids=crossed_id)
+def test_rows_with_states(row: Row, dtype: str, master: bool) -> None:
+    """Short and long ones, whose kernels differ; one alone, and more than a piece has."""
+    rng = np.random.default_rng(9)
+    shapes = [(1, 16), (3000, 16), (700, 64), (150, 255), (150, 256), (150, 257), (40, 1030), (3, 20000)]
+    weights = [array(rng, shape, dtype) for shape in shapes]
+    runs = [Run(row.make(multi_precision=master), [w.copy() for w in weights], engine) for engine in ("numpy", "llvm")]
+    assert_runs_agree(runs, lambda step: [array(rng, shape, dtype, special=step == 1) for shape in shapes], steps=2)
+    rows = [np.sort(rng.choice(n, max(n // 3, 1), replace=False)) for n, _ in shapes]
+    grads = [
+        row_sparse_array((array(rng, (len(r), *shape[1:]), dtype), r), shape=shape)
+        for r, shape in zip(rows, shapes, strict=True)
+    ]
+    assert_runs_agree(runs, lambda step: grads, steps=2)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_memory_layouts(row: Row, dtype: str) -> None:
