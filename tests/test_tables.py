@@ -49,7 +49,7 @@ def pulled(store: Any, key: Any, shape: tuple[int, ...], ids: Any, dtype: str = 
 # The index.
 
 
-@pytest.mark.parametrize("most", [50, 10**6, 1 << 62])
+@pytest.mark.parametrize("most", [50, 5000, 10**6, 1 << 62])
 def test_the_index_finds_what_a_dict_finds(most: int) -> None:
     rng, index = np.random.default_rng(most), RowIndex(most)
     known: dict[Any, Any] = {}
@@ -65,13 +65,24 @@ def test_the_index_finds_what_a_dict_finds(most: int) -> None:
     assert copy.deepcopy(index).find(index.ids).tolist() == list(range(len(known)))
 
 
-def test_the_compiled_index_writes_what_the_slow_one_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = np.unique(np.random.default_rng(1).integers(0, 10**12, 3000))
-    indices = [RowIndex(10**12)]
+def test_an_index_has_no_more_entries_than_there_can_be_rows() -> None:
+    index = RowIndex(5000)
+    assert index.add(np.arange(4999)).tolist() == list(range(4999))
+    assert len(index._table) == 5001
+    nowhere = np.array([-(1 << 63), -1, 4999, 5000, 5001, 1 << 62])
+    assert index.find(nowhere).tolist() == [-1] * 6
+    assert index.add(nowhere[2:3]).tolist() == [4999]
+    assert index.find(nowhere).tolist() == [-1, -1, 4999, -1, -1, -1]
+
+
+@pytest.mark.parametrize("most", [5000, 10**12])
+def test_the_compiled_index_writes_what_the_slow_one_writes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.unique(np.random.default_rng(1).integers(0, most, 6000))
+    indices = [RowIndex(most)]
     indices[0].add(ids)
     monkeypatch.setenv("MXOPT_ENGINE", "numpy")
     monkeypatch.setattr("mxopt.sparse.index._look_up", None)
-    indices.append(RowIndex(10**12))
+    indices.append(RowIndex(most))
     assert indices[1].add(ids).tolist() == indices[0].find(ids).tolist() == list(range(len(ids)))
     assert np.array_equal(indices[0]._table, indices[1]._table)
     assert look_up_slowly(np.zeros(4, np.uint32), 62, np.zeros(2, np.int64), 0, ids[:0], ids[:0], 1) == 0

@@ -2,7 +2,9 @@
 
 A row's slot is how many rows came before it, so slots never change. An entry of the table is a slot
 and 1, 0 where it is free; whose slot it is, `ids` says. With at most 3 of 4 entries taken that
-makes 13 to 19 bytes a row.
+makes 13 to 19 bytes a row. A table that would have an entry for each row there can be, or more, has
+just these: a row's own is found by its number, without a hash, and there is one more behind them,
+never taken, for numbers that are none of a row.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class RowIndex:
         self.rows = rows
         self.count: int = 0
         self.numbers: Array = room(0, (rows,), INT64)
-        self._table = np.zeros(1 << SMALLEST, np.uint32)
+        self._direct = False  # whether the table has an entry for each row there can be
+        self._table = self._made(1 << SMALLEST)
 
     @property
     def ids(self) -> np.ndarray:
@@ -52,13 +55,17 @@ class RowIndex:
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """The slots of the rows `ids` (int64, contiguous); -1 for those that aren't there."""
-        return self._slots(ids, 0)
+        if not self._direct:
+            return self._slots(ids, 0)
+        places = np.minimum(ids.view(np.uint64), self.rows).view(INT64)
+        found: np.ndarray = np.subtract(self._table.take(places), 1, dtype=INT64)
+        return found
 
     def add(self, ids: np.ndarray) -> np.ndarray:
         """The slots of the rows `ids` (int64, contiguous), which are there from now on: new ones in
         their order."""
         most = self.count + len(ids)
-        if 4 * most > 3 * len(self._table):
+        if not self._direct and 4 * most > 3 * len(self._table):
             self._grow(most)
         self.numbers = room(min(most, self.rows), (self.rows,), INT64, self.numbers, self.count)
         return self._slots(ids, 1)
@@ -75,13 +82,18 @@ class RowIndex:
         size = len(self._table)
         while 4 * rows > 3 * size:
             size *= 2
-        self._table = np.zeros(size, np.uint32)
+        self._table = self._made(size)
         ids, self.count = self.ids, 0
         self._slots(ids, 1)
 
+    def _made(self, size: int) -> np.ndarray:
+        """An empty table of `size` entries, a power of two, or of one for each row there can be."""
+        self._direct = size >= self.rows
+        return np.zeros(self.rows + 1 if self._direct else size, np.uint32)
+
     def _slots(self, ids: np.ndarray, add: int) -> np.ndarray:
         slots = np.empty(len(ids), INT64)
-        shift = 65 - len(self._table).bit_length()
+        shift = 0 if self._direct else 65 - len(self._table).bit_length()
         look = look_up_slowly if settings.engine_name() == "numpy" else _look_up
         self.count = look(self._table, shift, self.numbers, self.count, ids, slots, add)
         return slots
@@ -97,11 +109,12 @@ def look_up_slowly(
     table: np.ndarray, shift: int, known: np.ndarray, count: int, ids: np.ndarray, slots: np.ndarray, add: int
 ) -> int:
     """What the compiled function does, one line of it at a time: writes the slots of `ids`, of
-    `known` so many of which are there; returns how many are there then."""
+    `known` so many of which are there; returns how many are there then. Where `shift` is 0 a number
+    is its place in the table."""
     mask, whole = len(table) - 1, (1 << 64) - 1
     for k, row in enumerate(ids.tolist()):
         hashed = row * FACTORS[0] & whole
-        at = ((hashed ^ hashed >> 32) * FACTORS[1] & whole) >> shift
+        at = ((hashed ^ hashed >> 32) * FACTORS[1] & whole) >> shift if shift else min(row & whole, mask)
         while table[at] and known[table[at] - 1] != row:
             at = at + 1 & mask
         if add and not table[at]:
@@ -116,31 +129,32 @@ def _look_up(
     table: np.ndarray, shift: int, known: np.ndarray, count: int, ids: np.ndarray, slots: np.ndarray, add: int
 ) -> int:
     arrays = (array.ctypes.data for array in (table, known, ids, slots))
-    return _compiled()(*arrays, shift, count, len(ids), add)
+    return _compiled()(*arrays, shift, len(table) - 1, count, len(ids), add)
 
 
 @cache
 def _compiled() -> Callable[..., int]:
-    kinds = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4
+    kinds = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5
     return ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(compile_assembly(_assembly(), "look_up"))
 
 
 def _assembly() -> str:
     asm = Lines()
-    with asm.function("internal i64 @home(i64 %id, i64 %shift)"):
+    with asm.function("internal i64 @home(i64 %id, i64 %shift, i64 %mask)"):
         once = asm.let(f"mul i64 %id, {FACTORS[0] - (1 << 64)}")
         mixed = asm.let(f"xor i64 {once}, {asm.let(f'lshr i64 {once}, 32')}")
         twice = asm.let(f"mul i64 {mixed}, {FACTORS[1] - (1 << 64)}")
-        asm.put(f"ret i64 {asm.let(f'lshr i64 {twice}, %shift')}")
-    head = "ptr %table, ptr %known, ptr %ids, ptr %slots, i64 %shift, i64 %there, i64 %n, i64 %add"
+        hashed, direct = asm.let(f"lshr i64 {twice}, %shift"), asm.let("icmp eq i64 %shift, 0")
+        own = asm.smaller("%id", "%mask")
+        asm.put(f"ret i64 {asm.let(f'select i1 {direct}, i64 {own}, i64 {hashed}')}")
+    head = "ptr %table, ptr %known, ptr %ids, ptr %slots, i64 %shift, i64 %mask, i64 %there, i64 %n, i64 %add"
     with asm.function(f"i64 @look_up({head})"):
-        size = asm.let(f"shl i64 1, {asm.let('sub i64 64, %shift')}")
-        mask, last, adds = asm.let(f"sub i64 {size}, 1"), asm.let("sub i64 %n, 1"), asm.let("icmp ne i64 %add, 0")
+        last, adds = asm.let("sub i64 %n, 1"), asm.let("icmp ne i64 %add, 0")
 
         def home(k: str) -> tuple[str, str]:
             """The id number k, and its place in the table."""
             row = asm.word("%ids", k)
-            return row, asm.let(f"call i64 @home(i64 {row}, i64 %shift)")
+            return row, asm.let(f"call i64 @home(i64 {row}, i64 %shift, i64 %mask)")
 
         def ahead(k: str, by: int) -> str:
             """The address of the place of the id that comes so much later, or of the last."""
@@ -164,7 +178,7 @@ def _assembly() -> str:
                 taken, slot = entry(at)
                 probes.until(asm.let(f"xor i1 {taken}, true"))
                 probes.until(asm.let(f"icmp eq i64 {asm.word('%known', slot)}, {row}"))
-                probes.again(asm.let(f"and i64 {asm.let(f'add i64 {place}, 1')}, {mask}"))
+                probes.again(asm.let(f"and i64 {asm.let(f'add i64 {place}, 1')}, %mask"))
             more = asm.let(f"add i64 {count}, 1")
             new = asm.let(f"and i1 {adds}, {asm.let(f'xor i1 {taken}, true')}")
 
