@@ -185,6 +185,26 @@ def test_a_group_cannot_join_a_schedule_that_has_other_numbers_for_each() -> Non
     assert schedule.state_dict() == before
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda o: schedules.LinearLR(o, 0.5, 1.0, 3),
+        lambda o: schedules.StepLR(o, 2, 0.5),
+        lambda o: schedules.MultiplicativeLR(o, lambda t: 0.8),
+    ],
+)
+def test_a_cycle_behind_another_schedule_begins_with_the_initial_rates(first: Callable[[Any], Any]) -> None:
+    """As in MindSpore 2.10 and PyTorch 2.13; from the second step on the rates are the cycle's."""
+    optimizer = sgd(0.05, 0.2)
+    both = first(optimizer), schedules.CyclicLR(optimizer, 0.01, 0.1, 2, 3)
+    rates = [[group["lr"] for group in optimizer.param_groups]]
+    for _ in range(2):
+        for schedule in both:
+            schedule.step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    assert rates == [[0.05, 0.2], pytest.approx([0.055, 0.055]), pytest.approx([0.1, 0.1])]
+
+
 def test_a_step_that_fails_is_not_counted() -> None:
     def factor(t: int) -> float:
         if t == 3:

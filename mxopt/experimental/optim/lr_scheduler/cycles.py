@@ -65,6 +65,8 @@ class CyclicLR(LRScheduler):
                 group["lr"] = rate
         self.lowest_lrs = lowest
         super().__init__(optimizer, last_epoch)
+        if last_epoch == -1:  # not `base_lr`, where a schedule before this one has noted other initial rates
+            self._set(self.base_lrs)
         self.base_lrs = lowest
 
     def get_lr(self) -> list[float]:
