@@ -1,7 +1,7 @@
 """Writes a rule's kernel: LLVM assembly that updates arrays in place.
 
 A kernel takes the address of a *job* (the words below) and the number of one of its batches, which
-any thread may have taken (`team.py`):
+any thread may take (`team.py`):
 
     for each piece of the batch:              # many small tensors make one batch
       for 16 elements of the piece at a time:
@@ -9,19 +9,19 @@ any thread may have taken (`team.py`):
           do what the rule's tape says
           round what the rule writes to each array's own type, and store it
 
-The last, short vector is the same code under a mask. A row-wise kernel does this for each touched
-row, and meanwhile fetches the rows that come AHEAD elements later, which no processor could guess.
+The last, short vector runs the same code under a mask. A row-wise kernel does this for each touched
+row, and prefetches the rows that come AHEAD elements later, which no processor could predict.
 
-A scattered kernel makes each piece's gradient first, in memory of the thread's own that stays in
-the cache: zeros, and the rows that are there.
+A scattered kernel first builds each piece's gradient in memory of the thread that stays in the
+cache: zeros, and the rows that are there.
 
 Norms: lane `i % 16` sums the squares of its elements in double; the lanes are added in halves (8,
-4, 2, 1), and each piece stores its sum in its own place. Which thread computed it, and when, can't
-be seen.
+4, 2, 1), and each piece stores its sum in its own place. So the result doesn't depend on which
+thread computed it, or when.
 
-A rule of several stages has a kernel for each, to be run one after the other over tensors of
-several pieces. Where a tensor is a single piece, its norms are known at the piece's end: one kernel
-does all stages to the piece, while it is in the cache, and derives the scalars in between.
+A rule of several stages has a kernel for each, and runs them one after the other over tensors of
+several pieces. The norms of a tensor of one piece are known at the end of the piece: there one
+kernel does all stages while the piece is in the cache, and derives the scalars in between.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mxopt.engine.trace import Tape, trace
 from mxopt.rules.rule import Derivation, Function, Rule, Stage, parameters
 from mxopt.rules.words import WEYL, share
 
-PIECE = 16384  # elements, a multiple of LANES: some 10 µs of work, far below a scheduler's time slice
+PIECE = 16384  # elements, a multiple of LANES: about 10 µs of work, far below a scheduler's time slice
 
 # The words (8 bytes) of a job. Every thread writes NEXT (how many batches are left to take) and
 # DONE (how many are done), so these have cache lines of their own.
@@ -45,8 +45,8 @@ PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = 
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 KERNEL, CREW, OPEN, NEXT, DONE, MODE, JOB_WORDS = 15, 16, 17, 24, 32, 40, 48  # for `team.py`
 KEYS = 18  # for stochastic rounding, and for noise
-MATRICES = 19  # what of each tensor's; see `matrices.py`
-OWNER = 20  # which thread has bound arrays to the job, until it has been run; see `binding.py`
+MATRICES = 19  # the address of MATRIX_WORDS words for each tensor; see `matrices.py`
+OWNER = 20  # the thread that has bound arrays to the job, until the job has run; see `binding.py`
 MATRIX_WORDS = (
     6  # of a tensor there: columns, rows, rows of a piece, records of a matrix; where records and factors are
 )
@@ -116,7 +116,7 @@ class Kernel:
 
 
 class Writer:
-    """Of the form in which every element of every array is there, one after the other."""
+    """Writes kernels for arrays of which every element is there, one after the other."""
 
     stages: list[Stage]
     derivations: tuple[Derivation, ...]
@@ -167,7 +167,7 @@ class Writer:
         return asm.module()
 
     def taken(self) -> list[str]:
-        """The hyper-parameters that are taken from the job."""
+        """The hyper-parameters that the job provides."""
         functions = [s.function for s in self.stages]
         functions += self.rule.reduction.functions if self.rule.reduction else ()
         names = {name: None for f in functions for name in parameters(f) if name in self.rule.hypers}
@@ -175,14 +175,14 @@ class Writer:
         return [name for name in names if name not in derived]
 
     def begin(self) -> None:
-        """Has what memory a thread needs."""
+        """Allocates the memory that a thread needs."""
 
     def body(self) -> None:
-        """What is done to a piece."""
+        """Writes what is done to a piece."""
         self.flat(self.addresses())
 
     def addresses(self) -> list[str]:
-        """Where each array's first element of the piece is."""
+        """The address of the piece's first element in each array."""
         return [self.asm.at(STORED[d], p, self.first) for d, p in zip(self.kernel.dtypes, self.base, strict=True)]
 
     def _hyper(self, name: str) -> str:
@@ -198,14 +198,14 @@ class Writer:
         return asm.splat(asm.real, value)
 
     def flat(self, address: list[str]) -> None:
-        """A span for each stage, all from the piece's first element. Sums that nothing here is
-        derived from go to the piece's place."""
+        """Writes a span for each stage, all from the piece's first element. Sums from which nothing
+        is derived here are stored for the piece."""
         asm = self.asm
         derived: dict[str, str] = {}
         fetch = {}
         if self.kernel.random:
             self.number_from(self.first)
-        if self.kernel.stochastic:  # which has many instructions for each byte: the processor falls behind by itself
+        if self.kernel.stochastic:  # so many instructions a byte that the processor's own prefetching falls behind
             dtypes = self.kernel.dtypes
             fetch = {k: asm.at(STORED[d], p, FETCHED) for k, (d, p) in enumerate(zip(dtypes, address, strict=True))}
         for number, stage in enumerate(self.stages):
@@ -230,15 +230,15 @@ class Writer:
         return asm.splat("i32", asm.let(f"trunc i64 {asm.let(f'mul i64 {number}, {WEYL}')} to i32"))
 
     def share(self, array: str, i: str) -> str:
-        """The random bits by which the elements from `i` on of an array of the span are rounded."""
+        """The random bits that round the span's elements from `i` on."""
         return self.asm.run_words(trace(share(self.kernel.rounded[array]), words=True), [self.weyl(i), self.key])[0]
 
     def weyl(self, i: str) -> str:
-        """The numbers of the elements from `i` of the span on, times WEYL."""
+        """The numbers of the span's elements from `i` on, times WEYL."""
         return self.asm.let(f"add {self.asm.vec('i32')} {self.first_weyl}, {self._weyl(i)}")
 
     def keep(self, sums: list[str]) -> None:
-        """Stores a piece's sums in its own place."""
+        """Stores the sums of a piece in its own place."""
         asm = self.asm
         at = asm.let(f"mul i64 {self.piece}, {len(sums)}")
         for k, total in enumerate(sums):
@@ -246,8 +246,8 @@ class Writer:
             asm.put(f"store double {total}, ptr {place}")
 
     def _derive(self, step: int, sums: list[str], derived: dict[str, str]) -> None:
-        """Makes the scalars that follow from the norms of the whole tensor after a stage; adds them
-        to `derived`."""
+        """Computes the scalars that follow from the norms of the whole tensor after a stage; adds
+        them to `derived`."""
         asm, derivation = self.asm, self.derivations[step]
         norms = [asm.call("double", "llvm.sqrt.f64", f"double {x}") for x in sums]
         names = parameters(derivation.function)

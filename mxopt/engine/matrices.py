@@ -1,10 +1,10 @@
-"""How an array with two axes or more is seen where its rows and columns have states: as matrices,
-one behind another, whose rows are cut into pieces.
+"""Splits an array whose rows and columns have states into matrices, one after the other, and their
+rows into pieces.
 
-Sums over columns have one order on all engines. The rows of a piece are summed one after the other,
-in double, into the record of their matrix; a matrix of many rows has a record for each of its
-pieces, which are summed in their order. A piece has several small matrices, or at least ROWS rows
-of one: so records are next to nothing beside the array.
+Sums over columns have the same order on all engines. The rows of a piece are added one after the
+other, in double, to the record of their matrix; a matrix of many rows has a record for each of its
+pieces, and these are added in order. A piece has several small matrices, or at least ROWS rows of
+one, so records are far smaller than the array.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ELEMENTS = 65_536  # of a piece, unless its rows are long
-ROWS = 64  # of a piece at least, where a matrix has so many
+ROWS = 64  # of a piece at least, if the matrix has as many
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Matrices:
 
     @property
     def pieces(self) -> np.ndarray:
-        """First row and number of rows of each, counted over all matrices."""
+        """The first row, counted over all matrices, and the number of rows of each piece."""
         if not self.number * self.rows * self.columns:
             return np.zeros((0, 2), np.int64)
         if self.records > 1:
@@ -54,10 +54,11 @@ class Matrices:
 
     @property
     def record_words(self) -> int:
-        """All records': of each the sums of squares of the columns, then the sum of the row
-        states."""
+        """The size of all records. Each has the sums of squares of the columns, then the sum of the
+        row states."""
         return self.number * self.records * (self.columns + 1)
 
     def words(self, records: int, factors: int) -> tuple[int, ...]:
-        """What a kernel knows of them; records and the columns' factors are at these addresses."""
+        """The words that a kernel reads; records and the columns' factors are at these
+        addresses."""
         return self.columns, self.rows, self.most, self.records, records, factors

@@ -1,9 +1,9 @@
 """Writes the kernels of weights whose rows and columns have states; `matrices.py` says in which
-order is summed.
+order sums are taken.
 
-    the rows:     of each the sum of squares, so its state; both to its record
-    the columns:  of the matrices that begin in the piece: records together, so states, so factors
-    a stage:      of each row a span, with its factor and the columns'
+    the rows:     each row's sum of squares, from it the row's state, and both into the record
+    the columns:  for matrices that begin in the piece: records added, from them states and factors
+    a stage:      a span for each row, with its factor and the columns'
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MatrixWriter(Writer):
         return asm.at("double", self.records, asm.let(f"mul i64 {place}, {asm.let(f'add i64 {self.columns}, 1')}"))
 
     def _made(self, function: Function | None, values: dict[str, str]) -> str:
-        """What a function of the rule's makes of these values."""
+        """Writes a function of the rule, applied to these values."""
         assert function is not None
         tape = trace(function)
         return self.asm.run(tape, [(self.hypers | values)[name] for name in tape.arguments])[0]

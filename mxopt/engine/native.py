@@ -54,8 +54,8 @@ def in_batches(elements: np.ndarray) -> np.ndarray:
 
 
 class NativePart:
-    """Tensors whose arrays a kernel can walk from start to end, all of the same dtypes, and in one
-    launch: under a rule of several stages each is a piece at most.
+    """Tensors that one launch updates: a kernel can walk their arrays from start to end, all are of
+    the same dtypes, and under a rule of several stages each is at most one piece.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -79,7 +79,7 @@ class NativePart:
         n, width = len(tensors), len(rule.hypers)
         self._lay_out_pieces(tensors)
         self.elements: int = sum(t.weight.size for t in tensors)
-        self.alone: bool = self.elements * len(tensors[0].all) < PARALLEL  # no helper would pay
+        self.alone: bool = self.elements * len(tensors[0].all) < PARALLEL  # too small for helpers to pay
         self.pointers = self._addresses(tensors)
         self.hypers = np.zeros((n, max(width, 1)))
         self.hyper_rows, self._many = np.zeros(n, np.int64), False  # whether they differ
@@ -131,10 +131,10 @@ class NativePart:
         self.pieces = np.stack([tensor, first, parts], axis=1)
         self.batches = in_batches(np.cumsum(parts * lengths[tensor]))
 
-    # Binding: the arrays of one step.
+    # Binding: the arrays of one step. See `PlanPart`.
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
-        """Writes down what `binding.py` shall find."""
+        """Writes down what `binding.py` is to expect."""
         self.keep: list[np.ndarray] = []  # what addresses point into
         rows = []
         for t in tensors:
@@ -158,18 +158,14 @@ class NativePart:
         self._bind = binding.binder()
 
     def forbid(self, taken: np.ndarray) -> None:
-        """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
         self.taken = taken
         self.job[k.TAKEN], self.job[k.N_TAKEN] = address_of(taken), len(taken)
 
     def bind_one(self, weight: object, grad: object) -> bool:
-        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid
-        out for."""
         self.ids[0], self.ids[1] = id(weight), id(grad)
         return bool(self._bind(self.address))
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        """The same for lists."""
         n = len(weights)
         # An array of objects is an array of their addresses, and the fastest way to get them.
         held, given = np.fromiter(weights, object, n), np.fromiter(grads, object, n)
@@ -177,9 +173,8 @@ class NativePart:
         return bool(binding.list_binder()(self.address))
 
     def bind_at(self, places: Sequence[int]) -> bool:
-        """The same for gradients of which the addresses are given: each a whole one of its weight's
-        dtype and size, without gaps; and the weights are where they were. Whoever calls this
-        answers for that."""
+        """`bind` for gradients at these addresses. The caller guarantees that each is contiguous
+        and of its weight's dtype and size, and that the weights are where they were."""
         if self.rows or self.scattered or not self.alike or self.job[k.OWNER] not in (0, get_ident()):
             return False
         self.job[k.OWNER] = get_ident()
@@ -217,7 +212,7 @@ class NativePart:
         return self.whole()
 
     def _put(self, rows: Sequence[Hypers]) -> None:
-        """Writes hyper-parameters down. Raises struct.error for what is no number."""
+        """Stores hyper-parameters. Raises struct.error for anything but numbers."""
         for at, row in zip(range(0, self.hypers.nbytes, self.hypers.strides[0]), rows, strict=False):
             self._pack(self._first_row, at, *row)
 
@@ -239,15 +234,15 @@ class NativePart:
         self._run(self.address)
 
     def _take_helpers(self) -> None:
-        """The next call has the help of the crew, if that pays."""
+        """Gives the next call the help of the crew, if that pays."""
         if not self.alone:
             self.crew = crew()  # kept for the call
             self.job[k.CREW] = self.crew.ready()
 
 
 class PassesPart(NativePart):
-    """Such tensors of more than a piece under a rule of several stages: a pass over all of them for
-    each stage, and in between the scalars that follow from each one's norms."""
+    """Tensors of more than a piece under a rule of several stages: a pass over all of them for each
+    stage, and in between the scalars that follow from each tensor's norms."""
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)
@@ -255,7 +250,7 @@ class PassesPart(NativePart):
         self.count_as(np.array([t.weight.size for t in tensors]))
 
     def count_as(self, sizes: np.ndarray | int) -> None:
-        """The numbers of elements that the rule takes tensors to have, where it asks."""
+        """Sets the number of elements that the rule is told of each tensor, if it asks."""
         if "size" in self.rule.hypers:
             self.hypers[:, self.rule.hypers.index("size")] = np.maximum(sizes, 1)
 
@@ -312,8 +307,8 @@ class PassesPart(NativePart):
 
 
 def halved(lanes: np.ndarray) -> np.ndarray:
-    """The sums of rows of LANES numbers, as kernels add them: upper half onto lower half until one
-    is left."""
+    """The sums of rows of LANES numbers, in the order of the kernels: adds the upper half to the
+    lower half until one number is left."""
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2
         lanes = lanes[:, :half] + lanes[:, half:]

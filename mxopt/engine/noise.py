@@ -1,4 +1,4 @@
-"""Noise of `rules/noise.py` for whole arrays, and for a vector of a kernel."""
+"""The noise of `rules/noise.py`, for whole arrays and for a kernel's vectors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from mxopt.rules.noise import drawn, normal, parted
 
 
 def whole(of: Rounding, weyl: np.ndarray, real: type[np.floating]) -> np.ndarray:
-    """The noise of elements whose numbers times WEYL are these, in the arithmetic's dtype
-    `real`."""
-    with np.errstate(over="ignore"):  # of words without axes
+    """The noise of elements, of the dtype `real`; `weyl` are the elements' numbers times WEYL."""
+    with np.errstate(over="ignore"):  # NumPy warns of words without axes
         number, side = drawn(weyl, np.uint32(UpdateKeys([of]).now()[0]))
     exponent, mantissa = parted(np.asarray(number).astype(np.float32).view(np.uint32))
     found: np.ndarray = normal(exponent.astype(real), mantissa.view(np.float32).astype(real), side.astype(real))
@@ -21,7 +20,7 @@ def whole(of: Rounding, weyl: np.ndarray, real: type[np.floating]) -> np.ndarray
 
 
 def vector(asm: Assembly, weyl: str, key: str) -> str:
-    """The same for a vector of words."""
+    """Writes the same for a vector of words."""
     ints, floats = asm.vec("i32"), asm.vec("float")
     number, side = asm.run_words(trace(drawn, words=True), [weyl, key])
     number = asm.let(f"uitofp {ints} {number} to {floats}")

@@ -1,7 +1,7 @@
 """The norm of many arrays together: one pass that reads them and writes nothing.
 
-Pieces are summed as for the layer-wise rules, and the pieces' sums added exactly, so that neither
-the engine nor the number of threads can be seen in the result.
+Pieces are summed as for the layer-wise rules, and the pieces' sums are added exactly, so the result
+depends neither on the engine nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mxopt.typing import Array
 
 
 def global_norm(given: Sequence[Array], names: Sequence[str]) -> float:
-    """The Euclidean norm of all elements of these arrays, in double; not finite where one of them
+    """The Euclidean norm of all elements of these arrays, in double; not finite if one of them
     isn't.
 
-    Of a row-sparse array its rows count. `names` are what errors call the arrays. Raises
-    ArrayTypeError where one is no array, or of no dtype that can be a gradient's.
+    A row-sparse array counts with the rows that it has. `names` are what errors call the arrays.
+    Raises ArrayTypeError for anything but arrays of a gradient's dtypes.
     """
     together: dict[Hashable, list[Array]] = {}
     for x, name in zip(given, names, strict=True):
@@ -59,7 +59,7 @@ def _tensors(like: Sequence[Array]) -> list[Tensor]:
 
 
 class _Launch(PassesPart):
-    """Laid out for one launch, so that it needs to know no array again."""
+    """Laid out for one launch, so it needn't recognise arrays later."""
 
     def _addresses(self, tensors: Sequence[Tensor]) -> npt.NDArray[np.int64]:
         places = np.array([t.grad.ctypes.data for t in tensors], np.int64)

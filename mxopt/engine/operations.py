@@ -1,7 +1,6 @@
-"""What a rule may do to an element, and how each printer writes it.
+"""The operations that a rule may use, and how each printer writes them.
 
-Every operation is exact to the last bit in IEEE arithmetic, so that every engine can give the same
-result.
+IEEE arithmetic fixes the result of each to the last bit, so all engines give the same.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from mxopt.errors import RuleError
 
 @dataclass(frozen=True)
 class Operation:
-    """`{0}`, `{1}`, `{2}` stand for the operands, `{real}` and `{boolean}` for LLVM's types; an
-    LLVM operation without operands is an intrinsic's name. The result is a boolean, or a number of
-    the operands' type."""
+    """`{0}`, `{1}`, `{2}` stand for the operands, `{real}` and `{boolean}` for LLVM's types. A text
+    for LLVM without operands names an intrinsic. The result is a boolean, or has the operands'
+    type."""
 
     llvm: str
     cuda: str
     boolean: bool = False
 
 
-# By NumPy's names. A comparison is false where an operand is NaN, but for `not_equal`.
+# By NumPy's names. Comparisons with NaN are false, except `not_equal`.
 OPERATIONS = {
     "add": Operation("fadd {real} {0}, {1}", "{0} + {1}"),
     "subtract": Operation("fsub {real} {0}, {1}", "{0} - {1}"),
@@ -43,8 +42,7 @@ OPERATIONS = {
 }
 
 
-# The same for whole numbers of 32 bits without a sign, whose type `{real}` is; of larger results
-# the lower bits remain.
+# The same for unsigned numbers of 32 bits, modulo 2**32; `{real}` is their type.
 WORDS = {
     "add": Operation("add {real} {0}, {1}", "{0} + {1}"),
     "multiply": Operation("mul {real} {0}, {1}", "{0} * {1}"),
@@ -60,8 +58,8 @@ WORDS = {
 
 
 def operation(name: str, words: bool = False) -> Operation:
-    """The operation that NumPy calls `name`, on real numbers or on `words`. Raises RuleError where
-    a rule can't use it."""
+    """The operation that NumPy calls `name`, on real numbers or on `words`. Raises RuleError if
+    rules can't use it."""
     known = WORDS if words else OPERATIONS
     if name not in known:
         raise RuleError(f"a rule can't use np.{name}{' on words' * words}; it may use {', '.join(sorted(known))}")

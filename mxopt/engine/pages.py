@@ -1,8 +1,8 @@
 """Large pages for memory that others have allocated.
 
-An update reads and writes each page once, so that a list of many tensors in pages of 4 KiB waits
-for the processor to find them: ResNet-50's plain SGD takes a sixth less time with its weights in
-pages of 2 MiB. NumPy asks for these where it allocates; PyTorch doesn't.
+An update touches each page once, so in pages of 4 KiB it spends much time on address translation:
+ResNet-50's plain SGD takes a sixth less time with its weights in pages of 2 MiB. NumPy asks for
+these when it allocates; PyTorch doesn't.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GAP = 4096  # bytes between two allocations, at most, that may lie in one large 
 
 
 def gather(arrays: Iterable[np.ndarray]) -> None:
-    """Asks the system to put the memory of these arrays into large pages, where it fills such. What
-    is in it stays, and it stays where it is; nothing happens where the system can't, or isn't to.
+    """Asks the system to move the memory of these arrays into large pages, as far as it fills them.
+    Contents and addresses stay. Does nothing if the system can't, or isn't allowed to.
 
-    It takes about the time of copying the memory.
+    Takes about as long as copying the memory.
     """
     size = page_size()
     if not size:
@@ -37,7 +37,7 @@ def gather(arrays: Iterable[np.ndarray]) -> None:
 
 @cache
 def page_size() -> int:
-    """The bytes of a large page; 0 where there are none, or whoever runs the system wants none."""
+    """The bytes of a large page; 0 if there are none, or the system's settings forbid them."""
     try:
         wanted = sys.platform == "linux" and "[never]" not in (SETTINGS / "enabled").read_text()
         return int((SETTINGS / "hpage_pmd_size").read_text()) if wanted else 0
@@ -49,11 +49,11 @@ def page_size() -> int:
 def _madvise() -> Callable[[int, int, int], int]:
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return madvise  # it raises nothing: where it fails, nothing has happened
+    return madvise  # it raises nothing; if it fails, nothing has changed
 
 
 def _spans(arrays: Iterable[np.ndarray]) -> list[tuple[int, int]]:
-    """Where arrays lie, from address to address; those that are next to each other as one."""
+    """The addresses where arrays begin and end; neighbours are joined."""
     found: list[tuple[int, int]] = []
     for first, end in sorted(map(np.lib.array_utils.byte_bounds, arrays)):
         if found and first - found[-1][1] <= GAP:

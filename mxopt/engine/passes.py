@@ -1,9 +1,9 @@
-"""What makes a rule of several stages one call: a pass for each, and in between the scalars that
-follow from each tensor's norms.
+"""Runs all stages of a rule in one call: a pass for each, and in between the scalars that follow
+from each tensor's norms.
 
 A norm is the root of the sum of its pieces' sums of squares, rounded once, as `rules.common.norm`
-has it. So sums are exact here: a double that isn't negative is a whole number of 2**-1074, and such
-numbers are added up as digits of 32 bits, each in a word of its own that has room for carries.
+has it. So sums must be exact: each double is a whole multiple of 2**-1074, and these are added in
+digits of 32 bits, each in a word of its own that has room for carries.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mxopt.engine.kernel import BATCHES, HYPERS, KERNEL, N_BATCHES, PIECE_WORDS,
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Rule, parameters
 
-DIGITS = 70  # two that stay zero, 66 that a sum's bits can be in, and two for what is carried
+DIGITS = 70  # two that stay zero, 66 for a sum's bits, and two for carries
 
 
 @cache
 def compiled(kernels: tuple[Kernel, ...]) -> Callable[[int], object]:
     """A function of a job's address that runs kernels of one rule one after the other, without the
-    GIL; after each of its stages the scalars that follow are written to the tensors'
-    hyper-parameters, whose rows are in the tensors' order."""
+    GIL. After each stage it writes the scalars that follow to the tensors' hyper-parameters, whose
+    rows are in the tensors' order."""
     address = compile_assembly(assemble(kernels[0].rule, [(jit.compiled(k), k.stage) for k in kernels]), "passes")
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 def assemble(rule: Rule, kernels: Sequence[tuple[int, int | None]]) -> str:
-    """The assembly of that function, of kernels at these addresses, and of these stages."""
+    """The assembly of that function for kernels at these addresses, of these stages."""
     asm = Assembly("float64")
     team.write_caller(asm)
     write_exact_sum(asm)
@@ -84,8 +84,8 @@ def _derive(asm: Assembly, rule: Rule, step: int) -> None:
 
 
 def write_exact_sum(asm: Lines) -> None:
-    """Writes `exact_sum`: of `count` doubles, none negative, every `step`-th from `numbers` on,
-    rounded once."""
+    """Writes `exact_sum`: the sum, rounded once, of `count` doubles of 0 or more, every `step`-th
+    from `numbers` on."""
     with asm.function("internal double @exact_sum(ptr %numbers, i64 %count, i64 %step)"):
         digits = asm.let(f"alloca i64, i64 {DIGITS}")
         with asm.loop("clear", ("i64", "0")) as (loop, k):
@@ -139,7 +139,7 @@ def _add(asm: Lines, digits: str, bits: str, exponent: str) -> None:
 
 
 def _rounded(asm: Lines, digits: str, top: str) -> str:
-    """The double next to a sum whose first digit that isn't zero is `top`."""
+    """The double nearest to a sum whose highest nonzero digit is `top`."""
     with asm.loop("below", ("i64", "2"), ("i64", "0")) as (loop, k, sticky):
         loop.until(asm.let(f"icmp uge i64 {asm.let(f'add i64 {k}, 2')}, {top}"))
         loop.again(asm.let(f"add i64 {k}, 1"), asm.let(f"or i64 {sticky}, {asm.word(digits, k)}"))
@@ -153,7 +153,7 @@ def _rounded(asm: Lines, digits: str, top: str) -> str:
     place = asm.let(f"shl i64 {asm.let(f'sub i64 {top}, 2')}, 5")
     exponent = asm.let(f"sub i64 {asm.let(f'sub i64 {place}, {zeros}')}, {1074 + 32}")
     half = asm.let(f"ashr i64 {exponent}, 1")
-    for part in (half, asm.let(f"sub i64 {exponent}, {half}")):  # in two steps, of which each is a double
+    for part in (half, asm.let(f"sub i64 {exponent}, {half}")):  # in two steps, whose factors are doubles
         bits = asm.let(f"shl i64 {asm.let(f'add i64 {part}, 1023')}, 52")
         value = asm.let(f"fmul double {value}, {asm.let(f'bitcast i64 {bits} to double')}")
     return value

@@ -1,7 +1,7 @@
 """Plans: an update of certain tensors by a rule, prepared once and run at each step.
 
-A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes and device go
-together into one job, the rest one by one.
+A plan sorts its tensors into parts by what they need: plain arrays of the same dtypes and device
+share one part, and any other tensor has its own.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ if TYPE_CHECKING:
 
 
 class PlanPart(Protocol):
-    """Some tensors of a plan that run together.
+    """Tensors of a plan that are updated together.
 
-    `bind` (`bind_one` for a single tensor) takes the arrays of a step, and returns False where they
-    are not like the ones the part was made for, or a gradient lies in the memory that `forbid` has
-    named; a part that is not `lasting` never takes them. `prepare` (`prepare_one`) takes the
-    hyper-parameters, `hypers[which[t]]` for tensor t, and has whatever memory is needed. It returns
-    a function of C that makes the update in one call, of `address`, for a `direct` part always;
-    where there is none, `finish` makes it.
+    - `bind` (`bind_one` for a single tensor) takes the arrays of a step. It returns False if they
+      aren't like those that the part was made for, or if a gradient lies in the memory that
+      `forbid` names, as ascending spans of addresses. A part that isn't `lasting` never takes them.
+    - `prepare` (`prepare_one`) takes the hyper-parameters, `hypers[which[t]]` for tensor t, and
+      allocates what the update needs. It returns a function of C that makes the update in one call,
+      with the argument `address`, or None. A `direct` part never returns None.
+    - `finish` makes the update if there is no such function.
     """
 
     lasting: bool
@@ -59,11 +60,11 @@ class PlanPart(Protocol):
 
 
 class Plan:
-    """An update of `tensors` by `rule`, by the engine called `engine`. `doubles` are the places of
-    float64 weights.
+    """An update of `tensors` by `rule`, by the engine called `engine`. `doubles` are the positions
+    of float64 weights.
 
-    `lazy`: leave the rows alone for which a row-sparse gradient has none, where the rule allows it.
-    Raises ArrayError where the arrays can't be updated.
+    `lazy`: leave the rows alone that a row-sparse gradient lacks, if the rule allows it. Raises
+    ArrayError if the arrays can't be updated.
     """
 
     bind_one: Callable[[object, object], bool]
@@ -79,22 +80,22 @@ class Plan:
         aliases.check(tensors, taken)
         self.parts: list[tuple[list[int], PlanPart]] = self._parts(tensors)
         self.forbid(taken)
-        # Whether the plan may serve again. Then it holds on to no weight and no gradient.
+        # Whether the plan can serve again. Then it keeps no weight and no gradient alive.
         self.lasting: bool = binding.can_read_arrays() and all(part.lasting for _, part in self.parts)
-        # For a plan of a single tensor: part of every update, so not wrapped.
+        # Plans of a single tensor call their part directly: this is on the path of every update.
         self.single: bool = len(tensors) == 1
         self.bind_one = self.parts[0][1].bind_one if self.single and self.lasting else _never
-        self.part: PlanPart = self.parts[0][1]  # of a plan of a single tensor the only one
+        self.part: PlanPart = self.parts[0][1]
 
     def forbid(self, taken: np.ndarray) -> None:
-        """Lets no gradient be bound that lies in the memory `taken`, spans that are ascending."""
+        """Refuses gradients that lie in the memory `taken`, ascending spans of addresses."""
         for _, part in self.parts:
             if part.lasting:
                 part.forbid(taken)
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
-        """Whether the plan can be run with these arrays; it will then use them. Gradients may be
-        given by their addresses, as `NativePart.bind_at` takes them."""
+        """Binds the plan to these arrays; False if it can't be run with them. Gradients may be
+        given by address, as to `NativePart.bind_at`."""
         if type(grads[0]) is int:
             one = len(self.parts) == 1
             return self.lasting and all(
@@ -108,8 +109,8 @@ class Plan:
         return all(part.bind([weights[p] for p in mine], [grads[p] for p in mine]) for mine, part in self.parts)
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> list[Iterable[object] | None]:
-        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns iterators that call
-        the functions of C which make up the update, None for a part that `finish` makes."""
+        """Takes the hyper-parameters, `hypers[which[t]]` for tensor t. Returns for each part an
+        iterator that calls the function of C which updates it, or None if `finish` does."""
         if self.single:
             one = self.part.prepare_one(hypers[which[0]])
             return [None if one is None else map(one, (self.part.address,))]
@@ -124,7 +125,7 @@ class Plan:
         return found
 
     def finish(self) -> None:
-        """Makes the update that was prepared, in any number of calls."""
+        """Makes the prepared update, in any number of calls."""
         for _, part in self.parts:
             part.finish()
 
@@ -141,8 +142,8 @@ class Plan:
         return [([p for p, _ in its], make([tensor for _, tensor in its])) for make, its in groups.values()]
 
     def _seen_as(self, tensor: Tensor) -> tuple[Rule, Tensor]:
-        """The rule of a tensor: where rows have states, but one element, that of elements. With the
-        states it takes."""
+        """The rule and the states for a tensor. Where rows or columns have states, but only one
+        element, it is the element-wise form of the rule."""
         rule, weight = self.rule, tensor.weight
         if rule.by_matrix is not None and weight.shape[-2:] == (1, 1) and not isinstance(weight, RowSparse):
             return by_element(rule, True), tensor
@@ -156,7 +157,7 @@ class Plan:
         return rule, tensor
 
     def _needs(self, rule: Rule, tensor: Tensor) -> Any:
-        """The kind of part that can run `tensor`: a function of the rule and of a list of
+        """What makes the part that can update `tensor`: a function of the rule and a list of
         tensors."""
 
         def reference(rule: Rule, tensors: Sequence[Tensor]) -> PlanPart:
@@ -184,8 +185,8 @@ class Plan:
         return self._needs_all(rule, tensor, (StagedPart, PassesPart, NativePart))
 
     def _needs_all(self, rule: Rule, tensor: Tensor, kinds: tuple[Any, Any, Any]) -> Any:
-        """The same where every element moves: of parts for memory with gaps, for passes, and for
-        one."""
+        """The same where every element moves. `kinds` are the parts for strided memory, for several
+        passes, and for one launch."""
         with_gaps, passes, one = kinds
         if not tensor.plain:
             return with_gaps

@@ -1,6 +1,6 @@
-"""The reference engine: a rule called on whole NumPy arrays. Slow, and obviously right.
+"""The reference engine: calls a rule on whole NumPy arrays. Slow, and obviously right.
 
-The other engines are tested to give its very bits.
+Tests require the same bits of all other engines.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mxopt.typing import Array, Hypers, Plain
 
 
 class ReferencePart(OncePart):
-    """Tensors of any memory layout. `lazy` leaves the rows alone for which a row-sparse gradient
-    has none."""
+    """Tensors of any memory layout. `lazy` leaves the rows alone that a row-sparse gradient
+    lacks."""
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:
         self.rule = rule
@@ -38,7 +38,9 @@ class ReferencePart(OncePart):
         self.prepare([hypers], [0])
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
-        self.hypers: list[list[float]] = [[1.0 * x for x in hypers[row]] for row in which]  # numbers all
+        self.hypers: list[list[float]] = [
+            [1.0 * x for x in hypers[row]] for row in which
+        ]  # raises unless all are numbers
 
     def finish(self) -> None:
         with np.errstate(all="ignore"):
@@ -50,7 +52,7 @@ class ReferencePart(OncePart):
         arrays = dict(zip(self.rule.states, tensor.states, strict=True))
         arrays["weight"] = tensor.weight if tensor.master is None else tensor.master
         originals = dict(arrays)
-        if len(self.rule.stages) > 1:  # nothing is changed before there is memory for all
+        if len(self.rule.stages) > 1:  # change nothing before all memory has been allocated
             arrays = {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in arrays.items()}
         hypers = [*hypers, *[math.nan] * (len(self.rule.hypers) - len(hypers))]
         if "size" in self.rule.hypers:
@@ -118,7 +120,7 @@ class ReferencePart(OncePart):
         return {"row_factor": by_row, "column_factor": by_column}
 
     def _stored(self, tensor: Tensor, name: str, value: np.ndarray, dtype: np.dtype, rows: Any) -> np.ndarray:
-        """New values as they are stored in an array of this dtype."""
+        """New values, rounded to the dtype of the array that stores them."""
         if tensor.rounding is None or str(dtype) != "bfloat16":
             return value.astype(dtype)
         weyl, states = self._weyl(tensor, tensor.rounding, rows), self.rule.states
@@ -128,7 +130,7 @@ class ReferencePart(OncePart):
         return random.weyl(tensor.weight.shape, None if rows is ... else rows)
 
     def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
-        """Which rows a stage works on, and their gradients. Norms are always taken of all rows."""
+        """The rows that a stage works on, and their gradients. Norms are taken over all rows."""
         if not isinstance(grad, RowSparse):
             return ..., grad
         if (self.lazy and stage.writes) or self.rule.by_row is not None:
@@ -145,12 +147,12 @@ class ReferencePart(OncePart):
 
 
 def call(function: Function, values: Plain) -> tuple[Array, ...]:
-    """What a function of a rule returns for these values, by name."""
+    """Calls a function of a rule with the values named like its parameters."""
     return as_tuple(function(*(values[name] for name in parameters(function))))
 
 
 def squares(x: np.ndarray, matrices: Matrices | None = None) -> list[float]:
-    """The sums of the squares of each piece of an array, in the order every engine follows."""
+    """The sum of squares of each piece of an array, in the order that all engines follow."""
     with np.errstate(all="ignore"):
         if matrices is not None:
             width = -(-matrices.columns // LANES) * LANES
@@ -165,16 +167,16 @@ def squares(x: np.ndarray, matrices: Matrices | None = None) -> list[float]:
 
 
 def _summed(x: np.ndarray, most: int) -> np.ndarray:
-    """The sums of matrices' columns, one row after the other: of `most` rows each, then of these
-    sums."""
+    """The sums over the rows of matrices: over up to `most` rows at a time, in order, then over
+    these sums."""
     records = [x[:, k : k + most].cumsum(1)[:, -1] for k in range(0, x.shape[1], most)]
     sums: np.ndarray = np.cumsum(records, 0)[-1]
     return sums
 
 
 def _lane_sums(x: np.ndarray) -> np.ndarray:
-    """The sum of the squares of each row of `x`, in double: element i goes to lane i % LANES, the
-    lanes are added in halves."""
+    """The sum of squares of each row of `x`, in double: element i is added to lane i % LANES, then
+    the lanes are added in halves."""
     padded = np.zeros((len(x), -(-x.shape[1] // LANES) * LANES))
     padded[:, : x.shape[1]] = x.astype(np.float64) ** 2
     lanes = np.zeros((len(x), LANES))

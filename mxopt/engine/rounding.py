@@ -1,8 +1,8 @@
-"""Stochastic rounding: the random bits by which the bfloat16 arrays of a parameter are rounded.
+"""Stochastic rounding: the random bits that round the bfloat16 arrays of a parameter.
 
-They are a function of where an element is in the whole parameter, of the parameter's key, of the
-number of its update and of a seed; of nothing else, so that slices, lists, threads, engines and
-servers can't be seen in a result.
+They depend on an element's place in the whole parameter, the parameter's key, the number of its
+update and a seed, and on nothing else. So slices, lists, threads, engines and servers don't change
+a result.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Rounding:
     """How a parameter's states are rounded, and its weight if that is of bfloat16 without a master
     copy.
 
-    `key` is what its state is saved under. `update()` is the number of the update that is about to
-    be made, `seed()` the optimizer's seed. The array at hand begins with element number `first` of
-    the whole parameter. Where it holds some rows of it, `rows` are their numbers, int64.
+    Its state is saved under `key`. `update()` is the number of the next update, `seed()` the
+    optimizer's seed. The array begins with element number `first` of the whole parameter. If it
+    holds only some rows of it, `rows` are their numbers, int64.
     """
 
     key: int | str
@@ -38,11 +38,11 @@ class Rounding:
     rows: np.ndarray | None = None
 
     def at(self, first: int) -> Rounding:
-        """That of a part which begins with element number `first` of this one."""
+        """The rounding of a slice that begins with element number `first` of this array."""
         return replace(self, first=self.first + first)
 
     def of_rows(self, rows: np.ndarray) -> Rounding:
-        """That of an array of these rows."""
+        """The rounding of an array that holds these rows."""
         return replace(self, rows=rows)
 
     def weyl(self, shape: tuple[int, ...], rows: np.ndarray | None = None) -> np.ndarray:
@@ -56,18 +56,18 @@ class Rounding:
         return numbers.reshape(len(which), *shape[1:]) if shape else numbers.reshape(())
 
     def rounded(self, x: np.ndarray, weyl: np.ndarray, number: int) -> np.ndarray:
-        """float32 numbers as bfloat16; `number` says which of the parameter's arrays it is."""
+        """Rounds float32 to bfloat16; `number` is the array's number among the parameter's."""
         x = np.asarray(x, np.float32)
         words: np.ndarray
-        with np.errstate(over="ignore"):  # of words without axes
+        with np.errstate(over="ignore"):  # NumPy warns of words without axes
             shares = share(number)(weyl, np.uint32(UpdateKeys([self]).now()[0]))
             words = bfloat16_of(x.view(np.uint32), shares, np.isnan(x))
         return words.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 
 class UpdateKeys:
-    """The keys of parameters of one optimizer at each update: key, update and seed mixed, as the
-    hash needs them."""
+    """The hash's keys for the parameters of one optimizer: each mixes the parameter's key, update
+    and seed."""
 
     def __init__(self, roundings: Sequence[Rounding]) -> None:
         self._updates = [r.update for r in roundings]
@@ -77,7 +77,7 @@ class UpdateKeys:
         self._bases = self._numbers
 
     def now(self) -> np.ndarray:
-        """32 bits for each parameter, for the update that is about to be made."""
+        """32 bits for each parameter, for its next update."""
         seed = self._seed()
         if seed != self._of:
             self._of, self._bases = seed, _mixed(_mixed(seed & _WORD) ^ self._numbers)
@@ -89,8 +89,8 @@ class UpdateKeys:
 
 
 def _number(key: Hashable) -> int:
-    """What stands for a key. One of NumPy's or of an enum is rounded as the Python number or text
-    that it equals, as which it is saved."""
+    """A number for a key. NumPy's numbers and enums count as the Python number or text that they
+    equal, since they are saved as that."""
     plain = str.__str__(key) if isinstance(key, str) else int(key) if isinstance(key, Integral) else key
     return zlib.crc32(repr(plain).encode())
 

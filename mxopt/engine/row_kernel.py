@@ -1,5 +1,5 @@
-"""Writes the kernels of rows: row-wise ones, and those of gradients of which some rows are
-there."""
+"""Writes the kernels of rows: row-wise ones, and those for row-sparse gradients of dense
+updates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function
 from mxopt.typing import Array
 
-SHORT = 256  # elements of a row: of two of them, with all their arrays, a core keeps what it needs
+SHORT = 256  # elements of a row, so that all arrays of two rows stay in a core's cache
 
 
 def _value(function: Function, k: int) -> Function:
-    """Only the value k of what `function` returns."""
+    """`function`, but only the value k of what it returns."""
 
     @wraps(function)
     def one(*values: Array) -> Any:
@@ -28,8 +28,8 @@ def _value(function: Function, k: int) -> Function:
 
 
 class RowWriter(Writer):
-    """Of the row-wise form, in which a piece is some rows, and of the scattered one, in which it is
-    elements of a tensor whose gradient has some rows."""
+    """Writes the row-wise form, in which a piece is some rows, and the scattered one, in which it
+    is elements of a tensor whose gradient is row-sparse."""
 
     row: str
     n_rows: str
@@ -54,7 +54,7 @@ class RowWriter(Writer):
             self._rows()
 
     def _scatter(self) -> None:
-        """Makes the gradient of the piece in `%scratch`."""
+        """Builds the gradient of the piece in `%scratch`."""
         asm, dtype = self.asm, self.kernel.dtypes[1]
         stored = STORED[dtype]
         with asm.loop("zero", ("i64", "0")) as (loop, i):
@@ -74,7 +74,7 @@ class RowWriter(Writer):
             rows.again(asm.let(f"add i64 {k}, 1"))
 
     def _search(self) -> str:
-        """The first row of the gradient that reaches into the piece."""
+        """The gradient's first row that reaches into the piece."""
         asm = self.asm
         with asm.loop("search", ("i64", "0"), ("i64", self.n_rows)) as (loop, low, rows):
             loop.until(asm.let(f"icmp eq i64 {rows}, 0"))
@@ -91,9 +91,9 @@ class RowWriter(Writer):
         return str(low)
 
     def _reaching(self, rows: Loop, k: str) -> tuple[str, str, str]:
-        """Which of the tensor's elements row k of the gradient has in the piece, the first and the
-        one behind the last, and by how much further they are in the gradient. Leaves the loop over
-        rows where there is none."""
+        """The elements of the tensor that the gradient's row k has in the piece: the first, the one
+        after the last, and the offset to their places in the gradient. Leaves the loop over rows if
+        there are none."""
         asm = self.asm
         rows.until(asm.let(f"icmp uge i64 {k}, {self.n_rows}"))
         at, end = asm.let(f"mul i64 {asm.word(self.indices, k)}, {self.row}"), self._end()
@@ -105,9 +105,9 @@ class RowWriter(Writer):
         return self.asm.let(f"add i64 {self.first}, {self.count}")
 
     def _norms(self) -> None:
-        """Sums the squares of the stage's first value, made of the weight, and of its second, made
-        of a gradient of which some rows are there: in the lanes, and in the order, in which a dense
-        gradient's would be."""
+        """Sums the squares of the stage's first value, computed from the weight, and of its second,
+        computed from the row-sparse gradient, in the lanes and in the order of a dense
+        gradient."""
         asm, (stage,) = self.asm, self.stages
         doubles, dtype = asm.vec("double"), self.kernel.dtypes[1]
         none = {"grad": asm.splat(asm.real, "0.0")}
@@ -129,8 +129,8 @@ class RowWriter(Writer):
         self.keep([asm.halves(of_weight), asm.halves(total)])
 
     def _rows(self) -> None:
-        """A span a row: row k of the gradient belongs to row `indices[k]` of the others; without
-        indices, to k."""
+        """A span for each row. Row k of the gradient belongs to row `indices[k]` of the other
+        arrays; without indices, to row k."""
         asm = self.asm
         end = asm.smaller(self._end(), self.n_rows)
         some = asm.let(f"icmp ult i64 {self.first}, {end}")
@@ -146,16 +146,17 @@ class RowWriter(Writer):
             self._each(end, self._step)
 
     def _each(self, end: str, do: Callable[[str], object]) -> None:
-        """What `do` writes for a row of the gradient, for all of the piece."""
+        """Writes a loop over the rows of the piece, with what `do` writes for a row of the
+        gradient."""
         with self.asm.loop("row", ("i64", self.first)) as (loop, k):
             loop.until(self.asm.let(f"icmp uge i64 {k}, {end}"))
             do(k)
             loop.again(self.asm.let(f"add i64 {k}, 1"))
 
     def _short_rows(self, end: str) -> None:
-        """Those of one row at least. The squares of a row are summed while the row before takes its
-        step, as a processor can do much at the same time, but sees only so far ahead. (Long rows
-        are no quicker so, but fight for the caches.)"""
+        """The loop for short rows, of which there is at least one. Sums the squares of a row while
+        the row before takes its step: a processor overlaps them, but looks only so far ahead. (Long
+        rows gain nothing, and compete for the caches.)"""
         asm, last = self.asm, self.asm.let(f"sub i64 {end}, 1")
         assert self.rule.by_row is not None
         with asm.loop("row", ("i64", self.first), (asm.vec("double"), self._squares(self.first))) as (loop, k, squares):
@@ -165,14 +166,14 @@ class RowWriter(Writer):
         self._step(last, squares)
 
     def _squares(self, k: str) -> str:
-        """The sums of squares of row k of the gradient, one a lane."""
+        """The sum of squares of the gradient's row k, in each lane."""
         assert self.rule.by_row is not None
-        alone = [self._grads(k)] * len(self.base)  # of which the gradient is read
+        alone = [self._grads(k)] * len(self.base)  # only the gradient's is read
         (total,) = self.span(alone, self.row, self.rule.by_row.value, (), ["zeroinitializer"], {})
         return total
 
     def _grads(self, k: str) -> str:
-        """Where row k of the gradient is."""
+        """The address of the gradient's row k."""
         return self.asm.at(STORED[self.kernel.dtypes[1]], self.base[1], self.asm.let(f"mul i64 {k}, {self.row}"))
 
     def _which(self, k: str) -> str:
@@ -207,8 +208,8 @@ class RowWriter(Writer):
         return self.span(address, self.row, stage.function, stage.writes, none, fixed, fetch, beside=beside)
 
     def _numbered(self, row: str) -> str:
-        """The number in the tensor of the first element of a row: where some rows of it are stored,
-        NUMBERS knows which they are."""
+        """The number in the tensor of a row's first element. If only some rows are stored, NUMBERS
+        has theirs."""
         asm = self.asm
         all_rows = asm.let(f"icmp eq ptr {self.numbers}, null")
         numbers = asm.let(f"select i1 {all_rows}, ptr %job, ptr {self.numbers}")

@@ -19,11 +19,11 @@ from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
-LAID_OUT = 1 << 16  # rows that a row-sparse gradient may have, at least, before the pieces are laid out anew
+LAID_OUT = 1 << 16  # pieces are laid out for at least this many rows of a row-sparse gradient
 
 
 class RowsPart(NativePart):
-    """Tensors whose rows are updated one by one, all of them."""
+    """Tensors all of whose rows are updated, one by one."""
 
     about: npt.NDArray[np.int64]
     rows = True
@@ -31,8 +31,7 @@ class RowsPart(NativePart):
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         lengths = np.array([math.prod(t.weight.shape[1:]) for t in tensors])
         counts = np.where(lengths > 0, [self._rows_of(t) for t in tensors], 0)
-        # Rows that lie one after the other the processor fetches by itself; to ask for them, too,
-        # takes its time.
+        # The processor prefetches consecutive rows by itself; asking for them would cost time.
         self.about = np.stack([lengths, counts, np.zeros_like(lengths)], axis=1)
         self._cut(counts, lengths)
 
@@ -70,14 +69,14 @@ class MatricesPart(PassesPart):
 
 
 class Placed(RowSparse):
-    """A gradient whose indices are distinct places in an array, in any order."""
+    """A gradient whose indices are known to be distinct positions in an array, in any order."""
 
     def is_sound(self) -> bool:
         return True
 
 
 class RowGradientPart(NativePart):
-    """One tensor with a row-sparse gradient, which has other rows at each step."""
+    """One tensor with a row-sparse gradient, whose rows differ from step to step."""
 
     shape: tuple[int, ...]
     length: int
@@ -120,7 +119,7 @@ class SparsePart(RowGradientPart, RowsPart):
     batches: npt.NDArray[np.int64]
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
-        super()._lay_out_pieces(tensors)  # a gradient with less rows needs the first few pieces only
+        super()._lay_out_pieces(tensors)  # a gradient with fewer rows uses only the first pieces
         self.batches = np.arange(len(self.pieces) + 1)
         self.most: int = int(self.pieces[0, 2]) if len(self.pieces) else 1
 
@@ -136,18 +135,18 @@ class SparsePart(RowGradientPart, RowsPart):
 
 
 class ScatteredPart(RowGradientPart):
-    """All rows, under a rule that moves those too for which the gradient has none."""
+    """All rows, under a rule that also moves those that the gradient lacks."""
 
     scattered = True
 
 
 class ScatteredPassesPart(ScatteredPart, PassesPart):
-    """The same for a rule of several stages."""
+    """`ScatteredPart` for a rule of several stages."""
 
 
 class LazyLayerwisePart(SparsePart):
-    """One tensor with a row-sparse gradient under a rule of two stages: the norms of all of weight
-    and gradient, then a step of the touched rows."""
+    """One tensor with a row-sparse gradient under a rule of two stages: the norms of the whole
+    weight and gradient, then a step of the touched rows."""
 
     direct = False
 

@@ -1,4 +1,4 @@
-"""An update of arrays whose memory kernels can't walk: by copies of a segment at a time."""
+"""Updates arrays whose memory kernels can't walk by copying a segment at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEGMENT = 65_536  # elements copied at a time
 
 
 class StagedPart(OncePart):
-    """One such tensor: strided views and foreign byte orders. In one thread."""
+    """One tensor, with strided views or a foreign byte order, updated in one thread."""
 
     tensor: Tensor
     scratch: list[np.ndarray]
@@ -33,7 +33,7 @@ class StagedPart(OncePart):
         self.parts: dict[int, PassesPart] = {}
 
     def prepare_one(self, hypers: Hypers) -> None:
-        """Lays out a job for each length of segment there is."""
+        """Lays out a job for each length of segment."""
         size = self.tensor.weight.size
         for length in {min(SEGMENT, size - first) for first in range(0, size, SEGMENT)}:
             part = self.parts[length] = PassesPart(self.rule, [self._scratch_tensor(length)])

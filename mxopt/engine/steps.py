@@ -1,12 +1,12 @@
 """Steps: how every optimizer updates a list of tensors by a rule.
 
-    calls = steps.find(...) or steps.make(...)   raises where one can't be updated, before any is
+    calls = steps.find(...) or steps.make(...)   raises before any tensor has been updated
     kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
     run(calls, [row(*kind) for kind in kinds], which, counted)
 
-Tensors that one plan can keep go together: those of one rule, on one device, of the same dtypes,
-without gaps in their memory. Every other has a plan of its own, so that one which must be made anew
-at each step doesn't cost the rest theirs.
+Tensors of one rule, on one device, of the same dtypes and contiguous, share a plan. Every other
+tensor has its own, because some of these plans must be made again at each step, and the rest
+shouldn't.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from mxopt.engine.uninterrupted import exhaust, tell, uninterrupted
 from mxopt.rules.rule import Rule
 from mxopt.typing import Array, Hypers, State
 
-PATTERNS = 8  # lists that an optimizer keeps prepared at least: alternating between so many costs nothing extra
+PATTERNS = 8  # lists that an optimizer keeps prepared at least, so that alternating between them costs nothing
 
-Batch = tuple[int, ...] | None  # positions in a list; None for all of it
+Batch = tuple[int, ...] | None  # positions in a list; None means all of it
 BatchPlan = tuple[Batch, Plan]
-Use = tuple[Rule, bool]  # and whether it leaves alone the rows that a row-sparse gradient lacks, where it may
+Use = tuple[Rule, bool]  # a rule, and whether it may leave alone the rows that a row-sparse gradient lacks
 
 
 @dataclass(eq=False, slots=True)
 class _List:
-    """What is prepared for one list of tensors: the calls that update it, none where they can't
-    serve again, and the plans of these and of other batches."""
+    """What is prepared for one list of tensors: the calls that update it, empty if they can't serve
+    again, and the plans of these and other batches."""
 
     uses: list[Use]
     states: tuple[State, ...]
@@ -50,11 +50,11 @@ class _List:
 
 
 class Steps:
-    """What is prepared for the last `lists` lists of tensors, each found again by a key.
+    """Keeps what is prepared for the last `lists` lists of tensors, by key.
 
-    `uses` are the rules of the tensors, or one rule for all. `states` are any objects, one for each
-    tensor, that stay the same as long as the arrays of its states do; a tuple of them that is the
-    same as before is compared in no time.
+    `uses` are the rules of the tensors, or one rule for all. `states` has one object for each
+    tensor, which stays the same for as long as the arrays of its states do. Passing the same tuple
+    again makes the comparison free.
     """
 
     def __init__(self, lists: int = PATTERNS) -> None:
@@ -67,7 +67,7 @@ class Steps:
         return Steps, (self.lists,)
 
     def clear(self) -> None:
-        """Forgets all lists: the arrays of states have been exchanged."""
+        """Forgets all lists; call it when arrays of states were replaced."""
         self._known = {}
 
     def find(
@@ -78,9 +78,8 @@ class Steps:
         grads: Sequence[Array],
         states: Sequence[State],
     ) -> list[BatchPlan] | None:
-        """The calls made under `key`, bound to these arrays; None where there are none, or for
-        arrays of other kinds. Gradients may be given by their addresses, as `NativePart.bind_at`
-        takes them."""
+        """The calls kept under `key`, bound to these arrays; None if there are none, or if they are
+        for other arrays. Gradients may be given by address, as to `NativePart.bind_at`."""
         known = self._known.get(key)
         if known is None or known.uses != uses or not (states is known.states or known.has(states)):
             return None
@@ -92,9 +91,9 @@ class Steps:
     def make(
         self, key: Hashable, uses: list[Use], tensors: Sequence[Tensor], states: Sequence[State]
     ) -> list[BatchPlan]:
-        """The calls that update `tensors`, made or found again, and kept under `key`.
+        """Makes the calls that update `tensors`, and keeps them under `key`.
 
-        Raises ArrayError where a tensor can't be updated; nothing has been changed then.
+        Raises ArrayError if a tensor can't be updated. Then nothing has been changed.
         """
         check_once(tensors)
         known = self._known.get(key)
@@ -129,7 +128,7 @@ class Steps:
 
 
 def _serves(plan: Plan, batch: Batch, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
-    """Whether a plan can update a batch of these arrays; it is bound to them then."""
+    """Binds a plan to a batch of these arrays; False if it can't update them."""
     if plan.engine != engine_in_use():
         return False
     if batch is None:
@@ -144,12 +143,12 @@ def run(
     counted: Iterable[object] = (),
     done: list[bool] | None = None,
 ) -> None:
-    """Updates tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts that:
-    of all tensors, or of none where an exception of a signal handler comes first.
+    """Updates each tensor t of the list with the hyper-parameters `hypers[which[t]]`, and counts
+    that. If a signal handler raises, either all tensors have been updated and counted, or none.
 
     `counted` does the counting: an iterator that calls functions of C, as `map(setattr, ...)` does.
-    `done` gets an element when both are done: for who has to know, of an exception, on which side
-    of the update it came.
+    `done` gets an element once both are done, which tells a caller whether an exception came before
+    or after the update.
     """
     jobs: list[Iterable[object] | None] = []
     for batch, plan in calls:
@@ -178,13 +177,13 @@ def _finish(plans: Iterable[Plan], counted: Iterable[object]) -> None:
 
 
 def distinct(columns: Sequence[Sequence[Hashable]]) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """The distinct rows of a table, in the order of their first, and for each row which of them it
-    is."""
+    """The distinct rows of a table, in order of first appearance, and for each row the number of
+    its distinct row."""
     length = len(columns[0])
     for column in columns:
         if column.count(column[0]) != length:
             break
-    else:  # nearly always, and so fastest
+    else:  # nearly always: all rows are equal
         return [tuple([column[0] for column in columns])], [0] * length
     rows = list(zip(*columns, strict=True))
     number = {row: k for k, row in enumerate(dict.fromkeys(rows))}

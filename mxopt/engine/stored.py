@@ -1,5 +1,5 @@
-"""Updates row-sparse weights: the rows that are there are an array like any other, a gradient's
-rows places in it."""
+"""Updates row-sparse weights: the stored rows are an array like any other, and a gradient's rows
+are positions in it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mxopt.typing import Array, Hypers
 
 
 class StoredPart:
-    """One tensor whose weight is row-sparse; its states and its master copy mostly are too.
+    """One tensor whose weight is row-sparse; usually its states and its master copy are too.
 
-    Rows that the update moves are made where they aren't there yet, as what they stand for: those
-    of the gradient, or all of them where the update isn't lazy, or a rule needs norms of the whole
-    tensor. So the numbers are those of the dense weight it stands for, to the last bit. `plan_of`
-    makes the plan of the arrays in which the rows are. No exception of a signal handler leaves some
-    of the arrays with rows, or with numbers of rows, that the others don't have.
+    Missing rows that the update moves are added first, with the values that they stand for: the
+    gradient's rows, or all rows if the update isn't lazy or the rule needs norms of the whole
+    tensor. So the result equals that of the dense weight, to the last bit. `plan_of` makes the plan
+    for the arrays that hold the rows. If a signal handler raises, all arrays still have the same
+    rows.
 
     Keeps the states alive, but no weight and no gradient.
     """
@@ -51,7 +51,7 @@ class StoredPart:
         self.slots = ref(weight.slots) if weight.slots else _nowhere
         self.held: list[tuple[RowSparse, object]] = [(x, x.memory) for x in stored]
         arrays = [x.memory for x in (weight, *stored)] + ([weight.slots.index.numbers] if weight.slots else [])
-        self.rows: int = min(map(len, arrays))  # for which all have room
+        self.rows: int = min(map(len, arrays))  # the rows for which all arrays have room
         memory = {id(x): x.memory[: self.rows] for x in stored}
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
@@ -65,12 +65,10 @@ class StoredPart:
         self.lasting: Any = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:
-        """Lets no gradient be bound that lies in the memory `taken`."""
         self.plan.forbid(taken)
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
-        """Makes the next `run` use this gradient; False where the arrays aren't like the ones laid
-        out for, or a row of the gradient isn't there yet and has no room."""
+        """See `PlanPart`. Also returns False if there is no room for a new row of the gradient."""
         if type(weight) is not RowSparse or weight.shape != self.shape:
             return False
         if weight.slots is not self.slots() or (weight.slots is None and weight.indices is not self.indices):
@@ -84,7 +82,6 @@ class StoredPart:
         return True
 
     def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
-        """The same for lists of one."""
         return self.bind_one(*weights, *grads)
 
     @property
@@ -96,20 +93,17 @@ class StoredPart:
         return int(self.plan.part.address)
 
     def prepare_one(self, hypers: Hypers) -> Array:
-        """Takes the hyper-parameters; see `PlanPart`."""
         return self.plan.part.prepare_one(hypers)
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Array:
-        """The same for lists of one."""
         return self.prepare_one(hypers[which[0]])
 
     def finish(self) -> None:
-        """Does what `prepare` has prepared."""
         self.plan.finish()
 
     def _placed(self, weight: RowSparse, grad: Array) -> Array:
-        """The gradient of the array in which the rows of `weight` are; None where those of the
-        gradient can't be."""
+        """The gradient with positions in the array that holds the rows of `weight`; None if some of
+        its rows aren't there."""
         if weight.slots is None and weight.row_count == self.shape[0]:
             return grad
         if not isinstance(grad, RowSparse) or grad.shape != self.shape or not grad.is_sound():
@@ -120,7 +114,7 @@ class StoredPart:
         else:
             them = [weight, *(x for x, _ in self.held)]
             places = weight.slots.index.find(indices)
-            if places.min(initial=0) < 0:  # another thread is asked for what is rare only
+            if places.min(initial=0) < 0:  # rare, so worth the other thread of `uninterrupted`
                 uninterrupted(partial(_add, them, indices, places))
             for x in them:
                 x.fill()
@@ -137,12 +131,12 @@ def _places(grad: Array) -> Array:
 
 
 def _nowhere() -> None:
-    """In place of a reference to slots, where there are none."""
+    """Stands for a reference to slots where there are none."""
 
 
 def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Array, indices: np.ndarray) -> None:
-    """Lets the rows `indices` be there, and all that one of the arrays has, at the same places in
-    all of them."""
+    """Makes sure that all arrays have the rows `indices`, and all rows that any of them has, at the
+    same positions."""
     flat = all(x.slots is None for x in (weight, *others))
     if flat and all(np.array_equal(_rows(x), _rows(weight)) for x in others) and weight.places(indices) is not None:
         return
@@ -158,8 +152,8 @@ def _have_all_rows(them: Sequence[RowSparse]) -> None:
 
 
 def _add(them: Sequence[RowSparse], indices: np.ndarray, places: np.ndarray) -> None:
-    """Lets the rows `indices` be there in arrays that share their slots; `places` become their
-    slots."""
+    """Adds the rows `indices` to arrays that share their slots, and writes their slots to
+    `places`."""
     places[...] = them[0].put_in_slots().index.add(indices)
     for x in them:
         x.fill()
@@ -171,8 +165,8 @@ def _rows(x: RowSparse) -> np.ndarray:
 
 
 def check_once(tensors: Sequence[Tensor]) -> None:
-    """Raises where a row-sparse weight comes twice in a list: the rows that one update adds the
-    other doesn't know."""
+    """Raises ArrayError if a row-sparse weight is listed twice: one update wouldn't know of the
+    rows that the other adds."""
     names: dict[int, str] = {}
     for tensor in tensors:
         if isinstance(tensor.weight, RowSparse) and names.setdefault(id(tensor.weight), tensor.name) != tensor.name:

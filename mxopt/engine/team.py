@@ -10,9 +10,9 @@ interpreter.
         work, and wait until DONE is that        DONE += 1
       OPEN = 0; take back the offers
 
-A helper may come at any moment: batches that it doesn't take are the caller's. So the caller waits
-for batches that were taken, and for a helper that has come to leave the job's memory alone, which
-it does when it has done its batch.
+A helper may come at any moment; the caller takes the batches that it doesn't take. So the caller
+only waits for batches that were taken, and for helpers that came to leave the job's memory alone,
+which they do after their batch.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mxopt.assembler import Lines, compile_assembly
 from mxopt.engine import modes
 from mxopt.engine.kernel import CREW, DONE, KERNEL, MODE, N_BATCHES, NEXT, OPEN, OWNER
 
-# The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper is at it,
+# The words of a helper's slot. OFFER is the address of a job, plus 1 while the helper works on it,
 # or 0.
 LOCK, OFFER, STOP, SLOT_WORDS = 0, 1, 2, 8
-SPINS = 50  # looks at a word, some 2 µs, before a thread lets others have its core between two looks
+SPINS = 50  # looks at a word, about 2 µs, after which a thread yields its core between looks
 _X86 = platform.machine() in ("x86_64", "AMD64")
 _POSIX = os.name == "posix"
 
@@ -41,8 +41,8 @@ def python(name: str) -> int:
 
 
 def new_lock() -> int:
-    """A lock of Python's own, taken: of which one can wait without being woken by signals, and
-    without the GIL."""
+    """A lock of Python's own, already taken. Waiting for it needs no GIL, and signals don't
+    interrupt it."""
     allocate = ctypes.pythonapi.PyThread_allocate_lock
     allocate.restype = ctypes.c_void_p
     lock = allocate()
@@ -54,12 +54,12 @@ def new_lock() -> int:
 
 @cache
 def acquire() -> Callable[[int, int], int]:
-    """Takes a lock, while other Python threads run."""
+    """A function that takes a lock while other Python threads run."""
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(python("PyThread_acquire_lock"))
 
 
 def leave(asm: Lines) -> None:
-    """Lets any thread have the job again: at the end of a function that runs it."""
+    """Writes the end of a function that runs a job: any thread may have the job again."""
     asm.put(f"store atomic i64 0, ptr {asm.at('i64', '%job', OWNER)} release, align 8")
 
 
@@ -73,7 +73,7 @@ def _mode(asm: Lines, function: int) -> None:
 
 
 def write_caller(asm: Lines) -> None:
-    """Writes `begin`, `pass` and `end` of a job, for the modules of those who call."""
+    """Writes `begin`, `pass` and `end` of a job, for modules that call them."""
     with asm.function("internal void @rest(i64 %looks)"):
         if _X86:
             asm.declarations.add("declare void @llvm.x86.sse2.pause()")
@@ -136,12 +136,12 @@ def _acquired(asm: Lines, address: str) -> str:
 
 
 def _taken(asm: Lines, pair: str) -> str:
-    """Whether a `cmpxchg` has put in its value."""
+    """Whether a `cmpxchg` has stored its value."""
     return asm.let(f"extractvalue {{ i64, i1 }} {pair}, 1")
 
 
 def _wait(asm: Lines, over: Callable[[], str]) -> None:
-    """Looks again and again, until what `over` writes holds."""
+    """Writes a loop that waits until the condition that `over` writes holds."""
     with asm.loop("look", ("i64", "0")) as (loop, looks):
         loop.until(over())
         asm.put(f"call void @rest(i64 {looks})")
@@ -149,7 +149,7 @@ def _wait(asm: Lines, over: Callable[[], str]) -> None:
 
 
 def _each_helper(asm: Lines, write: Callable[[str], None]) -> None:
-    """What `write` writes for the address of a slot, for all of the job's crew."""
+    """Writes a loop over the slots of the job's crew, with what `write` writes for each."""
     crew = asm.pointer("%job", CREW)
 
     def each() -> None:
@@ -224,8 +224,8 @@ def _compiled(name: str, write: Callable[[Lines], None]) -> int:
 
 @cache
 def runner(release: bool) -> Callable[[int], object]:
-    """A function of a job's address that does all its batches by its only kernel, without the GIL
-    if `release`: to let other Python threads run meanwhile costs some 60 ns."""
+    """A function of a job's address that does all batches with the job's only kernel, without the
+    GIL if `release`. Letting other Python threads run costs about 60 ns."""
     kind = ctypes.CFUNCTYPE if release else ctypes.PYFUNCTYPE
     return kind(None, ctypes.c_void_p)(_run())
 
@@ -237,5 +237,6 @@ def _run() -> int:
 
 @cache
 def server() -> Callable[[int], object]:
-    """A function of the address of a slot: helps whoever offers a job, until it is stopped."""
+    """A function of a slot's address that helps with each job offered there, until it is
+    stopped."""
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_compiled("serve", _write_serve))

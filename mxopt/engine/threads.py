@@ -1,8 +1,8 @@
 """The crew: a few threads that help with the batches of a job.
 
-The calling thread always works itself, and takes all batches no one else takes, so a helper that
-never gets a core only helps less. How they share is `team.py`. After `os.fork` the child starts a
-crew of its own; a second thread that calls while the crew is busy works alone.
+The calling thread always works too, and takes every batch that no helper takes, so a helper that
+never gets a core does no harm. `team.py` says how they share the work. After `os.fork` the child
+starts a crew of its own. A second thread that calls while the crew is busy works alone.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Crew:
         self._started, self._starting = False, threading.Lock()
 
     def ready(self) -> int:
-        """The address of what a job knows of its crew, 0 where nobody could help."""
+        """The address of the crew's words, for a job; 0 if there are no helpers."""
         if not self._started:
             with self._starting:
                 self._start()
         return self._words.buffer_info()[0] if self.helpers else 0
 
     def dismiss(self) -> None:
-        """Lets the helpers end."""
+        """Tells the helpers to end."""
         for slot in self._slots() if self._started else ():
             self._words[slot + team.STOP] = 1
             ctypes.pythonapi.PyThread_release_lock(ctypes.c_void_p(self._words[slot + team.LOCK]))
@@ -44,12 +44,12 @@ class Crew:
         return range(team.SLOT_WORDS, len(self._words), team.SLOT_WORDS)
 
     def _start(self) -> None:
-        if self._started:  # by another thread meanwhile
+        if self._started:  # another thread was faster
             return
         for slot in self._slots():
             self._words[slot + team.LOCK] = team.new_lock()
         self._started = True
-        with suppress(RuntimeError):  # where there are no more threads to be had, those that run must do
+        with suppress(RuntimeError):  # no more threads can be had: those that run must do
             for k, slot in enumerate(self._slots()):
                 threading.Thread(target=self._serve, args=(slot,), name=f"mxopt-{k + 1}", daemon=True).start()
 
@@ -57,7 +57,7 @@ class Crew:
         team.server()(self._words.buffer_info()[0] + 8 * slot)
 
     def __del__(self) -> None:
-        """Threads and running parts have held the crew until now."""
+        """Frees the locks: no thread and no running part holds the crew any more."""
         for slot in self._slots():
             if lock := self._words[slot + team.LOCK]:
                 ctypes.pythonapi.PyThread_free_lock(ctypes.c_void_p(lock))

@@ -1,10 +1,9 @@
-"""Runs a rule once on symbols and keeps what it did.
+"""Calls a rule once with symbols and records what it does.
 
 A rule is an ordinary NumPy function of a few arrays. Called with arrays, it computes; called with
-`Symbol`s, it leaves a `Tape`: the straight list of its operations, which `kernel.py` turns into
-LLVM IR and `cuda_source.py` into CUDA C. Symbols enter through NumPy's own protocols
-(`__array_ufunc__`, `__array_function__`), so a rule needs no other import than NumPy and no parsing
-of its source.
+`Symbol`s, it leaves a `Tape`: the list of its operations, which `kernel.py` prints as LLVM assembly
+and `cuda_source.py` as CUDA C. Symbols use NumPy's own protocols (`__array_ufunc__`,
+`__array_function__`), so a rule imports only NumPy, and its source isn't parsed.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ Operand = int | float  # the position of an earlier value on the tape, or a lite
 
 @dataclass
 class Tape:
-    """The values named in `arguments` are given; each operation appends one more; `outputs` are
-    positions. All values are real numbers, or, with `words`, whole numbers of 32 bits without a
-    sign.
+    """A rule as a list of operations. The first values are the `arguments`, and each operation adds
+    one; `outputs` are positions of values. All values are real numbers, or, with `words`, unsigned
+    numbers of 32 bits.
 
     >>> print(trace(lambda weight, grad, lr: weight - lr * grad))
     v3 = multiply(lr, grad)
@@ -96,7 +95,7 @@ class Tape:
 
 
 class Symbol(NDArrayOperatorsMixin):
-    """Stands for one value of a rule while it is being traced."""
+    """A value of a rule that is being traced."""
 
     def __init__(self, tape: Tape, position: int) -> None:
         self.tape = tape
@@ -117,8 +116,8 @@ class Symbol(NDArrayOperatorsMixin):
 
 
 def trace(function: Function, words: bool = False) -> Tape:
-    """The tape of `function`, called with a symbol for each of its parameters, which are real
-    numbers, or `words`. Raises RuleError where it does what no kernel can."""
+    """The tape of `function`, whose parameters are real numbers, or `words`. Raises RuleError if it
+    does something that kernels can't."""
     tape = Tape(parameters(function), words=words)
     results = function(*(Symbol(tape, i) for i in range(len(tape.arguments))))
     tape.outputs = tuple(tape._operand(x) for x in as_tuple(results))

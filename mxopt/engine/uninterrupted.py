@@ -1,10 +1,10 @@
-"""Work that no signal can cut in two.
+"""Work that no signal can interrupt halfway.
 
-Python runs signal handlers, and so raises KeyboardInterrupt, in the main thread only, and there
-between its own instructions: never inside one call of a function written in C. So an update that is
-one call into compiled code goes through `exhaust` together with what counts it; and what takes
-several is done by a thread of ours, while the main thread waits for it in one call. Where no thread
-can be started the main thread does it, and signals wait.
+Python runs signal handlers, and so raises KeyboardInterrupt, only in the main thread and only
+between its own instructions: never inside a call of a function written in C. So an update that is
+one call into compiled code goes through `exhaust` together with what counts it. Work of several
+calls is done by a thread of ours, while the main thread waits for it in one call. If no thread can
+be started, the main thread does it, and signals wait.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from itertools import chain
 from mxopt.engine import modes, team
 from mxopt.errors import MXOptError
 
-# Calls whatever functions of C an iterator calls, as `map(setattr, ...)` does, and nothing comes in
-# between.
+# Runs an iterator that calls functions of C, as `map(setattr, ...)` does, without interruption.
 exhaust: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
 
 
@@ -45,12 +44,12 @@ class _Task:
 
 
 class _Worker:
-    """A thread that does one task after the other, all of them the main thread's."""
+    """A thread that does the main thread's tasks, one after the other."""
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
         self._done = team.new_lock()
-        _thread.start_new_thread(self._serve, ())  # a thread that starts in vain waits for its first task for ever
+        _thread.start_new_thread(self._serve, ())  # if the start is interrupted, it waits for a task for ever
 
     def run(self, task: _Task) -> None:
         exhaust(chain(map(self._tasks.put, [task]), map(team.acquire(), [self._done], [1])))
@@ -66,17 +65,17 @@ _worker: _Worker | None = None
 
 
 def interruptible() -> bool:
-    """Whether signal handlers may run in this thread, and another thread could be had."""
+    """Whether signal handlers may run in this thread, and another thread may still start."""
     return threading.current_thread() is threading.main_thread() and not sys.is_finalizing()
 
 
 def uninterrupted(work: Callable[[], object]) -> None:
-    """Calls `work`; an exception of a signal handler comes before or after. Raises what `work`
+    """Calls `work`. A signal handler may raise before or after it, not within. Raises what `work`
     raises."""
     global _worker
     worker = _worker
     if worker is None and interruptible():
-        with suppress(RuntimeError):  # where there are no more threads to be had
+        with suppress(RuntimeError):  # no more threads can be had
             worker = _worker = _Worker()
     if not interruptible():
         work()
@@ -90,11 +89,11 @@ def uninterrupted(work: Callable[[], object]) -> None:
         try:
             raise task.error
         finally:
-            del task  # or the error's traceback would hold it, and it the error
+            del task  # breaks the cycle of task, error and traceback
 
 
 def _with_signals_kept(work: Callable[[], object]) -> None:
-    """Calls `work` while signals are only noted down, by a function of C; their handlers are called
+    """Calls `work` while a function of C only notes signals down; their handlers are called
     afterwards."""
     came: dict[int, object] = {}
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
@@ -112,14 +111,13 @@ def _put_back(handlers: dict[signal.Signals, signal._HANDLER]) -> None:
     try:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    except BaseException:  # of a handler that is back already
+    except BaseException:  # raised by a handler that is back already
         _put_back(handlers)
         raise
 
 
 def _raise_all(numbers: list[int]) -> None:
-    """Raises signals in this process, the next one also where the handler of one raises an
-    exception."""
+    """Raises signals in this process, all of them even if a handler raises an exception."""
     try:
         if numbers:
             signal.raise_signal(numbers[0])
@@ -129,8 +127,8 @@ def _raise_all(numbers: list[int]) -> None:
 
 
 def tell(error: BaseException, updated: int, of: int) -> None:
-    """Adds to an exception from outside mxopt how far a call had come, in the place of what an
-    inner call has said."""
+    """Adds a note to an exception from outside mxopt that says how far a call had come; it replaces
+    the note of an inner call."""
     if isinstance(error, MXOptError) or of < 2:
         return
     notes = [note for note in getattr(error, "__notes__", []) if not isinstance(note, _Note)]
@@ -138,7 +136,7 @@ def tell(error: BaseException, updated: int, of: int) -> None:
 
 
 class _Note(str):
-    """What `tell` has added."""
+    """A note that `tell` has added."""
 
 
 def _after_fork() -> None:
