@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,41 @@ def test_an_optimizer_that_cannot_be_made_leaves_the_schedule_as_it_was(name: st
     with pytest.raises((ValueError, TypeError)):
         mxopt.create(name, learning_rate=0.3, lr_scheduler=schedule, **options)
     assert (schedule.base_lr, schedule.assigned) == (1.0, (1.0, 0))
+
+
+@pytest.mark.parametrize("ahead", [(0, 1), (2,), (4, 5)])
+@pytest.mark.parametrize("name", ["sgd", "signum", "adagrad"])
+def test_a_list_has_one_rate_whichever_of_its_parameters_are_ahead(name: str, ahead: tuple[int, ...]) -> None:
+    """In MXNet each has that of its turn, so that its place in the list decides."""
+
+    def optimizer() -> mxopt.Optimizer:
+        schedule = FactorScheduler(1, factor=0.5, base_lr=1.0)
+        return mxopt.create(name, lr_scheduler=schedule, learning_rate=1.0)
+
+    def moves(update: Callable[[Sequence[int]], object]) -> bytes:
+        for one in ahead:
+            update([one])
+        before = np.concatenate(weights)
+        update(range(6))
+        apart = np.delete(np.concatenate(weights) - before, ahead)
+        assert len(set(apart.tolist())) == 1
+        return apart.tobytes()
+
+    one, weights = np.ones(1, np.float32), [np.zeros(1, np.float32) for _ in range(6)]
+    updater = mxopt.get_updater(optimizer())
+    listed = moves(lambda which: updater([*which], [one] * len(which), [weights[k] for k in which]))
+
+    weights, store = [np.zeros(1, np.float32) for _ in range(6)], mxopt.kvstore.create("local")
+    store.set_optimizer(optimizer())
+    store.init(list(range(6)), weights)
+    pushed = moves(lambda which: store.pushpull([*which], [one] * len(which), [weights[k] for k in which]))
+
+    weights = [np.zeros(1, np.float32) for _ in range(6)]
+    trainer = mxopt.Trainer(weights, optimizer())
+
+    def step(which: Sequence[int]) -> None:
+        for k, parameter in enumerate(trainer.parameters):
+            parameter.grad = one if k in which else None
+        trainer.step(1, ignore_stale_grad=True)
+
+    assert listed == pushed == moves(step)

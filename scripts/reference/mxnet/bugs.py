@@ -152,6 +152,21 @@ def taken():
                 report(label, moved=apart(*Run(name, steps=1, begin_num_update=begin).path))
 
 
+def behind():
+    print("six equal parameters in one list, the last two a step ahead, and a rate that halves at each update:")
+    for name in ("sgd", "nag", "signum"):
+        schedule = mx.lr_scheduler.FactorScheduler(1, factor=0.5, base_lr=1.0)
+        options = {"learning_rate": 1.0} | ({} if name == "sgd" else {"momentum": 0.0})
+        updater = mx.optimizer.get_updater(create(name, lr_scheduler=schedule, **options))
+        weights, grad = [mx.nd.zeros(1) for _ in range(6)], mx.nd.ones(1)
+        for ahead in (4, 5):
+            updater(ahead, grad, weights[ahead])
+        before = [float(w.asscalar()) for w in weights]
+        updater(list(range(6)), [grad] * 6, weights)
+        moved = [round(b - float(w.asscalar()), 4) for b, w in zip(before, weights, strict=True)]
+        report(f"  {name}", rates=moved)
+
+
 def resumed(name, dump_optimizer):
     grads = [mx.nd.array(g) for g in gradients(steps=6)]
     weights = [mx.nd.array(start()), mx.nd.array(start())]
@@ -184,7 +199,7 @@ def not_numbers():
 
 
 def main():
-    for part in (refusals, silent, row_sparse_weights, taken, not_numbers):
+    for part in (refusals, silent, row_sparse_weights, taken, behind, not_numbers):
         part()
         print()
 
