@@ -1,4 +1,4 @@
-"""AdaFactor: second moments of matrices as a row and a column."""
+"""AdaFactor, which keeps a row and a column of a matrix's second moment."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class AdaFactor(RuleOptimizer):
     Raises
     ------
     TypeError, ValueError, KeyError, RuntimeError
-        See `Optimizer`; an option is of another type, or out of range, or doesn't go with the
+        See `Optimizer`; or an option is of a wrong type or out of range, or doesn't go with the
         others.
     """
 
     decay: ClassVar[WeightDecay] = "the rule's own"
     undecayed: ClassVar[tuple[str, ...]] = ()
-    preparing: ClassVar[tuple[str, ...]] = ()  # MindSpore's step calls none of these methods either
+    preparing: ClassVar[tuple[str, ...]] = ()  # MindSpore's step doesn't call these methods
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class AdaFactor(RuleOptimizer):
         self.keep(*MOMENT, **({"exp_avg": 0.0} if beta1 else {}))
 
     def new_states(self, weight: Array, lr: float) -> tuple[Array, ...]:
-        """The rule's, then the second moment: row, column and whole, of one element where it is not
-        needed."""
+        """The rule's states, then the second moment's row, column and whole, of one element each if
+        it isn't needed."""
         shape = weight.shape
         shapes = (shape[:-1], shape[:-2] + shape[-1:], (1,)) if len(shape) > 1 else ((1,), (1,), shape)
         return (*super().new_states(weight, lr), *(zeros(s, weight) for s in shapes))

@@ -20,7 +20,7 @@ Nesterov = Annotated[bool, Exact("", "step by the mean that the next step would 
 
 
 class Moments(RuleOptimizer):
-    """What they have in common: two running means."""
+    """The base of optimizers with two running means."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Moments(RuleOptimizer):
         return np.float64 if weight.dtype.itemsize == 8 else np.float32
 
     def corrections(self, t: int, real: type[np.floating]) -> tuple[float, float]:
-        """`1 - beta**t` of both betas."""
+        """`1 - beta**t` for both betas."""
         return corrections(real, self.beta1, self.beta2, t)
 
 
@@ -56,8 +56,8 @@ class Adam(Moments):
     """Adam, https://arxiv.org/abs/1412.6980: steps by a running mean over the root of a running
     mean square.
 
-    At most one of `use_amsgrad`, which goes before `use_nesterov`, and of `use_lazy` and
-    `use_offload`, which are keywords only, can be True.
+    At most one of `use_amsgrad`, `use_lazy` and `use_offload` can be True; the last two are
+    keywords only. `use_amsgrad` takes precedence over `use_nesterov`.
     """
 
     unknown: ClassVar[type[MXOptError]] = ArgumentKeyError  # as in MindSpore, for this class only
@@ -106,14 +106,13 @@ class Adam(Moments):
         return lr * root / correction1, self.beta1, self.beta2, self._epsilon(root) * root
 
     def _epsilon(self, root: float) -> float:
-        """What is added to the root of the corrected mean square; `root` is that of the
-        correction."""
+        """What is added to the root of the corrected mean square; `root` is the correction's
+        root."""
         return self.eps
 
 
 class LazyAdam(Adam):
-    """Adam that leaves the rows alone, and their running means, for which a row-sparse gradient has
-    none."""
+    """Adam that leaves alone the rows that a row-sparse gradient lacks, and their running means."""
 
     def __init__(
         self,
@@ -133,10 +132,10 @@ class LazyAdam(Adam):
 
 
 class AdamOffload(Adam):
-    """Adam whose `eps` is added to the root of the uncorrected mean square, as its documentation
-    has it.
+    """Adam whose `eps` is added to the root of the uncorrected mean square, as MindSpore documents
+    it.
 
-    There is nothing to offload: arrays are updated where they are.
+    Nothing is offloaded: arrays are updated where they are.
     """
 
     def __init__(
@@ -186,8 +185,8 @@ class AdamWeightDecay(Moments):
 
 
 class AdaMax(Moments):
-    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam by the largest gradient, which
-    fades."""
+    """AdaMax, https://arxiv.org/abs/1412.6980 section 7: Adam that divides by the largest gradient
+    so far, which decays."""
 
     rule: Rule = mindspore.adamax_apart
 

@@ -13,11 +13,11 @@ from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import adaptive, mindspore, pytorch
 from mxopt.rules.rule import Rule
 
-NOT_ZERO = 1e-30  # added to a root that could be 0 where the gradient is; no other root feels it
+NOT_ZERO = 1e-30  # added to a root that may be 0; any other root stays the same
 
 
 class Adadelta(RuleOptimizer):
-    """AdaDelta, https://arxiv.org/abs/1212.5701, times a learning rate."""
+    """AdaDelta, https://arxiv.org/abs/1212.5701, with its steps multiplied by a learning rate."""
 
     rule: Rule = pytorch.adadelta_l2
 
@@ -67,7 +67,7 @@ class ProximalAdagrad(RuleOptimizer):
     """AdaGrad with L1 and L2 penalties by forward-backward splitting,
     https://papers.nips.cc/paper/3793.
 
-    Leaves the rows alone for which a row-sparse gradient has none.
+    Leaves alone the rows that a row-sparse gradient lacks.
     """
 
     rule: Rule = mindspore.proximal_adagrad
@@ -95,7 +95,7 @@ class ProximalAdagrad(RuleOptimizer):
 
 
 class RMSProp(RuleOptimizer):
-    """RMSProp, with momentum: steps over the root of a running mean square, which starts at 1.
+    """RMSProp, with momentum: divides by the root of a running mean square, which starts at 1.
 
     https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
     """
@@ -146,7 +146,7 @@ class RMSProp(RuleOptimizer):
 class FTRL(RuleOptimizer):
     """FTRL-Proximal, https://research.google/pubs/ad-click-prediction-a-view-from-the-trenches/.
 
-    Leaves the rows alone for which a row-sparse gradient has none. Decays parameters of every name.
+    Leaves alone the rows that a row-sparse gradient lacks. Decays parameters of every name.
     """
 
     lazy = True

@@ -1,4 +1,4 @@
-"""The optimizers of `mxopt.nn` as stores and Trainers need them."""
+"""Adapts the optimizers of `mxopt.nn` for stores and Trainers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mxopt.typing import Array
 
 
 class NN(Family):
-    """See `Family`. A group is what has one rate, one weight decay, and centralized gradients or
-    not."""
+    """See `Family`. A group's options are its rate, its weight decay, and whether gradients are
+    centralized."""
 
     model: RuleOptimizer
     name: ClassVar[str] = "nn"
@@ -52,7 +52,7 @@ class NN(Family):
 
     def arguments(self) -> Options:
         given = {name: value for name, value in self.model.given.items() if name != _params(type(self.model))}
-        if given.get("learning_rate") is not None:  # there must be one; the groups' counts
+        if given.get("learning_rate") is not None:  # required, though only the groups' rates count
             given["learning_rate"] = rate_at(as_rate(given["learning_rate"], self.name), 0)
         if callable(given.get("weight_decay")):
             given["weight_decay"] = 0.0
@@ -70,7 +70,7 @@ class NN(Family):
         ]
 
     def set_groups(self, groups: Sequence[Options]) -> None:
-        """Schedules stay."""
+        """Sets numbers; schedules stay."""
         for group, new in zip(self.model.groups, groups, strict=True):
             if isinstance(group.rate, Parameter):
                 group.rate.value[...] = new["lr"]
@@ -120,12 +120,12 @@ class NN(Family):
 
 
 def _params(klass: type) -> str:
-    """What a class calls its parameters."""
+    """The name of the argument for a class's parameters."""
     return "params" if "params" in parameters_of(klass) else "parameters"
 
 
 def _last_rate(rate: Rate, step: int) -> float:
-    """The rate of a step; the last one where a list of rates is over."""
+    """The rate of a step; after the end of a list of rates its last one."""
     return rate_at(rate, min(step, len(rate.values) - 1) if isinstance(rate, Listed) else step)
 
 

@@ -1,4 +1,4 @@
-"""Arrays that lie one right behind another in memory, as one vector for each dtype."""
+"""Arrays that are adjacent in memory, as one vector for each dtype."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mxopt.typing import Array
 
 
 def chunks(values: list[Array]) -> list[list[int]] | None:
-    """The positions of arrays by dtype; None unless those of each dtype lie so, in one
-    allocation."""
+    """The positions of arrays by dtype; None unless those of each dtype are adjacent, in order, in
+    one allocation."""
     by_dtype: dict[Hashable, list[int]] = {}
     for k, value in enumerate(values):
         if not isinstance(value, np.ndarray) or not arrays.is_plain(value):
@@ -28,7 +28,7 @@ def chunks(values: list[Array]) -> list[list[int]] | None:
 
 
 def joined(values: list[np.ndarray]) -> np.ndarray:
-    """Arrays of one chunk as one vector over their memory."""
+    """The arrays of one chunk as a vector over their memory."""
     first = values[0]
     return np.lib.stride_tricks.as_strided(first, (sum(v.size for v in values),), (first.itemsize,))
 
@@ -36,7 +36,7 @@ def joined(values: list[np.ndarray]) -> np.ndarray:
 def flattened(gradients: list[Array], values: list[Array], positions: list[list[int]]) -> list[np.ndarray]:
     """The gradients of `values`, whose chunks are at `positions`, as one vector for each chunk.
 
-    Over the gradients' memory where they lie one right behind another too, else in new memory.
+    The vector lies over the gradients' memory if they are adjacent too, else in new memory.
     """
     for k, (gradient, value) in enumerate(zip(gradients, values, strict=True)):
         if not isinstance(gradient, np.ndarray):
@@ -53,7 +53,7 @@ def flattened(gradients: list[Array], values: list[Array], positions: list[list[
 
 
 def _owner(array: Array) -> Array:
-    """The object whose memory an array looks at."""
+    """The object that owns an array's memory."""
     while isinstance(array, np.ndarray) and array.base is not None:
         array = array.base
     return array

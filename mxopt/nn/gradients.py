@@ -1,4 +1,4 @@
-"""What is done to gradients before a step. No function changes the gradient it is given."""
+"""Preparation of gradients before a step. These functions return new arrays."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mxopt.typing import Array
 
 
 def decayed(grad: Array, weight: Array, decay: float) -> Array:
-    """`grad + decay * weight`; of a row-sparse gradient the rows it has."""
+    """`grad + decay * weight`; for a row-sparse gradient in its rows."""
     if isinstance(grad, RowSparse):
         return RowSparse(decayed(grad.data, weight[grad.indices], decay), grad.indices, grad.shape)
     return grad + (decay * weight).astype(grad.dtype)
 
 
 def centralized(grad: Array) -> Array:
-    """`grad` less its mean over all axes but the first, https://arxiv.org/abs/2004.01461; vectors
-    as they are."""
+    """`grad` minus its mean over all axes but the first, https://arxiv.org/abs/2004.01461; a vector
+    is returned itself."""
     if isinstance(grad, RowSparse):
         return RowSparse(centralized(grad.data), grad.indices, grad.shape)
     return grad - grad.mean(axis=tuple(range(1, grad.ndim)), keepdims=True) if grad.ndim > 1 else grad
@@ -31,7 +31,7 @@ def scaled(grad: Array, factor: float) -> Array:
 
 
 def widened(grad: Array) -> Array:
-    """`grad` in float32 where it has 16 bits."""
+    """`grad`, in float32 if it has 16 bits."""
     if isinstance(grad, RowSparse):
         return RowSparse(widened(grad.data), grad.indices, grad.shape)
     return grad.astype(np.float32) if grad.dtype.itemsize == 2 else grad

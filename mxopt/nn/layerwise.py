@@ -1,4 +1,4 @@
-"""Rates adapted to each parameter by norms: Lamb, and LARS around another optimizer."""
+"""Steps scaled for each parameter by norms: Lamb, and LARS around another optimizer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from mxopt.typing import Array, Document, Plain
 
 
 class Lamb(Moments):
-    """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, each step as long
-    as the parameter."""
+    """LAMB, https://arxiv.org/abs/1904.00962: Adam with decoupled weight decay, whose steps are
+    scaled to the norm of the parameter."""
 
     rule: Rule = layerwise.lamb
     decay: ClassVar[WeightDecay] = "the rule's own"
@@ -48,31 +48,31 @@ class Lamb(Moments):
 
 
 def lars_filter(parameter: Parameter) -> bool:
-    """Whether LARS adapts the rate of a parameter: not where 'LayerNorm' or 'bias' is in its
-    name."""
+    """Whether LARS adapts the rate of a parameter: unless its name contains 'LayerNorm' or
+    'bias'."""
     name = name_of(parameter, "")
     return "LayerNorm" not in name and "bias" not in name
 
 
 class LARS(Optimizer):
-    """Another optimizer, given gradients as long as suits each parameter,
-    https://arxiv.org/abs/1708.03888.
+    """LARS, https://arxiv.org/abs/1708.03888: scales the gradients of each parameter for another
+    optimizer.
 
-    It is handed `trust * (grad + decay * param)`, where `trust = coefficient * |param| / (|grad| +
-    decay * |param| + epsilon)`, or 1 where a norm is 0. From then on weight decay and loss scale
-    are done here, and the other optimizer is no longer to be called by itself.
+    That gets `trust * (grad + decay * param)`, where `trust = coefficient * |param| / (|grad| +
+    decay * |param| + epsilon)`, or 1 if a norm is 0. From then on LARS applies weight decay and
+    loss scale, and the other optimizer must no longer be called directly.
 
     Raises
     ------
     TypeError
-        An argument is of another type.
+        An argument is of a wrong type.
     """
 
     def __init__(
         self,
         optimizer: Annotated[Optimizer, Option("", "any of `mxopt.nn`, your own included")],
         epsilon: Annotated[float, Exact("", "added to the divisor of `trust`")] = 1e-5,
-        coefficient: Annotated[float, Exact("", "what `trust` is a multiple of")] = 1e-3,
+        coefficient: Annotated[float, Exact("", "a factor of `trust`")] = 1e-3,
         use_clip: Annotated[
             bool, Exact("", "whether `trust` is divided by the learning rate and then limited to 1")
         ] = False,
@@ -99,10 +99,10 @@ class LARS(Optimizer):
         self.epsilon = epsilon
         self.coefficient = coefficient
         self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
-        self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients handed on
+        self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients for the other optimizer
 
     def construct(self, gradients: Array) -> Array:
-        """A step of the other optimizer; see `RuleOptimizer.construct`."""
+        """Makes a step of the other optimizer; see `RuleOptimizer.construct`."""
         grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in self._gradients(gradients)]
         positions = tuple(k for k in self._adapted if grads[k] is not None)
         slots, mine = [self._slots[k] for k in positions], [grads[k] for k in positions]
@@ -123,7 +123,7 @@ class LARS(Optimizer):
 
     @property
     def global_step(self) -> int:
-        """How many steps have been taken, which the other optimizer counts."""
+        """The number of steps taken, which the other optimizer counts."""
         return self.opt.global_step
 
     @global_step.setter
@@ -131,7 +131,7 @@ class LARS(Optimizer):
         self.opt.global_step = step
 
     def state_dict(self) -> Plain:
-        """What the other optimizer keeps; LARS keeps nothing."""
+        """The other optimizer's; LARS itself keeps nothing."""
         return {"optimizer": "LARS", "inner": self.opt.state_dict()}
 
     def load_state_dict(self, state_dict: Document) -> None:

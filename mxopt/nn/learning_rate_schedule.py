@@ -1,7 +1,7 @@
 """Learning rates as functions of the step, after `mindspore.nn`'s `LearningRateSchedule` classes.
 
-Everything is computed in double precision. Where MindSpore's formulas and its numbers differ, these
-are its numbers; `docs/departures-mindspore.md` lists where.
+Everything is computed in double precision. Where MindSpore's results differ from its formulas,
+these are its results; `docs/departures-mindspore.md` lists them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LearningRateSchedule(NamedArguments):
 
 
 class _Decay(LearningRateSchedule):
-    """What the exponential and inverse decays have in common."""
+    """The base of the exponential and inverse decays."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class _Decay(LearningRateSchedule):
         self.is_stair = is_stair
 
     def periods(self, global_step: float) -> float:
-        """How many times `decay_steps` have passed; whole times under `is_stair`."""
+        """How often `decay_steps` have passed; with `is_stair` a whole number."""
         return global_step // self.decay_steps if self.is_stair else global_step / self.decay_steps
 
 
@@ -71,8 +71,8 @@ class ExponentialDecayLR(_Decay):
 
 
 class NaturalExpDecayLR(_Decay):
-    """`learning_rate * exp(-decay_rate * step)`; under `is_stair` the step goes up to multiples of
-    `decay_steps` only.
+    """`learning_rate * exp(-decay_rate * step)`; with `is_stair` the step is rounded down to a
+    multiple of `decay_steps`.
 
     Without `is_stair`, `decay_steps` has no effect, as in MindSpore.
     """

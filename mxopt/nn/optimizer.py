@@ -41,10 +41,10 @@ TARGETS = ("CPU", "GPU", "Ascend")
 class Optimizer(SavedOptimizer):
     """The base of all optimizers: learning rate, weight decay, loss scale and groups of parameters.
 
-    A subclass defines `construct(gradients)`, which updates `self.parameters` in place, and may use
-    `decay_weight`, `gradients_centralization`, `scale_grad`, `get_lr` and the rest of the methods
-    below to do so. It is called as `optimizer(gradients)`, with one gradient for each parameter, in
-    their order.
+    A subclass defines `construct(gradients)`, which updates `self.parameters` in place, with the
+    help of `decay_weight`, `gradients_centralization`, `scale_grad`, `get_lr` and the other methods
+    below. It is called as `optimizer(gradients)`, with one gradient for each parameter, in their
+    order.
 
     `state_dict()` is what a resumed run needs to give the same bits, as plain data and copies of
     the arrays: the step, the fixed learning rates, and the states, which are the attributes that
@@ -53,8 +53,7 @@ class Optimizer(SavedOptimizer):
     Attributes
     ----------
     parameters : ParameterTuple
-        In the order in which gradients are expected; plain arrays as a `Parameter` over their
-        memory.
+        In the order of gradients; a plain array becomes a `Parameter` over its memory.
     learning_rate : Parameter or LearningRateSchedule, or a tuple of them where groups have their
     own
         A fixed rate is a parameter without axes: `optimizer.learning_rate.set_data(np.array(0.01))`
@@ -66,25 +65,25 @@ class Optimizer(SavedOptimizer):
     reciprocal_scale : float
         1 / loss_scale; `need_scale` says whether that differs from 1.
     param_length : int
-        How many parameters there are.
+        The number of parameters.
     is_group, is_group_lr, is_group_params_ordered, grad_centralization, dynamic_lr,
     dynamic_weight_decay : bool
         What the groups say.
     global_step : int
-        How many steps have been taken.
+        The number of steps taken.
 
     Raises
     ------
     TypeError
-        The learning rate, an element of `parameters`, `weight_decay` or `loss_scale` is of no such
+        The learning rate, an element of `parameters`, `weight_decay` or `loss_scale` is of a wrong
         type.
     ValueError
-        The weight decay or the learning rate is below 0, the loss scale not above it, an array of
+        The weight decay or the learning rate is below 0, the loss scale isn't above 0, an array of
         learning rates has several axes, or a parameter can't be updated in place.
     KeyError
         A group has an unknown key.
     RuntimeError
-        A parameter stands twice.
+        A parameter is given twice.
     """
 
     learning_rate: Rate | tuple[Rate, ...]
@@ -167,14 +166,13 @@ class Optimizer(SavedOptimizer):
         """Takes a step with these gradients, and counts it once it is done."""
         following = self.global_step + 1
         result = self.construct(*hyper_params)
-        self.global_step = following  # a rule's step has counted itself, in one with the update
+        self.global_step = following  # a rule's step has counted itself already
         if self._of_tensors:
             self._tell(hyper_params[0])
         return result
 
     def construct(self, *hyper_params: Any) -> Any:
-        """Updates the parameters by the gradients, the only argument here. Subclasses define
-        this."""
+        """Updates the parameters by the gradients, the only argument. Subclasses define this."""
         raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
 
     # Learning rate, weight decay and loss scale.
@@ -182,34 +180,35 @@ class Optimizer(SavedOptimizer):
     overridable: ClassVar[tuple[str, ...]] = (
         "get_lr", "get_weight_decay", "decay_weight", "gradients_centralization", "scale_grad",
     )  # fmt: skip
-    overridden: frozenset[str] = frozenset()  # those of `overridable` that are a subclass' from outside mxopt
+    overridden: frozenset[str] = frozenset()  # those of `overridable` that a class from outside mxopt defines
 
     @property
     def need_scale(self) -> bool:
-        """Whether gradients have to be divided by the loss scale."""
+        """Whether gradients must be divided by the loss scale."""
         return self.loss_scale != 1
 
     @property
     def reciprocal_scale(self) -> float:
-        """What gradients are multiplied by for it."""
+        """1 / loss scale, by which gradients are multiplied."""
         return 1 / self.loss_scale
 
     @property
     def weight_decay(self) -> Decay | tuple[Decay, ...]:
-        """The weight decay, a number or a function of the step, times the loss scale; one for each
-        parameter where there are groups. See `get_weight_decay` for the numbers of this step."""
+        """The weight decay, a number or a function of the step, times the loss scale; a tuple with
+        one for each parameter if there are groups. `get_weight_decay` gives the numbers of this
+        step."""
         if not self.is_group:
             return scaled_decay(self._every.decay, self.loss_scale)
         return tuple(scaled_decay(self.groups[slot.group].decay, self.loss_scale) for slot in self._slots)
 
     def get_lr(self) -> float | tuple[float, ...]:
-        """The learning rate of this step; one for each parameter where groups or `lr_mult` make
-        them differ."""
+        """The learning rate of this step; a tuple with one for each parameter if groups or
+        `lr_mult` make them differ."""
         rates = tuple(self._rates())
         return rates if self.is_group_lr or any(p.lr_mult != 1 for p in self.parameters) else rates[0]
 
     def step_rates(self) -> list[float]:
-        """The learning rate of each parameter at this step: what `get_lr` says."""
+        """The learning rate of each parameter at this step, as `get_lr` gives it."""
         return self._each("get_lr", self.get_lr()) if "get_lr" in self.overridden else self._rates()
 
     def _rates(self) -> list[float]:
@@ -218,22 +217,23 @@ class Optimizer(SavedOptimizer):
 
     def get_weight_decay(self) -> float | tuple[float, ...]:
         """The weight decay of this step times the loss scale, since `decay_weight` comes before
-        `scale_grad`; one for each parameter where there are groups or `wd_mult` makes them differ.
+        `scale_grad`; a tuple with one for each parameter if there are groups or `wd_mult` makes
+        them differ.
         """
         if not self.is_group and all(p.wd_mult == 1 for p in self.parameters):
             return decay_at(self._every.decay, self.global_step) * self.loss_scale
         return tuple(decay * self.loss_scale for decay in self._decays())
 
     def step_decays(self) -> list[float]:
-        """The weight decay of each parameter at this step times the loss scale: what
-        `get_weight_decay` says, for those of which `decay_flags` says that they are decayed."""
+        """The weight decay of each parameter at this step times the loss scale, as
+        `get_weight_decay` gives it; 0 where `decay_flags` is False."""
         if "get_weight_decay" not in self.overridden:
             return [decay * self.loss_scale for decay in self._decays()]
         decays = self._each("get_weight_decay", self.get_weight_decay())
         return [decay if flag else 0.0 for decay, flag in zip(decays, self.decay_flags, strict=True)]
 
     def _each(self, method: str, values: Array) -> list[float]:
-        """What a subclass' method returned, for each parameter."""
+        """What a subclass's method returned, for each parameter."""
         owner, n = type(self).__name__, len(self._slots)
         listed = list(values) if isinstance(values, tuple | list) else [values] * n
         if len(listed) != n:
@@ -252,10 +252,11 @@ class Optimizer(SavedOptimizer):
         return [now[slot.group] * slot.parameter.wd_mult for slot in self._slots]
 
     def get_lr_parameter(self, param: Any) -> Array:
-        """What gives the learning rate of a parameter: a Parameter without axes, or a
+        """The source of a parameter's learning rate: a Parameter without axes, or a
         LearningRateSchedule.
 
-        A list of them for a list. TypeError for what is no parameter, ValueError for a stranger's.
+        A list gives a list. Raises TypeError for anything but parameters, ValueError for another
+        optimizer's.
 
         >>> w, b = Parameter(np.ones(2)), Parameter(np.zeros(2))
         >>> optimizer = Optimizer(0.1, [{"params": [w], "lr": 0.05}, {"params": [b]}])
@@ -276,16 +277,16 @@ class Optimizer(SavedOptimizer):
     # Gradients.
 
     def decay_weight(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
-        """The gradients plus weight decay times loss scale times the parameters; new arrays where
-        that is not 0."""
+        """The gradients plus weight decay times loss scale times the parameters; new arrays unless
+        the decay is 0."""
         return tuple(
             grad if grad is None or not decay else g.decayed(grad, slot.parameter.value, decay)
             for grad, slot, decay in zip(self._listed(gradients), self._slots, self.step_decays(), strict=True)
         )
 
     def gradients_centralization(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
-        """The gradients, those of groups with `grad_centralization` less their mean over all axes
-        but the first."""
+        """The gradients; in groups with `grad_centralization` minus their mean over all axes but
+        the first."""
         return tuple(
             g.centralized(grad) if self.groups[slot.group].centralized and grad is not None else grad
             for grad, slot in zip(self._listed(gradients), self._slots, strict=True)
@@ -300,9 +301,9 @@ class Optimizer(SavedOptimizer):
     def flatten_gradients(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
         """One gradient for each of `flat_parameters`.
 
-        Where the parameters of each dtype lie one right behind another in memory, and all have one
-        learning rate, their gradients as one vector for each dtype; otherwise as they are. Call it
-        last: `decay_weight` and the like want one gradient for each parameter.
+        If the parameters of each dtype are contiguous in memory, and all share a learning rate,
+        this is one vector for each dtype; otherwise the gradients as they are. Call it last:
+        `decay_weight` and the like need one gradient for each parameter.
         """
         listed, positions = self._listed(gradients), self._chunks()
         if positions is None:
@@ -325,14 +326,13 @@ class Optimizer(SavedOptimizer):
     # Where and how MindSpore runs a step.
 
     def broadcast_params(self, optim_result: Array) -> bool:
-        """Whether the update succeeded. The parameters of one process are one: there is nothing to
-        send."""
+        """Whether the update succeeded. There is only one process, so nothing is sent."""
         return bool(optim_result)
 
     @property
     def target(self) -> str:
-        """'GPU' for CuPy's arrays, else 'CPU'. Setting it to where the arrays are changes nothing
-        where a step is a rule's; elsewhere it raises NotImplementedError."""
+        """'GPU' for CuPy's arrays, else 'CPU'. Optimizers with a rule may set it to where the
+        arrays are, which changes nothing; others raise NotImplementedError."""
         return "GPU" if arrays.is_cupy(self.parameters[0].value) else "CPU"
 
     @target.setter
@@ -347,8 +347,8 @@ class Optimizer(SavedOptimizer):
 
     @property
     def unique(self) -> bool:
-        """Whether row-sparse gradients may name a row twice. Without effect: `row_sparse_array` has
-        added them up."""
+        """Whether row-sparse gradients may name a row twice. Without effect: `row_sparse_array`
+        adds such rows up."""
         return self._unique
 
     @unique.setter

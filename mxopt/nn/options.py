@@ -1,5 +1,5 @@
-"""The options that most of these optimizers share. Types are exact, as MindSpore checks them: an
-int is no float."""
+"""The options that these optimizers share. Types are exact, as MindSpore checks them: an int isn't
+a float."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OptimizerOptions(TypedDict, total=False):
     seed: int | None
 
 
-# Those of `Optimizer`, which explains them.
+# The options of `Optimizer` itself.
 Rates = Annotated[
     Any,
     Option(

@@ -1,4 +1,4 @@
-"""The parameters of an optimizer, and what its groups say of each."""
+"""The parameters of an optimizer, its groups, and their learning rates and weight decays."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class ParameterTuple(tuple[Parameter, ...]):
 
 
 def zeros(shape: tuple[int, ...], like: Array, dtype: np.dtype | None = None) -> Array:
-    """Zeros for a state of the array `like`, on its device: of its dtype, or float32 where that has
-    16 bits; or of another dtype."""
+    """Zeros for a state of the array `like`, on its device: of `dtype`, or by default of its dtype,
+    float32 at least."""
     if dtype is None and like.dtype.itemsize == 2:
         dtype = np.dtype(np.float32)
     return arrays.zeros(shape, like, dtype)
@@ -84,7 +84,8 @@ class Listed(LearningRateSchedule):
 
 @dataclass(eq=False)
 class ParameterGroup:
-    """What some parameters have in common; `centralized` says whether their gradients are to be."""
+    """What some parameters share: learning rate, weight decay, and whether their gradients are
+    centralized."""
 
     rate: Rate
     decay: Decay
@@ -92,7 +93,7 @@ class ParameterGroup:
 
 
 def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
-    """A learning rate as something to ask at each step: a parameter without axes, or a schedule."""
+    """A learning rate as its source at each step: a parameter without axes, or a schedule."""
     if isinstance(value, LearningRateSchedule):
         return value
     if isinstance(value, Parameter):
@@ -121,14 +122,14 @@ def as_rate(value: Any, where: str, name: str = "learning_rate") -> Rate:
 
 
 def rate_at(rate: Rate, step: int) -> float:
-    """The rate of a step. Raises ArgumentError where a schedule gives none."""
+    """The rate of a step. Raises ArgumentError if a schedule doesn't give a number."""
     if isinstance(rate, Parameter):
         return float(rate.value)
     return _given("learning rate", rate, step, rate(step))
 
 
 def _given(what: str, by: object, step: int, value: Any) -> float:
-    """What a schedule or a function gives for a step."""
+    """The number that a schedule or a function gives for a step."""
     if type(value) is float and value == value:
         return value
     return one_number(f"the {what} that {by!r:.80} gives for step {step}", value)
@@ -156,17 +157,17 @@ def _scaled_at(decay: Decay, scale: float, step: int) -> float:
 
 
 def decay_at(decay: Decay, step: int) -> float:
-    """The weight decay of a step. Raises ArgumentError where a function gives none."""
+    """The weight decay of a step. Raises ArgumentError if a function doesn't give a number."""
     if not callable(decay):
         return decay
     return _given("weight decay", decay, step, decay(step))
 
 
 def read(parameters: object, every: ParameterGroup, owner: str) -> tuple[list[Slot], list[ParameterGroup], bool]:
-    """The parameters of an optimizer in their order, their groups, and whether that order is one of
-    its own.
+    """The parameters of an optimizer in their order, their groups (none if none were given), and
+    whether `order_params` gives the order.
 
-    `every` has the defaults of all groups. Without groups there are none.
+    `every` has the defaults of all groups.
     """
     items = _listed(parameters, f"{owner}: parameters")
     if not isinstance(items[0], dict):
@@ -200,8 +201,8 @@ def read(parameters: object, every: ParameterGroup, owner: str) -> tuple[list[Sl
 
 
 def _check_lengths(rates: list[Rate], owner: str) -> None:
-    """Lists of rates must be for the same steps, the one outside of the groups included, as in
-    MindSpore."""
+    """Raises ArgumentError unless all lists of rates have one length, that outside of groups
+    included, as in MindSpore."""
     lists = list(dict.fromkeys(rate for rate in rates if isinstance(rate, Listed)))
     for other in lists[1:]:
         if len(other.values) != len(lists[0].values):

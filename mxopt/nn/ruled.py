@@ -1,4 +1,4 @@
-"""Optimizers of `mxopt.nn` whose step is a rule: all but LARS, which wraps another."""
+"""Optimizers of `mxopt.nn` that are made of a rule: all but LARS, which wraps another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mxopt.state_dtype import check, dtype_of
 from mxopt.typing import Array
 
 Row = tuple[float, ...]
-Own = Any  # what a parameter's hyper-parameters follow from besides: see `scalars`
+Own = Any  # what else a parameter's hyper-parameters depend on: see `scalars`
 WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
 
 
@@ -31,9 +31,9 @@ class RuleOptimizer(Optimizer):
 
     A subclass sets `rule`, calls `keep` in its constructor, and defines `scalars`. Weight decay and
     loss scale become hyper-parameters of the rule where that gives the same numbers: `decay` says
-    what the rule takes weight decay for. `lazy` says whether rows stay as they are for which a
-    row-sparse gradient has none. What a class from outside overrides of `overridable` is called, as
-    MindSpore's steps call it.
+    how the rule treats weight decay. `lazy` leaves the rows alone that a row-sparse gradient lacks.
+    Methods of `overridable` that a class from outside overrides are called, as MindSpore's steps
+    call them.
     """
 
     has_rule: ClassVar[bool] = True
@@ -43,18 +43,18 @@ class RuleOptimizer(Optimizer):
     decay: ClassVar[WeightDecay] = "added to the gradient"
 
     def scalars(self, lr: float, t: int, own: Own) -> Row:
-        """The learning rate the rule takes at step `t` (from 1), then the rule's own
+        """The learning rate that the rule takes at step `t`, from 1, then the rule's own
         hyper-parameters in its order.
 
-        `own` is what the method `own` says of the parameter, or the number that the step before
-        handed on.
+        `own` is the result of the method `own` for the parameter, or the number that the step
+        before handed on.
         """
         raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
     def keep(self, *more: str, **states: float | Callable[[float], float]) -> None:
         """Makes the rule's states, in its order: attributes of these names, filled with a number,
-        or with what a function makes of the parameter's learning rate. float32 for 16-bit
-        parameters. `more` are the names of what a subclass' `new_states` makes besides."""
+        or with a function of the parameter's learning rate; of float32 for 16-bit parameters.
+        `more` are the names of further states that a subclass's `new_states` makes."""
         check(self.state_dtype, self.rule, type(self).__name__)
         self._first, self.state_names = states, (*states, *more)
         for slot, key in zip(self._slots, self.keys(), strict=True):
@@ -82,14 +82,14 @@ class RuleOptimizer(Optimizer):
         Parameters
         ----------
         gradients : tuple of array or RowSparse or None
-            In the order of `parameters`, of their shapes; never changed. A parameter without one,
-            or with `requires_grad` False, is left alone.
+            In the order of `parameters`, and of their shapes; never changed. A parameter without
+            one, or with `requires_grad` False, is left alone.
 
         Raises
         ------
         ArrayError
-            A gradient doesn't fit its parameter. Nothing has been changed then, and the message
-            names it.
+            A gradient doesn't fit its parameter, which the message names. Then nothing has been
+            changed.
         """
         grads = self._gradients(gradients)
         ready = not self.overridden.isdisjoint(self.preparing)
@@ -131,18 +131,18 @@ class RuleOptimizer(Optimizer):
 
     @property
     def elementwise(self) -> bool:
-        """Whether gradients are prepared element by element."""
+        """Whether gradients are prepared element by element, that is, not centralized."""
         centralized = any(group.centralized for group in self.groups)
         return not centralized
 
     # Gradients that the rule can't take as they are.
 
     preparing: ClassVar[tuple[str, ...]] = ("decay_weight", "gradients_centralization", "scale_grad")
-    """The methods by which a step prepares the gradients, where a subclass overrides one, in this
-    order."""
+    """The methods that prepare the gradients, in this order, if a subclass overrides one of
+    them."""
 
     def _made_ready(self, grads: list[Array]) -> list[Array]:
-        """The gradients prepared by these methods."""
+        """The gradients, prepared by these methods."""
         for slot, grad in zip(self._slots, grads, strict=True):
             if grad is not None:
                 self._tensor(slot, grad, self.rule).check(self.rule)
@@ -167,14 +167,14 @@ class RuleOptimizer(Optimizer):
         return grads, [ats[k]._replace(ready=needed) for k, needed in found], which
 
     def _needs(self, at: Step, sparse: bool) -> bool:
-        """Whether a gradient must be prepared."""
+        """Whether a gradient must be prepared before the rule takes it."""
         if self.decay == "added to the gradient" and sparse and not self.lazy:
-            return True  # or all rows would be decayed, not only those with a gradient
+            return True  # the rule would decay all rows, not only those with a gradient
         return at.group.centralized or (self.decay == "unknown to the rule" and at.wd != 0)
 
     def _prepared(self, slot: Slot, grad: Array, at: Step) -> Array:
         """The gradient after weight decay (unless that is the rule's own), centralization and loss
-        scale."""
+        scale, as MindSpore orders them."""
         self._tensor(slot, grad, self.rule).check(self.rule)
         grad = g.widened(grad)
         if at.wd and self.decay != "the rule's own":

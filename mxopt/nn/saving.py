@@ -1,4 +1,4 @@
-"""What is saved of an optimizer of `mxopt.nn`."""
+"""Saving and loading of `mxopt.nn`'s optimizers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mxopt.typing import Document, Plain
 
 class SavedOptimizer(GroupedOptimizer):
     """States are the attributes that are a `ParameterTuple`, as `self.parameters.clone` makes them.
-    An attribute of the name `carried`, where there is one, has a number for each parameter."""
+    The attribute that `carried` names, if any, has a number for each parameter."""
 
     parameters: ParameterTuple
     groups: list[ParameterGroup]
 
     def fixed_rates(self) -> list[Parameter]:
-        """The learning rates that are a number, which `state_dict` saves."""
+        """The learning rates that are numbers, which `state_dict` saves."""
         rates = {id(group.rate): group.rate for group in self.groups}
         return [rate for rate in rates.values() if isinstance(rate, Parameter)]
 
     def keys(self) -> list[str]:
-        """The parameters' names, or their positions where some have none, or the same."""
+        """The parameters' names, or their positions if some have none or share one."""
         names = [p.name or "" for p in self.parameters]
         return names if all(names) and len(set(names)) == len(names) else list(map(str, range(len(names))))
 
@@ -51,7 +51,7 @@ class SavedOptimizer(GroupedOptimizer):
         return {"rule": self._rule_name(), **steps, "states": states, **carried}
 
     def _rule_name(self) -> str | None:
-        """What the states are used by; None where a step is not a rule's."""
+        """The name of the rule that uses the states; None for an optimizer without a rule."""
         rule = getattr(self, "rule", None)
         return rule.name if isinstance(rule, Rule) else None
 

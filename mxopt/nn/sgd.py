@@ -78,11 +78,11 @@ class Momentum(RuleOptimizer):
 
 
 class ASGD(RuleOptimizer):
-    """Averaged descent: `param -= eta * (grad + lambd * param)`; `ax` is the parameter's average
-    after step `t0`.
+    """Averaged descent, https://doi.org/10.1137/0330046: `param -= eta * (grad + lambd * param)`;
+    `ax` is the parameter's average after step `t0`.
 
     `eta` is the learning rate at first, and after step t `lr / (1 + lambd * lr * t) ** alpha`: a
-    changed rate acts one step later, as in MindSpore and PyTorch. https://doi.org/10.1137/0330046
+    changed rate takes effect one step later, as in MindSpore and PyTorch.
     """
 
     rule: Rule = pytorch.asgd
@@ -107,7 +107,7 @@ class ASGD(RuleOptimizer):
 
     @property
     def eta(self) -> list[float]:
-        """The rate of the step to come, for each parameter."""
+        """The rate of the next step, for each parameter."""
         pairs = zip(self._slots, self._rates(), strict=True)
         return [rate if slot.carry < 0 else slot.carry for slot, rate in pairs]
 
@@ -124,10 +124,10 @@ class ASGD(RuleOptimizer):
 
 
 class Rprop(RuleOptimizer):
-    """Steps by the sign of the gradient, whose sizes grow while it stays and shrink when it turns.
+    """Steps by the sign of the gradient, https://doi.org/10.1109/ICNN.1993.298623: an element's
+    step size grows while the sign stays and shrinks when it changes.
 
-    https://doi.org/10.1109/ICNN.1993.298623. The sizes start at the learning rate of the first
-    step, which has no effect afterwards.
+    Step sizes start at the learning rate of the first step, which has no effect afterwards.
     """
 
     rule: Rule = pytorch.rprop
@@ -139,7 +139,7 @@ class Rprop(RuleOptimizer):
         learning_rate: RateOption = 0.1,
         etas: Annotated[
             tuple[float, float],
-            Exact("(0, 1) (1, inf)", "what a size is multiplied by when the sign turns, and when it stays"),
+            Exact("(0, 1) (1, inf)", "factors of a step size when the sign changes, and when it stays"),
         ] = (0.5, 1.2),
         step_sizes: Annotated[tuple[float, float], Exact("", "the least and the largest size", ascending=True)] = (
             1e-6,
@@ -154,7 +154,7 @@ class Rprop(RuleOptimizer):
         self.keep(prev=0.0, step_size=float)
 
     def construct(self, gradients: Array) -> bool:
-        if not self.global_step:  # the rate may have changed since the sizes were made of it
+        if not self.global_step:  # the rate may have changed since the constructor used it
             for slot, rate in zip(self._slots, self.step_rates(), strict=True):
                 slot.arrays["step_size"][...] = rate
         return super().construct(gradients)

@@ -1,8 +1,8 @@
 """Adam and its relatives, as in `mindspore.experimental.optim` and `torch.optim`.
 
 Adam's step is `lr / c1 * mean / (sqrt(var / c2) + eps)` with the corrections `c = 1 - beta**t`.
-Multiplied through by `sqrt(c2)` that is the core's rule with the rate `lr * sqrt(c2) / c1` and the
-epsilon `eps * sqrt(c2)`.
+Multiplying numerator and denominator by `sqrt(c2)` gives the rule `adam` with the rate `lr *
+sqrt(c2) / c1` and the epsilon `eps * sqrt(c2)`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class AdamW(Adam):
 class Adamax(Optimizer):
     """AdaMax, https://arxiv.org/abs/1412.6980 section 7.
 
-    By the largest gradient, decayed, instead of the mean square.
+    Divides by the largest gradient so far, which decays, instead of the root of a mean square.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class NAdam(Optimizer):
 
 
 class RAdam(Optimizer):
-    """RAdam, https://arxiv.org/abs/1908.03265: a running mean until the variance can be trusted,
-    then Adam."""
+    """RAdam, https://arxiv.org/abs/1908.03265: steps by the running mean alone until the variance
+    can be trusted, then as Adam."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class RAdam(Optimizer):
         beta2 = at.group["betas"][1]
         c1, root = bias_corrections(at)
         limit = 2 / (1 - beta2) - 1
-        length = limit - 2 * at.t * beta2**at.t / (1 - beta2**at.t)  # of the average that the variance is, in steps
+        length = limit - 2 * at.t * beta2**at.t / (1 - beta2**at.t)  # of the average of squares, in steps
         rate, rectified = at.lr / c1, length > 5
         if rectified:
             rate *= root * math.sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length))

@@ -16,8 +16,8 @@ from mxopt.typing import Array
 
 
 class Adadelta(Optimizer):
-    """Adadelta, https://arxiv.org/abs/1212.5701: steps as large as past steps, by the size of past
-    gradients."""
+    """Adadelta, https://arxiv.org/abs/1212.5701: scales gradients by the ratio of the sizes of past
+    steps and past gradients."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class Adadelta(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Adagrad, https://jmlr.org/papers/v12/duchi11a.html: by the root of the sum of all squared
-    gradients.
+    """Adagrad, https://jmlr.org/papers/v12/duchi11a.html: divides by the root of the sum of all
+    squared gradients.
 
     A row-sparse gradient costs its rows only, as long as there is no weight decay.
     """
@@ -88,7 +88,7 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """RMSprop, by a running mean of squares.
+    """RMSprop: divides by the root of a running mean of squares.
 
     https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
     """
@@ -122,8 +122,8 @@ class RMSprop(Optimizer):
 
 
 class Rprop(Optimizer):
-    """Rprop, https://doi.org/10.1109/ICNN.1993.298623: by the gradient's sign, each element with a
-    step of its own."""
+    """Rprop, https://doi.org/10.1109/ICNN.1993.298623: steps by the gradient's sign, with a step
+    size for each element."""
 
     def __init__(
         self,

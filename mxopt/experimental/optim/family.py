@@ -1,4 +1,4 @@
-"""The experimental optimizers as stores and Trainers need them."""
+"""Adapts the experimental optimizers for stores and Trainers."""
 
 from __future__ import annotations
 

@@ -15,14 +15,13 @@ from mxopt.parameter import Parameter, name_of, named, value_of
 from mxopt.typing import Array, Plain
 
 Options = Plain
-NOBODYS_OWN = {"learning_rate", "wd"}  # MXNet's names for what nearly all optimizers here have
+NOT_OPTIONS = {"learning_rate", "wd"}  # MXNet's names of `lr` and `weight_decay`
 
 
 class ParameterGroup(Plain):
-    """The options of some parameters, which are its item "params". What is assigned is checked at
-    once.
+    """Some parameters, its item "params", and their options. Assigned values are checked at once.
 
-    `checks` are those of the options that are the optimizer's, by name; `others` are the names of
+    `checks` are the declarations of the optimizer's options, by name; `others` are the names of
     other optimizers' options; errors begin with `whose`.
     """
 
@@ -45,13 +44,13 @@ class ParameterGroup(Plain):
         return self
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The option `key`; set to `default` first where there is none."""
+        """The option `key`, set to `default` first if there is none."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def update(self, *args: Any, **kwargs: object) -> None:
-        """Changes options. Raises, and changes nothing, where one can't be used."""
+        """Changes options. Raises, and changes nothing, if one isn't allowed."""
         new = self | dict(*args, **kwargs)
         if new["params"] is not self["params"]:
             raise ArgumentError("the parameters of a group can't be exchanged: use add_param_group")
@@ -60,12 +59,12 @@ class ParameterGroup(Plain):
         super().update(self.checked(new))
 
     def checked(self, options: Options) -> Options:
-        """Options as they would be kept. Raises where one can't be used."""
+        """The options as they would be kept. Raises if one isn't allowed."""
         return checked(options, self.checks, self.whose)
 
     def fit(self, saved: Options, names: list[str], needed: Iterable[str]) -> list[str]:
-        """What is wrong with options that were saved; if nothing is, they are made what is kept
-        here. The group's parameters have these names."""
+        """What is wrong with saved options, for a group whose parameters have these names. If
+        nothing is, `saved` is updated to what would be kept here."""
         there, lacking = saved["params"], [key for key in needed if key not in saved]
         wrong = [f"{self.whose} lacks {name!r}" for name in names if name not in there]
         wrong += [f"{self.whose} has {name!r} too many" for name in there if name not in names]
@@ -78,27 +77,27 @@ class ParameterGroup(Plain):
 
 
 def checked(options: Options, checks: Mapping[str, Declared], whose: str) -> Options:
-    """Options as they are kept, after the checks of their names. Raises where one can't be used."""
+    """The options after their checks, as they are kept. Raises if one isn't allowed."""
     return {k: checks[k].check(f"{whose}: {k}", v) if k in checks else v for k, v in options.items()}
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str], whose: str) -> None:
-    """Raises ArgumentKeyError for an option that looks like a slip, or has another family's name.
+    """Raises ArgumentKeyError for an option that looks misspelt, or has another family's name.
 
-    Other keys are the user's own, those of `others`, which other optimizers have, too, as in
-    MindSpore and PyTorch.
+    As in MindSpore and PyTorch, other keys belong to the caller, even options of other optimizers
+    (`others`).
     """
     known = {*known, "params", "initial_lr"}
     for key in given:
         if key in known or key in others:
             continue
-        meant = key in NOBODYS_OWN or any(key in group and group & known for group in SYNONYMS)
+        meant = key in NOT_OPTIONS or any(key in group and group & known for group in SYNONYMS)
         if meant or difflib.get_close_matches(str(key).lower(), map(str.lower, known), n=1, cutoff=0.8):
             raise ArgumentKeyError(f"{whose} has no option {key!r}: {nearest(str(key), known)}")
 
 
 def as_groups(params: object) -> list[Options]:
-    """The `params` argument of a constructor as a list of groups."""
+    """The `params` argument of a constructor, as a list of groups."""
     if params is None:
         raise ArgumentError("params is None: an optimizer needs parameters")
     found = _listed(params, "params")
@@ -113,7 +112,7 @@ def as_groups(params: object) -> list[Options]:
 
 
 def make_slots(params: object, group: int, before: list[Slot], carry: float) -> tuple[list[object], list[Slot]]:
-    """The parameters of group number `group`, as given and as slots, which must differ from those
+    """The parameters of group number `group`, as given and as slots. Raises if one of them is in
     `before`."""
     given = [params] if hasattr(params, "shape") else list(map(named, _listed(params, f"group {group}: params")))
     slots: list[Slot] = []

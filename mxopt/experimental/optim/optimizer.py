@@ -1,5 +1,4 @@
-"""The base of the experimental optimizers: groups, gradients, and one list call of a rule for all
-that go together."""
+"""The base of the experimental optimizers: groups of parameters, their options, and steps."""
 
 from __future__ import annotations
 
@@ -36,9 +35,9 @@ class Optimizer(GroupedOptimizer):
     """The base of all experimental optimizers. Subclasses define `rule` and `scalars`, or
     `construct`.
 
-    What they train are float16, bfloat16, float32 or float64 arrays of any shape, plain or as
-    `mxopt.Parameter`; whatever lends its memory (a `torch.Tensor` on the CPU) is taken without a
-    copy. Or groups: dicts with "params" and their own options.
+    They train float16, bfloat16, float32 or float64 arrays of any shape, plain or as
+    `mxopt.Parameter`; anything that lends its memory (a `torch.Tensor` on the CPU) is used without
+    a copy. Parameters may come in groups: dicts with "params" and options of their own.
 
     `state_dict()` is what a resumed run needs to give the same bits, as plain data and copies of
     the arrays: all options, counts and states by the parameters' names. `load_state_dict` takes it.
@@ -48,19 +47,19 @@ class Optimizer(GroupedOptimizer):
     param_groups : list of dict
         Each with "params" and all options, which may be changed between steps.
     parameters : list
-        All parameters as they were given, in the order in which gradients are to come.
+        All parameters as they were given, in the order of gradients.
     rescale_grad : float
         Gradients are multiplied by this first; 1 unless a `Trainer` divides by a batch size.
 
     Raises
     ------
     ValueError
-        No parameters, the same one twice, or a number out of its range.
+        There are no parameters, one is given twice, or a number is out of its range.
     TypeError
-        `params` is no list, or holds something that lends no memory. A wrong type of an option is
-        both.
+        `params` isn't a list, or holds something that lends no memory. An option of a wrong type
+        raises both.
     KeyError
-        A group has an option of another optimizer, or a misspelt one.
+        A group has an option of another family, or a misspelt one.
     """
 
     checks: ClassVar[Mapping[str, Declared]] = COMMON
@@ -96,7 +95,7 @@ class Optimizer(GroupedOptimizer):
     # What a subclass defines.
 
     def rule(self, group: Options) -> Rule:
-        """The rule, as the options of `group` ask for it."""
+        """The rule for the options of `group`."""
         raise NotDefinedError(f"{type(self).__name__} must define rule and scalars, or construct")
 
     def scalars(self, at: Step) -> tuple[float, ...]:
@@ -105,8 +104,8 @@ class Optimizer(GroupedOptimizer):
         raise NotDefinedError(f"{type(self).__name__} must define scalars")
 
     def rests(self, group: Options) -> bool:
-        """Whether an element whose gradient is 0 stays as it is, so that only rows with a gradient
-        need a visit."""
+        """Whether elements with a gradient of 0 don't change, so that only rows with a gradient
+        need an update."""
         return False
 
     def new_state(self, name: str, weight: Array, group: Options) -> Array:
@@ -127,9 +126,9 @@ class Optimizer(GroupedOptimizer):
         return [p for group in self.param_groups for p in group["params"]]
 
     def add_param_group(self, param_group: Options) -> None:
-        """Adds parameters, at the end. `param_group` has "params" and may have options of its own.
+        """Adds a group of parameters. `param_group` has "params", and may have options of its own.
 
-        Raises what the constructor raises; nothing has been changed then.
+        Raises what the constructor raises, and then changes nothing.
         """
         number = len(self.param_groups)
         whose = f"{type(self).__name__}, group {number}"
@@ -147,7 +146,7 @@ class Optimizer(GroupedOptimizer):
                 check(self.state_dtype, self.rule(group), type(self).__name__)
             except NotDefinedError:
                 raise without_rule(type(self).__name__) from None
-            except AttributeError:  # of what a constructor sets later: the first step asks again
+            except AttributeError:  # the rule needs what a constructor sets later: the first step checks again
                 pass
         for slot in slots:
             slot.own = self.own(slot.weight)
@@ -171,20 +170,20 @@ class Optimizer(GroupedOptimizer):
         Raises
         ------
         ArrayError
-            A gradient doesn't fit its parameter, which the message names. Nothing has been changed
-            then.
+            A gradient doesn't fit its parameter, which the message names. Then nothing has been
+            changed.
         ArgumentError
             There are more or fewer gradients than parameters.
         """
         self.construct(gradients)
 
     def construct(self, *hyper_params: Any) -> None:
-        """What a call does. A subclass without a rule defines this."""
+        """Makes a step. A subclass without a rule defines this."""
         (gradients,) = hyper_params
         try:
             grads = self._gradients(gradients)
             self.apply(None, self._slots, self._of_trained(grads), self._count)
-        except BaseException:  # states and master copies of an update that failed would be out of date
+        except BaseException:  # drop new states and master copies: they could go out of date
             for slot in self._slots:
                 slot.arrays = slot.arrays if slot.step else {}
             self.steps.clear()
@@ -197,8 +196,8 @@ class Optimizer(GroupedOptimizer):
         return chain(done, map(setattr, slots, repeat("carry"), carries)) if carries else done
 
     def repeat(self, places: list[int]) -> bool:
-        """Makes the step that a call makes, by gradients at these addresses, and returns whether it
-        did: see `apply_again`, which says what the caller must know. Autograd isn't told."""
+        """Makes a step with gradients at these addresses, if `apply_again` can; that says what the
+        caller must know. Returns whether it did. Doesn't tell autograd."""
         return self.apply_again(None, places, self._count)
 
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
@@ -210,7 +209,7 @@ class Optimizer(GroupedOptimizer):
         return options, options["lr"], options.get("weight_decay", 0.0)
 
     def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Array, ...], Array]:
-        kept, source = slot.arrays, slot.weight  # which has what was needed so far
+        kept, source = slot.arrays, slot.weight
         if self.uses_master(slot.weight):
             if "master" not in kept:
                 kept["master"] = slot.weight.astype(np.float32)
@@ -239,7 +238,7 @@ class Optimizer(GroupedOptimizer):
         return found
 
     def _wanted(self, slot: Slot, options: Options) -> Plain:
-        """What is kept of a parameter that has been updated."""
+        """What must be saved of a parameter that has been updated."""
         single = np.dtype(np.float32)
         master = {"master": single} if self.uses_master(slot.weight) else {}
         dtype = dtype_of(self.state_dtype, slot.weight) or (single if master else slot.weight.dtype.newbyteorder("="))

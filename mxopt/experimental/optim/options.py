@@ -1,4 +1,4 @@
-"""The options that most of these optimizers share, and what all take by keyword."""
+"""The options that these optimizers share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mxopt.state_dtype import StateDtype
 
 
 class Number(Option):
-    """Any number; True and False are none here."""
+    """Any number, but not True or False."""
 
     flags: ClassVar[bool] = False
 
@@ -35,7 +35,7 @@ class OptimizerOptions(TypedDict, total=False):
     seed: int | None
 
 
-# What is checked in every group, whatever its optimizer declares.
+# Checked in every group, whatever its optimizer declares.
 COMMON = {
     "lr": Declared(Rate),
     "initial_lr": Declared(Rate),

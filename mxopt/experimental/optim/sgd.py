@@ -56,7 +56,7 @@ class SGD(Optimizer):
             "nesterov": nesterov, "maximize": maximize,
         }  # fmt: skip
         super().__init__(params, options, **base)
-        if nesterov and (momentum <= 0 or dampening != 0):  # groups may differ: without momentum there is none to add
+        if nesterov and (momentum <= 0 or dampening != 0):  # groups aren't checked: without momentum it has no effect
             raise ArgumentError(
                 "SGD: nesterov needs a momentum above 0 and no dampening,"
                 f" got momentum={momentum}, dampening={dampening}"
@@ -80,8 +80,8 @@ class ASGD(Optimizer):
     """Averaged gradient descent, https://doi.org/10.1137/0330046. The average is the state
     `average`.
 
-    Step t uses the rate that the step before prepared, `lr / (1 + lambd * lr * (t - 1))**alpha`
-    with the `lr` of then.
+    Step t uses the rate that the step before computed from its `lr`: `lr / (1 + lambd * lr * (t -
+    1))**alpha`.
     """
 
     carried: ClassVar[str | None] = "eta"

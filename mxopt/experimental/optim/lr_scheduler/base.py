@@ -1,5 +1,4 @@
-"""The base of all schedules of an optimizer's learning rates, and what they need of an
-optimizer."""
+"""The base of all schedules, and the parameter groups whose learning rates they set."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ RATES = ("lr", "initial_lr")  # of a group, what schedules set
 
 
 class OneRate(MutableMapping[str, Any]):
-    """An optimizer with a single learning rate, seen as a parameter group. What else is kept lies
-    in the optimizer, for all its schedules."""
+    """An optimizer with a single learning rate, as a parameter group. Other items are kept in the
+    optimizer, where all its schedules see them."""
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
@@ -44,10 +43,8 @@ class OneRate(MutableMapping[str, Any]):
 
 
 def groups_of(optimizer: Any) -> list[ParameterGroup]:
-    """The groups whose rates a schedule sets.
-
-    Those of an optimizer with `param_groups`; of one made by `mxopt.create`, and of whatever else
-    has `learning_rate` and `set_learning_rate`, a single one that all its schedules share.
+    """The groups whose rates a schedule sets: the optimizer's `param_groups`, or, for an optimizer
+    with `learning_rate` and `set_learning_rate`, a single group that all its schedules share.
     """
     groups = getattr(optimizer, "param_groups", None)
     if groups is not None:
@@ -74,12 +71,12 @@ class LRScheduler(NamedArguments):
     Raises
     ------
     TypeError
-        `optimizer` is no optimizer; a wrong type of `last_epoch` is a ValueError too.
+        `optimizer` isn't one. A `last_epoch` of a wrong type is a ValueError too.
     KeyError
-        Going on, and a group has no "initial_lr".
+        A schedule that continues finds no "initial_lr" in a group.
     """
 
-    hidden: ClassVar[tuple[str, ...]] = ("optimizer", "groups")  # what is no state of its own
+    hidden: ClassVar[tuple[str, ...]] = ("optimizer", "groups")  # attributes that aren't saved
     by_group: ClassVar[tuple[str, ...]] = ()  # attributes that are lists with an item for each group
 
     def __init__(
@@ -117,20 +114,20 @@ class LRScheduler(NamedArguments):
         return [float(group["lr"]) for group in self.groups]
 
     def get_lr(self) -> list[float]:
-        """The rate of each group at step `last_epoch`, coming from the step before with the rates
-        that the groups have now. Subclasses define this."""
+        """The rate of each group at step `last_epoch`; the groups still have the rates of the step
+        before. Subclasses define this."""
         raise NotDefinedError(f"{type(self).__name__} must define get_lr")
 
     def closed_form(self, epoch: float) -> list[float] | None:
-        """The rate of each group at step `epoch`, whatever came before; None where there is no such
-        formula."""
+        """The rate of each group at step `epoch`, whatever came before; None if there is no formula
+        for it."""
         return None
 
     def step(self, epoch: float | None = None) -> None:
         """Sets the rates of the next step, or those of step `epoch`.
 
-        A group that the optimizer was given since then joins in, with the rate it has as its
-        initial one. Raises ArgumentError where the schedule has other numbers for each group.
+        A group that was added to the optimizer meanwhile joins, with its present rate as the
+        initial one. Raises ArgumentError if the schedule has different numbers for its groups.
         Whatever is raised, nothing has been changed.
         """
         with self.as_one():
@@ -139,18 +136,18 @@ class LRScheduler(NamedArguments):
             self._set(self.get_lr() if rates is None else rates)
 
     def rewind(self) -> None:
-        """Takes back the step that the constructor took: for a sequence, which says when its
-        schedules take theirs."""
+        """Takes back the constructor's step, for a sequence, which decides when its schedules
+        step."""
         self.last_epoch -= 1
 
     def begin(self) -> None:
-        """Sets the rates of step 0: for a sequence, at a milestone."""
+        """Sets the rates of step 0, for a sequence at a milestone."""
         self.step(0)
 
     @contextmanager
     def as_one(self) -> Iterator[None]:
-        """What is changed within, of the schedule and of the groups' rates, is changed as a whole
-        or not at all."""
+        """Inside a `with` block, changes of the schedule and of the groups' rates are made all or,
+        if it raises, not at all."""
         before, rates = dict(vars(self)), [{k: group[k] for k in RATES if k in group} for group in self.groups]
         try:
             self._admit()
@@ -163,7 +160,7 @@ class LRScheduler(NamedArguments):
             raise
 
     def _admit(self) -> None:
-        """Takes in the groups that are new."""
+        """Adds new groups to the schedule."""
         known, new = len(self.base_lrs), list(self.groups[len(self.base_lrs) :])
         if not new:
             return
@@ -185,21 +182,19 @@ class LRScheduler(NamedArguments):
         self._last_lr = self._rates()
 
     def get_last_lr(self) -> list[float]:
-        """The rates that were set last, one for each group."""
+        """The rates that were last set, one for each group."""
         return list(self._last_lr)
 
     def state_dict(self) -> Plain:
-        """All that the schedule is made of, and the groups' rates, as plain data. Functions are
-        left out."""
+        """The schedule's attributes and the groups' rates, as plain data, without functions."""
         own = {k: _plain(v) for k, v in vars(self).items() if k not in self.hidden and not has_functions(v)}
         return {"scheduler": type(self).__name__, "rates": self._rates(), **own}
 
     def load_state_dict(self, state_dict: Document) -> None:
-        """Takes over what `state_dict` returned: the schedule goes on from there to the last bit.
+        """Loads what `state_dict` returned: the schedule continues from there to the last bit.
 
-        The groups' rates are set too. Raises StatesError, which says what differs, where it was
-        made by another kind of schedule or for another number of groups; nothing has been changed
-        then.
+        Sets the groups' rates too. Raises StatesError, which says what differs, if it was made by
+        another kind of schedule or for another number of groups. Then nothing has been changed.
         """
         self._compare(self.state_dict(), state_dict)
         with self.as_one():
@@ -209,14 +204,14 @@ class LRScheduler(NamedArguments):
                 raise StatesError(f"{type(self).__name__}: the state can't be taken: {error}") from error
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over a state that `_compare` has found to fit."""
+        """Loads a state that `_compare` has accepted."""
         for key in state.keys() - {"scheduler", "rates"}:
             setattr(self, key, _plain(state[key]))
         for group, rate, base in zip(self.groups, state["rates"], self.base_lrs, strict=True):
             group["lr"], group["initial_lr"] = rate, base
 
     def _compare(self, here: Document, there: Document) -> None:
-        """Raises StatesError where `there` can't be a state of this schedule."""
+        """Raises StatesError if `there` can't be a state of this schedule."""
         if not isinstance(there, Mapping) or "scheduler" not in there:
             raise StatesError(f"this is no state of a schedule: {there!r:.80}")
         if there["scheduler"] != here["scheduler"]:
@@ -233,7 +228,7 @@ class LRScheduler(NamedArguments):
             raise StatesError("; ".join(wrong))
 
     def _check(self, key: str, here: Any, there: Any) -> None:
-        """Raises where `there` can't be the value of `key`, which is `here` now."""
+        """Raises if `there` can't be a value of `key`, which now is `here`."""
         each = key in ("rates", "base_lrs", *self.by_group)
         if each and (not isinstance(there, list) or len(there) != len(self.groups)):
             raise ArgumentError(f"{key} is {there!r}, needs one for each of {counted(len(self.groups), 'group')}")
@@ -261,7 +256,7 @@ def _plain(value: object) -> Any:
 
 
 def _alike(here: Any, there: Any) -> bool:
-    """Whether a value can stand for another of a state: numbers for numbers, and so on."""
+    """Whether one value of a state can replace another: a number a number, and so on."""
     if isinstance(here, list | tuple):
         return isinstance(there, list | tuple) and all(_alike(here[0], each) for each in there if here)
     if isinstance(here, int | float):

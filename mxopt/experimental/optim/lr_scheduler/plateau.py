@@ -1,4 +1,4 @@
-"""A schedule that follows how training goes."""
+"""A schedule that follows a measure of the training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReduceLROnPlateau(LRScheduler):
     Raises
     ------
     ValueError
-        `factor` is 1 or more, a mode is another, or there are more or fewer `min_lr` than groups.
+        `factor` is 1 or more, a mode is unknown, or there are more or fewer `min_lr` than groups.
     """
 
     groups: list[ParameterGroup]
@@ -29,7 +29,7 @@ class ReduceLROnPlateau(LRScheduler):
         optimizer: Scheduled,
         mode: Annotated[Literal["min", "max"], Option("", "whether smaller or larger is better")] = "min",
         factor: Annotated[float, Option("(-inf, 1)", "what the rates are multiplied by")] = 0.1,
-        patience: Annotated[int, Exact("", "steps without improvement that are put up with")] = 10,
+        patience: Annotated[int, Exact("", "steps without improvement that are tolerated")] = 10,
         threshold: Annotated[float, Option("", "what counts as an improvement over the best so far")] = 1e-4,
         threshold_mode: Annotated[
             Literal["rel", "abs"], Option("", "by that part of the best, or by that much")
@@ -62,10 +62,9 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = self._rates()
 
     def step(self, metrics: Any) -> None:  # type: ignore[override]
-        """Takes the number of this step, and sets the rates.
+        """Takes this step's measure, a number or an array of one element, and sets the rates.
 
-        An array of one element is a number too. Raises ArgumentTypeError, and changes nothing,
-        where it is none; NaN is no improvement.
+        NaN is no improvement. Raises ArgumentTypeError, and changes nothing, for anything else.
         """
         value = one_number("metrics", metrics, nan=True)
         with self.as_one():
@@ -85,7 +84,7 @@ class ReduceLROnPlateau(LRScheduler):
             self._last_lr = self._rates()
 
     def in_cooldown(self) -> bool:
-        """Whether steps don't count at present."""
+        """Whether steps don't count now."""
         return self.cooldown_counter > 0
 
     def _reduced(self, rate: float, least: float) -> float:

@@ -18,12 +18,12 @@ from mxopt.typing import Plain
 
 
 class SequentialLR(LRScheduler):
-    """Several schedules, each from a milestone on, where it begins with its step 0.
+    """Several schedules, one after the other. Each begins with its step 0 at its milestone.
 
     Raises
     ------
     ValueError
-        No schedules, schedules of other optimizers, or another number of milestones.
+        There are no schedules, one is of another optimizer, or the number of milestones is wrong.
     """
 
     groups: list[ParameterGroup]
@@ -95,8 +95,8 @@ class SequentialLR(LRScheduler):
             self._last_lr = self._rates()
 
     def step(self) -> None:  # type: ignore[override]
-        """Sets the rates of the next step. Raises what its schedules raise; nothing has been
-        changed then."""
+        """Sets the rates of the next step. Raises what its schedules raise, and then changes
+        nothing."""
         with self.as_one():
             self.last_epoch += 1
             which = bisect_right(self.milestones, self.last_epoch)
@@ -108,7 +108,7 @@ class SequentialLR(LRScheduler):
             self._last_lr = self._rates()
 
     def state_dict(self) -> Plain:
-        """The states of all schedules, and its own, as plain data."""
+        """Its own state and those of its schedules, as plain data."""
         return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
 
     def _compare(self, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
