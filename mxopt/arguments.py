@@ -1,5 +1,5 @@
-"""Constructors' arguments by name: what a wrong one was meant to be, and what there is to save of
-an object."""
+"""The arguments of constructors, by name: to suggest one for a misspelt one, and to save and show
+objects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mxopt.overrides import overridden
 
 
 class NamedArguments:
-    """A base of classes whose constructors suggest the argument that is like an unknown one, and
-    check those that they declare (see `mxopt.options`).
+    """A base of classes whose constructors suggest a known argument for an unknown one, and check
+    the arguments that they declare (see `mxopt.options`).
 
-    A constructor that takes any keywords is left alone: it may know what to do with them.
-    `unnamed_arguments` are those it was given then, beside the named ones of `arguments_of`.
+    A constructor that takes any keywords may know what to do with them, so it isn't checked;
+    `unnamed_arguments` are the keywords that it was given besides those of `arguments_of`.
     """
 
     unknown: ClassVar[type[MXOptError]] = UnknownArgumentError
@@ -37,8 +37,8 @@ class NamedArguments:
 
     @classmethod
     def takes_more(cls) -> bool:
-        """Whether the class may take keywords that it doesn't name: a constructor from outside
-        mxopt does."""
+        """Whether the class may take keywords that it doesn't name, because a constructor from
+        outside mxopt takes any."""
         return any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(cls))
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -53,7 +53,8 @@ class NamedArguments:
 
 
 def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
-    """A class's constructor arguments, those it hands on to its bases as **kwargs included."""
+    """A class's constructor arguments, including those that it hands on to its bases as
+    **kwargs."""
     found: dict[str, inspect.Parameter] = {}
     allowed: frozenset[str] | None = None
     others: list[str] = []
@@ -64,7 +65,7 @@ def parameters_of(klass: type) -> dict[str, inspect.Parameter]:
         more = handed_on(vars(base)["__init__"])
         allowed = more if allowed is None else allowed if more is None else allowed & more
         others += sorted(allowed or ())
-    for name in others:  # what a constructor takes by keyword, and hands on to none
+    for name in others:  # keywords that a constructor takes, and no base names
         found.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
     return found
 
@@ -81,14 +82,14 @@ def attribute_of(klass: type, argument: str) -> str:
 
 
 def declared_of(klass: type) -> dict[str, Declared]:
-    """What the class' constructor and those of its bases declare, by the arguments' names."""
+    """The declarations of the class's constructor and those of its bases, by argument."""
     constructors = [vars(base)["__init__"] for base in klass.__mro__ if "__init__" in vars(base) and base is not object]
     return {name: found for known in map(declared, reversed(constructors)) for name, found in known.items()}
 
 
 def call_of(thing: object) -> str:
-    """A call that would make `thing`, for people to read: without the arguments that are at their
-    defaults, and those that `thing` doesn't keep.
+    """A call that would make `thing`, for people to read, without arguments that have their
+    defaults or that `thing` doesn't keep.
 
     >>> from mxopt.lr_scheduler import PolyScheduler
     >>> call_of(PolyScheduler(100, pwr=3))
@@ -104,8 +105,8 @@ def call_of(thing: object) -> str:
 
 
 def _shown(klass: type) -> list[inspect.Parameter]:
-    """The parameters of a constructor for people: each that it hands on by name, and without
-    options."""
+    """The parameters of a constructor as shown in its signature: without options, and with the
+    names of those that it hands on."""
     own = parameters(klass.__init__)  # type: ignore[misc]
     if not handed_on(klass.__init__):  # type: ignore[misc]
         return list(map(without_option, own))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """A loop that is being written; see `Lines.loop`."""
+    """A loop while it is being written; see `Lines.loop`."""
 
     following: Sequence[str]
 
@@ -34,13 +34,13 @@ class Loop:
         self.asm, self.name = asm, name
 
     def until(self, condition: str) -> None:
-        """Leaves the loop where the condition holds."""
+        """Leaves the loop if the condition holds."""
         go_on = self.asm.fresh(f"{self.name}.go.on")
         self.asm.put(f"br i1 {condition}, label %{self.name}.end, label %{go_on}")
         self.asm.label(go_on)
 
     def again(self, *values: str) -> None:
-        """What the values are in the next turn."""
+        """Sets the values of the next turn."""
         self.following = values
 
 
@@ -61,7 +61,7 @@ class Lines:
         self._block = name
 
     def fresh(self, name: str) -> str:
-        """A name that nothing else has."""
+        """A new name."""
         self._names += 1
         return f"{name}{self._names}"
 
@@ -71,14 +71,14 @@ class Lines:
         return name
 
     def demand(self, condition: str, otherwise: str) -> None:
-        """Goes to the block `otherwise` where the condition doesn't hold."""
+        """Jumps to the block `otherwise` unless the condition holds."""
         go_on = self.fresh("go.on")
         self.put(f"br i1 {condition}, label %{go_on}, label %{otherwise}")
         self.label(go_on)
 
     @contextmanager
     def function(self, head: str) -> Iterator[None]:
-        """What is written within is a function; it begins with an empty block."""
+        """Makes a function of what is written inside the `with` block."""
         self.lines.append(f"define {head} {{")
         self.label("entry")
         yield
@@ -90,9 +90,10 @@ class Lines:
 
     @contextmanager
     def loop(self, name: str, *first: tuple[str, str]) -> Iterator[tuple[Any, ...]]:
-        """What is written within is done again and again, with values, each of a type, that are
-        `first` at first. Gives the loop, which must be told when to end and which values come then,
-        and the names of the values; they last."""
+        """Makes a loop of what is written inside the `with` block. It has values, which begin as
+        `first`, pairs of type and value. Gives the loop, which must be told when to end (`until`)
+        and the values of the next turn (`again`), and the names of the values, which stay valid
+        after it."""
         before, loop = self._block, Loop(self, self.fresh(name))
         self.put(f"br label %{loop.name}")
         self.label(loop.name)
@@ -108,8 +109,8 @@ class Lines:
     def when(
         self, condition: str, write: Callable[[], Sequence[str] | None], type: str = "", otherwise: Sequence[str] = ()
     ) -> list[str]:
-        """What `write` returns, which is only done where the condition holds, else `otherwise`:
-        values of one type."""
+        """Runs what `write` writes only if the condition holds. The results, all of one type, are
+        what `write` returns, or else `otherwise`."""
         before, then = self._block, self.fresh("when")
         self.put(f"br i1 {condition}, label %{then}, label %{then}.end")
         self.label(then)

@@ -1,4 +1,4 @@
-"""Averages of weights, to evaluate with: what a training's last steps have in common."""
+"""Averages of weights over the last steps, to evaluate with."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from mxopt.typing import Array, Plain
 
 
 class ExponentialMovingAverage:
-    """Averages of parameters, in which a step counts `decay` times as much as the one after it.
+    """Exponential moving averages of parameters: each step counts `decay` times as much as the one
+    after it.
 
     Parameters
     ----------
     params : list or dict of Parameter, or of arrays
-        Any floating-point dtype and any shape; no row-sparse values. Read by `update`, which
-        belongs behind each step.
+        Any floating-point dtype and any shape; no row-sparse values. Call `update` after each step.
     decay : float
-        Within [0, 1). The average reaches back some `1 / (1 - decay)` steps.
+        Within [0, 1). The average reaches back about `1 / (1 - decay)` steps.
 
     Attributes
     ----------
     averages : dict of str to array
-        Under each parameter's name, or its position where it has none: first a copy of the value,
+        By each parameter's name, or its position if it has none: at first a copy of the value, of
         float32 for 16-bit ones; changed in place by `update`.
 
     Raises
@@ -80,8 +80,8 @@ class ExponentialMovingAverage:
     def update(self) -> None:
         """Moves each average by `1 - decay` of the way to its parameter, in place.
 
-        Raises ArrayError where a parameter's array has been exchanged for another that doesn't fit;
-        nothing has changed then.
+        Raises ArrayError, and changes nothing, if a parameter's array was replaced by one that
+        doesn't fit.
         """
         averages, values = list(self.averages.values()), [param.value for param in self._params]
         if not averages:
@@ -99,7 +99,7 @@ class ExponentialMovingAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside a `with` block the parameters' arrays hold the averages, in their own dtypes;
-        after it, what they held before."""
+        after it, their former values."""
         before = [param.value.copy() for param in self._params]
         try:
             self._fill(self.averages.values())
@@ -113,15 +113,15 @@ class ExponentialMovingAverage:
         written(self._params)
 
     def get_states(self) -> bytes:
-        """The averages as bytes, as those of an Updater's states (see the format's page in the
+        """The averages as bytes, in the format of an Updater's states (see its page in the
         docs)."""
         return dump_document({"averages": self.averages})
 
     def set_states(self, states: bytes) -> None:
-        """Takes over what `get_states` returned, into the arrays of `averages`.
+        """Loads what `get_states` returned into the arrays of `averages`.
 
-        Raises StatesError where the bytes are damaged or foreign, or of parameters of other names,
-        shapes or dtypes; nothing has changed then.
+        Raises StatesError, and changes nothing, if the bytes are damaged or foreign, or the
+        parameters have other names, shapes or dtypes.
         """
         loaded = load_document(states).get("averages")
         if not isinstance(loaded, dict):
@@ -139,7 +139,7 @@ class ExponentialMovingAverage:
 
 
 def _copy(value: Array, name: str) -> Array:
-    """What an average begins as: a copy, in the machine's byte order and without gaps."""
+    """The first average: a contiguous copy in the machine's byte order."""
     arrays.check_weight(value, f"parameter {name!r}", "the value")
     wide = np.dtype(np.float32) if value.dtype.itemsize == 2 else value.dtype.newbyteorder("=")
     with on_device_of(value):

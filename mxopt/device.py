@@ -1,5 +1,5 @@
-"""Which library and which device an array belongs to. CuPy isn't imported here: whoever has its
-arrays has done so."""
+"""The library and the device of an array. CuPy is never imported here: whoever has its arrays has
+imported it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from mxopt.errors import ArrayTypeError
 from mxopt.typing import Array
 
-# By the names of NumPy's classes, since importing numpy.ma takes a tenth of the time of mxopt.
+# By name, since importing numpy.ma would add a tenth to the time of importing mxopt.
 INSTEAD: dict[str, str] = {
     "MaskedArray": "x.filled(0), or x.data where the mask doesn't matter",
     "matrix": "np.asarray(x), in which axes and * mean what they do elsewhere",
@@ -25,12 +25,12 @@ def is_cupy(x: Array) -> bool:
 
 
 def library_of(x: Array) -> Array:
-    """The module with the functions for arrays like `x`: cupy, or numpy."""
+    """The module whose functions take arrays like `x`: cupy or numpy."""
     return sys.modules["cupy"] if is_cupy(x) else np
 
 
 def place_of(x: Array) -> str:
-    """Where the array's memory is, in words."""
+    """The device of the array's memory, in words."""
     return f"GPU {x.device.id}" if is_cupy(x) else "the CPU"
 
 
@@ -40,21 +40,21 @@ def to_host(x: Array) -> Array:
 
 
 def on_device_of(x: Array) -> AbstractContextManager[object]:
-    """Inside a `with` block of it, new CuPy arrays are on the device of `x`."""
+    """A context in which new CuPy arrays are on the device of `x`."""
     context: AbstractContextManager[object] = x.device if is_cupy(x) else nullcontext()
     return context
 
 
 def stream_of(x: Array) -> AbstractContextManager[object]:
-    """The stream that this thread uses for arrays like `x`: inside a `with` block of it, another
-    does so too."""
+    """The stream that this thread uses for arrays like `x`, as a context in which another thread
+    uses it too."""
     context: AbstractContextManager[object] = library_of(x).cuda.get_current_stream() if is_cupy(x) else nullcontext()
     return context
 
 
 def check_bare(x: Array, name: str) -> None:
-    """Raises ArrayTypeError where `x` is of a subclass of NumPy's array, which may mean more (a
-    mask, a unit) than the numbers in its memory. `name` is what the error calls it."""
+    """Raises ArrayTypeError if `x` is of a subclass of NumPy's array, which may mean more (a mask,
+    a unit) than the numbers in its memory. `name` is what the error calls it."""
     if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
         kind = type(x)
         known = [each.__name__ for each in kind.__mro__ if each.__module__.startswith("numpy")]

@@ -1,6 +1,6 @@
-"""What mxopt raises.
+"""The errors that mxopt raises.
 
-Every error is also of the built-in type that a caller would expect::
+Each is also of the built-in type that a caller would expect::
 
     MXOptError
         ArgumentError (ValueError)          an argument has a value that isn't allowed
@@ -32,7 +32,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# What the families of optimizers call the same thing.
+# Names that the families of optimizers use for the same thing.
 SYNONYMS = (
     {"lr", "learning_rate"},
     {"wd", "weight_decay"},
@@ -145,7 +145,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A half-sentence that suggests the names like `name`; all of them where none is near."""
+    """A half-sentence that suggests the names similar to `name`, or lists all if none is."""
     names = sorted(names)
     found = [other for group in SYNONYMS if name in group for other in names if other in group]
     found = found or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)

@@ -1,8 +1,8 @@
 """Learning rates as functions of the number of updates: `mxnet.lr_scheduler`.
 
-A schedule is a function of `num_update` and of what was assigned to it: it can be asked for any
-update, in any order, and resumed anywhere. For a count that only grows it gives MXNet's numbers,
-also where `base_lr` is assigned in the middle of a training.
+A schedule is a function of `num_update` and of the `base_lr` that was last assigned: it can be
+asked for any update, in any order, and resumed anywhere. For a growing count it gives MXNet's
+numbers, even if `base_lr` is assigned during training.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ FinalRate = Annotated[float, Option("", "where the rate falls to, from the `base
 
 
 def warn_of_climbing(rate: float) -> None:
-    """Warns where a learning rate is below 0."""
+    """Warns if a learning rate is negative."""
     if rate < 0:
         warn(f"a learning rate of {rate} climbs the gradient: give a positive one to descend")
 
 
 class LRScheduler(NamedArguments):
-    """The base of schedules: a warm-up, then whatever `after_warmup` says.
+    """The base of schedules: a warm-up, then the rate of `after_warmup`.
 
     Attributes
     ----------
     assigned : (float, int)
-        What `base_lr` was last set to, and the largest count that the schedule, its warm-up over,
-        had been asked for by then. With the arguments it is all of a schedule: it is saved and sent
-        to servers.
+        The value that `base_lr` was last set to, and the largest count after the warm-up that the
+        schedule had been asked for by then. Together with the arguments this is the schedule's
+        whole state, which is saved and sent to servers.
 
     Raises
     ------
     ValueError
-        `warmup_begin_lr` is above `base_lr`, `warmup_steps` is negative, or the mode is another.
+        `warmup_begin_lr` is above `base_lr`, `warmup_steps` is negative, or the mode is unknown.
     """
 
     assigned: tuple[float, int] = (0.01, 0)
-    _latest = 0  # the largest count asked for, the warm-up over
+    _latest = 0  # the largest count asked for after the warm-up
     registry: ClassVar[Registry] = Registry("schedule", "derive it from LRScheduler")  # all subclasses
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -88,8 +88,7 @@ class LRScheduler(NamedArguments):
         self.warmup_mode = warmup_mode
 
     def __call__(self, num_update: int) -> float:
-        """The rate of update `num_update` (the largest number of updates any one weight has
-        had)."""
+        """The rate of update `num_update`, the largest number of updates of any weight."""
         try:
             usable = num_update >= 0
         except TypeError:
@@ -102,15 +101,15 @@ class LRScheduler(NamedArguments):
         return self.after_warmup(num_update)
 
     def reach(self, num_update: int) -> None:
-        """Notes that a training has come to this update, as asking for its rate does."""
+        """Notes that training has reached this update, as asking for its rate does."""
         if num_update > self._latest and num_update >= self.warmup_steps:
             self._latest = num_update
 
     @property
     def base_lr(self) -> float:
-        """The rate to go on from. As in MXNet the schedules of this module let it follow the rate,
-        so that `schedule.base_lr *= 0.1` means the present rate; what is assigned counts from the
-        present update on.
+        """The rate to continue from. As in MXNet it follows the rate in the schedules of this
+        module, so that `schedule.base_lr *= 0.1` changes the present rate. An assigned value counts
+        from the present update on.
         """
         return self._become(self._now)
 
@@ -126,7 +125,7 @@ class LRScheduler(NamedArguments):
         return max(self._latest, self.assigned[1])
 
     def _become(self, num_update: int) -> float:
-        """What the `base_lr` that was assigned has become by an update."""
+        """The value of `base_lr` at an update, starting from the assigned one."""
         return self.assigned[0]
 
     def get_warmup_lr(self, num_update: int) -> float:
@@ -171,14 +170,14 @@ class FactorScheduler(LRScheduler):
         self.step = step
         self.factor = factor
         self.stop_factor_lr = stop_factor_lr
-        self._known = (self.assigned, 0, base_lr)  # changes, and the rate after them: so that no long run is recounted
+        self._known = (self.assigned, 0, base_lr)  # a number of changes and the rate after them, to go on from
 
     def after_warmup(self, num_update: int) -> float:
         return self._become(num_update)
 
     @property
     def count(self) -> int:
-        """The update after which the rate has changed last, as in MXNet; assigned, changes are
+        """The update after which the rate last changed, as in MXNet. If it is assigned, changes are
         counted from there."""
         return self.step * self._changes(self._now)
 
@@ -261,7 +260,7 @@ class _Annealing(LRScheduler):
 
     def after_warmup(self, num_update: int) -> float:
         rate, since = self.assigned
-        if since >= self.max_update:  # what is assigned at the end stays
+        if since >= self.max_update:  # a rate that is assigned after the end stays
             return rate
         if num_update > self.max_update or self.max_steps <= 0:
             return self.final_lr
@@ -272,7 +271,7 @@ class _Annealing(LRScheduler):
         return self.after_warmup(num_update) if num_update > since else rate
 
     def share(self, steps: int) -> float:
-        """How much of the way is left `steps` updates after the warm-up: 1 to 0."""
+        """The part of the way that is left `steps` updates after the warm-up, from 1 to 0."""
         raise NotDefinedError
 
 

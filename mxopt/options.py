@@ -1,10 +1,10 @@
-"""Options: what an argument may be and what it is for, declared where it stands.
+"""Options: what an argument may be and what it is for, declared in its annotation.
 
     def __init__(self, beta: Annotated[float, Option("[0, 1)", "decay of the running mean")] = 0.9)
     -> None: ...
 
-The check of what is given follows from it, the list of parameters in the docstring, and where a
-saved config finds the value. A class or function without declarations needs none of this.
+From the declaration follow the check of the argument, its entry in the docstring, and the attribute
+that a saved config reads. A class or function without declarations needs none of this.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Option:
     """What an argument may be, as `Annotated[type, Option(...)]`.
 
-    float and int stand for any number but NaN, an array of no axes included; bool for True, False,
-    1, 0 and None; a Literal for its texts, and `tuple[float, float]` for a pair. Other types aren't
-    checked. None is allowed where the type says so, in a pair too.
+    float and int allow any number but NaN, arrays without axes included; bool allows True, False,
+    1, 0 and None; a Literal its texts, and `tuple[float, float]` a pair. Other types aren't
+    checked. None is allowed if the type says so, in a pair too.
 
     Parameters
     ----------
     within : str
-        An interval as mathematics writes it, "[0, 1)" or "(0, inf)"; "" for any. For a pair also
-        one for each.
+        An interval in mathematical notation, "[0, 1)" or "(0, inf)"; "" for any number. A pair may
+        have two.
     says : str
-        What the argument is for, as a sentence without its capital and its full stop.
+        What the argument is for: a sentence without capital and full stop.
     kept : str
-        The attribute that keeps it, where that has another name.
+        The attribute that keeps it, if it has another name.
     ascending : bool
         Whether the second number of a pair must not be below the first.
     """
@@ -85,8 +85,8 @@ class Option:
 
 
 class Exact(Option):
-    """An option of the very type that is written, as MindSpore checks it: an int is no float, and 1
-    is no bool."""
+    """An option of exactly this type, as MindSpore checks it: an int isn't a float, and 1 isn't a
+    bool."""
 
     exact: ClassVar[bool] = True
 
@@ -95,7 +95,7 @@ StepCount = Annotated[int, Exact("[1, inf)", "how many steps")]
 
 
 def number(what: str, value: Any, nan: bool = False) -> float:
-    """Any real number, an array of no axes included, as a float; NaN only if `nan`. Errors call it
+    """Any real number, arrays without axes included, as a float; NaN only if `nan`. Errors call it
     `what`.
 
     Raises ArgumentTypeError, which is a TypeError and a ValueError, or ArgumentError, a ValueError.
@@ -124,14 +124,14 @@ def whole(what: str, value: Any) -> int:
 
 
 def one_number(what: str, value: Any, nan: bool = False) -> float:
-    """`number`, of an array with axes and one element too."""
+    """`number`, which also takes an array with axes and one element."""
     one = math.prod(getattr(value, "shape", (0,))) == 1 and hasattr(value, "reshape")
     return number(what, value.reshape(()) if one else value, nan)
 
 
 def plain(value: Any) -> Any:
-    """A real number as one of Python's own: in NumPy's float32 and float16 the arithmetic with
-    others would be of no more bits. Everything else as it is."""
+    """A real number as Python's own type, since arithmetic with NumPy's float32 and float16 has
+    only their precision. Everything else as it is."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, bool | np.bool_):
@@ -154,8 +154,8 @@ def flag(what: str, value: object) -> bool:
 
 
 def within(what: str, value: Any, interval: str) -> None:
-    """Raises ArgumentError where a number is outside of an interval, "[0, 1)" or the like; NaN lies
-    in none."""
+    """Raises ArgumentError if a number is outside of an interval such as "[0, 1)"; NaN always
+    is."""
     low, high, closed_below, closed_above = _bounds(interval)
     if (low <= value if closed_below else low < value) and (value <= high if closed_above else value < high):
         return
@@ -175,7 +175,7 @@ def _bounds(interval: str) -> tuple[float, float, bool, bool]:
 
 
 class Declared:
-    """What is declared of an argument by `Annotated[type, option]`."""
+    """The declaration of an argument, `Annotated[type, option]`."""
 
     def __init__(self, annotation: object) -> None:
         self.type: Any = get_args(annotation)[0]
@@ -190,7 +190,7 @@ class Declared:
         self._intervals = re.findall(r"[\[(][^\])]*[\])]", self.option.within)
 
     def check(self, what: str, value: object) -> Any:
-        """The value as it is to be kept. Raises what `number` raises; errors call it `what`."""
+        """The value to keep. Raises what `number` raises; errors call it `what`."""
         if value is None and self._optional:
             return value
         if self._pairs:
@@ -201,7 +201,7 @@ class Declared:
         return self._single(what, value, "".join(self._intervals))
 
     def kept(self, what: str, value: object) -> Any:
-        """What a constructor is to get: the value, checked; where it is a number, as Python's."""
+        """The value for a constructor: checked, and Python's own if it is a number."""
         self.check(what, value)
         return plain(value) if self._types and self._types <= {float, int, bool} else value
 
@@ -250,7 +250,7 @@ class Declared:
         return value
 
     def __str__(self) -> str:
-        """The type and the interval, for people."""
+        """The type and the interval, for docstrings."""
         name = formatannotation(self.type)
         return f"{name}, within {self.option.within}" if self.option.within else name
 
@@ -261,11 +261,10 @@ def _members(kind: Any) -> set[Any]:
 
 @lru_cache(maxsize=512)
 def parameters(function: Callable[..., object]) -> tuple[Parameter, ...]:
-    """The parameters of a function, with their annotations as objects where all of them can be
-    looked up."""
+    """The parameters of a function, with their annotations as objects if all can be looked up."""
     try:
         return tuple(signature(unwrap(function), eval_str=True).parameters.values())
-    except NameError:  # what is there for type checkers only
+    except NameError:  # a name that only type checkers import
         return tuple(signature(unwrap(function)).parameters.values())
 
 
@@ -274,14 +273,14 @@ def _has_option(annotation: object) -> bool:
 
 
 def without_option(parameter: Parameter) -> Parameter:
-    """The parameter as people read it in a signature."""
+    """The parameter as shown in a signature."""
     kind = parameter.annotation
     return parameter.replace(annotation=get_args(kind)[0]) if _has_option(kind) else parameter
 
 
 @lru_cache(maxsize=512)
 def declared(function: Callable[..., object]) -> Mapping[str, Declared]:
-    """What a function declares of its parameters, by name, those of `**base: Unpack[SomeTypedDict]`
+    """A function's declarations, by parameter, those of `**base: Unpack[SomeTypedDict]`
     included."""
     fields = _fields(function)
     own = _declared({p.name: p.annotation for p in parameters(function)})
@@ -290,7 +289,7 @@ def declared(function: Callable[..., object]) -> Mapping[str, Declared]:
 
 @lru_cache(maxsize=512)
 def _declared_by(fields: Any) -> dict[str, Declared]:
-    """What a TypedDict declares, which many constructors share."""
+    """The declarations of a TypedDict, which many constructors share."""
     return _declared(get_type_hints(fields, include_extras=True))
 
 
@@ -299,13 +298,13 @@ def _declared(annotations: Mapping[str, Any]) -> dict[str, Declared]:
 
 
 def _fields(function: Callable[..., object]) -> Any:
-    """The TypedDict of what a function takes by `**base`, where there is one."""
+    """The TypedDict of a function's `**base: Unpack[...]`, if it has one."""
     last = parameters(function)[-1:]
     return get_args(last[0].annotation)[0] if last and get_origin(last[0].annotation) is Unpack else None
 
 
 def handed_on(function: Callable[..., object]) -> frozenset[str] | None:
-    """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None where it takes
+    """The keywords that a function takes by `**base: Unpack[SomeTypedDict]`; None if it takes
     any."""
     fields = _fields(function)
     if fields is None:
@@ -314,8 +313,8 @@ def handed_on(function: Callable[..., object]) -> frozenset[str] | None:
 
 
 def checked(function: F) -> F:
-    """Checks what the function is given against what it declares, and gives it numbers as Python's.
-    Usable as a decorator."""
+    """A decorator that checks arguments against their declarations, and passes numbers as Python's
+    own."""
     names, checks = [p.name for p in parameters(function)], declared(function)
     if not checks:
         return function
@@ -342,8 +341,8 @@ def _sentence(says: str) -> list[str]:
 
 
 def described(doc: str | None, function: Callable[..., object]) -> str | None:
-    """A docstring with the list of the function's parameters, where they are declared and the
-    docstring has none."""
+    """A docstring with the list of the function's parameters, if they are declared and the
+    docstring has no such list."""
     words, found = cleandoc(doc or ""), declared(function)
     if doc is None or not found or SECTION in words:
         return doc

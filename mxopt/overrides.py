@@ -1,5 +1,5 @@
-"""Which methods of a class are somebody else's: what a subclass overrides is called, as in the real
-systems."""
+"""Which methods of a class come from outside mxopt. Methods that a subclass overrides are called,
+as in the real systems."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 
 def overridden(klass: type, names: Iterable[str]) -> frozenset[str]:
-    """Those of the methods `names` that `klass` has from outside mxopt: a subclass overrides them,
-    or somebody has put another function in their place."""
+    """The methods among `names` that `klass` has from outside mxopt: a subclass overrides them, or
+    someone has replaced them in the class."""
     return frozenset(name for name in names if not _is_ours(klass, name))
 
 

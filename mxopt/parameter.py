@@ -19,21 +19,20 @@ from mxopt.typing import Array, Plain
 
 
 class Keeper(Protocol):
-    """Who keeps copies of parameters' values, and so must hear of `set_data`."""
+    """Keeps copies of parameters' values, and so must know of `set_data`."""
 
     def before_set_data(self, param: Parameter) -> None:
-        """Raises where the copy can't be changed."""
+        """Raises if the copy can't be changed."""
 
     def after_set_data(self, param: Parameter) -> None:
         """Changes the copy."""
 
 
 class Parameter:
-    """An array that training changes, and what is known about it.
+    """An array that training changes, with its name, gradient and multipliers.
 
-    It holds no copy: `value` is the given array itself, or an array over its memory, so that
-    whoever else has the array sees every update. Wherever mxopt takes parameters it takes plain
-    arrays as well.
+    It holds no copy: `value` is the given array itself, or an array over its memory, so everyone
+    who has the array sees every update. Wherever mxopt takes parameters it takes plain arrays too.
 
     Parameters
     ----------
@@ -43,22 +42,21 @@ class Parameter:
     name : str, optional
         States are saved under it, and errors mention it.
     requires_grad : bool
-        Whether it is to be trained; optimizers leave one that isn't alone.
+        Whether it is trained; optimizers skip it if not.
     lr_mult, wd_mult : float
         Its own multipliers of the learning rate and of the weight decay.
 
     Attributes
     ----------
     held : bool
-        Whether an optimizer or a Trainer at work has taken the array, which `cast` could not
-        exchange any more.
+        Whether an optimizer or a Trainer uses the array already, so that `cast` can't replace it.
 
     Raises
     ------
     ArrayTypeError
         `value` doesn't lend its memory.
     ArgumentError
-        The name is no text, or a multiplier no number.
+        The name isn't a text, or a multiplier isn't a number.
 
     >>> weight = Parameter(np.ones(2, np.float32), name="weight")
     >>> weight
@@ -97,24 +95,24 @@ class Parameter:
 
     def __setstate__(self, state: Plain) -> None:
         vars(self).update(state, keepers=weakref.WeakSet())
-        if self._lender is not None:  # a copy of a tensor is updated by way of its own memory
+        if self._lender is not None:  # a copied tensor has memory of its own
             self._value = arrays.as_array(self._lender, f"parameter {self.name!r}")
 
     @property
     def value(self) -> Array:
-        """The array that is updated; always the same one. `set_data` changes what is in it."""
+        """The array that is updated, always the same one. `set_data` changes its contents."""
         return self._value
 
     @property
     def lender(self) -> Any:
-        """The tensor of PyTorch, or whatever else, over whose memory the array is; None for an
-        array."""
+        """The object that lends its memory to the array, such as a tensor of PyTorch; None if the
+        array was given itself."""
         return self._lender
 
     @property
     def grad(self) -> Array:
-        """Its gradient, an array, a RowSparse or None: what somebody put here (`put_grad` adds
-        several up), else the `.grad` of the tensor that it is over. None drops both."""
+        """Its gradient, an array, a RowSparse or None: what was set here (`put_grad` adds several
+        up), else the `.grad` of the tensor that lends the memory. Setting None drops both."""
         if self._grad is None and self._lender is not None and arrays.is_tensor(self._lender):
             return self._lender.grad
         return self._grad
@@ -137,23 +135,22 @@ class Parameter:
         return dtype
 
     def asnumpy(self) -> np.ndarray:
-        """The value as a NumPy array: the array itself, or a copy where it lies on another
-        device."""
+        """The value as a NumPy array: the array itself, or a copy if it is on another device."""
         value: np.ndarray = to_host(self._value)
         return value
 
-    # What scripts written for a gluon Parameter ask, where there is one array and one gradient.
+    # Methods of gluon's Parameter, for one array and one gradient.
 
     def data(self, ctx: object = None) -> Array:
         """The value. `ctx` has no effect."""
         return self._value
 
     def list_data(self) -> list[Array]:
-        """The value, in a list: of every device's copy, of which there is one."""
+        """The value, in a list: there is one device."""
         return [self._value]
 
     def list_grad(self) -> list[Array]:
-        """The gradient, in a list. Raises NoGradientError where there is none."""
+        """The gradient, in a list. Raises NoGradientError if there is none."""
         if self.grad is None:
             raise NoGradientError(f"parameter {self.name!r} has no gradient")
         return [self.grad]
@@ -178,9 +175,9 @@ class Parameter:
         """Takes a gradient as gluon's backward pass does: with `grad_req` 'write' it becomes the
         gradient, with 'add' it is added to the one there is, with 'null' nothing happens.
 
-        The sum is an array of the parameter's own, at first a copy of `grad`, and of its dtype; it
-        grows until `zero_grad`, which belongs behind the step that takes it. Raises ArrayError
-        where the shapes differ; nothing has been changed then.
+        The sum is the parameter's own array, which begins as a copy of `grad`, with its dtype. It
+        grows until `zero_grad`; call that after the step. Raises ArrayError, and changes nothing,
+        if the shapes differ.
         """
         where = f"parameter {self.name!r}, gradient"
         if not self.requires_grad:
@@ -201,12 +198,12 @@ class Parameter:
             total[grad.indices] += grad.data
         else:
             total += grad
-        if isinstance(total, RowSparse):  # a sparse tensor was none
+        if isinstance(total, RowSparse):  # made of a sparse tensor, perhaps
             self.grad = total
 
     def zero_grad(self) -> None:
-        """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing where
-        there is none. Raises ArrayError where it is read-only."""
+        """Sets the gradient to 0, in place; a row-sparse one then has no rows. Does nothing if
+        there is none. Raises ArrayError if it is read-only."""
         if isinstance(self.grad, RowSparse):
             self.grad = RowSparse(self.grad.data[:0], self.grad.indices[:0], self.grad.shape)
         elif arrays.is_tensor(self.grad):
@@ -218,11 +215,10 @@ class Parameter:
             grad[...] = 0
 
     def cast(self, dtype: DTypeLike) -> None:
-        """Exchanges value and gradient for copies of another dtype; whoever has the old array keeps
-        that.
+        """Replaces value and gradient by copies of another dtype; the old array stays as it is.
 
-        Raises ArgumentError once an optimizer or a Trainer has taken the array, ArrayTypeError
-        where optimizers have no such dtype; nothing has been changed then.
+        Raises ArgumentError once an optimizer or a Trainer uses the array, ArrayTypeError if
+        optimizers don't have the dtype. Then nothing has been changed.
         """
         where = f"parameter {self.name!r}"
         if self.held:
@@ -241,9 +237,9 @@ class Parameter:
         """Copies `data` into the array, converted to its dtype, and into the local store of its
         `Trainer`. States stay.
 
-        Raises ArrayError where the shapes differ or the array is read-only, ArrayTypeError where
-        `data` is no array, KVStoreError where a Trainer's servers hold the value; nothing has been
-        changed then.
+        Raises ArrayError if the shapes differ or the array is read-only, ArrayTypeError if `data`
+        isn't an array, KVStoreError if a Trainer's servers hold the value. Then nothing has been
+        changed.
         """
         data = arrays.as_array(data, f"parameter {self.name!r}, data")
         if data.shape != self._value.shape:
@@ -267,7 +263,7 @@ class Parameter:
 
 
 def written(parameters: Iterable[Parameter]) -> None:
-    """Tells PyTorch of the parameters that have been written, where they are its tensors."""
+    """Tells PyTorch which of its tensors, among these parameters, have been written."""
     arrays.tell_autograd([p.lender for p in parameters if p.lender is not None])
 
 
@@ -278,8 +274,8 @@ def value_of(x: Array, name: str) -> Array:
 
 
 def named(x: Array) -> Any:
-    """What stands among parameters as (name, array), as in PyTorch's `named_parameters()`, as a
-    Parameter; everything else as it is."""
+    """A Parameter for a pair (name, array), as PyTorch's `named_parameters()` gives them;
+    everything else as it is."""
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str):
         return Parameter(x[1], x[0])
     return x
@@ -291,12 +287,12 @@ def name_of(x: Array, otherwise: str) -> str:
 
 
 def listed(params: object) -> list[Parameter]:
-    """Parameters as a list: of a dict in the order of its sorted keys, of which texts name those
-    that have no name; arrays become parameters over their memory. One that stands twice counts
-    once, with a warning.
+    """Parameters as a list. A dict is taken in the order of its sorted keys, which name parameters
+    without a name; arrays become parameters over their memory. One that is given twice counts once,
+    with a warning.
 
-    Raises ArgumentError where `params` is no list or dict of parameters or arrays; no parameter has
-    a new name then.
+    Raises ArgumentError unless `params` is a list or dict of parameters or arrays. Then no
+    parameter has a new name.
     """
     names: list[Any] = []
     if isinstance(params, Mapping):

@@ -1,8 +1,8 @@
 """Plain values as MessagePack: None, booleans, numbers, texts and bytes, lists of them and maps,
 and nothing else.
 
-What MessagePack has besides (timestamps, extensions) means nothing here, and how deep lists and
-maps stand within each other is bounded.
+Other types of MessagePack (timestamps, extensions) are refused, and the nesting of lists and maps
+is bounded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 
 
 def pack(value: object) -> bytes:
-    """A plain value as bytes; tuples become lists. Raises ValueError where it isn't plain, or a
+    """A plain value as bytes; tuples become lists. Raises ValueError if it isn't plain, or if a
     number has more than 64 bits."""
     try:
         packed: bytes = msgpack.packb(value)
@@ -26,10 +26,10 @@ def pack(value: object) -> bytes:
 
 
 def unpack(data: Any) -> Any:
-    """The value that bytes stand for; `check` says whether it is plain. Raises ValueError where
-    they stand for none.
+    """The value that bytes encode; `check` tests whether it is plain. Raises ValueError if they
+    encode none.
 
-    No text, list or map is taken to be longer than the bytes that are there.
+    A text, list or map that claims to be longer than the bytes is refused.
     """
     size = len(data)
     try:
@@ -41,13 +41,13 @@ def unpack(data: Any) -> Any:
         raise ValueError("lists and maps within each other are too deep") from None
     except msgpack.FormatError:
         raise ValueError("malformed bytes") from None
-    except (TypeError, MemoryError) as error:  # a list or map as a map's key; lists within lists, all of them too long
+    except (TypeError, MemoryError) as error:  # a list or map as a map's key; nested lists, all too long
         raise ValueError(str(error)) from None
 
 
 def check(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Raises ValueError unless a value is plain, the keys of its maps numbers or texts, and lists
-    and maps no more than `depth` within each other: what came nested deeper couldn't be sent on."""
+    """Raises ValueError unless a value is plain, with numbers or texts as keys of maps, and nested
+    at most `depth` deep: deeper values couldn't be sent on."""
     kind = type(value)
     if kind in SCALARS:
         return

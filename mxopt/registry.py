@@ -1,5 +1,5 @@
-"""Classes by name: what is saved or sent comes back as the class that is registered here, never by
-an import."""
+"""Classes by name. What is saved or sent comes back as the class that is registered under its name;
+nothing is imported for it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Home = tuple[str, str]
 
 
 class Registry:
-    """Classes by name. Messages say what `kind` they are of, and `how` to register one.
+    """Classes by name. Errors name their `kind`, and say `how` to register one.
 
-    Several may share a name: two modules' classes, or one's own and a built-in one. Module and
-    qualified name tell them apart. A class defined again, as by a notebook cell that is run twice,
-    takes the place of the one before.
+    Classes of different modules may share a name, such as a user's and a built-in one; module and
+    qualified name distinguish them. A class that is defined again, as when a notebook cell is run
+    twice, replaces the former one.
     """
 
     def __init__(self, kind: str, how: str) -> None:
@@ -26,15 +26,15 @@ class Registry:
         self._classes: dict[str, dict[Home, type]] = {}
 
     def add(self, name: str, klass: type) -> None:
-        """Registers a class. A name that begins with an underscore is found, but in no list."""
+        """Registers a class. A name that begins with an underscore can be found, but isn't
+        listed."""
         self._classes.setdefault(name, {})[_home(klass)] = klass
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._classes if not name.startswith("_"))
 
     def describe(self, klass: type) -> Plain:
-        """What `find` finds `klass` by, as plain data. Raises StatesError where it is not
-        registered."""
+        """Plain data by which `find` finds `klass`. Raises StatesError if it isn't registered."""
         home = _home(klass)
         for name, classes in self._classes.items():
             if home in classes:
@@ -44,8 +44,8 @@ class Registry:
     def find(self, described: Any) -> Any:
         """The class that `describe` described, here or in another process.
 
-        `__main__` stands for any module: a script's class may come from the script's module where
-        it is read. Raises StatesError where no class, or no single one, can be meant.
+        The module `__main__` matches any other, since a script's class may be imported from the
+        script elsewhere. Raises StatesError unless exactly one class matches.
         """
         name, module, qualname = described["name"], described["module"], described["qualname"]
         classes = self._classes.get(name)
@@ -69,11 +69,11 @@ class Registry:
 
 
 def same_class(one: type, other: type) -> bool:
-    """Whether two classes are the same, perhaps defined again."""
+    """Whether two classes are the same, or one is the other defined again."""
     return _home(one) == _home(other)
 
 
 def _home(klass: type) -> Home:
-    """Module and qualified name; all of mxopt is one module, whose files are nobody's business."""
+    """Module and qualified name. All of mxopt counts as one module, so its files may change."""
     package = klass.__module__.partition(".")[0]
     return "mxopt" if package == "mxopt" else klass.__module__, klass.__qualname__

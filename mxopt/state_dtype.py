@@ -1,4 +1,4 @@
-"""What an optimizer's states are stored in: its argument `state_dtype`, in all families."""
+"""The dtype of an optimizer's states: the argument `state_dtype` of all families."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ DTYPES: dict[str, np.dtype] = {"bfloat16": arrays.BFLOAT16, "float32": np.dtype(
 
 
 def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
-    """Raises ArgumentError where the states of a rule can't be of this dtype; without a rule, where
-    those of no rule can. Errors call the optimizer `owner`."""
+    """Raises ArgumentError if the states of a rule can't be of this dtype; without a rule, if no
+    rule's can. Errors call the optimizer `owner`."""
     if state_dtype is None:
         return
     if state_dtype not in DTYPES:
@@ -48,18 +48,17 @@ def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
 
 
 def without_rule(owner: str) -> ArgumentError:
-    """What is raised where `owner` makes its steps by itself."""
+    """The error for an optimizer `owner` that has no rule."""
     return ArgumentError(f"{owner}: state_dtype is for optimizers that are a rule")
 
 
 def dtype_of(state_dtype: str | None, weight: Array) -> np.dtype | None:
-    """The dtype of the states of a weight; None for the weight's own, which one of float64 always
-    has."""
+    """The dtype of a weight's states; None for the weight's own, as always for float64."""
     return None if state_dtype is None or weight.dtype.itemsize == 8 else DTYPES[state_dtype]
 
 
 def warn_of_nearest(weight: Array, state_dtype: str | None) -> None:
-    """Warns of a bfloat16 weight, which has no master copy, if it is rounded to nearest."""
+    """Warns if a bfloat16 weight without a master copy is rounded to nearest."""
     if weight.dtype == arrays.BFLOAT16 and state_dtype != "bfloat16":
         warn(
             "bfloat16 weights without a master copy lose accuracy: they are rounded to nearest at every update, where"
@@ -68,9 +67,8 @@ def warn_of_nearest(weight: Array, state_dtype: str | None) -> None:
 
 
 def converted(state: State, like: Array) -> State:
-    """A state whose arrays have the dtypes of those of `like`, as far as these are ones that
-    `state_dtype` can ask for; to nearest, where bits are lost. What is as it should be stays the
-    same object."""
+    """A state with its arrays in the dtypes of those of `like`, if both are dtypes of
+    `state_dtype`; rounded to nearest. Arrays that fit already stay the same objects."""
     if isinstance(state, tuple | list):
         if not isinstance(like, tuple | list) or len(like) != len(state):
             return state
@@ -79,8 +77,8 @@ def converted(state: State, like: Array) -> State:
 
 
 def as_stored(array: Array, dtype: np.dtype | None) -> Array:
-    """An array in another of the dtypes that `state_dtype` can ask for; anything else, and into
-    anything else, as it is."""
+    """An array converted from one dtype of `state_dtype` to another; as it is if either isn't
+    one."""
     if {arrays.DTYPES.get(getattr(array, "dtype", None)), arrays.DTYPES.get(dtype)} != DTYPES.keys():
         return array
     if isinstance(array, RowSparse):
@@ -89,7 +87,7 @@ def as_stored(array: Array, dtype: np.dtype | None) -> Array:
 
 
 def seed_of(document: Document, otherwise: int | None) -> int | None:
-    """The seed that a document gives. Raises StatesError where it is none."""
+    """The seed in a document. Raises StatesError if it isn't one."""
     seed = document.get("seed", otherwise)
     if not isinstance(seed, int | None):
         raise StatesError(f"a seed is a whole number, not {seed!r:.80}")

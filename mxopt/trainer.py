@@ -1,4 +1,4 @@
-"""`Trainer`: an optimizer on a set of parameters, by itself or through a key-value store, as
+"""`Trainer`: applies an optimizer to a set of parameters, directly or through a key-value store, as
 `mxnet.gluon.Trainer`."""
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ class Trainer:
     Parameters
     ----------
     params : list or dict of Parameter, or of arrays
-        A dict is taken in the order of its sorted keys, which name parameters without one. Arrays
-        become parameters, over their memory; their gradients go to those, in `parameters`.
+        A dict is taken in the order of its sorted keys, which name parameters without a name. An
+        array becomes a parameter over its memory, which `parameters` has: set its gradient there.
     optimizer : str, Optimizer, or one of `mxopt.experimental.optim` or `mxopt.nn`
-        The latter two must have been made of these very parameters, whose order is then their own.
+        The latter two must have been made with these same parameters, and their order counts.
     optimizer_params : dict, optional
         Arguments for an optimizer given by name.
     kvstore : str, store or None
-        `local` and `device` need no store, as there is one copy of each parameter; the names of
+        `local` and `device` need no store, since there is one copy of each parameter; the names of
         distributed stores join a job; a store object is used as it is.
     compression_params : dict, optional
         For `set_gradient_compression` of the store.
     update_on_kvstore : bool, optional
-        Whether the store updates the weights, or only sums the gradients and the Trainer updates.
-        Without it the store does (unless `MXNET_UPDATE_ON_KVSTORE=0`); asynchronous ones must.
+        Whether the store updates the weights, or only sums the gradients while the Trainer updates.
+        By default the store does (unless `MXNET_UPDATE_ON_KVSTORE=0`); asynchronous ones must.
     clip_global_norm : float, optional
-        The largest Euclidean norm that all gradients together are to have, before they are divided
-        by the batch size: what `mxopt.clip_global_norm` between `allreduce_grads` and `update`
-        does. Here the factor goes into the update, and the gradients stay as they are (but for
-        LBSGD's). Needs a Trainer that updates by itself.
+        The largest Euclidean norm of all gradients together, before they are divided by the batch
+        size, as with `mxopt.clip_global_norm` between `allreduce_grads` and `update`. Here the
+        factor goes into the update, and the gradients aren't changed (except LBSGD's). Needs a
+        Trainer that updates by itself.
     skip_nonfinite : bool
-        Leave out a step of whose gradients one is NaN or infinite: no weight, no state and no count
+        Skip a step if one of its gradients is NaN or infinite: no weight, no state and no count
         changes. Needs a Trainer that updates by itself, and gradients that aren't compressed.
 
     Raises
     ------
     ValueError
-        `params` are no parameters, the store can't do what is asked, or optimizer or store are
-        another Trainer's.
+        `params` aren't parameters, the store can't do what is asked, or the optimizer or the store
+        belongs to another Trainer.
 
-    A parameter that stands twice among `params` counts once, with a warning.
+    A parameter that is given twice counts once, with a warning.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Trainer:
         self._kvstore: Any = None
         self._update_on_kvstore = False
         self._ready = self._stepped = False
-        self._exchanged = 0  # how often gradients have gone through the store
+        self._exchanged = 0  # the number of steps whose gradients went through the store
         self._claim(optimizer, kvstore)
 
     def __setstate__(self, state: Plain) -> None:
@@ -118,20 +118,20 @@ class Trainer:
         self._claim(self.optimizer, self._kvstore or self._asked[0])
 
     def _claim(self, *things: object) -> None:
-        """Makes an optimizer and a store this Trainer's own, and hears of changes of its
-        parameters."""
+        """Marks an optimizer and a store as this Trainer's, and asks its parameters to report
+        changes."""
         for param in self._params:
             param.keepers.add(self)
         owned.claim(self, *things)
 
     @property
     def parameters(self) -> list[Parameter]:
-        """The parameters, in the order in which they are numbered."""
+        """The parameters, in the order of their numbers."""
         return list(self._params)
 
     @property
     def skipped(self) -> int:
-        """How many steps `skip_nonfinite` has left out."""
+        """The number of steps that `skip_nonfinite` has skipped."""
         return self._guard.skipped
 
     def __repr__(self) -> str:
@@ -143,7 +143,7 @@ class Trainer:
 
     @property
     def optimizer(self) -> AnyOptimizer:
-        """The optimizer. Changes of it take effect, on servers too."""
+        """The optimizer. Changing it takes effect, on servers too."""
         if not isinstance(self._optimizer, KeyedOptimizer):
             return self._optimizer
         found: AnyOptimizer = self._optimizer.of.model
@@ -151,7 +151,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The current learning rate. Raises ArgumentError where groups have different ones."""
+        """The current learning rate. Raises ArgumentError if groups have different ones."""
         return self._optimizer.learning_rate
 
     def set_learning_rate(self, lr: float) -> None:
@@ -167,18 +167,18 @@ class Trainer:
         ----------
         batch_size : float
         ignore_stale_grad : bool
-            Leave parameters without a gradient alone, instead of raising. In a job of several
-            workers such a parameter has a gradient of zeros instead: what one worker leaves out the
-            others would wait for.
+            Skip parameters without a gradient instead of raising. In a job of several workers such
+            a parameter gets a gradient of zeros, because the other workers would wait for a skipped
+            one.
 
         Raises
         ------
         UserWarning
             A parameter has no gradient, or `batch_size` changes in a job whose servers update.
         ArgumentError
-            `batch_size` is no number above 0, or the store can't sum a row-sparse gradient.
+            `batch_size` isn't a number above 0, or the store can't sum a row-sparse gradient.
 
-        Nothing has been updated then.
+        Then nothing has been updated.
         """
         params = self._trained(ignore_stale_grad)
         with self._scaled(batch_size):
@@ -202,7 +202,7 @@ class Trainer:
         self._allreduce_grads()
 
     def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
-        """Updates all parameters by their gradients; what `step` does after `allreduce_grads`."""
+        """Updates all parameters by their gradients, as `step` does after `allreduce_grads`."""
         self._prepare()
         self._updates_itself("update")
         params = self._trained(ignore_stale_grad)
@@ -211,7 +211,7 @@ class Trainer:
             self._update(params)
 
     def _trained(self, ignore_stale: bool) -> list[int]:
-        """The parameters that a step is about."""
+        """The numbers of the parameters that a step updates."""
         found = []
         for i, param in enumerate(self._params):
             if not getattr(param, "requires_grad", True):
@@ -230,8 +230,8 @@ class Trainer:
         trained.check_sparse(self._kvstore, given, self._update_on_kvstore, self._guard.asked)
 
     def _fill_stale(self) -> list[int]:
-        """Gives parameters without a gradient zeros, where other workers may have one; returns
-        them."""
+        """Gives parameters without a gradient zeros, if other workers may have one; returns their
+        numbers."""
         if self._kvstore is None or "dist" not in self._kvstore.type or self._kvstore.num_workers == 1:
             return []
         found = [i for i, p in enumerate(self._params) if getattr(p, "requires_grad", True) and p.grad is None]
@@ -243,8 +243,8 @@ class Trainer:
 
     @contextmanager
     def _scaled(self, batch_size: float) -> Iterator[None]:
-        """Makes the optimizer divide by `batch_size`; a step that fails, or is skipped, leaves it
-        as it was."""
+        """Makes the optimizer divide by `batch_size`; undoes that if the step fails or is
+        skipped."""
         try:
             usable = 0 < batch_size < math.inf
         except (TypeError, ValueError):  # no number, an array of several
@@ -272,9 +272,9 @@ class Trainer:
             self._optimizer.rescale_grad = before
 
     def _allreduce_grads(self) -> None:
-        """Sums the gradients over all workers; where the store updates, pushes them and pulls the
-        values. What a subclass with another way to sum overrides, as in MXNet; `step` calls it
-        before it updates."""
+        """Sums the gradients over all workers; if the store updates, pushes them and pulls the
+        values. `step` calls it before it updates. As in MXNet, a subclass may override it to sum
+        gradients in another way."""
         if self._kvstore is None:
             return
         grads = {i: self._params[i].grad for i in self._trained(True)}
@@ -383,7 +383,7 @@ class Trainer:
 
 
 def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
-    """The parameters of an optimizer, which must be `params`."""
+    """The parameters of an optimizer, which must be the same as `params`."""
     its, name = list(optimizer.parameters), type(optimizer).__name__
     for param in params:
         if not any(param is p for p in its):

@@ -1,2 +1,2 @@
-"""The processes of a distributed job beside its workers: one scheduler, and the servers that hold
+"""The processes of a distributed job besides its workers: one scheduler, and the servers that hold
 the values."""

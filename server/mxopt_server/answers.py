@@ -1,4 +1,4 @@
-"""What a server says to its workers, and who still waits to hear it."""
+"""A server's answers to its workers, and the requests that still wait for one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answers:
             self._post(route, message)
 
     def done(self, session: Session, seq: int) -> None:
-        """A request has been met."""
+        """Answers a request that needs no data."""
         if session.waiting:
             session.answered(seq)
         self._waiting.append((session.route, m.Done(seq)))
@@ -84,12 +84,12 @@ class Answers:
             request.answer(self.sessions[request.rank], request.seq, request.parts)
 
     def give(self, session: Session, answer: Any) -> None:
-        """A request has been met, by an answer of its own."""
+        """Answers a request with this message."""
         session.answered(answer.seq)
         self.send(session.route, answer)
 
     def data(self, session: Session, answer: m.Values | m.Chunk) -> None:
-        """An answer with data."""
+        """Answers a request with data."""
         nbytes = len(answer.data[0])
         session.answered(answer.seq, nbytes)
         self.sent += nbytes
@@ -110,6 +110,6 @@ class Answers:
         self.send(route, refused)
 
     def refuse_waiting(self, request: Request, error: Exception) -> None:
-        """A request that waited has failed."""
+        """Refuses a request that has waited."""
         session = self.sessions[request.rank]
         self.refuse(session.route, session, request.seq, error, request.parts[0].entry.key)

@@ -1,4 +1,4 @@
-"""Updates: what a complete round does to the parts it is for."""
+"""Updates the parts of a round once it is complete."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ class Applier:
     def __init__(self, values: Values, served: Served) -> None:
         self.values, self.served, self.members = values, served, values.members
         self.updates = 0
-        self.moment: Moment | None = None  # what a snapshot is being made of
+        self.moment: Moment | None = None  # the state of which a snapshot is being written
         self.progress = Progress()  # of the loop that calls this
 
     def update(self, record: Update) -> None:
-        """A round is over: applies what was pushed for it. Where that fails the round keeps the
-        error."""
+        """Applies the pushes of a round that is over. If that fails, the round keeps the error."""
         values, keys, error = self.values, record.keys, record.error
         group = values.groups.get(keys) or values.group(keys, values.parts_of(keys))
         assert group is not None  # where a record is read again, nothing of other groups is open
@@ -48,7 +47,7 @@ class Applier:
             self._fail(group.parts[0].entry, record, error)
 
     def _fail(self, entry: Entry, record: Update, error: Exception) -> None:
-        """Lets an update that needs the whole array fail for all pieces of it."""
+        """Makes an update that needs the whole array fail for all its pieces."""
         if entry.pieces > 1 and self.served.whole:
             entry.sums.pop(record.rank, None)
             entry.arrived.pop(record.rank, None)
@@ -58,8 +57,8 @@ class Applier:
 
     def apply(self, group: Group, value: Array, worker: int, update: int) -> None:
         """Updates a group's parts by `value`, pushed by one worker or summed over ALL, or keeps it
-        until the other pieces are there. `update` is the number of the update where a worker counts
-        them, else 0."""
+        until the other pieces have come. `update` is the update's number if a worker counts them,
+        else 0."""
         served = self.served
         if self.moment is not None:
             self.moment.keep(group.parts[0].entry.parts if served.whole else group.parts)
@@ -97,7 +96,7 @@ class Applier:
             self._call([part.index], [_shaped(value, part.shape)], [part.weight], worker)
 
     def _update_rows(self, entry: Entry, rows: RowSparse, worker: int) -> None:
-        """One update of all parts of an entry together, counted once for each."""
+        """Updates all parts of an entry in one call, and counts that for each."""
         served = self.served
         served.states.cut_states(entry)
         count = served.states.count(entry)
@@ -110,11 +109,11 @@ class Applier:
             served.states.set_count(entry, count)
 
     def _update_all(self, entry: Entry, value: Array, worker: int) -> None:
-        """An update of an entry by an optimizer that needs the whole array: all of it is here."""
+        """Updates an entry whose optimizer needs the whole array, all of which is here."""
         self._call([entry.key], [_shaped(value, entry.whole)], [entry.weight.reshape(entry.whole)], worker)
 
     def _assemble(self, part: Part, value: Array, worker: int) -> None:
-        """Keeps a piece's sum until all are there, then updates the whole."""
+        """Keeps the sum of a piece until all pieces have come, then updates the whole."""
         entry = part.entry
         if isinstance(value, RowSparse):
             value = value.todense()
@@ -130,7 +129,7 @@ class Applier:
         self._update_all(entry, gradient, worker)
 
     def _call(self, indices: list[Any], grads: list[Array], weights: list[Array], worker: int) -> None:
-        """Calls the updater, with the states of `worker` where each has its own."""
+        """Calls the updater, with the worker's own states if the optimizer has such."""
         updater = self.served.updater
         assert updater is not None
         self.updates += 1
@@ -149,7 +148,7 @@ class Applier:
             progress.count += 1
 
     def _replace(self, group: Group, value: Array) -> None:
-        """Without an optimizer the sum becomes the value."""
+        """Makes the sum the new value, as there is no optimizer."""
         if self.members.apart:
             raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
         self.updates += 1
@@ -176,7 +175,7 @@ def _shaped(value: Array, shape: tuple[int, ...]) -> Array:
 
 
 def plain_error(error: Exception) -> MXOptError:
-    """An exception as one that can be told and kept: its type and its words."""
+    """An exception as one that can be sent and saved, by its type and text."""
     if isinstance(error, MXOptError):
         return error
     log.error("a record failed", exc_info=error)

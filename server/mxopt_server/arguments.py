@@ -1,4 +1,4 @@
-"""The command lines of mxopt's commands: what is wrong with one is said in one line."""
+"""The command lines of mxopt's commands. An error in one is reported in one line."""
 
 from __future__ import annotations
 

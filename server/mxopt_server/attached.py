@@ -1,4 +1,4 @@
-"""A server's snapshots in one file, which one server alone can go on from."""
+"""A server's snapshots in one file, from which this server alone can continue."""
 
 from __future__ import annotations
 

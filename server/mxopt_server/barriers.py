@@ -1,5 +1,5 @@
-"""The workers' barriers: one is open at a time; what rank 0 gave at those that have passed is kept
-for who comes later."""
+"""The workers' barriers. One is open at a time; the payloads that rank 0 gave at passed ones are
+kept for workers that come later."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Barriers:
         self._bytes = 0
 
     def passed(self, number: int) -> m.Passed | None:
-        """What is said to a worker that comes to a barrier which has passed; None where that isn't
-        known any more."""
+        """The answer to a worker that comes to a barrier that has passed; None if it was
+        forgotten."""
         return self._passed.get(number)
 
     def come(self, rank: int, route: bytes, payload: object) -> None:
-        """A worker has come to the next barrier."""
+        """Notes that a worker has come to the next barrier."""
         self.routes[rank] = route
         if rank == 0:
             self._payload = payload
@@ -51,6 +51,6 @@ class Barriers:
         return passed, routes
 
     def give_up(self) -> list[bytes]:
-        """The open barrier can't pass: those who have come, to be told so."""
+        """Gives up the open barrier; returns the workers that have come, to be told."""
         routes, self.routes = list(self.routes.values()), {}
         return routes

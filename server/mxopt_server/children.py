@@ -1,4 +1,4 @@
-"""Child processes: how one is started, signalled, and how it ended."""
+"""Child processes: starting and signalling them, and how they ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 class LaunchError(MXOptError):
-    """A process of the job doesn't start."""
+    """A process of the job can't be started."""
 
 
 def die_with(parent: int, number: int) -> Callable[[], None] | None:
@@ -44,7 +44,7 @@ def send(child: subprocess.Popen[bytes], number: int) -> bool:
 
 
 def how(code: int) -> str:
-    """How a process ended, by its exit code."""
+    """In words how a process ended, by its exit code."""
     if code >= 0:
         return f" with exit code {code}"
     try:

@@ -1,4 +1,4 @@
-"""`mxopt-server`: runs the scheduler or a server of a job, makes keys, shows how a job stands."""
+"""`mxopt-server`: runs the scheduler or a server of a job, makes keys, and shows a job's status."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _serve_metrics(options: argparse.Namespace, report: Callable[[], Plain], ran
 
 
 def _kept(options: argparse.Namespace) -> Durability:
-    """What outlives the process."""
+    """What the process keeps on disk."""
     kept = durability(options, options.durability or ("snapshot" if options.state_dir else "none"), options.state_dir)
     if options.snapshot and kept.kind != "none":
         raise ArgumentError(f"--snapshot FILE is for a server without --durability {kept.kind} and --state-dir")
@@ -165,12 +165,12 @@ def import_all(names: Sequence[str]) -> None:
 
 
 def _announce(endpoint: str) -> None:
-    """Tells whoever started the process where it listens."""
+    """Prints where the process listens."""
     print(f"listening on {endpoint}", flush=True)
 
 
 def _job(options: argparse.Namespace) -> settings.Job:
-    """The environment's job, with what the command line says instead."""
+    """The job of the environment, overridden by the command line."""
     changes: dict[str, object] = {}
     if options.role:
         os.environ["DMLC_ROLE"] = options.role

@@ -1,5 +1,5 @@
-"""What workers contribute to rounds, what they wait for, and why contributions to one round don't
-go together."""
+"""What workers contribute to rounds and wait for, and why contributions to one round may not fit
+together."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ALL = -1  # as a worker: all of them together
 
 
 class Request:
-    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing`
-    any more."""
+    """A worker's request that waits for round `number` of `parts`; it is over once nothing is
+    `missing`."""
 
     __slots__ = ("answer", "error", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since")
 
@@ -64,7 +64,7 @@ class Contribution:
 
 
 def difference(heads: Sequence[Contribution]) -> Exception | None:
-    """Why what several workers pushed for one round makes no update; None where it does."""
+    """Why several workers' pushes for one round can't make an update; None if they can."""
     first = next((c for c in heads if c.step), None)
     for c in heads:
         if first is not None and c.step and c.step != first.step:
@@ -81,7 +81,7 @@ def difference(heads: Sequence[Contribution]) -> Exception | None:
 
 
 def missing(key: Key, rank: int, number: int, last: int) -> KVStoreError:
-    """A worker's push is of a round too far ahead."""
+    """The error for a push whose round is too far ahead."""
     return KVStoreError(
         f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round {last}: what it"
         " has pushed in between is missing"

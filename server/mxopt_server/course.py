@@ -1,5 +1,4 @@
-"""The course of a job, from the gathering of its processes to its end, and what they are told of
-it."""
+"""The state of a job from start to end, and telling its processes of it."""
 
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ class Course:
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended, and all its processes know."""
+        """Whether the job has ended and all its processes know."""
         if self.state not in ("failed", "finished"):
             return False
         return not any(map(self._may_speak, self.roster)) or self.clock() - self.since > self.dead_after
@@ -76,7 +75,7 @@ class Course:
         self.tell()
 
     def wished(self, place: Place) -> None:
-        """Somebody asks for a place that is taken."""
+        """Notes that a process asks for a place that is taken."""
         self._asked[place] = self.clock()
 
     def lost(self, node: Node, why: str) -> None:
@@ -91,7 +90,7 @@ class Course:
             self.fail(why)
 
     def _may_go(self, node: Node) -> bool:
-        """Whether the job goes on where a process has died."""
+        """Whether the job goes on without a process that died."""
         if node.role == "worker":
             return self.roster.elastic
         kept = self._returns or (self.checkpoints.durability == "snapshot" and self.roster.elastic)
@@ -109,7 +108,7 @@ class Course:
         self.tell()
 
     def let_pass(self) -> None:
-        """Lets the workers go on that wait in a barrier, where nobody is missing."""
+        """Releases the workers in a barrier if none is missing."""
         found = self.barriers.pass_if({node.rank for node in self.roster.alive("worker")})
         if found is not None:
             passed, routes = found
@@ -117,8 +116,8 @@ class Course:
                 self._send(route, passed)
 
     def known(self, route: bytes, role: str, message: Any) -> Node | None:
-        """The process that a message is of, which is alive then. One that has no place any more is
-        told so."""
+        """The process that sent a message, which thereby counts as alive. One that has lost its
+        place is told so."""
         node = self.roster.known(role, message)
         if node is None:
             text = f"this scheduler's job {self.roster.job} doesn't know the process (any more)"
@@ -132,8 +131,8 @@ class Course:
     # Telling.
 
     def reaches(self, node: Node, beat: int = 0) -> bool:
-        """Tells a process that has a heart how the job stands; whether there is a connection to
-        it."""
+        """Tells a process that sends beats the state of the job. Returns whether it is
+        connected."""
         roster, kept = self.roster, self.checkpoints
         members = roster.workers() if node.role == "server" else []
         pulse = m.Pulse(self.state, self.text, roster.gone(), roster.endpoints(), members, beat,
@@ -141,11 +140,11 @@ class Course:
         return self._send(node.heart, pulse)
 
     def tell(self) -> None:
-        """Tells all processes at once how the job stands; they would ask at their next beat."""
+        """Tells all processes the state of the job now, not only at their next beat."""
         for node in self.roster:
             if node.heart and node.state == "alive":
                 self.reaches(node)
 
     def refuse(self, route: bytes, code: str, text: str) -> None:
-        """Tells a process why its message isn't taken."""
+        """Tells a process why its message is refused."""
         self._send(route, m.Refused(0, code, text[: wire.MAX_TEXT], None))

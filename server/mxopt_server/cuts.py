@@ -1,5 +1,4 @@
-"""Cuts: moments at which a server holds what the workers' program had at one point, the same on all
-servers.
+"""Cuts: moments at which all servers hold the values of the same point of the workers' program.
 
 A worker that comes to such a point says so to every server, behind all it has pushed so far
 (`mxopt.kvstore.cut`). When the last worker's word is here, all rounds before the point are over,

@@ -19,7 +19,7 @@ LENDING = 256  # connections that lend memory
 
 
 class Door:
-    """What comes in by a bound socket, and what leaves by it."""
+    """Receives and sends messages by a bound socket."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
@@ -68,7 +68,7 @@ class Door:
         return [] if frames is None else [route, *frames]
 
     def _offered(self, route: bytes, loans: Loans | None, offer: bytes) -> None:
-        """Answers who lends memory, where that can be opened."""
+        """Answers a process that offers to lend memory, if that memory can be opened."""
         if loans is None or not loans.is_of(offer):
             self._loans = {of: each for of, each in self._loans.items() if each.alive and of != route}
             if len(self._loans) >= LENDING:

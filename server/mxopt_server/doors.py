@@ -1,5 +1,5 @@
-"""Where a scheduler or server listens: on a Unix socket for this user's processes here, on TCP for
-others."""
+"""The sockets of a scheduler or server: a Unix socket for this user's processes on this machine,
+TCP for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outlives a job's processes, as command lines say it."""
+"""What a job keeps on disk, and the command-line options for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Durability:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The same for the command line of a server or scheduler."""
+        """These as options of a server or scheduler."""
         if self.root is None:
             return ("--durability", self.kind)
         given = ("--durability", self.kind, "--state-dir", str(self.root), "--snapshot-every", f"{self.every:g}")

@@ -28,7 +28,7 @@ Place = tuple[int, int]  # of a record: the number of its segment, and where in 
 
 
 class Applying:
-    """Which record the process of `folder` is applying."""
+    """Records on disk which record the process of `folder` is applying."""
 
     def __init__(self, folder: Path) -> None:
         with open(folder / APPLYING, "x+b") as file:
@@ -37,11 +37,11 @@ class Applying:
             self._noted = mmap.mmap(file.fileno(), PLACE.size)
 
     def begin(self, place: Place) -> None:
-        """It begins this one."""
+        """Notes that it begins this one."""
         PLACE.pack_into(self._noted, 0, *place)
 
     def end(self) -> None:
-        """It has ended."""
+        """Notes that it has applied the record."""
         PLACE.pack_into(self._noted, 0, 0, 0)
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class Applying:
 
 
 def tell_crashes(folder: Path) -> None:
-    """Has this process leave in its `folder` how it crashes, if it does."""
+    """Makes this process write how it crashes into its `folder`, if it does."""
     faulthandler.enable(open(folder / FAILURE, "xb", buffering=0), all_threads=False)  # noqa: SIM115 for ever
 
 
@@ -69,6 +69,6 @@ def left_by(folder: Path) -> dict[Place, tuple[int, str]]:
 
 
 def write(folder: Path, failures: dict[Place, tuple[int, str]]) -> None:
-    """Writes down what `left_by` has found for the epoch before, in the folder of the next."""
+    """Writes what `left_by` found for the epoch before into the folder of the next."""
     content = [[*place, *about] for place, about in failures.items()]
     write_file(folder / FAILURES, dump_document({"failures": content}))

@@ -1,4 +1,4 @@
-"""What values begin with: arrays in pieces, and keys that are stored by rows."""
+"""First values: arrays in pieces, and keys that are stored by rows."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class FirstValues:
         )
 
     def rounds(self, session: Session, ask: m.Rounds) -> None:
-        """The rounds from which a worker counts its pushes on; what it has pushed before and isn't
-        here is lost."""
+        """Answers with the rounds from which a worker numbers its pushes; earlier pushes that
+        aren't here are lost."""
         members = self._machine.members
         if members.lossy and members.apart:
             for key, number in zip(ask.keys, ask.pushed, strict=False):

@@ -27,7 +27,7 @@ def fitting(optimizer: Optimizer, entry: Entry, state: State, whole: bool) -> St
 
 
 def _difference(state: State, made: State) -> str:
-    """What a state hasn't as the one that was made; empty where all is alike."""
+    """How a state differs from one that the optimizer makes; empty if it doesn't."""
     if isinstance(made, tuple | list):
         if not isinstance(state, tuple | list) or len(state) != len(made):
             return f"a state has {counted(len(made), 'part')}, this one is {state!r:.80}"

@@ -1,4 +1,4 @@
-"""Which workers may talk to a server, and by which route each does."""
+"""Which workers may talk to a server, and the route of each."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Handshakes:
         self.waiting = Latency()
 
     def hear(self, members: Iterable[tuple[int, int, str]]) -> None:
-        """Hears of the workers that the scheduler has let in, (rank, epoch, token). Those they have
-        replaced are heard no more."""
+        """Takes the workers that the scheduler has admitted, (rank, epoch, token). Those that they
+        replace are ignored from now on."""
         for rank, epoch, token in members:
             self.known[rank] = (epoch, token)
             session = self.sessions.get(rank)
@@ -81,7 +81,7 @@ class Handshakes:
         self._answers.send(route, m.Ready(self._answers.rank, self._epoch, session.expects, uneven.lacks(session)))
 
     def _check(self, hello: m.Hello) -> None:
-        """Raises where a worker isn't of this job."""
+        """Raises if a worker isn't of this job."""
         server, workers = f"server {self._answers.rank}", self._machine.members.workers
         wire.check_version(hello.version, server)
         if hello.job != self._job:
@@ -90,7 +90,7 @@ class Handshakes:
             raise KVStoreError(f"{server} has {counted(workers, 'worker')}, the worker says {hello.workers}")
 
     def _check_mode(self, hello: m.Hello) -> None:
-        """Raises KVStoreError where a worker's store isn't of the kind of the others'."""
+        """Raises KVStoreError if a worker's store is of another kind than the others'."""
         members = self._machine.members
         if hello.mode not in MODES:
             raise KVStoreError(f"there is no mode {hello.mode!r}")

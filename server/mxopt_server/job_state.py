@@ -1,4 +1,4 @@
-"""What outlives a job's processes, as its launcher looks after it."""
+"""The folder in which a job keeps its state, as its launcher manages it."""
 
 from __future__ import annotations
 

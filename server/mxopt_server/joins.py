@@ -1,4 +1,4 @@
-"""Who comes into a job: asks to join, waits until all are there, and is welcomed."""
+"""How a process joins a job: it asks, waits until all are there, and is welcomed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Joins:
             self._welcome(node)
 
     def _otherwise_kept(self, join: m.Join) -> str:
-        """Why a server's durability isn't the job's; "" where it is."""
+        """Why a server's durability doesn't fit the job's; "" if it does."""
         ours = self._checkpoints.durability
         if join.role != "server" or join.durability == ours:
             return ""
@@ -68,7 +68,7 @@ class Joins:
         return node
 
     def _wait_for_place(self, route: bytes, join: m.Join) -> None:
-        """A process asks for a place that another has, which may be gone."""
+        """Lets a process wait for a place whose holder may be gone."""
         self._course.wished((join.role, join.rank))
         held = self._roster.nodes[join.role, join.rank]
         if held.local and not self._listens(held.endpoint):  # the kernel would know it
@@ -76,7 +76,7 @@ class Joins:
         self._send(route, m.Waiting(f"the place of {held} is taken until that is known to be gone"))
 
     def _begin(self) -> None:
-        """All are there: the job runs from here on."""
+        """Starts the job: all processes are there."""
         course, roster = self._course, self._roster
         try:
             goes_on = self._checkpoints.goes_on([cuts for _, cuts in sorted(self._cuts.items())])

@@ -1,4 +1,4 @@
-"""A server's journal: the records of all that has changed its state, in files."""
+"""A server's journal: files with a record of each change of its state."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in records.Record.__
 
 
 class Unkept(BaseException):
-    """What a server has to keep can't be kept (a full disk): it ends, before anybody is told that
-    it was."""
+    """A record can't be written (a full disk). The server ends, before anybody is told that it was
+    kept."""
 
 
 class Journal:
@@ -46,8 +46,7 @@ class Journal:
         return self._before + self._writer.size
 
     def append(self, record: records.Record) -> None:
-        """Adds a record, which is to be applied then. Raises Unkept where the disk doesn't take
-        it."""
+        """Appends a record, to be applied afterwards. Raises Unkept if it can't be written."""
         try:
             if self._writer.size >= segments.SIZE:
                 self._before += self._writer.size
@@ -59,8 +58,7 @@ class Journal:
         self.applying.begin((self.number, self._writer.size))
 
     def commit(self) -> None:
-        """Returns when what has been appended, and applied, lasts. Raises Unkept where that can't
-        be said."""
+        """Returns once all appended records are kept. Raises Unkept if that fails."""
         if self._dirty:
             self._last()
             self.applying.end()
@@ -100,13 +98,13 @@ class Journal:
 
 
 def is_cut(number: int) -> Callable[[memoryview], bool]:
-    """Tells the record of a cut by its bytes."""
+    """Whether these bytes are the record of a cut."""
     expected = b"".join(encode(records.Cut(number)))
     return lambda body: len(body) == len(expected) and body == expected
 
 
 def encode(record: records.Record) -> list[Frame]:
-    """A record as bytes, in parts: its arrays are not copied."""
+    """A record as parts of bytes; its arrays aren't copied."""
     fields = [getattr(record, field.name) for field in dataclasses.fields(record)]
     fields = [[type(each).__name__, str(each)] if isinstance(each, Exception) else each for each in fields]
     header, arrays = parts_of({type(record).__name__: fields})
@@ -114,7 +112,7 @@ def encode(record: records.Record) -> list[Frame]:
 
 
 def decode(body: memoryview) -> records.Record:
-    """The record that bytes are of. Raises StatesError where they are none."""
+    """The record in these bytes. Raises StatesError if they aren't one."""
     try:
         (length,) = LENGTH.unpack_from(body)
         rest = body[LENGTH.size :]

@@ -1,4 +1,4 @@
-"""How long things take: durations counted in classes, as Prometheus has them."""
+"""Durations, counted in classes as in a histogram of Prometheus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Latency:
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Counts one."""
+        """Counts a duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
 

@@ -1,4 +1,4 @@
-"""Which processes of a job live: those that are heard of, and whose loops move."""
+"""Decides which processes of a job are alive: those that are heard of, and whose loops move."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Lives:
         self._ticked = course.clock()
 
     def tick(self) -> None:
-        """Looks who has been silent too long."""
+        """Looks for processes that have been silent too long."""
         course, now = self._course, self._course.clock()
         asleep, self._ticked = now - self._ticked, now
         for node in self._roster:
-            if asleep > 2 * course.heartbeat:  # this process itself has slept: its silence is no one else's
+            if asleep > 2 * course.heartbeat:  # this process slept, so silence says nothing
                 node.seen += asleep
                 node.moved += asleep
             if node.state == "alive":

@@ -1,5 +1,5 @@
-"""Logs that nobody else can write or fill: a record is one line, whatever others have put into it,
-and lines are bounded in length and in number.
+"""Logs that others can neither forge nor fill: a record is one line, whatever it contains, and
+lines are bounded in length and number.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg]  # takes its arg
         return f"{text} ({left_out} lines before this one were too many, and left out)" if left_out else text
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record where there is room for it."""
+        """Writes a record if there is room for it."""
         try:
             text = self.format(record)
             if text:
@@ -70,13 +70,13 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg]  # takes its arg
 
 
 def start(stream: TextIO, who: str, level: str) -> None:
-    """Sends this process's log to `stream`; its lines say that they are of `who`."""
+    """Sends this process's log to `stream`, with `who` in each line."""
     logging.basicConfig(level=level, handlers=[Handler(stream)])
     call(who)
 
 
 def call(who: str) -> None:
-    """From now on the lines of this process's log are of `who`."""
+    """Changes the name in the lines of this process's log to `who`."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Handler):
             handler.setFormatter(Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))

@@ -1,4 +1,4 @@
-"""The event loops that move a scheduler and a server: by one thread each."""
+"""The event loops of a scheduler and of a server, in one thread each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Makes SIGTERM and SIGINT end the loop in an orderly way."""
+    """Makes SIGTERM and SIGINT raise Stopped, so that the loop ends in an orderly way."""
 
     def stop(number: int, frame: object) -> None:
         raise Stopped(signal.Signals(number).name)
@@ -191,7 +191,7 @@ class Watchdog:
         member.watch(self._changed)
 
     def stop(self) -> None:
-        """The loop has ended by itself."""
+        """Stops watching: the loop has ended by itself."""
         self._member.watch(lambda: None)
         if self._timer is not None:
             self._timer.cancel()

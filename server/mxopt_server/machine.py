@@ -1,4 +1,4 @@
-"""The state of a server, moved by records alone."""
+"""The state of a server, which only records change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mxopt_server.values import Values
 
 
 class Journal(Protocol):
-    """Where records are kept."""
+    """What a machine needs of a journal."""
 
     together: bool  # whether committing is worth waiting for other messages that are here
 
@@ -31,7 +31,7 @@ class Journal(Protocol):
 
 
 class OutOfMemory(BaseException):
-    """A server has failed in the middle of a record: it ends."""
+    """A server has run out of memory in the middle of a record, and must end."""
 
 
 class Machine:
@@ -103,7 +103,7 @@ class Machine:
 
     @contextmanager
     def _announced(self, config: Plain | None) -> Iterator[None]:
-        """Says that an optimizer is being made: code of someone's own may take long."""
+        """Announces that an optimizer is being made: a user's code may take long."""
         progress = self.applier.progress
         progress.begin("the constructor of optimizer", None if config is None else config.get("name"))
         try:

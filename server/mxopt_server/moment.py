@@ -1,5 +1,4 @@
-"""A server's arrays as they are at one moment, to be written by another thread while the server
-goes on."""
+"""A server's arrays as of one moment, written by another thread while the server goes on."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ class _Rows:
             self.copies.append((slots, self.array.take(slots, axis=0)))
 
     def read(self, start: int, stop: int) -> bytes:
-        """Rows as they were."""
+        """The rows as they were at that moment."""
         rows = self.array[start:stop].copy()
         for slots, copies in self.copies:
             here = (slots >= start) & (slots < stop)

@@ -1,4 +1,4 @@
-"""A few plain values that a process keeps over its epochs."""
+"""A few plain values that a process keeps across restarts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Where the output of a job's processes goes: each to a log of its own, and all to the terminal,
-line by line."""
+"""Copies the output of a job's processes: each to its own log, and all to the terminal, line by
+line."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ class Terminal:
                 self._open, self.gone = False, error.errno == errno.EPIPE
 
     def _ready(self) -> bool:
-        """Waits until something can be written. False where that shall not be waited for any
-        longer."""
+        """Waits until something can be written. Returns False if it shouldn't wait any longer."""
         while True:
             left = None if self.until is None else max(0.0, self.until - time.monotonic())
             wake = [self._wake] if self.until is None else []
@@ -67,7 +66,7 @@ class Output:
             self._lost(error)
 
     def copy(self) -> bool:
-        """Takes what is in the pipe; False at the end of the output."""
+        """Copies what is in the pipe; returns False at the end of the output."""
         assert self._pipe is not None
         data = os.read(self._pipe, CHUNK)
         self.take(data)

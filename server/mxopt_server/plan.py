@@ -1,4 +1,4 @@
-"""What a job consists of: its processes with their commands and variables, here or on other
+"""The plan of a job: its processes with their commands and variables, on this or other
 machines."""
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class Plan:
         return [self._together([p for p in with_root if p.role == role]) for role in ("server", "worker")]
 
     def dry(self) -> list[str]:
-        """All that is to be run, as lines for a shell; the scheduler's port is one that is free
-        now."""
+        """All commands, as lines for a shell; the scheduler's port is one that is free now."""
         if self.local:
             return [p.line for p in (self.scheduler, *self.others)]
         with socket.create_server(("", 0)) as free:

@@ -1,4 +1,3 @@
-"""Imports what a server would otherwise import at its first message of some kind: no message may
-set off an import."""
+"""Imports everything that messages need, so that no message triggers an import."""
 
 import llvmlite.binding  # noqa: F401 the first update compiles

@@ -1,4 +1,4 @@
-"""What workers ask for: values, rows of them, and which rows there are."""
+"""Requests of workers for values, for rows of them, and for the rows that there are."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Pulls:
         nbytes: int,
         answer: Answer,
     ) -> None:
-        """Lets `answer` answer a request as soon as its worker may see the values of `parts`."""
+        """Calls `answer` for a request as soon as its worker may see the values of `parts`."""
         if self._members.ended:
             lost = uneven.lost(session.rank, parts)
             if lost is not None:

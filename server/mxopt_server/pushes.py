@@ -1,4 +1,4 @@
-"""What workers push: gradients of whole values, and of rows of them."""
+"""Pushes of workers: gradients of whole values, and of rows of them."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Pushes:
         value: Array,
         answer: bool,
     ) -> None:
-        """Hands a push to its rounds, and sees to it that the worker gets its answer. `group` is
-        that of `keys`, where there is one."""
+        """Hands a push to its rounds, and arranges the answer to the worker. `group` is that of
+        `keys`, if there is one."""
         rank, number = session.rank, push.round
         if self._members.ended:
             lost = uneven.lost(rank, parts, pushing=True)
@@ -101,7 +101,7 @@ class Pushes:
         told = session.counts_on(push.config) if push.config else None
         contribution = Contribution(rank, number, value, told, push.update, push.step)
         shares = [(group, contribution)] if group is not None else self._values.shares(keys, parts, contribution)
-        # All are looked at before any is taken.
+        # Check all before taking any.
         new = [share for share in shares if share[0].rounds.is_new(rank, number, share[0].entry.key)]
         if push.step > session.step:
             self._look_back(session, push.step, [group for group, _ in new])
@@ -126,7 +126,7 @@ class Pushes:
         self._answers.done(session, seq)
 
     def _end(self, group: Group, rank: int, number: int, pushed: list[Contribution], wrong: Exception | None) -> None:
-        """A round is over: makes it a record, and answers who has waited for it."""
+        """Makes a record of a round that is over, and answers the workers that waited for it."""
         first, entry, value = pushed[0], group.entry, None
         wrong = wrong or self._without_optimizer(rank != ALL, pushed)
         if wrong is None:
@@ -142,8 +142,8 @@ class Pushes:
             group.settle()
 
     def _without_optimizer(self, apart: bool, pushed: list[Contribution]) -> Exception | None:
-        """Why pushes for a round can't be applied: the optimizer that they count on isn't here.
-        Sees to its config. `apart`: the round is of one worker."""
+        """Why pushes for a round can't be applied: the optimizer that they count on isn't here. If
+        it is, takes over its config. `apart`: the round is of one worker."""
         served = self._served
         if apart and served.updater is None:
             return KVStoreError(

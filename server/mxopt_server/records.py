@@ -1,4 +1,4 @@
-"""Records: whatever changes the state of a server, one small class a kind of fact.
+"""Records: all that changes the state of a server, with a small class for each kind of fact.
 
 A server checks what comes, makes a record of what it changes, appends that to its journal, and
 applies it (`Machine.enter`). That depends on nothing but the records before: a server that is given
@@ -123,7 +123,7 @@ class Refusal:
 
 
 def described(record: Record) -> str:
-    """What a record is of, in words."""
+    """A record in words, for messages."""
     if isinstance(record, Update):
         one = isinstance(record.keys[0], tuple)
         keys = [record.keys[0][0]] if one else [key for key in record.keys if key is not None]

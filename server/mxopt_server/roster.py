@@ -1,4 +1,4 @@
-"""Who is in a job: the places of its workers and servers, and the processes that have them, by
+"""The members of a job: the places of its workers and servers, and the processes that hold them, by
 epochs and tokens."""
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Roster:
         return self.mode in ("async", "ssp")
 
     def alive(self, role: str) -> list[Node]:
-        """The processes of a role that are there, by rank."""
+        """The living processes of a role, by rank."""
         return [n for (r, _), n in sorted(self.nodes.items()) if r == role and n.state == "alive"]
 
     def gone(self) -> list[int]:
@@ -104,7 +104,7 @@ class Roster:
         return [n.lost for (role, _), n in sorted(self.nodes.items()) if role == "server"]
 
     def missing(self) -> str:
-        """Who has yet to join, in words."""
+        """The processes that haven't joined yet, in words."""
         parts = [f"{sum(1 for r, _ in self.nodes if r == role)} of {n} {role}s" for role, n in self.wanted.items()]
         return f"the scheduler has {' and '.join(parts)}"
 
@@ -113,7 +113,7 @@ class Roster:
         return next((node for node in self.nodes.values() if node.nonce == join.nonce), None)
 
     def unfit(self, join: m.Join) -> str:
-        """Why a process can't be of this job; "" where it can."""
+        """Why a process can't be of this job; "" if it can."""
         if join.role not in self.wanted:
             return f"there is no role {join.role!r}"
         if join.job and join.job != self.job:

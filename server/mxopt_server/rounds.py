@@ -22,7 +22,7 @@ from mxopt_server.members import Members
 # why they make no update.
 Turn = tuple[int, int, list[Contribution], Exception | None]
 
-KEPT = 64  # rounds without an update whose errors are kept, for who pushes for them late or asks again
+KEPT = 64  # rounds that failed, whose errors are kept for workers that push late or ask again
 
 
 class Rounds:
@@ -38,21 +38,21 @@ class Rounds:
         self.errors: dict[tuple[int, int], Exception] = {}  # (worker or ALL, number): why there was no update
 
     def begin(self, rank: int, others: Sequence[int]) -> None:
-        """A worker is here anew: in another process, which counts on from the round that it was
-        told."""
+        """Notes that a worker has come back in another process, which numbers its pushes from the
+        round that it was told."""
         self.behind.discard(rank)
 
     def alike(self, other: Rounds) -> bool:
-        """Whether both are as far as each other, with nothing open."""
+        """Whether both have come equally far, and nothing is open."""
         return self.counts == other.counts and self.errors == other.errors
 
     def last(self, rank: int) -> int:
-        """The last round that needs no push of a worker any more."""
+        """The last round that has this worker's push."""
         return self.counts[rank]
 
     def is_new(self, rank: int, number: int, key: Key) -> bool:
-        """Whether a worker's push of this number has yet to be taken. Raises KVStoreError where one
-        is missing."""
+        """Whether a worker's push of this number is new. Raises KVStoreError if one before it is
+        missing."""
         if self.epochs.get(rank) != self.members.epochs.get(rank):
             return number > self.counts[rank]  # the first of a process is the one after the round that it was told
         last = self.counts[rank]
@@ -68,20 +68,19 @@ class Rounds:
         self._ready = contribution
 
     def catch_up(self, rank: int, number: int) -> None:
-        """A worker's pushes up to this one are over: those that aren't here are lost."""
+        """Counts a worker's pushes up to this one as over: those that aren't here are lost."""
         if rank in self.behind:
             self.behind.remove(rank)
             self.members.lost += max(0, number - self.counts[rank])
             self.counts[rank] = max(number, self.counts[rank])
 
     def turn(self) -> Turn | None:
-        """The next round that is over; None while there is none. `end` is to follow."""
+        """The next round that is over; None if there is none. The caller then calls `end`."""
         ready = self._ready
         return None if ready is None else (ready.rank, ready.number, [ready], None)
 
     def end(self, rank: int, number: int, error: Exception | None) -> None:
-        """A round is over, of a worker or of ALL: what was pushed for it is in the values, or has
-        failed."""
+        """Ends a round, of a worker or of ALL: its pushes are in the values, or have failed."""
         self.counts[rank] = number
         if rank in self.members.epochs:
             self.epochs[rank] = self.members.epochs[rank]
@@ -90,7 +89,7 @@ class Rounds:
             self.fail(rank, number, error)
 
     def fail(self, rank: int, number: int, error: Exception) -> None:
-        """Keeps why a round made no update."""
+        """Keeps the error of a round that made no update."""
         self.errors[rank, number] = error
         if len(self.errors) > KEPT:
             del self.errors[next(iter(self.errors))]
@@ -108,7 +107,7 @@ class Rounds:
         return self.has(rank, number)
 
     def depth(self, rank: int) -> int:
-        """How many pushes of a worker wait for others."""
+        """The number of a worker's pushes that wait for others."""
         return 0
 
     def lacking(self, rank: int) -> list[int]:
@@ -131,12 +130,12 @@ class Rounds:
         return {"counts": list(self.counts), "epochs": dict(self.epochs), "errors": errors}
 
     def restore(self, saved: Document) -> None:
-        """Takes over a record of a snapshot."""
+        """Restores what `record` returned."""
         self.counts, self.epochs = list(saved["counts"]), dict(saved["epochs"])
         self.errors = {(rank, n): error_of(m.Refused(0, code, text, None)) for rank, n, code, text in saved["errors"]}
 
     def part(self, cut: Callable[[Contribution], Contribution]) -> Rounds:
-        """The rounds of one of the parts alone; `cut` makes its share of a push."""
+        """The rounds of a single part; `cut` makes its share of a push."""
         made = type(self)(self.members)
         made.behind = set(self.behind)
         made.counts, made.errors, made.epochs = list(self.counts), dict(self.errors), dict(self.epochs)

@@ -1,4 +1,4 @@
-"""The sockets on which a scheduler or server listens, in the clear or with the job's keys."""
+"""The sockets on which a scheduler or server listens, unencrypted or with the job's keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(host: str, keys: KeyPair | None, insecure: bool) -> None:
-    """Raises ArgumentError where other machines could reach an address without keys."""
+    """Raises ArgumentError if other machines could reach an address without keys."""
     if keys is None and not insecure and not is_loopback(host):
         raise ArgumentError(
             f"binding to {host} lets other machines in: give --keys (see `mxopt-server keygen`), or --insecure"

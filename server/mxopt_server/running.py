@@ -1,5 +1,5 @@
-"""A running job: its processes, their output, their end. All by one thread, which waits for output
-and signals."""
+"""A running job: its processes, their output and their end, in one thread that waits for output and
+signals."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Launch:
         self._selector.register(pipe, selectors.EVENT_READ, output)
 
     def endpoint(self, name: str) -> str:
-        """Where a process says that it listens."""
+        """The endpoint at which a process says that it listens."""
         output = self.outputs[name]
         self.until(lambda: output.listening or self.failed, READY_S)
         if not output.listening:
@@ -110,7 +110,7 @@ class Launch:
         self.end()
 
     def end(self) -> None:
-        """Ends what runs, while the output is still copied."""
+        """Ends all processes, and copies the rest of their output."""
         for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 5.0)):
             if self.running:
                 self._signal(number)
@@ -145,7 +145,8 @@ class Launch:
         return True
 
     def turn(self, seconds: float) -> None:
-        """Waits so long at most for output, signals or an end, and sees to what has come."""
+        """Waits up to `seconds` for output, signals or the end of a process, and handles what
+        comes."""
         for key, _ in self._selector.select(seconds):
             if key.data is not None:
                 if not key.data.copy():
@@ -161,13 +162,13 @@ class Launch:
                 self.ended(process, code)
 
     def look_for_signals(self) -> None:
-        """Takes note of signals that ask for the end."""
+        """Notes signals that ask for the end."""
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self.wake, 64):
                 self.asked = number
 
     def ended(self, process: Process, code: int) -> None:
-        """A process has ended, with a negative code where a signal has killed it."""
+        """Handles the end of a process; `code` is negative if a signal killed it."""
         if not code or self.failed is not None or self._start_again(process, code) or self._unneeded(process, code):
             return
         if self._left_out(process, code):
@@ -195,8 +196,7 @@ class Launch:
         return process.role == "server" and code < 0 and not self.at_work()
 
     def _start_again(self, process: Process, code: int) -> bool:
-        """Starts a server that was killed another time, if the job still needs it and may have
-        it."""
+        """Starts a killed server again, if the job still needs it and restarts are left."""
         killed = code < 0 or code in SSH_KILLED
         at_work = self.terminal.until is None and self.at_work()
         left = self._restarts - self._again[process.name]

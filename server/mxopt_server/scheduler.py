@@ -24,11 +24,11 @@ log = logging.getLogger("mxopt.scheduler")
 
 
 class Scheduler:
-    """The scheduler of one job, moved by messages (`handle`) and time (`tick`, by `clock`).
+    """The scheduler of one job, driven by messages (`handle`) and time (`tick`, by `clock`).
 
-    `token` draws what a process is known by, `issued` is told every epoch before a process gets it.
-    `returns` says that servers which die come back, with what they held; `listens`, whether a
-    process of this machine listens at an endpoint.
+    `token` draws the token of a process; `issued` is called with each epoch before a process gets
+    it. `returns` says that dead servers come back with what they held; `listens`, whether a process
+    of this machine listens at an endpoint.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Scheduler:
         }  # fmt: skip
 
     def handle(self, route: bytes, frames: list[bytes]) -> None:
-        """Takes one message."""
+        """Handles one message."""
         try:
             message = m.decode(frames)
             handler = self._handlers.get(type(message))
@@ -80,7 +80,7 @@ class Scheduler:
             self.course.refuse(route, "KVStoreError", f"the scheduler: {type(error).__name__}: {error}")
 
     def tick(self) -> None:
-        """Time has passed: looks who has died, and whether it is time for the next cut."""
+        """Looks for dead processes, and whether it is time for the next cut."""
         self._lives.tick()
         if self.course.state == "running" and self.checkpoints.tick(self.roster.wanted["worker"], self._clock()):
             self.course.tell()
@@ -138,7 +138,7 @@ class Scheduler:
         self._send(route, m.Report(self.report()))
 
     def report(self) -> Plain:
-        """How a job stands, and who is in it."""
+        """The state of the job and its members, as plain data."""
         course, roster = self.course, self.roster
         now = course.clock()
         nodes = [

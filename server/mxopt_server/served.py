@@ -1,4 +1,4 @@
-"""The optimizer that a server updates by: which it is, and what of it has changed."""
+"""The optimizer of a server, and the changes of its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = logging.getLogger("mxopt.server")
 
 
 class Served:
-    """The workers' optimizer, for all that `entries` holds.
+    """The workers' optimizer, for all `entries`.
 
     Attributes
     ----------
     whole : whether it needs whole arrays
-    states : what it keeps of the entries
+    states : its states of the entries
     """
 
     def __init__(self, entries: Mapping[Key, Entry]) -> None:
@@ -63,7 +63,7 @@ class Served:
             raise
 
     def install(self, config: Plain | None) -> None:
-        """Makes the optimizer of a config. Raises where it can't update what is here."""
+        """Makes the optimizer of a config. Raises if it can't update the entries."""
         optimizer = None if config is None else make_optimizer(config)
         whole = needs_whole(optimizer)
         for entry in self.entries.values():
@@ -81,8 +81,8 @@ class Served:
         log.info("optimizer: %r", optimizer)
 
     def reconfigure(self, config: Plain, apart: bool = False) -> None:
-        """Takes over changed hyper-parameters; states and counts stay. `apart`: each worker has
-        pushed for itself."""
+        """Takes over changed hyper-parameters; states and counts stay. `apart`: each worker's push
+        is an update of its own."""
         if config == self.config or self.updater is None:
             return
         made, kept = make_optimizer(config), self.updater.optimizer
@@ -100,8 +100,8 @@ class Served:
         self.config, self.digest = config, digest(config)
 
     def _count_from_here(self, config: Document, made: Optimizer, kept: Optimizer) -> None:
-        """A worker counts its own pushes: a rate that it has assigned to the schedule counts from
-        all of them here."""
+        """Lets a rate that a worker assigned to its schedule count from the present update here: a
+        worker counts only its own pushes."""
         schedule, before = made.lr_scheduler, kept.lr_scheduler
         if schedule is None or self.config is None:
             return
@@ -113,8 +113,8 @@ class Served:
             schedule.assigned = (rate, max(since, kept.num_update))
 
     def name_parts(self, entry: Entry) -> None:
-        """Lets a key's name and multipliers hold for its parts too, and tells where in the array
-        these are."""
+        """Gives a key's name and multipliers to its parts too, and tells the optimizer where in the
+        array they are."""
         if self.updater is None:
             return
         optimizer, unit = self.updater.optimizer, math.prod(entry.shape[1:])

@@ -1,4 +1,4 @@
-"""A server: takes the workers' messages, one handler each, and answers them."""
+"""A server: handles the workers' messages, and answers them."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ log = logging.getLogger("mxopt.server")
 
 
 class Server:
-    """One server of job `job`, moved by messages; it has no sockets, no clock and no chance of its
-    own.
+    """One server of job `job`, driven by messages. It has no sockets, reads no clock of its own and
+    draws no random numbers.
 
-    What is wrong with a request is found before anything changes. Then what it changes becomes a
-    record, which is appended to the journal and applied; when the journal has committed, and the
-    server still has its place, answers leave.
+    A request is checked completely before anything changes. What it changes becomes a record, which
+    is appended to the journal and applied. Answers leave once the journal has committed, if the
+    server still has its place.
 
     Parameters
     ----------
     send : called with a route and a message
     epoch : rises with every process that is this server
-    clock : seconds, for what it reports
+    clock : seconds, for its report
     journal : where records are kept, if anywhere
-    lease : whether this server still has its place; where it hasn't, nothing leaves
+    lease : whether this server still has its place; if not, nothing leaves
 
     Attributes
     ----------
     machine : Machine
-        Its state, which nothing but records change.
+        Its state, which only records change.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Server:
         self.received = self.messages = 0
         self.handling = Latency()  # of messages
         self.handshakes = Handshakes(job, epoch, clock, self.machine, self.answers)
-        depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
+        depth = DEPTH if journal is None else 0  # with a journal, Done means that the push's round is over
         self._pulls = Pulls(self.machine, self.answers)
         self.cuts = Cuts(self.machine, self.answers)
         pushes = Pushes(self.machine, self.answers, self._pulls.give, depth)
@@ -78,7 +78,7 @@ class Server:
         self._handlers = pushes.handlers | self._pulls.handlers | firsts.handlers | states.handlers | self.cuts.handlers
 
     def flush(self) -> None:
-        """Commits what was entered, and lets the answers leave that rest on it."""
+        """Commits what was entered, and sends the answers that depend on it."""
         if self.journal is not None:
             progress = self.applier.progress
             if self.journal.together:  # it waits for a disk
@@ -90,13 +90,12 @@ class Server:
 
     @property
     def gathers(self) -> bool:
-        """Whether answers wait until all messages that are here are taken: one sync of the disk is
-        for all of them."""
+        """Whether answers wait until all messages at hand have been handled, so that they share one
+        sync of the disk."""
         return self.journal is not None and self.journal.together
 
     def handle(self, route: bytes, frames: list[Frame]) -> None:
-        """Takes one message. Whatever is wrong with it is answered with Refused; the server goes
-        on."""
+        """Handles one message. Any fault of it is answered with Refused, and the server goes on."""
         self._take(route, frames)
         if not self.gathers:
             self.flush()
@@ -135,7 +134,8 @@ class Server:
             self.answers.refuse(route, self.handshakes.routes.get(route), seq, error, keys[0])
 
     def set_ended(self, ended: set[int]) -> None:
-        """Workers that are gone, and haven't come back: who waits for them is told."""
+        """Takes the workers that are gone and haven't come back; those who wait for them are
+        told."""
         if ended == self.members.ended:
             return
         self.members.ended = set(ended)
@@ -149,10 +149,10 @@ class Server:
         self.flush()
 
     def report(self) -> Plain:
-        """What a server holds, what it has done, who its workers are."""
+        """What the server holds and has done, and its workers, as plain data."""
         values, served, now = self.values, self.served, self.clock()
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        # A thread that serves metrics asks too: what it goes through is taken at once.
+        # A thread that serves metrics calls this too, so dicts are copied before they are read.
         entries, groups = list(values.entries.values()), list(values.groups.values())
         return {
             "role": "server",
@@ -196,7 +196,7 @@ class Server:
             raise ProtocolError(f"a server takes no {type(message).__name__}")
 
     def _again(self, session: Session, message: Any) -> None:
-        """A request that was taken before: it is answered again, and not applied again."""
+        """Answers a request that was handled before again, without applying it again."""
         if message.seq in session.waiting:
             return
         refused = session.refused.get(message.seq)

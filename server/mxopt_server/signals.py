@@ -1,4 +1,4 @@
-"""Signals that ask a launcher for the end of its job."""
+"""Signals that tell a launcher to end its job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Interrupted(Exception):  # noqa: N818 no error
-    """A signal asks for the end."""
+    """A signal told the launcher to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -1,7 +1,7 @@
-"""Snapshots: everything a server needs to carry on, in one record of the states' format.
+"""Snapshots: everything that a server needs to continue, as one document.
 
-Values, optimizer states and counts, the optimizer, and which rounds are in them. What has been
-pushed for rounds that are not complete isn't there: it is the workers' to send again.
+It holds values, optimizer states and counts, the optimizer, and which rounds they contain. It
+doesn't hold pushes of incomplete rounds: workers send them again.
 """
 
 from __future__ import annotations

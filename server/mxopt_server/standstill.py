@@ -1,4 +1,4 @@
-"""Whether the workers of a job wait for each other in a circle, so that none can ever go on."""
+"""Detects workers that wait for each other in a circle, so that none can ever go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers ask of the optimizer and its states."""
+"""Requests of workers about the optimizer and its states."""
 
 from __future__ import annotations
 

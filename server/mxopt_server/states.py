@@ -20,7 +20,7 @@ ABSENT = object()  # for a state: there is none
 
 
 class States:
-    """What an optimizer keeps of all that `entries` holds.
+    """The optimizer's states of all `entries`.
 
     An entry of one piece has its state under its key. One of several has it under its key too, and
     each part has its piece of it, unless the optimizer needs `whole` arrays.
@@ -35,11 +35,11 @@ class States:
         self.own: dict[tuple[Index | PartIndex, int], np.ndarray] = {}
 
     def begin(self, updater: Updater | None, whole: bool) -> None:
-        """Another optimizer is there, with no states."""
+        """Begins with another optimizer, and no states."""
         self.updater, self.whole, self.own = updater, whole, {}
 
     def cut_states(self, entry: Entry) -> None:
-        """Sees to it that each of an entry's parts has its piece of the state."""
+        """Cuts an entry's state, so that each part has its piece."""
         updater = self.updater
         assert updater is not None
         if entry.parts[-1].index in updater.states:
@@ -59,17 +59,17 @@ class States:
         return self.updater.optimizer.count(entry.key) if found is None else found
 
     def set_count(self, entry: Entry, count: int) -> None:
-        """Counts on from `count`, the entry and each of its parts."""
+        """Sets the count of the entry and of each of its parts."""
         assert self.updater is not None
         for index in {entry.key, *(part.index for part in entry.parts)}:
             self.updater.optimizer.set_count(index, count)
 
     def state(self, entry: Entry) -> State:
-        """An entry's state; ABSENT where there is none yet."""
+        """An entry's state; ABSENT if there is none yet."""
         return ABSENT if self.updater is None else self.updater.states.get(entry.key, ABSENT)
 
     def set_state(self, entry: Entry, state: State) -> None:
-        """Takes over a saved state."""
+        """Sets a saved state."""
         if self.updater is None:
             raise KVStoreError("there is no optimizer to load states for: call set_optimizer first")
         updater = self.updater
