@@ -161,7 +161,7 @@ def target() -> tuple[llvm.TargetMachine, llvm.ExecutionEngine]:
 
 
 def compile_assembly(assembly: str, name: str) -> int:
-    """The address of the function `name` of a module. Raises CompilationError where LLVM doesn't
+    """The address of the function `name` of a module. Raises CompilationError if LLVM doesn't
     accept the module."""
     import llvmlite
     import llvmlite.binding as llvm

@@ -70,7 +70,7 @@ class Guard:
     """What is asked of the gradients of a step before it: that all of them are finite, and their
     norm not too large.
 
-    `skipped` counts the steps that were left out. Raises ArgumentError where `max_norm` is no
+    `skipped` counts the steps that were left out. Raises ArgumentError if `max_norm` is no
     number of 0 or more.
     """
 
@@ -87,7 +87,7 @@ class Guard:
 
     @property
     def asked(self) -> str:
-        """The argument that asks for something; empty where none does."""
+        """The argument that asks for something; empty if none does."""
         return "clip_global_norm" if self.max_norm is not None else "skip_nonfinite" if self.skip_nonfinite else ""
 
     def __call__(self, grads: Sequence[Array], names: Sequence[str]) -> float | None:

@@ -122,7 +122,7 @@ class Described:
 
 
 def load_document(document: bytes) -> Plain:
-    """The content of a document. Raises StatesError where it is damaged, foreign or of another
+    """The content of a document. Raises StatesError if it is damaged, foreign or of another
     version, and ArgumentTypeError where it is no bytes."""
     try:
         data = memoryview(document).cast("B")
@@ -137,7 +137,7 @@ def describe(path: str | os.PathLike[str]) -> Described:
     """What is in a file of states, and in states that are kept in it as bytes. Its checksum is
     verified, but no array is loaded.
 
-    Raises StatesError where it is damaged, foreign or of another version, OSError where it can't be
+    Raises StatesError if it is damaged, foreign or of another version, OSError where it can't be
     read.
     """
     with open(path, "rb") as file:
@@ -360,7 +360,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Locks a file for as long as it is open. False where another process has, or the system knows
+    """Locks a file for as long as it is open. False if another process has, or the system knows
     no such locks."""
     if fcntl is None:
         return False

@@ -22,7 +22,7 @@ def claim(trainer: object, *things: object) -> None:
 
 
 def check_free(thing: object, what: str) -> None:
-    """Raises ArgumentError where an optimizer or a store is a Trainer's, and so is `what`."""
+    """Raises ArgumentError if an optimizer or a store is a Trainer's, and so is `what`."""
     if _has_owner(thing) and _owners.get(thing, lambda: None)() is not None:
         raise ArgumentError(
             f"the {type(thing).__name__} is another Trainer's already, and so are {what}: give each a new one"

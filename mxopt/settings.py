@@ -184,7 +184,7 @@ def _seconds(name: str, default: float) -> float:
 
 
 def _whole(name: str) -> int | None:
-    """The variable `name` as a positive number; None where it is not set. `4,2` (as OpenMP has it)
+    """The variable `name` as a positive number; None if it is not set. `4,2` (as OpenMP has it)
     counts as 4."""
     text = os.environ.get(name, "").split(",")[0].strip()
     if not text:

@@ -337,7 +337,7 @@ class Trainer:
         self._ready = True
 
     def before_set_data(self, param: Parameter) -> None:
-        """Raises where the store holds the parameter's value and can't be given another."""
+        """Raises if the store holds the parameter's value and can't be given another."""
         if self._update_on_kvstore and not isinstance(self._kvstore, KVStore):
             raise KVStoreError(
                 f"parameter {param.name!r}: its value is held by the {self._kvstore.type} store, where set_data can't"
@@ -372,7 +372,7 @@ class Trainer:
         multipliers stay.
 
         States follow the parameters' names, where all have one, else their order. The optimizer
-        stays the same object. Raises StatesError where the states are of another optimizer or of
+        stays the same object. Raises StatesError if the states are of another optimizer or of
         other parameters, and says what differs; nothing has changed then.
         """
         self._prepare()

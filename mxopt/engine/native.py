@@ -198,7 +198,7 @@ class NativePart:
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> Compiled | None:
         """Takes the hyper-parameters: `hypers[which[t]]` for tensor t. Returns the function that
-        does all of the update in one call, of `address`; None where it takes several, which
+        does all of the update in one call, of `address`; None if it takes several, which
         `finish` makes."""
         if len(hypers) == 1:
             self._pack(self._first_row, 0, *hypers[0])

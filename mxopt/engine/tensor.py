@@ -30,7 +30,7 @@ class Tensor:
     noise: Rounding | None = None
 
     def check(self, rule: Rule) -> None:
-        """Raises where these arrays can't be updated by `rule`; nothing has been changed then."""
+        """Raises if these arrays can't be updated by `rule`; nothing has been changed then."""
         self.weight = arrays.as_array(self.weight, f"{self.name}, weight")
         self.grad = arrays.as_gradient(self.grad, f"{self.name}, grad")
         arrays.check_weight(self.weight, self.name, grad=self.grad)
@@ -62,7 +62,7 @@ class Tensor:
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
 
     def _check_dtype(self, what: str, state: State) -> None:
-        """Raises where a state has fewer bits than it needs: rounded to nearest, a running mean
+        """Raises if a state has fewer bits than it needs: rounded to nearest, a running mean
         would get stuck."""
         dtype, source = arrays.dtype_name(state.dtype), self.weight if self.master is None else self.master
         if self.rounding is not None:

@@ -1,5 +1,4 @@
-"""Addresses of a job's processes as people write them, checked before anyone waits for an answer
-from there."""
+"""Addresses of a job's processes as people write them, checked before anyone connects to them."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from mxopt.kvstore import unix
 
 def host_and_port(text: str, name: str) -> tuple[str, int]:
     """The parts of `HOST:PORT`, or `ipc://PATH` and 0. Raises ArgumentError, which begins with
-    `name`, where it is neither."""
+    `name`, for anything else."""
     if unix.is_unix(text):
         return text, 0
     host, _, port = text.rpartition(":")
@@ -21,15 +20,15 @@ def host_and_port(text: str, name: str) -> tuple[str, int]:
 
 
 def checked_port(port: int, name: str, least: int = 1) -> int:
-    """`port`. Raises ArgumentError, which begins with `name`, where there is no such port."""
+    """`port`. Raises ArgumentError, which begins with `name`, if there is no such port."""
     if not least <= port <= 65535:
         raise ArgumentError(f"{name} {port}: needs a port from {least} to 65535")
     return port
 
 
 def check_host(host: str) -> None:
-    """Raises ArgumentError where a host has no IPv4 address, or is `ipc://PATH` in a folder that
-    isn't this user's."""
+    """Raises ArgumentError if a host has no IPv4 address, or is `ipc://PATH` in a folder that isn't
+    this user's."""
     if unix.is_unix(host):
         unix.check(host)
         return

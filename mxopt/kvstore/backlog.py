@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Queued(Generic[R]):
-    """A request in a backlog; `keys` are what it speaks of, None is everything."""
+    """A request in a backlog. `keys` are those that it is about; None means all."""
 
     request: R
     keys: frozenset[Key] | None
@@ -44,7 +44,7 @@ class Backlog(Generic[R]):
         return (waiting.request for waiting in self._waiting)
 
     def put(self, request: R, keys: frozenset[Key] | None, priority: int, nbytes: int) -> None:
-        """Adds a request. Without `keys` it speaks of everything: it overtakes none, and none
+        """Adds a request. One without `keys` is about all keys: it overtakes none, and none
         overtakes it."""
         if self._waiting and priority > min(self._priorities):
             self._raise(keys, priority)
@@ -53,7 +53,7 @@ class Backlog(Generic[R]):
         self.nbytes += nbytes
 
     def _raise(self, related: frozenset[Key] | None, priority: int) -> None:
-        """Raises what a request with these keys would have to overtake to its priority."""
+        """Raises the priority of requests that one with these keys would have to overtake."""
         for earlier in reversed(self._waiting):
             if related is None or earlier.keys is None or not related.isdisjoint(earlier.keys):
                 if earlier.priority < priority:
@@ -63,7 +63,7 @@ class Backlog(Generic[R]):
                 related = None if related is None or earlier.keys is None else related | earlier.keys
 
     def take(self) -> R:
-        """Removes the request that is next, and returns it."""
+        """Removes and returns the next request."""
         highest = max(self._priorities)
         at = next(k for k, waiting in enumerate(self._waiting) if waiting.priority == highest)  # the first of equals
         found = self._waiting.pop(at)

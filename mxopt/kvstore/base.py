@@ -1,4 +1,4 @@
-"""What a key-value store is, and the registry of classes of one's own."""
+"""The interface of key-value stores, and the registry of users' own classes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ K = TypeVar("K", bound=type)
 
 
 class KVStoreBase:
-    """The interface of all stores. A store of one's own defines `broadcast`, `pushpull` and what
-    else it can."""
+    """The interface of all stores. A user's own store defines `broadcast`, `pushpull` and what else
+    it can."""
 
     OPTIMIZER: ClassVar[str] = "optimizer"
     kv_registry: ClassVar[dict[str, type[KVStoreBase]]] = {}
@@ -28,16 +28,16 @@ class KVStoreBase:
         raise NotDefinedError(f"{type(self).__name__} doesn't define broadcast")
 
     def check_new(self, keys: Iterable[int | str]) -> None:
-        """Raises where `broadcast` of these keys would, since the store has a value of one already.
-        A store of one's own need not define this."""
+        """Raises if `broadcast` of these keys would, because the store has a value of one already.
+        A user's own store need not define this."""
 
     def pushpull(self, key: Any, value: Array, out: Array = None, priority: int = 0) -> None:
-        """Sums `value` over all ranks and writes what the store makes of it to `out`, or to `value`
-        without it."""
+        """Sums `value` over all ranks, and writes the store's result to `out`, or to `value` if
+        there is no `out`."""
         raise NotDefinedError(f"{type(self).__name__} doesn't define pushpull")
 
     def set_optimizer(self, optimizer: Any) -> None:
-        """Makes the store update its values by what is pushed."""
+        """Makes the store update its values with what is pushed."""
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     @staticmethod
@@ -50,7 +50,7 @@ class KVStoreBase:
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     def load_optimizer_states(self, fname: str | PathLike[str]) -> None:
-        """Takes the optimizer's states from a file."""
+        """Loads the optimizer's states from a file."""
         raise NotDefinedError(f"{type(self).__name__} has no optimizer")
 
     def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
@@ -58,12 +58,12 @@ class KVStoreBase:
         raise NotDefinedError(f"{type(self).__name__} makes no checkpoints: save_optimizer_states, and the weights")
 
     def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
-        """Begins with what `save_checkpoint` has written."""
+        """Loads what `save_checkpoint` has written."""
         raise NotDefinedError(f"{type(self).__name__} has no checkpoints: load_optimizer_states, and the weights")
 
     @property
     def compresses(self) -> bool:
-        """Whether gradients lose something by compression as they are pushed."""
+        """Whether pushed gradients are compressed with loss."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""What is under way between a worker and one server: requests, and the calls that wait for them."""
+"""Requests that are under way between a worker and one server, and the calls that wait for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sink = Callable[[Any], None]
 
 
 class Call:
-    """Requests that are waited for together."""
+    """Requests that one call waits for."""
 
     __slots__ = ("error", "missing")
 
@@ -28,13 +28,13 @@ class Call:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to wait for any more: all is answered, or something was
+        """Whether there is nothing more to wait for: all requests are answered, or one was
         refused."""
         return self.missing == 0 or self.error is not None
 
 
 class Request:
-    """A message without an answer. It has `frames` once it was sent."""
+    """A request without an answer. It has `frames` once it was sent."""
 
     __slots__ = ("call", "frames", "message", "nbytes", "sink")
 
@@ -63,7 +63,7 @@ class Request:
 
 
 class Channel:
-    """What is under way between the worker and one server."""
+    """The requests under way between the worker and one server."""
 
     def __init__(self, server: int, endpoint: str, now: float) -> None:
         self.server = server
@@ -120,12 +120,12 @@ class Channel:
 
     @property
     def full(self) -> bool:
-        """Whether so much is on the way that a request has to wait."""
+        """Whether so much is on its way that a request must wait."""
         return self.outstanding > wire.WINDOW or len(self.pending) >= wire.REQUESTS
 
     @property
     def waits(self) -> bool:
-        """Whether something is to come from the server."""
+        """Whether the server still owes an answer."""
         return bool(self.pending) or not self.epoch
 
     @property

@@ -1,5 +1,5 @@
-"""A job's checkpoint as a script asks for it: weights, states, update counts and rounds of all
-keys, in one file."""
+"""A job's checkpoint that a script asks for: weights, states, update counts and rounds of all keys,
+in one file."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Checkpoint:
 
 
 def write(folder: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint to a folder, which is made where it isn't there. There is always the old
-    one or the new."""
+    """Writes a checkpoint to a folder, which is made if necessary. The old one stays until the new
+    one is whole."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = {"kind": KIND, "weights": checkpoint.weights, "rounds": checkpoint.rounds, "states": checkpoint.states}
     write_file(Path(folder) / NAME, dump_document(content))
 
 
 def read(folder: str | os.PathLike[str]) -> Checkpoint:
-    """The checkpoint in a folder. Raises StatesError where it is damaged or something else, OSError
-    where it can't be read."""
+    """The checkpoint in a folder. Raises StatesError if it is damaged or something else, OSError if
+    it can't be read."""
     path = Path(folder) / NAME
     found: Plain = load_document(path.read_bytes())
     weights: Array = found.get("weights")

@@ -27,7 +27,7 @@ class GradientCompression:
     params : {'type': '2bit' or '1bit', 'threshold': float}
         `threshold` is 0.5 unless given; '2bit' needs one above 0.
 
-    Raises ValueError where the type is missing or unknown, or the threshold isn't a finite number
+    Raises ValueError if the type is missing or unknown, or the threshold isn't a finite number
     above 0 ('1bit': a finite number).
     """
 
@@ -46,7 +46,7 @@ class GradientCompression:
         self.residuals: dict[Hashable, np.ndarray] = {}
 
     def residual(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
-        """The residual kept under `name`, flat, float32; zeros at first."""
+        """The residual of `name`, flat, float32; zeros at first."""
         if not isinstance(gradient, np.ndarray):
             raise ArrayTypeError(
                 f"key {name!r}: only dense NumPy arrays can be compressed, got {type(gradient).__name__}"
@@ -57,7 +57,7 @@ class GradientCompression:
         return found
 
     def encode(self, gradient: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        """The bytes to send for `gradient` (flat); `residual` keeps what they leave out."""
+        """The bytes to send for `gradient` (flat). `residual` keeps what they leave out."""
         residual += gradient
         if self.type == "1bit":
             up = residual > np.float32(self.threshold)

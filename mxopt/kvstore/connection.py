@@ -1,4 +1,5 @@
-"""A worker's calls that wait: a session, the lines that carry it to the servers, and deadlines."""
+"""A worker's calls that wait: a session, the connections that carry it to the servers, and
+deadlines."""
 
 from __future__ import annotations
 
@@ -56,8 +57,7 @@ class Connections:
         nbytes: int = 0,
         priority: int | None = None,
     ) -> None:
-        """Makes a request, see `Session.send`; waits while too much is waiting to be sent to the
-        server."""
+        """Makes a request, see `Session.send`. Waits while too much is queued for the server."""
         self.session.send(server, message, call, sink, nbytes, priority)
         channel = self.channels[server]
         if not channel.room:
@@ -70,8 +70,8 @@ class Connections:
         return self._lines[server].room(*sizes)
 
     def wait(self, call: Call, what: str) -> None:
-        """Returns when all requests of `call` are answered. Raises what went wrong with the first
-        that was refused."""
+        """Returns when all requests of `call` are answered. Raises the error of the first that was
+        refused."""
         try:
             self._until(lambda: call.over, self._timeout, what)
         except BaseException:
@@ -82,8 +82,8 @@ class Connections:
             raise call.error
 
     def document(self, server: int, ask: Callable[[int], Any], what: str) -> bytes:
-        """All of a document that a server sends in Chunks: `ask` makes the request for what begins
-        at a byte."""
+        """The whole document that a server sends in Chunks; `ask` makes the request for the part
+        from a byte on."""
         parts: list[bytes] = []
         size, whole = 0, 1
         while size < whole:
@@ -99,7 +99,7 @@ class Connections:
         return b"".join(parts)
 
     def flush(self, timeout: float) -> None:
-        """Returns when no request is without an answer."""
+        """Returns when all requests are answered."""
         self._until(lambda: self.session.idle, timeout, "the last pushes to be taken")
         self._raise_deferred()
 
@@ -162,8 +162,8 @@ class Connections:
                 raise DeadlineError(f"waited {timeout:g} s for {what}; no answer from {silent}")
 
     def _receive(self) -> bool:
-        """Takes all answers that are there, waiting a little for the first. Whether there were
-        any."""
+        """Takes all answers that have come, waiting a little for the first. Returns whether there
+        were any."""
         busy = [channel.server for channel in self.channels if channel.waits]
         if len(busy) == 1:
             return self._take(busy[0], wait=True)

@@ -1,5 +1,5 @@
-"""Cuts of a worker's program: points between two steps of the training, which all workers come to
-with the same pushes behind them."""
+"""Cuts: points between two steps of the workers' program, which all workers reach after the same
+pushes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The distributed stores, as a worker sees them."""
+"""The distributed stores, on the side of a worker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DistKVStore(Saving):
     update. `dist_ssp`: the same, but a worker that is too far ahead of the slowest waits. Joins the
     job that the environment names (`settings.Job`).
 
-    Raises KVStoreError where it names none, DeadlineError where the job doesn't come together in
+    Raises KVStoreError if it names none, DeadlineError where the job doesn't come together in
     time.
 
     Attributes
@@ -104,7 +104,7 @@ class DistKVStore(Saving):
             first.give(self._worker, self._held, key, value, self._optimizer)
 
     def check_new(self, keys: Iterable[int | str]) -> None:
-        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the
+        """Raises KVStoreError if `init` would, for a key that has a value already, or is of the
         other type."""
         self._held.keys.check_new(keys)
 
@@ -211,7 +211,8 @@ class DistKVStore(Saving):
         first.tell_rounds(self._connections.session, server, list(self._held.infos.values()))
 
     def _ask_what_is_lost(self) -> None:
-        """A server may have come back from a checkpoint since this worker's last request to it."""
+        """Asks the servers whether pushes were lost: one may have come back from a checkpoint since
+        this worker's last request."""
         for server in range(self._servers):
             self._tell_rounds(server)
 
@@ -231,7 +232,7 @@ class DistKVStore(Saving):
         optimizer of `mxopt.experimental.optim` or `mxopt.nn` a key is a parameter's name, or its
         position.
 
-        Raises StatesError where the optimizer can't be sent as plain data, KVStoreError where a
+        Raises StatesError if the optimizer can't be sent as plain data, KVStoreError where a
         server doesn't know it (`mxopt-server --import`).
         """
         with self._worker:
@@ -274,7 +275,7 @@ class DistKVStore(Saving):
         """Returns when all workers have called it, and the servers have taken what they had pushed
         before.
 
-        Raises JobFailedError where one can't come any more; and what went wrong with an earlier
+        Raises JobFailedError if one can't come any more; and what went wrong with an earlier
         push.
         """
         with self._worker:

@@ -1,4 +1,4 @@
-"""What a distributed store saves and loads: the optimizer's states, and checkpoints of a job."""
+"""Saving and loading of a distributed store: the optimizer's states, and checkpoints of a job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Saving(KVStoreBase):
-    """These methods of `DistKVStore`."""
+    """The methods of `DistKVStore` that save and load."""
 
     _worker: Any
     _connections: Connections
@@ -51,7 +51,7 @@ class Saving(KVStoreBase):
         call of all workers, which wait for each other; rank 0, which has it all in its memory
         meanwhile, writes.
 
-        Raises OSError where the file can't be written, and KVStoreError then on the other workers.
+        Raises OSError if the file can't be written, and KVStoreError then on the other workers.
         """
         with self._worker:
             self.barrier()
@@ -81,7 +81,7 @@ class Saving(KVStoreBase):
         return checkpoint.Checkpoint(weights, {key: self.round(key) for key in infos}, states)
 
     def _room_or_rows(self, info: KeyInfo) -> np.ndarray | RowSparse:
-        """Room for the weight of a key; of one that is stored by rows these."""
+        """Room for the weight of a key; for one that is stored by rows, its rows."""
         by_rows = info.layout.by_rows
         return rows.there(self._connections, info, self.step) if by_rows else np.empty(info.shape, info.dtype)
 
@@ -90,7 +90,7 @@ class Saving(KVStoreBase):
         with its weights, and the servers get its states and counts; `round` counts on from its
         rounds. A call of all workers, after `set_optimizer` where it has states.
 
-        Raises StatesError where it is no checkpoint or doesn't fit the optimizer, KVStoreError
+        Raises StatesError if it is no checkpoint or doesn't fit the optimizer, KVStoreError
         where a key has been initialised before, OSError where it can't be read; no key has been
         initialised then.
         """

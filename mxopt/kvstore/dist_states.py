@@ -1,5 +1,5 @@
-"""Optimizer states of a distributed store as a document: the parts of all servers joined, and cut
-again."""
+"""Optimizer states of a distributed store as a document: joins the parts of all servers, and cuts
+them again."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def save(connections: Connections, infos: Mapping[Key, KeyInfo], optimizer: Opti
 
 
 def known(infos: Mapping[Key, KeyInfo]) -> dict[Index, Described]:
-    """What is known of the parameters that these keys are."""
+    """What is known of the parameters of these keys."""
     return {key: Described(None, info.shape, str(info.dtype)) for key, info in infos.items()}
 
 
 def check(loaded: Loaded, infos: Mapping[Key, KeyInfo], optimizer: Optimizer | None) -> None:
-    """Raises StatesError where servers with these keys can't go on from `loaded`, by `optimizer` if
-    it is another."""
+    """Raises StatesError if servers with these keys can't continue from `loaded`, with `optimizer`
+    if it is another."""
     unknown = [key for key in loaded.states if key not in infos]
     if unknown:
         raise StatesError(f"there are states of key {unknown[0]!r}, which this store hasn't")
@@ -59,7 +59,7 @@ def check(loaded: Loaded, infos: Mapping[Key, KeyInfo], optimizer: Optimizer | N
 
 
 def load(connections: Connections, infos: Mapping[Key, KeyInfo], loaded: Loaded, number: int) -> None:
-    """Gives the servers the states of the worker's load of this number."""
+    """Sends the states of the worker's load of this number to the servers."""
     for info in infos.values():
         for stripe in info.layout.stripes:
             content: Plain = {"count": loaded.key_counts.get(info.key)}
@@ -85,7 +85,7 @@ def _store(connections: Connections, info: KeyInfo, stripe: Stripe, document: by
 
 
 def _join(parts: list[State], info: KeyInfo) -> State:
-    """The states of stripes as one, in the same nesting."""
+    """Joins the states of stripes, nested alike."""
     first = parts[0]
     if isinstance(first, tuple | list):
         return type(first)(_join(list(each), info) for each in zip(*parts, strict=True))
@@ -98,7 +98,7 @@ def _join(parts: list[State], info: KeyInfo) -> State:
 
 
 def _cut(state: State, info: KeyInfo, stripe: Stripe) -> State:
-    """The part of a state that belongs to a stripe."""
+    """The part of a state for a stripe."""
     if isinstance(state, tuple | list):
         return type(state)(_cut(each, info, stripe) for each in state)
     if isinstance(state, RowSparse):

@@ -1,5 +1,5 @@
-"""How a worker's process ends: whether by an exception, and what to do where its last pushes aren't
-taken."""
+"""How a worker's process ends: whether with an exception, and what happens if its last pushes
+aren't taken."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def watch() -> None:
 
 
 def error() -> str:
-    """The exception that has ended the program; "" where it ended normally, or interactively."""
+    """The exception that has ended the program; "" if it ended normally, or is interactive."""
     return _uncaught[0] if _uncaught and not hasattr(sys, "ps1") else ""
 
 
 def fail(why: str) -> None:
-    """Ends the process, which is in its exit handlers, with `why` and exit code 1: an exception
+    """Ends the process, which is in its exit handlers, with `why` and exit code 1; an exception
     would be ignored."""
     print(f"mxopt: {why}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):

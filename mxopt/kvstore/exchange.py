@@ -97,7 +97,7 @@ def header_bytes(key: Key) -> int:
 
 
 def fitting(keys: Iterable[Key]) -> int:
-    """How many of these keys, from the first on, one message may name."""
+    """How many of these keys, from the first on, fit into one message's header."""
     left, count = NAMES, 0
     for key in keys:
         left -= header_bytes(key)
@@ -151,8 +151,8 @@ def compressed(item: Item, flat: np.ndarray, compression: GradientCompression) -
 
 
 def scatter(item: Item, frame: Frame, outs: dict[Key, list[Array]]) -> None:
-    """Writes the elements of an item into every out of its keys. Raises ProtocolError where they
-    are not as many."""
+    """Writes an item's elements into each out of its keys. Raises ProtocolError unless there are as
+    many."""
     data = wire.array_of(frame, item.dtype, item.size, item.keys[0])
     if len(item.infos) == 1:
         info = item.infos[0]

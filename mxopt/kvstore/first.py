@@ -1,4 +1,4 @@
-"""The first values of keys: rank 0's, given to the servers, and their shapes and dtypes to all
+"""The first values of keys: rank 0's, sent to the servers, and their shapes and dtypes to all
 workers."""
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, opt
 
 
 def _ask_rounds(worker: Worker, infos: list[KeyInfo]) -> None:
-    """Lets the worker count its pushes on from where the servers are: all of them, where the job
-    is taken up again, or one."""
+    """Numbers the worker's pushes from the rounds of the servers on: of all, if the job is taken up
+    again, or of one."""
     least = worker.member.welcome.goes_on == -1
     found: dict[Key, list[int]] = {info.key: [] for info in infos}
     call, asked = Call(), [(stripe.server, info) for info in infos for stripe in info.layout.stripes]
@@ -135,7 +135,7 @@ def _declared(value: Array) -> Table | None:
 
 
 def _about(value: Array) -> list[Any]:
-    """What workers must agree in: dtype, shape, and of a table the rest too."""
+    """What workers must agree in: dtype, shape, and for a table everything else."""
     declared = _declared(value)
     kind = declared.plain() if declared is not None else "row-sparse" if isinstance(value, RowSparse) else None
     return [wire.name_of(value.dtype), list(value.shape), kind]
@@ -157,7 +157,7 @@ def _info(held: Held, key: Key, value: Array, whole: bool) -> KeyInfo:
 
 
 def _prepared(value: Array, key: Key) -> Array | Table:
-    """A first value as it is sent. Raises where servers can't hold it."""
+    """A first value as it is sent. Raises if servers can't hold it."""
     if isinstance(value, RowSparse):
         value = arrays.to_device_of(value, np.empty(0))
     elif not isinstance(value, Table | RowSparse):

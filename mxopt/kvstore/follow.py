@@ -1,5 +1,5 @@
-"""A worker's optimizer, followed: what of it has changed since the servers last heard, and how
-often it has updated."""
+"""Follows a worker's optimizer: its changes since the servers last heard of it, and its update
+counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Followed:
     """`optimizer` as servers are given it by `connections`, in call number `event` of
     set_optimizer. Configs are numbered on over all that a store follows.
 
-    Raises StatesError where it can't be sent.
+    Raises StatesError if it can't be sent.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Followed:
         """Notes whether hyper-parameters have changed: of multipliers those of `keys`, which are
         about to be pushed. Called before every push, so it must be quick.
 
-        Raises ArgumentError where the optimizer has nothing to do with one of them, before anything
+        Raises ArgumentError if the optimizer has nothing to do with one of them, before anything
         is sent.
         """
         if isinstance(self.optimizer, KeyedOptimizer):
@@ -72,7 +72,7 @@ class Followed:
         return self.number
 
     def restore(self, counts: dict[Key, int]) -> None:
-        """Counts on from the saved numbers of updates, and takes the optimizer as it is now for
+        """Continues from the saved numbers of updates; the optimizer as it is now counts as
         known."""
         begin = self.optimizer.begin_num_update
         self.counts = {key: int(n) - begin for key, n in counts.items()}
@@ -90,15 +90,15 @@ class Followed:
         return self.num_update
 
     def _advance_schedule(self) -> None:
-        """Lets the schedule know where the servers stand, so that a rate assigned to it counts from
-        there."""
+        """Tells the schedule how far the servers have come, so that a rate assigned to it counts
+        from there."""
         optimizer = self.optimizer
         if optimizer.lr_scheduler is not None:
             behind = isinstance(optimizer, LBSGD)  # which asks for the rate before it counts
             optimizer.lr_scheduler.reach(optimizer.begin_num_update + self.num_update - behind)
 
     def _see(self) -> None:
-        """Takes the optimizer as it is now for what the servers know, or are about to hear."""
+        """Remembers the optimizer as it is now as what the servers know, or are about to hear."""
         optimizer = self.optimizer
         self._seen = self._for_all()
         every = {*optimizer.param_dict, *optimizer.idx2name, *optimizer.lr_mult, *optimizer.wd_mult}
@@ -113,12 +113,12 @@ class Followed:
         return any(self._own(key) != self._owned.get(key, (None, None, key)) for key in keys)
 
     def _for_all(self) -> object:
-        """What counts for all keys."""
+        """What concerns all keys."""
         scheduler = self.optimizer.lr_scheduler
         return self._arguments(self.optimizer), None if scheduler is None else scheduler.assigned
 
     def _own(self, key: Key) -> object:
-        """What counts for one key: its multipliers, and its name."""
+        """What concerns one key: its multipliers and its name."""
         optimizer = self.optimizer
         param, name = optimizer.param_dict.get(key), optimizer.idx2name.get(key, key)
         if param is not None:
@@ -130,7 +130,7 @@ class Followed:
 def sendable(optimizer: Optimizer) -> Plain:
     """The optimizer as plain data, with the multipliers of its `param_dict`, which stays here.
 
-    Raises StatesError where it is not registered, or keeps an argument that is no plain data.
+    Raises StatesError if it is not registered, or keeps an argument that is no plain data.
     """
     config = optimizer_config(optimizer)
     for what in ("lr_mult", "wd_mult"):

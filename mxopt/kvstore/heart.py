@@ -66,7 +66,7 @@ class Heart:
         return self._lease_clock() - self._leased_from < self._limit
 
     def turn(self, now: float) -> list[Frame] | None:
-        """Time has passed: the beat to send, if it is due."""
+        """The beat to send now, if one is due."""
         if now - self._turned > 2 * self._interval:  # this process itself has slept: its silence is no one else's
             self._heard = min(now, self._heard + now - self._turned)
         self._turned = now

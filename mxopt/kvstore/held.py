@@ -1,4 +1,5 @@
-"""The keys that servers hold, as a worker knows them, and what callers give for these keys."""
+"""The keys that servers hold, as a worker knows them, and checks of the arrays that callers give
+for them."""
 
 from __future__ import annotations
 
@@ -38,24 +39,24 @@ class Held:
         self._plans: dict[tuple[Key, ...], list[Item]] = {}
 
     def info(self, key: Key, array: np.ndarray, whole: bool) -> KeyInfo:
-        """What would be known of a key with this first value. `whole`: one server holds it all."""
+        """The KeyInfo of a key with this first value. `whole`: one server holds all of it."""
         shape = array.shape
         placed = layout(key, shape, array.itemsize, self._servers, self.bound, whole)
         return KeyInfo(key, array.dtype, shape, math.prod(shape), placed)
 
     def info_by_rows(self, key: Key, table: Table, declared: bool, whole: bool) -> KeyInfo:
-        """The same of a key that is stored by rows."""
+        """The same for a key that is stored by rows."""
         placed = layout_by_rows(key, table.shape, self._servers, whole)
         return KeyInfo(key, table.dtype, table.shape, math.prod(table.shape), placed, table=table, declared=declared)
 
     def add(self, info: KeyInfo) -> None:
-        """Notes a new key."""
+        """Adds a new key."""
         self.keys.add(info.key)
         self.infos[info.key] = info
 
     def plain(self, key: Any, values: Array) -> dict[Key, Array] | None:
-        """Keys and arrays that are just what the servers hold, the usual case; None for everything
-        else."""
+        """Keys and arrays if they are exactly as the servers hold them, the usual case; else
+        None."""
         if type(values) is np.ndarray:
             info = self.infos.get(key) if type(key) in (int, str) else None
             return (
@@ -76,8 +77,7 @@ class Held:
         return found if len(found) == len(key) else None
 
     def sums(self, keys: Key | Sequence[Key], given: Array, blocks: bool) -> dict[Key, Array]:
-        """The sum of each key's values; `blocks` as of `total`. Raises where they can't be
-        pushed."""
+        """The sum of each key's values; `blocks` as for `total`. Raises if they can't be pushed."""
         plain = self.plain(keys, given)
         if plain is not None:
             return plain
@@ -102,7 +102,7 @@ class Held:
         return found
 
     def outs(self, keys: Key | Sequence[Key], given: Array) -> dict[Key, list[Array]]:
-        """The dense outs of each key. Raises where they can't be written."""
+        """The dense outs of each key. Raises if they can't be written."""
         plain = self.plain(keys, given)
         if plain is not None and all(out.flags.writeable for out in plain.values()):
             return {key: [out] for key, out in plain.items()}
@@ -128,7 +128,7 @@ class Held:
             self.infos[key].round += 1
 
     def items(self, keys: tuple[Key, ...]) -> list[Item]:
-        """The messages that carry these keys; those of one message are of one round."""
+        """The messages for these keys; the keys of a message share one round."""
         rounds = {self.infos[key].round for key in keys}
         if len(rounds) <= 1:
             return self._items(keys)

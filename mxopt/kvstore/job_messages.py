@@ -1,4 +1,4 @@
-"""What any process of a job and its scheduler say to each other."""
+"""The messages between the processes of a job and its scheduler."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ STDIN = "-"
 
 def load_keys(path: str) -> KeyPair | None:
     """The job's key pair from a file of `mxopt-server keygen`, or from the standard input for `-`;
-    None where no file is named.
+    None if no file is named.
 
-    Raises ArgumentError where there are no keys, or others can read the file too.
+    Raises ArgumentError if there are no keys, or others can read the file too.
     """
     if not path:
         return None

@@ -74,7 +74,8 @@ def create(name: str = "local") -> Any:
 
 
 def known(name: object) -> str:
-    """The name of a kind of store, in lower case. Raises as `create` does where there is none."""
+    """The name of a kind of store, in lower case. Raises what `create` raises for an unknown
+    one."""
     if not isinstance(name, str):
         raise ArgumentTypeError(f"the name of a kvstore must be a text, got {name!r}")
     name = name.lower()

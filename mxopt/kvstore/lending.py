@@ -51,7 +51,7 @@ NONE = (1 << 32) - 1  # as the bytes of the second frame: there is only one
 
 
 class _Watched(weakref.ref):  # type: ignore[type-arg]
-    """Tells when what has to do with a use of a slot is dropped."""
+    """Reports when an object that uses a slot is dropped."""
 
     __slots__ = ("number", "slot")
     slot: int
@@ -59,7 +59,7 @@ class _Watched(weakref.ref):  # type: ignore[type-arg]
 
 
 class _Slot:
-    """A slot, as its owner knows it."""
+    """A slot, as its owner sees it."""
 
     __slots__ = ("memory", "number", "owner", "sent", "use")
 
@@ -113,7 +113,7 @@ class Lent:
 
 
 class Lender:
-    """A memory of this process's that another one reads. Raises OSError where there can't be
+    """A memory of this process's that another one reads. Raises OSError if there can't be
     one."""
 
     def __init__(self) -> None:
@@ -131,11 +131,11 @@ class Lender:
         self._dropped: deque[_Watched] = deque()
 
     def offer(self) -> bytes:
-        """What lets another process open it."""
+        """The offer by which another process can open it."""
         return _OFFER.pack(OFFER, os.getpid(), self._file, self.name)
 
     def loan(self, sizes: Sequence[int]) -> Loan | None:
-        """Room for one or two frames of so many bytes; None where there is none."""
+        """Room for one or two frames of these sizes in bytes; None if there is none."""
         if sum(map(_aligned, sizes)) > SLOT:
             return None
         while self._dropped:
@@ -150,14 +150,14 @@ class Lender:
         return None
 
     def _ended(self, slot: _Slot) -> None:
-        """This process needs a slot no more."""
+        """Notes that this process no longer needs a slot."""
         slot.owner = None
         if not slot.sent:
             self._over[slot.number] = slot.use
 
 
 class Borrowed:
-    """Another process's memory, by its offer. Raises OSError where it can't be opened, or isn't
+    """Another process's memory, by its offer. Raises OSError if it can't be opened, or isn't
     what it should be."""
 
     def __init__(self, offer: bytes) -> None:
@@ -218,7 +218,7 @@ class Borrowed:
         return found
 
     def settle(self) -> None:
-        """Lets the other one know what has been dropped."""
+        """Tells the owner which uses are over."""
         while self._dropped:
             gone = self._dropped.popleft()
             del self._held[gone.number]

@@ -1,4 +1,4 @@
-"""What one connection lends and is lent, both ways; see `lending`."""
+"""The loans of one connection, in both directions; see `lending`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxopt.kvstore.wire import SMALL, Frame, buffer_of, bytes_of, size_of
 class Loans:
     """The loans of one connection, both ways. They begin when each side has opened the other's
     memory: the one that connects offers its own, the other answers with an offer where it can open
-    that, and then the first opens this and lends; who is lent may lend. Raises OSError where this
+    that, and then the first opens this and lends; who is lent may lend. Raises OSError if this
     process has no memory to lend, or can't open what is offered.
 
     `theirs`: the offer that this side has got, if it is the second.
@@ -30,28 +30,28 @@ class Loans:
         return self._theirs is None or self._theirs.alive
 
     def offer(self) -> bytes:
-        """A message: what lets the other side open this one's memory."""
+        """The message that lets the other side open this one's memory."""
         return self._mine.offer()
 
     def is_of(self, offer: bytes) -> bool:
-        """Whether it has been made by such an offer."""
+        """Whether these loans were made by this offer."""
         return self._theirs is not None and offer.endswith(self._theirs.name)
 
     def answered(self, offer: bytes) -> None:
-        """The other side has opened this one's memory, and offers its own. Raises OSError where
+        """The other side has opened this one's memory, and offers its own. Raises OSError if
         that can't be opened."""
         if not self.is_of(offer):
             self._theirs = Borrowed(offer)
         self._agreed = True
 
     def received(self, message: bytes) -> list[Frame] | None:
-        """The frames of a message that came with a loan; None where it can't be had."""
+        """The frames of a message that came with a loan; None if they can't be had."""
         frames = None if self._theirs is None else self._theirs.received(message)
         self._agreed |= frames is not None
         return frames
 
     def close(self) -> None:
-        """Says that the other side may give up this one's memory."""
+        """Tells the other side that it may give up this one's memory."""
         self._mine.close()
 
     def room(self, sizes: Sequence[int]) -> list[Frame]:

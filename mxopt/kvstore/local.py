@@ -81,7 +81,7 @@ class KVStore(KVStoreBase):
             self._rounds[name] = 0
 
     def check_new(self, keys: Iterable[int | str]) -> None:
-        """Raises KVStoreError where `init` would, for a key that has a value already, or is of the
+        """Raises KVStoreError if `init` would, for a key that has a value already, or is of the
         other type."""
         self._keys.check_new(keys)
 
@@ -110,8 +110,7 @@ class KVStore(KVStoreBase):
             self._rounds[each] += 1
 
     def round(self, key: int | str) -> int:
-        """How many pushes of a key there have been. Raises NotInitializedError for an unknown
-        key."""
+        """The number of pushes of a key so far. Raises NotInitializedError for an unknown key."""
         self._keys.need([(key, None)])
         return self._rounds[key]
 
@@ -171,7 +170,7 @@ class KVStore(KVStoreBase):
         self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True
     ) -> list[tuple[Array, Array]]:
         """The outs that are written, each with its key's value; `new` are shapes that values are
-        about to have. Raises where one can't be."""
+        about to have. Raises if one can't be."""
         pairs, found = self._keys.pairs(key, out, "out"), []
         self._keys.need(pairs)
         for name, outs in pairs:
@@ -243,7 +242,7 @@ class KVStore(KVStoreBase):
     def load_optimizer_states(self, fname: str | PathLike[str]) -> None:
         """Takes the optimizer's states, and its options if there, from the file `fname`.
 
-        Raises StatesError where they are of another optimizer or other parameters; nothing has
+        Raises StatesError if they are of another optimizer or other parameters; nothing has
         changed then.
         """
         if not isinstance(self._updater, Updater):

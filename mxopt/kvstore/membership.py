@@ -75,7 +75,7 @@ class Membership:
 
     @property
     def pulse(self) -> m.Pulse | None:
-        """The last that was heard of the scheduler."""
+        """The last message of the scheduler about the job."""
         return self._heart.pulse
 
     @property
@@ -97,12 +97,12 @@ class Membership:
         return self._heart.failure
 
     def check(self) -> None:
-        """Raises JobFailedError where another process has failed."""
+        """Raises JobFailedError if another process has failed."""
         if self._heart.failure:
             raise JobFailedError(self._heart.failure)
 
     def barrier(self, payload: object = None) -> Any:
-        """Waits until all workers have come here; returns rank 0's payload."""
+        """Waits until all workers have come to this barrier; returns rank 0's payload."""
         self._barriers += 1
         question = m.encode(m.Barrier(self.job, self.rank, self.token, self._barriers, payload))
         clock = self._transport.clock
@@ -124,8 +124,8 @@ class Membership:
                 raise error_of(answer)
 
     def waits(self, number: int, lacks: list[tuple[int, Key, int]]) -> None:
-        """Says that this worker waits, in its n-th call, for pushes of others: (rank, key,
-        number)."""
+        """Tells the scheduler that this worker waits, in its n-th call, for pushes of others:
+        (rank, key, number)."""
         self._line.send(m.encode(m.Waits(self.job, self.role, self.rank, self.token, number, lacks)))
 
     def leave(self, error: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What all messages are: structs that stand in a MessagePack array, the kind first."""
+"""The base classes of all messages: structs encoded as a MessagePack array, the kind first."""
 
 from __future__ import annotations
 

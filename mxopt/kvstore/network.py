@@ -1,4 +1,5 @@
-"""The transport of real processes: ZeroMQ's sockets, the system's clock, a thread for the heart."""
+"""The transport between real processes: ZeroMQ's sockets, the system's clock, a thread for the
+heart."""
 
 from __future__ import annotations
 
@@ -99,7 +100,7 @@ class SocketLine:
         self._lend()
 
     def _lend(self) -> None:
-        """Offers the other side memory, where there is some."""
+        """Offers memory to the other side, if there is some."""
         if self._loans is not None:
             self._loans.close()
             self._loans = None
@@ -109,7 +110,7 @@ class SocketLine:
                 sockets.send(self.socket, [self._loans.offer()])
 
     def _lent(self, message: bytes) -> list[Frame] | None:
-        """The frames of a message that is of loans; None where it has none, or they can't be
+        """The frames of a message that is of loans; None if it has none, or they can't be
         had."""
         if self._loans is None:
             return None
@@ -137,7 +138,7 @@ class Network:
 
     @classmethod
     def of(cls, job: Job) -> Network:
-        """For a process of the job. Raises ArgumentError where its scheduler's host doesn't exist,
+        """For a process of the job. Raises ArgumentError if its scheduler's host doesn't exist,
         or its keys."""
         check_host(job.host)
         return cls(load_keys(job.keys))

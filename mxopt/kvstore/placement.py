@@ -1,5 +1,5 @@
-"""Which server holds what: large arrays are striped over all servers, and travel in pieces; the
-rest is whole on one."""
+"""Where values are placed: large arrays are striped over all servers and travel in pieces; any
+other is whole on one server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stripe:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where an array's elements are."""
+    """The places of an array's elements."""
 
     unit: int  # elements of a unit
     unit_shape: tuple[int, ...]

@@ -1,5 +1,5 @@
-"""How a process's loop gets on: moved by the loop, told to the scheduler by the heart, in another
-thread."""
+"""The progress of a process's loop: counted by the loop, reported to the scheduler by the heart, in
+another thread."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Progress:
         self.call = None
 
     def begin(self, what: str, about: object) -> None:
-        """Such a call begins."""
+        """Notes that such a call begins."""
         self.call = what, about
 
     def end(self) -> None:
-        """It has ended."""
+        """Notes that it has ended."""
         self.call = None
         self.count += 1
 

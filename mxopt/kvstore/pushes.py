@@ -1,4 +1,4 @@
-"""What a worker pushes: gradients, with the optimizer that they count on."""
+"""A worker's pushes: gradients, with the optimizer that they rely on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pushes:
         self._events = 0  # calls of set_optimizer
 
     def set_optimizer(self, optimizer: Optimizer) -> None:
-        """Gives the servers an optimizer, and waits until they have it."""
+        """Sends the servers an optimizer, and waits until they have it."""
         followed = Followed(optimizer, self._connections, self._events + 1)
         self._worker.changes("set_optimizer")
         self._events += 1

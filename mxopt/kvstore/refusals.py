@@ -7,7 +7,7 @@ from mxopt.kvstore import messages as m
 
 
 def error_of(refused: m.Refused) -> errors.MXOptError:
-    """The exception that a Refused stands for."""
+    """The exception for a Refused."""
     klass = getattr(errors, refused.code, errors.KVStoreError)
     if not (isinstance(klass, type) and issubclass(klass, errors.MXOptError)):
         klass = errors.KVStoreError

@@ -50,8 +50,8 @@ def push(
     config_for: Callable[[int], int],
     call: Call | None,
 ) -> None:
-    """Sends the rows of `value` to the servers that hold them; servers without any hear of the push
-    too."""
+    """Sends the rows of `value` to the servers that hold them; servers that hold none are told of
+    the push too."""
     for server, ids, rows, first, total in _in_turn(info, value.indices):
         config = config_for(server)  # which comes before the first of several messages
         frames = _frames(connections, server, info, ids, value.data, rows)
@@ -87,7 +87,7 @@ def fill(connections: Connections, info: KeyInfo, outs: Sequence[Array], step: i
 
 
 def there(connections: Connections, info: KeyInfo, step: int) -> RowSparse:
-    """All rows that the servers have of a key that is stored by rows; of a table still one."""
+    """All rows of a key that is stored by rows which the servers have; a table stays one."""
     assert info.table is not None
     ids = np.sort(np.concatenate([_numbers(connections, info, s.server, step) for s in info.layout.stripes]))
     found = of_table(info.table, Initial(info.table, info.key) if info.declared else None)

@@ -9,8 +9,8 @@ from mxopt.kvstore.base import KVStoreBase
 
 
 class KVStoreServer:
-    """What `mxnet.kvstore_server.KVStoreServer` is: `run` makes this process the server (or
-    scheduler) of its job.
+    """As `mxnet.kvstore_server.KVStoreServer`: `run` makes this process the server (or scheduler)
+    of its job.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a worker says to the servers of its job: numbered requests, answers in any order, repeats.
+"""A worker's session with the servers of its job: numbered requests, answers in any order, repeats.
 
 A request is kept until it is answered. While too much is on the way, requests wait in a backlog,
 the highest priority first. After a silence, Hello asks the server which number it expects: what has
@@ -49,7 +49,7 @@ class Session:
     answers : how often a server has answered Hello
     came_back : called with a server that was started again, once all it lacks is sent again
     deferred : what went wrong with a request that no call waits for
-    failure : why a server doesn't talk to this worker; None where all do
+    failure : why a server doesn't talk to this worker; None if all do
     """
 
     answers: int
@@ -87,7 +87,7 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Whether no request is without an answer."""
+        """Whether all requests are answered."""
         return not any(channel.pending or channel.backlog for channel in self.channels)
 
     def send(
@@ -126,7 +126,7 @@ class Session:
                     request.keep()
 
     def take(self, server: int, answer: Any) -> None:
-        """Takes a message of a server."""
+        """Handles a message of a server."""
         channel = self.channels[server]
         if isinstance(answer, m.Ready):
             self._ready(channel, answer)
@@ -189,7 +189,7 @@ class Session:
             log.warning("%s came back from its last checkpoint: %d of the workers' pushes are lost", channel, pushes)
 
     def silent(self) -> str:
-        """Who hasn't answered what."""
+        """In words, which servers owe which answers."""
         return "; ".join(f"{c}: {c.describe()}" for c in self.channels if c.waits)
 
     # Inside.

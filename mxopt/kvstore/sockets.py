@@ -1,4 +1,4 @@
-"""ZeroMQ sockets as this protocol uses them, in the clear or with the job's keys."""
+"""ZeroMQ sockets as this protocol uses them, unencrypted or with the job's keys."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def receive(made: zmq.Socket[bytes], flags: int = 0) -> list[Frame]:
 
 
 def prepare(made: zmq.Socket[bytes]) -> None:
-    """Sets what all sockets have in common."""
+    """Sets the options that all sockets share."""
     made.setsockopt(zmq.LINGER, LINGER_MS)
     made.setsockopt(zmq.IPV6, 0)
 

@@ -1,5 +1,4 @@
-"""Parameters in a store: how the values and gradients of a `Trainer` go through one, MXNet's or
-one's own."""
+"""Carries the values and gradients of a `Trainer` through a store, mxopt's or a user's own."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from mxopt.typing import Array
 
 
 def check_asked(asked: object) -> None:
-    """Raises where a Trainer is asked to use what is no store and no kind of one."""
+    """Raises if a Trainer is asked to use something that is neither a store nor a kind of one."""
     if isinstance(asked, str):
         known(asked)
     elif asked is not None and not isinstance(asked, KVStoreBase):
@@ -25,14 +24,14 @@ def check_asked(asked: object) -> None:
 
 
 def store_of(asked: str | KVStoreBase | None) -> Any:
-    """The store that is meant; None where one copy of each parameter needs none."""
+    """The store to use; None if there is one copy of each parameter, which needs none."""
     if isinstance(asked, str):
         return None if known(asked) in LOCAL else create(asked)
     return asked
 
 
 def updates_in(store: Any, asked: bool | None) -> bool:
-    """Whether the store is to update. Raises ArgumentError where it can't do what is asked."""
+    """Whether the store is to update. Raises ArgumentError if it can't do what is asked."""
     if "async" in store.type or "ssp" in store.type:
         if asked is False:
             raise ArgumentError(f"{store.type} updates on the servers: update_on_kvstore=False can't be")
@@ -45,13 +44,13 @@ def updates_in(store: Any, asked: bool | None) -> bool:
 
 
 def takes_lists(store: Any) -> bool:
-    """Whether it is one of mxopt's, which takes several keys at once; someone's own is given one at
+    """Whether it is a store of mxopt's, which takes several keys at once; a user's own gets one at
     a time."""
     return type(store).__module__.startswith("mxopt.") and bool(store.is_capable("optimizer"))
 
 
 def broadcast(store: Any, values: Sequence[Array]) -> None:
-    """Initialises the keys 0, 1, and so on, and takes the values that the store has then, those of
+    """Initialises the keys 0, 1, and so on, and takes the values that the store then has, those of
     rank 0."""
     if takes_lists(store):
         if values:
@@ -100,7 +99,7 @@ def _exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], u
 
 
 def check_sparse(store: Any, params: Iterable[Parameter], updates: bool, guarded: str = "") -> None:
-    """Raises ArgumentError where a row-sparse value or gradient of a parameter can't go through the
+    """Raises ArgumentError if a row-sparse value or gradient of a parameter can't go through the
     store. `guarded` is the argument for which a Trainer must update by itself, if there is one."""
     if store is None or isinstance(store, KVStore):
         return
@@ -118,7 +117,7 @@ def check_sparse(store: Any, params: Iterable[Parameter], updates: bool, guarded
 
 
 def _instead_of_rows(guarded: str) -> str:
-    """What to do for row-sparse gradients that nobody can sum."""
+    """What to do about row-sparse gradients that the store can't sum."""
     if not guarded:
         return "make it with update_on_kvstore=True"
     dense = f"{guarded} needs one that does, so give it the gradient as a dense array, grad.todense()"

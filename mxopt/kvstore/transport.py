@@ -1,5 +1,5 @@
-"""What a member of a job needs of the world around it. Real processes have `network.Network`, tests
-a simulation."""
+"""What a member of a job needs from outside: connections, time and threads. Real processes have
+`network.Network`, tests a simulation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SLICE_S = 0.1  # how long a wait lasts at most before it looks whether the job h
 
 
 class Line(Protocol):
-    """A connection to one process. It is made again when it breaks; what was on the way is lost
-    then."""
+    """A connection to one process. It is made again when it breaks; messages on their way are then
+    lost."""
 
     def send(self, frames: list[Frame]) -> None:
         """Sends a message, or nothing of it while there is no connection."""
@@ -24,14 +24,13 @@ class Line(Protocol):
         sent: what lies there needn't be copied again."""
 
     def receive(self, wait: bool) -> list[Frame] | None:
-        """The next message; None where there is none, at once or after `wait`ing for SLICE_S."""
+        """The next message; None if there is none, at once or after `wait`ing for SLICE_S."""
 
     def renewed(self) -> bool:
-        """Whether it has been made again since the last call: what was on the way then may be
-        lost."""
+        """Whether it has been made again since the last call, so that messages may be lost."""
 
     def close(self) -> None:
-        """Ends the connection. What was sent leaves still, if it can."""
+        """Ends the connection. Sent messages still leave, if they can."""
 
 
 class Transport(Protocol):
@@ -41,17 +40,17 @@ class Transport(Protocol):
         """The time in seconds, which never goes back."""
 
     def awake(self) -> float:
-        """The same of a clock that goes on while the machine is suspended."""
+        """The time in seconds of a clock that also runs while the machine is suspended."""
 
     def token(self) -> str:
-        """A text that nobody else has."""
+        """A unique text."""
 
     def connect(self, endpoint: str, identity: bytes = b"") -> Line:
         """A line to the process at `endpoint`, which knows this one by `identity`, or by a new name
         at every connection."""
 
     def wait(self, lines: Sequence[Line]) -> Sequence[Line]:
-        """Those of the lines that have a message, after waiting for SLICE_S at most."""
+        """The lines that have a message, after waiting for up to SLICE_S."""
 
     def beat(self, heart: Heart, endpoint: str) -> Callable[[], None]:
         """Lets a heart beat, on a line of its own to the scheduler at `endpoint`, until the result

@@ -23,7 +23,7 @@ def is_unix(endpoint: str) -> bool:
 
 
 def path_of(endpoint: str) -> Path:
-    """The path of `ipc://PATH`. Raises ArgumentError where there can be no such socket."""
+    """The path of `ipc://PATH`. Raises ArgumentError if there can be no such socket."""
     path = endpoint.removeprefix(PREFIX)
     if not path.startswith("/"):
         raise ArgumentError(f"{endpoint!r}: needs ipc:// and an absolute path, which has an owner")
@@ -33,7 +33,7 @@ def path_of(endpoint: str) -> Path:
 
 
 def check(endpoint: str) -> None:
-    """Raises ArgumentError where the folder of a socket isn't this user's alone. One that doesn't
+    """Raises ArgumentError if the folder of a socket isn't this user's alone. One that doesn't
     exist is nobody's."""
     folder = path_of(endpoint).parent
     try:
@@ -50,7 +50,7 @@ def check(endpoint: str) -> None:
 
 
 def make_folder(endpoint: str) -> None:
-    """Makes the folder of a socket where there is none. Raises ArgumentError where it can't be
+    """Makes the folder of a socket where there is none. Raises ArgumentError if it can't be
     made, or others may enter it."""
     folder = path_of(endpoint).parent
     try:

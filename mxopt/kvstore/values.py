@@ -1,5 +1,4 @@
-"""Keys and values as callers give them, brought into one form: a list of (key, values of that
-key)."""
+"""Brings the keys and values of callers into one form: a list of (key, values of that key)."""
 
 from __future__ import annotations
 
@@ -61,25 +60,25 @@ class Keys:
         return sorted(pairs, key=lambda pair: self.order[pair[0]])
 
     def check_new(self, keys: Iterable[object]) -> None:
-        """Raises KVStoreError where one of the keys is initialised already, or is of another type
-        than the store's."""
+        """Raises KVStoreError if one of the keys is initialised already, or is of another type than
+        the store's."""
         for key in keys:
             if self._key(key) in self.order:
                 raise KVStoreError(f"key {key!r} is initialised already (duplicate init): push changes its value")
 
     def check_broadcast(self, key: Key | Sequence[Key], value: Array) -> None:
-        """Raises KVStoreError where `value` has a table, which can't be broadcast."""
+        """Raises KVStoreError if `value` has a table, which can't be broadcast."""
         for name, (first, *_) in self.pairs(key, value, FIRST):
             check_whole(isinstance(first, Table), name)
 
     def add(self, key: Key) -> None:
-        """Notes a new key. Raises KVStoreError where it is initialised already."""
+        """Adds a new key. Raises KVStoreError if it is initialised already."""
         self.check_new([key])
         self.kind = type(key)
         self.order[key] = len(self.order)
 
     def need(self, pairs: Iterable[tuple[Key, object]]) -> None:
-        """Raises where a key was never initialised."""
+        """Raises if a key was never initialised."""
         for key, _ in pairs:
             if key not in self.order:
                 raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")
@@ -153,7 +152,7 @@ def _sparse_total(values: Sequence[Array]) -> RowSparse:
 
 
 def check_whole(declared: bool, key: Key) -> None:
-    """Raises KVStoreError where a key is `declared` a table, which is never pulled as a whole."""
+    """Raises KVStoreError if a key is `declared` a table, which is never pulled as a whole."""
     if declared:
         raise KVStoreError(
             f"key {key!r} is a table, which isn't pulled as a whole: row_sparse_pull(key, out, row_ids=...) gives the"
@@ -162,14 +161,13 @@ def check_whole(declared: bool, key: Key) -> None:
 
 
 def check_rows(value: Array, declared: bool, key: Key) -> None:
-    """Raises ArrayError where `value` isn't what can be pushed to a key that is `declared` a
-    table."""
+    """Raises ArrayError if `value` can't be pushed to a key that is `declared` a table."""
     if declared and not isinstance(value, RowSparse):
         raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
 
 
 def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
-    """Raises ArrayError where a value of this shape can't be written into `out`."""
+    """Raises ArrayError if a value of this shape can't be written into `out`."""
     if out.shape != shape:
         raise ArrayError(f"key {key!r}: the store holds shape {shape}, out has {out.shape}")
     if not (out.flags.writeable if type(out) is np.ndarray else arrays.is_writeable(out)):
@@ -177,13 +175,14 @@ def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
 
 
 def write(value: Any, out: Any, key: Key) -> None:
-    """Copies `value` into `out`, converted to its dtype. Raises ArrayError where that can't be."""
+    """Copies `value` into `out`, converted to its dtype. Raises ArrayError if that isn't
+    possible."""
     check_out(out, value.shape, key)
     fill(out, value)
 
 
 def fill(out: Any, value: Any) -> None:
-    """Copies `value` into `out`, which `check_out` has found to fit."""
+    """Copies `value` into `out`, which `check_out` has accepted."""
     if type(out) is np.ndarray and type(value) is np.ndarray:
         np.copyto(out, value, casting="unsafe")
     elif isinstance(out, RowSparse):

@@ -69,7 +69,7 @@ def check_key(key: Key) -> None:
 
 
 def check_version(version: int, who: str) -> None:
-    """Raises ProtocolError where a peer speaks another version than `who`, this process."""
+    """Raises ProtocolError if a peer speaks another version than `who`, this process."""
     if version != VERSION:
         raise ProtocolError(
             f"protocol version {version} came, {who} speaks {VERSION}:"
@@ -88,7 +88,7 @@ def size_of(frame: Frame) -> int:
 
 
 def array_of(frame: Frame, dtype: np.dtype, count: int, name: object) -> np.ndarray:
-    """The `count` elements that a frame holds, without a copy. Raises ProtocolError where its
+    """The `count` elements that a frame holds, without a copy. Raises ProtocolError if its
     length is another."""
     buffer = frame if type(frame) is bytes else buffer_of(frame)
     if len(buffer) != count * dtype.itemsize:
@@ -104,7 +104,7 @@ def array_of(frame: Frame, dtype: np.dtype, count: int, name: object) -> np.ndar
 
 def rows_of(frame: Frame, name: object) -> np.ndarray:
     """The int64 numbers of rows that a frame holds, copied: the sender can still change what it has
-    lent, and these have to stay what they were found to be. Raises ProtocolError where its length
+    lent, and these have to stay what they were found to be. Raises ProtocolError if its length
     is no multiple of theirs."""
     return array_of(frame, INT64, size_of(frame) // INT64.itemsize, name).copy()
 
@@ -117,7 +117,7 @@ def bytes_of(array: np.ndarray) -> memoryview:
 
 def plain_of(document: Frame) -> Plain:
     """The map that a document's bytes stand for, which are copied first: a sender can still change
-    what it has lent. Raises ProtocolError where they are none of plain values."""
+    what it has lent. Raises ProtocolError if they are none of plain values."""
     try:
         found = plain.unpack(bytes(buffer_of(document)))
         plain.check(found)

@@ -18,7 +18,7 @@ class Worker:
     """Joins the job that `settings` name, with a store of `mode` (sync, async or ssp). As a context
     it is one call.
 
-    Raises DeadlineError where the job doesn't come together in time, KVStoreError where it doesn't
+    Raises DeadlineError if the job doesn't come together in time, KVStoreError where it doesn't
     want this process.
 
     Attributes

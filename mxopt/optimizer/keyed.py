@@ -223,7 +223,7 @@ class KeyedOptimizer(Optimizer):
     def update(self, index: Any, weight: Array, grad: Array, state: State) -> None:
         """Updates one weight, or lists of them, in place; the states are those of `create_state`.
 
-        Raises ArrayError where an array can't be updated; nothing has been changed then.
+        Raises ArrayError if an array can't be updated; nothing has been changed then.
         """
         if not isinstance(index, LISTS):
             index, weight, grad, state = (index,), (weight,), (grad,), (state,)
@@ -321,7 +321,7 @@ def by_key(optimizer: Any) -> Optimizer:
     """The optimizer for a store: `optimizer` itself, or a KeyedOptimizer that follows it if it
     holds its parameters in groups.
 
-    Raises ArgumentError where `following` does, and if `optimizer` has made steps already, whose
+    Raises ArgumentError if `following` does, and if `optimizer` has made steps already, whose
     states would be lost.
     """
     found: Optimizer = following(optimizer) if is_grouped(optimizer) else optimizer

@@ -149,7 +149,7 @@ class Rule:
         object.__setattr__(self, "wanted", wanted)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy of a module's rule is that rule."""
+        """A copy of a module's rule is the rule itself."""
         module = self.stages[0].function.__module__
         if getattr(sys.modules.get(module), self.name, None) is self:
             return _of_module, (module, self.name)
@@ -166,7 +166,7 @@ class Rule:
         return "noise" not in self.states and any("noise" in parameters(stage.function) for stage in self.stages)
 
     def state_shape(self, name: str, weight: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of a weight's state: of length 1 along the axes of which it has the mean."""
+        """The shape of a weight's state: of length 1 along the axes over which it is a mean."""
         if self.reduction is None or name not in (self.reduction.row_state, self.reduction.column_state):
             return weight
         if self.by_row is not None:
@@ -188,12 +188,12 @@ def _of_module(module: str, name: str) -> Any:
 
 
 def as_tuple(results: Any) -> tuple[Any, ...]:
-    """What a function of a rule returned; a single result counts as a tuple of one."""
+    """The results of a rule's function as a tuple, a single one too."""
     return results if isinstance(results, tuple) else (results,)
 
 
 def rule(*states: str, lazy: bool = True, lazy_storage: bool = False, wide: str = "") -> Callable[[Function], Rule]:
-    """Decorator: a function is a rule of one stage."""
+    """A decorator that makes a rule of one stage from a function."""
 
     def make(function: Function) -> Rule:
         stages = (Stage(function, ("weight", *states)),)
@@ -252,12 +252,12 @@ def by_element(rule: Rule, columns: bool = False) -> Rule:
 
 
 def stage(*writes: str, norms: int = 0) -> Callable[[Function], Stage]:
-    """Decorator: a function is a stage that renews `writes` and returns `norms` values more."""
+    """A decorator that makes a stage, which renews `writes` and returns `norms` further values."""
     return lambda function: Stage(function, writes, norms)
 
 
 def derives(*names: str) -> Callable[[Function], Derivation]:
-    """Decorator: a function makes the scalars `names` from norms."""
+    """A decorator: the function computes the scalars `names` from norms."""
     return lambda function: Derivation(function, names)
 
 

@@ -1,5 +1,5 @@
-"""Row-sparse arrays: some rows of a large table, as embedding tables and their gradients have
-them."""
+"""Row-sparse arrays: arrays that store only some rows of a large table, for embedding tables and
+their gradients."""
 
 from mxopt.sparse.array import RowSparse
 from mxopt.sparse.initial import Table, table

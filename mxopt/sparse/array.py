@@ -64,8 +64,8 @@ class RowSparse(Rows):
         return dense
 
     def retain(self, indices: Array) -> RowSparse:
-        """A new one with the rows `indices`, whole numbers in any order; zeros where this one
-        doesn't have them."""
+        """A new array with the rows `indices`, whole numbers in any order; rows that aren't here
+        are zeros."""
         wanted = row_numbers(indices, "retain: row numbers")
         if wanted.size and (wanted[0] < 0 or wanted[-1] >= self.shape[0]):
             raise ArrayError(f"retain: needs row numbers within 0 to {self.shape[0] - 1}, got {wanted}")
@@ -95,7 +95,8 @@ class RowSparse(Rows):
         return self.astype(self.dtype)
 
     def astype(self, dtype: DTypeLike, copy: bool = True) -> RowSparse:
-        """A copy of another dtype; itself where `copy` is false and the dtype is the same."""
+        """A copy of another dtype; the array itself if `copy` is false and the dtype is the
+        same."""
         if not copy and self.dtype == np.dtype(dtype):
             return self
         if self.initial is not None and self.slots is not None:
@@ -122,8 +123,8 @@ class RowSparse(Rows):
         return other
 
     def _take(self, other: RowSparse) -> None:
-        """Takes the rows of `other`, which is given up. A table takes those of the same table
-        only."""
+        """Takes over the rows of `other`, which isn't used any more. A table takes those of the
+        same table only."""
         if other.initial != self.initial:
             self.check_no_table()
         self._data, self._indices, self.slots = other._data, other._indices, other.slots
@@ -223,7 +224,7 @@ class RowSparse(Rows):
         return _dense(ufunc, self, other)
 
     def _changed(self, ufunc: np.ufunc, other: Array) -> RowSparse:
-        """`self`, with `other` added or subtracted in place."""
+        """The array itself, with `other` added or subtracted in place."""
         if not isinstance(other, RowSparse):
             self[:] = _dense(ufunc, self, other)
             return self
@@ -242,7 +243,7 @@ class RowSparse(Rows):
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Array, out: Array = (), **options: object
     ) -> Array:
-        """What an array or a NumPy number on the left makes of it."""
+        """Handles an array or a NumPy number on the left."""
         if method == "__call__" and len(inputs) == 2 and not options:
             left, right = inputs
             if ufunc is np.multiply and not out and _is_number(left):
@@ -273,7 +274,7 @@ class AsNow(RowSparse):
 
 
 def as_now(x: State) -> State:
-    """An array or a state with its row-sparse arrays as they are now."""
+    """An array or a state, with its row-sparse arrays as `AsNow`."""
     if isinstance(x, tuple | list):
         return type(x)(map(as_now, x))
     return AsNow(x) if isinstance(x, RowSparse) else x
@@ -305,7 +306,7 @@ def _check_shapes(left: Any, right: Any) -> None:
 
 
 def _check_kind(dtype: np.dtype, into: np.dtype) -> None:
-    """Raises ArrayTypeError where values of one dtype would be cut off in an array of the other, as
+    """Raises ArrayTypeError if values of one dtype would be truncated in an array of the other, as
     NumPy does."""
     if not np.can_cast(np.result_type(dtype, into), into, "same_kind"):
         raise ArrayTypeError(f"{dtype} can't be written into a row-sparse or dense array of {into}: use astype")
@@ -316,7 +317,7 @@ def _is_number(x: Array) -> bool:
 
 
 def _plain(x: Any) -> Any:
-    """A number as one of Python's, which doesn't widen an array's dtype."""
+    """A number as Python's own type, which doesn't widen an array's dtype."""
     return x.item() if isinstance(x, np.generic) else float(x) if isinstance(x, Fraction | Decimal) else x
 
 

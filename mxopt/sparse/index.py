@@ -27,7 +27,7 @@ INT64 = np.dtype(np.int64)
 
 
 class RowIndex:
-    """Which slot each of the rows has that there are.
+    """The slot of each row that is there.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class RowIndex:
         return ids
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """The slots of the rows `ids` (int64, contiguous); -1 for those that aren't there."""
+        """The slots of the rows `ids` (int64, contiguous); -1 for rows that aren't there."""
         if not self._direct:
             return self._slots(ids, 0)
         places = np.minimum(ids.view(np.uint64), self.rows).view(INT64)
@@ -62,8 +62,8 @@ class RowIndex:
         return found
 
     def add(self, ids: np.ndarray) -> np.ndarray:
-        """The slots of the rows `ids` (int64, contiguous), which are there from now on: new ones in
-        their order."""
+        """Adds the rows `ids` (int64, contiguous) that aren't there yet, in order; returns the
+        slots of all."""
         most = self.count + len(ids)
         if not self._direct and 4 * most > 3 * len(self._table):
             self._grow(most)
@@ -78,7 +78,7 @@ class RowIndex:
         return _restored, (self.rows, self.ids.copy())
 
     def _grow(self, rows: int) -> None:
-        """Makes a table with room for this number of rows, and puts those in that there are."""
+        """Makes a larger table, with room for this number of rows, from the present one."""
         size = len(self._table)
         while 4 * rows > 3 * size:
             size *= 2

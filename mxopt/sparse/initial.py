@@ -1,5 +1,5 @@
-"""What the rows of a table begin with: a function of the seed, the key and the row, whoever asks
-for it."""
+"""First values of a table's rows: a function of the seed, the key and the row, whoever asks for
+them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Table:
 
     @classmethod
     def of(cls, plain: Plain) -> Table:
-        """What `plain` has made. Raises what `table` raises, or TypeError, where it is none."""
+        """The table that `plain` describes. Raises what `table` raises, or TypeError, if it
+        describes none."""
         return table(**{**plain, "scale": None if plain.get("init") == "zeros" else plain.get("scale")})
 
     def __repr__(self) -> str:
@@ -129,7 +130,8 @@ class Initial:
 
     @classmethod
     def of(cls, plain: Plain) -> Initial:
-        """What `plain` has made. Raises what `table` raises, or TypeError, where it is none."""
+        """The object that `plain` describes. Raises what `table` raises, or TypeError, if it
+        describes none."""
         plain = dict(plain)
         key = plain.pop("key")
         if type(key) not in (int, str):
@@ -146,7 +148,7 @@ class Initial:
             self._write_uniform(ids, out)
 
     def _write_uniform(self, ids: np.ndarray, out: Array) -> None:
-        """Whole numbers until the last step, so that there is nothing to be rounded: 24 bits are
+        """Computes in whole numbers until the last step, so that nothing is rounded: 24 bits are
         exact in float32, and 53 in float64."""
         real: Any
         real, bits = (np.float64, 53) if self.table.dtype.itemsize == 8 else (np.float32, 24)

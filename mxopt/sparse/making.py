@@ -1,4 +1,4 @@
-"""How row-sparse arrays are made."""
+"""Functions that make row-sparse arrays."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def zeros(stype: str, shape: int | Sequence[int], dtype: DTypeLike = np.float32)
 
 
 def of_table(table: Table, initial: Initial | None) -> RowSparse:
-    """A table as a store holds it, so far without rows: `initial` says for which key. Without it a
-    row-sparse array."""
+    """A table as a store holds it, without rows yet; `initial` has its key. Without `initial` an
+    ordinary row-sparse array."""
     return RowSparse.in_slots(RowSlots(RowIndex(table.shape[0]), table.shape, table.dtype, initial))
 
 
 def some_rows(x: RowSparse, which: Callable[[np.ndarray], np.ndarray]) -> RowSparse:
-    """Those of the rows that there are for whose numbers `which` says so; of a table still one."""
+    """The array with only the rows whose numbers `which` selects; a table stays one."""
     data, indices = x.parts()
     mine = which(indices)
     return _as_table(RowSparse(data[mine], indices[mine], x.shape), x.initial)
 
 
 def joined_rows(parts: Sequence[RowSparse]) -> RowSparse:
-    """One with the rows of several that have none in common; of a table still one."""
+    """One array with the rows of several that share none; a table stays one."""
     arrays = [part.parts() for part in parts]
     data, indices = (np.concatenate(each) for each in zip(*arrays, strict=True))
     order = np.argsort(indices)

@@ -28,7 +28,7 @@ def room(
     what was never written to is zeros.
 
     `before`: the array so far; where that has no room, its first `used` rows are copied. `like`: an
-    array of the device that it shall be on. Raises MemoryError where there is no memory.
+    array of the device that it shall be on. Raises MemoryError if there is no memory.
     """
     if before is not None and len(before) >= rows:
         return before
@@ -45,7 +45,7 @@ def room(
 
 
 def _reserved(rows: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-    """An array of reserved address space; None where there can't be one, as under a limit on it."""
+    """An array in reserved address space; None if that isn't possible, as under a limit on it."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):  # no Linux
         return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
@@ -59,5 +59,5 @@ def _reserved(rows: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray |
 
 @cache
 def _memory() -> int:
-    """The bytes of this machine's memory."""
+    """The bytes of memory that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

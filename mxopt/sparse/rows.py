@@ -1,4 +1,4 @@
-"""The rows of a row-sparse array, and where they are."""
+"""The rows of a row-sparse array, and where they are stored."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Rows:
 
     @classmethod
     def in_slots(cls: type[R], slots: RowSlots) -> R:
-        """The array that has its rows there: of a store's table, or a state of a weight in
-        slots."""
+        """The array that stores its rows in these slots: of a store's table, or a state of a weight
+        in slots."""
         made = cls(slots.array[:0], slots.index.ids[:0], slots.shape)
         made.slots = slots
         return made
@@ -62,13 +62,13 @@ class Rows:
         self.assign(self.data, indices)
 
     def _settle(self) -> None:
-        """Lets the rows be in two arrays, which whoever has them may write to. Those of a table
+        """Moves the rows from slots into two arrays, which callers may write to. Those of a table
         stay."""
         if self.slots is not None and self.slots.initial is None:
             self.assign(*self.slots.ascending())
 
     def assign(self, data: Array, indices: Array) -> None:
-        """Makes these arrays, which aren't copied, its rows. Raises ArrayError for a table."""
+        """Makes these arrays, without copying them, its rows. Raises ArrayError for a table."""
         self.check_no_table()
         self._data, self._indices, self.slots = data, indices, None
 
@@ -77,34 +77,36 @@ class Rows:
         return (self._data, self._indices) if self.slots is None else self.slots.ascending()
 
     def as_they_lie(self) -> tuple[Array, np.ndarray]:
-        """The same in any order, without a copy: rows in slots stand as they came."""
+        """`parts` in any order, without a copy: rows in slots are in the order in which they
+        came."""
         if self.slots is None:
             return self._data, self._indices
         return self.slots.array[: self.slots.filled], self.slots.index.ids
 
     @property
     def memory(self) -> Array:
-        """The array that the rows are in."""
+        """The array that holds the rows."""
         return self._data if self.slots is None else self.slots.array
 
     @property
     def row_count(self) -> int:
-        """How many rows there are."""
+        """The number of stored rows."""
         return len(self._indices) if self.slots is None else self.slots.index.count
 
     @property
     def nbytes(self) -> int:
-        """Of the rows there are."""
+        """The bytes of the stored rows."""
         return self.row_count * math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def initial(self) -> Initial | None:
-        """What rows of a table have that aren't there yet; None for zeros, where it is no table."""
+        """The first values of rows that a table doesn't store yet; None means zeros, or that it
+        isn't a table."""
         return None if self.slots is None else self.slots.initial
 
     def put_in_slots(self, beside: Rows | None = None, initial: Initial | None = None) -> RowSlots:
-        """Lets the rows be in slots: with the index of the array `beside`, where there is one, in
-        which are the rows of both then."""
+        """Moves the rows into slots: with the index of the array `beside`, if given, which then has
+        the rows of both."""
         before = self.slots
         if before is not None and (beside is None or before.index is beside.put_in_slots().index):
             return before
@@ -119,12 +121,12 @@ class Rows:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the data."""
+        """The dtype of the data."""
         dtype: np.dtype = self.memory.dtype
         return dtype
 
     def is_sound(self) -> bool:
-        """Whether it still is as `row_sparse_array` makes it: its parts may have been exchanged or
+        """Whether it is still as `row_sparse_array` makes it: its parts may have been replaced or
         written to."""
         if self.slots is not None:
             return True
@@ -138,8 +140,8 @@ class Rows:
         return bool(indices[0] >= 0 and indices[-1] < self.shape[0] and (indices[1:] > indices[:-1]).all())
 
     def places(self, indices: np.ndarray) -> np.ndarray | None:
-        """Where in `memory` the rows `indices` (ascending, a NumPy array) are; None where one of
-        them is not there."""
+        """The positions in `memory` of the rows `indices` (ascending, a NumPy array); None if one
+        isn't stored."""
         if self.slots is not None:
             slots = self.slots.index.find(indices)
             return slots if slots.min(initial=0) >= 0 else None
@@ -152,8 +154,7 @@ class Rows:
         return places
 
     def read(self, indices: np.ndarray) -> Array:
-        """The rows `indices` (ascending, a NumPy array) as a new array; none becomes one that is
-        there."""
+        """The rows `indices` (ascending, a NumPy array) as a new array; stores no new rows."""
         if self.slots is not None:
             return self.slots.read(indices)
         library, mine = library_of(self._data), to_host(self._indices)
@@ -164,17 +165,17 @@ class Rows:
             return data
 
     def write(self, data: Array, indices: np.ndarray) -> None:
-        """Lets the rows `indices` (ascending, a NumPy array) be `data`."""
+        """Sets the rows `indices` (ascending, a NumPy array) to `data`."""
         self.put_in_slots().write(indices, data)
 
     def fill(self) -> None:
-        """Lets those rows be there too that have come into an index which is shared."""
+        """Also stores the rows that another array has added to a shared index."""
         if self.slots is not None:
             self.slots.fill()
 
     def add_rows(self, indices: np.ndarray) -> None:
-        """Lets the rows `indices` (ascending, a NumPy array) be there, as zeros where they weren't:
-        in slots if the rows are, else `data` and `indices` are new arrays then."""
+        """Stores the rows `indices` (ascending, a NumPy array), new ones as zeros: in slots if the
+        rows are in slots, else `data` and `indices` become new arrays."""
         if self.slots is not None:
             self.slots.index.add(indices)
             self.slots.fill()
@@ -190,7 +191,7 @@ class Rows:
             self.assign(grown, library.asarray(every))
 
     def add_all_rows(self) -> None:
-        """Lets all rows be there. Raises ArrayError above 2 GiB, and for a table."""
+        """Stores all rows. Raises ArrayError above 2 GiB, and for a table."""
         self.check_no_table()
         if self.row_count < self.shape[0]:
             self.check_dense()
@@ -207,7 +208,7 @@ class Rows:
             )
 
     def check_dense(self) -> None:
-        """Raises ArrayError where no dense form is made: above 2 GiB, and of a table."""
+        """Raises ArrayError if no dense form may be made: above 2 GiB, and for a table."""
         self.check_no_table()
         size = math.prod(self.shape) * self.dtype.itemsize
         if size > DENSE_LIMIT:
@@ -219,7 +220,7 @@ class Rows:
 
 def row_numbers(ids: Any, what: str) -> np.ndarray:
     """Row numbers of any shape, order and number type, as an ascending int64 array without
-    repetition. Raises ArrayTypeError where they are no whole numbers; errors call them `what`."""
+    repetition. Raises ArrayTypeError if they are no whole numbers; errors call them `what`."""
     check_bare(ids, what)
     found = to_host(ids).reshape(-1)
     if found.dtype.kind == "f":

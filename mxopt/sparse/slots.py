@@ -1,4 +1,4 @@
-"""Where the rows are that a row-sparse array has while it grows."""
+"""Storage for the rows of a row-sparse array while it grows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RowSlots:
         self.fill()
 
     def fill(self) -> None:
-        """Gives the rows that the index has got their first values."""
+        """Writes the first values of rows that the index has added."""
         count = self.index.count
         if count > len(self.array):
             self.array = room(count, self.shape, self.array.dtype, self.array, self.filled, self.array)
@@ -55,7 +55,7 @@ class RowSlots:
         self.filled = count
 
     def read(self, ids: np.ndarray) -> Array:
-        """The rows `ids` as a new array; none becomes one that is there."""
+        """The rows `ids` as a new array; stores no new rows."""
         slots = self.index.find(ids)
         with on_device_of(self.array):
             library = library_of(self.array)
@@ -72,15 +72,14 @@ class RowSlots:
             return data
 
     def write(self, ids: np.ndarray, data: Array) -> None:
-        """Lets the rows `ids` be `data`."""
+        """Sets the rows `ids` to `data`."""
         slots = self.index.add(ids)
         self.fill()
         with on_device_of(self.array):
             self.array[library_of(self.array).asarray(slots)] = data
 
     def ascending(self) -> tuple[Array, Array]:
-        """All rows that there are, and their numbers, ascending: new arrays, on the device of the
-        rows."""
+        """All stored rows and their numbers, ascending: new arrays, on the device of the rows."""
         ids = self.index.ids
         order = np.argsort(ids)
         with on_device_of(self.array):

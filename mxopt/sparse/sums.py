@@ -59,8 +59,7 @@ def added(parts: Sequence[tuple[Array, np.ndarray]], count: int) -> np.ndarray:
 
 
 def merge_slowly(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the compiled function does: two lists that ascend in one, and the places of either
-    there."""
+    """The same in Python: merges two ascending lists, and gives the positions of both."""
     ids = np.union1d(a, b)
     return ids, np.searchsorted(ids, a), np.searchsorted(ids, b)
 

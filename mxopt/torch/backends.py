@@ -49,7 +49,7 @@ class Backend(Protocol):
     - `add` takes a group's parameters.
     - `update` steps the parameters that have a gradient.
     - `repeat` does what the last `update` did, with gradients at these addresses: contiguous, each
-      of its parameter's dtype and size. It returns False where it can't.
+      of its parameter's dtype and size. It returns False if it can't.
     - `state` returns what is kept of a parameter: an int "step", and arrays and numbers by name.
       `restore` sets that for all parameters.
     - `number` returns one of those numbers; `set_number` changes it, or raises StatesError.

@@ -58,7 +58,7 @@ class Contribution:
     rank: int
     number: int
     value: Array
-    optimizer: Told | None  # that it counts on; None where it never set one
+    optimizer: Told | None  # that it counts on; None if it never set one
     update: int
     step: int = 0  # of the worker's training, 0 where it counts none
 

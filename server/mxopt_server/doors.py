@@ -47,7 +47,7 @@ class Doors:
     """The sockets of one process of `job`, bound.
 
     Without keys one ROUTER has both doors. With keys TCP is encrypted and has a ROUTER of its own,
-    since one that asks for keys asks on Unix sockets too. Raises ArgumentError where an address
+    since one that asks for keys asks on Unix sockets too. Raises ArgumentError if an address
     would let in whoever can reach it, KVStoreError where one can't be bound. A connection is closed
     after `lapse` seconds without a sign of life.
 

@@ -48,7 +48,7 @@ def add_durability(parser: Parser, usual: str, where: str) -> None:
 
 def durability(options: argparse.Namespace, kind: str, root: Path | None) -> Durability:
     """What the options ask for, where `kind` and `root` are already known. Raises ArgumentError
-    where they don't go together."""
+    if they don't go together."""
     if options.fsync and kind != "journal":
         raise ArgumentError(f"--fsync is for --durability journal, not {kind}")
     if options.state_dir is not None and kind == "none":

@@ -36,7 +36,7 @@ def complete_folder(home: Path) -> Path | None:
 
 class Folder:
     """The folder of an epoch of the process `who`, whose others are in `home`. Raises StatesError
-    where the epoch has been before, OSError where the folder can't be made."""
+    if the epoch has been before, OSError where the folder can't be made."""
 
     def __init__(self, home: Path, epoch: int, who: str = "") -> None:
         self.home, self.path, self._who = home, home / f"{epoch:08d}", who
@@ -113,7 +113,7 @@ class Folder:
 
     def read(self, first: int) -> Iterator[tuple[tuple[int, int], memoryview]]:
         """(where it is, body) of the records of earlier epochs from segment `first` on, 0 for all:
-        the number of its segment, and where in that it ends. Raises StatesError where a segment is
+        the number of its segment, and where in that it ends. Raises StatesError if a segment is
         missing."""
         first = max(first, 1)
         found = [number for number in self._sealed if number >= first]
@@ -139,7 +139,7 @@ class Folder:
 
 def sealed_in(folder: Path) -> dict[int, int]:
     """The segments in a folder, and how long each is: as it was sealed, or, of those that its own
-    process has written, up to the last record that is there in full. Raises StatesError where one
+    process has written, up to the last record that is there in full. Raises StatesError if one
     is damaged."""
     sealed = dict(content_in(folder / SEALED, "segments")["segments"])
     found = numbers(folder, SEGMENT)

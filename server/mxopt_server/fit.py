@@ -13,7 +13,7 @@ from mxopt_server.entries import Entry
 
 def fitting(optimizer: Optimizer, entry: Entry, state: State, whole: bool) -> State:
     """A state of the entry, in what the optimizer stores states in; `whole`: it needs whole arrays.
-    Raises StatesError where it is none: its optimizer makes others. What an optimizer of one's own
+    Raises StatesError if it is none: its optimizer makes others. What an optimizer of one's own
     makes may change with the training."""
     if optimizer.overridden & {"create_state", "create_state_multi_precision"}:
         return state

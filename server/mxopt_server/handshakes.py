@@ -48,7 +48,7 @@ class Handshakes:
 
     def hello(self, route: bytes, hello: m.Hello) -> None:
         """Answers a worker's Hello: by Ready, or by Waiting while the scheduler hasn't told of it.
-        Raises KVStoreError where it may not talk to this server."""
+        Raises KVStoreError if it may not talk to this server."""
         members, (epoch, token) = self._machine.members, self.known.get(hello.rank, (0, ""))
         self._check(hello)
         if hello.epoch > epoch:

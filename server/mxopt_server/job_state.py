@@ -19,7 +19,7 @@ TOGETHER = ("mpi", "slurm")  # launchers that run all servers by one command
 
 class JobState:
     """The state of the job that `options` of `mxopt-launch` ask for: `job`, a new one's name,
-    unless they resume another. Raises ArgumentError where they don't go together, or not with the
+    unless they resume another. Raises ArgumentError if they don't go together, or not with the
     job that is resumed.
 
     Attributes
@@ -59,7 +59,7 @@ class JobState:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the folder for this launcher. Raises ArgumentError where another job's state is
+        """Holds the folder for this launcher. Raises ArgumentError if another job's state is
         there, or another launcher has it."""
         root = self.durability.root
         if root is None:

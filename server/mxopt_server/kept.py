@@ -28,7 +28,7 @@ CUTS = 16  # of those in a journal, that a job may be resumed from
 
 
 def cuts_of(durability: Durability, rank: int) -> list[int]:
-    """The newest cuts that a server has in its journal. Raises StatesError where that is
+    """The newest cuts that a server has in its journal. Raises StatesError if that is
     damaged."""
     found: list[int] = []
     if durability.kind != "journal" or durability.root is None or rank < 0:
@@ -95,7 +95,7 @@ class Kept:
         self._segments: dict[int, int] = {}  # by checkpoint: the first that is needed beside it
 
     def restore(self, server: Server) -> None:
-        """Makes a fresh `server` what was kept. Raises StatesError where that is damaged, or a
+        """Makes a fresh `server` what was kept. Raises StatesError if that is damaged, or a
         record can't be applied that wasn't refused before."""
         self._server, self._writer, self._last = server, SnapshotWriter(server, self._thread), server.clock()
         server.cuts.keep = self.checkpoint
@@ -127,7 +127,7 @@ class Kept:
             log.info("goes on from checkpoint %d and %d records of the journal", self.written, count)
 
     def _again(self, place: failures.Place, record: Record) -> None:
-        """Applies a record of an epoch before. Raises Hopeless where servers have failed at it
+        """Applies a record of an epoch before. Raises Hopeless if servers have failed at it
         twice; when the job is taken up after that, it is left out, as one that the optimizer
         refuses."""
         if place in self._failures:
@@ -144,7 +144,7 @@ class Kept:
         self._server.machine.apply(record)
 
     def check_alone(self) -> None:
-        """Raises KVStoreError where this server has come back to a job that others have gone on
+        """Raises KVStoreError if this server has come back to a job that others have gone on
         with, and has lost what they count on."""
         members = self._server.members
         if self.journal is None and self._came_back and not members.apart:

@@ -66,7 +66,7 @@ class Machine:
             raise
 
     def apply(self, record: r.Record) -> None:
-        """Changes the state as a record says that is kept. Raises what the optimizer raises where
+        """Changes the state as a record says that is kept. Raises what the optimizer raises if
         it can't be set or loaded; a round that fails is over, and keeps its error. Raises
         OutOfMemory where there is no memory: that depends on the moment, so it is no refusal, and
         what is changed by then nobody knows."""

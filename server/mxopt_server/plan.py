@@ -27,7 +27,7 @@ OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
 
 
 class Plan:
-    """The job that `options` of `mxopt-launch` ask for. Raises ArgumentError where it can't be
+    """The job that `options` of `mxopt-launch` ask for. Raises ArgumentError if it can't be
     started."""
 
     def __init__(self, options: argparse.Namespace, job: str, durability: Durability) -> None:
@@ -41,7 +41,7 @@ class Plan:
         self.scheduler, *self.others = self._processes()
 
     def check(self) -> None:
-        """Raises ArgumentError where this machine's name doesn't exist, a program that it has to
+        """Raises ArgumentError if this machine's name doesn't exist, a program that it has to
         run isn't here, or other machines are to take part in a job without keys."""
         check_host(self.host)
         self._check_program()

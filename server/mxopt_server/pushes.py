@@ -167,7 +167,7 @@ class Pushes:
         return None
 
     def _look_back(self, session: Session, step: int, pushed: list[Group]) -> None:
-        """A worker begins a step with a push: raises where it has left out one that others made in
+        """A worker begins a step with a push: raises if it has left out one that others made in
         a step before."""
         session.step = step
         for group in self._values.groups.values():

@@ -112,7 +112,7 @@ class Servers:
         self._close()
 
     def seat(self, rank: int) -> Seat:
-        """The place of the worker with this rank. Raises ArgumentError where the job has none,
+        """The place of the worker with this rank. Raises ArgumentError if the job has none,
         JobFailedError where it has failed."""
         if not 0 <= rank < len(self._seats):
             raise ArgumentError(f"rank {rank}: the job has {counted(len(self._seats), 'worker')}, from 0 on")

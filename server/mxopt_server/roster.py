@@ -169,7 +169,7 @@ class Roster:
             node.state = "ended"
 
     def known(self, role: str, message: Any) -> Node | None:
-        """The process that a message is of; None where it is of none that has its place now."""
+        """The process that a message is of; None if it is of none that has its place now."""
         node = self.nodes.get((role, message.rank))
         if node is None or message.job != self.job:
             return None

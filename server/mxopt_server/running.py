@@ -52,7 +52,7 @@ class Launch:
 
     def start(self, process: Process) -> None:
         """Starts a process in a session of its own, so that nothing it starts outlives the job.
-        Raises LaunchError where that can't be done."""
+        Raises LaunchError if that can't be done."""
         env = {**os.environ, BECOME_ROLE: "0", "PYTHONUNBUFFERED": "1", **process.env}
         if process.role == "worker":
             del env[BECOME_ROLE]
@@ -131,8 +131,8 @@ class Launch:
             children.send(child, number)
 
     def until(self, done: Callable[[], object], seconds: float = float("inf")) -> bool:
-        """Copies output until `done`; False where that isn't so after `seconds`. Raises Interrupted
-        where a signal asks for the end, or nobody reads the output any more; not while the job is
+        """Copies output until `done`; False if that isn't so after `seconds`. Raises Interrupted
+        if a signal asks for the end, or nobody reads the output any more; not while the job is
         being stopped."""
         deadline = time.monotonic() + seconds
         while not done():

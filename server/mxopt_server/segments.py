@@ -45,7 +45,7 @@ BLOCK = 4096
 
 
 class Writer:
-    """Appends to the segment `path`, a file that isn't there yet. Raises OSError where that can't
+    """Appends to the segment `path`, a file that isn't there yet. Raises OSError if that can't
     be done (a full disk); what is in part then doesn't count."""
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +84,7 @@ class Writer:
 
 def read(path: Path, length: int | None = None) -> Iterator[tuple[int, memoryview]]:
     """(where it ends, body) of each record of a segment up to `length`, or, without one, up to the
-    first that isn't there in full. Raises StatesError where it is no segment, or a record within
+    first that isn't there in full. Raises StatesError if it is no segment, or a record within
     `length` is damaged."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -109,7 +109,7 @@ def read(path: Path, length: int | None = None) -> Iterator[tuple[int, memoryvie
 
 
 def _record(whole: memoryview, at: int, end: int) -> memoryview | None:
-    """The body of the record that begins at a byte; None where it isn't there, or not as it was
+    """The body of the record that begins at a byte; None if it isn't there, or not as it was
     written."""
     if end - at < BEFORE:
         return None

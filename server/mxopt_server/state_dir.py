@@ -45,7 +45,7 @@ def lock(root: Path) -> int:
 
 
 def begin(root: Path, facts: Document) -> None:
-    """Writes down a new job's facts. Raises ArgumentError where the folder has another job's
+    """Writes down a new job's facts. Raises ArgumentError if the folder has another job's
     state."""
     if (root / "job").exists():
         raise ArgumentError(
@@ -58,7 +58,7 @@ def begin(root: Path, facts: Document) -> None:
 
 
 def resume(root: Path, facts: Document, members: Iterable[str] = ()) -> Plain:
-    """The facts of the job whose state is there. Raises ArgumentError where there is none, one of
+    """The facts of the job whose state is there. Raises ArgumentError if there is none, one of
     `facts` was another, or nothing is there of one of the `members`."""
     try:
         kept = content_in(root / "job", "job", "durability")

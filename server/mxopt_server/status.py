@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: KeyPair | None) -> Plain:
-    """The report of the process at `endpoint`. Raises DeadlineError where it doesn't answer."""
+    """The report of the process at `endpoint`. Raises DeadlineError if it doesn't answer."""
     socket = sockets.connect(context, endpoint, keys)
     try:
         socket.send_multipart(m.encode(m.Inquire()))
@@ -89,7 +89,7 @@ def scheduler_report(endpoint: str, keys: str) -> Plain:
 
 def tell_gone(endpoint: str, keys: str, job: str, role: str, rank: int) -> None:
     """Tells the scheduler at `endpoint` that a process of its job has exited. Raises DeadlineError
-    where that doesn't answer."""
+    if that doesn't answer."""
     context = zmq.Context()
     socket = sockets.connect(context, endpoint, load_keys(keys))
     try:
@@ -131,7 +131,7 @@ def _watch(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPai
 def _looks(
     context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None, every: float
 ) -> Iterator[Plain]:
-    """The reports, every so many seconds until the job is over. Raises DeadlineError where there is
+    """The reports, every so many seconds until the job is over. Raises DeadlineError if there is
     no scheduler to begin with."""
     yield (now := ask_all(context, scheduler, keys))
     while now["state"] not in OVER:

@@ -45,7 +45,7 @@ class TableEntry(Entry):
             self.parts = [Part(self, 0)]
 
     def check(self, ids: np.ndarray, ascending: bool = True) -> None:
-        """Raises ProtocolError where `ids` can't be rows of this server's."""
+        """Raises ProtocolError if `ids` can't be rows of this server's."""
         if len(ids) and (ids.min() < 0 or ids.max() >= self.units):
             raise ProtocolError(f"key {self.key!r}: row numbers must be within 0 to {self.units - 1}")
         if ascending and np.any(ids[1:] <= ids[:-1]):

@@ -27,7 +27,7 @@ def lacks(session: Session) -> list[tuple[int, Key, int]]:
 
 
 def lost(rank: int, parts: Sequence[Part], pushing: bool = False) -> Exception | None:
-    """Why a worker would wait in vain for pushes of others that have ended; None where it
+    """Why a worker would wait in vain for pushes of others that have ended; None if it
     wouldn't."""
     for part in parts:
         group = part.group
@@ -44,7 +44,7 @@ def lost(rank: int, parts: Sequence[Part], pushing: bool = False) -> Exception |
 
 
 def check_left_out(rank: int, group: Group, step: int, doing: str) -> None:
-    """Raises where somebody has pushed in `step` or before for a round that a worker hasn't pushed
+    """Raises if somebody has pushed in `step` or before for a round that a worker hasn't pushed
     for."""
     for c in group.rounds.open:
         if 0 < c.step <= step and c.number > group.rounds.last(rank):

@@ -61,7 +61,7 @@ class Values:
         return self.parts(keys, 0)
 
     def group(self, keys: GroupKey, parts: Sequence[Part]) -> Group | None:
-        """The group of exactly these parts; None where something is pending in other groups of
+        """The group of exactly these parts; None if something is pending in other groups of
         them."""
         found = self.groups.get(keys)
         if found is not None:

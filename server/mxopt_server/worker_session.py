@@ -123,7 +123,7 @@ class Session:
         self, what: tuple[str, Key], offset: int, total: int, size: int, frames: Sequence[Frame]
     ) -> list[Frame] | None:
         """Takes `size` of the `total` of something, which follow on `offset` before them. Returns
-        the frames with the last of it, joined; None before. Raises ProtocolError where it doesn't
+        the frames with the last of it, joined; None before. Raises ProtocolError if it doesn't
         follow on: all of it is refused then."""
         half, self.half = self.half, None
         if size > total - offset or (size == 0 and total > 0):

@@ -38,7 +38,7 @@ class LambdaLR(_OfFunctions):
     """The initial rates times a function of the step. Whatever is set from outside lasts until the
     next step.
 
-    Raises ValueError where there are more or fewer functions than groups, TypeError where one is no
+    Raises ValueError if there are more or fewer functions than groups, TypeError where one is no
     function.
     """
 
@@ -49,7 +49,7 @@ class LambdaLR(_OfFunctions):
 class MultiplicativeLR(_OfFunctions):
     """Multiplies the rates at each step by a function of the step.
 
-    Raises ValueError where there are more or fewer functions than groups, TypeError where one is no
+    Raises ValueError if there are more or fewer functions than groups, TypeError where one is no
     function.
     """
 
