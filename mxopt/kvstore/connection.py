@@ -118,7 +118,7 @@ class Connections:
     # Inside.
 
     def _post(self, server: int, frames: list[Frame]) -> None:
-        self._lines[server].send(frames)
+        self._lines[server].send(frames, len(self.channels[server].pending) <= 1)
 
     def _move(self, server: int, endpoint: str) -> None:
         self._lines[server].close()

@@ -44,10 +44,12 @@ if POSSIBLE:
 UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 # What begins a message that MARK says is of loans: no MessagePack begins so.
 MARK = b"\xc1"
-_OFFER = struct.Struct("<2sII8s")  # kind; the maker's process, its descriptor of the memory, the memory's name
+# Kind; the maker's process; its descriptors of the memory, of a pipe to the other side, of one from
+# there; the memory's name.
+_OFFER = struct.Struct("<2s4I8s")
 _LOAN = struct.Struct("<2s8sIQII")  # kind; the memory's name, slot, number of its use, bytes of two frames
 OFFER, LOAN = MARK + b"o", MARK + b"l"
-NONE = (1 << 32) - 1  # as the bytes of the second frame: there is only one
+NONE = (1 << 32) - 1  # as the bytes of the second frame: there is only one; as a descriptor: there are no pipes
 
 
 class _Watched(weakref.ref):  # type: ignore[type-arg]
@@ -130,9 +132,9 @@ class Lender:
         self._slots = [_Slot(number, memory[start : start + SLOT]) for number, start in enumerate(starts)]
         self._dropped: deque[_Watched] = deque()
 
-    def offer(self) -> bytes:
-        """The offer by which another process can open it."""
-        return _OFFER.pack(OFFER, os.getpid(), self._file, self.name)
+    def offer(self, writes: int = NONE, reads: int = NONE) -> bytes:
+        """The offer by which another process can open it, and the pipes with these ends."""
+        return _OFFER.pack(OFFER, os.getpid(), self._file, writes, reads, self.name)
 
     def loan(self, sizes: Sequence[int]) -> Loan | None:
         """Room for one or two frames of these sizes in bytes; None if there is none."""
@@ -158,12 +160,19 @@ class Lender:
 
 class Borrowed:
     """Another process's memory, by its offer. Raises OSError if it can't be opened, or isn't
-    what it should be."""
+    what it should be.
+
+    Attributes
+    ----------
+    process : the number of that process
+    pipes : its descriptors of pipes, or NONE
+    """
 
     def __init__(self, offer: bytes) -> None:
         if len(offer) != _OFFER.size:
             raise OSError("this is no offer of memory")
-        _, process, number, self.name = _OFFER.unpack(offer)
+        _, self.process, number, *self.pipes, self.name = _OFFER.unpack(offer)
+        process = self.process
         self._path = path = f"/proc/{process}/fd/{number}"
         if not self.alive:
             raise OSError(f"{path} isn't the memory that is offered")

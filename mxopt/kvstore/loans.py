@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mxopt.kvstore.lending import Borrowed, Lender, Lent, Loan
+from mxopt.kvstore.lending import NONE, Borrowed, Lender, Lent, Loan
+from mxopt.kvstore.pipes import Pipes
 from mxopt.kvstore.wire import SMALL, Frame, buffer_of, bytes_of, size_of
 
 
@@ -17,12 +18,22 @@ class Loans:
     process has no memory to lend, or can't open what is offered.
 
     `theirs`: the offer that this side has got, if it is the second.
+
+    Attributes
+    ----------
+    pipes : Pipes or None
+        Those beside the connection: the first side's are opened with its memory.
     """
 
     def __init__(self, theirs: bytes | None = None) -> None:
         self._mine = Lender()
         self._theirs = None if theirs is None else Borrowed(theirs)
         self._agreed = False  # whether the other has opened mine
+        self.pipes: Pipes | None = None
+        if self._theirs is None:
+            self.pipes = Pipes.made()
+        elif NONE not in self._theirs.pipes:
+            self.pipes = Pipes.opened(self._theirs.process, *self._theirs.pipes)
 
     @property
     def alive(self) -> bool:
@@ -31,7 +42,9 @@ class Loans:
 
     def offer(self) -> bytes:
         """The message that lets the other side open this one's memory."""
-        return self._mine.offer()
+        if self.pipes is None or self._theirs is not None:
+            return self._mine.offer()
+        return self._mine.offer(self.pipes.writes, self.pipes.reads)
 
     def is_of(self, offer: bytes) -> bool:
         """Whether these loans were made by this offer."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import secrets
+import select
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from mxopt.kvstore import ending, lending, loans, sockets, unix
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
 from mxopt.kvstore.keys import KeyPair, load_keys
+from mxopt.kvstore.pipes import Inlet, Pipes
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.kvstore.wire import Frame, buffer_of
 from mxopt.settings import Job
@@ -37,24 +39,29 @@ class SocketLine:
     would be glued to it: such a socket is given up for a new one.
 
     With `lends` arrays travel by loans, see `lending`, where both processes can. Every connection
-    begins with new ones: of the old nobody knows what has been lost.
+    begins with new ones: of the old nobody knows what has been lost. Messages go by `pipes` from
+    one on that is alone and has no arrays of its own frames, till one is alone that has.
     """
 
     def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]], lends: bool = False) -> None:
         self._open, self._lends = open_socket, lends
         self._loans: loans.Loans | None = None
+        self._pipes: Pipes | None = None
+        self._by_pipe = False  # whether messages go that way
         self._torn = False  # whether a message is half sent or half received
         self._cut = self._renewed = False
         self._connect()
 
-    def send(self, frames: list[Frame]) -> None:
+    def send(self, frames: list[Frame], alone: bool = False) -> None:
         self._whole()
         self._torn = True
-        if self._loans is None:
-            sockets.send(self.socket, [*map(buffer_of, frames)])
-        else:
-            self._loans.send(frames, lambda frames: sockets.send(self.socket, frames))
-        self._torn = False
+        if alone:
+            self._by_pipe = self._pipes is not None and len(frames) == 1
+        if self._pipes is not None and not self._pipes.open:
+            self._pipes, self._by_pipe = None, False  # the other side is gone
+        loans = self._loans
+        sent = self._post([*map(buffer_of, frames)]) if loans is None else loans.send(frames, self._post)
+        self._torn = self._by_pipe and not sent
 
     def room(self, *sizes: int) -> list[Frame]:
         return loans.plain_room(sizes) if self._loans is None else self._loans.room(sizes)
@@ -63,12 +70,12 @@ class SocketLine:
         self._whole()
         while True:
             self._torn = True
-            try:
-                frames = sockets.receive(self.socket, 0 if wait else sockets.NOW)
-            except zmq.Again:
-                frames = None
+            came = self.inlet.receive(int(SLICE_S * 1000) if wait else 0)
             self._torn = False
-            if frames is None or not frames[0].startswith(lending.MARK):
+            if came is None:
+                return None
+            _, frames = came
+            if not frames[0].startswith(lending.MARK):
                 return frames
             found = self._lent(frames[0])
             if found is not None:
@@ -95,19 +102,33 @@ class SocketLine:
 
     def _connect(self) -> None:
         self.socket: zmq.Socket[bytes] = self._open()
-        self.socket.setsockopt(zmq.RCVTIMEO, int(SLICE_S * 1000))
+        self.inlet = Inlet(self.socket)
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
         self._lend()
 
+    def _post(self, frames: list[Frame]) -> bool:
+        """Sends frames by the pipe, where there is one, or the socket. Whether they have left."""
+        if self._pipes is not None and self._by_pipe:
+            return self._pipes.send(frames)
+        self.inlet.disturbed()
+        return sockets.send(self.socket, frames)
+
     def _lend(self) -> None:
         """Offers memory to the other side, if there is some."""
-        if self._loans is not None:
-            self._loans.close()
-            self._loans = None
+        self._take_back()
         if self._lends:
             with contextlib.suppress(OSError):
                 self._loans = loans.Loans()
-                sockets.send(self.socket, [self._loans.offer()])
+                self._post([self._loans.offer()])
+
+    def _take_back(self) -> None:
+        """Gives up loans and pipes."""
+        if self._loans is not None:
+            if self._loans.pipes is not None:
+                self.inlet.drop(self._loans.pipes)
+            self._loans.close()
+        self._loans = self._pipes = None
+        self._by_pipe = False
 
     def _lent(self, message: bytes) -> list[Frame] | None:
         """The frames of a message that is of loans; None if it has none, or they can't be
@@ -118,12 +139,13 @@ class SocketLine:
             return self._loans.received(message)
         with contextlib.suppress(OSError):
             self._loans.answered(message)
+            if self._pipes is None and self._loans.pipes is not None:
+                self._pipes = self._loans.pipes
+                self.inlet.add(b"", self._pipes)
         return None
 
     def _close(self, linger: int) -> None:
-        if self._loans is not None:
-            self._loans.close()
-            self._loans = None
+        self._take_back()
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(linger)
@@ -157,11 +179,13 @@ class Network:
         return SocketLine(lambda: sockets.connect(self.context, endpoint, self.keys, identity), lends)
 
     def wait(self, lines: Sequence[Any]) -> Sequence[Any]:
-        poller = zmq.Poller()
-        for line in lines:
-            poller.register(line.socket, zmq.POLLIN)
-        ready = dict(poller.poll(int(SLICE_S * 1000)))
-        return [line for line in lines if line.socket in ready]
+        ready = [line for line in lines if line.inlet.ready]
+        if ready:
+            return ready
+        poll, of = select.poll(), {file: line for line in lines for file in line.inlet.files}
+        for file in of:
+            poll.register(file, select.POLLIN)
+        return [of[file] for file, _ in poll.poll(int(SLICE_S * 1000))]
 
     def beat(self, heart: Heart, endpoint: str) -> Callable[[], None]:
         address = f"inproc://heart-{self.token()}"

@@ -16,8 +16,9 @@ class Line(Protocol):
     """A connection to one process. It is made again when it breaks; messages on their way are then
     lost."""
 
-    def send(self, frames: list[Frame]) -> None:
-        """Sends a message, or nothing of it while there is no connection."""
+    def send(self, frames: list[Frame], alone: bool = False) -> None:
+        """Sends a message, or nothing of it while there is no connection. Messages arrive in their
+        order, where they arrive; one that is `alone` needn't come behind those before."""
 
     def room(self, *sizes: int) -> list[Frame]:
         """Memory for the arrays of one message, of so many bytes each, to be written before it is

@@ -9,8 +9,9 @@ import logging
 import zmq
 
 from mxopt.kvstore import lending, messages as m, sockets, wire
-from mxopt.kvstore.loans import Loans
+from mxopt.kvstore.loans import Loans, plain_room
 from mxopt.kvstore.message import Message
+from mxopt.kvstore.pipes import Inlet, Pipes
 from mxopt.kvstore.wire import Frame
 
 log = logging.getLogger("mxopt.server")
@@ -23,13 +24,25 @@ class Door:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
+        self.inlet = Inlet(socket)
         self._loans: dict[bytes, Loans] = {}  # by route
+        self._pipes: dict[bytes, Pipes] = {}  # of those routes whose last message has come by them
         self._more = sockets.MORE | sockets.NOW
 
-    def receive(self, flags: int = 0) -> list[Frame]:
-        """The next message, the route first; an empty list where it is none for the loop. Raises
-        zmq.Again where there is none."""
-        message = sockets.receive(self.socket, flags)
+    def receive(self, milliseconds: int) -> list[Frame] | None:
+        """The next message, the route first; an empty list where it is none for the loop. None
+        where there is none for so long."""
+        came = self.inlet.receive(milliseconds)
+        if came is None:
+            return None
+        route, message = came
+        if route is None:
+            self._pipes.pop(message[0], None)
+        else:
+            pipes = self._loans[route].pipes
+            if pipes is not None:
+                self._pipes[route] = pipes
+            message = [route, *message]
         if len(message) == 2 and type(message[1]) is bytes and message[1].startswith(lending.MARK):
             return self._lent(*message)
         return message
@@ -39,19 +52,40 @@ class Door:
         there is a connection."""
         frames = m.encode(message)
         loans = self._loans.get(route)
+        post = self._by_socket if len(frames) > 1 else self._post
         try:
             if loans is None:
-                self._post(route, frames)
+                post(route, frames)
             else:
-                loans.send(frames, lambda frames: self._post(route, frames))
+                loans.send(frames, lambda frames: post(route, frames))
         except zmq.ZMQError as error:
             log.info("an answer couldn't be sent: %s", error)
             if error.errno == zmq.EHOSTUNREACH:
-                self._loans.pop(route, None)
+                self._forget(route)
                 return False
         return True
 
+    def room(self, route: bytes, nbytes: int) -> Frame:
+        """Memory for the data of a message to a route, which needn't be copied again."""
+        loans = self._loans.get(route)
+        (frame,) = plain_room([nbytes]) if loans is None else loans.room([nbytes])
+        return frame
+
+    def _forget(self, route: bytes) -> None:
+        """Gives up what is lent by a route, and its pipes."""
+        loans = self._loans.pop(route, None)
+        self._pipes.pop(route, None)
+        if loans is not None and loans.pipes is not None:
+            self.inlet.drop(loans.pipes)
+
     def _post(self, route: bytes, frames: list[Frame]) -> bool:
+        """Sends what has no arrays of its own frames: by the pipe, where there is one and has
+        room."""
+        pipes = self._pipes.get(route)
+        return (pipes is not None and pipes.open and pipes.offer(frames)) or self._by_socket(route, frames)
+
+    def _by_socket(self, route: bytes, frames: list[Frame]) -> bool:
+        self.inlet.disturbed()
         last = frames.pop()
         self.socket.send(route, self._more)
         for frame in frames:
@@ -70,7 +104,8 @@ class Door:
     def _offered(self, route: bytes, loans: Loans | None, offer: bytes) -> None:
         """Answers a process that offers to lend memory, if that memory can be opened."""
         if loans is None or not loans.is_of(offer):
-            self._loans = {of: each for of, each in self._loans.items() if each.alive and of != route}
+            for of in [of for of, each in self._loans.items() if not each.alive or of == route]:
+                self._forget(of)
             if len(self._loans) >= LENDING:
                 return
             try:
@@ -78,5 +113,7 @@ class Door:
             except OSError as error:
                 log.info("memory that is lent can't be used: %s", error)
                 return
+            if loans.pipes is not None:
+                self.inlet.add(route, loans.pipes)
         with contextlib.suppress(zmq.ZMQError):
             self._post(route, [loans.offer()])

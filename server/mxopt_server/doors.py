@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket as socket_module
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import zmq
 
 from mxopt.errors import ArgumentError
-from mxopt.kvstore import sockets, unix
+from mxopt.kvstore import unix
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Frame
@@ -90,6 +91,12 @@ class Doors:
             return senders[0]
         return lambda route, message: senders[route[0]](route[1:], message)
 
+    def room(self, route: bytes, nbytes: int) -> Frame:
+        """Memory for the data of a message to a route."""
+        if len(self._doors) == 1:
+            return self._doors[0].room(route, nbytes)
+        return self._doors[route[0]].room(route[1:], nbytes)
+
     def received(self, pauses: bool = False) -> Iterator[list[Frame]]:
         """Messages as they come, each a list of frames, the route first, large ones not copied;
         with `pauses` an empty list where there is none for now. Ends after a tick's time."""
@@ -143,9 +150,8 @@ def received(door: Door, pauses: bool) -> Iterator[list[Frame]]:
     """What `Doors.received` gives, of one socket."""
     until, waits = time.monotonic() + TICK, True
     while time.monotonic() < until:
-        try:
-            message = door.receive(0 if waits else sockets.NOW)
-        except zmq.Again:
+        message = door.receive(int(TICK * 1000) if waits else 0)
+        if message is None:
             if waits:
                 return
             waits = True
@@ -158,16 +164,16 @@ def received(door: Door, pauses: bool) -> Iterator[list[Frame]]:
 
 def _by_all(doors: list[Door], pauses: bool) -> Iterator[list[Frame]]:
     """The same of several; the first byte of a route says which."""
-    poller = zmq.Poller()
-    for door in doors:
-        poller.register(door.socket, zmq.POLLIN)
     until, waits = time.monotonic() + TICK, True
     while (left := until - time.monotonic()) > 0:
-        ready = dict(poller.poll(max(1, int(left * 1000)) if waits else 0))
-        if not waits and not ready:
+        if waits and not any(door.inlet.ready for door in doors):
+            poll = select.poll()
+            for file in (file for door in doors for file in door.inlet.files):
+                poll.register(file, select.POLLIN)
+            poll.poll(max(1, int(left * 1000)))
+        came = [(k, message) for k, door in enumerate(doors) if (message := door.receive(0)) is not None]
+        if not waits and not came:
             yield []
-        waits = not (pauses and ready)
-        for k, door in enumerate(doors):
-            if door.socket in ready and (message := door.receive()):
-                route, *frames = message
-                yield [bytes([k]) + route, *frames]
+        waits = not (pauses and came)
+        for k, (route, *frames) in ((k, message) for k, message in came if message):
+            yield [bytes([k]) + route, *frames]

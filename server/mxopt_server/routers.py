@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RECEIVE_QUEUE = 256  # messages waiting on one connection before its sender is held back
 SEND_QUEUE = 4096
 HANDSHAKE_MS = 5000  # how long a connection may be without its handshake
-WAIT_MS = 100  # how long receiving waits for a message
 ALLOW = "mxopt-job"
 
 
@@ -56,7 +55,6 @@ def router(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair | None, lapse:
     made.setsockopt(zmq.ROUTER_MANDATORY, 1)
     made.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
     made.setsockopt(zmq.SNDHWM, SEND_QUEUE)
-    made.setsockopt(zmq.RCVTIMEO, WAIT_MS)
     made.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
     made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     made.setsockopt(zmq.HEARTBEAT_IVL, int(lapse * 1000 / 3))

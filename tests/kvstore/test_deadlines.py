@@ -29,7 +29,7 @@ class Chatter:
     def connect(self, endpoint: str, identity: bytes) -> Chatter:
         return self
 
-    def send(self, frames: list[object]) -> None:
+    def send(self, frames: list[object], alone: bool = False) -> None:
         if isinstance(m.decode(frames), m.Hello):
             self.said.append(m.Ready(0, 1, 1))
 
@@ -71,7 +71,7 @@ class Broken(Chatter):
         self.greeted: list[float] = []
         self.broken = True
 
-    def send(self, frames: list[object]) -> None:
+    def send(self, frames: list[object], alone: bool = False) -> None:
         super().send(frames)
         if isinstance(m.decode(frames), m.Hello):
             self.greeted.append(self.time)

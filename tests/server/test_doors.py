@@ -21,7 +21,6 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Doors]:
         context = stack.enter_context(zmq.Context())
         routers = [stack.enter_context(context.socket(zmq.ROUTER)) for _ in range(request.param)]
         for k, router in enumerate(routers):
-            router.setsockopt(zmq.RCVTIMEO, 10_000)
             router.bind(f"inproc://door{k}")
         worker = stack.enter_context(context.socket(zmq.DEALER))
         worker.connect(f"inproc://door{request.param - 1}")
@@ -41,5 +40,4 @@ def test_a_pause_comes_when_all_that_is_there_is_taken(opened: Doors, monkeypatc
 
 def test_who_asks_for_no_pauses_gets_messages_only(opened: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "TICK", 0.05)
-    opened._doors[0].socket.setsockopt(zmq.RCVTIMEO, 10)
     assert [message[-1] for message in opened.received()] == MESSAGES

@@ -97,7 +97,7 @@ class Line:
         self._held: deque[list[Any]] = deque()  # what is to leave once there is a connection
         self._connect()
 
-    def send(self, frames: list[Any]) -> None:
+    def send(self, frames: list[Any], alone: bool = False) -> None:
         if self.process.dead or self.closed:
             return
         if self.connected:
