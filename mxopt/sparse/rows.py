@@ -153,16 +153,20 @@ class Rows:
             return None
         return places
 
-    def read(self, indices: np.ndarray) -> Array:
-        """The rows `indices` (ascending, a NumPy array) as a new array; stores no new rows."""
+    def read(self, indices: np.ndarray, out: Array = None) -> Array:
+        """The rows `indices` (ascending, a NumPy array), in `out`, a NumPy array too, or a new
+        array; stores no new rows."""
         if self.slots is not None:
-            return self.slots.read(indices)
+            return self.slots.read(indices, out)
         library, mine = library_of(self._data), to_host(self._indices)
         there = np.flatnonzero(np.isin(indices, mine, assume_unique=True))
         with on_device_of(self._data):
             data = library.zeros((len(indices), *self.shape[1:]), self.dtype)
             data[library.asarray(there)] = self._data[library.asarray(self.places(indices[there]))]
+        if out is None:
             return data
+        out[...] = data
+        return out
 
     def write(self, data: Array, indices: np.ndarray) -> None:
         """Sets the rows `indices` (ascending, a NumPy array) to `data`."""

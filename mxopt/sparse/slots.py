@@ -54,15 +54,19 @@ class RowSlots:
             self.initial.write(self.index.ids[self.filled : count], self.array[self.filled : count])
         self.filled = count
 
-    def read(self, ids: np.ndarray) -> Array:
-        """The rows `ids` as a new array; stores no new rows."""
+    def read(self, ids: np.ndarray, out: Array = None) -> Array:
+        """The rows `ids`, in `out` or a new array; stores no new rows."""
         slots = self.index.find(ids)
         with on_device_of(self.array):
             library = library_of(self.array)
             absent = (slots < 0).nonzero()[0]
-            if not len(absent):
+            if not len(absent) and out is None:
                 return self.array.take(library.asarray(slots), axis=0)  # which copies rows, where [] copies elements
-            data = library.zeros((len(ids), *self.shape[1:]), self.array.dtype)
+            if not len(absent):
+                return self.array.take(slots, axis=0, out=out, mode="clip")  # where that is "raise" it takes a copy
+            data = library.empty((len(ids), *self.shape[1:]), self.array.dtype) if out is None else out
+            if self.initial is None:
+                data[...] = 0
             there = (slots >= 0).nonzero()[0]
             data[library.asarray(there)] = self.array.take(library.asarray(slots[there]), axis=0)
             if self.initial is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.message import Message
-from mxopt.kvstore.wire import Key
+from mxopt.kvstore.wire import Frame, Key
 from mxopt_server.applier import plain_error
 from mxopt_server.contributions import Request
 from mxopt_server.entries import Part
@@ -17,14 +17,16 @@ from mxopt_server.worker_session import Answer, Session
 log = logging.getLogger("mxopt.server")
 
 Send = Callable[[bytes, Message], object]  # (route, message)
+Room = Callable[[bytes, int], Frame]  # (route, bytes)
 
 
 class Answers:
     """The answers of server `rank`: they wait until `leave`, which sends them by `post`. Large ones
-    needn't where `at_once` says so: the worker reads them while the next are made."""
+    needn't where `at_once` says so: the worker reads them while the next are made. Their data is
+    best put into `room`, memory for so many bytes that go by a route."""
 
-    def __init__(self, post: Send, rank: int, at_once: Callable[[], bool] = lambda: False) -> None:
-        self._post, self.rank, self._at_once = post, rank, at_once
+    def __init__(self, post: Send, rank: int, at_once: Callable[[], bool], room: Room) -> None:
+        self._post, self.rank, self._at_once, self.room = post, rank, at_once, room
         self._waiting: list[tuple[bytes, Message]] = []
         self.sessions: dict[int, Session] = {}  # by the workers' ranks
         self.sent = self.refusals = 0

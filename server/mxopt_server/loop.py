@@ -131,7 +131,7 @@ def run_server(
             kept = Kept(durability, member.job, member.rank, member.epoch, member.welcome.goes_on)
         server = Server(
             doors.sender(), member.job, member.rank, member.welcome.workers, member.epoch, time.monotonic,
-            kept.journal if kept is not None else None, member.leased,
+            kept.journal if kept is not None else None, member.leased, doors.room,
         )  # fmt: skip
         server.handshakes.hear(member.members)
         if member.welcome.goes_on == -1:

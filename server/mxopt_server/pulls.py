@@ -40,10 +40,16 @@ class Pulls:
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
 
         def answer(session: Session, seq: int, parts: Sequence[Part]) -> None:
-            rows = entry.weight.read(ids) if entry.by_rows else np.ascontiguousarray(entry.rows()[ids])
-            self._answers.data(session, m.Values(seq, [wire.bytes_of(rows)]))
+            frame = self._answers.room(session.route, nbytes)
+            into = wire.array_of(frame, entry.real, width * len(ids), pull.key).reshape(len(ids), width)
+            if entry.by_rows:
+                entry.weight.read(ids, into.reshape(len(ids), *entry.shape[1:]))
+            else:
+                entry.rows().take(ids, axis=0, out=into, mode="clip")
+            self._answers.data(session, m.Values(seq, [frame]))
 
-        nbytes = len(ids) * math.prod(entry.shape[1:]) * entry.real.itemsize
+        width = math.prod(entry.shape[1:])
+        nbytes = len(ids) * width * entry.real.itemsize
         self._wait(session, pull, entry.parts, nbytes, answer)
 
     def list_rows(self, session: Session, ask: m.ListRows) -> None:
@@ -95,7 +101,9 @@ class Pulls:
         if len(parts) > 1:
             together = group is not None and group.parts is parts
             weights = group.flats if group is not None and together else [p.weight.reshape(-1) for p in parts]
-            data = wire.bytes_of(np.concatenate(weights))
+            size = sum(map(len, weights))
+            data = self._answers.room(session.route, size * weights[0].itemsize)
+            np.concatenate(weights, out=wire.array_of(data, weights[0].dtype, size, parts[0].entry.key))
         elif self._members.workers > 1 and self._members.apart:
             data = bytes(parts[0].frame)
         else:

@@ -9,10 +9,11 @@ from typing import Any
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m
+from mxopt.kvstore.loans import plain_room
 from mxopt.kvstore.wire import Frame
 from mxopt.typing import Plain
 from mxopt_server import uneven
-from mxopt_server.answers import Answers, Send
+from mxopt_server.answers import Answers, Room, Send
 from mxopt_server.cuts import Cuts
 from mxopt_server.first_values import FirstValues
 from mxopt_server.handshakes import Handshakes
@@ -41,6 +42,7 @@ class Server:
     clock : seconds, for its report
     journal : where records are kept, if anywhere
     lease : whether this server still has its place; if not, nothing leaves
+    room : called with a route and a number of bytes: memory for an answer's data
 
     Attributes
     ----------
@@ -58,13 +60,14 @@ class Server:
         clock: Callable[[], float],
         journal: Journal | None = None,
         lease: Callable[[], bool] = lambda: True,
+        room: Room = lambda route, nbytes: plain_room([nbytes])[0],
     ) -> None:
         self.job, self.rank, self.epoch, self.clock = job, rank, epoch, clock
         self.journal, self._lease = journal, lease
         self.machine = Machine(workers, journal)
         self.members, self.values = self.machine.members, self.machine.values
         self.served, self.applier = self.machine.served, self.machine.applier
-        self.answers = Answers(send, rank, lambda: journal is None and lease())
+        self.answers = Answers(send, rank, lambda: journal is None and lease(), room)
         self.sessions = self.answers.sessions
         self.started = clock()
         self.received = self.messages = 0
