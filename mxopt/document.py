@@ -133,6 +133,12 @@ def load_document(document: bytes) -> Plain:
     return _read(data, copied)
 
 
+def checksum_of(document: bytes) -> bytes:
+    """The checksum that a document begins with: two with the same one are the same."""
+    checksum: bytes = PREFIX.unpack_from(document)[-1]
+    return checksum
+
+
 def describe(path: str | os.PathLike[str]) -> Described:
     """What is in a file of states, and in states that are kept in it as bytes. Its checksum is
     verified, but no array is loaded.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.document import dump_document, load_document, write_file
+from mxopt.document import checksum_of, dump_document, load_document, write_file
 from mxopt.errors import StatesError
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
@@ -25,11 +25,12 @@ KIND = "mxopt kvstore checkpoint"
 class Checkpoint:
     """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if
     it has any. Of a key that is stored by rows the weight has those there are; that of a table
-    knows how the others begin."""
+    knows how the others begin. `checksum` is that of the file it was read from."""
 
     weights: dict[Key, np.ndarray | RowSparse]
     rounds: dict[Key, int]
     states: bytes | None
+    checksum: bytes = b""
 
 
 def write(folder: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -44,7 +45,8 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint in a folder. Raises StatesError if it is damaged or something else, OSError if
     it can't be read."""
     path = Path(folder) / NAME
-    found: Plain = load_document(path.read_bytes())
+    document = path.read_bytes()
+    found: Plain = load_document(document)
     weights: Array = found.get("weights")
     rounds: Any = found.get("rounds")
     states: State = found.get("states")
@@ -56,7 +58,7 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     )  # fmt: skip
     if not fits:
         raise StatesError(f"{path} is no checkpoint of a store")
-    return Checkpoint(weights, rounds, states)
+    return Checkpoint(weights, rounds, states, checksum_of(document))
 
 
 def _is_weight(key: Key, value: Array) -> bool:

@@ -61,7 +61,6 @@ class DistKVStore(Saving):
         self._mode = "async" if "async" in name else "ssp" if "ssp" in name else "sync"
         self._blocks = "device" not in name  # how a worker's values of one key are summed
         self._loads = 0
-        self._loaded: dict[Key, int] = {}  # rounds of a checkpoint, by key
         self._confirmed = self._mode == "sync"  # whether a push has been taken, so that servers have an optimizer
         if job.role != "worker":
             self._worker: Any = Outside()  # KVStoreServer makes this process what it is
@@ -217,10 +216,11 @@ class DistKVStore(Saving):
             self._tell_rounds(server)
 
     def round(self, key: int | str) -> int:
-        """How many rounds of a key this worker has taken part in: those of a job that it goes on
-        with, and its own pushes since. Raises NotInitializedError for an unknown key."""
+        """How many rounds of a key this worker has taken part in: those of a job or checkpoint that
+        it goes on with, and its own pushes since. Raises NotInitializedError for an unknown key."""
         self._held.keys.need([(key, None)])
-        return self._held.infos[key].round + self._loaded.get(key, 0)
+        info: KeyInfo = self._held.infos[key]
+        return info.round
 
     # The optimizer.
 

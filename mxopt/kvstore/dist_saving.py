@@ -11,7 +11,7 @@ import numpy as np
 
 from mxopt.document import write_file
 from mxopt.errors import KVStoreError, UsageError
-from mxopt.kvstore import checkpoint, dist_states, rows
+from mxopt.kvstore import checkpoint, dist_states, first, rows
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.optimizer.states import Loaded, described, fit, load
 
@@ -34,8 +34,7 @@ class Saving(KVStoreBase):
     _pushes: Pushes
     step: int
     _loads: int
-    _loaded: dict[Key, int]
-    init: Callable[..., None]
+    _mode: str
     pull: Callable[..., None]
     round: Callable[[Key], int]
     barrier: Callable[[], None]
@@ -88,11 +87,14 @@ class Saving(KVStoreBase):
     def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
         """Begins with a checkpoint, in a job with any number of servers: its keys are initialised
         with its weights, and the servers get its states and counts; `round` counts on from its
-        rounds. A call of all workers, after `set_optimizer` where it has states.
+        rounds. A call of all workers, after `set_optimizer` where it has states. As with `init`,
+        what the servers have counts where the job has gone on already: one that is resumed, or
+        that a worker comes to later.
 
         Raises StatesError if it is no checkpoint or doesn't fit the optimizer, KVStoreError
         where a key has been initialised before, OSError where it can't be read; no key has been
-        initialised then.
+        initialised then. Raises KVStoreError where all workers update together, and rank 0 has
+        read another checkpoint.
         """
         with self._worker:
             found = checkpoint.read(folder)
@@ -103,10 +105,30 @@ class Saving(KVStoreBase):
                 states = fit(load(found.states), self._optimizer, {k: described(w) for k, w in found.weights.items()})
             self._held.keys.check_new(found.weights)
             for key, weight in found.weights.items():
-                self.init(key, weight)
-            self._loaded = dict(found.rounds)
+                first.give(self._worker, self._held, key, weight, self._optimizer, found.rounds[key])
+            goes_on = any(self.round(key) != begun for key, begun in found.rounds.items())
+            told = self._worker.barrier([found.checksum, goes_on] if self.rank == 0 else None)
+            if told is None:  # an asynchronous job waits for its living workers only
+                raise KVStoreError("load_checkpoint: worker 0 has ended before it said which it begins with")
+            checksum, gone_on = told
+            if checksum != found.checksum and not gone_on and self._mode == "sync":
+                raise KVStoreError(f"load_checkpoint: worker {self.rank} has read another checkpoint than worker 0")
             if states is not None:
-                self._take_states(*states)
+                infos = {key: self._held.infos[key] for key in found.weights}
+                self._go_on(infos, *states, checksum == found.checksum and not gone_on and not goes_on)
+
+    def _go_on(self, infos: dict[Key, KeyInfo], loaded: Loaded, made: Optimizer | None, begins: bool) -> None:
+        """Takes over a checkpoint's optimizer, and where the job `begins` with it lets servers have
+        the states of its keys."""
+        followed = self._pushes.followed
+        assert followed is not None
+        if made is not None:
+            followed.take_over(made)
+        self._loads += 1
+        if begins:
+            dist_states.load(self._connections, infos, loaded, self._loads)
+            followed.restore(loaded.key_counts)
+            followed.optimizer.set_counts(loaded.counts)
 
     # States.
 

@@ -24,9 +24,12 @@ from mxopt.sparse import RowSparse, Table, table
 from mxopt.typing import Array
 
 
-def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, optimizer: Optimizer | None) -> None:
+def give(
+    worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, optimizer: Optimizer | None, round: int = 0
+) -> None:
     """Gives keys the values of rank 0, each to one server where the optimizer needs it, and notes
-    them in `held`; see `DistKVStore.init`, which all workers call."""
+    them in `held`; see `DistKVStore.init`, which all workers call. Their first push is the one
+    after rank 0's `round`, where the servers have no such key yet."""
     rank = worker.member.rank
     pairs = [(k, _prepared(v[0], k)) for k, v in held.keys.pairs(key, value, FIRST)]
     for name, _ in pairs:
@@ -37,7 +40,7 @@ def give(worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, opt
     if rank == 0:
         call = Call()
         for (name, first), (*_, whole) in zip(pairs, mine, strict=True):
-            _to_servers(worker, _info(held, name, first, whole), first, call)
+            _to_servers(worker, _info(held, name, first, whole), first, round, call)
         worker.connections.wait(call, f"init of {counted(len(pairs), 'key')}")
     told, held.bound = _of_rank_0(worker, mine, held.bound)
     roots = {k: rest for k, *rest in told}
@@ -109,9 +112,9 @@ def _of_rank_0(worker: Worker, mine: list[Any], bound: int) -> tuple[list[Any], 
     return found, bound
 
 
-def _to_servers(worker: Worker, info: KeyInfo, value: Array, call: Call) -> None:
+def _to_servers(worker: Worker, info: KeyInfo, value: Array, round: int, call: Call) -> None:
     if _by_rows(value):
-        rows.init(worker.connections, info, None if isinstance(value, Table) else value, call)
+        rows.init(worker.connections, info, None if isinstance(value, Table) else value, round, call)
         return
     flat, dtype = np.ascontiguousarray(value).reshape(-1), wire.name_of(value.dtype)
     for stripe in info.layout.stripes:
@@ -119,7 +122,7 @@ def _to_servers(worker: Worker, info: KeyInfo, value: Array, call: Call) -> None
         for piece in range(stripe.pieces):
             a, b = (n * info.layout.unit for n in stripe.bounds(piece))
             frame = wire.bytes_of(flat[a:b])
-            message = m.Init(0, info.key, dtype, shape, list(value.shape), stripe.start, piece, [frame])
+            message = m.Init(0, info.key, dtype, shape, list(value.shape), stripe.start, piece, round, [frame])
             worker.connections.send(stripe.server, message, call, nbytes=(b - a) * value.itemsize)
 
 

@@ -51,10 +51,19 @@ class Followed:
                 self.optimizer.check_index(key)
             self.optimizer.prepare(max((self.counts.get(key, 0) for key in keys), default=0))
         if self._has_changed(keys):
-            self._document = plain.pack(sendable(self.optimizer))
-            self.number += 1
-            self._changed = True
-            self._see()
+            self._change()
+
+    def take_over(self, made: Optimizer) -> None:
+        """Lets the optimizer go on as `made`, which is like it; servers hear of it with the next
+        push."""
+        self.optimizer.take_over(made)
+        self._change()
+
+    def _change(self) -> None:
+        self._document = plain.pack(sendable(self.optimizer))
+        self.number += 1
+        self._changed = True
+        self._see()
 
     def tell(self, server: int) -> int:
         """Sends a server the optimizer's config, if it doesn't know it yet; returns its number."""

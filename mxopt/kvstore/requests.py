@@ -50,6 +50,7 @@ class Init(Framed, tag=22):
     whole: Shape  # of the whole array
     first: Whole  # where the part begins, in units
     piece: Whole
+    round: Whole  # that the key begins with: pushes count on from it
     data: Data = field(default_factory=list)
     read: Whole = 0
 
@@ -71,6 +72,7 @@ class InitTable(Framed, tag=37):
     seed: Whole
     offset: Whole
     total: Whole
+    round: Whole  # as that of Init
     data: Data = field(default_factory=list)
     read: Whole = 0
 

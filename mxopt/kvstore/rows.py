@@ -23,7 +23,7 @@ INT64 = np.dtype(np.int64)
 AT_ONCE = 64 << 20  # bytes of rows that are asked for before they are written where they belong
 
 
-def init(connections: Connections, info: KeyInfo, value: RowSparse | None, call: Call) -> None:
+def init(connections: Connections, info: KeyInfo, value: RowSparse | None, round: int, call: Call) -> None:
     """Gives servers a key that is stored by rows, with the rows of `value`; a server without any
     hears of it too."""
     table = info.table
@@ -36,7 +36,7 @@ def init(connections: Connections, info: KeyInfo, value: RowSparse | None, call:
             frames = _frames(connections, server, info, ids[part], first_rows, rows[part])
             message = m.InitTable(
                 0, info.key, wire.name_of(info.dtype), list(table.shape), len(info.layout.stripes), info.declared,
-                table.init, table.scale, table.seed, first, len(ids), frames,
+                table.init, table.scale, table.seed, first, len(ids), round, frames,
             )  # fmt: skip
             connections.send(server, message, call, nbytes=len(frames[1]))
 

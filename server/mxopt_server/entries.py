@@ -66,14 +66,17 @@ class Entry:
     shape : (units, elements of a unit...)
     whole : the shape of the whole array
     first : where the part begins in the whole array, in units
+    round : that the key begins with
     """
 
     by_rows = False  # whether it is row-sparse
     weight: Array
 
-    def __init__(self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int) -> None:
+    def __init__(
+        self, key: Key, dtype: str, shape: Sequence[int], whole: Sequence[int], first: int, round: int
+    ) -> None:
         self.key, self.dtype, self.shape, self.whole, self.first = key, dtype, tuple(shape), tuple(whole), first
-        self.real = wire.DTYPES[dtype]
+        self.round, self.real = round, wire.DTYPES[dtype]
         self.units, self.step = shape[0], step_of(math.prod(shape[1:]) * self.real.itemsize)
         self.pieces = max(1, -(-self.units // self.step))
         self.is_all = math.prod(shape) == math.prod(whole)  # of the array

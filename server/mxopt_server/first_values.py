@@ -30,14 +30,15 @@ class FirstValues:
         described = (init.dtype, tuple(init.shape), tuple(init.whole), init.first)
         entry = self._values.entries.get(init.key)
         if entry is None:
-            entry = Entry(init.key, *described)
+            entry = Entry(init.key, *described, init.round)
         elif entry.by_rows or (entry.dtype, entry.shape, entry.whole, entry.first) != described:
             raise self._differs(init, entry)
         if init.piece > len(entry.parts):
             raise ProtocolError(f"key {init.key!r}: piece {init.piece} before piece {len(entry.parts)}")
         if init.piece == len(entry.parts):  # else it is known: what is here counts
             value = wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key)
-            self._machine.enter(First(init.key, init.dtype, init.shape, init.whole, init.first, init.piece, value))
+            about = (init.dtype, init.shape, init.whole, init.first, entry.round)
+            self._machine.enter(First(init.key, *about, init.piece, value))
         self._answers.done(session, init.seq)
 
     def init_table(self, session: Session, init: m.InitTable) -> None:
@@ -46,11 +47,11 @@ class FirstValues:
                 f"key {init.key!r}: no table has the shape {init.whole} on {counted(init.servers, 'server')}"
             )
         table = Table(tuple(init.whole), wire.DTYPES[init.dtype], init.init, init.scale, init.seed)
-        described = (table, init.declared, init.servers, init.total)
+        described = (table, init.declared, init.servers)
         entry = self._values.entries.get(init.key)
         if entry is None:
-            entry = TableEntry(init.key, *described)
-        elif not isinstance(entry, TableEntry) or described[:3] != (entry.table, entry.declared, entry.servers):
+            entry = TableEntry(init.key, *described, init.round, init.total)
+        elif not isinstance(entry, TableEntry) or described != (entry.table, entry.declared, entry.servers):
             raise self._differs(init, entry)
         if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
             ids = wire.rows_of(init.data[0], init.key)
@@ -62,7 +63,8 @@ class FirstValues:
                     f"key {init.key!r}: {counted(len(ids), 'row')} after {init.offset} of {init.total},"
                     f" {entry.have} are here"
                 )
-            self._machine.enter(FirstRows(init.key, table.plain(), *described[1:], ids, rows))
+            about = (table.plain(), init.declared, init.servers, entry.round, init.total)
+            self._machine.enter(FirstRows(init.key, *about, ids, rows))
         self._answers.done(session, init.seq)
 
     def _differs(self, init: m.Init | m.InitTable, entry: Entry) -> KVStoreError:

@@ -79,7 +79,7 @@ class Machine:
     def _first(self, first: r.First) -> None:
         entry = self.values.entries.get(first.key)
         if entry is None:
-            entry = Entry(first.key, first.dtype, first.shape, first.whole, first.first)
+            entry = Entry(first.key, first.dtype, first.shape, first.whole, first.first, first.round)
         entry.add(first.value)
         self.values.entries[first.key] = entry
         if entry.complete:
@@ -88,7 +88,8 @@ class Machine:
     def _first_rows(self, first: r.FirstRows) -> None:
         entry: Any = self.values.entries.get(first.key)
         if entry is None:
-            entry = TableEntry(first.key, Table.of(first.table), first.declared, first.servers, first.total)
+            table = Table.of(first.table)
+            entry = TableEntry(first.key, table, first.declared, first.servers, first.round, first.total)
         entry.take(first.value, first.ids, entry.have + len(first.ids))
         self.values.entries[first.key] = entry
 

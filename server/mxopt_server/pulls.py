@@ -79,7 +79,7 @@ class Pulls:
                 raise lost
         first = parts[0].group
         for part in parts[:1] if first is not None and first.parts is parts else parts:
-            last = 0
+            last = part.entry.round
             if part.group is not None:
                 last = part.group.rounds.last(session.rank)
                 if pull.step:

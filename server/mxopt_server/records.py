@@ -46,6 +46,7 @@ class First:
     shape: list[int]
     whole: list[int]
     first: int
+    round: int
     piece: int
     value: Array
 
@@ -59,6 +60,7 @@ class FirstRows:
     table: Plain
     declared: bool
     servers: int
+    round: int
     total: int
     ids: Array
     value: Array

@@ -28,10 +28,10 @@ KEPT = 64  # rounds that failed, whose errors are kept for workers that push lat
 class Rounds:
     """Every push is an update (`dist_async`)."""
 
-    def __init__(self, members: Members) -> None:
+    def __init__(self, members: Members, begun: int = 0) -> None:
         self.members = members
         self._ready: Contribution | None = None
-        self.counts = [0] * members.workers  # the last push that was taken of each worker
+        self.counts = [begun] * members.workers  # the last push that was taken of each worker
         self.epochs: dict[int, int] = {}  # of the workers' processes when they pushed last
         # Workers whose pushes since a snapshot are lost.
         self.behind = set(range(members.workers)) if members.lossy and members.apart else set()
@@ -162,9 +162,9 @@ class Ssp(Rounds):
 class Sync(Rounds):
     """An update takes what all workers push for a round (`dist_sync`)."""
 
-    def __init__(self, members: Members) -> None:
-        super().__init__(members)
-        self.done = 0  # the last round that is over
+    def __init__(self, members: Members, begun: int = 0) -> None:
+        super().__init__(members, begun)
+        self.done = begun  # the last round that is over
         self.queues: list[deque[Contribution]] = [deque() for _ in range(members.workers)]  # for those from there on
 
     def alike(self, other: Rounds) -> bool:

@@ -121,7 +121,7 @@ def _take(server: Server, content: Plain) -> None:
 def _entry(server: Server, entry: Entry) -> Plain:
     found: Plain = {
         "key": entry.key, "dtype": entry.dtype, "shape": list(entry.shape), "whole": list(entry.whole),
-        "first": entry.first, "have": len(entry.parts), "weight": as_now(entry.weight),
+        "first": entry.first, "round": entry.round, "have": len(entry.parts), "weight": as_now(entry.weight),
         "sums": [[rank, entry.arrived[rank], array] for rank, array in entry.sums.items()],
         "loads": server.served.states.loads.get(entry.key, 0), "rounds": [_rounds(part) for part in entry.parts],
     }  # fmt: skip
@@ -133,13 +133,15 @@ def _entry(server: Server, entry: Entry) -> Plain:
 
 def _restore_entry(server: Server, saved: Plain, same_job: bool) -> None:
     entry: Entry
+    begun = saved["round"] if same_job else 0
     if "table" in saved:
         declared = saved["weight"].initial is not None
-        entry = TableEntry(saved["key"], Table.of(saved["table"]), declared, saved["servers"], saved["total"])
+        table = Table.of(saved["table"])
+        entry = TableEntry(saved["key"], table, declared, saved["servers"], begun, saved["total"])
         data, ids = saved["weight"].parts()
         entry.take(data, ids, saved["have"])
     else:
-        entry = Entry(saved["key"], saved["dtype"], saved["shape"], saved["whole"], saved["first"])
+        entry = Entry(saved["key"], saved["dtype"], saved["shape"], saved["whole"], saved["first"], begun)
     if not same_job and not (entry.complete if "table" in saved else saved["have"] == entry.pieces):
         return
     if not entry.by_rows:

@@ -25,8 +25,8 @@ class TableEntry(Entry):
 
     by_rows = True
 
-    def __init__(self, key: Key, table: Table, declared: bool, servers: int, total: int) -> None:
-        super().__init__(key, wire.name_of(table.dtype), table.shape, table.shape, 0)
+    def __init__(self, key: Key, table: Table, declared: bool, servers: int, round: int, total: int) -> None:
+        super().__init__(key, wire.name_of(table.dtype), table.shape, table.shape, 0, round)
         self.table, self.declared, self.servers, self.total = table, declared, servers, total
         self.is_all, self.step, self.pieces = servers == 1, self.units, 1
         self.weight = of_table(table, Initial(table, key) if declared else None)

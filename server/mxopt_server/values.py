@@ -75,7 +75,8 @@ class Values:
         for part in parts:
             if part.group is None:
                 single = ((part.entry.key, part.piece),)
-                self.groups[single] = Group([part], single, MODES[self.members.mode](self.members))
+                rounds = MODES[self.members.mode](self.members, part.entry.round)
+                self.groups[single] = Group([part], single, rounds)
         if len(parts) == 1:
             return self.groups[keys]
         groups = [part.group for part in parts if part.group is not None]
@@ -104,5 +105,6 @@ class Values:
     def present(self, key: Key, rank: int) -> int:
         """The round of a key from which a worker's pushes count on: where the job is taken up again
         the last that all parts have, so that it is made whole; else the last that one has."""
-        rounds = [p.group.rounds.last(rank) if p.group is not None else 0 for p in self.entry(key).parts]
+        entry = self.entry(key)
+        rounds = [p.group.rounds.last(rank) if p.group is not None else entry.round for p in entry.parts]
         return min(rounds) if self.members.begins(rank) else max(rounds)

@@ -33,8 +33,8 @@ SPARSE = RowSparse(VALUE.reshape(2, 3), np.array([1, 4]), (9, 3))
 RECORDS: list[r.Record] = [
     r.Mode("ssp", 3),
     r.Member(1, 5, [0]),
-    r.First("w", "float32", [2, 3], [4, 3], 2, 1, VALUE),
-    r.FirstRows("t", {"shape": [9, 3], "init": "zeros"}, True, 2, 5, np.array([1, 4]), VALUE),
+    r.First("w", "float32", [2, 3], [4, 3], 2, 7, 1, VALUE),
+    r.FirstRows("t", {"shape": [9, 3], "init": "zeros"}, True, 2, 7, 5, np.array([1, 4]), VALUE),
     r.Update((("w", 1),), -1, 7, VALUE, 2, None),
     r.Update((None, 3), 1, 2, SPARSE, 0, None),
     r.Update(("a", "b"), 0, 1, None, 0, KVStoreError("no")),

@@ -17,7 +17,7 @@ from mxopt.optimizer.config import optimizer_config
 
 
 def serving(optimizer: mxopt.optimizer.Optimizer) -> Served:
-    entry = Entry("w", "float32", (3, 2), (3, 2), 0)
+    entry = Entry("w", "float32", (3, 2), (3, 2), 0, 0)
     entry.add(np.ones(6, np.float32))
     served = Served({"w": entry})
     served.set_optimizer(1, optimizer_config(optimizer))
