@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from mxopt.kvstore.wire import Key
     from mxopt.optimizer import Optimizer
     from mxopt.sparse import RowSparse
+
+
+log: logging.Logger = logging.getLogger("mxopt.kvstore")
+
+LOADS = 16  # bits for the loads of a script's states in a round
 
 
 class Saving(KVStoreBase):
@@ -113,22 +119,16 @@ class Saving(KVStoreBase):
             checksum, gone_on = told
             if checksum != found.checksum and not gone_on and self._mode == "sync":
                 raise KVStoreError(f"load_checkpoint: worker {self.rank} has read another checkpoint than worker 0")
-            if states is not None:
+            if states is not None and checksum == found.checksum and not gone_on and not goes_on:
+                loaded, made = states
+                followed = self._pushes.followed
+                assert followed is not None
+                if made is not None:
+                    followed.take_over(made)
                 infos = {key: self._held.infos[key] for key in found.weights}
-                self._go_on(infos, *states, checksum == found.checksum and not gone_on and not goes_on)
-
-    def _go_on(self, infos: dict[Key, KeyInfo], loaded: Loaded, made: Optimizer | None, begins: bool) -> None:
-        """Takes over a checkpoint's optimizer, and where the job `begins` with it lets servers have
-        the states of its keys."""
-        followed = self._pushes.followed
-        assert followed is not None
-        if made is not None:
-            followed.take_over(made)
-        self._loads += 1
-        if begins:
-            dist_states.load(self._connections, infos, loaded, self._loads)
-            followed.restore(loaded.key_counts)
-            followed.optimizer.set_counts(loaded.counts)
+                dist_states.load(self._connections, infos, loaded, self._next_load())
+                followed.restore(loaded.key_counts)
+                followed.optimizer.set_counts(loaded.counts)
 
     # States.
 
@@ -153,7 +153,11 @@ class Saving(KVStoreBase):
             if self._optimizer is None:
                 raise UsageError("there is nothing to load the states into: call set_optimizer first")
             document = load(Path(fname).read_bytes())
-            self._take_states(*fit(document, self._optimizer, dist_states.known(self._held.infos)))
+            loaded, made = fit(document, self._optimizer, dist_states.known(self._held.infos))
+            if self._pushes.first and self._worker.member.welcome.goes_on > 0:
+                log.info("the job goes on from its own states: those of %s are left alone", fname)
+                return
+            self._take_states(loaded, made)
 
     def _take_states(self, loaded: Loaded, made: Optimizer | None) -> None:
         assert self._optimizer is not None
@@ -162,11 +166,17 @@ class Saving(KVStoreBase):
         if made is not None:
             self._optimizer.take_over(made)
             self.set_optimizer(self._optimizer)
-        self._loads += 1
-        dist_states.load(self._connections, infos, loaded, self._loads)
+        dist_states.load(self._connections, infos, loaded, self._next_load())
         assert self._pushes.followed is not None
         self._pushes.followed.restore(loaded.key_counts)
         if made is not None:
             self._optimizer.set_counts(loaded.counts)
         elif "seed" in loaded.counts:
             self._optimizer.seed = loaded.counts["seed"]
+
+    def _next_load(self) -> int:
+        """The number of a load of states, the same on all workers. Where these update together it
+        rises with the rounds too: a script that goes on with a job counts its loads anew."""
+        self._loads += 1
+        rounds = max((info.round for info in self._held.infos.values()), default=0) if self._mode == "sync" else 0
+        return (rounds << LOADS) + self._loads

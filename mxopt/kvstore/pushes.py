@@ -26,6 +26,7 @@ class Pushes:
     ----------
     followed : the optimizer that the servers update by, as this worker has set it
     compression : of dense gradients, if any
+    first : whether the next push is this worker's first
     """
 
     def __init__(self, worker: Worker, held: Held, cuts: Cuts | None) -> None:
@@ -33,6 +34,7 @@ class Pushes:
         self.followed: Followed | None = None
         self.compression: GradientCompression | None = None
         self._events = 0  # calls of set_optimizer
+        self.first = True
 
     def set_optimizer(self, optimizer: Optimizer) -> None:
         """Sends the servers an optimizer, and waits until they have it."""
@@ -65,6 +67,7 @@ class Pushes:
                 update = 0
         what = "push" if outs is None else "pushpull"
         self._worker.changes(what, partial=True)
+        self.first = False
         if self._cuts is not None:
             self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0), step)
         self._held.push(values)

@@ -156,9 +156,10 @@ class Pushes:
             if told.event > served.event if apart else told.event != served.event:
                 return KVStoreError(
                     f"worker {pushed[0].rank} counts on its set_optimizer number {told.event}, and number"
-                    f" {served.event} is the last that this server knows of"
+                    f" {served.event} is the last that this server knows of; a script that goes on with a job calls"
+                    " it as often as the job had before it pushes"
                 )
-            if not apart and told.digest != served.digest:
+            if not apart and told.digest != served.digest and not served.stands(told):
                 try:
                     self._machine.enter(Changed(told.config, served.version + 1))
                 except MXOptError as error:

@@ -18,7 +18,7 @@ from mxopt.optimizer.config import make_optimizer
 from mxopt.typing import Document, Plain
 from mxopt_server.entries import Entry
 from mxopt_server.states import States
-from mxopt_server.told import digest
+from mxopt_server.told import Told, digest
 
 log = logging.getLogger("mxopt.server")
 
@@ -40,6 +40,8 @@ class Served:
         self.digest = digest(None)  # of the config
         self.version = 0  # changes of the config so far
         self.event = 0  # calls of set_optimizer so far
+        self.given: Plain | None = None  # the config of the last of them
+        self._resumed = 0  # the last of them that was gone on from
         self.refused: MXOptError | None = None  # why the last of them was
         self.states = States(entries)
 
@@ -55,7 +57,7 @@ class Served:
                 f"this is the workers' set_optimizer number {event}, and number {self.event} is the last that this"
                 " server knows of"
             )
-        self.event, self.refused = event, None
+        self.event, self.given, self.refused = event, config, None
         try:
             self.install(config)
         except MXOptError as error:
@@ -112,6 +114,20 @@ class Served:
         elif since:
             schedule.assigned = (rate, max(since, kept.num_update))
 
+    def stands(self, told: Told) -> bool:
+        """Whether the optimizer stays as it is, though a worker counts on another config: on what
+        its call of `set_optimizer` gave, which it says again in a job that was taken up again. What
+        has changed since stands, and a seed that was drawn. The log says so, once."""
+        if self.updater is None or self.given is None or not told.is_given(self.given):
+            return False
+        optimizer = self.updater.optimizer
+        if optimizer.num_update == optimizer.begin_num_update:
+            return False
+        if self._resumed != self.event:
+            self._resumed = self.event
+            log.warning("the optimizer goes on as the job had changed it by then: %r", optimizer)
+        return True
+
     def name_parts(self, entry: Entry) -> None:
         """Gives a key's name and multipliers to its parts too, and tells the optimizer where in the
         array they are."""
@@ -134,7 +150,13 @@ class Served:
         refused = self.refused and [type(self.refused).__name__, str(self.refused)]
         schedule = None if self.updater is None else self.updater.optimizer.lr_scheduler
         assigned = None if schedule is None else list(schedule.assigned)
-        which = {"event": self.event, "version": self.version, "refused": refused, "config": self.config}
+        which = {
+            "event": self.event,
+            "given": self.given,
+            "version": self.version,
+            "refused": refused,
+            "config": self.config,
+        }
         return which | {"assigned": assigned} | self.states.record()
 
     def restore(self, saved: Document, same_job: bool) -> None:
@@ -146,6 +168,6 @@ class Served:
             rate, since = saved["assigned"]
             schedule.assigned = (rate, since)
         if same_job:
-            self.event, self.version = saved["event"], saved["version"]
+            self.event, self.given, self.version = saved["event"], saved["given"], saved["version"]
             code, text = saved["refused"] or ("", "")
             self.refused = error_of(m.Refused(0, code, text, None)) if code else None

@@ -34,7 +34,7 @@ class StateRequests:
         what = ("config", part.number)
         frames = session.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
-            session.told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.drawn)
+            session.told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.changed, part.drawn)
             if part.changed and self.members.apart and part.event == self.served.event:
                 self.answers.give(session, m.Done(part.seq, self._change(session.told, part.version)))
                 return

@@ -11,22 +11,28 @@ from mxopt.typing import Document, Plain
 
 @dataclass(slots=True)
 class Told:
-    """The config of call number `event` of `set_optimizer`, with what has changed since. `drawn`:
-    nobody gave the seed in it. `digest` is that of `config`, `same` that of what has to be the same
+    """The config of call number `event` of `set_optimizer`, `changed` since or not. `drawn`: nobody
+    gave the seed in it. `digest` is that of `config`, `same` that of what has to be the same
     on all workers."""
 
     number: int
     event: int
     config: Plain
+    changed: bool
     drawn: bool
     digest: bytes
     same: bytes
 
     @classmethod
-    def of(cls, number: int, event: int, config: Plain, drawn: bool) -> Told:
+    def of(cls, number: int, event: int, config: Plain, changed: bool, drawn: bool) -> Told:
         """As a worker says it."""
         whole = digest(config)
-        return cls(number, event, config, drawn, whole, digest(_without_seed(config)) if drawn else whole)
+        same = digest(_without_seed(config)) if drawn else whole
+        return cls(number, event, config, changed, drawn, whole, same)
+
+    def is_given(self, config: Document) -> bool:
+        """Whether it is the config that the call gave, as this one is."""
+        return not self.changed and self.same == digest(_without_seed(config) if self.drawn else config)
 
 
 def digest(config: Document | None) -> bytes:
