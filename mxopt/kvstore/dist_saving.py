@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
+WRITTEN = True  # what worker 0 says of a checkpoint
 LOADS = 16  # bits for the loads of a script's states in a round
 
 
@@ -68,10 +69,12 @@ class Saving(KVStoreBase):
                     raise
                 except Exception as error:
                     failed = error
-            told = self._worker.barrier(f"{type(failed).__name__}: {failed}" if failed else None)
+            told = self._worker.barrier(f"{type(failed).__name__}: {failed}" if failed else WRITTEN)
             if failed is not None:
                 raise failed
-            if told is not None:
+            if told is None:
+                raise KVStoreError("save_checkpoint: worker 0, which writes it, hasn't called it: all workers have to")
+            if told != WRITTEN:
                 raise KVStoreError(f"save_checkpoint: worker 0 couldn't write it: {told}")
 
     def _checkpoint(self) -> checkpoint.Checkpoint:

@@ -127,3 +127,15 @@ def test_what_was_trained_before_a_checkpoint_is_loaded_keeps_its_states(saved: 
         return result([weight])
 
     assert results(Job(PLAN, partial(program, loads=True))) == results(Job(PLAN, partial(program, loads=False)))
+
+
+def test_a_checkpoint_that_worker_0_does_not_write_is_an_error(tmp_path: Path) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        if store.rank == 0:
+            store.barrier()
+            store.barrier()
+        else:
+            store.save_checkpoint(tmp_path)
+        return b"saved"
+
+    assert b"worker 0, which writes it, hasn't called it" in results(Job(PLAN, program))[1]
