@@ -5,7 +5,9 @@
 Two workers push and pull rows of a table of 10**9 x 64 on two servers, with numbers that follow a
 power law, until so many rows are there. A server needs what its rows and their states take; that is
 compared with its resident memory at the end, with what of that is no page of a file, as of a
-program or a library, and with the most it has had.
+program or a library, and with the most it has had. What it has grown by since the first round, when
+all code was compiled, is compared with what the rows take that have come since: the rest is what a
+server takes without any row.
 """
 
 from __future__ import annotations
@@ -47,26 +49,26 @@ def work(asked: dict[str, Any]) -> None:
     store.set_optimizer(mxopt.create(asked["optimizer"], learning_rate=0.01))
     store.init("table", sparse.table(SHAPE, init="uniform", scale=0.01))
     servers = [psutil.Process(pid) for pid in asked["servers"]]
-    touched, begun, before = np.empty(0, np.int64), False, [0, 0]
+    touched, first, before = np.empty(0, np.int64), np.empty(0, np.int64), [0, 0]
     for ids in draws(store.num_workers, asked["draw"]):
         mine = ids[store.rank]
         grad = np.full((len(mine), SHAPE[1]), 0.5, np.float32)
         store.push("table", sparse.row_sparse_array((grad, mine), SHAPE))
         store.row_sparse_pull("table", out, row_ids=mine)
         store.barrier()
-        if not begun:  # code is compiled, and buffers are there
-            begun, before = True, [server.memory_info().rss for server in servers]
+        touched = reduce(union, ids, touched)
+        if not len(first):  # code is compiled, and buffers are there
+            first, before = touched, [server.memory_info().rss for server in servers]
             for server in servers if store.rank == 0 else ():
                 forget_peak(server)
-        touched = reduce(union, ids, touched)
         if len(touched) >= asked["rows"]:
             break
     bytes_of_row = ARRAYS[asked["optimizer"]] * SHAPE[1] * 4
     found = []
     for rank, server in enumerate(servers):
-        need = int(np.count_nonzero(touched % len(servers) == rank)) * bytes_of_row
+        need, need_at_first = (int(np.sum(ids % len(servers) == rank)) * bytes_of_row for ids in (touched, first))
         now = {"resident": server.memory_info().rss, "own": own(server), "peak": int(peak(server) * MIB)}
-        sizes = {**now, "at_first": before[rank]}
+        sizes = {**now, "at_first": before[rank], "need_at_first": need_at_first}
         found.append({"rows": need // bytes_of_row, "need": need, **sizes})
     if store.rank == 0:
         print("RESULT " + json.dumps({"rows": len(touched), "servers": found}), flush=True)
@@ -112,10 +114,12 @@ def main() -> None:
     print(f"{options.optimizer}, a table of {SHAPE[0]:,} x {SHAPE[1]}, {found['rows']:,} rows touched")
     for rank, server in enumerate(found["servers"]):
         need, resident, alone, most = (server[what] for what in ("need", "resident", "own", "peak"))
+        grown, came = resident - server["at_first"], need - server["need_at_first"]
         print(
             f"server {rank}: {server['rows']:,} rows need {need / MIB:.0f} MiB; resident"
             f" {resident / MIB:.0f} MiB ({resident / need:.2f}), without files {alone / MIB:.0f} MiB"
-            f" ({alone / need:.2f}), at most {most / MIB:.0f} MiB ({most / need:.2f})"
+            f" ({alone / need:.2f}), at most {most / MIB:.0f} MiB ({most / need:.2f}); grown by"
+            f" {grown / MIB:.0f} MiB for rows of {came / MIB:.0f} MiB ({grown / came:.2f})"
         )
 
 
