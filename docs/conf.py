@@ -48,7 +48,8 @@ napoleon_use_rtype = False
 PUBLIC = [
     "mxopt.experimental.optim.lr_scheduler", "mxopt.experimental.optim", "mxopt.nn", "mxopt.optimizer",
     "mxopt.optimizer.contrib", "mxopt.lr_scheduler", "mxopt.kvstore", "mxopt.sparse", "mxopt.migrate", "mxopt.torch",
-    "mxopt.rules.rule", "mxopt.rules.common", "mxopt.document", "mxopt.errors", "mxopt.settings", "mxopt",
+    "mxopt.rules.rule", "mxopt.rules.common", "mxopt.document", "mxopt.errors", "mxopt.settings", "mxopt.typing",
+    "mxopt",
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,10 @@ from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import run
 from mxopt.errors import ArgumentError, StatesError, counted
 from mxopt.options import number, within
-from mxopt.parameter import Parameter, listed, written
+from mxopt.parameter import listed, written
 from mxopt.rules.averages import moving_average
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, NamedArrays, Plain
 
 
 class ExponentialMovingAverage:
@@ -45,6 +45,7 @@ class ExponentialMovingAverage:
     ArrayTypeError
         A parameter's dtype can't be averaged.
 
+    >>> from mxopt import Parameter
     >>> weight = Parameter(np.zeros(2, np.float32), "weight")
     >>> average = ExponentialMovingAverage([weight], decay=0.5)
     >>> weight.value[...] = 1
@@ -58,9 +59,7 @@ class ExponentialMovingAverage:
     array([1., 1.], dtype=float32)
     """
 
-    def __init__(
-        self, params: Sequence[Parameter | Array] | Mapping[Any, Parameter | Array], decay: float = 0.999
-    ) -> None:
+    def __init__(self, params: NamedArrays, decay: float = 0.999) -> None:
         try:
             self.decay = number("decay", decay)
             within("decay", self.decay, "[0, 1)")

@@ -13,12 +13,12 @@ from mxopt.engine import arrays
 from mxopt.engine.norms import global_norm
 from mxopt.errors import ArgumentError, ArgumentTypeError, UsageError
 from mxopt.options import number
-from mxopt.typing import Array
+from mxopt.typing import Array, Gradients
 
 EPSILON = 1e-8  # added to the norm that is divided by
 
 
-def clip_global_norm(arrays: Sequence[Array], max_norm: float, check_isfinite: bool = True) -> float | np.ndarray:
+def clip_global_norm(arrays: Gradients, max_norm: float, check_isfinite: bool = True) -> float | np.ndarray:
     """Rescales arrays in place so that the Euclidean norm of all of them together is `max_norm` at
     most.
 

@@ -251,7 +251,7 @@ class Declared:
 
     def __str__(self) -> str:
         """The type and the interval, for docstrings."""
-        name = formatannotation(self.type)
+        name = re.sub(r"\b(\w+\.)+", "", formatannotation(self.type))  # without modules
         return f"{name}, within {self.option.within}" if self.option.within else name
 
 

@@ -15,7 +15,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, ArrayError, ArrayTypeError, NoGradientError
 from mxopt.options import number, plain
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Plain
+from mxopt.typing import AnyArray, Array, Dtype, Plain
 
 
 class Keeper(Protocol):
@@ -67,7 +67,7 @@ class Parameter:
 
     def __init__(
         self,
-        value: Array,
+        value: AnyArray,
         name: str | None = None,
         requires_grad: bool = True,
         *,
@@ -77,11 +77,11 @@ class Parameter:
         if name is not None and not isinstance(name, str):
             raise ArgumentError(f"a parameter's name must be a text, got {name!r}")
         self._value = arrays.as_array(value, f"parameter {name!r}" if name else "parameter")
-        self._lender = None if self._value is value else value  # a tensor, whose memory the array is over
+        self._lender: Any = None if self._value is value else value  # a tensor, whose memory the array is over
         self.name = name
         self.requires_grad = requires_grad
-        for what, value in {"lr_mult": lr_mult, "wd_mult": wd_mult}.items():
-            number(f"parameter {name!r}: its {what}", value)
+        for what, multiplier in {"lr_mult": lr_mult, "wd_mult": wd_mult}.items():
+            number(f"parameter {name!r}: its {what}", multiplier)
         self.lr_mult: float = plain(lr_mult)
         self.wd_mult: float = plain(wd_mult)
         self._grad: Array = None
@@ -171,7 +171,7 @@ class Parameter:
         if req == "null":
             self.grad = None
 
-    def put_grad(self, grad: Array) -> None:
+    def put_grad(self, grad: AnyArray) -> None:
         """Takes a gradient as gluon's backward pass does: with `grad_req` 'write' it becomes the
         gradient, with 'add' it is added to the one there is, with 'null' nothing happens.
 
@@ -185,19 +185,19 @@ class Parameter:
         if not self._accumulates:
             self.grad = grad
             return
-        grad = arrays.as_gradient(grad, where)
-        if grad.shape != self.shape:
-            raise ArrayError(f"{where}: the parameter has shape {self.shape}, the gradient {grad.shape}")
-        if not arrays.dtype_name(grad.dtype):
-            raise ArrayTypeError(f"{where}: needs one of {', '.join(arrays.DTYPES.values())}, got {grad.dtype}")
+        added = arrays.as_gradient(grad, where)
+        if added.shape != self.shape:
+            raise ArrayError(f"{where}: the parameter has shape {self.shape}, the gradient {added.shape}")
+        if not arrays.dtype_name(added.dtype):
+            raise ArrayTypeError(f"{where}: needs one of {', '.join(arrays.DTYPES.values())}, got {added.dtype}")
         if self.grad is None:
-            self.grad = grad.copy()
+            self.grad = added.copy()
             return
         total = arrays.as_gradient(self.grad, where)
-        if isinstance(grad, RowSparse) and not isinstance(total, RowSparse):
-            total[grad.indices] += grad.data
+        if isinstance(added, RowSparse) and not isinstance(total, RowSparse):
+            total[added.indices] += added.data
         else:
-            total += grad
+            total += added
         if isinstance(total, RowSparse):  # made of a sparse tensor, perhaps
             self.grad = total
 
@@ -214,7 +214,7 @@ class Parameter:
                 raise ArrayError(f"parameter {self.name!r}: the gradient is read-only; drop it by grad = None")
             grad[...] = 0
 
-    def cast(self, dtype: DTypeLike) -> None:
+    def cast(self, dtype: Dtype) -> None:
         """Replaces value and gradient by copies of another dtype; the old array stays as it is.
 
         Raises ArgumentError once an optimizer or a Trainer uses the array, ArrayTypeError if
@@ -233,7 +233,7 @@ class Parameter:
             self._grad = arrays.as_gradient(self.grad, f"{where}, gradient").astype(dtype)
         self._value, self._lender = self._value.astype(dtype), None
 
-    def set_data(self, data: Array) -> None:
+    def set_data(self, data: AnyArray) -> None:
         """Copies `data` into the array, converted to its dtype, and into the local store of its
         `Trainer`. States stay.
 
@@ -241,16 +241,16 @@ class Parameter:
         isn't an array, KVStoreError if a Trainer's servers hold the value. Then nothing has been
         changed.
         """
-        data = arrays.as_array(data, f"parameter {self.name!r}, data")
-        if data.shape != self._value.shape:
-            raise ArrayError(f"parameter {self.name!r} has shape {self.shape}, the data {data.shape}")
-        if data.dtype.kind not in "biuf" and not arrays.dtype_name(data.dtype):
-            raise ArrayTypeError(f"parameter {self.name!r} of {self.dtype} can't hold {data.dtype}")
+        values = arrays.as_array(data, f"parameter {self.name!r}, data")
+        if values.shape != self._value.shape:
+            raise ArrayError(f"parameter {self.name!r} has shape {self.shape}, the data {values.shape}")
+        if values.dtype.kind not in "biuf" and not arrays.dtype_name(values.dtype):
+            raise ArrayTypeError(f"parameter {self.name!r} of {self.dtype} can't hold {values.dtype}")
         if not arrays.is_writeable(self._value):
             raise ArrayError(f"parameter {self.name!r}: its array is read-only")
         for keeper in self.keepers:
             keeper.before_set_data(self)
-        self._value[...] = data
+        self._value[...] = values
         written([self])
         for keeper in self.keepers:
             keeper.after_set_data(self)

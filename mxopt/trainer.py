@@ -24,7 +24,7 @@ from mxopt.optimizer.states import load
 from mxopt.owned import AnyOptimizer
 from mxopt.parameter import Parameter, listed, written
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Document, Plain
+from mxopt.typing import Document, NamedArrays, Plain
 
 
 class Trainer:
@@ -67,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        params: Sequence[Parameter | Array] | Mapping[Any, Parameter | Array],
+        params: NamedArrays,
         optimizer: str | AnyOptimizer,
         optimizer_params: Document | None = None,
         kvstore: str | KVStoreBase | None = "device",

@@ -76,7 +76,11 @@ class Run:
     """An updater and its weights, stepped with given gradients."""
 
     def __init__(
-        self, optimizer: mxopt.Optimizer, weights: Sequence[np.ndarray], engine: str = "llvm", as_list: bool = False
+        self,
+        optimizer: mxopt.Optimizer,
+        weights: Sequence[np.ndarray],
+        engine: Any = "llvm",
+        as_list: bool = False,
     ) -> None:
         self.updater = mxopt.get_updater(optimizer)
         self.weights, self.engine, self.as_list = list(weights), engine, as_list
@@ -114,7 +118,7 @@ class Run:
 class GroupedRun(Run):
     """The same for an optimizer that has its parameters in groups."""
 
-    def __init__(self, optimizer: Any, weights: Sequence[np.ndarray], engine: str = "llvm") -> None:
+    def __init__(self, optimizer: Any, weights: Sequence[np.ndarray], engine: Any = "llvm") -> None:
         self.optimizer, self.weights, self.engine = optimizer, list(weights), engine
 
     def step(self, grads: Sequence[np.ndarray | RowSparse]) -> None:

@@ -14,6 +14,7 @@ from table import ROWS, Row
 
 import mxopt
 from mxopt.document import dump_document
+from mxopt.engine.choice import EngineName
 from mxopt.errors import ArrayTypeError, StatesError
 from mxopt.sparse import RowSparse, row_sparse_array
 
@@ -66,7 +67,7 @@ def of_numpy(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
-def test_refused_by_updaters_as_weight_and_gradient(more: Any, engine: str) -> None:
+def test_refused_by_updaters_as_weight_and_gradient(more: Any, engine: EngineName) -> None:
     with mxopt.use_engine(engine):
         for grad, weight in ((more, ones()), (ones(), more)):
             updater = mxopt.get_updater(mxopt.create("sgd", momentum=0.9))
@@ -180,7 +181,7 @@ def test_things_that_are_no_arrays_are_told_what_to_write() -> None:
     for hint, thing in hints.items():
         for grad, weight in ((thing, ones()), (ones(), thing)):
             with pytest.raises(ArrayTypeError, match=f"parameter 0.*{hint}"):
-                updater(0, grad, weight)
+                updater(0, grad, weight)  # type: ignore[arg-type]
 
 
 def swapped(x: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from bitwise import array, assert_same, laid_out
 import mxopt
 from mxopt import ExponentialMovingAverage, Parameter
 from mxopt.engine import native
+from mxopt.engine.choice import EngineName
 from mxopt.sparse import zeros
 
 SHAPES = [(5,), (70_001,), (3, 7), (), (0, 2)]
@@ -59,6 +60,7 @@ def test_the_same_bits_on_every_engine_and_with_any_number_of_threads(
 ) -> None:
     monkeypatch.setattr(native, "PARALLEL", 0)
     found = []
+    engine: EngineName
     for engine, threads in (("numpy", 1), ("llvm", 1), ("llvm", 3)):
         mxopt.set_num_threads(threads)
         params = [*parameters("float32"), Parameter(array(np.random.default_rng(2), (9,), "bfloat16"), "narrow")]

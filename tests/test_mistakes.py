@@ -142,7 +142,7 @@ Rows = list[tuple[str, Call, list[str]]]
 FIRST_DAY: Rows = [
     # Names.
     ("create('adamww')", lambda: create("adamww"), ["'adamww'", "did you mean 'adamw'"]),
-    ("use_engine('cuda')", lambda: mxopt.use_engine("cuda").__enter__(), ["engine 'cuda'", "'llvm' and 'numpy'"]),
+    ("use_engine('cuda')", lambda: mxopt.use_engine("cuda").__enter__(), ["engine 'cuda'", "'llvm' and 'numpy'"]),  # type: ignore[arg-type]
     ("kvstore.create('dist_syncc')", lambda: kvstore.create("dist_syncc"), ["did you mean 'dist_sync'"]),
     ("create('keyedoptimizer')", lambda: create("keyedoptimizer"), ["there are ", "@mxopt.register"]),
     ("register a taken name", registered_again, ["test_mistakes.SGD", "mxopt.optimizer.sgd.SGD"]),
@@ -188,8 +188,8 @@ FIRST_DAY: Rows = [
         ["parameter 0", "float32 weight", "gradient of float64", "grad.astype('float32')"],
     ),
     ("a list for a weight", lambda: sgd()(0, zeros(), [1.0, 2]), ["parameter 0", "list", "np.array(x, np.float32)"]),
-    ("a number", lambda: sgd()(0, zeros(), 1.0), ["parameter 0", "float", "np.array(x, np.float32)"]),
-    ("a DataFrame", lambda: sgd()(0, zeros(), Parsed()), ["Parsed", "to_numpy(copy=True)"]),
+    ("a number", lambda: sgd()(0, zeros(), 1.0), ["parameter 0", "float", "np.array(x, np.float32)"]),  # type: ignore[arg-type]
+    ("a DataFrame", lambda: sgd()(0, zeros(), Parsed()), ["Parsed", "to_numpy(copy=True)"]),  # type: ignore[arg-type]
     ("a csr_matrix", lambda: sgd()(0, scipy_matrix(), zeros(4, 4)), ["csr_matrix", "row_sparse_array(x)"]),
     ("None for a gradient", lambda: sgd()(0, None, zeros()), ["parameter 0, grad", "leave out"]),
     ("an index used again", lambda: reused(zeros(4), zeros(3)), ["(4,)", "(3,)"]),
@@ -205,7 +205,7 @@ FIRST_DAY: Rows = [
         lambda: optim.Adam([zeros(), zeros()])((zeros(),)),
         ["Adam", "1 gradient for 2 parameters", "None"],
     ),
-    ("one array of gradients", lambda: optim.Adam([zeros()])(zeros()), ["Adam", "a tuple", "each", "ndarray"]),
+    ("one array of gradients", lambda: optim.Adam([zeros()])(zeros()), ["Adam", "a tuple", "each", "ndarray"]),  # type: ignore[arg-type]
     ("no parameters", lambda: optim.Adam([]), ["params is empty", "needs parameters"]),
     (
         "a misspelt option of a group",
@@ -259,7 +259,7 @@ FOUND_SINCE: Rows = [
     ("create('qhm')", lambda: create("qhm"), ["'qhm'", "@mxopt.register", "docs/guide.md"]),
     ("nn.SGD(lr=)", lambda: nn.SGD([parameter()], lr=0.1), ["'lr'", "did you mean 'learning_rate'"]),  # type: ignore[call-arg]
     ("set_wd_mult of no parameter", lambda: create("sgd", param_idx2name={0: "w"}).set_wd_mult({"x": 2}), ["'x'", "w"]),
-    ("updater(weight, grad)", lambda: sgd()(zeros(), zeros(), 0), ["(index, grad, weight)"]),
+    ("updater(weight, grad)", lambda: sgd()(zeros(), zeros(), 0), ["(index, grad, weight)"]),  # type: ignore[arg-type]
     ("swapped in lists", lambda: sgd()([0], [parameter()], [zeros()]), ["parameter 0", "(index, grad, weight)"]),
     ("swapped with PyTorch's", lambda: sgd()(0, *torch_swapped()), ["parameter 0", "(index, grad, weight)"]),
     ("swapped at a later step", lambda: swapped_later(True), ["parameter 0", "(index, grad, weight)"]),

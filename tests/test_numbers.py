@@ -274,7 +274,7 @@ def test_a_state_dict_with_rates_that_no_step_could_use_is_refused(entry: str, w
     for step in (-1, 1.5, "3", None):
         with pytest.raises(mxopt.errors.StatesError):
             optimizer.load_state_dict({**optimizer.state_dict(), "global_step": step})
-    assert (float(optimizer.learning_rate.value), optimizer.global_step) == (0.1, 1)  # type: ignore[union-attr]
+    assert (float(optimizer.learning_rate.value), optimizer.global_step) == (0.1, 1)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

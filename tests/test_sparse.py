@@ -186,7 +186,7 @@ def test_retained_rows_are_there_and_no_others() -> None:
         assert (x.indices.tolist(), x.data[:, 0].tolist()) == ([0, 1, 4], [1, 0, 0])
     for wrong in ([9], [-1], ["a"], [1.5], [np.nan], [True, False], np.ma.masked_array([0, 3], [0, 1])):  # type: ignore[arg-type]
         with pytest.raises(ArrayError, match="row numbers"):
-            some().retain(wrong)
+            some().retain(wrong)  # type: ignore[arg-type]
 
 
 def test_arithmetic_that_stays_row_sparse() -> None:

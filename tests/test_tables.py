@@ -259,7 +259,7 @@ def test_what_tables_refuse() -> None:
         lambda: store.pull("w", rows),
         lambda: store.pull("w", rows, ignore_sparse=False),
         lambda: store.pushpull("w", grad((9, 2), [1]), dense),
-        lambda: store.broadcast("v", table((9, 2)), dense),
+        lambda: store.broadcast("v", table((9, 2)), dense),  # type: ignore[arg-type]
     ):
         with pytest.raises(KVStoreError, match=r"key '[wv]' is a table, .*: row_sparse_pull\(key, out, row_ids"):
             call()  # type: ignore[no-untyped-call]
@@ -267,7 +267,7 @@ def test_what_tables_refuse() -> None:
         with pytest.raises(ArrayError, match=words):
             store.push("w", pushed)
     with pytest.raises(ArrayTypeError, match="a table is what a key is initialised with"):
-        store.push("w", table((9, 2)))
+        store.push("w", table((9, 2)))  # type: ignore[arg-type]
     with pytest.raises(KVStoreError, match="duplicate init"):
         store.init("w", table((9, 2)))
     held = store._values["w"]

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pasted import PAGES, ROOT, blocks
 
 from mxopt import Optimizer
 from mxopt.kvstore.kinds import DISTRIBUTED, LOCAL
-
-ROOT = Path(__file__).parents[1]
 
 PROGRAM = """
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from typing_extensions import assert_type
 
 import mxopt
-from mxopt import kvstore, nn
+from mxopt import kvstore, nn, sparse
 from mxopt.experimental import optim
 from mxopt.experimental.optim import lr_scheduler as schedules
 from mxopt.kvstore import KVStore
@@ -99,15 +98,185 @@ kvstore.create("local").set_optimizer("adam")  # wrong
 kvstore.create("dist_sync").set_optimizer("adam")  # wrong
 kvstore.create("local").pushh("w", np.ones(2))  # wrong
 kvstore.create("dist_sync").num_worker  # wrong
+
+# Arrays, and what isn't one, in the order in which they are to come.
+g = np.ones(2, np.float32)
+store = kvstore.create()
+updater = mxopt.get_updater(mxopt.create("adam"))
+adam = optim.Adam([g])
+updater("a", 3, 4)  # wrong
+updater(0, g, None)  # wrong
+updater(g, w, 0)  # wrong
+updater(0, [1.0, 2.0], 0.5)  # wrong
+updater([0, 1], [g, g], 2)  # wrong
+optim.Adam(g)  # wrong
+optim.Adam(w)  # wrong
+optim.SGD({"w": g}, 0.1)  # wrong
+optim.SGD(0.1, [g])  # wrong
+adam(g)  # wrong
+adam()  # wrong
+adam.load_state_dict("adam.states")  # wrong
+nn.Adam(w)  # wrong
+nn.Momentum(g, 0.1, 0.9)  # wrong
+nn.Adam(0.1, [g])  # wrong
+nn.Adam([g], "0.1")  # wrong
+nn.Adam([g])(g)  # wrong
+nn.LARS([g])  # wrong
+schedules.StepLR(0.1, 10)  # wrong
+schedules.StepLR(10, adam)  # wrong
+schedules.CosineAnnealingLR([g], 10)  # wrong
+schedules.LambdaLR(adam, 0.9)  # wrong
+schedules.ReduceLROnPlateau(adam).step()  # wrong
+schedules.SequentialLR(adam, schedules.StepLR(adam, 2), 5)  # wrong
+mxopt.lr_scheduler.FactorScheduler("10")  # wrong
+mxopt.lr_scheduler.MultiFactorScheduler(10)  # wrong
+nn.ExponentialDecayLR("0.1", 0.9, 4)  # wrong
+sparse.row_sparse_array(g, [0], (2, 2))  # wrong
+sparse.zeros((2, 2), "row_sparse")  # wrong
+mxopt.use_engine("cuda")  # wrong
+mxopt.set_num_threads("2")  # wrong
+mxopt.Parameter([1.0, 2.0])  # wrong
+mxopt.Parameter("w", g)  # wrong
+w.set_data(0.0)  # wrong
+mxopt.Trainer(g, "sgd")  # wrong
+mxopt.Trainer("sgd", [w])  # wrong
+mxopt.Trainer([w], optim.Adam)  # wrong
+trainer.step("2")  # wrong
+trainer.load_states(3)  # wrong
+mxopt.clip_global_norm(g, 1.0)  # wrong
+mxopt.clip_global_norm(1.0, [g])  # wrong
+mxopt.ExponentialMovingAverage(g)  # wrong
+mxopt.create(3)  # wrong
+kvstore.create(3)  # wrong
+store.init(g, "w")  # wrong
+store.init("w", 0.0)  # wrong
+store.push(g, "w")  # wrong
+store.push("w", 1.0)  # wrong
+store.pull(g, "w")  # wrong
+store.pull("w", 2)  # wrong
+store.pushpull(g, "w", g)  # wrong
+kvstore.create("dist_sync").push(g, 0)  # wrong
+store.row_sparse_pull(g, "w")  # wrong
+store.save_optimizer_states(3)  # wrong
+mxopt.curve(0.1, 10)  # wrong
 """
-WRONG = [n for n, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# wrong")]
+RIGHT = """
+import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import mxopt
+from mxopt import kvstore, nn, sparse
+from mxopt.experimental import optim
+from mxopt.experimental.optim import lr_scheduler as schedules
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    path = tmp_path / "train.py"
-    path.write_text(PROGRAM)
-    return path
+class Lender:
+    def __init__(self, of: np.ndarray[Any, Any]) -> None:
+        self.of = of
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.of.__dlpack__(**options)
+
+
+class Schedule(nn.LearningRateSchedule):
+    def construct(self, global_step: int) -> float:
+        return 0.1 / (1 + global_step)
+
+
+class Layer:
+    def __init__(self) -> None:
+        self.weights = {"w": np.zeros((2, 2), np.float32), "b": np.zeros(2, np.float32)}
+
+    def parameters(self) -> Iterator[np.ndarray[Any, Any]]:
+        yield from self.weights.values()
+
+
+layer = Layer()
+w: np.ndarray[Any, Any] = layer.weights["w"]
+rows = sparse.row_sparse_array(([[1.0, 2.0]], [0]), (2, 2), np.float32)
+things = [w, mxopt.Parameter(np.zeros(2), "b"), Lender(np.zeros(2))]
+
+for value in (w, rows, Lender(w), mxopt.Parameter(w, "w"), memoryview(bytearray(8)), array.array("f", [1.0, 2.0])):
+    mxopt.Parameter(value)
+    kvstore.create().init("w", value)
+
+updater = mxopt.get_updater(mxopt.create("sgd"))
+updater(0, np.ones((2, 2), np.float32), w)
+updater("rows", rows, mxopt.Parameter(w, "rows"))
+updater([1, 2], [w, rows], [w, Lender(w)])
+updater(weight=w, grad=rows, index=b"bytes")
+
+for params in (things, tuple(things), layer.parameters(), layer.weights.values(), layer.weights.items()):
+    optim.Adam(params)
+    nn.Adam(params)
+groups = [{"params": [w]}, {"params": [things[1]], "lr": 0.1}]
+adam = optim.AdamW(groups, 0.1)
+adam([w, None])
+adam((rows, w))
+nn.Adam([*groups, {"order_params": [w, things[1]]}], Schedule(), weight_decay=Schedule())
+nn.SGD([w], np.linspace(1, 0, 10))
+nn.SGD([w], [0.1, 0.2])([w])
+nn.Lamb([w], np.float32(0.1))
+
+for optimizer in (adam, mxopt.create("adam"), mxopt.Trainer([w], "sgd")):
+    schedules.StepLR(optimizer, 2)
+schedules.LambdaLR(adam, [lambda step: 0.9**step, lambda step: 1.0])
+schedules.CyclicLR(adam, [0.1, 0.2], 0.3)
+schedules.ReduceLROnPlateau(adam).step(np.float32(0.5))
+
+store = kvstore.create()
+store.init(["w", "rows"], [w, sparse.table((10, 2))])
+store.push(["w", "rows"], [[w, w], rows])
+store.push("w", [w, w])
+store.pushpull("w", w)
+store.pull("w", out=[w, w])
+store.row_sparse_pull("rows", out=rows, row_ids=[1, 2])
+store.row_sparse_pull("rows", out=rows, row_ids=np.array([1, 2]))
+sparse.row_sparse_array([[1, 2], [0, 0]], dtype="float32")
+sparse.zeros("row_sparse", (2, 2), np.dtype("float64"))
+mxopt.clip_global_norm([w, rows], 1)
+mxopt.Trainer(layer.weights, "adam", {"learning_rate": 0.1}).step(2)
+mxopt.Trainer(things, "adam", {"learning_rate": 0.1}, store)
+mxopt.ExponentialMovingAverage(layer.weights)
+with mxopt.use_engine("numpy"):
+    pass
+"""
+UNTYPED = r"import (ray|mxnet|mindspore|sklearn)|from (sklearn|digits)"  # not here, or without types
+MYPY = """
+[mypy]
+check_untyped_defs = True
+allow_redefinition = True
+[mypy-torch.*]
+follow_imports = skip
+"""
+PYRIGHT = {
+    "include": ["*.py"],
+    "extraPaths": [str(ROOT)],
+    "pythonVersion": "3.11",
+    "reportPossiblyUnboundVariable": False,  # of what a loop has left
+}
+WRONG = {("train.py", n) for n, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# wrong")}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two that try what there is, and those of the docs, which are right."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "train.py").write_text(PROGRAM)
+    (folder / "right.py").write_text(RIGHT)
+    found = {f"example_{example.stem}": example.read_text() for example in (ROOT / "docs/examples").glob("*.py")}
+    for page in PAGES:
+        pasted = enumerate(blocks(page, "python"), 1)
+        found |= {f"{page.stem.replace('-', '_')}_{number}": block for number, (_, block) in pasted}
+    for name, text in found.items():
+        if not re.search(UNTYPED, text):
+            (folder / f"{name}.py").write_text(text)
+    (folder / "mypy.ini").write_text(MYPY)
+    (folder / "pyrightconfig.json").write_text(json.dumps(PYRIGHT))
+    return folder
 
 
 def checked(*command: str) -> str:
@@ -116,21 +285,20 @@ def checked(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300).stdout
 
 
-def test_mypy_finds_the_commonest_mistakes_and_nothing_else(program: Path) -> None:
+def test_mypy_finds_the_commonest_mistakes_and_nothing_else(programs: Path) -> None:
     pytest.importorskip("mypy")
-    said = checked("mypy", "--show-column-numbers", str(program))
-    assert sorted({int(n) for n in re.findall(r"train\.py:(\d+):\d+: error", said)}) == WRONG, said
+    files = map(str, sorted(programs.glob("*.py")))
+    said = checked("mypy", "--config-file", str(programs / "mypy.ini"), "--show-column-numbers", *files)
+    assert {(name, int(n)) for name, n in re.findall(r"(\w+\.py):(\d+):\d+: error", said)} == WRONG, said
 
 
-def test_pyright_finds_the_commonest_mistakes_and_nothing_else(program: Path) -> None:
+def test_pyright_finds_the_commonest_mistakes_and_nothing_else(programs: Path) -> None:
     pytest.importorskip("pyright")
-    options = {"include": ["train.py"], "extraPaths": [str(ROOT)], "pythonVersion": "3.11"}
-    (program.parent / "pyrightconfig.json").write_text(json.dumps(options))
-    said = checked("pyright", "--outputjson", "--project", str(program.parent), "--pythonpath", sys.executable)
+    said = checked("pyright", "--outputjson", "--project", str(programs), "--pythonpath", sys.executable)
     if not said.startswith("{"):
         pytest.skip(f"pyright doesn't run here: {said[:200]}")
     errors = [d for d in json.loads(said)["generalDiagnostics"] if d["severity"] == "error"]
-    assert sorted({d["range"]["start"]["line"] + 1 for d in errors}) == WRONG, errors
+    assert {(Path(d["file"]).name, d["range"]["start"]["line"] + 1) for d in errors} == WRONG, errors
 
 
 def test_every_built_in_optimizer_and_store_is_known_by_name() -> None:

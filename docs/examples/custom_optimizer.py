@@ -8,6 +8,7 @@ in two clouds, with groups and a schedule, and end up with the same weights.
     python docs/examples/custom_optimizer.py
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class CompiledLion(nn.RuleOptimizer):
         return lr, *self.betas
 
 
-def train(optimizer_class: type[nn.Optimizer], steps: int = 60) -> tuple[np.ndarray, np.ndarray, float]:
+def train(make: Callable[..., nn.Optimizer], steps: int = 60) -> tuple[np.ndarray, np.ndarray, float]:
     """Weights, bias and accuracy after training."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 500)
@@ -80,7 +81,7 @@ def train(optimizer_class: type[nn.Optimizer], steps: int = 60) -> tuple[np.ndar
         {"params": [weight], "lr": nn.CosineDecayLR(min_lr=0.001, max_lr=0.1, decay_steps=steps)},
         {"params": [bias], "weight_decay": 0.0},
     ]
-    optimizer = optimizer_class(groups, learning_rate=0.05, weight_decay=0.01)
+    optimizer = make(groups, learning_rate=0.05, weight_decay=0.01)
     for _ in range(steps):
         error = 1 / (1 + np.exp(-(points @ weight + bias))) - labels
         optimizer((points.T @ error / len(points), np.array([error.mean()])))

@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 
 import mxopt
 from mxopt import sparse
+from mxopt.kvstore import KVStore
 
 ROWS, RANK = 10**9, 6
 BATCH, EPOCHS = 2048, 12
@@ -42,7 +43,7 @@ def pixels() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return picture[order // 64], pixel[order % 64], dark
 
 
-def vectors(store: object, table: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def vectors(store: KVStore, table: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows `ids` of a table, one each; and which rows there are among them, and where each
     is."""
     distinct, place = np.unique(ids, return_inverse=True)
@@ -51,14 +52,14 @@ def vectors(store: object, table: str, ids: np.ndarray) -> tuple[np.ndarray, np.
     return found.data[place], distinct, place
 
 
-def push(store: object, table: str, grads: np.ndarray, distinct: np.ndarray, place: np.ndarray) -> None:
+def push(store: KVStore, table: str, grads: np.ndarray, distinct: np.ndarray, place: np.ndarray) -> None:
     """Pushes the sums of the gradients of each row."""
     total = np.zeros((len(distinct), RANK), np.float32)
     np.add.at(total, place, grads)
     store.push(table, sparse.row_sparse_array((total, distinct), (ROWS, RANK)))
 
 
-def error(store: object, picture: np.ndarray, pixel: np.ndarray, dark: np.ndarray) -> float:
+def error(store: KVStore, picture: np.ndarray, pixel: np.ndarray, dark: np.ndarray) -> float:
     """How far guesses are off: the root of the mean square."""
     of_picture, of_pixel = vectors(store, "pictures", picture)[0], vectors(store, "pixels", pixel)[0]
     guess = (of_picture * of_pixel).sum(axis=1)

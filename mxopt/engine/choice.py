@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Literal
 
 from mxopt import settings
 from mxopt.errors import UnknownNameError
 
+EngineName = Literal["llvm", "numpy", "numba"]
 ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # `numba` is a former name of `llvm`
 
 
@@ -26,7 +28,7 @@ engine_in_use: Callable[[], str] = _current.get
 
 
 @contextmanager
-def use_engine(name: str) -> Iterator[None]:
+def use_engine(name: EngineName) -> Iterator[None]:
     """Runs updates of NumPy arrays inside the `with` block, in this thread, with engine `name`.
 
     Raises UnknownNameError for a name other than 'llvm' and 'numpy'.

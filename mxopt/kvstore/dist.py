@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,13 +21,13 @@ from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
 from mxopt.kvstore.pushes import Pushes, sink
 from mxopt.kvstore.transport import Transport
-from mxopt.kvstore.values import Key, with_ids, write_rows
+from mxopt.kvstore.values import FirstValues, Key, Keyed, RowIds, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
 from mxopt.optimizer import Optimizer
 from mxopt.optimizer.grouped import GroupedOptimizer
 from mxopt.optimizer.keyed import by_key
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Document
+from mxopt.typing import Array, Arrays, Document
 
 
 class DistKVStore(Saving):
@@ -85,7 +85,7 @@ class DistKVStore(Saving):
 
     # Values.
 
-    def init(self, key: Key | Sequence[Key], value: Array) -> None:
+    def init(self, key: Keyed, value: FirstValues) -> None:
         """Gives keys the first values of rank 0. All workers call it, and return when all have.
 
         Parameters
@@ -107,7 +107,7 @@ class DistKVStore(Saving):
         other type."""
         self._held.keys.check_new(keys)
 
-    def push(self, key: Key | Sequence[Key], value: Array, priority: int = 0) -> None:
+    def push(self, key: Keyed, value: Arrays, priority: int = 0) -> None:
         """Sends gradients, and returns without waiting for the round; the arrays may be changed at
         once.
 
@@ -134,7 +134,7 @@ class DistKVStore(Saving):
                 self._connections.wait(call, "the first push to be taken")
                 self._confirmed = True
 
-    def pull(self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+    def pull(self, key: Keyed, out: Arrays | None = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copies values into `out`, converted to its dtype, once the rounds of the worker's own
         pushes are complete.
 
@@ -162,7 +162,7 @@ class DistKVStore(Saving):
                 self._connections.send(item.server, message, call, sink(item, outs), item.nbytes, priority)
             self._connections.wait(call, f"pull of {_named(outs)}")
 
-    def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:
+    def pushpull(self, key: Keyed, value: Arrays, out: Arrays | None = None, priority: int = 0) -> None:
         """`push` and `pull` in one message each way. Without `out` the values are written into
         `value`."""
         with self._worker:
@@ -177,14 +177,14 @@ class DistKVStore(Saving):
             self._connections.wait(call, f"pushpull of {_named(outs)}")
             self._confirmed = True
 
-    def broadcast(self, key: Key | Sequence[Key], value: Array, out: Array, priority: int = 0) -> None:
+    def broadcast(self, key: Keyed, value: Arrays, out: Arrays, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`: all workers get rank 0's values."""
         self._held.keys.check_broadcast(key, value)
         self.init(key, value)
         self.pull(key, out, priority)
 
     def row_sparse_pull(
-        self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, row_ids: Array = None
+        self, key: Keyed, out: Arrays | None = None, priority: int = 0, row_ids: RowIds | None = None
     ) -> None:
         """Copies some rows of values into row-sparse `out`, see `KVStore.row_sparse_pull`."""
         if out is None or row_ids is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import (
     FIRST,
+    FirstValues,
     Key,
+    Keyed,
     Keys,
     Pairs,
+    RowIds,
     check_out,
     check_rows,
     check_whole,
@@ -36,7 +39,7 @@ from mxopt.overrides import overridden
 from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
-from mxopt.typing import Array, Document
+from mxopt.typing import Array, Arrays, Document
 
 
 class KVStore(KVStoreBase):
@@ -60,7 +63,7 @@ class KVStore(KVStoreBase):
 
     # Values.
 
-    def init(self, key: Key | Sequence[Key], value: Array) -> None:
+    def init(self, key: Keyed, value: FirstValues) -> None:
         """Gives keys their first values, which are copied; a row-sparse value stays row-sparse.
 
         Parameters
@@ -85,7 +88,7 @@ class KVStore(KVStoreBase):
         other type."""
         self._keys.check_new(keys)
 
-    def push(self, key: Key | Sequence[Key], value: Array, priority: int = 0) -> None:
+    def push(self, key: Keyed, value: Arrays, priority: int = 0) -> None:
         """Sums the values of each key; the sum replaces the key's value, or updates it where an
         optimizer is set. Of a table without an optimizer the rows that are pushed replace those
         there; all others stay.
@@ -144,7 +147,7 @@ class KVStore(KVStoreBase):
             for key, value in sums:
                 self._updater(key, value, self._values[key])
 
-    def pull(self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+    def pull(self, key: Keyed, out: Arrays | None = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copies values into `out`, converted to its dtype.
 
         Parameters
@@ -183,7 +186,7 @@ class KVStore(KVStoreBase):
                     found.append((target, value))
         return found
 
-    def pushpull(self, key: Key | Sequence[Key], value: Array, out: Array = None, priority: int = 0) -> None:
+    def pushpull(self, key: Keyed, value: Arrays, out: Arrays | None = None, priority: int = 0) -> None:
         """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`."""
         outs = value if out is None else out
         pushed = self._keys.pairs(key, value) if self._updater is None else []
@@ -191,14 +194,14 @@ class KVStore(KVStoreBase):
         self.push(key, value, priority)
         self.pull(key, outs, priority)
 
-    def broadcast(self, key: Key | Sequence[Key], value: Array, out: Array, priority: int = 0) -> None:
+    def broadcast(self, key: Keyed, value: Arrays, out: Arrays, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`."""
         self._keys.check_broadcast(key, value)
         self.init(key, value)
         self.pull(key, out, priority)
 
     def row_sparse_pull(
-        self, key: Key | Sequence[Key], out: Array = None, priority: int = 0, row_ids: Array = None
+        self, key: Keyed, out: Arrays | None = None, priority: int = 0, row_ids: RowIds | None = None
     ) -> None:
         """Copies some rows of values into row-sparse `out`.
 

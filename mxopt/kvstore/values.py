@@ -11,9 +11,12 @@ from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, NotInitializedError, UsageError, counted
 from mxopt.sparse import RowSparse, Table, row_sparse_array
 from mxopt.sparse.rows import row_numbers
-from mxopt.typing import Array
+from mxopt.typing import AnyArray, Array, Arrays
 
 Key = int | str
+Keyed = Key | Sequence[Key]
+FirstValues = Arrays | Table
+RowIds = AnyArray | Sequence[Any]
 Pairs = list[tuple[Key, list[Array]]]
 FIRST = "first value"  # as the `what` of pairs: tables are taken too
 

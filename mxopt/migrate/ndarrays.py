@@ -15,7 +15,7 @@ import numpy as np
 from mxopt.document import write_file
 from mxopt.errors import StatesError, counted
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array
 
 LIST = 0x112  # a file's first number
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # an array's first number; V3 allows NumPy's shapes, () too
@@ -98,7 +98,7 @@ def read_array(data: bytes) -> np.ndarray | RowSparse | None:
     return array
 
 
-def read_mxnet_params(path: str | os.PathLike[str]) -> Plain | list[Any]:
+def read_mxnet_params(path: str | os.PathLike[str]) -> Any:
     """What `mxnet.nd.save`, `Module.save_params` or gluon's `save_parameters` wrote (a `.params`
     file).
 

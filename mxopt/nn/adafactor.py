@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any, ClassVar
 
 from mxopt.errors import ArgumentError
-from mxopt.nn.options import NoEffect, OptimizerOptions, Params, Scale
+from mxopt.nn.options import AnyDecay, AnyRate, NoEffect, OptimizerOptions, Params, Scale
 from mxopt.nn.parameters import zeros
 from mxopt.nn.ruled import Row, RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Slot
@@ -39,7 +39,7 @@ class AdaFactor(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        learning_rate: Annotated[Any, Option("", "only without `relative_step`; see `Optimizer`")] = None,
+        learning_rate: Annotated[AnyRate | None, Option("", "only without `relative_step`; see `Optimizer`")] = None,
         eps: Annotated[
             tuple[float, float] | list[float],
             Exact(
@@ -53,7 +53,7 @@ class AdaFactor(RuleOptimizer):
             float | int,
             Exact("[0, inf)", "how much of the running mean of updates stays; with 0 there is none"),
         ] = 0.9,
-        weight_decay: Annotated[Any, Option("", "a number below 1, or a schedule; see `Optimizer`")] = 0.0,
+        weight_decay: Annotated[AnyDecay, Option("", "a number below 1, or a schedule; see `Optimizer`")] = 0.0,
         scale_parameter: Annotated[
             bool, Exact("", "whether steps are relative to the parameter's root mean square")
         ] = True,

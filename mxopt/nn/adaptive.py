@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.nn.options import DecayOption, First, NoEffect, OptimizerOptions, Params, Penalty, RateOption, Scale
+from mxopt.nn.options import AnyRate, DecayOption, First, NoEffect, OptimizerOptions, Params, Penalty, RateOption, Scale
 from mxopt.nn.ruled import Own, RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Option, Unpack, within
@@ -157,7 +157,7 @@ class FTRL(RuleOptimizer):
         self,
         params: Params,
         initial_accum: First = 0.1,
-        learning_rate: Annotated[Any, Option("", "above 0, one for all parameters and steps")] = 1e-3,
+        learning_rate: Annotated[AnyRate, Option("", "above 0, one for all parameters and steps")] = 1e-3,
         lr_power: Annotated[
             float,
             Exact("(-8, 0]", "rates fall with the sum of squares to this power. The usual -0.5 is by far the fastest"),

@@ -18,7 +18,6 @@ from mxopt.nn.parameters import (
     Decay,
     ParameterGroup,
     ParameterTuple,
-    Rate,
     as_decay,
     as_rate,
     decay_at,
@@ -33,7 +32,7 @@ from mxopt.overrides import overridden
 from mxopt.parameter import Parameter
 from mxopt.registry import Registry
 from mxopt.state_dtype import Seed, StateDtype, Stored, warn_of_nearest, without_rule
-from mxopt.typing import Array, Document
+from mxopt.typing import Array, Document, Gradients
 
 TARGETS = ("CPU", "GPU", "Ascend")
 
@@ -86,7 +85,7 @@ class Optimizer(SavedOptimizer):
         A parameter is given twice.
     """
 
-    learning_rate: Rate | tuple[Rate, ...]
+    learning_rate: Any
     global_step: int
     has_rule: ClassVar[bool] = False  # whether a step is a rule's
     undecayed: ClassVar[tuple[str, ...]] = ("beta", "gamma")
@@ -162,7 +161,7 @@ class Optimizer(SavedOptimizer):
 
     # A step.
 
-    def __call__(self, *hyper_params: Array) -> Array:
+    def __call__(self, *hyper_params: Gradients) -> Any:
         """Takes a step with these gradients, and counts it once it is done."""
         following = self.global_step + 1
         result = self.construct(*hyper_params)
@@ -171,9 +170,16 @@ class Optimizer(SavedOptimizer):
             self._tell(hyper_params[0])
         return result
 
-    def construct(self, *hyper_params: Any) -> Any:
-        """Updates the parameters by the gradients, the only argument. Subclasses define this."""
-        raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
+    if TYPE_CHECKING:  # a subclass may name what it takes
+
+        def construct(self, *hyper_params: Any, **keywords: Any) -> Any: ...
+
+    else:
+
+        def construct(self, *hyper_params: Any) -> Any:
+            """Updates the parameters by the gradients, the only argument. Subclasses define
+            this."""
+            raise NotDefinedError(f"{type(self).__name__} must define construct(gradients)")
 
     # Learning rate, weight decay and loss scale.
 

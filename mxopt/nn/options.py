@@ -3,14 +3,22 @@ a float."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypedDict
 
+import numpy as np
+
+from mxopt.nn.learning_rate_schedule import LearningRateSchedule
 from mxopt.options import Exact, Option
 from mxopt.state_dtype import StateDtype
+from mxopt.typing import AnyArray, Params as AnyParams
 
-Params = Annotated[Any, Option("", "what to train, in groups or not; see `Optimizer`")]
-RateOption = Annotated[Any, Option("", "a number, one for each step, or a schedule; see `Optimizer`")]
-DecayOption = Annotated[Any, Option("", "a number of 0 or more, or a schedule; see `Optimizer`")]
+AnyRate = float | AnyArray | Iterable[float] | LearningRateSchedule
+AnyDecay = float | np.floating[Any] | Callable[[Any], Any]
+
+Params = Annotated[AnyParams, Option("", "what to train, in groups or not; see `Optimizer`")]
+RateOption = Annotated[AnyRate, Option("", "a number, one for each step, or a schedule; see `Optimizer`")]
+DecayOption = Annotated[AnyDecay, Option("", "a number of 0 or more, or a schedule; see `Optimizer`")]
 Scale = Annotated[float | int, Exact("(0, inf)", "what the loss was multiplied by; gradients are divided by it")]
 Beta1 = Annotated[float, Exact("(0, 1)", "how much of the running mean of the gradient stays")]
 Beta2 = Annotated[float, Exact("(0, 1)", "how much of the running mean of its square stays")]
@@ -29,7 +37,7 @@ class OptimizerOptions(TypedDict, total=False):
 
 # The options of `Optimizer` itself.
 Rates = Annotated[
-    Any,
+    AnyRate,
     Option(
         "",
         "a number, one for each step (a list, an array of one axis), or a LearningRateSchedule, which is called"
@@ -37,7 +45,7 @@ Rates = Annotated[
     ),
 ]
 Parameters = Annotated[
-    Any,
+    AnyParams,
     Option(
         "",
         "a list of Parameters or float16, bfloat16, float32 or float64 arrays, updated in place. Or dicts, each"
@@ -46,7 +54,7 @@ Parameters = Annotated[
     ),
 ]
 Decays = Annotated[
-    Any,
+    AnyDecay,
     Option(
         "",
         "a number of 0 or more, or a schedule. Outside of groups, parameters with 'beta' or 'gamma' in their"

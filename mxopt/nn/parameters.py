@@ -223,7 +223,7 @@ def _listed(values: Array, what: str) -> list[Array]:
     return listed
 
 
-def _slot(given: object, where: str, group: int) -> Slot:
+def _slot(given: Any, where: str, group: int) -> Slot:
     if isinstance(given, dict):
         raise ArgumentTypeError(f"{where} must be a parameter like those before it, got a dict")
     given = named(given)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from numbers import Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import proxy, ref
 
 import numpy as np
@@ -62,10 +62,14 @@ class RuleOptimizer(Optimizer):
 
     # What a subclass defines.
 
-    @property
-    def rule(self) -> Rule:
-        """The rule; it may depend on the hyper-parameters."""
-        raise NotDefinedError
+    if TYPE_CHECKING:
+        rule: Any  # a Rule, or a property that gives one
+    else:
+
+        @property
+        def rule(self) -> Rule:
+            """The rule; it may depend on the hyper-parameters."""
+            raise NotDefinedError
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         """The learning rate that the rule takes at update `t`, from 1, then the rule's own

@@ -18,7 +18,7 @@ from mxopt.optimizer.ruled import RuleOptimizer, check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
 from mxopt.optimizer.sums import Sums
 from mxopt.state_dtype import converted
-from mxopt.typing import Array, State
+from mxopt.typing import AnyArray, Array, Arrays, Gradients, State
 
 _requires_grad = operator.attrgetter("requires_grad")
 
@@ -73,7 +73,12 @@ class Updater:
         """The number of calls that `skip_nonfinite` has skipped."""
         return 0 if self._guard is None else self._guard.skipped
 
-    def __call__(self, index: Any, grad: Array, weight: Array) -> None:
+    def __call__(
+        self,
+        index: Index | bytes | Sequence[Index | bytes],
+        grad: AnyArray | Gradients | None,
+        weight: Arrays,
+    ) -> None:
         """Updates one weight, or lists of them, in place.
 
         Parameters
@@ -97,20 +102,19 @@ class Updater:
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
             return
-        if type(index) is bytes:  # MXNet's kvstore passes strings so
-            index = index.decode()
+        key: Any = index.decode() if type(index) is bytes else index  # MXNet's kvstore passes strings so
         try:
-            known = self.states_synced.get(index)
+            known = self.states_synced.get(key)
         except TypeError:
-            raise _no_index(index) from None
+            raise _no_index(key) from None
         if not known and arrays.is_tensor(weight):
-            self._update_tensors((index,), (grad,), (weight,), self._update_one)
+            self._update_tensors((key,), (grad,), (weight,), self._update_one)
             return
-        if self._guard is not None and self._guard((grad,), [f"{self.optimizer.called(index)}, grad"]) is None:
+        if self._guard is not None and self._guard((grad,), [f"{self.optimizer.called(key)}, grad"]) is None:
             return
-        new = () if known else self._prepare((index,), (weight,))
+        new = () if known else self._prepare((key,), (weight,))
         try:
-            self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
+            self.optimizer.update_multi_precision(key, weight, grad, self.states[key])
         except BaseException:
             self._forget(new)
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Number
@@ -17,7 +17,7 @@ from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError, counted
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.rows import Rows, row_numbers
 from mxopt.sparse.slots import RowSlots
-from mxopt.typing import Array, State
+from mxopt.typing import AnyArray, Array, Dtype, State
 
 
 class RowSparse(Rows):
@@ -63,7 +63,7 @@ class RowSparse(Rows):
             dense[indices[first:last] - start] = data[first:last]
         return dense
 
-    def retain(self, indices: Array) -> RowSparse:
+    def retain(self, indices: AnyArray | Sequence[int]) -> RowSparse:
         """A new array with the rows `indices`, whole numbers in any order; rows that aren't here
         are zeros."""
         wanted = row_numbers(indices, "retain: row numbers")
@@ -94,7 +94,7 @@ class RowSparse(Rows):
         """A copy with arrays of its own."""
         return self.astype(self.dtype)
 
-    def astype(self, dtype: DTypeLike, copy: bool = True) -> RowSparse:
+    def astype(self, dtype: Dtype, copy: bool = True) -> RowSparse:
         """A copy of another dtype; the array itself if `copy` is false and the dtype is the
         same."""
         if not copy and self.dtype == np.dtype(dtype):

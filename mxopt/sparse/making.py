@@ -17,10 +17,10 @@ from mxopt.sparse.index import RowIndex
 from mxopt.sparse.initial import Initial, Table
 from mxopt.sparse.slots import RowSlots
 from mxopt.sparse.sums import added, numbered
-from mxopt.typing import Array
+from mxopt.typing import AnyArray, Array, Dtype
 
 
-def zeros(stype: str, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
+def zeros(stype: str, shape: int | Sequence[int], dtype: Dtype = np.float32) -> Array:
     """An array of zeros, as `mxnet.nd.sparse.zeros`: `stype` 'row_sparse' gives a RowSparse without
     rows, 'default' a NumPy array."""
     if stype not in ("default", "row_sparse"):
@@ -57,12 +57,12 @@ def _as_table(rows: RowSparse, initial: Initial | None) -> RowSparse:
     return rows
 
 
-def retain(data: RowSparse, indices: Array) -> RowSparse:
+def retain(data: RowSparse, indices: AnyArray | Sequence[int]) -> RowSparse:
     """`data.retain(indices)`, as `mxnet.nd.sparse.retain`."""
     return data.retain(indices)
 
 
-def row_sparse_array(arg: Array, shape: Sequence[int] | None = None, dtype: DTypeLike | None = None) -> RowSparse:
+def row_sparse_array(arg: Array, shape: Sequence[int] | None = None, dtype: Dtype | None = None) -> RowSparse:
     """Makes a row-sparse array, as `mxnet.nd.sparse.row_sparse_array` does.
 
     Parameters

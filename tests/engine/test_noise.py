@@ -9,6 +9,7 @@ import pytest
 
 import mxopt
 from mxopt.engine import noise
+from mxopt.engine.choice import EngineName
 from mxopt.engine.rounding import Rounding
 from mxopt.rules.noise import normal, parted
 
@@ -68,6 +69,7 @@ def test_an_updates_noise_has_the_variance_of_the_rate() -> None:
 def test_any_number_of_threads_draws_the_same(rng: np.random.Generator) -> None:
     start, grad = (rng.standard_normal((480_000,), np.float32) for _ in range(2))
     results = []
+    engine: EngineName
     for threads, engine in ((1, "numpy"), (1, "llvm"), (2, "llvm"), (3, "llvm")):
         mxopt.set_num_threads(threads)
         weight, updater = start.copy(), mxopt.get_updater(mxopt.create("sgld", seed=1))
@@ -83,9 +85,10 @@ def test_a_list_draws_what_its_tensors_draw_alone(rng: np.random.Generator) -> N
     start = [rng.standard_normal(n, np.float32) for n in (3, 20_000, 500)]
     alone, listed = ([w.copy() for w in start] for _ in range(2))
     one, all_of_them = (mxopt.get_updater(mxopt.create("sgld", seed=1)) for _ in range(2))
+    names: list[int | str] = [0, "b", 2]
     for _ in range(2):
-        all_of_them([0, "b", 2], start, listed)
-        for index, grad, weight in zip([0, "b", 2], start, alone, strict=True):
+        all_of_them(names, start, listed)
+        for index, grad, weight in zip(names, start, alone, strict=True):
             one(index, grad, weight)
     for a, b in zip(alone, listed, strict=True):
         assert np.array_equal(a, b)

@@ -10,6 +10,7 @@ import pytest
 from recorded import arrays, decode, document, split
 
 import mxopt
+from mxopt.engine.choice import EngineName
 from mxopt.experimental import optim
 
 CASES = document("optim")["cases"]
@@ -68,7 +69,7 @@ class Run:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
-def test_parameters_and_states_are_the_recorded_ones_after_every_step(case: dict[str, Any], engine: str) -> None:
+def test_parameters_and_states_are_the_recorded_ones_after_every_step(case: dict[str, Any], engine: EngineName) -> None:
     run = Run(case)
     with mxopt.use_engine(engine):
         for number in range(run.problem["steps"]):

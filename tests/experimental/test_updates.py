@@ -12,6 +12,7 @@ from optim_runs import STEPS, arrays_in, bits, every, grads_of, normal
 from table import EXPERIMENTAL
 
 import mxopt
+from mxopt.engine.choice import EngineName
 from mxopt.experimental import optim
 from mxopt.parameter import Parameter
 from mxopt.sparse import row_sparse_array
@@ -109,7 +110,7 @@ def test_multipliers_of_a_parameter_count(make: Any) -> None:
 
 @every
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
-def test_a_row_sparse_gradient_is_a_dense_one_with_zeros(make: Any, engine: str) -> None:
+def test_a_row_sparse_gradient_is_a_dense_one_with_zeros(make: Any, engine: EngineName) -> None:
     (table,) = normal(0, [(7, 3)])
     dense = table.copy()
     sparse_optimizer, dense_optimizer = make([table]), make([dense])
@@ -123,7 +124,7 @@ def test_a_row_sparse_gradient_is_a_dense_one_with_zeros(make: Any, engine: str)
 
 @pytest.mark.parametrize("make", [row.over for row in EXPERIMENTAL if row.takes_lazy_update])
 @pytest.mark.parametrize("engine", ["llvm", "numpy"])
-def test_lazy_update_leaves_rows_without_gradient_alone(make: Any, engine: str) -> None:
+def test_lazy_update_leaves_rows_without_gradient_alone(make: Any, engine: EngineName) -> None:
     (table,) = normal(0, [(7, 3)])
     before, rows = table.copy(), table[[1, 5]].copy()
     lazy, dense = make([table], lazy_update=True), make([rows])
@@ -187,7 +188,7 @@ def test_one_gradient_for_each_parameter(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} gradients? for 2 parameters"):
         optimizer(normal(1, [(2,)] * count))
     with pytest.raises(TypeError, match="must be a tuple"):
-        optimizer(np.zeros((2, 2), np.float32))
+        optimizer(np.zeros((2, 2), np.float32))  # type: ignore[arg-type]
 
 
 def test_betas_that_single_precision_rounds_to_one_change_nothing() -> None:

@@ -25,7 +25,7 @@ def test_row_ids_for_each_key_and_each_out() -> None:
     kv, table = kvstore.create(), np.arange(8, dtype=np.float32).reshape(4, 2)
     kv.init(["a", "b"], [table, -table])
 
-    def pulled_rows(key: str | list[str], outs: Sequence[int], ids: object) -> list[list[list[float]]]:
+    def pulled_rows(key: str | list[str], outs: Sequence[int], ids: Any) -> list[list[list[float]]]:
         out = [[zeros("row_sparse", (4, 2)) for _ in range(n)] for n in outs]
         kv.row_sparse_pull(key, out[0] if isinstance(key, str) else out, row_ids=ids)
         return [[o.data[:, 0].tolist() for o in each] for each in out]

@@ -91,7 +91,7 @@ def test_params_are_read_as_they_were_saved(tmp_path: Path) -> None:
     assert isinstance(rows, RowSparse)
     assert (rows.indices.tolist(), rows.shape, rows.data.tolist()) == ([1, 3], (5, 2), [[0.25] * 2] * 2)
     listed = read_mxnet_params(DATA / "list.params")
-    assert [a.tolist() for a in listed] == [[[1.0] * 3] * 2, [0.0] * 4]  # type: ignore[union-attr]
+    assert [a.tolist() for a in listed] == [[[1.0] * 3] * 2, [0.0] * 4]
     for name, content in (("mlp", found), ("list", listed)):
         write_mxnet_params(tmp_path / "again", content)
         assert (tmp_path / "again").read_bytes() == (DATA / f"{name}.params").read_bytes()

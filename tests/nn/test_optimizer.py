@@ -97,7 +97,7 @@ def test_one_rate_for_each_step_then_an_error_that_says_how_many(rate: Any) -> N
 def test_a_single_rate_is_fixed_and_can_be_set(rate: Any) -> None:
     weight = ones(1)
     optimizer = nn.SGD([weight], learning_rate=rate)
-    optimizer.learning_rate.set_data(np.array(0.25))  # type: ignore[union-attr]
+    optimizer.learning_rate.set_data(np.array(0.25))
     optimizer((ones(1),))
     assert (weight, optimizer.get_lr(), optimizer.dynamic_lr) == (0.75, 0.25, False)  # type: ignore[comparison-overlap]
 

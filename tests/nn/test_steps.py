@@ -167,7 +167,7 @@ def test_states_of_another_optimizer_are_refused_and_say_what_differs(rng: np.ra
 
 def test_changed_rates_are_saved_and_unnamed_parameters_go_by_position(rng: np.random.Generator) -> None:
     optimizer = nn.SGD([np.ones(2, F32), np.ones(2, F32)], learning_rate=0.1, momentum=0.9)
-    optimizer.learning_rate.set_data(np.array(0.3))  # type: ignore[union-attr]
+    optimizer.learning_rate.set_data(np.array(0.3))
     document = optimizer.state_dict()
     assert list(document["states"]["accum"]) == ["0", "1"]
     other = nn.SGD([np.ones(2, F32), np.ones(2, F32)], learning_rate=0.1, momentum=0.9)

@@ -184,7 +184,7 @@ def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
     with pytest.raises(TypeError, match=r"SGD isn't called: mxopt.get_updater"):
         optimizer(0, one, one)
     with pytest.raises(TypeError, match=r"\(index, grad, weight\): the index must be a number or a text, got ndarray"):
-        updater(one, one, 0)
+        updater(one, one, 0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs an optimizer, as"):
         mxopt.get_updater("sgd")  # type: ignore[arg-type]
     parameter = mxopt.Parameter(one)
@@ -192,7 +192,7 @@ def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
         lambda: updater(0, parameter, one.copy()),
         lambda: updater([0], [parameter], [one.copy()]),
         lambda: optimizer.update(0, one.copy(), parameter, None),
-        lambda: updater(0, Unbound(), one.copy()),
+        lambda: updater(0, Unbound(), one.copy()),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match="the gradient is a parameter, and the weight is none"):
             call()  # type: ignore[no-untyped-call]

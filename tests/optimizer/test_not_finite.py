@@ -15,6 +15,7 @@ from bitwise import array, flat
 from table import CROSSED, Row, crossed_id
 
 import mxopt
+from mxopt.engine.choice import EngineName
 from mxopt.sparse import row_sparse_array
 
 FILE = np.load(Path(__file__).parent.parent / "data" / "mxnet" / "not_finite.npz", allow_pickle=False)
@@ -96,7 +97,7 @@ def titled(k: int) -> str:
 
 @pytest.mark.parametrize("engine", ["numpy", "llvm"])
 @pytest.mark.parametrize("number", RECORDED, ids=titled)
-def test_not_a_number_and_infinities_come_out_as_in_mxnet(number: int, engine: str) -> None:
+def test_not_a_number_and_infinities_come_out_as_in_mxnet(number: int, engine: EngineName) -> None:
     case = CASES[number]
     for target, value, parts in RECORDED[number]:
         with mxopt.use_engine(engine):

@@ -51,6 +51,7 @@ def test_a_plan_used_again_is_like_a_new_one(row: Row, rng: np.random.Generator)
         if rng.random() < 0.4:
             rows = np.flatnonzero(rng.random(len(weight)) < 0.5)
             grad = row_sparse_array((grad[rows], rows), shape=weight.shape)
+        engine: Any
         for engine, optimizer, (weight, state) in zip(("numpy", "llvm"), (numpy, llvm), tensors[k], strict=True):
             with mxopt.use_engine(engine):
                 if step % 3:

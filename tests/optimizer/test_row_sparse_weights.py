@@ -14,6 +14,7 @@ from table import CROSSED, ROWS, Row, crossed_id
 
 import mxopt
 from mxopt.engine import native, plan
+from mxopt.engine.choice import EngineName
 from mxopt.errors import ArrayError, ArrayTypeError
 from mxopt.sparse import RowSparse, row_sparse_array, zeros
 
@@ -68,6 +69,7 @@ def test_the_bits_are_those_of_the_dense_weight(row: Row, dtype: str, master: bo
     alone = made(row, True if row.name == "ftrl" else lazy, multi_precision=master)
     runs = []
     for rows in (EXISTING, whole):
+        engine: EngineName
         for engine, as_list in (("llvm", False), ("llvm", True), ("numpy", True)):
             runs.append(
                 (made(row, lazy, multi_precision=master), stored(starts(dtype, EXISTING), rows), engine, as_list)
@@ -175,7 +177,7 @@ def test_weights_of_both_kinds_in_a_list() -> None:
     for row in [row for row in ROWS if not row.dense]:
         start, other = starts("float32", EXISTING), [np.arange(s[0]) for s in SHAPES]
         single, listed = made(row, None), made(row, None)
-        ones = [stored(start, EXISTING)[0], start[1].copy(), stored(start, other)[2]]
+        ones: list[Any] = [stored(start, EXISTING)[0], start[1].copy(), stored(start, other)[2]]
         several = [stored(start, EXISTING)[0], start[1].copy(), stored(start, other)[2]]
         for grads in gradients("float32", dense_at=1):
             for k in range(3):

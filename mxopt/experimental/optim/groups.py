@@ -116,6 +116,7 @@ def make_slots(params: object, group: int, before: list[Slot], carry: float) -> 
     `before`."""
     given = [params] if hasattr(params, "shape") else list(map(named, _listed(params, f"group {group}: params")))
     slots: list[Slot] = []
+    x: Array
     for x in given:
         name = name_of(x, str(len(before) + len(slots)))
         place = f"group {group}, parameter {name!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from mxopt.options import Declared, Option, declared
 from mxopt.registry import Registry
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import Seed, StateDtype, Stored, check, dtype_of, warn_of_nearest, without_rule
-from mxopt.typing import Array, Document, Plain
+from mxopt.typing import Array, Document, Gradients, Params, Plain
 
 
 class Optimizer(GroupedOptimizer):
@@ -74,7 +74,7 @@ class Optimizer(GroupedOptimizer):
 
     def __init__(
         self,
-        params: Annotated[Any, Option("", "a list of arrays or Parameters, or of dicts")],
+        params: Annotated[Params, Option("", "a list of arrays or Parameters, or of dicts")],
         defaults: Annotated[Options, Option("", "the options, and their values for groups that don't say otherwise")],
         *,
         multi_precision: Masters = False,
@@ -158,7 +158,7 @@ class Optimizer(GroupedOptimizer):
 
     # Updates.
 
-    def __call__(self, gradients: Array) -> None:
+    def __call__(self, gradients: Gradients) -> None:
         """Updates all parameters in place by their gradients.
 
         Parameters
@@ -177,19 +177,25 @@ class Optimizer(GroupedOptimizer):
         """
         self.construct(gradients)
 
-    def construct(self, *hyper_params: Any) -> None:
-        """Makes a step. A subclass without a rule defines this."""
-        (gradients,) = hyper_params
-        try:
-            grads = self._gradients(gradients)
-            self.apply(None, self._slots, self._of_trained(grads), self._count)
-        except BaseException:  # drop new states and master copies: they could go out of date
-            for slot in self._slots:
-                slot.arrays = slot.arrays if slot.step else {}
-            self.steps.clear()
-            raise
-        if self._of_tensors:
-            self._tell(grads)
+    if TYPE_CHECKING:  # a subclass may name what it takes
+
+        def construct(self, *hyper_params: Any, **keywords: Any) -> None: ...
+
+    else:
+
+        def construct(self, *hyper_params: Any) -> None:
+            """Makes a step. A subclass without a rule defines this."""
+            (gradients,) = hyper_params
+            try:
+                grads = self._gradients(gradients)
+                self.apply(None, self._slots, self._of_trained(grads), self._count)
+            except BaseException:  # drop new states and master copies: they could go out of date
+                for slot in self._slots:
+                    slot.arrays = slot.arrays if slot.step else {}
+                self.steps.clear()
+                raise
+            if self._of_tensors:
+                self._tell(grads)
 
     def _count(self, slots: Sequence[Slot], steps: Iterable[int], carries: Iterable[float]) -> Iterable[object]:
         done = map(setattr, slots, repeat("step"), steps)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, ClassVar, TypedDict
 
 from mxopt.options import Declared, Exact, Option
 from mxopt.state_dtype import StateDtype
+from mxopt.typing import Params as AnyParams
 
 
 class Number(Option):
@@ -15,7 +16,8 @@ class Number(Option):
 
 
 Params = Annotated[
-    Any, Option("", "what to train, changed in place: a list of arrays or Parameters, or of dicts; see `Optimizer`")
+    AnyParams,
+    Option("", "what to train, changed in place: a list of arrays or Parameters, or of dicts; see `Optimizer`"),
 ]
 Rate = Annotated[float, Number("[0, inf)", "learning rate")]
 Betas = Annotated[tuple[float, float], Number("[0, 1)", "decay of the running means of the gradient and of its square")]

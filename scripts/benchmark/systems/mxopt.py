@@ -11,6 +11,7 @@ import mxopt
 from benchmark import inputs
 from benchmark.cases import KINDS, Case
 from benchmark.timing import Job
+from mxopt.typing import AnyArray
 
 CLIPS = EVERY = NARROW = True  # whether it is compared where gradients are clipped, every row moves, states are narrow
 
@@ -52,7 +53,7 @@ def _clipped(optimizer: mxopt.Optimizer, weights: list[np.ndarray], grads: list[
     return Job(lambda: trainer.step(1))
 
 
-def _sparse(case: Case, updater: mxopt.Updater, weight: object) -> Job:
+def _sparse(case: Case, updater: mxopt.Updater, weight: AnyArray) -> Job:
     shape = case.shapes[0]
     grads = itertools.cycle([mxopt.sparse.row_sparse_array(pair, shape=shape) for pair in inputs.sparse(case)])
     now = None

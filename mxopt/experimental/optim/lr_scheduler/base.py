@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from mxopt.arguments import NamedArguments, attribute_of, declared_of
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError, counted
 from mxopt.options import Exact, Option, number, within
-from mxopt.typing import Document, Plain
+from mxopt.typing import Document, HasGroups, HasRate, Plain
 
 ParameterGroup = MutableMapping[str, Any]
 RATES = ("lr", "initial_lr")  # of a group, what schedules set
@@ -82,7 +82,7 @@ class LRScheduler(NamedArguments):
     def __init__(
         self,
         optimizer: Annotated[
-            Any,
+            HasGroups | HasRate,
             Option(
                 "",
                 "one of `mxopt.experimental.optim`, or one made by `mxopt.create`, or anything else with"

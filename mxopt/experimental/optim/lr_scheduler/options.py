@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 
 from mxopt.errors import ArgumentError, counted
 from mxopt.options import Exact, Option
-from mxopt.typing import Array
+from mxopt.typing import AnyArray, Array, HasGroups, HasRate
 
-Scheduled = Annotated[Any, Option("", "the optimizer whose rates are set; see `LRScheduler`")]
+Scheduled = Annotated[HasGroups | HasRate, Option("", "the optimizer whose rates are set; see `LRScheduler`")]
 LastEpoch = Annotated[int, Exact("[-1, inf)", "the number of the step to go on from; -1 to begin")]
 Gamma = Annotated[float, Exact("", "what the rates are multiplied by")]
 Share = Annotated[float, Option("[0, 1]", "what the rates are multiplied by")]
 Whole = Annotated[int, Exact("", "how many steps")]
 Floor = Annotated[float, Option("", "the least rate")]
-Rates = Annotated[Any, Option("", "a number, or a list with one for each group")]
+Rates = Annotated[float | AnyArray | Sequence[float], Option("", "a number, or a list with one for each group")]
 Functions = Annotated[
-    Any,
+    Callable[[Any], Any] | Sequence[Any],
     Option(
         "",
         "a function of the step, or a list with one for each group. Functions are no part of `state_dict`",

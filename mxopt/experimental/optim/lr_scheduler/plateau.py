@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, ParameterGroup, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Scheduled, for_each_group
 from mxopt.options import Exact, Option, number, one_number
+from mxopt.typing import AnyArray
 
 
 class ReduceLROnPlateau(LRScheduler):
@@ -61,7 +62,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown_counter: int = 0
         self._last_lr = self._rates()
 
-    def step(self, metrics: Any) -> None:  # type: ignore[override]
+    def step(self, metrics: float | AnyArray) -> None:  # type: ignore[override]
         """Takes this step's measure, a number or an array of one element, and sets the rates.
 
         NaN is no improvement. Raises ArgumentTypeError, and changes nothing, for anything else.
