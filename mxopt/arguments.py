@@ -4,6 +4,7 @@ objects."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mxopt.errors import MXOptError, UnknownArgumentError, nearest
@@ -20,6 +21,7 @@ class NamedArguments:
     """
 
     unknown: ClassVar[type[MXOptError]] = UnknownArgumentError
+    elsewhere: ClassVar[Mapping[str, str]] = {}  # what to take instead, for arguments of other systems'
     __signature__: ClassVar[inspect.Signature]
     unnamed_arguments: tuple[str, ...] = ()
 
@@ -29,7 +31,8 @@ class NamedArguments:
             known = parameters_of(cls)
             unknown = tuple(name for name in kwargs if name not in known)
             if unknown and not cls.takes_more():
-                raise cls.unknown(f"{cls.__name__} has no argument {unknown[0]!r}: {nearest(unknown[0], known)}")
+                instead = cls.elsewhere.get(unknown[0]) or nearest(unknown[0], known)
+                raise cls.unknown(f"{cls.__name__} has no argument {unknown[0]!r}: {instead}")
             made = super().__new__(cls)
             if unknown:
                 made.unnamed_arguments = unknown

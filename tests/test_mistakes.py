@@ -25,6 +25,7 @@ from mxopt_server.roster import Roster
 
 import mxopt
 from mxopt import Parameter, Trainer, create, get_updater, kvstore, lr_scheduler, migrate, nn, sparse
+from mxopt.engine.trace import trace
 from mxopt.experimental import optim
 from mxopt.kvstore import messages as m, wire
 
@@ -283,6 +284,22 @@ FOUND_SINCE: Rows = [
         ["by its name", "a class is called by itself, SGD(...)"],
     ),
     ("create('rmsprop', alpha=)", lambda: create("rmsprop", alpha=0.9), ["RMSProp", "did you mean 'gamma1'"]),
+    ("create('sgd', nesterov=)", lambda: create("sgd", nesterov=True), ["SGD", "'nesterov'", "create('nag')"]),
+    ("create('adam', amsgrad=)", lambda: create("adam", amsgrad=True), ["'amsgrad'", "mxopt.experimental.optim.Adam"]),
+    (
+        "np.sign in a rule",
+        lambda: trace(lambda grad: np.sign(grad)),
+        ["np.sign", "table", "common.sign(x, 1.0)"],
+    ),
+    ("np.tanh in a rule", lambda: trace(lambda grad: np.tanh(grad)), ["np.tanh", "table", "`scalars`"]),
+    ("np.floor in a rule", lambda: trace(lambda grad: np.floor(grad)), ["np.floor", "table", "absolute, add"]),
+    (
+        "a sum in a rule",
+        lambda: trace(lambda grad: np.sum(grad, axis=0)),
+        ["np.sum with axis", "one element at a time"],
+    ),
+    ("grad.sum() in a rule", lambda: trace(lambda grad: grad.sum()), [".sum", "one number at a time"]),
+    ("float(grad) in a rule", lambda: trace(lambda grad: float(grad)), ["convert a value", "as it is"]),
     ("get_updater of a name", lambda: get_updater("adam"), ["as mxopt.create('sgd') makes it", "'adam'"]),  # type: ignore[arg-type]
     ("set_optimizer of a name", lambda: filled_store().set_optimizer("adam"), ["as mxopt.create('sgd')", "'adam'"]),  # type: ignore[arg-type]
     ("a name for a weight", lambda: sgd()(0, zeros(), "w"), ["parameter 0", "lends its memory", "got str"]),

@@ -5,6 +5,7 @@ IEEE arithmetic fixes the result of each to the last bit, so all engines give th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mxopt.errors import RuleError
@@ -57,10 +58,46 @@ WORDS = {
 }
 
 
+# What to write for functions that people look for: exact ones, and those that others can do.
+INSTEAD = {
+    "sign": "mxopt.rules.common.sign(x, 1.0)",
+    "clip": "mxopt.rules.common.clip(x, bound), or np.where",
+    "maximum": "np.where(a > b, a, b)",
+    "minimum": "np.where(a < b, a, b)",
+    "fmax": "np.where(a > b, a, b)",
+    "fmin": "np.where(a < b, a, b)",
+    "square": "x * x",
+    "power": "products, x * x, and np.sqrt",
+    "float_power": "products, x * x, and np.sqrt",
+    "reciprocal": "1 / x",
+    "fabs": "np.abs(x)",
+    "positive": "x itself",
+    "logical_not": "the opposite comparison",
+    "isnan": "x != x",
+}
+INSTEAD |= dict.fromkeys(
+    ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "tanh", "sinh", "cosh", "cbrt"),
+    "a hyper-parameter that `scalars` computes, if it depends on the step; of an element no two engines agree on it",
+)
+INSTEAD |= dict.fromkeys(
+    ("sum", "mean", "dot", "matmul", "norm", "max", "min", "any", "all"),
+    "a class with an `update` of its own: a rule sees one element at a time",
+)
+
+
+def not_an_operation(what: str, name: str, known: Mapping[str, Operation] = OPERATIONS) -> RuleError:
+    """That a rule uses what isn't in the table of operations, and what to use instead."""
+    instead = f": use {INSTEAD[name]}" if name in INSTEAD and known is OPERATIONS else ""
+    return RuleError(
+        f"a rule can't use {what}, which is not in the table of what every engine computes to the same bits{instead}."
+        f" The table has {', '.join(sorted(known))}"
+    )
+
+
 def operation(name: str, words: bool = False) -> Operation:
     """The operation that NumPy calls `name`, on real numbers or on `words`. Raises RuleError if
     rules can't use it."""
     known = WORDS if words else OPERATIONS
     if name not in known:
-        raise RuleError(f"a rule can't use np.{name}{' on words' * words}; it may use {', '.join(sorted(known))}")
+        raise not_an_operation(f"np.{name}{' on words' * words}", name, known)
     return known[name]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from mxopt.engine.operations import operation
+from mxopt.engine.operations import not_an_operation, operation
 from mxopt.errors import RuleError
 from mxopt.rules.rule import Function, as_tuple, parameters
 from mxopt.typing import Array
@@ -103,13 +103,24 @@ class Symbol(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: object) -> Symbol:
         if method != "__call__" or options:
-            raise RuleError(f"a rule can't use np.{ufunc.__name__} with {method} and {sorted(options)}")
+            more = f".{method}" * (method != "__call__") + f" with {', '.join(sorted(options))}" * bool(options)
+            raise not_an_operation(f"np.{ufunc.__name__}{more}", ufunc.__name__)
         return self.tape.record(ufunc.__name__, inputs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Symbol:
         if kwargs:
-            raise RuleError(f"a rule can't use np.{function.__name__} with {sorted(kwargs)}")
+            raise not_an_operation(f"np.{function.__name__} with {', '.join(sorted(kwargs))}", function.__name__)
         return self.tape.record(function.__name__, args)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # somebody asks what it is
+            return super().__getattribute__(name)
+        raise RuleError(
+            f"a rule can't use .{name}: it sees one number at a time; NumPy's functions and operators remain"
+        )
+
+    def __float__(self) -> float:
+        raise RuleError("a rule can't convert a value, which is float32, or float64 for such weights: use it as it is")
 
     def __bool__(self) -> bool:
         raise RuleError("a rule can't branch on a value: use np.where(condition, a, b)")

@@ -81,6 +81,10 @@ class KVStoreBase:
         """How many workers share the store."""
         raise NotDefinedError
 
+    def close(self) -> None:
+        """Returns once all that was pushed has been taken, and leaves the job, if the store is one
+        of a job. One that lives in this process has nothing to wait for, and stays as it is."""
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 

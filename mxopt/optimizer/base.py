@@ -53,6 +53,11 @@ class Optimizer(NamedArguments, Multipliers):
         "update", "update_multi_precision", "create_state", "create_state_multi_precision", "_update_count",
         "_get_lr", "_get_lrs", "_get_wd", "_get_wds",
     )  # fmt: skip
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "nesterov": "create('nag') is SGD with Nesterov's momentum",
+        "amsgrad": "mxopt.experimental.optim.Adam and mxopt.nn.Adam have it",
+        "decoupled_weight_decay": "create('adamw') has its weight decay apart from the gradient",
+    }
     state_dtype: StateDtype = None
     drawn_seed: int | None = None  # the seed, if it was drawn because none was given
     overridden: frozenset[str] = frozenset()  # those of `overridable` that a class from outside mxopt defines

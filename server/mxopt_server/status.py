@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,7 @@ from mxopt_server.logs import printable
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 TIMEOUT_MS = 3000
 RATES_S = 0.5  # over which the rates of a single look are taken
@@ -122,7 +124,7 @@ def _watch(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPai
     before: Plain | None = None
     with Live(auto_refresh=False) as live:
         for now in _looks(context, scheduler, keys, every):
-            live.update(tables(now, before), refresh=True)
+            live.update(tables(now, before, live.console.width), refresh=True)
             before = now
         if before is not None and before["state"] not in OVER:
             live.console.print("the scheduler doesn't answer any more: the job is over")
@@ -154,22 +156,26 @@ def _print(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPai
         print("mxopt-server: shown as JSON, since tables need the package rich: pip install rich", file=sys.stderr)
         print(json.dumps(now, indent=1))
         return
-    Console().print(tables(now, before))
+    console = Console()
+    console.print(tables(now, before, console.width))
 
 
 SERVER = ("server", "keys", "MiB", "updates", "per s", "MiB/s", "pending", "refused")
 PROCESS = ("process", "state", "heard", "memory", "CPU", "where")
+TABLES = 80  # columns
 
 
-def tables(found: Plain, before: Plain | None) -> Group:
-    """The reports as tables of 80 columns; rates are those since the reports `before`."""
+def tables(found: Plain, before: Plain | None, width: int) -> Group:
+    """The reports as tables, which take 80 columns, or where there are less as lines; rates are
+    those since the reports `before`."""
     from rich.console import Group
     from rich.text import Text
 
     title = Text(printable(f"job {found['job']}: {found['state']} {found['text']}".rstrip()))  # never markup
     old = {s["rank"]: s for s in before["servers"] if s} if before else {}
     known = {s["rank"]: s for s in found["servers"] if s}
-    numbers, processes = _table(SERVER, "right"), _table(PROCESS, "left")
+    numbers: list[list[str]] = []
+    processes: list[list[str]] = []
     optimizers: dict[str, list[int]] = {}
     for n in sorted(found["nodes"], key=lambda n: (n["role"], n["rank"])):
         memory = cpu = ""
@@ -178,25 +184,39 @@ def tables(found: Plain, before: Plain | None) -> Group:
             if s is None:
                 n = {**n, "state": "no answer"} if n["state"] == "alive" else n
             else:
-                numbers.add_row(*_numbers(s, old.get(s["rank"], s)))
+                numbers.append(_numbers(s, old.get(s["rank"], s)))
                 optimizers.setdefault(printable(str(s["optimizer"])), []).append(s["rank"])
                 memory, cpu = f"{s['memory'] / 2**20:.0f} MiB", f"{s['cpu']:.1f} s"
         name = f"{n['role']} {n['rank']}"
-        processes.add_row(name, n["state"], f"{n['age']:.1f} s ago", memory, cpu, Text(printable(n["name"])))
+        processes.append([name, n["state"], f"{n['age']:.1f} s ago", memory, cpu, printable(n["name"])])
     lines = [Text(f"optimizer of {_ranks(ranks, len(known))}: {what}") for what, ranks in optimizers.items()]
     for n in found["nodes"]:
         if n.get("lost"):
             lines.append(Text(f"server {n['rank']} came back from its last checkpoint: {n['lost']} pushes are lost"))
-    return Group(title, numbers, *lines, processes)
+    if width < TABLES:
+        return Group(title, *_lines(SERVER, numbers, width), *lines, *_lines(PROCESS, processes, width))
+    return Group(title, _table(SERVER, numbers, "right"), *lines, _table(PROCESS, processes, "left"))
 
 
-def _table(columns: Sequence[str], justify: Literal["left", "right"]) -> Table:
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Text]:
+    """A row as a paragraph: each number behind its heading."""
+    from rich.text import Text
+
+    for row in rows:
+        said = ", ".join(f"{name} {cell}" for name, cell in zip(columns, row, strict=True) if cell)
+        yield Text(textwrap.fill(said.removeprefix("process "), width, subsequent_indent="  "))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], justify: Literal["left", "right"]) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         made.add_column(name, justify=justify, overflow="fold")  # nothing is cut off
+    for row in rows:
+        made.add_row(*map(Text, row))
     return made
 
 

@@ -310,3 +310,15 @@ def test_texts_and_numbers_of_other_kinds_are_keys_too() -> None:
         kv.push(same, full(2))
         kv.push(key, full(3))  # type: ignore[arg-type]
         assert pulled(kv, same, full(0)) == [3, 3]
+
+
+def test_every_store_can_be_closed() -> None:
+    """A script is the same in one process and in a job."""
+    store = kvstore.create()
+    store.init("w", np.zeros(2))
+    store.push("w", np.ones(2))
+    store.close()
+    out = np.zeros(2)
+    store.pull("w", out)
+    assert out.tolist() == [1, 1]
+    kvstore.create("teststore").close()

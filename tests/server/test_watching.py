@@ -108,7 +108,7 @@ def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding: str) -
     for server in before["servers"]:
         server |= {"updates": server["updates"] - 5000, "received": server["received"] - 50 * 2**20, "uptime": 999.5}
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    Console(file=stream, width=80).print(status.tables(now, before))
+    Console(file=stream, width=80).print(status.tables(now, before, 80))
     stream.flush()
     shown = stream.buffer.getvalue().decode(encoding)
     assert max(map(len, shown.splitlines())) <= 80
@@ -116,6 +116,19 @@ def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding: str) -
     for text in ("10000000000", "10000", "100.0", "optimizer of all servers", "server 11", "262144 MiB"):
         assert text in shown
     assert "…" not in shown
+
+
+@pytest.mark.parametrize("width", [79, 60, 40])
+def test_a_narrower_status_has_a_paragraph_for_each_process(width: int) -> None:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(status.tables(reports(), reports(), width))
+    shown = stream.getvalue().splitlines()
+    assert max(map(len, shown)) <= width
+    words = " ".join(line.strip() for line in shown)
+    assert words.count("keys 123456, MiB 262144.0, updates 10000000000, pending 123456, refused 123456") == 12
+    assert "server 11, state alive, heard 9.9 s ago, memory 262144 MiB, CPU 123456.7 s, where a-machine" in words
 
 
 def test_one_look_at_a_job_shows_rates(tmp_path: Path) -> None:
