@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mxopt.engine import binding, jit, kernel as k, passes, team
+from mxopt.engine import binding, jit, kernel as k, pages, passes, team
 from mxopt.engine.rounding import Rounding, UpdateKeys
 from mxopt.engine.tensor import Tensor
 from mxopt.engine.threads import crew
 from mxopt.rules.common import norm
 from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Hypers
 
 Compiled = Callable[[int], object]  # a compiled function, of a job's address
@@ -102,6 +103,8 @@ class NativePart:
         self._pack = struct.Struct(f"{rule.given}d").pack_into
         self._first_row = self.hypers.data.cast("B")
         self._expect(tensors)
+        walked = [] if self.alone or isinstance(tensors[0].grad, RowSparse) else tensors  # all of them, in each step
+        self._settling = pages.settling(self.pointers, np.array([[a.nbytes for a in t.all] for t in walked]))
 
     def _addresses(self, tensors: Sequence[Tensor]) -> npt.NDArray[np.int64]:
         return np.array([[a.ctypes.data for a in t.all] for t in tensors], np.int64)
@@ -220,7 +223,7 @@ class NativePart:
         """What does all in one call."""
         if self.elements <= QUICK:
             return self._quick
-        self._take_helpers()
+        self._before_long()
         return self._run
 
     def finish(self) -> None:
@@ -230,14 +233,15 @@ class NativePart:
     def launch(self, number: int) -> None:
         """One pass over all arrays."""
         self.job[k.KERNEL] = self.kernels[number]
-        self._take_helpers()
+        self._before_long()
         self._run(self.address)
 
-    def _take_helpers(self) -> None:
-        """Gives the next call the help of the crew, if that pays."""
+    def _before_long(self) -> None:
+        """Gives the next call the help of the crew, and large pages, if that pays."""
         if not self.alone:
             self.crew = crew()  # kept for the call
             self.job[k.CREW] = self.crew.ready()
+            next(self._settling, None)
 
 
 class PassesPart(NativePart):
@@ -280,7 +284,7 @@ class PassesPart(NativePart):
         return self.whole()
 
     def whole(self) -> Compiled | None:
-        self._take_helpers()
+        self._before_long()
         return self._passes
 
     def finish(self) -> None:

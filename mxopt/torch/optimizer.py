@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mxopt.engine import arrays, pages
+from mxopt.engine import arrays
 from mxopt.errors import ArrayError, MXOptError, StatesError
 from mxopt.torch.backends import backend_of, is_kept, refuse
 from mxopt.torch.held import Held, real, renew
@@ -73,7 +73,6 @@ class Optimizer(torch.optim.Optimizer):
         self._begin()
         held = {key: x for key, x in options.items() if torch.is_tensor(x) and key in self._backend.defaults}
         super().__init__(params, self._backend.defaults | held)  # a rate that is a tensor may be changed in place
-        pages.gather(self._held.views)
         if Optimizer._untraced is None:  # imports nothing that PyTorch's constructor hasn't imported
             Optimizer._untraced = torch.compiler.disable(Optimizer._step)
 
