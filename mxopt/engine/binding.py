@@ -122,9 +122,12 @@ def _clear(asm: Lines, address: str, size: str) -> str:
     return asm.let(f"call i1 @clear(ptr %job, i64 {address}, i64 {size})")
 
 
-def _write_bind(asm: Lines, lists: bool = False) -> None:
-    with asm.function(f"i64 @{'bind_lists' if lists else 'bind'}(ptr %job)"):
-        for word in (WEIGHT_IDS, GRAD_IDS) if lists else ():
+def _write_bind(asm: Lines, name: str = "bind") -> None:
+    """`bind` of arrays, `bind_lists` of two arrays of these, or `bind_places` of addresses of
+    gradients."""
+    placed = name == "bind_places"
+    with asm.function(f"i64 @{name}(ptr %job{', ptr %places' * placed})"):
+        for word in (WEIGHT_IDS, GRAD_IDS) if name == "bind_lists" else ():
             data = _field(asm, asm.pointer("%job", word), DATA)
             asm.put(f"store i64 {data}, ptr {asm.at('i64', '%job', word)}")
         _own(asm)
@@ -134,10 +137,14 @@ def _write_bind(asm: Lines, lists: bool = False) -> None:
             loop.until(_equal(asm, t, number))
             e = asm.at("i64", expected, asm.let(f"mul i64 {t}, {EXPECTED_WORDS}"))
             row = asm.at("i64", table, asm.let(f"mul i64 {t}, {asm.word(e, ARRAYS)}"))
-            w, g = asm.pointer(weights, t), asm.pointer(grads, t)
-            asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {row})"), "no")
-            asm.demand(_fits(asm, g, asm.word(e, GRAD_DTYPE), e, 0, THEIRS), "no")
-            data, place = _field(asm, g, DATA), asm.at("i64", row, 1)
+            if placed:
+                data = asm.word("%places", t)
+            else:
+                w, g = asm.pointer(weights, t), asm.pointer(grads, t)
+                asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {row})"), "no")
+                asm.demand(_fits(asm, g, asm.word(e, GRAD_DTYPE), e, 0, THEIRS), "no")
+                data = _field(asm, g, DATA)
+            place = asm.at("i64", row, 1)
 
             def elsewhere(e: str = e, data: str = data, place: str = place) -> None:
                 asm.demand(_clear(asm, data, asm.word(e, GRAD_BYTES)), "no")
@@ -185,11 +192,12 @@ def _write_bind_rows(asm: Lines) -> None:
         asm.put("ret i64 -1")
 
 
-def _compiled(name: str, write: Callable[[Lines], None]) -> Callable[[int], int]:
+def _compiled(name: str, write: Callable[[Lines], None], arguments: int = 1) -> Callable[..., int]:
     asm = Lines()
     _write_checks(asm)
     write(asm)
-    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(compile_assembly(asm.module(), name))
+    kind = ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * arguments)
+    return kind(compile_assembly(asm.module(), name))
 
 
 @cache
@@ -203,7 +211,13 @@ def binder() -> Callable[[int], int]:
 def list_binder() -> Callable[[int], int]:
     """`binder` where WEIGHT_IDS and GRAD_IDS are the ids of two arrays of objects: the weights and
     the gradients."""
-    return _compiled("bind_lists", partial(_write_bind, lists=True))
+    return _compiled("bind_lists", partial(_write_bind, name="bind_lists"))
+
+
+@cache
+def place_binder() -> Callable[[int, int], int]:
+    """A function of a job's address and that of the gradients' addresses: all that it looks at."""
+    return _compiled("bind_places", partial(_write_bind, name="bind_places"), 2)
 
 
 @cache

@@ -172,23 +172,17 @@ class NativePart:
         n = len(weights)
         # An array of objects is an array of their addresses, and the fastest way to get them.
         held, given = np.fromiter(weights, object, n), np.fromiter(grads, object, n)
-        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = id(held), id(given)
-        return bool(binding.list_binder()(self.address))
+        bind = binding.list_binder()
+        self.job[k.WEIGHT_IDS], self.job[k.GRAD_IDS] = id(held), id(given)  # no other thread comes before they are read
+        return bool(bind(self.address))
 
     def bind_at(self, places: Sequence[int]) -> bool:
         """`bind` for gradients at these addresses. The caller guarantees that each is contiguous
         and of its weight's dtype and size, and that the weights are where they were."""
-        if self.rows or self.scattered or not self.alike or self.job[k.OWNER] not in (0, get_ident()):
+        if self.rows or self.scattered or not self.alike:
             return False
-        self.job[k.OWNER] = get_ident()
-        new = np.fromiter(places, np.int64, len(places))
-        if (new != self.pointers[:, 1]).any():
-            following = np.searchsorted(self.taken[:, 1], new, "right")
-            starts = np.append(self.taken[:, 0], np.iinfo(np.int64).max)[following]
-            if (new + self.expected[:, binding.GRAD_BYTES] > starts).any():
-                return False
-            self.pointers[:, 1] = new
-        return True
+        given = array("q", places)
+        return bool(binding.place_binder()(self.address, given.buffer_info()[0]))
 
     # Running.
 

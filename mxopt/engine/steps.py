@@ -164,7 +164,7 @@ def run(
             uninterrupted(partial(_finish, [plan for _, plan in calls], chain(counted, noted)))
         else:
             made: Any = jobs
-            exhaust(chain(*made, counted, noted))
+            exhaust(chain(counted, *made, noted))  # in this order: what counts has just been looked at
     except BaseException as error:
         tell(error, len(which) if done else 0, len(which))
         raise

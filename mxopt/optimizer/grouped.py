@@ -229,7 +229,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         grads, ats, which = self._prepare(slots, grads, types, ats, which)
         self._run(self._calls(key, seen, grads), slots, ats, which, count)
 
-    def apply_again(self, key: Hashable, places: list[int], count: Count) -> bool:
+    def apply_again(self, key: Hashable, places: Sequence[int], count: Count) -> bool:
         """Repeats the last `apply` with this `key`, with gradients at these addresses. The caller
         must know that each is contiguous, of its parameter's dtype and size, and that the
         parameters are where they were. Returns False, and changes nothing, if what is prepared
@@ -283,17 +283,17 @@ class GroupedOptimizer(NamedArguments, Resumable):
         group, lr, wd = self._rates_of(number, before)
         return Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready)
 
-    def _calls(self, key: Hashable, seen: Seen, grads: list[Any]) -> list[BatchPlan]:
+    def _calls(self, key: Hashable, seen: Seen, grads: Sequence[Any]) -> list[BatchPlan]:
         """The plans that update these parameters by these gradients. None of them if gradients are
         given by address, and nothing is prepared for that."""
-        slots, weights = seen.slots, [slot.weight for slot in seen.slots]
+        slots = seen.slots
         uses = [self._rule_of(number) for number in seen.groups]
         if len(uses) > 1:
             of = dict(zip(seen.groups, uses, strict=True))
             uses = uses[:1] if uses.count(uses[0]) == len(uses) else [of[slot.group] for slot in slots]
-        found = self.steps.find(key, uses, weights, grads, slots)
-        if found is None and type(grads[0]) is int:
-            return []
+        if type(grads[0]) is int:
+            return self.steps.find(key, uses, grads, grads, slots) or []
+        found = self.steps.find(key, uses, [slot.weight for slot in slots], grads, slots)
         if found is None:
             pairs = zip(slots, grads, strict=True)
             tensors = [self._tensor(slot, grad, self._rule_of(slot.group)[0]) for slot, grad in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Held(NamedTuple):
     tensors: list[torch.Tensor]
     names: list[str]
     views: list[np.ndarray]
-    places: list[int]
+    places: array[int]
     layouts: list[tuple[Any, ...]]
     sizes: list[int]
     dtypes: list[torch.dtype]
@@ -63,7 +64,7 @@ class Held(NamedTuple):
         """Whether each still has its shape and strides."""
         return _layouts(self.tensors) == self.layouts
 
-    def places_of(self, grads: Sequence[Array]) -> list[int] | None:
+    def places_of(self, grads: Sequence[Array]) -> array[int] | None:
         """The gradients' addresses, if parameters and gradients are all of the common kind:
         contiguous, and of the same dtype and size. This is far cheaper than making arrays."""
         if set(map(type, grads)) != {torch.Tensor}:
@@ -99,8 +100,8 @@ def real(tensor: torch.Tensor, name: str) -> torch.Tensor:
         raise ArrayTypeError(f"{name}: this complex tensor isn't pairs of numbers in memory: {error}") from error
 
 
-def _places(tensors: Sequence[torch.Tensor]) -> list[int]:
-    return list(map(torch.Tensor.data_ptr, tensors))
+def _places(tensors: Sequence[torch.Tensor]) -> array[int]:
+    return array("q", map(torch.Tensor.data_ptr, tensors))
 
 
 def _layouts(tensors: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class OfCreate:
             if given:
                 updater(given, [grads[n] for n in given], [weights[n] for n in given])
 
-    def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool:
+    def repeat(self, groups: Sequence[Plain], places: Sequence[int], first: Iterable[object]) -> bool:
         return False
 
     def _follow(self, groups: Sequence[Plain]) -> None:

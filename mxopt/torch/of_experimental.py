@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,9 +80,9 @@ class OfExperimental:
             self._follow(groups)
             self._model(grads)
 
-    def repeat(self, groups: Sequence[Plain], places: list[int]) -> bool:
+    def repeat(self, groups: Sequence[Plain], places: Sequence[int], first: Iterable[object]) -> bool:
         self._follow(groups)
-        return self._model.repeat(places)
+        return self._model.repeat(places, first)
 
     def _follow(self, groups: Sequence[Plain]) -> None:
         """Takes over changed options of the groups."""

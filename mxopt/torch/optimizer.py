@@ -231,8 +231,9 @@ class Optimizer(torch.optim.Optimizer):
         grads = list(map(_grad_of, tensors))
         places = self._held.places_of(grads)
         self._renew_masters()
-        if places is not None and self._backend.repeat(self.param_groups, places):
-            torch.autograd.graph.increment_version(tensors)
+        # Before the update, while the tensors are in the caches still.
+        told = map(torch.autograd.graph.increment_version, (tensors,))
+        if places is not None and self._backend.repeat(self.param_groups, places, told):
             return
         if not self._held.lie_as_before():
             self._look_again()

@@ -201,10 +201,10 @@ class Optimizer(GroupedOptimizer):
         done = map(setattr, slots, repeat("step"), steps)
         return chain(done, map(setattr, slots, repeat("carry"), carries)) if carries else done
 
-    def repeat(self, places: list[int]) -> bool:
+    def repeat(self, places: Sequence[int], first: Iterable[object]) -> bool:
         """Makes a step with gradients at these addresses, if `apply_again` can; that says what the
-        caller must know. Returns whether it did. Doesn't tell autograd."""
-        return self.apply_again(None, places, self._count)
+        caller must know. Goes through `first` right before the update. Returns whether it did."""
+        return self.apply_again(None, places, lambda *of: chain(first, self._count(*of)))
 
     def _rule_of(self, group: int) -> tuple[Rule, bool]:
         options = self.param_groups[group]
