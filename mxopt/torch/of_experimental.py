@@ -37,6 +37,8 @@ AT_ONCE = ("Adagrad",)  # PyTorch creates its states together with the optimizer
 NUMBERS = {"step", "mu", "eta", "mu_product", "previous_lr"}
 KEPT = NUMBERS.union(["master"], *(names.values() for names in (*STATES.values(), VECTOR)))
 
+FLOATS = ("lambd", "t0")  # ASGD's, for which MindSpore asks for a float; PyTorch takes an int, too
+
 
 def number_of(value: Array) -> Any:
     """An option as a number: a schedule may keep it as a tensor."""
@@ -45,13 +47,20 @@ def number_of(value: Array) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def with_floats(options: Plain) -> Plain:
+    """Options with floats in the place of those ints that MindSpore refuses."""
+    numbers = {key: number_of(options[key]) for key in FLOATS if key in options}
+    return options | {key: float(x) if type(x) is int else x for key, x in numbers.items()}
+
+
 class OfExperimental:
     """An optimizer of `experimental.optim`."""
 
     def __init__(self, kind: str, options: Plain) -> None:
         self._kind = kind
         self._names = STATES[kind]
-        self._options = {"lr": 1e-3, **options} if kind == "SGD" else options  # PyTorch has a default there
+        # PyTorch's SGD has a default rate.
+        self._options = with_floats({"lr": 1e-3, **options} if kind == "SGD" else options)
         made = self._made([{"params": []}])
         self._seeds = {"seed": made.seed or 0} if made.state_dtype == "bfloat16" else {}
         self.defaults: Plain = made.defaults | self._seeds
@@ -68,7 +77,7 @@ class OfExperimental:
 
     def add(self, group: Plain, weights: Sequence[np.ndarray], names: Sequence[str]) -> None:
         known = self.defaults.keys() - self._seeds.keys()
-        own = {key: number_of(value) for key, value in group.items() if key in known}
+        own = with_floats({key: number_of(value) for key, value in group.items() if key in known})
         params = [Parameter(weight, name) for weight, name in zip(weights, names, strict=True)]
         if hasattr(self, "_model"):
             self._model.add_param_group({**own, "params": params})
@@ -87,7 +96,7 @@ class OfExperimental:
     def _follow(self, groups: Sequence[Plain]) -> None:
         """Takes over changed options of the groups."""
         for mine, theirs in zip(self._model.param_groups, groups, strict=True):
-            now = {key: number_of(theirs[key]) for key in self.defaults}
+            now = with_floats({key: number_of(theirs[key]) for key in self.defaults})
             self._model.seed = now.pop("seed", self._model.seed)
             changed = {key: value for key, value in now.items() if mine[key] != value}
             if changed:

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from torch_models import PAIRS, backward, close, model, of, pairs, same, train, values  # noqa: E402
 
 import mxopt  # noqa: E402
+from mxopt.experimental import optim  # noqa: E402
 from mxopt.torch import Optimizer  # noqa: E402
 
 
@@ -88,6 +89,22 @@ def test_a_rate_may_be_a_tensor() -> None:
         rate.zero_()
         train(net, optimizer, range(2, 4))
         same(net, of(before))
+
+
+def test_asgd_takes_whole_numbers_as_pytorch_does_and_mindspore_does_not() -> None:
+    def run(kind: Callable[[Any], Any]) -> Any:
+        net = model()
+        groups = [{"params": net[0].parameters(), "t0": 2}, {"params": net[2].parameters()}]
+        optimizer = kind(groups)
+        train(net, optimizer, range(4))
+        optimizer.param_groups[1]["lambd"] = torch.tensor(1)
+        train(net, optimizer, range(4, 8))
+        return net
+
+    ours = run(lambda groups: Optimizer(groups, "asgd", t0=3, lambd=0))
+    close(ours, run(lambda groups: torch.optim.ASGD(groups, t0=3, lambd=0)))
+    with pytest.raises(TypeError, match="t0 must be a float, got 3"):
+        optim.ASGD([mxopt.Parameter(np.ones(2, np.float32))], t0=3)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
