@@ -54,7 +54,7 @@ KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
 ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ROWS for each tensor
 AHEAD = 512
-FETCHED = 1024  # elements ahead that kernels with stochastic rounding fetch what lies in order
+FETCHED = 256  # elements ahead that kernels with stochastic rounding fetch what lies in order
 LINE = 64  # bytes fetched at a time
 
 
@@ -297,7 +297,8 @@ class Writer:
                 if k < len(self.arrays) and self.arrays[k] not in touched:
                     continue
                 for line in range(0, LANES * ITEMSIZE[dtypes[k]], LINE):
-                    asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line))
+                    written = k >= len(self.arrays) or self.arrays[k] in writes
+                    asm.fetch(asm.at("i8", asm.at(STORED[dtypes[k]], place, i), line), written)
             if self.rule.draws and "noise" in tape.arguments:
                 values["noise"] = noise.vector(asm, self.weyl(i), self.key)
             results = asm.run(varying, [values[n] for n in varying.arguments])

@@ -73,6 +73,13 @@ def test_row_wise_kernels_fetch_the_rows_to_come(dtype: str, lines: int) -> None
             assert "prefetch" not in instructions(Kernel(some, 0, (dtype,) * (2 + len(some.states))))
 
 
+def test_what_is_only_read_is_fetched_to_be_read() -> None:
+    """Else a processor may write gradients back that nobody has changed."""
+    code = assemble(Kernel(adam.adam, None, ("float32", "float32", "bfloat16", "bfloat16"), stochastic=True))
+    loop = re.findall(r"prefetch\.p0\(ptr \S+, i32 ([01]),", code)[:4]
+    assert loop == ["1", "0", "1", "1"]  # weight, gradient, both moments
+
+
 @pytest.mark.parametrize("printer", [kernel, cuda_source])
 def test_an_operation_that_no_printer_knows_is_refused(printer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a tape's: no rule gets that far."""
