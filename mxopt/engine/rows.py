@@ -100,9 +100,12 @@ class RowGradientPart(NativePart):
         self._about[k.ROW_COUNT] = rows
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
-        if not isinstance(grad, RowSparse) or grad.shape != self.shape or len(grad.data) > self.most_rows:
+        if not isinstance(grad, RowSparse) or grad.shape != self.shape:
             return False
-        self.ids[0], self.ids[1], self.ids[2] = id(weight), id(grad.data), id(grad.indices)
+        data, indices = grad.data, grad.indices
+        if len(data) > self.most_rows:
+            return False
+        self.ids[0], self.ids[1], self.ids[2] = id(weight), id(data), id(indices)
         rows = self._bind_rows(self.address)
         if rows < 0:
             return False
@@ -122,15 +125,16 @@ class SparsePart(RowGradientPart, RowsPart):
         super()._lay_out_pieces(tensors)  # a gradient with fewer rows uses only the first pieces
         self.batches = np.arange(len(self.pieces) + 1)
         self.most: int = int(self.pieces[0, 2]) if len(self.pieces) else 1
+        self._pays = PARALLEL / len(tensors[0].all)  # elements from which the help of others does
 
     def _rows_of(self, tensor: Tensor) -> int:
         self.most_rows: int = min(len(tensor.weight), max(LAID_OUT, 2 * len(tensor.grad.indices)))
         return self.most_rows
 
     def _take(self, rows: int) -> None:
-        super()._take(rows)
+        self._about[k.ROW_COUNT] = rows
         self.elements: int = rows * self.length
-        self.alone: Any = self.elements * self.pointers.shape[1] < PARALLEL
+        self.alone: Any = self.elements < self._pays
         self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
 
 
