@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mxopt.errors import MXOptError, UnknownArgumentError, nearest
+from mxopt.errors import ArgumentError, ArgumentTypeError, MXOptError, UnknownArgumentError, nearest
 from mxopt.options import Declared, checked, declared, described, handed_on, parameters, without_option
 from mxopt.overrides import overridden
 
@@ -88,6 +88,20 @@ def declared_of(klass: type) -> dict[str, Declared]:
     """The declarations of the class's constructor and those of its bases, by argument."""
     constructors = [vars(base)["__init__"] for base in klass.__mro__ if "__init__" in vars(base) and base is not object]
     return {name: found for known in map(declared, reversed(constructors)) for name, found in known.items()}
+
+
+def check_kept(thing: object) -> None:
+    """Raises ArgumentTypeError if an attribute that keeps an argument has been set to what is of
+    another type. Numbers out of their range pass: they may be meant."""
+    for name, known in declared_of(type(thing)).items():
+        attribute = attribute_of(type(thing), name)
+        if hasattr(thing, attribute):
+            try:
+                known.check(f"{type(thing).__name__}: {attribute}", getattr(thing, attribute))
+            except ArgumentTypeError:
+                raise
+            except ArgumentError:
+                pass
 
 
 def call_of(thing: object) -> str:

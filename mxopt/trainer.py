@@ -21,6 +21,7 @@ from mxopt.optimizer import Optimizer, Updater, create as create_optimizer, get_
 from mxopt.optimizer.direct import DirectUpdater
 from mxopt.optimizer.keyed import KeyedOptimizer, following
 from mxopt.optimizer.states import load
+from mxopt.options import one_number
 from mxopt.owned import AnyOptimizer
 from mxopt.parameter import Parameter, listed, written
 from mxopt.sparse import RowSparse
@@ -246,15 +247,15 @@ class Trainer:
         """Makes the optimizer divide by `batch_size`; undoes that if the step fails or is
         skipped."""
         try:
-            usable = 0 < batch_size < math.inf
-        except (TypeError, ValueError):  # no number, an array of several
-            usable = False
-        if not usable:
+            size = one_number("batch_size", batch_size)
+        except ArgumentError:
+            size = math.nan
+        if not 0 < size < math.inf:
             raise ArgumentError(
                 f"batch_size must be a number above 0, got {batch_size!r}: gradients are divided by it; give 1 where"
                 " the loss is a mean already"
             )
-        before, scale, skipped = self._optimizer.rescale_grad, self._scale / float(batch_size), self.skipped
+        before, scale, skipped = self._optimizer.rescale_grad, self._scale / size, self.skipped
         remote = self._stepped and self._update_on_kvstore and "dist" in self._kvstore.type
         if remote and self._optimizer.rescale_grad != scale:
             raise WarnedUsageError(

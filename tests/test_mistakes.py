@@ -51,6 +51,12 @@ def sgd(**options: Any) -> mxopt.Updater:
     return get_updater(create("sgd", **options))
 
 
+def changed(attribute: str, value: object) -> None:
+    updater = sgd()
+    setattr(updater.optimizer, attribute, value)
+    updater(0, zeros(), zeros())
+
+
 def read_only(x: np.ndarray) -> np.ndarray:
     x.flags.writeable = False
     return x
@@ -325,6 +331,15 @@ FOUND_SINCE: Rows = [
     ("mxopt-server stat", lambda: said(cli.main, "stat"), ["unrecognized arguments: stat: did you mean status?"]),
     ("mxopt-server --num-workers", lambda: said(cli.main, "--num-workers", "2"), ["did you mean --workers?"]),
     ("mxopt-launch --state-dri", lambda: said(launch.main, "-n", "1", "--state-dri=x", "true"), ["--state-dir?"]),
+    ("a gradient for a list of them", lambda: sgd()([0], None, [zeros()]), ["list of gradients", "got NoneType"]),
+    ("an index in a list", lambda: sgd()([[0]], [zeros()], [zeros()]), ["number or a text", "got list"]),
+    ("lr_scheduler = 0.1", lambda: changed("lr_scheduler", 0.1), ["SGD: lr_scheduler must be a schedule", "got 0.1"]),
+    ("lr_mult = 0.1", lambda: changed("lr_mult", 0.1), ["SGD: lr_mult must be a dict", "got 0.1"]),
+    ("clip_gradient = '1'", lambda: changed("clip_gradient", "1"), ["SGD: clip_gradient must be a number", "'1'"]),
+    ("compression by name", lambda: kvstore.create("device").set_gradient_compression("2bit"), ["{'type': '2bit'"]),  # type: ignore[arg-type]
+    ("use_engine of a list", lambda: mxopt.use_engine(["numpy"]).__enter__(), ["no engine ['numpy']"]),  # type: ignore[arg-type]
+    ("a table of a misspelt dtype", lambda: sparse.table((2, 3), dtype="flot32"), ["a table is of", "'flot32'"]),
+    ("row_sparse_array of a text", lambda: sparse.row_sparse_array("x"), ["row_sparse_array: needs arrays", "'x'"]),
     ("step without gradient and name", lambda: Trainer([Parameter(zeros())], "sgd").step(1), ["parameter 0 has no"]),
 ]
 

@@ -15,7 +15,7 @@ ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # `numba` is a fo
 
 
 def _engine(name: str, where: str = "") -> str:
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         raise UnknownNameError(f"{where}there is no engine {name!r} for NumPy arrays; there are 'llvm' and 'numpy'")
     return ENGINES[name]
 

@@ -8,11 +8,11 @@ looked at. On the wire a compressed array is bit planes, lowest bit first: '2bit
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
-from mxopt.errors import ArgumentError, ArrayTypeError, nearest
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayTypeError, nearest
 from mxopt.options import number
 from mxopt.typing import Document
 
@@ -32,6 +32,11 @@ class GradientCompression:
     """
 
     def __init__(self, params: Document) -> None:
+        if not isinstance(params, Mapping):
+            raise ArgumentTypeError(
+                "set_gradient_compression takes a dict, such as {'type': '2bit', 'threshold': 0.5}, got"
+                f" {params!r:.80}"
+            )
         if "type" not in params:
             raise ArgumentError("set_gradient_compression needs a 'type': '2bit' or '1bit'")
         self.type: str = str(params["type"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mxopt.arguments import NamedArguments, parameters_of
+from mxopt.arguments import NamedArguments, check_kept, parameters_of
 from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.errors import (
@@ -34,6 +34,14 @@ from mxopt.typing import Array, Document, Plain, State
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
 
 O = TypeVar("O", bound=type)  # noqa: E741
+
+
+def check_schedule(given: object, whose: str = "") -> None:
+    """Raises ArgumentTypeError for what can't be asked for a rate."""
+    if isinstance(given, type) or not callable(given):
+        raise ArgumentTypeError(
+            f"{whose}lr_scheduler must be a schedule, called with the number of updates, got {given!r}"
+        )
 
 
 class Optimizer(NamedArguments, Multipliers):
@@ -111,10 +119,8 @@ class Optimizer(NamedArguments, Multipliers):
     ) -> None:
         if lr_scheduler is None and learning_rate is None:
             learning_rate = 0.01
-        if lr_scheduler is not None and (isinstance(lr_scheduler, type) or not callable(lr_scheduler)):
-            raise ArgumentTypeError(
-                f"lr_scheduler must be a schedule, called with the number of updates, got {lr_scheduler!r}"
-            )
+        if lr_scheduler is not None:
+            check_schedule(lr_scheduler)
         if learning_rate is not None:
             warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
@@ -281,6 +287,16 @@ class Optimizer(NamedArguments, Multipliers):
         """What errors call a parameter: its index, and its name if that is known."""
         name = getattr(self.param_dict.get(index), "name", None) or self.idx2name.get(index)
         return f"parameter {index!r}" + (f" ({name})" if name and name != index else "")
+
+    def check_attributes(self) -> None:
+        """Raises ArgumentTypeError if an attribute has been set to what it can't be."""
+        whose, schedule = type(self).__name__, self.lr_scheduler
+        if schedule is not None:
+            check_schedule(schedule, f"{whose}: ")
+        for attribute in ("lr_mult", "wd_mult", "param_dict"):
+            if not isinstance(value := getattr(self, attribute), Mapping):
+                raise ArgumentTypeError(f"{whose}: {attribute} must be a dict, got {value!r:.80}")
+        check_kept(self)
 
     # What stores ask.
 

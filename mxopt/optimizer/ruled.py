@@ -24,7 +24,7 @@ from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.engine.uninterrupted import exhaust, tell
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, NotDefinedError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, MXOptError, NotDefinedError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
@@ -242,6 +242,11 @@ class RuleOptimizer(Optimizer):
     def _check_numbers(self, rows: Iterable[tuple[float, ...]], error: BaseException) -> None:
         """Raises ArgumentTypeError if `error` was caused by a hyper-parameter that isn't a number:
         one that was set after construction, or one that a subclass's `scalars` returned."""
+        if isinstance(error, TypeError | ValueError | AttributeError) and not isinstance(error, MXOptError):
+            try:
+                self.check_attributes()
+            except ArgumentTypeError as found:
+                raise found from error
         given, whose = self.rule.hypers[: self.rule.given], type(self).__name__
         for row in rows if isinstance(error, TypeError | ValueError | struct.error) else ():
             for name, value in zip(given, row, strict=False):

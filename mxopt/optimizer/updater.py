@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from mxopt.clipping import Guard
 from mxopt.engine import arrays
 from mxopt.engine.uninterrupted import uninterrupted
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, ArrayTypeError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.ruled import RuleOptimizer, check_places
 from mxopt.optimizer.states import Described, Loaded, check, described, dump, load, take
@@ -167,7 +167,10 @@ class Updater:
         _check_lengths(indices, grads, weights)
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
-        known = all(map(self.states_synced.get, indices))
+        try:
+            known = all(map(self.states_synced.get, indices))
+        except TypeError:
+            raise _no_index(next(index for index in indices if not isinstance(index, Hashable))) from None
         if not known and any(map(arrays.is_tensor, weights)):
             self._update_tensors(indices, grads, weights, self._update_list)
             return
@@ -300,7 +303,14 @@ def _function(owner: object, name: str) -> object:
 
 
 def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
-    if not len(indices) == len(grads) == len(weights):
+    try:
+        alike = len(indices) == len(grads) == len(weights)
+    except TypeError:
+        raise ArrayTypeError(
+            "update: to a list of indices go a list of gradients and a list of weights, got"
+            f" {type(grads).__name__} and {type(weights).__name__}"
+        ) from None
+    if not alike:
         raise ArrayError(
             f"update: lists of {counted(len(indices), 'index')}, {counted(len(grads), 'gradient')} and"
             f" {counted(len(weights), 'weight')}"

@@ -101,7 +101,10 @@ def table(
         raise ArrayError(f"a table's rows are numbered by 64 bits, so there are fewer than 2**63, got {shape}")
     if init not in KINDS:
         raise UnknownNameError(f"table: the rows can begin as {', '.join(map(repr, KINDS))}, not {init!r}")
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError as error:
+        raise ArrayTypeError(f"a table is of {', '.join(DTYPES)}, not {dtype!r:.80}") from error
     if str(dtype) not in DTYPES:
         raise ArrayTypeError(f"a table is of {', '.join(DTYPES)}, not {dtype}")
     if (init == "constant" and scale is None) or (init == "zeros" and scale is not None):

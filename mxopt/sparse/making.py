@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -144,7 +145,7 @@ def _parts(arg: Array, shape: Sequence[int] | None) -> tuple[Array, np.ndarray, 
     if not dense.ndim:
         raise ArrayTypeError(f"row_sparse_array: needs (data, indices), a shape or an array, got {arg!r:.80}")
     with on_device_of(dense):
-        indices = to_host(dense.reshape(len(dense), -1).any(axis=1)).nonzero()[0]
+        indices = to_host(dense.reshape(len(dense), math.prod(dense.shape[1:])).any(axis=1)).nonzero()[0]
         return dense[indices], indices, _same(dense.shape, shape)
 
 
@@ -181,7 +182,10 @@ def _array(x: Array) -> Array:
         return _values(torch, x)
     if hasattr(x, "dtype"):
         return library_of(x).asarray(x)
-    return np.asarray(x, np.float32)
+    try:
+        return np.asarray(x, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ArrayTypeError(f"row_sparse_array: needs arrays or lists of numbers, got {x!r:.80}") from error
 
 
 def _without_rows(shape: tuple[int, ...], dtype: DTypeLike) -> RowSparse:
