@@ -97,5 +97,5 @@ class AdaFactor(RuleOptimizer):
         if self.relative_step:
             lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
         smallest = self.eps[1] if self.scale_parameter else math.nan
-        row = (lr, 1 - t**-self.decay_rate, self.eps[0], smallest, self.clip_threshold)
+        row = (lr, 1 - t ** -float(self.decay_rate), self.eps[0], smallest, self.clip_threshold)
         return (*row, self.beta1) if self.beta1 else row

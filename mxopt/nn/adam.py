@@ -155,7 +155,7 @@ class AdamOffload(Adam):
         super().__init__(params, learning_rate, *options, use_offload=True, **base)
 
     def _epsilon(self, root: float) -> float:
-        return self.eps / root
+        return float(self.eps) / root
 
 
 class AdamWeightDecay(Moments):

@@ -113,14 +113,14 @@ class ASGD(RuleOptimizer):
 
     def hand_on(self, at: Step) -> float:
         """`eta` of the next step."""
-        return float(at.lr / (1 + self.lambd * at.lr * at.t) ** self.alpha)
+        return float(at.lr / (1 + float(self.lambd) * at.lr * at.t) ** float(self.alpha))
 
     def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr if own < 0 else own, 1 / max(1.0, t - 1 - self.t0)
 
     def _row(self, at: Step) -> tuple[float, ...]:
         rate, wd, *rest = super()._row(at)
-        return (rate, wd + self.lambd, *rest)
+        return (rate, wd + float(self.lambd), *rest)
 
 
 class Rprop(RuleOptimizer):

@@ -31,8 +31,9 @@ class _Moments(RuleOptimizer):
         self.beta2 = beta2
 
     def corrected(self, lr: float, t: int) -> float:
-        """The learning rate times both bias corrections."""
-        return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+        """The learning rate times both bias corrections; in double, also of NumPy's numbers that
+        were set later on, which `math.pow` sees to."""
+        return lr * math.sqrt(1 - math.pow(self.beta2, t)) / (1 - math.pow(self.beta1, t))
 
 
 class ArithmeticMoments(_Moments):
@@ -69,10 +70,10 @@ class ArithmeticMoments(_Moments):
     def corrections(self, index: Index, t: int) -> tuple[float, float]:
         """1 - beta1^t and 1 - beta2^t."""
         if self._doubles and index in self._doubles:
-            return corrections(np.float64, self.beta1, self.beta2, t)
+            return corrections(np.float64, float(self.beta1), float(self.beta2), t)
         beta1, beta2, a, b = self._singles
         if self.beta1 is not beta1 or self.beta2 is not beta2:  # they were changed
-            a, b = betas_in(np.float32, self.beta1, self.beta2)
+            a, b = betas_in(np.float32, float(self.beta1), float(self.beta2))
             self._singles = self.beta1, self.beta2, a, b
         a, b = a**t, b**t
         u, v = a * SPLIT, b * SPLIT
@@ -172,7 +173,8 @@ class Adamax(_Moments):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return lr / (1 - self.beta1**t), self.beta1, 1 - self.beta1, self.beta2, self.epsilon
+        beta1 = float(self.beta1)
+        return lr / (1 - beta1**t), beta1, 1 - beta1, self.beta2, self.epsilon
 
 
 @register
@@ -205,7 +207,7 @@ class Nadam(_Moments):
         self._products: dict[int, float] = {}
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        beta1, beta2, decay = self.beta1, self.beta2, self.schedule_decay
+        beta1, beta2, decay = float(self.beta1), float(self.beta2), float(self.schedule_decay)
         update, product, now, of_beta1, of_decay = self._latest
         if update != t - 1 or of_beta1 is not beta1 or of_decay is not decay:
             now = self._momentum(t)
@@ -219,7 +221,7 @@ class Nadam(_Moments):
         return lr, beta1, 1 - beta1, beta2, 1 - beta2, self.epsilon, mean_share, grad_share, 1 - beta2**t
 
     def _momentum(self, t: int) -> float:
-        return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.schedule_decay))
+        return float(self.beta1) * (1 - 0.5 * math.pow(0.96, t * float(self.schedule_decay)))
 
     def _product(self, t: int) -> float:
         """The product of the schedule up to update `t`, for parameters that are at different

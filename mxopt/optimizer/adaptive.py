@@ -57,7 +57,8 @@ class AdaDelta(RuleOptimizer):
         self.lazy_update = lazy_update
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return lr, self.rho, 1 - self.rho, self.epsilon
+        rho = float(self.rho)
+        return lr, rho, 1 - rho, self.epsilon
 
 
 @register
@@ -158,5 +159,5 @@ class Adafactor(RuleOptimizer):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         rate = min(lr, 1 / math.sqrt(t)) if self.relative_step else lr
-        own = 1 - t**-self.decay_rate, self.epsilon1, self.epsilon2, self.clip_threshold
+        own = 1 - t ** -float(self.decay_rate), self.epsilon1, self.epsilon2, self.clip_threshold
         return (rate, *own, self.beta1) if self.beta1 else (rate, *own)

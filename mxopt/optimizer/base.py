@@ -272,7 +272,7 @@ class Optimizer(NamedArguments, Multipliers):
 
     def rounding_seed(self) -> int:
         """The seed of stochastic rounding."""
-        return self.seed or 0
+        return int(self.seed or 0)
 
     def get_counts(self) -> Plain:
         rounds = self.state_dtype == "bfloat16" or self.seed is not None

@@ -30,7 +30,7 @@ class Counts:
 
     def _update_count(self, index: Index | Sequence[Index]) -> None:
         """Counts an update of one parameter, or of several."""
-        counts, begin = self._index_update_count, self.begin_num_update
+        counts, begin = self._index_update_count, int(self.begin_num_update)
         latest = self.num_update
         if isinstance(index, LISTS):
             for i in index:
@@ -66,7 +66,7 @@ class Counts:
 
     def set_count(self, index: Index, count: int) -> None:
         """Sets the count of a parameter's updates; `num_update` stays."""
-        self._index_update_count[index] = count
+        self._index_update_count[index] = int(count)
 
     def has_updated(self, index: Index) -> bool:
         """Whether an update of this parameter has been counted."""

@@ -123,7 +123,7 @@ class RuleOptimizer(Optimizer):
         return Rounding(key, partial(kind._updates, me, index), partial(kind.rounding_seed, me), first)
 
     def _updates(self, index: Index) -> int:
-        return self._index_update_count[index]
+        return int(self._index_update_count[index])
 
     def state_arrays(self, state: State) -> tuple[Array, ...]:
         """The arrays of a state made by `create_state`, in the rule's order."""

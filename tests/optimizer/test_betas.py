@@ -1,7 +1,8 @@
-"""Betas as NumPy's numbers."""
+"""Options as NumPy's numbers, given or assigned later."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from bitwise import assert_same
 
 import mxopt
 from mxopt import nn
+from mxopt.arguments import attribute_of, declared_of
+from mxopt.experimental import optim
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
@@ -38,3 +41,72 @@ def test_nn_takes_them_as_python_numbers(dtype: str) -> None:
         for t in range(1, 4):
             optimizer((np.full(99, 0.1 * t, dtype),))
     assert_same(weights[:1], weights[1:], "nn")
+
+
+def trained(optimizer: Any, dtype: str) -> bytes:
+    """Two weights after five steps, in lists and one by one."""
+    weights = [np.linspace(-1, 1, 6, dtype=dtype).reshape(2, 3) for _ in range(2)]
+    updater = mxopt.get_updater(optimizer)
+    for t in range(5):
+        grads = [np.arange(6, dtype=dtype).reshape(2, 3) * (0.3 * t + 0.1)] * 2
+        updater([0, 1], grads, weights)
+        for k in range(2):
+            updater(k, grads[k], weights[k])
+    return b"".join(weight.tobytes() for weight in weights)
+
+
+KINDS: list[Callable[[Any], Any]] = [np.float16, np.float32, lambda x: np.array(x, np.float32)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(mxopt.Optimizer.opt_registry))
+def test_every_option_has_the_bits_of_the_python_number_when_it_is_assigned(name: str, dtype: str) -> None:
+    """So that it has those of the servers, which get it as that."""
+    kind, tried = mxopt.Optimizer.opt_registry[name], 0
+    for option in sorted(declared_of(kind)):
+        attribute = attribute_of(kind, option)
+        value: Any = getattr(mxopt.create(name, seed=3), attribute, None)
+        for make in KINDS if type(value) is float else [np.int64] if type(value) is int else []:
+            given, assigned, plain = make(value), mxopt.create(name, seed=3), mxopt.create(name, seed=3)
+            setattr(assigned, attribute, given)
+            setattr(plain, attribute, type(value)(given))
+            assert trained(assigned, dtype) == trained(plain, dtype), (option, given)
+            tried += 1
+    assert tried > 3
+
+
+SCALARS_OF_NN = [(nn.ASGD, "lambd"), (nn.ASGD, "alpha"), (nn.AdaFactor, "decay_rate"), (nn.AdamOffload, "eps")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_so_do_those_of_groups_and_of_nn(dtype: str) -> None:
+    def moved(optimizer: Any, weight: np.ndarray) -> bytes:
+        for t in range(5):
+            optimizer((np.arange(8, dtype=dtype) * (0.1 * t + 0.1),))
+        return weight.tobytes()
+
+    def start() -> np.ndarray:
+        return np.linspace(-1, 1, 8, dtype=dtype)
+
+    for make in KINDS[:2]:
+        for option in ("lambd", "alpha"):
+            ends = []
+            for value in (make(0.3), float(make(0.3))):
+                weight = start()
+                grouped = optim.ASGD([weight], lr=0.1)
+                grouped.param_groups[0][option] = value
+                ends.append(moved(grouped, weight))
+            assert ends[0] == ends[1], option
+        for kind, option in (
+            (nn.ASGD, "lambd"),
+            (nn.ASGD, "alpha"),
+            (nn.AdaFactor, "decay_rate"),
+            (nn.AdamOffload, "eps"),
+        ):
+            ends = []
+            for value in (make(0.3), float(make(0.3))):
+                weight = start()
+                optimizer: Any = kind([weight])
+                setattr(optimizer, option, value)
+                ends.append(moved(optimizer, weight))
+            assert ends[0] == ends[1], (kind, option)
