@@ -3,8 +3,8 @@ rows into pieces.
 
 Sums over columns have the same order on all engines. The rows of a piece are added one after the
 other, in double, to the record of their matrix; a matrix of many rows has a record for each of its
-pieces, and these are added in order. A piece has several small matrices, or at least ROWS rows of
-one, so records are far smaller than the array.
+pieces, and these are added in order. A piece has several small matrices, or at least LEAST_ROWS
+rows of one, so records are far smaller than the array.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ELEMENTS = 65_536  # of a piece, unless its rows are long
-ROWS = 64  # of a piece at least, if the matrix has as many
+PIECE_ELEMENTS = 65_536  # of a piece, unless its rows are long
+LEAST_ROWS = 64  # of a piece at least, if the matrix has as many
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Matrices:
 
     @property
     def most(self) -> int:
-        return max(ROWS, ELEMENTS // max(self.columns, 1))
+        return max(LEAST_ROWS, PIECE_ELEMENTS // max(self.columns, 1))
 
     @property
     def records(self) -> int:
@@ -48,7 +48,7 @@ class Matrices:
             starts = np.arange(self.records) * self.most
             first = (np.arange(self.number)[:, None] * self.rows + starts).reshape(-1)
             return np.stack([first, np.tile(np.minimum(self.most, self.rows - starts), self.number)], axis=1)
-        together = max(1, ELEMENTS // (self.rows * self.columns)) * self.rows
+        together = max(1, PIECE_ELEMENTS // (self.rows * self.columns)) * self.rows
         first = np.arange(0, self.number * self.rows, together)
         return np.stack([first, np.minimum(together, self.number * self.rows - first)], axis=1)
 

@@ -11,7 +11,7 @@ import ctypes
 from functools import cache
 from typing import Any
 
-WORDS = 8  # of 8 bytes, that a mode takes at most
+MODE_WORDS = 8  # of 8 bytes, that a mode takes at most
 
 
 @cache
@@ -39,7 +39,7 @@ def _address(function: Any) -> int:
 
 def present() -> Any:
     """This thread's mode, for `take`."""
-    mode, found = (ctypes.c_int64 * WORDS)(), functions()
+    mode, found = (ctypes.c_int64 * MODE_WORDS)(), functions()
     if found is not None:
         found[0](mode)
     return mode

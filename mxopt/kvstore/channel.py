@@ -12,7 +12,7 @@ from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Frame
 
 BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority, while a call of the store waits
-RETRY = 3.0  # seconds of silence until a server is asked what has arrived
+ASK_AFTER_S = 3.0  # seconds of silence until a server is asked what has arrived
 
 Sink = Callable[[Any], None]
 
@@ -76,7 +76,7 @@ class Channel:
         self.read = 0  # bytes of the answers that have come
         self.epoch = 0  # of the server; 0 before the handshake
         self.heard = now
-        self.asked: float = -RETRY
+        self.asked: float = -ASK_AFTER_S
         self.ask_at: float = math.inf  # when to ask again, whatever is heard
         self.greeted = False  # whether a Hello is without its Ready
         self.taken = False  # whether the server has taken all that was sent

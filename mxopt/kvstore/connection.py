@@ -89,7 +89,7 @@ class Connections:
         while size < whole:
             answers: list[m.Chunk] = []
             call = Call()
-            self.send(server, ask(size), call, answers.append, wire.CHUNK)
+            self.send(server, ask(size), call, answers.append, wire.CHUNK_BYTES)
             self.wait(call, what)
             part, whole = bytes(wire.buffer_of(answers[0].data[0])), answers[0].total
             if whole and not part:

@@ -77,8 +77,8 @@ def _fetch(connections: Connections, info: KeyInfo, stripe: Stripe) -> Plain:
 
 def _store(connections: Connections, info: KeyInfo, stripe: Stripe, document: bytes, number: int) -> None:
     call = Call()
-    for offset in range(0, len(document), wire.CHUNK):
-        part = document[offset : offset + wire.CHUNK]
+    for offset in range(0, len(document), wire.CHUNK_BYTES):
+        part = document[offset : offset + wire.CHUNK_BYTES]
         message = m.StoreStates(0, number, info.key, offset, len(document), [part])
         connections.send(stripe.server, message, call, None, len(part))
     connections.wait(call, f"the states of key {info.key!r} to be taken")

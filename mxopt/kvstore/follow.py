@@ -71,8 +71,8 @@ class Followed:
         if channel.config_sent == self.number:
             return self.number
         drawn = self.optimizer.drawn_seed is not None and self.optimizer.drawn_seed == self.optimizer.seed
-        for offset in range(0, len(self._document), wire.CHUNK):
-            part = self._document[offset : offset + wire.CHUNK]
+        for offset in range(0, len(self._document), wire.CHUNK_BYTES):
+            part = self._document[offset : offset + wire.CHUNK_BYTES]
             message = m.Config(
                 0, self.number, self._event, self._changed, 0, drawn, offset, len(self._document), [part]
             )

@@ -15,7 +15,7 @@ from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.wire import Key
 from mxopt.settings import Job
 
-RETRY = 2.0  # seconds until a question to the scheduler is asked again
+REPEAT_S = 2.0  # seconds until a question to the scheduler is asked again
 
 
 class Finished(Exception):  # noqa: N818 no error
@@ -116,7 +116,7 @@ class Membership:
                 )
             if now >= ask_at:
                 self._line.send(question)
-                ask_at = now + RETRY
+                ask_at = now + REPEAT_S
             answer = self._receive()
             if isinstance(answer, m.Passed) and answer.number == self._barriers:
                 return answer.payload

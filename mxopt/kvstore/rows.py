@@ -17,10 +17,9 @@ from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
 from mxopt.typing import Array
 
-LARGEST = 4 << 20  # bytes of a row
-BYTES = wire.PIECE_BYTES  # of rows and their numbers in one message
-INT64 = np.dtype(np.int64)
-AT_ONCE = 64 << 20  # bytes of rows that are asked for before they are written where they belong
+ROW_BYTES = 4 << 20  # bytes of a row
+MESSAGE_BYTES = wire.PIECE_BYTES  # of rows and their numbers in one message
+ASKED_BYTES = 64 << 20  # bytes of rows that are asked for before they are written where they belong
 
 
 def init(connections: Connections, info: KeyInfo, value: RowSparse | None, round: int, call: Call) -> None:
@@ -105,17 +104,17 @@ def _numbers(connections: Connections, info: KeyInfo, server: int, step: int) ->
         return m.ListRows(0, info.key, info.round, offset, step)
 
     document = connections.document(server, ask, f"the rows' numbers of key {info.key!r}")
-    return wire.array_of(document, INT64, len(document) // 8, info.key)
+    return wire.array_of(document, wire.INT64, len(document) // 8, info.key)
 
 
 def _at_once(info: KeyInfo) -> int:
     """The rows that are asked for before they are written where they belong."""
-    return max(1, AT_ONCE // max(1, info.layout.unit * info.dtype.itemsize))
+    return max(1, ASKED_BYTES // max(1, info.layout.unit * info.dtype.itemsize))
 
 
 def _batch(info: KeyInfo) -> int:
     """The rows in a message."""
-    return max(1, BYTES // (8 + info.layout.unit * info.dtype.itemsize))
+    return max(1, MESSAGE_BYTES // (8 + info.layout.unit * info.dtype.itemsize))
 
 
 def _in_turn(info: KeyInfo, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, slice | np.ndarray, int, int]]:
@@ -159,7 +158,7 @@ def _frames(
     count, unit = len(ids), info.layout.unit
     frames = connections.room(server, ids.nbytes, count * unit * info.dtype.itemsize)
     if data is not None and count:
-        wire.array_of(frames[0], INT64, count, info.key)[:] = ids
+        wire.array_of(frames[0], wire.INT64, count, info.key)[:] = ids
         into = wire.array_of(frames[1], info.dtype, count * unit, info.key).reshape(count, *data.shape[1:])
         if isinstance(places, slice):
             into[...] = data[places]

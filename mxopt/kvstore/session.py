@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from mxopt.errors import JobFailedError
 from mxopt.kvstore import messages as m, wire
-from mxopt.kvstore.channel import RETRY, Call, Channel, Request, Sink
+from mxopt.kvstore.channel import ASK_AFTER_S, Call, Channel, Request, Sink
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Frame, Key
 
@@ -172,7 +172,7 @@ class Session:
                 log.warning("%s is now there", channel)
                 self._move(channel.server, channel.endpoint)
                 self.greet(channel)
-            patience = LACKING if channel.lacks else RETRY
+            patience = LACKING if channel.lacks else ASK_AFTER_S
             if channel.waits and (now - max(channel.heard, channel.asked) > patience or now >= channel.ask_at):
                 self.greet(channel)
 

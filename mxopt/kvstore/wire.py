@@ -21,7 +21,7 @@ MAX_FRAME = 4 << 20
 MAX_TEXT = 4096
 WINDOW = 8 << 20  # bytes of these and their answers, not counting the last
 MAX_CONFIG = 32 << 20  # bytes of an optimizer's config; one that can't be read is copied once as that is found
-CHUNK = 4 << 20  # bytes of a document in one message
+CHUNK_BYTES = 4 << 20  # bytes of a document in one message
 REQUESTS = 2048  # requests of a worker to one server that are without an answer
 SMALL = 1 << 15  # bytes below which copying an array is cheaper than a frame of its own
 INT64 = np.dtype(np.int64)
@@ -30,9 +30,9 @@ DTYPES = {name: dtype for dtype, name in arrays.DTYPES.items()}
 # The types of fields.
 
 Frame = Any  # bytes, or anything with a buffer
-LARGEST = sys.float_info.max
+LARGEST_FLOAT = sys.float_info.max
 Whole = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Float = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # finite
+Float = Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT)]  # finite
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Key = int | Text
 KeyList = Annotated[list[Key], Meta(min_length=1)]

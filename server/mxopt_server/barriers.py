@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from mxopt.kvstore import messages as m, wire
 
-KEPT = 64 << 20  # bytes of payloads of barriers that have passed
+KEPT_BYTES = 64 << 20  # bytes of payloads of barriers that have passed
 
 
 class Barriers:
@@ -44,7 +44,7 @@ class Barriers:
         passed, routes = m.Passed(self.last, self._payload), list(self.routes.values())
         self._passed[self.last] = passed
         self._bytes += wire.size_of(m.encode(passed)[0])
-        while self._bytes > KEPT:
+        while self._bytes > KEPT_BYTES:
             first = next(iter(self._passed))
             self._bytes -= wire.size_of(m.encode(self._passed.pop(first))[0])
         self.routes, self._payload = {}, None

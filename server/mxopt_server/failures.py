@@ -24,7 +24,7 @@ PLACE = struct.Struct("<QQ")
 TWICE = 2  # so often a server fails at a record before the job ends
 ASIDE = 0  # instead, for one that a job which was taken up again leaves out
 
-Place = tuple[int, int]  # of a record: the number of its segment, and where in that it ends
+RecordPlace = tuple[int, int]  # of a record: the number of its segment, and where in that it ends
 
 
 class Applying:
@@ -36,7 +36,7 @@ class Applying:
             file.flush()
             self._noted = mmap.mmap(file.fileno(), PLACE.size)
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: RecordPlace) -> None:
         """Notes that it begins this one."""
         PLACE.pack_into(self._noted, 0, *place)
 
@@ -54,10 +54,10 @@ def tell_crashes(folder: Path) -> None:
     faulthandler.enable(open(folder / FAILURE, "xb", buffering=0), all_threads=False)  # noqa: SIM115 for ever
 
 
-def left_by(folder: Path) -> dict[Place, tuple[int, str]]:
+def left_by(folder: Path) -> dict[RecordPlace, tuple[int, str]]:
     """By record: how often servers have failed at it up to the epoch of `folder`, and how the last
     time."""
-    found: dict[Place, tuple[int, str]] = {}
+    found: dict[RecordPlace, tuple[int, str]] = {}
     with contextlib.suppress(FileNotFoundError, struct.error):  # where it has ended before it applied any
         known = content_in(folder / FAILURES, "failures")["failures"]
         found = {(segment, end): (times, how) for segment, end, times, how in known}
@@ -68,7 +68,7 @@ def left_by(folder: Path) -> dict[Place, tuple[int, str]]:
     return found
 
 
-def write(folder: Path, failures: dict[Place, tuple[int, str]]) -> None:
+def write(folder: Path, failures: dict[RecordPlace, tuple[int, str]]) -> None:
     """Writes what `left_by` found for the epoch before into the folder of the next."""
     content = [[*place, *about] for place, about in failures.items()]
     write_file(folder / FAILURES, dump_document({"failures": content}))

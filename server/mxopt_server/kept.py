@@ -126,7 +126,7 @@ class Kept:
         if self.written or count:
             log.info("goes on from checkpoint %d and %d records of the journal", self.written, count)
 
-    def _again(self, place: failures.Place, record: Record) -> None:
+    def _again(self, place: failures.RecordPlace, record: Record) -> None:
         """Applies a record of an epoch before. Raises Hopeless if servers have failed at it
         twice; when the job is taken up after that, it is left out, as one that the optimizer
         refuses."""

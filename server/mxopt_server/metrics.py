@@ -33,7 +33,7 @@ LATENCIES = {
     "handling": ("handling", "from a message's arrival until the next can be taken"),
     "waiting": ("waiting", "from the arrival of a request that may have to wait for other workers until its answer"),
 }
-STATES = ("gathering", "running", "finished", "failed")
+JOB_STATES = ("gathering", "running", "finished", "failed")
 
 
 def serve(report: Callable[[], Plain], host: str, port: int) -> None:
@@ -93,7 +93,7 @@ def _of_scheduler(numbers: Plain) -> Iterator[core.Metric]:
 
     job = numbers["job"]
     states = core.GaugeMetricFamily("mxopt_scheduler_job", "1 for the state of the job", labels=["job", "state"])
-    for state in STATES:
+    for state in JOB_STATES:
         states.add_metric([job, state], int(numbers["state"] == state))
     yield states
     labels = ["job", "role", "rank"]

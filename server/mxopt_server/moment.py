@@ -12,7 +12,7 @@ from mxopt.kvstore.wire import Frame
 from mxopt.sparse.index import RowIndex
 from mxopt_server.entries import Part
 
-AT_ONCE = 4 << 20  # bytes of rows that are read at a time
+PART_BYTES = 4 << 20  # bytes of rows that are read at a time
 
 
 class _Chunk:
@@ -106,7 +106,7 @@ class Moment:
         """The bytes of one of the arrays, or of any other that doesn't change, piece by piece."""
         rows = self._in_slots.get(_place(array))
         if rows is not None:
-            step = max(1, AT_ONCE // max(1, array[:1].nbytes))
+            step = max(1, PART_BYTES // max(1, array[:1].nbytes))
             for start in range(0, len(array), step):
                 with self._lock:
                     data = rows.read(start, min(len(array), start + step))

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-CHUNK = 1 << 16  # bytes read at a time; a longer line is shown in parts of this size
+READ_BYTES = 1 << 16  # bytes read at a time; a longer line is shown in parts of this size
 PIPE = 4096  # what can be written without waiting to a pipe or terminal that is ready
 
 
@@ -68,7 +68,7 @@ class Output:
     def copy(self) -> bool:
         """Copies what is in the pipe; returns False at the end of the output."""
         assert self._pipe is not None
-        data = os.read(self._pipe, CHUNK)
+        data = os.read(self._pipe, READ_BYTES)
         self.take(data)
         return bool(data)
 
@@ -77,7 +77,7 @@ class Output:
         self._keep(data)
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        if self._rest and (len(self._rest) >= CHUNK or not data):
+        if self._rest and (len(self._rest) >= READ_BYTES or not data):
             lines.append(self._rest)
             self._rest = b""
         for line in lines:

@@ -59,10 +59,10 @@ class Pulls:
 
         def answer(session: Session, seq: int, parts: Sequence[Part]) -> None:
             ids = wire.bytes_of(entry.weight.as_they_lie()[1])
-            part = bytes(ids[ask.offset : ask.offset + wire.CHUNK])  # a copy: the array may grow, and so move
+            part = bytes(ids[ask.offset : ask.offset + wire.CHUNK_BYTES])  # a copy: the array may grow, and so move
             self._answers.data(session, m.Chunk(seq, len(ids), [part]))
 
-        self._wait(session, ask, entry.parts, wire.CHUNK, answer)
+        self._wait(session, ask, entry.parts, wire.CHUNK_BYTES, answer)
 
     def _wait(
         self,

@@ -22,7 +22,7 @@ from mxopt_server.tables import TableEntry
 from mxopt_server.worker_session import Answer, Handlers, Session
 
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
-ROWS = 1 << 30  # bytes of one push of rows
+PUSH_BYTES = 1 << 30  # bytes of one push of rows
 
 
 class Pushes:
@@ -62,7 +62,7 @@ class Pushes:
         entry = self._values.entry(push.key)
         name, width = f"key {push.key!r}, rows", math.prod(entry.shape[1:])
         count = wire.size_of(push.data[0]) // 8
-        most = min(entry.units, ROWS // (8 + width * entry.real.itemsize)) if entry.by_rows else entry.units
+        most = min(entry.units, PUSH_BYTES // (8 + width * entry.real.itemsize)) if entry.by_rows else entry.units
         if push.total > most:
             raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
         wire.array_of(push.data[0], wire.INT64, count, push.key)

@@ -20,7 +20,7 @@ from mxopt.settings import BECOME_ROLE
 from mxopt.typing import Plain
 from mxopt_server.children import die_with
 from mxopt_server.launchers import Process
-from mxopt_server.output import CHUNK, Output
+from mxopt_server.output import READ_BYTES, Output
 from mxopt_server.running import GRACE_S, Launch
 
 WAIT_S = 0.2
@@ -138,7 +138,7 @@ def run(
         while True:
             # A cancelled task is told so between two instructions, not within a call that waits.
             if select.select([child.stdout], [], [], WAIT_S)[0]:
-                data = os.read(child.stdout.fileno(), CHUNK)
+                data = os.read(child.stdout.fileno(), READ_BYTES)
                 if not data:
                     break
                 yield data

@@ -22,7 +22,7 @@ from mxopt_server.members import Members
 # why they make no update.
 Turn = tuple[int, int, list[Contribution], Exception | None]
 
-KEPT = 64  # rounds that failed, whose errors are kept for workers that push late or ask again
+KEPT_ERRORS = 64  # rounds that failed, whose errors are kept for workers that push late or ask again
 
 
 class Rounds:
@@ -91,7 +91,7 @@ class Rounds:
     def fail(self, rank: int, number: int, error: Exception) -> None:
         """Keeps the error of a round that made no update."""
         self.errors[rank, number] = error
-        if len(self.errors) > KEPT:
+        if len(self.errors) > KEPT_ERRORS:
             del self.errors[next(iter(self.errors))]
 
     def error(self, rank: int, number: int) -> Exception | None:

@@ -13,8 +13,8 @@ from mxopt_server.states import ABSENT
 from mxopt_server.told import Told
 from mxopt_server.worker_session import Handlers, Session
 
-STATES = 16  # bytes of states for each of the values, at most
-ROWS = 1 << 28  # bytes of values that a table counts as having, at least: its rows may come with their states
+STATE_BYTES = 16  # bytes of states for each of the values, at most
+TABLE_BYTES = 1 << 28  # bytes of values that a table counts as having, at least: its rows may come with their states
 
 
 class StateRequests:
@@ -66,12 +66,12 @@ class StateRequests:
         if session.document is None or session.document[0] != entry.key:
             raise ProtocolError(f"key {entry.key!r}: states are fetched from byte 0 on")
         document = session.document[1]
-        part = document[request.offset : request.offset + wire.CHUNK]
+        part = document[request.offset : request.offset + wire.CHUNK_BYTES]
         self.answers.data(session, m.Chunk(request.seq, len(document), [part]))
 
     def store_states(self, session: Session, request: m.StoreStates) -> None:
         entry, frame = self.values.entry(request.key), request.data[0]
-        limit = STATES * max(entry.nbytes, ROWS * entry.by_rows) + wire.PIECE_BYTES
+        limit = STATE_BYTES * max(entry.nbytes, TABLE_BYTES * entry.by_rows) + wire.PIECE_BYTES
         if request.total > limit:
             raise ProtocolError(f"key {request.key!r}: states of {counted(request.total, 'byte')}, {limit} at most")
         size = wire.size_of(frame)

@@ -11,7 +11,7 @@ import pytest
 
 from mxopt.errors import DeadlineError
 from mxopt.kvstore import messages as m, wire
-from mxopt.kvstore.channel import RETRY, Call
+from mxopt.kvstore.channel import ASK_AFTER_S, Call
 from mxopt.kvstore.connection import Connections
 
 
@@ -95,4 +95,4 @@ def test_a_server_is_asked_at_once_what_has_arrived_when_its_connection_is_made_
     first, again, *rest = transport.greeted
     assert first == 0.0
     assert 1.0 <= again <= 1.2
-    assert all(now - before >= RETRY for before, now in pairwise([again, *rest]))
+    assert all(now - before >= ASK_AFTER_S for before, now in pairwise([again, *rest]))

@@ -79,7 +79,7 @@ def test_rows_without_an_end(grown: Callable[[], int]) -> None:
 def test_states_without_an_end(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k in range(200):
-        answer = peer.ask(0, m.StoreStates(3 + k, 1, "w", k * wire.CHUNK, 1 << 40, [bytes(wire.CHUNK)]))
+        answer = peer.ask(0, m.StoreStates(3 + k, 1, "w", k * wire.CHUNK_BYTES, 1 << 40, [bytes(wire.CHUNK_BYTES)]))
         assert isinstance(answer, m.Refused)
     assert grown() < CEILING
 
@@ -87,7 +87,8 @@ def test_states_without_an_end(grown: Callable[[], int]) -> None:
 def test_a_config_without_an_end(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k in range(200):
-        peer.ask(0, m.Config(3 + k, 1, 1, False, 0, False, k * wire.CHUNK, wire.MAX_CONFIG, [bytes(wire.CHUNK)]))
+        at, part = k * wire.CHUNK_BYTES, [bytes(wire.CHUNK_BYTES)]
+        peer.ask(0, m.Config(3 + k, 1, 1, False, 0, False, at, wire.MAX_CONFIG, part))
     assert grown() < 2 * wire.MAX_CONFIG + CEILING
 
 
@@ -119,4 +120,4 @@ def test_barriers_of_one_worker_at_the_scheduler(grown: Callable[[], int]) -> No
 
 
 def test_a_frame_that_is_larger_than_any_message_is_not_taken() -> None:
-    assert max(wire.PIECE_BYTES, wire.CHUNK, wire.MAX_HEADER) <= wire.MAX_FRAME
+    assert max(wire.PIECE_BYTES, wire.CHUNK_BYTES, wire.MAX_HEADER) <= wire.MAX_FRAME

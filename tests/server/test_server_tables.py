@@ -122,7 +122,7 @@ def test_what_cant_be_of_a_key_that_is_stored_by_rows(message: Message, words: s
 
 
 def test_which_rows_there_are_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "CHUNK", 16)
+    monkeypatch.setattr(wire, "CHUNK_BYTES", 16)
     peer, seqs = with_sgd(Peer()), itertools.count(3)
     about: dict[str, Any] = {"declared": True, "whole": [100, 1]}
     assert isinstance(peer.ask(0, first_rows(next(seqs), 0, 0, [], **about)), m.Done)
@@ -163,7 +163,7 @@ def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse: bool, tmp_
 def test_rows_that_change_while_a_snapshot_is_written_are_in_it_as_they_were(
     name: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moment, "AT_ONCE", 8)  # two rows
+    monkeypatch.setattr(moment, "PART_BYTES", 8)  # two rows
     make = snapshot.moment
     for pieces in range(8):
         peer, seqs = Peer(2, mode), [0, 0]

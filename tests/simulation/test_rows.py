@@ -19,7 +19,7 @@ from mxopt.sparse import row_sparse_array, table, zeros
 def test_a_changed_optimizer_goes_ahead_of_all_messages_of_the_rows(
     value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "BYTES", 16)  # two rows in a message
+    monkeypatch.setattr(rows, "MESSAGE_BYTES", 16)  # two rows in a message
     ids = np.arange(9)
 
     def program(store: Any, pause: Callable[[], None]) -> bytes:

@@ -63,7 +63,7 @@ def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(Session, "_ready", forgets)
     elif broken == "nobody asks":
-        monkeypatch.setattr(session, "RETRY", 1e9)
+        monkeypatch.setattr(session, "ASK_AFTER_S", 1e9)
         monkeypatch.setattr(Line, "renewed", lambda self: False)
     else:
         monkeypatch.setattr(Sync, "is_new", lambda self, rank, number, key: True)
