@@ -156,6 +156,17 @@ class Assembly(Lines):
             return value
         return self.let(f"select {self.vec('i1')} {mask}, {double} {value}, {double} zeroinitializer")
 
+    def add_square(self, total: str, value: str, mask: str | None) -> str:
+        """A total in double, and the squares where the mask is set. That of a float32 is exact in
+        double, so it makes no difference whether a processor rounds it before it adds."""
+        double = self.vec("double")
+        if self.real == "double":
+            return self.let(f"fadd {double} {total}, {self.square(value, mask)}")
+        wide = self.let(f"fpext {self.vec(self.real)} {value} to {double}")
+        if mask is not None:
+            wide = self.let(f"select {self.vec('i1')} {mask}, {double} {wide}, {double} zeroinitializer")
+        return self.call(double, f"llvm.fmuladd.v{LANES}f64", *(f"{double} {x}" for x in (wide, wide, total)))
+
     def halves(self, total: str) -> str:
         """The sum of a vector of doubles: adds the upper half to the lower half until one lane is
         left."""

@@ -310,8 +310,8 @@ class Writer:
                     asm.store(dtypes[k], at[k], value, mask)
                 if array == "weight" and self.kernel.master:
                     asm.store(dtypes[-1], at[-1], value, mask)
-            squares = [asm.square(x, mask) for x in [*results[len(writes) :], *others]]
-            return [asm.let(f"fadd {doubles} {x}, {y}") for x, y in zip(totals, squares, strict=True)]
+            squared = [*results[len(writes) :], *others]
+            return [asm.add_square(total, x, mask) for total, x in zip(totals, squared, strict=True)]
 
         with asm.loop("span", ("i64", "0"), *((doubles, total) for total in sums)) as (loop, i, *totals):
             following = asm.let(f"add i64 {i}, {LANES}")

@@ -123,8 +123,7 @@ class RowWriter(Writer):
                 place = asm.at(STORED[dtype], self.base[1], asm.let(f"add i64 {moved}, {i}"))
                 values = self.hypers | {"weight": none["grad"], "grad": asm.load(dtype, place, mask)}
                 (x,) = asm.run(by_grad, [values[name] for name in by_grad.arguments])
-                more = asm.let(f"fadd {doubles} {sums}, {asm.square(x, mask)}")
-                vectors.again(asm.let(f"add i64 {i}, {LANES}"), more)
+                vectors.again(asm.let(f"add i64 {i}, {LANES}"), asm.add_square(sums, x, mask))
             rows.again(asm.let(f"add i64 {k}, 1"), sums)
         self.keep([asm.halves(of_weight), asm.halves(total)])
 
