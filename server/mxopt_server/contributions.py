@@ -1,53 +1,21 @@
-"""What workers contribute to rounds and wait for, and why contributions to one round may not fit
+"""What workers contribute to rounds: its sum, and why contributions to one round don't go
 together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from mxopt.errors import KVStoreError
 from mxopt.kvstore.wire import Key
+from mxopt.sparse import RowSparse
+from mxopt.sparse.sums import added, merged
 from mxopt.typing import Array
 from mxopt_server.told import Told, difference as told_difference
 
 ALL = -1  # as a worker: all of them together
-
-
-class Request:
-    """A worker's request that waits for round `number` of `parts`; it is over once nothing is
-    `missing`."""
-
-    __slots__ = ("answer", "error", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since")
-
-    def __init__(
-        self,
-        rank: int,
-        seq: int,
-        parts: Sequence[Any],
-        number: int,
-        nbytes: int,
-        answer: Callable[[Any, int, Sequence[Any]], None],
-        over: Callable[[Request], None],
-        pushes: bool,
-        since: float,
-    ) -> None:
-        self.rank, self.seq, self.missing = rank, seq, 1
-        self.answer, self.over = answer, over  # by what it is answered; what is called when it can be
-        self.parts, self.number = parts, number
-        self.nbytes = nbytes  # of what it keeps in memory, or of its answer
-        self.pushes = pushes  # whether it is refused where the round has ended with an error
-        self.since = since  # when it began to wait
-        self.error: Exception | None = None
-
-    def met(self, error: Exception | None = None) -> None:
-        """One of the things it waits for has come, or has failed."""
-        self.missing -= 1
-        if self.pushes:
-            self.error = self.error or error
-        if self.missing == 0:
-            self.over(self)
 
 
 @dataclass(slots=True)
@@ -86,3 +54,28 @@ def missing(key: Key, rank: int, number: int, last: int) -> KVStoreError:
         f"key {key!r}: worker {rank} pushes for round {number}, and its last push here was for round {last}: what it"
         " has pushed in between is missing"
     )
+
+
+def total(values: Sequence[Array]) -> Array:
+    """The sum of several workers' gradients in their order; float32 for 16-bit types."""
+    if all(isinstance(v, RowSparse) for v in values):
+        return _sparse_total(values)
+    dense = [v.todense().reshape(-1) if isinstance(v, RowSparse) else v for v in values]
+    if dense[0].dtype.itemsize == 2:
+        result = dense[0].astype(np.float32)
+        for value in dense[1:]:
+            result += value.astype(np.float32)
+        return result
+    result = np.add(dense[0], dense[1])
+    for value in dense[2:]:
+        result += value
+    return result
+
+
+def _sparse_total(values: Sequence[RowSparse]) -> RowSparse:
+    """The same for row-sparse gradients: a row is the sum of those of its number, in the workers'
+    order."""
+    indices, places = merged([v.indices for v in values])
+    dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
+    rows = [v.data.astype(dtype, copy=False) for v in values]
+    return RowSparse(added(list(zip(rows, places, strict=True)), len(indices)), indices, values[0].shape)

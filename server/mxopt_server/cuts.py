@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mxopt.kvstore import messages as m
-from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
 from mxopt_server.records import Cut
 from mxopt_server.worker_session import Session
@@ -26,14 +25,14 @@ class Cuts:
     """Gathers the workers' cuts. `keep` is called at those that ask for it, with the number and
     what makes the record of the cut."""
 
-    def __init__(self, machine: Machine, answers: Answers) -> None:
-        self._machine, self._answers = machine, answers
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self.keep: Callable[[int, Callable[[], None]], None] | None = None
         self._came: dict[int, Point] = {}  # by worker: the cut that it has come to last
         self.handlers: dict[type, Callable[[Session, Any], None]] = {m.Cut: self.cut}
 
     def cut(self, session: Session, cut: m.Cut) -> None:
-        self._answers.done(session, cut.seq)
+        session.done(cut.seq)
         if cut.number <= self._machine.cut:
             return
         for number in sorted({number for number, _ in self._came.values() if number < cut.number}):

@@ -10,7 +10,7 @@ everything that is pending in it, so that the outcome is that of single pushes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from mxopt.kvstore.placement import step_of
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
-from mxopt_server.contributions import ALL, Contribution, Request
+from mxopt_server.contributions import ALL, Contribution
 from mxopt_server.rounds import Rounds
 
 # (key, key...), ((key, piece),), or (None, key) for all pieces of a key.
@@ -125,6 +125,41 @@ class Entry:
         """The weight as (units, elements of a unit)."""
         rows: np.ndarray = self.weight.reshape(self.units, -1) if self.units else self.weight.reshape(0, 1)
         return rows
+
+
+class Request:
+    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing`
+    any more."""
+
+    __slots__ = ("answer", "error", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since")
+
+    def __init__(
+        self,
+        rank: int,
+        seq: int,
+        parts: Sequence[Part],
+        number: int,
+        nbytes: int,
+        answer: Callable[[Any, int, Sequence[Part]], None],
+        over: Callable[[Request], None],
+        pushes: bool,
+        since: float,
+    ) -> None:
+        self.rank, self.seq, self.missing = rank, seq, 1
+        self.answer, self.over = answer, over  # by what it is answered; what is called when it can be
+        self.parts, self.number = parts, number
+        self.nbytes = nbytes  # of what it keeps in memory, or of its answer
+        self.pushes = pushes  # whether it is refused where the round has ended with an error
+        self.since = since  # when it began to wait
+        self.error: Exception | None = None
+
+    def met(self, error: Exception | None = None) -> None:
+        """One of the things it waits for has come, or has failed."""
+        self.missing -= 1
+        if self.pushes:
+            self.error = self.error or error
+        if self.missing == 0:
+            self.over(self)
 
 
 class Group:

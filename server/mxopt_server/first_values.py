@@ -7,7 +7,6 @@ import math
 from mxopt.errors import KVStoreError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.sparse import Table
-from mxopt_server.answers import Answers
 from mxopt_server.entries import Entry
 from mxopt_server.machine import Machine
 from mxopt_server.records import First, FirstRows
@@ -16,10 +15,10 @@ from mxopt_server.worker_session import Handlers, Session
 
 
 class FirstValues:
-    """The handlers of these messages, one each."""
+    """The handlers of these messages of `server`, one each."""
 
-    def __init__(self, machine: Machine, answers: Answers) -> None:
-        self._machine, self._values, self._answers = machine, machine.values, answers
+    def __init__(self, machine: Machine, server: int) -> None:
+        self._machine, self._values, self._server = machine, machine.values, server
         self.handlers: Handlers = {
             m.Init: self.init, m.InitTable: self.init_table, m.Rounds: self.rounds,
         }  # fmt: skip
@@ -39,7 +38,7 @@ class FirstValues:
             value = wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key)
             about = (init.dtype, init.shape, init.whole, init.first, entry.round)
             self._machine.enter(First(init.key, *about, init.piece, value))
-        self._answers.done(session, init.seq)
+        session.done(init.seq)
 
     def init_table(self, session: Session, init: m.InitTable) -> None:
         if not init.whole or 0 in init.whole or not init.servers:
@@ -65,12 +64,12 @@ class FirstValues:
                 )
             about = (table.plain(), init.declared, init.servers, entry.round, init.total)
             self._machine.enter(FirstRows(init.key, *about, ids, rows))
-        self._answers.done(session, init.seq)
+        session.done(init.seq)
 
     def _differs(self, init: m.Init | m.InitTable, entry: Entry) -> KVStoreError:
         by_rows = [" stored by rows" * each for each in (entry.by_rows, isinstance(init, m.InitTable))]
         return KVStoreError(
-            f"key {init.key!r} is initialised on server {self._answers.rank} as {entry.dtype} of shape"
+            f"key {init.key!r} is initialised on server {self._server} as {entry.dtype} of shape"
             f" {entry.whole}{by_rows[0]}, not as {init.dtype} of shape {tuple(init.whole)}{by_rows[1]}"
         )
 
@@ -85,4 +84,4 @@ class FirstValues:
                     if part.group is not None:
                         part.group.rounds.catch_up(session.rank, number)
         present = [self._values.present(key, session.rank) for key in ask.keys]
-        self._answers.give(session, m.Present(ask.seq, present, members.lost))
+        session.give(m.Present(ask.seq, present, members.lost))

@@ -26,13 +26,15 @@ class Handshakes:
     Attributes
     ----------
     known : the epoch and token of each worker, as the scheduler says
+    sessions : of the workers that have said Hello, by their ranks
     routes : the sessions of those that have said Hello, by where their messages come from
     waiting : how long their requests wait for other workers, by `clock`
     """
 
     def __init__(self, job: str, epoch: int, clock: Callable[[], float], machine: Machine, answers: Answers) -> None:
         self._job, self._epoch, self._clock = job, epoch, clock
-        self._machine, self._answers, self.sessions = machine, answers, answers.sessions
+        self._machine, self._answers = machine, answers
+        self.sessions: dict[int, Session] = {}
         self.known: dict[int, tuple[int, str]] = {}
         self.routes: dict[bytes, Session] = {}
         self.waiting = Latency()
@@ -72,7 +74,9 @@ class Handshakes:
                 others = self.known.keys() - members.ended - {hello.rank}
                 begins = members.begun.get(hello.rank) == hello.epoch  # it counts on from its own pushes
                 self._machine.enter(Member(hello.rank, hello.epoch, [] if begins else sorted(others)))
-            session = self.sessions[hello.rank] = Session(hello.rank, hello.epoch, self._clock, self.waiting)
+            session = self.sessions[hello.rank] = Session(
+                hello.rank, hello.epoch, self._answers, self._clock, self.waiting
+            )
             log.info("worker %d is here", hello.rank)
         self.routes.pop(session.route, None)
         session.route, session.seen = route, self._clock()

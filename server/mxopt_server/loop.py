@@ -211,15 +211,15 @@ class Watchdog:
 def _serve(server: Server, doors: Doors, member: Membership, attached: Any, progress: Progress) -> None:
     due = 0.0
     while True:
-        for message in doors.received(pauses=server.gathers):
+        for message in doors.received(pauses=server.answers.gathers):
             if not message:
-                server.flush()
+                server.answers.flush()
                 continue
             route, *frames = message
             server.received += len(frames[-1]) if frames else 0
             _timed(server.handling, server.handle, route, frames)
             progress.count += 1
-        server.flush()
+        server.answers.flush()
         progress.count += 1
         now = time.monotonic()
         if now < due:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from mxopt.document import load_document
+from mxopt.errors import KVStoreError, MXOptError
 from mxopt.sparse import Table
 from mxopt.typing import Plain
 from mxopt_server import records as r
 from mxopt_server.applier import Applier
-from mxopt_server.entries import Entry
+from mxopt_server.contributions import ALL, Contribution, total
+from mxopt_server.entries import Entry, Group
 from mxopt_server.members import Members
 from mxopt_server.served import Served
 from mxopt_server.tables import TableEntry
@@ -64,6 +66,44 @@ class Machine:
         except Exception as error:
             self.journal.append(r.Refusal(str(error)))
             raise
+
+    def end_round(
+        self, group: Group, rank: int, number: int, pushed: list[Contribution], wrong: Exception | None
+    ) -> None:
+        """A round of a group is over, as `Rounds.turn` says: makes that a record, and enters it."""
+        first, value = pushed[0], None
+        wrong = wrong or self._without_optimizer(rank != ALL, pushed)
+        if wrong is None:
+            value = first.value if len(pushed) == 1 else total([c.value for c in pushed])
+        else:
+            wrong = KVStoreError(f"key {group.entry.key!r}: {wrong}")
+        self.enter(r.Update(group.keys, rank, number, value, first.update, wrong))
+
+    def _without_optimizer(self, apart: bool, pushed: list[Contribution]) -> Exception | None:
+        """Why pushes for a round can't be applied: the optimizer that they count on isn't here.
+        Sees to its config. `apart`: the round is of one worker."""
+        served = self.served
+        if apart and served.updater is None:
+            return KVStoreError(
+                f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push"
+            )
+        for contribution in pushed:
+            told = contribution.optimizer
+            if told is None:
+                continue
+            if told.event > served.event if apart else told.event != served.event:
+                return KVStoreError(
+                    f"worker {pushed[0].rank} counts on its set_optimizer number {told.event}, and number"
+                    f" {served.event} is the last that this server knows of; a script that goes on with a job calls"
+                    " it as often as the job had before it pushes"
+                )
+            if not apart and told.digest != served.digest and not served.stands(told):
+                try:
+                    self.enter(r.Changed(told.config, served.version + 1))
+                except MXOptError as error:
+                    return error
+            break
+        return None
 
     def apply(self, record: r.Record) -> None:
         """Changes the state as a record says that is kept. Raises what the optimizer raises if

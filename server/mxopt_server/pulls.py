@@ -11,7 +11,6 @@ from mxopt.errors import KVStoreError, ProtocolError
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame
 from mxopt_server import uneven
-from mxopt_server.answers import Answers
 from mxopt_server.entries import Part
 from mxopt_server.machine import Machine
 from mxopt_server.tables import TableEntry
@@ -21,8 +20,8 @@ from mxopt_server.worker_session import Answer, Handlers, Session
 class Pulls:
     """The handlers of these messages, one each."""
 
-    def __init__(self, machine: Machine, answers: Answers) -> None:
-        self._values, self._members, self._answers = machine.values, machine.members, answers
+    def __init__(self, machine: Machine) -> None:
+        self._values, self._members = machine.values, machine.members
         self.handlers: Handlers = {
             m.Pull: self.pull, m.PullRows: self.pull_rows, m.ListRows: self.list_rows,
         }  # fmt: skip
@@ -40,13 +39,13 @@ class Pulls:
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
 
         def answer(session: Session, seq: int, parts: Sequence[Part]) -> None:
-            frame = self._answers.room(session.route, nbytes)
+            frame = session.room(nbytes)
             into = wire.array_of(frame, entry.real, width * len(ids), pull.key).reshape(len(ids), width)
             if entry.by_rows:
                 entry.weight.read(ids, into.reshape(len(ids), *entry.shape[1:]))
             else:
                 entry.rows().take(ids, axis=0, out=into, mode="clip")
-            self._answers.data(session, m.Values(seq, [frame]))
+            session.data(m.Values(seq, [frame]))
 
         width = math.prod(entry.shape[1:])
         nbytes = len(ids) * width * entry.real.itemsize
@@ -60,7 +59,7 @@ class Pulls:
         def answer(session: Session, seq: int, parts: Sequence[Part]) -> None:
             ids = wire.bytes_of(entry.weight.as_they_lie()[1])
             part = bytes(ids[ask.offset : ask.offset + wire.CHUNK_BYTES])  # a copy: the array may grow, and so move
-            self._answers.data(session, m.Chunk(seq, len(ids), [part]))
+            session.data(m.Chunk(seq, len(ids), [part]))
 
         self._wait(session, ask, entry.parts, wire.CHUNK_BYTES, answer)
 
@@ -92,7 +91,7 @@ class Pulls:
                     f"key {part.entry.key!r}: worker {session.rank} pulls what its push for round {pull.round} made of"
                     f" it, and its last push here was for round {last}: what it has pushed since is missing"
                 )
-        self._answers.when_seen(session, pull.seq, parts, pull.round, nbytes, answer)
+        session.when_seen(pull.seq, parts, pull.round, nbytes, answer)
 
     def give(self, session: Session, seq: int, parts: Sequence[Part]) -> None:
         """Sends a worker the values of parts."""
@@ -102,7 +101,7 @@ class Pulls:
             together = group is not None and group.parts is parts
             weights = group.flats if group is not None and together else [p.weight.reshape(-1) for p in parts]
             size = sum(map(len, weights))
-            data = self._answers.room(session.route, size * weights[0].itemsize)
+            data = session.room(size * weights[0].itemsize)
             np.concatenate(weights, out=wire.array_of(data, weights[0].dtype, size, parts[0].entry.key))
         elif self._members.workers > 1 and self._members.apart:
             data = bytes(parts[0].frame)
@@ -110,4 +109,4 @@ class Pulls:
             # The array itself may be sent, without a copy: it can't change before the answer has
             # arrived, since no round of it is complete without this worker's next push.
             data = parts[0].frame
-        self._answers.data(session, m.Values(seq, [data]))
+        session.data(m.Values(seq, [data]))

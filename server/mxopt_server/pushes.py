@@ -7,17 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mxopt.errors import KVStoreError, MXOptError, ProtocolError
+from mxopt.errors import KVStoreError, ProtocolError
 from mxopt.kvstore import compression, messages as m, wire
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 from mxopt_server import uneven
-from mxopt_server.answers import Answers
-from mxopt_server.contributions import ALL, Contribution
+from mxopt_server.contributions import Contribution
 from mxopt_server.entries import Group, GroupKey, Part
 from mxopt_server.machine import Machine
-from mxopt_server.records import Changed, Update
-from mxopt_server.sums import total
 from mxopt_server.tables import TableEntry
 from mxopt_server.worker_session import Answer, Handlers, Session
 
@@ -29,8 +26,8 @@ class Pushes:
     """The handlers of these messages, one each. `values` answers a push that asks for the values,
     `depth` is how many of a worker's pushes are confirmed before their rounds are over."""
 
-    def __init__(self, machine: Machine, answers: Answers, values: Answer, depth: int = DEPTH) -> None:
-        self._machine, self._values, self._answers = machine, machine.values, answers
+    def __init__(self, machine: Machine, values: Answer, depth: int = DEPTH) -> None:
+        self._machine, self._values = machine, machine.values
         self._members, self._served = machine.members, machine.served
         self._give, self._depth = values, depth
         self.handlers: Handlers = {
@@ -67,9 +64,9 @@ class Pushes:
             raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
         wire.array_of(push.data[0], wire.INT64, count, push.key)
         wire.array_of(push.data[1], entry.weight.dtype, count * width, push.key)
-        frames = session.gather(("rows", push.key), push.offset, push.total, count, push.data)
+        frames = session.arriving.gather(("rows", push.key), push.offset, push.total, count, push.data)
         if frames is None:
-            self._answers.done(session, push.seq)
+            session.done(push.seq)
             return
         indices = wire.rows_of(frames[0], push.key)
         data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
@@ -107,65 +104,28 @@ class Pushes:
             self._look_back(session, push.step, [group for group, _ in new])
         for group, contribution in new:
             group.rounds.take(contribution)
+            over = False
             while turn := group.rounds.turn():
-                self._end(group, *turn)
+                self._machine.end_round(group, *turn)
+                over = True
+            if over and self._served.whole and group.entry.pieces > 1:
+                for part in group.entry.parts:  # those before may have waited for this one
+                    if part.group is not None and part.group.waiting:
+                        part.group.settle()
+            elif over and group.waiting:
+                group.settle()
         first = shares[0][0].rounds
         if answer:
-            self._answers.when_seen(session, push.seq, parts, number, value.nbytes, self._give, pushes=True)
+            session.when_seen(push.seq, parts, number, value.nbytes, self._give, pushes=True)
         elif first.depth(rank) > self._depth:
             nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
-            self._answers.when_seen(session, push.seq, parts, number, nbytes, self._done, pushes=True)
+            session.when_seen(push.seq, parts, number, nbytes, _done, pushes=True)
         else:
             for group, _ in shares:
                 failed = group.rounds.error(rank, number)
                 if failed is not None:
                     raise failed
-            self._answers.done(session, push.seq)
-
-    def _done(self, session: Session, seq: int, parts: Sequence[Part]) -> None:
-        self._answers.done(session, seq)
-
-    def _end(self, group: Group, rank: int, number: int, pushed: list[Contribution], wrong: Exception | None) -> None:
-        """Makes a record of a round that is over, and answers the workers that waited for it."""
-        first, entry, value = pushed[0], group.entry, None
-        wrong = wrong or self._without_optimizer(rank != ALL, pushed)
-        if wrong is None:
-            value = first.value if len(pushed) == 1 else total([c.value for c in pushed])
-        else:
-            wrong = KVStoreError(f"key {entry.key!r}: {wrong}")
-        self._machine.enter(Update(group.keys, rank, number, value, first.update, wrong))
-        if self._served.whole and entry.pieces > 1:
-            for part in entry.parts:
-                if part.group is not None and part.group.waiting:
-                    part.group.settle()
-        elif group.waiting:
-            group.settle()
-
-    def _without_optimizer(self, apart: bool, pushed: list[Contribution]) -> Exception | None:
-        """Why pushes for a round can't be applied: the optimizer that they count on isn't here. If
-        it is, takes over its config. `apart`: the round is of one worker."""
-        served = self._served
-        if apart and served.updater is None:
-            return KVStoreError(
-                f"dist_{self._members.mode} needs an optimizer: call set_optimizer before the first push"
-            )
-        for contribution in pushed:
-            told = contribution.optimizer
-            if told is None:
-                continue
-            if told.event > served.event if apart else told.event != served.event:
-                return KVStoreError(
-                    f"worker {pushed[0].rank} counts on its set_optimizer number {told.event}, and number"
-                    f" {served.event} is the last that this server knows of; a script that goes on with a job calls"
-                    " it as often as the job had before it pushes"
-                )
-            if not apart and told.digest != served.digest and not served.stands(told):
-                try:
-                    self._machine.enter(Changed(told.config, served.version + 1))
-                except MXOptError as error:
-                    return error
-            break
-        return None
+            session.done(push.seq)
 
     def _look_back(self, session: Session, step: int, pushed: list[Group]) -> None:
         """A worker begins a step with a push: raises if it has left out one that others made in
@@ -175,3 +135,7 @@ class Pushes:
             if group in pushed:
                 continue
             uneven.check_left_out(session.rank, group, step - 1, f"has begun step {step}")
+
+
+def _done(session: Session, seq: int, parts: Sequence[Part]) -> None:
+    session.done(seq)

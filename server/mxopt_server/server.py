@@ -63,45 +63,27 @@ class Server:
         room: Room = lambda route, nbytes: plain_room([nbytes])[0],
     ) -> None:
         self.job, self.rank, self.epoch, self.clock = job, rank, epoch, clock
-        self.journal, self._lease = journal, lease
+        self.journal = journal
         self.machine = Machine(workers, journal)
         self.members, self.values = self.machine.members, self.machine.values
         self.served, self.applier = self.machine.served, self.machine.applier
-        self.answers = Answers(send, rank, lambda: journal is None and lease(), room)
-        self.sessions = self.answers.sessions
+        self.answers = Answers(send, rank, self.machine, lease, room)
         self.started = clock()
         self.received = self.messages = 0
         self.handling = Latency()  # of messages
         self.handshakes = Handshakes(job, epoch, clock, self.machine, self.answers)
-        depth = DEPTH if journal is None else 0  # with a journal, Done means that the push's round is over
-        self._pulls = Pulls(self.machine, self.answers)
-        self.cuts = Cuts(self.machine, self.answers)
-        pushes = Pushes(self.machine, self.answers, self._pulls.give, depth)
-        firsts, states = FirstValues(self.machine, self.answers), StateRequests(self.machine, self.answers)
+        self.sessions = self.handshakes.sessions
+        depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
+        self._pulls = Pulls(self.machine)
+        self.cuts = Cuts(self.machine)
+        pushes = Pushes(self.machine, self._pulls.give, depth)
+        firsts, states = FirstValues(self.machine, rank), StateRequests(self.machine)
         self._handlers = pushes.handlers | self._pulls.handlers | firsts.handlers | states.handlers | self.cuts.handlers
-
-    def flush(self) -> None:
-        """Commits what was entered, and sends the answers that depend on it."""
-        if self.journal is not None:
-            progress = self.applier.progress
-            if self.journal.together:  # it waits for a disk
-                progress.begin("a sync of the journal of server", self.rank)
-            self.journal.commit()
-            progress.end()
-        if self._lease():
-            self.answers.leave()
-
-    @property
-    def gathers(self) -> bool:
-        """Whether answers wait until all messages at hand have been handled, so that they share one
-        sync of the disk."""
-        return self.journal is not None and self.journal.together
 
     def handle(self, route: bytes, frames: list[Frame]) -> None:
         """Handles one message. Any fault of it is answered with Refused, and the server goes on."""
         self._take(route, frames)
-        if not self.gathers:
-            self.flush()
+        self.answers.taken()
 
     def _take(self, route: bytes, frames: list[Frame]) -> None:
         seq, message = 0, None
@@ -134,7 +116,12 @@ class Server:
             handler(session, message)
         except Exception as error:
             keys = getattr(message, "keys", None) or [getattr(message, "key", None)]
-            self.answers.refuse(route, self.handshakes.routes.get(route), seq, error, keys[0])
+            session = self.handshakes.routes.get(route)
+            if session is not None and seq:
+                session.refuse(seq, error, keys[0])
+            else:
+                who = "a stranger" if session is None else f"worker {session.rank}"
+                self.answers.send(route, self.answers.refused(who, 0, error, keys[0]))
 
     def set_ended(self, ended: set[int]) -> None:
         """Takes the workers that are gone and haven't come back; those who wait for them are
@@ -146,10 +133,10 @@ class Server:
             for request in list(session.waiting.values()):
                 lost = uneven.lost(request.rank, request.parts)
                 if lost is not None:
-                    self.answers.refuse_waiting(request, lost)
+                    session.refuse(request.seq, lost, request.parts[0].entry.key)
         for group in self.values.groups.values():
             group.settle()
-        self.flush()
+        self.answers.flush()
 
     def report(self) -> Plain:
         """What the server holds and has done, and its workers, as plain data."""
@@ -210,4 +197,4 @@ class Server:
         elif isinstance(message, m.Pull | m.PullRows | m.ListRows | m.FetchStates | m.Rounds):
             self._handlers[type(message)](session, message)
         else:
-            self.answers.done(session, message.seq)
+            session.done(message.seq)

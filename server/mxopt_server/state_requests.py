@@ -6,7 +6,6 @@ from mxopt.document import dump_document
 from mxopt.errors import ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.typing import Plain
-from mxopt_server.answers import Answers
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Loaded, Optimizer
 from mxopt_server.states import ABSENT
@@ -20,9 +19,9 @@ TABLE_BYTES = 1 << 28  # bytes of values that a table counts as having, at least
 class StateRequests:
     """The handlers of these messages, one each."""
 
-    def __init__(self, machine: Machine, answers: Answers) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.values, self.served, self.members = machine.values, machine.served, machine.members
-        self.machine, self.answers = machine, answers
+        self.machine = machine
         self.handlers: Handlers = {
             m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
             m.StoreStates: self.store_states,
@@ -32,13 +31,13 @@ class StateRequests:
         if part.total > wire.MAX_CONFIG:
             raise ProtocolError(f"an optimizer's config of {counted(part.total, 'byte')}, {wire.MAX_CONFIG} at most")
         what = ("config", part.number)
-        frames = session.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
+        frames = session.arriving.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
             session.told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.changed, part.drawn)
             if part.changed and self.members.apart and part.event == self.served.event:
-                self.answers.give(session, m.Done(part.seq, self._change(session.told, part.version)))
+                session.give(m.Done(part.seq, self._change(session.told, part.version)))
                 return
-        self.answers.done(session, part.seq)
+        session.done(part.seq)
 
     def _change(self, told: Told, version: int) -> int:
         """Takes over a worker's changed config, the last of all workers' to come. `version` is the
@@ -53,7 +52,7 @@ class StateRequests:
     def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
         told = session.counts_on(request.config)
         self.machine.enter(Optimizer(request.event, None if told is None else told.config))
-        self.answers.done(session, request.seq)
+        session.done(request.seq)
 
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:
         entry, served = self.values.entry(request.key), self.served
@@ -67,7 +66,7 @@ class StateRequests:
             raise ProtocolError(f"key {entry.key!r}: states are fetched from byte 0 on")
         document = session.document[1]
         part = document[request.offset : request.offset + wire.CHUNK_BYTES]
-        self.answers.data(session, m.Chunk(request.seq, len(document), [part]))
+        session.data(m.Chunk(request.seq, len(document), [part]))
 
     def store_states(self, session: Session, request: m.StoreStates) -> None:
         entry, frame = self.values.entry(request.key), request.data[0]
@@ -75,7 +74,7 @@ class StateRequests:
         if request.total > limit:
             raise ProtocolError(f"key {request.key!r}: states of {counted(request.total, 'byte')}, {limit} at most")
         size = wire.size_of(frame)
-        frames = session.gather(("states", request.key), request.offset, request.total, size, request.data)
+        frames = session.arriving.gather(("states", request.key), request.offset, request.total, size, request.data)
         if frames is not None:
             self.machine.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(frames[0]))))
-        self.answers.done(session, request.seq)
+        session.done(request.seq)

@@ -258,11 +258,11 @@ def test_answers_leave_when_what_they_rest_on_is_on_the_disk(tmp_path: Path, mon
     for message in (init(1), init(2, "v"), m.Rounds(3, ["w"])):
         peer.server.handle(b"route0", m.encode(message))
     assert events == []
-    peer.server.flush()
+    peer.server.answers.flush()
     assert events == ["a sync of the journal of server 0", "Done", "Done", "Present"]
     assert progress.doing == ""
     peer.server.handle(b"route0", m.encode(m.Pull(4, ["w"], 0, 0)))
-    peer.server.flush()
+    peer.server.answers.flush()
     assert events[4:] == ["Values"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from peer import Disk, Peer, init, push, with_sgd
 
 import mxopt
-from mxopt.kvstore import messages as m
+from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.message import Message
 from mxopt.optimizer.config import optimizer_config
 
@@ -129,6 +129,20 @@ def test_a_worker_that_comes_anew_in_ssp_starts_at_the_slowests_count() -> None:
     peer.hello(2, 2, "another")
     assert isinstance(peer.ask(2, push(1, number=4)), m.Values)
     assert peer.hello(0).lacks == []
+
+
+def test_what_a_process_waited_for_is_never_answered_to_the_one_that_replaces_it() -> None:
+    """By its number the other would take it for an answer of its own."""
+    peer = with_sgd(Peer(2, "ssp"))  # staleness 1
+    for number in (1, 2):
+        peer.ask(0, push(2 + number, number=number))  # the second waits for worker 1
+    peer.server.handshakes.hear([(0, 2, "another")])
+    hello = m.Hello(wire.VERSION, "job", 0, 2, "another", 2, "ssp", 1)
+    for message in (hello, push(1, False, number=1), push(2, False, number=2)):
+        peer.server.handle(b"another", m.encode(message))
+    peer.server.handle(b"route1", m.encode(push(1, False, number=1)))
+    said = [x for route, x in peer.sent if route == b"another"]
+    assert [x.seq for x in said if not isinstance(x, m.Ready)] == [1, 2]
 
 
 def test_a_push_before_the_optimizer_is_refused_and_its_round_is_over() -> None:

@@ -78,10 +78,10 @@ def test_a_worker_is_let_in_once_the_scheduler_has_told_of_it_and_by_its_token_o
 def test_a_server_whose_lease_has_run_out_keeps_its_answers_for_itself() -> None:
     peer = with_sgd(Peer(mode="async"))
     leased: list[Any] = []
-    peer.server._lease = lambda: bool(leased)
+    peer.server.answers._lease = lambda: bool(leased)
     assert peer.ask(0, push(3)) is None
     leased.append(True)
-    peer.server.flush()
+    peer.server.answers.flush()
     assert [type(x) for _, x in peer.sent] == [m.Values]
 
 

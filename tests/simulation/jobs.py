@@ -267,7 +267,7 @@ class Job:
                 while True:
                     while inbox:
                         server.handle(*inbox.popleft())
-                    server.flush()
+                    server.answers.flush()
                     member.check()
                     pulse, beat = member.pulse, member.beat
                     if pulse is not None:
