@@ -34,27 +34,27 @@ class Backlog(Generic[R]):
 
     def __init__(self) -> None:
         self.nbytes = 0
-        self._waiting: list[Queued[R]] = []  # as they came
+        self.waiting: list[Queued[R]] = []  # as they came
         self._priorities: Counter[int] = Counter()  # how many wait with each; usually all with one
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def __iter__(self) -> Iterator[R]:
-        return (waiting.request for waiting in self._waiting)
+        return (waiting.request for waiting in self.waiting)
 
     def put(self, request: R, keys: frozenset[Key] | None, priority: int, nbytes: int) -> None:
         """Adds a request. One without `keys` is about all keys: it overtakes none, and none
         overtakes it."""
-        if self._waiting and priority > min(self._priorities):
+        if self.waiting and priority > min(self._priorities):
             self._raise(keys, priority)
-        self._waiting.append(Queued(request, keys, priority, nbytes))
+        self.waiting.append(Queued(request, keys, priority, nbytes))
         self._priorities[priority] += 1
         self.nbytes += nbytes
 
     def _raise(self, related: frozenset[Key] | None, priority: int) -> None:
-        """Raises the priority of requests that one with these keys would have to overtake."""
-        for earlier in reversed(self._waiting):
+        """Raises what a request with these keys would have to overtake to its priority."""
+        for earlier in reversed(self.waiting):
             if related is None or earlier.keys is None or not related.isdisjoint(earlier.keys):
                 if earlier.priority < priority:
                     self._forget(earlier.priority)
@@ -65,8 +65,8 @@ class Backlog(Generic[R]):
     def take(self) -> R:
         """Removes and returns the next request."""
         highest = max(self._priorities)
-        at = next(k for k, waiting in enumerate(self._waiting) if waiting.priority == highest)  # the first of equals
-        found = self._waiting.pop(at)
+        at = next(k for k, waiting in enumerate(self.waiting) if waiting.priority == highest)  # the first of equals
+        found = self.waiting.pop(at)
         self._forget(highest)
         self.nbytes -= found.nbytes
         return found.request

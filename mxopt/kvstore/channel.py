@@ -15,6 +15,7 @@ BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority,
 ASK_AFTER_S = 3.0  # seconds of silence until a server is asked what has arrived
 
 Sink = Callable[[Any], None]
+Post = Callable[[list[Frame], bool], None]  # see `Line.send`
 
 
 class Call:
@@ -65,9 +66,10 @@ class Request:
 class Channel:
     """The requests under way between the worker and one server."""
 
-    def __init__(self, server: int, endpoint: str, now: float) -> None:
+    def __init__(self, server: int, endpoint: str, post: Post, now: float) -> None:
         self.server = server
         self.endpoint = endpoint
+        self.post = post
         self.next = 1  # the number of the next request
         self.pending: dict[int, Request] = {}  # sent, without an answer, by number
         self.kept: dict[int, Request] = {}  # answered, but to be sent again to a server that was started again
@@ -86,6 +88,11 @@ class Channel:
 
     def __str__(self) -> str:
         return f"server {self.server} ({self.endpoint})"
+
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one request is on its way."""
+        return len(self.pending) <= 1
 
     def answered(self, seq: int, answer: Message) -> Request | None:
         """Takes out the request of that number; None where there is none. What came in part counts

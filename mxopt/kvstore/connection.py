@@ -9,10 +9,10 @@ from typing import Any
 
 from mxopt.errors import DeadlineError, KVStoreError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
-from mxopt.kvstore.channel import Call, Channel, Sink
+from mxopt.kvstore.channel import Call, Channel, Post, Sink
 from mxopt.kvstore.membership import Membership
 from mxopt.kvstore.session import Session
-from mxopt.kvstore.transport import SLICE_S, Transport
+from mxopt.kvstore.transport import SLICE_S, Line, Transport
 from mxopt.kvstore.wire import Frame
 
 log: logging.Logger = logging.getLogger("mxopt.kvstore")
@@ -32,10 +32,10 @@ class Connections:
         self._identity = f"{member.job}/{member.rank}/{member.token}".encode()[:255]
         hello = m.Hello(wire.VERSION, member.job, member.rank, member.epoch, member.token, welcome.workers, mode,
                         settings.staleness)  # fmt: skip
-        self._lines = [transport.connect(endpoint, self._identity) for endpoint in welcome.endpoints]
-        self.session: Session = Session(hello, welcome.endpoints, self._post, self._move, transport.clock)
-        self.channels: list[Channel] = self.session.channels
+        self._lines: dict[int, Line] = {}
         try:
+            self.session: Session = Session(hello, welcome.endpoints, self._connect, transport.clock)
+            self.channels: list[Channel] = self.session.channels
             for channel in self.channels:
                 self.session.greet(channel)
             self._until(lambda: self.session.ready, settings.join_timeout, "the handshake")
@@ -45,7 +45,7 @@ class Connections:
 
     def close(self) -> None:
         """Closes the lines."""
-        for line in self._lines:
+        for line in self._lines.values():
             line.close()
 
     def send(
@@ -57,10 +57,10 @@ class Connections:
         nbytes: int = 0,
         priority: int | None = None,
     ) -> None:
-        """Makes a request, see `Session.send`. Waits while too much is queued for the server."""
-        self.session.send(server, message, call, sink, nbytes, priority)
-        channel = self.channels[server]
-        if not channel.room:
+        """Makes a request, see `Session.send`; waits while too much is waiting to be sent to the
+        server."""
+        sent, channel = self.session.send(server, message, call, sink, nbytes, priority), self.channels[server]
+        if not sent and not channel.room:
             requests = counted(len(channel.pending), "request")
             what = f"{channel} to take {counted(channel.outstanding, 'byte')} in {requests}"
             self._until(lambda: channel.room, self._timeout, what)
@@ -117,12 +117,12 @@ class Connections:
 
     # Inside.
 
-    def _post(self, server: int, frames: list[Frame]) -> None:
-        self._lines[server].send(frames, len(self.channels[server].pending) <= 1)
-
-    def _move(self, server: int, endpoint: str) -> None:
-        self._lines[server].close()
-        self._lines[server] = self._transport.connect(endpoint, self._identity)
+    def _connect(self, server: int, endpoint: str) -> Post:
+        """Makes the line to a server, in the place of the one before."""
+        if server in self._lines:
+            self._lines[server].close()
+        line = self._lines[server] = self._transport.connect(endpoint, self._identity)
+        return line.send
 
     def _raise_deferred(self) -> None:
         error, self.session.deferred = self.session.deferred, None
@@ -136,8 +136,8 @@ class Connections:
 
     def _look(self) -> None:
         self._look_at = self._transport.clock() + SLICE_S
-        for channel, line in zip(self.channels, self._lines, strict=True):
-            if line.renewed() and channel.waits:
+        for channel in self.channels:
+            if self._lines[channel.server].renewed() and channel.waits:
                 self.session.greet(channel)
         pulse = self._member.pulse
         self.session.look(pulse.endpoints if pulse is not None else ())

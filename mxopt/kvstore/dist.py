@@ -158,7 +158,7 @@ class DistKVStore(Saving):
                 rows.fill(self._connections, self._held.infos[name], outs.pop(name), self.step)
             call = Call()
             for item in self._held.items(tuple(outs)):
-                message = m.Pull(0, item.keys, item.piece, item.round, self.step)
+                message = m.Pull(0, item.keys, item.piece, item.infos[0].round, self.step)
                 self._connections.send(item.server, message, call, sink(item, outs), item.nbytes, priority)
             self._connections.wait(call, f"pull of {_named(outs)}")
 

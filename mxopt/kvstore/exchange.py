@@ -36,29 +36,17 @@ class KeyInfo:
 
 @dataclass(slots=True)
 class Item:
-    """What one message carries: a piece of one key (elements `start` to `stop`), or several whole
-    keys."""
+    """What one message carries: a piece of one key (`size` elements from `start` on), or several
+    whole keys, which are of one round."""
 
     server: int
+    dtype: np.dtype
     keys: list[Key]
     infos: list[KeyInfo]
     piece: int
     start: int
-    stop: int
+    size: int
     nbytes: int
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.infos[0].dtype
-
-    @property
-    def size(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def round(self) -> int:
-        """The round of its keys."""
-        return self.infos[0].round
 
 
 def plan(infos: Sequence[KeyInfo]) -> list[Item]:
@@ -76,17 +64,17 @@ def plan(infos: Sequence[KeyInfo]) -> list[Item]:
             names[name] = names.get(name, 0) + header_bytes(info.key)
             if batch is None or batch.nbytes + info.size * itemsize > PIECE_BYTES or names[name] > NAMES:
                 names[name] = header_bytes(info.key)
-                batch = batches[server, info.dtype] = Item(server, [], [], 0, 0, 0, 0)
+                batch = batches[server, info.dtype] = Item(server, info.dtype, [], [], 0, 0, 0, 0)
                 queues.setdefault(server, []).append(batch)
             batch.keys.append(info.key)
             batch.infos.append(info)
-            batch.stop += info.size
+            batch.size += info.size
             batch.nbytes += info.size * itemsize
             continue
         for stripe in stripes:
             for piece in range(stripe.pieces):
                 a, b = (n * info.layout.unit for n in stripe.bounds(piece))
-                item = Item(stripe.server, [info.key], [info], piece, a, b, (b - a) * itemsize)
+                item = Item(stripe.server, info.dtype, [info.key], [info], piece, a, b - a, (b - a) * itemsize)
                 queues.setdefault(stripe.server, []).append(item)
     return list(_in_turn(list(queues.values())))
 
@@ -118,7 +106,7 @@ def gather(item: Item, values: dict[Key, np.ndarray]) -> np.ndarray:
     """The elements an item carries, flat; a view where it is of one key."""
     if len(item.infos) == 1:
         flat = values[item.keys[0]].reshape(-1)
-        return flat if item.size == flat.size else flat[item.start : item.stop]
+        return flat if item.size == flat.size else flat[item.start : item.start + item.size]
     return np.concatenate([values[key].reshape(-1) for key in item.keys])
 
 
@@ -140,7 +128,7 @@ def compressed(item: Item, flat: np.ndarray, compression: GradientCompression) -
         if info.key not in residuals:
             residuals[info.key] = np.zeros(info.size, np.float32)
     if len(item.infos) == 1:
-        return compression.encode(flat, residuals[item.keys[0]][item.start : item.stop])
+        return compression.encode(flat, residuals[item.keys[0]][item.start : item.start + item.size])
     joined = np.concatenate([residuals[key] for key in item.keys])
     sent = compression.encode(flat, joined)
     start = 0
@@ -161,9 +149,9 @@ def scatter(item: Item, frame: Frame, outs: dict[Key, list[Array]]) -> None:
             if whole is not None:
                 out[...] = whole
             elif out.flags.c_contiguous:
-                out.reshape(-1)[item.start : item.stop] = data
+                out.reshape(-1)[item.start : item.start + item.size] = data
             else:
-                out.flat[item.start : item.stop] = data
+                out.flat[item.start : item.start + item.size] = data
         return
     start = 0
     for info in item.infos:

@@ -165,8 +165,7 @@ class Network:
         check_host(job.host)
         return cls(load_keys(job.keys))
 
-    def clock(self) -> float:
-        return time.monotonic()
+    clock = staticmethod(time.monotonic)
 
     def awake(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

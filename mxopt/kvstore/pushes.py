@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from mxopt.kvstore import messages as m, rows, wire
 from mxopt.kvstore.channel import Call, Sink
@@ -71,20 +72,24 @@ class Pushes:
         if self._cuts is not None:
             self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0), step)
         self._held.push(values)
+        tell = _nothing if self.followed is None else self.followed.tell
         if RowSparse in map(type, values.values()):
-            self._push_rows(values, step, update, call)
+            self._push_rows(values, step, update, tell, call)
         for item in self._held.items(tuple(values)) if values else ():
+            frame: wire.Frame
             codec, threshold = 0, 0.0
             if self.compression is not None:
                 codec, threshold = self.compression.codec, self.compression.threshold
                 frame = wire.bytes_of(compressed(item, gather(item, values), self.compression))
+            elif item.nbytes < wire.SMALL:  # it will stand in the header
+                frame = gather(item, values).tobytes()
             elif outs is not None:
                 frame = wire.bytes_of(gather(item, values))
             else:
                 (frame,) = self._connections.room(item.server, item.nbytes)
                 copy(item, values, frame)
-            config = self._config_for(item.server)
-            message = m.Push(0, outs is not None, item.keys, item.piece, item.round, step, codec, threshold,
+            config = tell(item.server)
+            message = m.Push(0, outs is not None, item.keys, item.piece, item.infos[0].round, step, codec, threshold,
                              update, config, [frame])  # fmt: skip
             into = sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, into, item.nbytes, priority)
@@ -93,18 +98,22 @@ class Pushes:
         else:
             self._worker.changes(what)
 
-    def _push_rows(self, values: dict[Key, Array], step: int, update: int, call: Call | None) -> None:
+    def _push_rows(
+        self, values: dict[Key, Array], step: int, update: int, tell: Callable[[int], int], call: Call | None
+    ) -> None:
         """Sends those of `values` that are row-sparse, and takes them out; rows larger than a piece
         become dense."""
         for key in [k for k, v in values.items() if type(v) is RowSparse]:
             value, info = values.pop(key), self._held.infos[key]
             if info.layout.by_rows or math.prod(value.shape[1:]) == info.layout.unit:
-                rows.push(self._connections, info, value, step, update, self._config_for, call)
+                rows.push(self._connections, info, value, step, update, tell, call)
             else:
                 values[key] = value.todense()
 
-    def _config_for(self, server: int) -> int:
-        return 0 if self.followed is None else self.followed.tell(server)
+
+def _nothing(server: int) -> int:
+    """The number of the config that servers know of who never set an optimizer."""
+    return 0
 
 
 def sink(item: Item, outs: dict[Key, list[Array]]) -> Sink:

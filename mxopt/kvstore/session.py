@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from mxopt.errors import JobFailedError
 from mxopt.kvstore import messages as m, wire
-from mxopt.kvstore.channel import ASK_AFTER_S, Call, Channel, Request, Sink
+from mxopt.kvstore.channel import ASK_AFTER_S, Call, Channel, Post, Request, Sink
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Frame, Key
 
@@ -38,9 +38,8 @@ class Session:
     ----------
     hello : how the worker presents itself
     endpoints : where the servers are, by rank
-    post : called with (server, frames) to send a message. What gets lost is sent again.
-    move : called with (server, endpoint) where a server has been started elsewhere; what is posted
-        then goes there
+    connect : called with (server, endpoint) for each, and again where one was started elsewhere;
+        returns what sends the frames of a message there. What gets lost is sent again.
     clock : tells the time in seconds
 
     Attributes
@@ -58,15 +57,15 @@ class Session:
         self,
         hello: m.Hello,
         endpoints: Sequence[str],
-        post: Callable[[int, list[Frame]], None],
-        move: Callable[[int, str], None],
+        connect: Callable[[int, str], Post],
         clock: Callable[[], float],
     ) -> None:
         self._hello = hello
-        self._post = post
-        self._move = move
+        self._connect = connect
         self._clock = clock
-        self.channels: list[Channel] = [Channel(server, endpoint, clock()) for server, endpoint in enumerate(endpoints)]
+        self.channels: list[Channel] = [
+            Channel(server, endpoint, connect(server, endpoint), clock()) for server, endpoint in enumerate(endpoints)
+        ]
         self.deferred: Exception | None = None
         self.failure: Exception | None = None
         self.answers = 0
@@ -98,9 +97,9 @@ class Session:
         sink: Sink | None = None,
         nbytes: int = 0,
         priority: int | None = None,
-    ) -> None:
-        """Makes a request, which is sent when there is room. `sink` is given the answer, `call`
-        counts it.
+    ) -> bool:
+        """Makes a request, which is sent when there is room: returns whether it was sent at once.
+        `sink` is given the answer, `call` counts it.
 
         `nbytes` is how much it and its answer bring on the way. With a `priority` it may overtake
         requests that are of other keys and wait for room; without, it neither overtakes nor is
@@ -110,11 +109,12 @@ class Session:
         request = Request(message, nbytes, call, sink)
         if call is not None:
             call.missing += 1
-        if not channel.full and not channel.backlog:
+        if not channel.full and not channel.backlog.waiting:
             self._dispatch(channel, request)
-            return
+            return True
         keys: Any = message.keys if hasattr(message, "keys") else [getattr(message, "key", None)]
         channel.backlog.put(request, None if priority is None else frozenset(keys), priority or 0, nbytes)
+        return False
 
     def forget(self, call: Call) -> None:
         """What is still on its way for `call` is no longer written anywhere, nor read from its
@@ -155,7 +155,7 @@ class Session:
                 self._failed(call, error)
         if call is not None:
             call.missing -= 1
-        while channel.backlog and not channel.full:
+        while channel.backlog.waiting and not channel.full:
             self._dispatch(channel, channel.backlog.take())
 
     def heard(self, server: int) -> None:
@@ -170,7 +170,7 @@ class Session:
             if len(endpoints) == len(self.channels) and endpoints[channel.server] != channel.endpoint:
                 channel.endpoint = endpoints[channel.server]
                 log.warning("%s is now there", channel)
-                self._move(channel.server, channel.endpoint)
+                channel.post = self._connect(channel.server, channel.endpoint)
                 self.greet(channel)
             patience = LACKING if channel.lacks else ASK_AFTER_S
             if channel.waits and (now - max(channel.heard, channel.asked) > patience or now >= channel.ask_at):
@@ -179,7 +179,7 @@ class Session:
     def greet(self, channel: Channel) -> None:
         """Asks a server which number it expects."""
         channel.asked, channel.ask_at, channel.greeted = self._clock(), math.inf, True
-        self._post(channel.server, m.encode(replace(self._hello, knows=channel.epoch, read=channel.read)))
+        channel.post(m.encode(replace(self._hello, knows=channel.epoch, read=channel.read)), channel.alone)
 
     def told_lost(self, server: int, pushes: int) -> None:
         """Hears how many pushes of the workers a server has lost, as far as it knows."""
@@ -205,7 +205,7 @@ class Session:
         channel.taken = False
         channel.next = seq + 1
         channel.outstanding += request.nbytes
-        self._post(channel.server, request.frames)
+        channel.post(request.frames, channel.alone)
 
     def _failed(self, call: Call | None, error: Exception) -> None:
         if call is None:
@@ -236,7 +236,7 @@ class Session:
             return
         for seq, request in list(channel.pending.items()):
             again = request.frames if seq >= ready.expects else _question(seq, request)
-            self._post(channel.server, again)
+            channel.post(again, channel.alone)
 
 
 def _question(seq: int, request: Request) -> list[Frame]:

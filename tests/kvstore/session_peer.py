@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mxopt.kvstore import messages as m, wire
@@ -13,10 +14,14 @@ class Peer:
     """What is sent lies in `sent`; the test answers it, and sets the `time`."""
 
     def __init__(self, greeted: bool = True) -> None:
-        self.time, self.sent, self.moved = 0.0, list[Any](), list[str]()
+        self.time, self.sent, self.connected = 0.0, list[Any](), list[str]()
         hello = m.Hello(wire.VERSION, "job", 0, 1, "me", 1, "async", 0)
-        self.session = Session(hello, ["here"], lambda server, frames: self.sent.append(frames),
-                               lambda server, endpoint: self.moved.append(endpoint), lambda: self.time)  # fmt: skip
+
+        def connect(server: int, endpoint: str) -> Callable[[list[Any]], None]:
+            self.connected.append(endpoint)
+            return self.sent.append
+
+        self.session = Session(hello, ["here"], connect, lambda: self.time)
         self.channel = self.session.channels[0]
         if greeted:
             self.session.greet(self.channel)

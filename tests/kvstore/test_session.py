@@ -69,7 +69,7 @@ def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_i
 def test_a_server_that_was_started_elsewhere_is_greeted_there() -> None:
     worker = Peer()
     worker.session.look(["there"])
-    assert worker.moved == ["there"]
+    assert worker.connected == ["here", "there"]
     assert [type(x) for x in worker.posted()] == [m.Hello]
     assert str(worker.channel) == "server 0 (there)"
 

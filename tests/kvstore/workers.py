@@ -283,7 +283,7 @@ def sent_twice(arguments: Any) -> None:
     def twice(channel: Any, request: Any) -> None:
         dispatch(channel, request)
         if request.message.seq % 3 == 0:
-            session._post(channel.server, request.frames)
+            channel.post(request.frames, channel.alone)
 
     session._dispatch = twice
     base = np.arange(600_000, dtype=np.float32) % 97

@@ -75,11 +75,11 @@ class Worker:
     def __init__(self, peer: Peer, rank: int) -> None:
         self.peer, self.route = peer, b"route%d" % rank
         hello = m.Hello(wire.VERSION, "job", rank, 1, "token", 2, peer.mode, 1)
-        self.session = Session(hello, ["here"], self._post, lambda server, endpoint: None, lambda: 0.0)
+        self.session = Session(hello, ["here"], lambda server, endpoint: self._post, lambda: 0.0)
         peer.listeners[self.route] = self.session
         self.session.greet(self.session.channels[0])
 
-    def _post(self, server: int, frames: list[Any]) -> None:
+    def _post(self, frames: list[Any], alone: bool) -> None:
         self.peer.server.handle(self.route, [bytes(f) for f in frames])
 
 
