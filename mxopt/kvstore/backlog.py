@@ -53,7 +53,7 @@ class Backlog(Generic[R]):
         self.nbytes += nbytes
 
     def _raise(self, related: frozenset[Key] | None, priority: int) -> None:
-        """Raises what a request with these keys would have to overtake to its priority."""
+        """Raises the priority of requests that one with these keys would have to overtake."""
         for earlier in reversed(self.waiting):
             if related is None or earlier.keys is None or not related.isdisjoint(earlier.keys):
                 if earlier.priority < priority:

@@ -19,19 +19,13 @@ Post = Callable[[list[Frame], bool], None]  # see `Line.send`
 
 
 class Call:
-    """Requests that one call waits for."""
+    """Requests that one call waits for, until none is missing or one was refused."""
 
     __slots__ = ("error", "missing")
 
     def __init__(self) -> None:
         self.missing: int = 0
         self.error: Exception | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing more to wait for: all requests are answered, or one was
-        refused."""
-        return self.missing == 0 or self.error is not None
 
 
 class Request:

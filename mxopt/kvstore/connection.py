@@ -57,8 +57,7 @@ class Connections:
         nbytes: int = 0,
         priority: int | None = None,
     ) -> None:
-        """Makes a request, see `Session.send`; waits while too much is waiting to be sent to the
-        server."""
+        """Makes a request, see `Session.send`. Waits while too much is queued for the server."""
         sent, channel = self.session.send(server, message, call, sink, nbytes, priority), self.channels[server]
         if not sent and not channel.room:
             requests = counted(len(channel.pending), "request")
@@ -73,7 +72,7 @@ class Connections:
         """Returns when all requests of `call` are answered. Raises the error of the first that was
         refused."""
         try:
-            self._until(lambda: call.over, self._timeout, what)
+            self._until(lambda: call.missing == 0 or call.error is not None, self._timeout, what)
         except BaseException:
             self.session.forget(call)
             raise

@@ -122,10 +122,15 @@ class Held:
                 found[key] = dense
         return found
 
-    def push(self, keys: Iterable[Key]) -> None:
-        """Counts a push of these keys."""
+    def push(self, keys: Iterable[Key]) -> int:
+        """Counts a push of these keys; returns the highest of their rounds."""
+        highest = 0
         for key in keys:
-            self.infos[key].round += 1
+            info = self.infos[key]
+            info.round += 1
+            if info.round > highest:
+                highest = info.round
+        return highest
 
     def items(self, keys: tuple[Key, ...]) -> list[Item]:
         """The messages for these keys; the keys of a message share one round."""

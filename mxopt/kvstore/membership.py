@@ -34,6 +34,7 @@ class Membership:
     ----------
     epoch, token : which of the processes with this role and rank it is, and what shows that
     beat : what is said next; its owner sets how far the process is
+    leased : called without arguments, whether this place is certainly still this process'
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Membership:
             self.beat, self.welcome.heartbeat, self.welcome.dead_after, settings.scheduler, transport.clock(), progress,
             transport.awake,
         )  # fmt: skip
+        self.leased: Callable[[], bool] = self._heart.leased
         self._stop_heart: Callable[[], None] | None = transport.beat(self._heart, settings.scheduler)
 
     @property
@@ -82,10 +84,6 @@ class Membership:
     def members(self) -> list[tuple[int, int, str]]:
         """The workers of the job, (rank, epoch, token), as a server has last heard of them."""
         return (self._heart.pulse or self.welcome).members
-
-    def leased(self) -> bool:
-        """Whether this place is certainly still this process'."""
-        return self._heart.leased()
 
     def watch(self, listener: Callable[[], None]) -> None:
         """Calls `listener`, from the heart's thread, whenever the job's state changes."""

@@ -69,9 +69,9 @@ class Pushes:
         what = "push" if outs is None else "pushpull"
         self._worker.changes(what, partial=True)
         self.first = False
+        highest = self._held.push(values)
         if self._cuts is not None:
-            self._cuts.before(max((self._held.infos[key].round + 1 for key in values), default=0), step)
-        self._held.push(values)
+            self._cuts.before(highest, step)
         tell = _nothing if self.followed is None else self.followed.tell
         if RowSparse in map(type, values.values()):
             self._push_rows(values, step, update, tell, call)

@@ -20,7 +20,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from mxopt.errors import JobFailedError
-from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore import messages as m
 from mxopt.kvstore.channel import ASK_AFTER_S, Call, Channel, Post, Request, Sink
 from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Frame, Key
@@ -136,7 +136,7 @@ class Session:
             return
         seq = getattr(answer, "seq", 0)
         if answer.FRAMES:
-            channel.read += wire.size_of(answer.data[0])
+            channel.read += len(answer.data[0])
         if isinstance(answer, m.Refused) and seq == 0:
             self.failure = self.failure or error_of(answer)
             return

@@ -24,8 +24,8 @@ class Answers:
     Attributes
     ----------
     leaving : (route, message) of those that wait for the next `flush`
-    gathers : whether they wait until all messages that are here are taken: one sync of the disk is
-        for all of them
+    gathers : whether they wait until all messages at hand have been handled, so that they share one
+        sync of the disk
     room : called with a route and a number of bytes: memory for an answer's data
     sent, refusals : bytes of data, and how many refusals, so far
     """
@@ -45,7 +45,7 @@ class Answers:
         self.leaving.append((route, message))
 
     def flush(self) -> None:
-        """Commits what was entered, and lets the answers leave that rest on it."""
+        """Commits what was entered, and sends the answers that depend on it."""
         journal = self._machine.journal
         if journal is not None:
             progress = self._machine.applier.progress

@@ -24,7 +24,7 @@ class Arriving:
 
     def gather(self, what: What, offset: int, total: int, size: int, frames: Sequence[Frame]) -> list[Frame] | None:
         """Takes `size` of the `total` of something, which follow on `offset` before them. Returns
-        the frames with the last of it, joined; None before. Raises ProtocolError where it doesn't
+        the frames with the last of it, joined; None before. Raises ProtocolError if it doesn't
         follow on: all of it is refused then."""
         before, self._what = self._what, None
         here = self._size if before == what else 0

@@ -1,4 +1,4 @@
-"""What workers contribute to rounds: its sum, and why contributions to one round don't go
+"""What workers contribute to rounds: the sum of a round, and why contributions to it may not fit
 together."""
 
 from __future__ import annotations

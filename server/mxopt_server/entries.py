@@ -128,8 +128,8 @@ class Entry:
 
 
 class Request:
-    """Something a worker waits for: its round `number` of `parts`. Over when nothing is `missing`
-    any more."""
+    """A worker's request that waits for round `number` of `parts`; it is over once nothing is
+    `missing`."""
 
     __slots__ = ("answer", "error", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since")
 

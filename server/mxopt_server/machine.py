@@ -70,7 +70,7 @@ class Machine:
     def end_round(
         self, group: Group, rank: int, number: int, pushed: list[Contribution], wrong: Exception | None
     ) -> None:
-        """A round of a group is over, as `Rounds.turn` says: makes that a record, and enters it."""
+        """Makes a record of a round that is over, as `Rounds.turn` says, and enters it."""
         first, value = pushed[0], None
         wrong = wrong or self._without_optimizer(rank != ALL, pushed)
         if wrong is None:
@@ -80,8 +80,8 @@ class Machine:
         self.enter(r.Update(group.keys, rank, number, value, first.update, wrong))
 
     def _without_optimizer(self, apart: bool, pushed: list[Contribution]) -> Exception | None:
-        """Why pushes for a round can't be applied: the optimizer that they count on isn't here.
-        Sees to its config. `apart`: the round is of one worker."""
+        """Why pushes for a round can't be applied: the optimizer that they count on isn't here. If
+        it is, takes over its config. `apart`: the round is of one worker."""
         served = self.served
         if apart and served.updater is None:
             return KVStoreError(

@@ -16,14 +16,17 @@ from mxopt_server.contributions import Contribution
 from mxopt_server.entries import Group, GroupKey, Part
 from mxopt_server.machine import Machine
 from mxopt_server.tables import TableEntry
+from mxopt_server.told import unknown
 from mxopt_server.worker_session import Answer, Handlers, Session
 
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
 PUSH_BYTES = 1 << 30  # bytes of one push of rows
 
+Pushed = tuple[GroupKey, Sequence[Part], Array]  # to which parts, and what: flat over them, or row-sparse
+
 
 class Pushes:
-    """The handlers of these messages, one each. `values` answers a push that asks for the values,
+    """The handler of these messages. `values` answers a push that asks for the values,
     `depth` is how many of a worker's pushes are confirmed before their rounds are over."""
 
     def __init__(self, machine: Machine, values: Answer, depth: int = DEPTH) -> None:
@@ -31,75 +34,30 @@ class Pushes:
         self._members, self._served = machine.members, machine.served
         self._give, self._depth = values, depth
         self.handlers: Handlers = {
-            m.Push: self.push, m.PushRows: self.push_rows,
+            m.Push: self.push, m.PushRows: self.push,
         }  # fmt: skip
 
-    def push(self, session: Session, push: m.Push) -> None:
-        keys: GroupKey = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
-        group = self._values.groups.get(keys)
-        if group is not None:
-            parts, size, dtype = group.parts, group.size, group.dtype
-        else:
-            parts = self._values.parts(push.keys, push.piece)
-            size, dtype = sum(p.size for p in parts), parts[0].weight.dtype
-        if push.codec:
-            value = self._decompress(push, size).astype(dtype, copy=False)
-        else:
-            value = wire.array_of(push.data[0], dtype, size, push.keys[0])
-        self._take(session, push, keys, group, parts, value, push.answer)
-
-    def _decompress(self, push: m.Push, size: int) -> np.ndarray:
-        if push.codec not in compression.CODECS.values():
-            raise ProtocolError(f"there is no codec {push.codec}")
-        expected = compression.encoded_size(push.codec, size)
-        sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, push.keys[0])
-        return compression.decode(sent, push.codec, push.threshold, size)
-
-    def push_rows(self, session: Session, push: m.PushRows) -> None:
-        entry = self._values.entry(push.key)
-        name, width = f"key {push.key!r}, rows", math.prod(entry.shape[1:])
-        count = wire.size_of(push.data[0]) // 8
-        most = min(entry.units, PUSH_BYTES // (8 + width * entry.real.itemsize)) if entry.by_rows else entry.units
-        if push.total > most:
-            raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
-        wire.array_of(push.data[0], wire.INT64, count, push.key)
-        wire.array_of(push.data[1], entry.weight.dtype, count * width, push.key)
-        frames = session.arriving.gather(("rows", push.key), push.offset, push.total, count, push.data)
-        if frames is None:
+    def push(self, session: Session, push: m.Push | m.PushRows) -> None:
+        """Hands a push to its rounds, and arranges the answer to the worker."""
+        pushed = self._values_of(push) if isinstance(push, m.Push) else self._rows_of(session, push)
+        if pushed is None:
             session.done(push.seq)
             return
-        indices = wire.rows_of(frames[0], push.key)
-        data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
-        if isinstance(entry, TableEntry):
-            entry.check(indices)
-        elif len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
-            raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
-        value = RowSparse(data.reshape(len(indices), width), indices, (entry.units, width))
-        keys = (None, push.key) if entry.pieces > 1 else ((push.key, 0),)
-        self._take(session, push, keys, self._values.groups.get(keys), entry.parts, value, False)
-
-    def _take(
-        self,
-        session: Session,
-        push: m.Push | m.PushRows,
-        keys: GroupKey,
-        group: Group | None,
-        parts: Sequence[Part],
-        value: Array,
-        answer: bool,
-    ) -> None:
-        """Hands a push to its rounds, and arranges the answer to the worker. `group` is that of
-        `keys`, if there is one."""
+        keys, parts, value = pushed
         rank, number = session.rank, push.round
         if self._members.ended:
             lost = uneven.lost(rank, parts, pushing=True)
             if lost is not None:
                 raise lost
-        told = session.counts_on(push.config) if push.config else None
-        contribution = Contribution(rank, number, value, told, push.update, push.step)
+        if push.config not in session.told:
+            raise unknown(push.config)
+        contribution = Contribution(rank, number, value, session.told[push.config], push.update, push.step)
+        group = self._values.groups.get(keys)
         shares = [(group, contribution)] if group is not None else self._values.shares(keys, parts, contribution)
-        # Check all before taking any.
-        new = [share for share in shares if share[0].rounds.is_new(rank, number, share[0].entry.key)]
+        new: list[tuple[Group, Contribution]] = []  # check all before taking any
+        for share in shares:
+            if share[0].rounds.is_new(rank, number, share[0].entry.key):
+                new.append(share)
         if push.step > session.step:
             self._look_back(session, push.step, [group for group, _ in new])
         for group, contribution in new:
@@ -115,7 +73,7 @@ class Pushes:
             elif over and group.waiting:
                 group.settle()
         first = shares[0][0].rounds
-        if answer:
+        if isinstance(push, m.Push) and push.answer:
             session.when_seen(push.seq, parts, number, value.nbytes, self._give, pushes=True)
         elif first.depth(rank) > self._depth:
             nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
@@ -135,6 +93,49 @@ class Pushes:
             if group in pushed:
                 continue
             uneven.check_left_out(session.rank, group, step - 1, f"has begun step {step}")
+
+    # What is pushed.
+
+    def _values_of(self, push: m.Push) -> Pushed:
+        keys: GroupKey = tuple(push.keys) if len(push.keys) > 1 else ((push.keys[0], push.piece),)
+        group = self._values.groups.get(keys)
+        if group is not None:
+            parts, size, dtype = group.parts, group.size, group.dtype
+        else:
+            parts = self._values.parts(push.keys, push.piece)
+            size, dtype = sum(p.size for p in parts), parts[0].weight.dtype
+        if push.codec:
+            return keys, parts, self._decompress(push, size).astype(dtype, copy=False)
+        return keys, parts, wire.array_of(push.data[0], dtype, size, push.keys[0])
+
+    def _decompress(self, push: m.Push, size: int) -> np.ndarray:
+        if push.codec not in compression.CODECS.values():
+            raise ProtocolError(f"there is no codec {push.codec}")
+        expected = compression.encoded_size(push.codec, size)
+        sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, push.keys[0])
+        return compression.decode(sent, push.codec, push.threshold, size)
+
+    def _rows_of(self, session: Session, push: m.PushRows) -> Pushed | None:
+        """The same of rows; None where more of them are to come."""
+        entry = self._values.entry(push.key)
+        name, width = f"key {push.key!r}, rows", math.prod(entry.shape[1:])
+        count = wire.size_of(push.data[0]) // 8
+        most = min(entry.units, PUSH_BYTES // (8 + width * entry.real.itemsize)) if entry.by_rows else entry.units
+        if push.total > most:
+            raise KVStoreError(f"{name}: {push.total} in one push, at most {most}: push them in parts")
+        wire.array_of(push.data[0], wire.INT64, count, push.key)
+        wire.array_of(push.data[1], entry.weight.dtype, count * width, push.key)
+        frames = session.arriving.gather(("rows", push.key), push.offset, push.total, count, push.data)
+        if frames is None:
+            return None
+        indices = wire.rows_of(frames[0], push.key)
+        data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
+        if isinstance(entry, TableEntry):
+            entry.check(indices)
+        elif len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
+            raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
+        value = RowSparse(data.reshape(len(indices), width), indices, (entry.units, width))
+        return (None, push.key) if entry.pieces > 1 else ((push.key, 0),), entry.parts, value
 
 
 def _done(session: Session, seq: int, parts: Sequence[Part]) -> None:

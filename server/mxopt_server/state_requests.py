@@ -9,7 +9,7 @@ from mxopt.typing import Plain
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Loaded, Optimizer
 from mxopt_server.states import ABSENT
-from mxopt_server.told import Told
+from mxopt_server.told import Told, unknown
 from mxopt_server.worker_session import Handlers, Session
 
 STATE_BYTES = 16  # bytes of states for each of the values, at most
@@ -33,9 +33,10 @@ class StateRequests:
         what = ("config", part.number)
         frames = session.arriving.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
-            session.told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.changed, part.drawn)
+            told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.changed, part.drawn)
+            session.told = {0: None, part.number: told}
             if part.changed and self.members.apart and part.event == self.served.event:
-                session.give(m.Done(part.seq, self._change(session.told, part.version)))
+                session.give(m.Done(part.seq, self._change(told, part.version)))
                 return
         session.done(part.seq)
 
@@ -50,7 +51,9 @@ class StateRequests:
         return version
 
     def set_optimizer(self, session: Session, request: m.SetOptimizer) -> None:
-        told = session.counts_on(request.config)
+        if request.config not in session.told:
+            raise unknown(request.config)
+        told = session.told[request.config]
         self.machine.enter(Optimizer(request.event, None if told is None else told.config))
         session.done(request.seq)
 

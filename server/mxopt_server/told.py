@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from mxopt import plain
+from mxopt.errors import ProtocolError
 from mxopt.typing import Document, Plain
 
 
@@ -33,6 +34,11 @@ class Told:
     def is_given(self, config: Document) -> bool:
         """Whether it is the config that the call gave, as this one is."""
         return not self.changed and self.same == digest(_without_seed(config) if self.drawn else config)
+
+
+def unknown(number: int) -> ProtocolError:
+    """A worker counts on a config that isn't the last that it has said."""
+    return ProtocolError(f"the optimizer's config number {number} hasn't come, or another has since")
 
 
 def digest(config: Document | None) -> bytes:

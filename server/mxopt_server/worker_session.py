@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mxopt.errors import ProtocolError
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Frame, Key
 from mxopt_server.answers import Answers
@@ -25,7 +24,8 @@ class Session:
     expects : the next number; those before it have been taken
     waiting : the requests that are to be answered later
     refused : the refusals that the worker may not have heard of
-    told : the optimizer it counts on, as it has said last
+    told : what optimizers it may count on, by the numbers of their configs: none, and the last that
+        it has said
     arriving : what it is sending in several messages
     document : the states that it is fetching, and their key
 
@@ -39,7 +39,7 @@ class Session:
         self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number
         self.waiting: dict[int, Request] = {}
         self.refused: dict[int, m.Refused] = {}
-        self.told: Told | None = None
+        self.told: dict[int, Told | None] = {0: None}
         self.arriving = Arriving()
         self.document: tuple[Key, bytes] | None = None
         self.step = 0  # the last step of its training that it has said
@@ -53,14 +53,6 @@ class Session:
         expects, last = self._ahead
         self._ahead = (self.expects, number)
         return expects != self.expects or number <= last
-
-    def counts_on(self, number: int) -> Told | None:
-        """The optimizer by the number of its config, which must be the last; None for 0."""
-        if number == 0:
-            return None
-        if self.told is None or self.told.number != number:
-            raise ProtocolError(f"the optimizer's config number {number} hasn't come, or another has since")
-        return self.told
 
     # Credit.
 
@@ -91,7 +83,10 @@ class Session:
         or when that is so; it keeps `nbytes` till then. One that `pushes` is refused where the
         round has failed."""
         first = parts[0].group
-        if first is not None and first.parts is parts and first.settled(self.rank, number):
+        if (
+            first is not None and first.parts is parts and not first.entry.sums
+            and first.rounds.may_see(self.rank, number)
+        ):  # fmt: skip
             self._waited.counts[0] += 1
             error = first.rounds.error(self.rank, number) if pushes else None
             if error is None:
@@ -121,11 +116,11 @@ class Session:
             request.answer(self, request.seq, request.parts)
 
     def done(self, seq: int) -> None:
-        """A request has been met."""
+        """Answers a request that needs no data."""
         self.give(m.Done(seq))
 
     def give(self, answer: Any) -> None:
-        """A request has been met, by an answer of its own."""
+        """Answers a request with this message."""
         if self.waiting:
             self._forget(answer.seq)
         self._answers.leaving.append((self.route, answer))
@@ -135,7 +130,7 @@ class Session:
         return self._answers.room(self.route, nbytes)
 
     def data(self, answer: m.Values | m.Chunk) -> None:
-        """An answer with data."""
+        """Answers a request with data."""
         self.give(answer)
         nbytes = len(answer.data[0])
         self._sent += nbytes

@@ -3,16 +3,13 @@ changes nothing."""
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 from mxopt_server.scheduler import Scheduler
-from peer import ONES, Disk, Peer, config, init, note, push, with_sgd
+from peer import ONES, Disk, Peer, config, note, push, with_sgd
 
 from mxopt.document import dump_document, load_document
 from mxopt.kvstore import messages as m, wire
@@ -249,23 +246,3 @@ def test_a_gap_is_told_once_however_many_requests_follow_it_and_again_when_it_is
         type(None)
     ] * 54  # sent again, in part
     assert [type(peer.ask(0, push(seq))) for seq in range(3, 60)] == [m.Values] * 57
-
-
-def test_a_push_goes_through_ten_files_at_most() -> None:
-    peer = with_sgd(Peer())
-    peer.ask(0, init(3))
-    for seq in (4, 5):
-        assert isinstance(peer.ask(0, push(seq, answer=False)), m.Done)
-    frames, files = [bytes(frame) for frame in m.encode(push(6, answer=False, number=3))], set[str]()
-
-    def watch(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and {"mxopt_server", "kvstore", "plain.py"} & set(Path(frame.f_code.co_filename).parts):
-            files.add(frame.f_code.co_filename)
-
-    sys.setprofile(watch)
-    try:
-        peer.server.handle(b"route0", frames)
-    finally:
-        sys.setprofile(None)
-    assert isinstance(peer.sent[-1][1], m.Done)
-    assert len(files) <= 10, files
