@@ -104,6 +104,14 @@ class KVStoreBase:
         return klass
 
 
+def capable(capability: str, optimizer: bool) -> bool:
+    """Whether a store has a capability, of which there is one: its optimizer, if it has any. Raises
+    ArgumentError for others."""
+    if capability.lower() != KVStoreBase.OPTIMIZER:
+        raise ArgumentError(f"unknown capability {capability!r}")
+    return optimizer
+
+
 @KVStoreBase.register
 class TestStore(KVStoreBase):
     """A store of one worker that keeps nothing: `pushpull` sums a list of values. For tests of what
@@ -128,9 +136,7 @@ class TestStore(KVStoreBase):
     @staticmethod
     def is_capable(capability: str) -> bool:
         """False for 'optimizer'; raises ValueError for anything else."""
-        if capability.lower() == KVStoreBase.OPTIMIZER:
-            return False
-        raise ArgumentError(f"unknown capability {capability!r}")
+        return capable(capability, optimizer=False)
 
     @property
     def type(self) -> str:

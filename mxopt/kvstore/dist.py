@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mxopt import settings
-from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, counted
+from mxopt.errors import ArgumentTypeError, KVStoreError, UsageError, counted
 from mxopt.kvstore import first, messages as m, rows, sockets, wire
-from mxopt.kvstore.base import KVStoreBase
+from mxopt.kvstore.base import capable
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.cut import Cuts
@@ -253,9 +253,7 @@ class DistKVStore(Saving):
     @staticmethod
     def is_capable(capability: str) -> bool:
         """True for 'optimizer'; raises ValueError for anything else."""
-        if capability.lower() == KVStoreBase.OPTIMIZER:
-            return True
-        raise ArgumentError(f"unknown capability {capability!r}")
+        return capable(capability, optimizer=True)
 
     @property
     def type(self) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 
 from mxopt.document import write_file
 from mxopt.engine import arrays
-from mxopt.errors import ArgumentError, ArrayError, KVStoreError, UsageError, counted
-from mxopt.kvstore.base import KVStoreBase
+from mxopt.errors import ArrayError, KVStoreError, UsageError, counted
+from mxopt.kvstore.base import KVStoreBase, capable
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import (
     FIRST,
@@ -277,9 +277,7 @@ class KVStore(KVStoreBase):
     @staticmethod
     def is_capable(capability: str) -> bool:
         """True for 'optimizer'; raises ValueError for anything else."""
-        if capability.lower() == KVStoreBase.OPTIMIZER:
-            return True
-        raise ArgumentError(f"unknown capability {capability!r}")
+        return capable(capability, optimizer=True)
 
     @property
     def type(self) -> str:
