@@ -332,7 +332,7 @@ FOUND_SINCE: Rows = [
     ("mxopt-server --num-workers", lambda: said(cli.main, "--num-workers", "2"), ["did you mean --workers?"]),
     ("mxopt-launch --state-dri", lambda: said(launch.main, "-n", "1", "--state-dri=x", "true"), ["--state-dir?"]),
     ("a gradient for a list of them", lambda: sgd()([0], None, [zeros()]), ["list of gradients", "got NoneType"]),
-    ("an index in a list", lambda: sgd()([[0]], [zeros()], [zeros()]), ["number or a text", "got list"]),
+    ("an index in a list", lambda: sgd()([[0]], [zeros()], [zeros()]), ["number or a text", "got list"]),  # type: ignore[list-item]
     ("lr_scheduler = 0.1", lambda: changed("lr_scheduler", 0.1), ["SGD: lr_scheduler must be a schedule", "got 0.1"]),
     ("lr_mult = 0.1", lambda: changed("lr_mult", 0.1), ["SGD: lr_mult must be a dict", "got 0.1"]),
     ("clip_gradient = '1'", lambda: changed("clip_gradient", "1"), ["SGD: clip_gradient must be a number", "'1'"]),

@@ -17,9 +17,9 @@ class Peer:
         self.time, self.sent, self.connected = 0.0, list[Any](), list[str]()
         hello = m.Hello(wire.VERSION, "job", 0, 1, "me", 1, "async", 0)
 
-        def connect(server: int, endpoint: str) -> Callable[[list[Any]], None]:
+        def connect(server: int, endpoint: str) -> Callable[[list[Any], bool], None]:
             self.connected.append(endpoint)
-            return self.sent.append
+            return lambda frames, alone: self.sent.append(frames)
 
         self.session = Session(hello, ["here"], connect, lambda: self.time)
         self.channel = self.session.channels[0]
