@@ -15,7 +15,7 @@ BACKLOG = 24 << 20  # bytes that wait to be sent to it; they leave, by priority,
 ASK_AFTER_S = 3.0  # seconds of silence until a server is asked what has arrived
 
 Sink = Callable[[Any], None]
-Post = Callable[[list[Frame], bool], None]  # see `Line.send`
+Post = Callable[[list[Frame], bool], None]  # (frames, whether no other request is on its way)
 
 
 class Call:
@@ -82,11 +82,6 @@ class Channel:
 
     def __str__(self) -> str:
         return f"server {self.server} ({self.endpoint})"
-
-    @property
-    def alone(self) -> bool:
-        """Whether no more than one request is on its way."""
-        return len(self.pending) <= 1
 
     def answered(self, seq: int, answer: Message) -> Request | None:
         """Takes out the request of that number; None where there is none. What came in part counts

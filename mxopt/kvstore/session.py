@@ -179,7 +179,8 @@ class Session:
     def greet(self, channel: Channel) -> None:
         """Asks a server which number it expects."""
         channel.asked, channel.ask_at, channel.greeted = self._clock(), math.inf, True
-        channel.post(m.encode(replace(self._hello, knows=channel.epoch, read=channel.read)), channel.alone)
+        hello = replace(self._hello, knows=channel.epoch, read=channel.read)
+        channel.post(m.encode(hello), len(channel.pending) <= 1)
 
     def told_lost(self, server: int, pushes: int) -> None:
         """Hears how many pushes of the workers a server has lost, as far as it knows."""
@@ -205,7 +206,7 @@ class Session:
         channel.taken = False
         channel.next = seq + 1
         channel.outstanding += request.nbytes
-        channel.post(request.frames, channel.alone)
+        channel.post(request.frames, len(channel.pending) <= 1)
 
     def _failed(self, call: Call | None, error: Exception) -> None:
         if call is None:
@@ -236,7 +237,7 @@ class Session:
             return
         for seq, request in list(channel.pending.items()):
             again = request.frames if seq >= ready.expects else _question(seq, request)
-            channel.post(again, channel.alone)
+            channel.post(again, len(channel.pending) <= 1)
 
 
 def _question(seq: int, request: Request) -> list[Frame]:

@@ -283,7 +283,7 @@ def sent_twice(arguments: Any) -> None:
     def twice(channel: Any, request: Any) -> None:
         dispatch(channel, request)
         if request.message.seq % 3 == 0:
-            channel.post(request.frames, channel.alone)
+            channel.post(request.frames, True)
 
     session._dispatch = twice
     base = np.arange(600_000, dtype=np.float32) % 97
