@@ -70,6 +70,11 @@ class Resumable:
         Raises StatesError, which lists the differences, if it was made by another optimizer or for
         other parameters. Then nothing has been changed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise StatesError(
+                f"a state_dict is the dict that state_dict() returns, got {state_dict!r:.80}: of a file it is"
+                " mxopt.document.load_document(pathlib.Path(name).read_bytes())"
+            )
         own = self._parameters()
         try:
             name, seed = state_dict["optimizer"], seed_of(state_dict, self.seed)

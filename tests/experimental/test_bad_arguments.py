@@ -94,3 +94,13 @@ def test_true_and_false_are_no_numbers(option: dict[str, Any]) -> None:
     for make in (lambda: optim.Adam([weight()], **option), lambda: optim.Adam([{"params": [weight()], **option}])):
         with pytest.raises(TypeError, match="must be a number, got"):
             make()  # type: ignore[no-untyped-call]
+
+
+def test_things_in_the_place_of_lists_and_states_are_told_apart() -> None:
+    adam: Any = optim.Adam([np.zeros(2)])
+    with pytest.raises(TypeError, match=r"SequentialLR: schedulers must be a list, got Adam"):
+        optim.lr_scheduler.SequentialLR(adam, adam, [1])
+    with pytest.raises(TypeError, match=r"SequentialLR: milestones must be a list, got 1"):
+        optim.lr_scheduler.SequentialLR(adam, [], 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got 'adam\.states': of a file it is mxopt\.document\.load_document\("):
+        adam.load_state_dict("adam.states")

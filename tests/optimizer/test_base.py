@@ -185,6 +185,8 @@ def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
         optimizer(0, one, one)
     with pytest.raises(TypeError, match=r"\(index, grad, weight\): the index must be a number or a text, got ndarray"):
         updater(one, one, 0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a list of gradients and a list of weights, got list and int"):
+        updater([0, 1], [one, one], 2)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs an optimizer, as"):
         mxopt.get_updater("sgd")  # type: ignore[arg-type]
     parameter = mxopt.Parameter(one)

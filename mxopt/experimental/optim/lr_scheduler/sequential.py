@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
@@ -45,6 +45,9 @@ class SequentialLR(LRScheduler):
             ),
         ] = -1,
     ) -> None:
+        for what, given in {"schedulers": schedulers, "milestones": milestones}.items():
+            if not isinstance(given, Iterable):
+                raise ArgumentTypeError(f"SequentialLR: {what} must be a list, got {given!r:.80}")
         schedulers = list(schedulers)
         milestones = [int(MILESTONE.check("a milestone", m)) for m in milestones]
         if not schedulers:
