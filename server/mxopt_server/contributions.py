@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ ALL = -1  # as a worker: all of them together
 
 @dataclass(slots=True)
 class Contribution:
-    """What one worker pushed for a round: `value` is flat over the parts, or row-sparse over a
-    whole entry."""
+    """What one worker pushed for a round: `value` is an array, flat over the parts, or PushedRows
+    of a whole entry."""
 
     rank: int
     number: int
@@ -56,11 +57,36 @@ def missing(key: Key, rank: int, number: int, last: int) -> KVStoreError:
     )
 
 
-def total(values: Sequence[Array]) -> Array:
-    """The sum of several workers' gradients in their order; float32 for 16-bit types."""
-    if all(isinstance(v, RowSparse) for v in values):
+class PushedRows:
+    """A row-sparse gradient as it has come: the rows `indices` of an array of `shape`, in several
+    `arrays` of rows, one after the other."""
+
+    def __init__(self, arrays: Sequence[np.ndarray], indices: np.ndarray, shape: tuple[int, ...]) -> None:
+        self.arrays, self.indices, self.shape = arrays, indices, shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.arrays[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+    def joined(self) -> RowSparse:
+        """All of it, which is copied where it came in several."""
+        return RowSparse(
+            self.arrays[0] if len(self.arrays) == 1 else np.concatenate(self.arrays), self.indices, self.shape
+        )
+
+
+def total(values: Sequence[Any]) -> Array:
+    """The sum of workers' gradients, arrays or PushedRows, in their order; float32 for 16-bit
+    types, where there are several."""
+    if len(values) == 1:
+        return values[0].joined() if isinstance(values[0], PushedRows) else values[0]
+    if all(isinstance(v, PushedRows) for v in values):
         return _sparse_total(values)
-    dense = [v.todense().reshape(-1) if isinstance(v, RowSparse) else v for v in values]
+    dense = [v.joined().todense().reshape(-1) if isinstance(v, PushedRows) else v for v in values]
     if dense[0].dtype.itemsize == 2:
         result = dense[0].astype(np.float32)
         for value in dense[1:]:
@@ -72,10 +98,14 @@ def total(values: Sequence[Array]) -> Array:
     return result
 
 
-def _sparse_total(values: Sequence[RowSparse]) -> RowSparse:
+def _sparse_total(values: Sequence[PushedRows]) -> RowSparse:
     """The same for row-sparse gradients: a row is the sum of those of its number, in the workers'
     order."""
     indices, places = merged([v.indices for v in values])
     dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
-    rows = [v.data.astype(dtype, copy=False) for v in values]
-    return RowSparse(added(list(zip(rows, places, strict=True)), len(indices)), indices, values[0].shape)
+    parts = []
+    for value, mine in zip(values, places, strict=True):
+        bounds = np.cumsum([0, *map(len, value.arrays)])
+        spans = zip(value.arrays, bounds[:-1], bounds[1:], strict=True)
+        parts += [(rows.astype(dtype, copy=False), mine[first:last]) for rows, first, last in spans]
+    return RowSparse(added(parts, len(indices)), indices, values[0].shape)

@@ -18,9 +18,8 @@ import numpy as np
 from mxopt.kvstore import wire
 from mxopt.kvstore.placement import step_of
 from mxopt.kvstore.wire import Key
-from mxopt.sparse import RowSparse
 from mxopt.typing import Array
-from mxopt_server.contributions import ALL, Contribution
+from mxopt_server.contributions import ALL, Contribution, PushedRows
 from mxopt_server.rounds import Rounds
 
 # (key, key...), ((key, piece),), or (None, key) for all pieces of a key.
@@ -225,9 +224,9 @@ def cut(contribution: Contribution, span: slice, part: Part, first: bool) -> Con
     """What of a contribution to several parts is for one of them, where it has the elements
     `span`."""
     c, value = contribution, contribution.value
-    if isinstance(value, RowSparse):
+    if isinstance(value, PushedRows):
         a, b = np.searchsorted(value.indices, (part.start, part.stop))
-        value = RowSparse(value.data[a:b], value.indices[a:b] - part.start, part.shape)
+        value = PushedRows([value.joined().data[a:b]], value.indices[a:b] - part.start, part.shape)
     else:
         value = value[span]
     return Contribution(c.rank, c.number, value, c.optimizer, c.update, c.step)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
+
 from mxopt.document import load_document
 from mxopt.errors import KVStoreError, MXOptError
 from mxopt.sparse import Table
@@ -74,7 +76,8 @@ class Machine:
         first, value = pushed[0], None
         wrong = wrong or self._without_optimizer(rank != ALL, pushed)
         if wrong is None:
-            value = first.value if len(pushed) == 1 else total([c.value for c in pushed])
+            alone = len(pushed) == 1 and isinstance(first.value, np.ndarray)
+            value = first.value if alone else total([c.value for c in pushed])
         else:
             wrong = KVStoreError(f"key {group.entry.key!r}: {wrong}")
         self.enter(r.Update(group.keys, rank, number, value, first.update, wrong))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mxopt.errors import KVStoreError, ProtocolError
 from mxopt.kvstore import compression, messages as m, wire
-from mxopt.sparse import RowSparse
-from mxopt.typing import Array
 from mxopt_server import uneven
-from mxopt_server.contributions import Contribution
+from mxopt_server.arriving import joined
+from mxopt_server.contributions import Contribution, PushedRows
 from mxopt_server.entries import Group, GroupKey, Part
 from mxopt_server.machine import Machine
 from mxopt_server.tables import TableEntry
@@ -22,7 +22,7 @@ from mxopt_server.worker_session import Answer, Handlers, Session
 DEPTH = 4  # rounds a worker may be ahead before its pushes are no longer confirmed at once
 PUSH_BYTES = 1 << 30  # bytes of one push of rows
 
-Pushed = tuple[GroupKey, Sequence[Part], Array]  # to which parts, and what: flat over them, or row-sparse
+Pushed = tuple[GroupKey, Sequence[Part], Any]  # to which parts, and what: an array flat over them, or PushedRows
 
 
 class Pushes:
@@ -76,8 +76,7 @@ class Pushes:
         if isinstance(push, m.Push) and push.answer:
             session.when_seen(push.seq, parts, number, value.nbytes, self._give, pushes=True)
         elif first.depth(rank) > self._depth:
-            nbytes = value.data.nbytes if isinstance(value, RowSparse) else value.nbytes
-            session.when_seen(push.seq, parts, number, nbytes, _done, pushes=True)
+            session.when_seen(push.seq, parts, number, value.nbytes, _done, pushes=True)
         else:
             for group, _ in shares:
                 failed = group.rounds.error(rank, number)
@@ -128,13 +127,16 @@ class Pushes:
         frames = session.arriving.gather(("rows", push.key), push.offset, push.total, count, push.data)
         if frames is None:
             return None
-        indices = wire.rows_of(frames[0], push.key)
-        data = wire.array_of(frames[1], entry.weight.dtype, push.total * width, push.key)
+        indices = wire.rows_of(joined(frames[0]), push.key)
         if isinstance(entry, TableEntry):
             entry.check(indices)
         elif len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
             raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
-        value = RowSparse(data.reshape(len(indices), width), indices, (entry.units, width))
+        arrays = []
+        for numbers, rows in zip(*frames, strict=True):
+            size = wire.size_of(numbers) // 8
+            arrays.append(wire.array_of(rows, entry.weight.dtype, size * width, push.key).reshape(size, width))
+        value = PushedRows(arrays, indices, (entry.units, width))
         return (None, push.key) if entry.pieces > 1 else ((push.key, 0),), entry.parts, value
 
 

@@ -6,6 +6,7 @@ from mxopt.document import dump_document
 from mxopt.errors import ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.typing import Plain
+from mxopt_server.arriving import joined
 from mxopt_server.machine import Machine
 from mxopt_server.records import Changed, Loaded, Optimizer
 from mxopt_server.states import ABSENT
@@ -33,7 +34,7 @@ class StateRequests:
         what = ("config", part.number)
         frames = session.arriving.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
-            told = Told.of(part.number, part.event, wire.plain_of(frames[0]), part.changed, part.drawn)
+            told = Told.of(part.number, part.event, wire.plain_of(joined(frames[0])), part.changed, part.drawn)
             session.told = {0: None, part.number: told}
             if part.changed and self.members.apart and part.event == self.served.event:
                 session.give(m.Done(part.seq, self._change(told, part.version)))
@@ -79,5 +80,5 @@ class StateRequests:
         size = wire.size_of(frame)
         frames = session.arriving.gather(("states", request.key), request.offset, request.total, size, request.data)
         if frames is not None:
-            self.machine.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(frames[0]))))
+            self.machine.enter(Loaded(request.event, entry.key, bytes(wire.buffer_of(joined(frames[0])))))
         session.done(request.seq)
