@@ -19,8 +19,9 @@ import zmq.utils.garbage  # its exit handler has to run after ours, so to be reg
 from mxopt.kvstore import ending, lending, loans, sockets, unix
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.heart import Heart
+from mxopt.kvstore.inlet import Inlet
 from mxopt.kvstore.keys import KeyPair, load_keys
-from mxopt.kvstore.pipes import Inlet, Pipes
+from mxopt.kvstore.pipes import Pipes
 from mxopt.kvstore.transport import SLICE_S
 from mxopt.kvstore.wire import Frame, buffer_of
 from mxopt.settings import Job

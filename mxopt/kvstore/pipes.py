@@ -16,14 +16,10 @@ import stat
 import struct
 import sys
 import weakref
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import zmq
-
 from mxopt.errors import ProtocolError
-from mxopt.kvstore import sockets
 from mxopt.kvstore.wire import MAX_FRAME, MAX_HEADER, SMALL, Frame
 
 POSSIBLE = hasattr(os, "pipe2")
@@ -194,72 +190,3 @@ def _has_room(pipe: int) -> bool:
     poll = select.poll()
     poll.register(pipe, select.POLLOUT)
     return bool(poll.poll(PATIENCE * 1000))
-
-
-class Inlet:
-    """What comes by a ZeroMQ socket, and by pipes beside it, each of which has a name."""
-
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._socket = socket
-        self._file = int(socket.getsockopt(zmq.FD))  # can be read when the socket may have a message, once
-        self._quiet = False  # whether the socket has none, and that file tells of the next
-        self._pipes: dict[int, tuple[bytes, Pipes]] = {}
-        self._here: deque[tuple[bytes, list[Frame]]] = deque()
-        self._poll = select.poll()
-        self._poll.register(self._file, select.POLLIN)
-
-    def add(self, name: bytes, pipes: Pipes) -> None:
-        """Takes messages by pipes, too, until they are dropped."""
-        self._pipes[pipes.reads] = name, pipes
-        self._poll.register(pipes.reads, select.POLLIN)
-
-    def drop(self, pipes: Pipes) -> None:
-        """Closes pipes, and takes no more by them."""
-        if pipes.open and self._pipes.pop(pipes.reads, None) is not None:
-            self._poll.unregister(pipes.reads)
-        pipes.close()
-
-    def disturbed(self) -> None:
-        """The socket has been used: it may have heard of a message meanwhile."""
-        self._quiet = False
-
-    @property
-    def files(self) -> list[int]:
-        """What can be read when there may be a message."""
-        return [self._file, *self._pipes]
-
-    @property
-    def ready(self) -> bool:
-        """Whether there may be a message already."""
-        return bool(self._here) or not self._quiet
-
-    def receive(self, milliseconds: int) -> tuple[bytes | None, list[Frame]] | None:
-        """The next message, and the name of the pipes by which it came, None where it was the
-        socket; None where there is none for so long. What is no message ends its pipes."""
-        if self._here:
-            return self._here.popleft()
-        frames = self._by_socket()
-        if frames is not None:
-            return None, frames
-        for file, _ in self._poll.poll(milliseconds):
-            if file == self._file:
-                self._quiet = False
-            elif file in self._pipes:
-                name, pipes = self._pipes[file]
-                try:
-                    self._here.extend((name, message) for message in pipes.take())
-                except (EOFError, OSError, ProtocolError):
-                    self.drop(pipes)
-        if self._here:
-            return self._here.popleft()
-        frames = self._by_socket()
-        return None if frames is None else (None, frames)
-
-    def _by_socket(self) -> list[Frame] | None:
-        if self._quiet:
-            return None
-        try:
-            return sockets.receive(self._socket, sockets.NOW)
-        except zmq.Again:
-            self._quiet = True
-            return None

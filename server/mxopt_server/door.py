@@ -9,9 +9,10 @@ import logging
 import zmq
 
 from mxopt.kvstore import lending, messages as m, sockets, wire
+from mxopt.kvstore.inlet import Inlet
 from mxopt.kvstore.loans import Loans, plain_room
 from mxopt.kvstore.message import Message
-from mxopt.kvstore.pipes import Inlet, Pipes
+from mxopt.kvstore.pipes import Pipes
 from mxopt.kvstore.wire import Frame
 
 log = logging.getLogger("mxopt.server")
