@@ -40,9 +40,9 @@ class Door:
         if route is None:
             self._pipes.pop(message[0], None)
         else:
-            pipes = self._loans[route].pipes
-            if pipes is not None:
-                self._pipes[route] = pipes
+            loans = self._loans.get(route)  # none where the worker is gone since
+            if loans is not None and loans.pipes is not None:
+                self._pipes[route] = loans.pipes
             message = [route, *message]
         if len(message) == 2 and type(message[1]) is bytes and message[1].startswith(lending.MARK):
             return self._lent(*message)

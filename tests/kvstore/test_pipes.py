@@ -234,3 +234,15 @@ def test_what_has_frames_of_its_own_and_what_follows_go_by_the_socket_until_all_
     line._pipes.close()  # which isn't used
     assert [door.receive(1000)[1] for _ in range(2)] == [b"large", b"small"]  # type: ignore[index]
     assert not door._pipes
+
+
+def test_what_a_process_has_sent_before_it_was_gone_is_taken(stack: ExitStack, tmp_path: Path) -> None:
+    context = stack.enter_context(zmq.Context())
+    door = door_at(stack, context, tmp_path / "door")
+    line = agreed(stack, context, tmp_path / "door", door)
+    line.send([b"one"], alone=True)
+    line.send([b"two"])
+    assert door.receive(1000) == [b"me", b"one"]
+    door._forget(b"me")  # as where an answer finds nobody
+    assert door.receive(1000) == [b"me", b"two"]
+    assert not door.receive(0)
