@@ -65,7 +65,7 @@ class Inlet:
                 name, pipes = self._pipes[file]
                 try:
                     self._here.extend((name, message) for message in pipes.take())
-                except (EOFError, OSError, ProtocolError):
+                except (OSError, ProtocolError):
                     self.drop(pipes)
         if self._here:
             return self._here.popleft()

@@ -114,7 +114,7 @@ class Pipes:
         return True
 
     def take(self) -> list[list[Frame]]:
-        """The messages that are here, or some of them. Raises EOFError where nobody writes any
+        """The messages that are here, or some of them. Raises OSError where nobody writes any
         more, ProtocolError where these are no messages."""
         try:
             if self._large is not None:
@@ -123,7 +123,7 @@ class Pipes:
         except BlockingIOError:
             return []
         if not came:
-            raise EOFError
+            raise OSError("nobody writes to the pipe any more")
         data, at, found = self._part + came, 0, []
         while len(data) - at >= _LENGTHS.size:
             lengths = _lengths(data, at)
@@ -142,7 +142,7 @@ class Pipes:
     def _take_large(self, large: memoryview) -> list[list[Frame]]:
         came = os.readv(self.reads, [large[self._have :]])
         if not came:
-            raise EOFError
+            raise OSError("nobody writes to the pipe any more")
         self._have += came
         if self._have < len(large):
             return []
