@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import select
+import time
 from collections import deque
 
 import zmq
@@ -53,24 +55,27 @@ class Inlet:
     def receive(self, milliseconds: int) -> tuple[bytes | None, list[Frame]] | None:
         """The next message, and the name of the pipes by which it came, None where it was the
         socket; None where there is none for so long. What is no message ends its pipes."""
-        if self._here:
-            return self._here.popleft()
-        frames = self._by_socket()
-        if frames is not None:
-            return None, frames
-        for file, _ in self._poll.poll(milliseconds):
-            if file == self._file:
-                self._quiet = False
-            elif file in self._pipes:
-                name, pipes = self._pipes[file]
-                try:
-                    self._here.extend((name, message) for message in pipes.take())
-                except (OSError, ProtocolError):
-                    self.drop(pipes)
-        if self._here:
-            return self._here.popleft()
-        frames = self._by_socket()
-        return None if frames is None else (None, frames)
+        until = time.monotonic() + milliseconds / 1000
+        while True:
+            if self._here:
+                return self._here.popleft()
+            frames = self._by_socket()
+            if frames is not None:
+                return None, frames
+            came = self._poll.poll(max(0, math.ceil(1000 * (until - time.monotonic()))))
+            if not came:
+                return None
+            for file, _ in came:  # ZeroMQ's may tell of nothing: it has words of its own with the other side
+                if file == self._file:
+                    self._quiet = False
+                elif file in self._pipes:
+                    self._take(*self._pipes[file])
+
+    def _take(self, name: bytes, pipes: Pipes) -> None:
+        try:
+            self._here.extend((name, message) for message in pipes.take())
+        except (OSError, ProtocolError):
+            self.drop(pipes)
 
     def _by_socket(self) -> list[Frame] | None:
         if self._quiet:

@@ -182,7 +182,9 @@ def test_a_wait_for_several_lines_hears_of_pipes_and_sockets(stack: ExitStack, t
             assert door.receive(1000) == [b"me", b"question"]
             door._post(b"me", [bytes(size)])
             while (came := line.receive(wait=False)) is None:
-                assert network.wait(lines) == [line]
+                # It may be ready in vain: ZeroMQ has words of its own with the other side.
+                assert network.wait(lines)
+                lines[lines.index(line) - 1].receive(wait=False)
             assert len(came[0]) == size
 
 
