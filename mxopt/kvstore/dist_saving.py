@@ -122,14 +122,17 @@ class Saving(KVStoreBase):
             checksum, gone_on = told
             if checksum != found.checksum and not gone_on and self._mode == "sync":
                 raise KVStoreError(f"load_checkpoint: worker {self.rank} has read another checkpoint than worker 0")
-            if states is not None and checksum == found.checksum and not gone_on and not goes_on:
+            if states is None:
+                return
+            number = self._next_load()  # a load it is, of all workers, whether or not the servers need it
+            if checksum == found.checksum and not gone_on and not goes_on:
                 loaded, made = states
                 followed = self._pushes.followed
                 assert followed is not None
                 if made is not None:
                     followed.take_over(made)
                 infos = {key: self._held.infos[key] for key in found.weights}
-                dist_states.load(self._connections, infos, loaded, self._next_load())
+                dist_states.load(self._connections, infos, loaded, number)
                 followed.restore(loaded.key_counts)
                 followed.optimizer.set_counts(loaded.counts)
 
@@ -159,6 +162,7 @@ class Saving(KVStoreBase):
             loaded, made = fit(document, self._optimizer, dist_states.known(self._held.infos))
             if self._pushes.first and self._worker.member.welcome.goes_on > 0:
                 log.info("the job goes on from its own states: those of %s are left alone", fname)
+                self._announce(made)
                 return
             self._take_states(loaded, made)
 
@@ -166,9 +170,7 @@ class Saving(KVStoreBase):
         assert self._optimizer is not None
         infos = self._held.infos
         dist_states.check(loaded, infos, made)
-        if made is not None:
-            self._optimizer.take_over(made)
-            self.set_optimizer(self._optimizer)
+        self._announce(made)
         dist_states.load(self._connections, infos, loaded, self._next_load())
         assert self._pushes.followed is not None
         self._pushes.followed.restore(loaded.key_counts)
@@ -176,6 +178,13 @@ class Saving(KVStoreBase):
             self._optimizer.set_counts(loaded.counts)
         elif "seed" in loaded.counts:
             self._optimizer.seed = loaded.counts["seed"]
+
+    def _announce(self, made: Optimizer | None) -> None:
+        """Gives the servers the optimizer of saved states, if there is one."""
+        if made is not None:
+            assert self._optimizer is not None
+            self._optimizer.take_over(made)
+            self.set_optimizer(self._optimizer)
 
     def _next_load(self) -> int:
         """The number of a load of states, the same on all workers. Where these update together it

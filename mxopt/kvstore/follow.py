@@ -3,18 +3,22 @@ counts."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from mxopt import plain
 from mxopt.arguments import attribute_of
+from mxopt.document import load_document
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.values import Key
 from mxopt.optimizer import LBSGD, Optimizer
-from mxopt.optimizer.config import optimizer_config
+from mxopt.optimizer.config import make_optimizer, optimizer_config
 from mxopt.optimizer.keyed import KeyedOptimizer
 from mxopt.typing import Plain
+
+log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
 
 class Followed:
@@ -58,6 +62,30 @@ class Followed:
         push."""
         self.optimizer.take_over(made)
         self._change()
+
+    def go_on(self) -> None:
+        """Lets the optimizer go on as it stands on the servers of a job that was taken up again,
+        where it is what `set_optimizer` had given them: with all that the job has changed since. A
+        server that nothing was pushed to since a change hasn't heard of it: the one that knows of
+        most counts, and tells the others with the next pushes."""
+        found = [self._standing(channel.server) for channel in self._connections.channels]
+        known = [each for each in found if each]
+        if not known:
+            return
+        most = max(known, key=itemgetter("version"))
+        self.take_over(make_optimizer(most["config"]))
+        log.info("the job goes on with %r", self.optimizer)
+        counts: dict[Key, int] = {}
+        for key, count in (pair for each in known for pair in each["counts"]):
+            if count is not None:
+                counts[key] = max(count, counts.get(key, 0))
+        self.restore(counts)
+
+    def _standing(self, server: int) -> Plain:
+        def ask(offset: int) -> m.FetchOptimizer:
+            return m.FetchOptimizer(0, self.number, offset)
+
+        return load_document(self._connections.document(server, ask, "how the optimizer stands"))
 
     def _change(self) -> None:
         self._document = plain.pack(sendable(self.optimizer))

@@ -37,6 +37,7 @@ from mxopt.kvstore.requests import (
     Config as Config,
     Cut as Cut,
     Done as Done,
+    FetchOptimizer as FetchOptimizer,
     FetchStates as FetchStates,
     Hello as Hello,
     Init as Init,

@@ -48,6 +48,8 @@ class Pushes:
             message = m.SetOptimizer(0, self._events, followed.number)
             self._connections.send(channel.server, message, call)
         self._connections.wait(call, "set_optimizer")
+        if self._worker.member.welcome.goes_on > 0:
+            followed.go_on()
         self.followed = followed
 
     def push(

@@ -180,6 +180,16 @@ class FetchStates(Message, tag=30):
     read: Whole = 0
 
 
+class FetchOptimizer(Message, tag=39):
+    """Asks how the optimizer stands in a job that goes on, as a document of `mxopt.document`, from
+    byte `offset` on; `config` is the number of what the worker has given."""
+
+    seq: Whole
+    config: Whole
+    offset: Whole
+    read: Whole = 0
+
+
 class Chunk(Framed, tag=31):
     """Part of a document of `total` bytes."""
 

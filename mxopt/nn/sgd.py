@@ -116,7 +116,7 @@ class ASGD(RuleOptimizer):
         return float(at.lr / (1 + float(self.lambd) * at.lr * at.t) ** float(self.alpha))
 
     def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
-        return lr if own < 0 else own, 1 / max(1.0, t - 1 - self.t0)
+        return lr if own < 0 else own, 1 / max(1.0, t - 1 - float(self.t0))
 
     def _row(self, at: Step) -> tuple[float, ...]:
         rate, wd, *rest = super()._row(at)

@@ -100,7 +100,7 @@ class Machine:
                     f" {served.event} is the last that this server knows of; a script that goes on with a job calls"
                     " it as often as the job had before it pushes"
                 )
-            if not apart and told.digest != served.digest and not served.stands(told):
+            if not apart and told.digest != served.digest:
                 try:
                     self.enter(r.Changed(told.config, served.version + 1))
                 except MXOptError as error:

@@ -43,7 +43,7 @@ class Pulls:
             into = wire.array_of(frame, entry.real, width * len(ids), pull.key).reshape(len(ids), width)
             if entry.by_rows:
                 entry.weight.read(ids, into.reshape(len(ids), *entry.shape[1:]))
-            else:
+            elif len(ids):
                 entry.rows().take(ids, axis=0, out=into, mode="clip")
             session.data(m.Values(seq, [frame]))
 

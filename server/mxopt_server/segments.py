@@ -33,7 +33,7 @@ from mxopt.errors import StatesError
 from mxopt.kvstore.wire import Frame
 
 MAGIC = b"mxoptlog"
-VERSION = 2
+VERSION = 3
 START = struct.Struct("<8sI")
 HEAD = struct.Struct("<QQI")
 CHECK = struct.Struct("<I")

@@ -41,7 +41,6 @@ class Served:
         self.version = 0  # changes of the config so far
         self.event = 0  # calls of set_optimizer so far
         self.given: Plain | None = None  # the config of the last of them
-        self._resumed = 0  # the last of them that was gone on from
         self.refused: MXOptError | None = None  # why the last of them was
         self.states = States(entries)
 
@@ -114,19 +113,16 @@ class Served:
         elif since:
             schedule.assigned = (rate, max(since, kept.num_update))
 
-    def stands(self, told: Told) -> bool:
-        """Whether the optimizer stays as it is, though a worker counts on another config: on what
-        its call of `set_optimizer` gave, which it says again in a job that was taken up again. What
-        has changed since stands, and a seed that was drawn. The log says so, once."""
-        if self.updater is None or self.given is None or not told.is_given(self.given):
-            return False
-        optimizer = self.updater.optimizer
-        if optimizer.num_update == optimizer.begin_num_update:
-            return False
-        if self._resumed != self.event:
-            self._resumed = self.event
-            log.warning("the optimizer goes on as the job had changed it by then: %r", optimizer)
-        return True
+    def standing(self, told: Told | None) -> Plain:
+        """The optimizer as it stands, the number of its changes, and how often each key has been
+        updated: where `told` is what the last call of `set_optimizer` gave, as a worker says it
+        again in a job that was taken up again, and there have been updates since. Else nothing."""
+        optimizer = None if self.updater is None else self.updater.optimizer
+        again = told is not None and told.event == self.event and told.is_given(self.given)
+        if not again or optimizer is None or optimizer.num_update == optimizer.begin_num_update:
+            return {}
+        counts = [[key, self.states.count(entry)] for key, entry in self.entries.items()]
+        return {"config": self.config, "version": self.version, "counts": counts}
 
     def name_parts(self, entry: Entry) -> None:
         """Gives a key's name and multipliers to its parts too, and tells the optimizer where in the

@@ -194,7 +194,7 @@ class Server:
             self.answers.send(session.route, refused)
         elif isinstance(message, m.Push) and message.answer:
             self._pulls.pull(session, m.Pull(message.seq, message.keys, message.piece, message.round))
-        elif isinstance(message, m.Pull | m.PullRows | m.ListRows | m.FetchStates | m.Rounds):
+        elif isinstance(message, m.Pull | m.PullRows | m.ListRows | m.FetchStates | m.FetchOptimizer | m.Rounds):
             self._handlers[type(message)](session, message)
         else:
             session.done(message.seq)

@@ -25,7 +25,7 @@ from mxopt_server.tables import TableEntry
 
 log = logging.getLogger("mxopt.server")
 
-KIND, VERSION = "mxopt-server snapshot", 2
+KIND, VERSION = "mxopt-server snapshot", 3
 
 
 def record(server: Server) -> Plain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mxopt.document import dump_document
 from mxopt.errors import ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.wire import Key
 from mxopt.typing import Plain
 from mxopt_server.arriving import joined
 from mxopt_server.machine import Machine
@@ -25,7 +26,7 @@ class StateRequests:
         self.machine = machine
         self.handlers: Handlers = {
             m.Config: self.config, m.SetOptimizer: self.set_optimizer, m.FetchStates: self.fetch_states,
-            m.StoreStates: self.store_states,
+            m.FetchOptimizer: self.fetch_optimizer, m.StoreStates: self.store_states,
         }  # fmt: skip
 
     def config(self, session: Session, part: m.Config) -> None:
@@ -58,6 +59,13 @@ class StateRequests:
         self.machine.enter(Optimizer(request.event, None if told is None else told.config))
         session.done(request.seq)
 
+    def fetch_optimizer(self, session: Session, request: m.FetchOptimizer) -> None:
+        if request.config not in session.told:
+            raise unknown(request.config)
+        if request.offset == 0:
+            session.document = (None, dump_document(self.served.standing(session.told[request.config])))
+        self._part(session, request.seq, None, request.offset)
+
     def fetch_states(self, session: Session, request: m.FetchStates) -> None:
         entry, served = self.values.entry(request.key), self.served
         if request.offset == 0:
@@ -66,11 +74,15 @@ class StateRequests:
             if served.states.state(entry) is not ABSENT:
                 content["state"] = served.states.state(entry)
             session.document = (entry.key, dump_document(content))
-        if session.document is None or session.document[0] != entry.key:
-            raise ProtocolError(f"key {entry.key!r}: states are fetched from byte 0 on")
+        self._part(session, request.seq, entry.key, request.offset)
+
+    def _part(self, session: Session, seq: int, key: Key | None, offset: int) -> None:
+        """Answers with the part from a byte on of the states of a key, or of the optimizer."""
+        if session.document is None or session.document[0] != key:
+            what = "the optimizer is" if key is None else f"key {key!r}: states are"
+            raise ProtocolError(f"{what} fetched from byte 0 on")
         document = session.document[1]
-        part = document[request.offset : request.offset + wire.CHUNK_BYTES]
-        session.data(m.Chunk(request.seq, len(document), [part]))
+        session.data(m.Chunk(seq, len(document), [document[offset : offset + wire.CHUNK_BYTES]]))
 
     def store_states(self, session: Session, request: m.StoreStates) -> None:
         entry, frame = self.values.entry(request.key), request.data[0]

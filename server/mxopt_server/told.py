@@ -31,9 +31,10 @@ class Told:
         same = digest(_without_seed(config)) if drawn else whole
         return cls(number, event, config, changed, drawn, whole, same)
 
-    def is_given(self, config: Document) -> bool:
+    def is_given(self, config: Document | None) -> bool:
         """Whether it is the config that the call gave, as this one is."""
-        return not self.changed and self.same == digest(_without_seed(config) if self.drawn else config)
+        given = _without_seed(config) if self.drawn and config is not None else config
+        return not self.changed and self.same == digest(given)
 
 
 def unknown(number: int) -> ProtocolError:

@@ -27,7 +27,7 @@ class Session:
     told : what optimizers it may count on, by the numbers of their configs: none, and the last that
         it has said
     arriving : what it is sending in several messages
-    document : the states that it is fetching, and their key
+    document : the states that it is fetching, and their key; None for the optimizer
 
     `waited` is told how long requests have waited, by `clock`.
     """
@@ -41,7 +41,7 @@ class Session:
         self.refused: dict[int, m.Refused] = {}
         self.told: dict[int, Told | None] = {0: None}
         self.arriving = Arriving()
-        self.document: tuple[Key, bytes] | None = None
+        self.document: tuple[Key | None, bytes] | None = None
         self.step = 0  # the last step of its training that it has said
         self.requests = 0
         self.seen = 0.0  # when it said Hello

@@ -51,6 +51,8 @@ GOLDEN: list[tuple[Message, list[str]]] = [
      ["951d04010200"]),
     (m.FetchStates(4, "w", 16),
      ["951e04a1771000"]),
+    (m.FetchOptimizer(4, 2, 16),
+     ["952704021000"]),
     (m.StoreStates(4, 1, "w", 0, 2, [b"xy"]),
      ["98200401a177000291c402787900"]),
     (m.Config(4, 2, 1, True, 3, False, 0, 2, [b"xy"]),

@@ -40,12 +40,13 @@ def results(job: Job) -> list[bytes]:
     return [worker.result or repr(worker.error).encode() for worker in job.workers]
 
 
-def check(program: Callable[..., bytes], again: Callable[..., bytes] | None = None) -> None:
+def check(program: Callable[..., bytes], again: Callable[..., bytes] | None = None, workers: int = 2) -> None:
     """Compares the job that is undisturbed with such that die in the middle and are taken up."""
-    expected = results(Job(PLAN, program))
-    assert expected[0] == expected[1]
+    undisturbed = replace(PLAN, workers=workers)
+    expected = results(Job(undisturbed, program))
+    assert expected[0] == expected[-1]
     for durability in ("snapshot", "journal"):
-        plan = replace(PLAN, durability=durability, death=(36.0, "worker 1"))
+        plan = replace(undisturbed, durability=durability, death=(36.0, f"worker {workers - 1}"))
         job = Job(plan, program)
         job.run()
         job = Job(replace(plan, death=None), again or program, job.root)
@@ -65,6 +66,89 @@ def test_a_rate_that_is_set_later_still_counts() -> None:
     def at(store: Any, optimizer: Any, step: int) -> None:
         if step in (3, 22):
             optimizer.set_learning_rate(0.25 if step == 3 else 0.125)
+
+    check(partial(training, at=at))
+
+
+def test_a_rate_that_is_set_in_each_step_is_that_of_the_step() -> None:
+    def cyclic(store: Any, optimizer: Any, step: int) -> None:
+        optimizer.set_learning_rate(0.25 if step % 8 in (2, 3) else 1.0)
+
+    def from_the_last(store: Any, optimizer: Any, step: int) -> None:
+        if step in (3, 8, 20):
+            optimizer.set_learning_rate(optimizer.learning_rate * 0.5)
+
+    check(partial(training, at=cyclic))
+    check(partial(training, at=from_the_last))
+
+
+def test_what_is_set_before_the_first_push_leaves_the_rest_as_it_was() -> None:
+    """As a Trainer does, which scales by the size of the batch."""
+
+    def at(store: Any, optimizer: Any, step: int) -> None:
+        optimizer.rescale_grad = 0.5
+        if step == 3:
+            optimizer.set_learning_rate(0.25)
+
+    check(partial(training, at=at))
+
+
+def test_a_rate_of_a_schedule_counts_from_the_jobs_updates() -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        schedule = mxopt.lr_scheduler.FactorScheduler(3, 0.5, base_lr=1.0)
+        optimizer = mxopt.create("sgd", learning_rate=1.0, lr_scheduler=schedule)
+        store.set_optimizer(optimizer)
+        weights = {"w": np.zeros(5, np.float32), "seldom": np.zeros(3, np.float32)}
+        for key, weight in weights.items():
+            store.init(key, weight)
+        for step in range(store.round("w"), STEPS):
+            pause()
+            if step == 20:
+                schedule.base_lr = 0.75
+            keys = ["w", "seldom"] if step % 5 == 1 else ["w"]
+            outs = [weights[key] for key in keys]
+            store.pushpull(keys, [np.ones_like(out) for out in outs], out=outs)
+        return result(list(weights.values()))
+
+    check(program)
+    check(program, workers=1)
+
+
+def test_what_is_saved_after_it_has_gone_on_is_the_job_s(tmp_path: Path) -> None:
+    seen: list[tuple[float, int | None]] = []
+
+    def program(store: Any, pause: Callable[[], None], drawn: int) -> bytes:
+        optimizer = mxopt.create("sgld", learning_rate=0.1, seed=drawn)
+        optimizer.drawn_seed = optimizer.seed
+        store.set_optimizer(optimizer)
+        weight = np.zeros(5, np.float32)
+        store.init("w", weight)
+        for step in range(store.round("w"), STEPS):
+            pause()
+            if step == 3:
+                optimizer.set_learning_rate(0.25)
+            if step == 22:
+                optimizer.set_learning_rate(0.125)
+            store.pushpull("w", np.ones_like(weight), out=weight)
+        seen.append((optimizer.learning_rate, optimizer.seed))
+        return result([weight])
+
+    check(partial(program, drawn=1), partial(program, drawn=3))
+    assert set(seen) == {(0.125, 1)}
+
+
+def test_states_with_an_optimizer_that_a_script_begins_with_are_the_same_event_again(tmp_path: Path) -> None:
+    """The load is a call of set_optimizer too, which the script that goes on makes again."""
+    fname = tmp_path / "states"
+    updater = mxopt.get_updater(mxopt.create("sgd", learning_rate=0.5, momentum=0.5))
+    updater("w", np.ones(5, np.float32), np.zeros(5, np.float32))
+    fname.write_bytes(updater.get_states(dump_optimizer=True))
+
+    def at(store: Any, optimizer: Any, step: int) -> None:
+        if step == -1:
+            store.load_optimizer_states(fname)
+        if step == 3:
+            optimizer.set_learning_rate(0.25)
 
     check(partial(training, at=at))
 

@@ -107,7 +107,7 @@ class ASGD(Optimizer):
 
     def scalars(self, at: Step) -> tuple[float, ...]:
         rate = at.lr if at.t == 1 else at.carry
-        return rate, at.wd + float(at.group["lambd"]), 1 / max(1.0, at.t - 1 - at.group["t0"])
+        return rate, at.wd + float(at.group["lambd"]), 1 / max(1.0, at.t - 1 - float(at.group["t0"]))
 
     def hand_on(self, at: Step) -> float:
         """The rate of the next step."""
