@@ -3,6 +3,7 @@ return."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -245,6 +246,8 @@ with mxopt.use_engine("numpy"):
     pass
 """
 UNTYPED = r"import (ray|mxnet|mindspore|sklearn)|from (sklearn|digits)"  # not here, or without types
+if importlib.util.find_spec("torch") is None:
+    UNTYPED += r"|import torch|from torch|mxopt\.torch"
 MYPY = """
 [mypy]
 check_untyped_defs = True

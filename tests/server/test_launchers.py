@@ -9,6 +9,8 @@ import shutil
 import signal
 import stat
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +136,38 @@ def test_slurm_keeps_environment_and_words(tmp_path: Path, path: str) -> None:
     assert saw(process) == [[rank, os.getcwd(), ODD, [ODD, "two words"]] for rank in range(2)]
 
 
-AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun here")
 
 
+@pytest.fixture
+def as_root() -> Iterator[dict[str, str]]:
+    """What lets root start mpirun, in a folder of its own: two that begin at once fail to make the
+    one they share."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield {**ROOT, "OMPI_MCA_orte_tmpdir_base": folder}
+
+
 @needs_mpi
-def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(tmp_path: Path, path: str) -> None:
+def test_mpi_keeps_environment_and_words_and_every_server_its_own_snapshot(
+    tmp_path: Path, path: str, as_root: dict[str, str]
+) -> None:
     more = ["--server-args", f"--snapshot {tmp_path}/server-RANK"]
-    process = launch(path, tmp_path, "mpi", *more, sys.executable, "-c", WORKER, ODD, "two words", **AS_ROOT)
+    process = launch(path, tmp_path, "mpi", *more, sys.executable, "-c", WORKER, ODD, "two words", **as_root)
     assert process.finish() == 0, process.output
     assert saw(process) == [[rank, os.getcwd(), ODD, [ODD, "two words"]] for rank in range(2)]
     assert {p.name for p in tmp_path.glob("server-*")} == {"server-0", "server-1"}
 
 
 @pytest.mark.parametrize("launcher", ["ssh", "slurm", pytest.param("mpi", marks=needs_mpi)])
-def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path: Path, path: str, launcher: str) -> None:
+def test_ctrl_c_leaves_no_orphan_of_any_launcher(
+    tmp_path: Path, path: str, launcher: str, as_root: dict[str, str]
+) -> None:
     psutil = pytest.importorskip("psutil")
     (tmp_path / "hosts").write_text("127.0.0.1\n")
     options = ["-H", str(tmp_path / "hosts")] if launcher == "ssh" else []
     command = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
-    process = launch(path, tmp_path, launcher, *options, *command, **AS_ROOT)
+    process = launch(path, tmp_path, launcher, *options, *command, **as_root)
     process.wait_for("RUNNING")
     children = psutil.Process(process.child.pid).children(recursive=True)
     assert len([c for c in children if "mxopt_server" in c.cmdline() and "python" in c.name()]) >= 3
@@ -164,9 +178,11 @@ def test_ctrl_c_leaves_no_orphan_of_any_launcher(tmp_path: Path, path: str, laun
 
 
 @pytest.mark.parametrize("launcher", ["slurm", pytest.param("mpi", marks=needs_mpi)])
-def test_one_failing_worker_of_a_launcher_ends_the_job(tmp_path: Path, path: str, launcher: str) -> None:
+def test_one_failing_worker_of_a_launcher_ends_the_job(
+    tmp_path: Path, path: str, launcher: str, as_root: dict[str, str]
+) -> None:
     script = "from mxopt import kvstore; s = kvstore.create('dist_sync'); s.rank == 1 and 1 / 0; s.barrier()"
-    process = launch(path, tmp_path, launcher, sys.executable, "-c", script, **AS_ROOT)
+    process = launch(path, tmp_path, launcher, sys.executable, "-c", script, **as_root)
     assert process.finish(40) != 0, process.output
     assert "ZeroDivisionError" in process.output
     assert "mxopt-launch: worker-0 failed" in process.output or "worker 1" in process.output
