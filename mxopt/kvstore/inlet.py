@@ -23,6 +23,7 @@ class Inlet:
         self._file = int(socket.getsockopt(zmq.FD))  # can be read when the socket may have a message, once
         self._quiet = False  # whether the socket has none, and that file tells of the next
         self._pipes: dict[int, tuple[bytes, Pipes]] = {}
+        self._turn = False  # whether it is the pipes': the socket has just had its own
         self._here: deque[tuple[bytes, list[Frame]]] = deque()
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLIN)
@@ -34,7 +35,8 @@ class Inlet:
 
     def drop(self, pipes: Pipes) -> None:
         """Closes pipes, and takes no more by them."""
-        if pipes.open and self._pipes.pop(pipes.reads, None) is not None:
+        if self._pipes.get(pipes.reads, (b"", None))[1] is pipes:  # closed ones may share their file's number
+            del self._pipes[pipes.reads]
             self._poll.unregister(pipes.reads)
         pipes.close()
 
@@ -54,24 +56,37 @@ class Inlet:
 
     def receive(self, milliseconds: int) -> tuple[bytes | None, list[Frame]] | None:
         """The next message, and the name of the pipes by which it came, None where it was the
-        socket; None where there is none for so long. What is no message ends its pipes."""
+        socket; None where there is none for so long. What is no message ends its pipes. Socket and
+        pipes take turns: neither waits until the other has no more."""
         until = time.monotonic() + milliseconds / 1000
         while True:
             if self._here:
                 return self._here.popleft()
+            if self._turn:
+                self._turn = False
+                self._look(0)
+                continue
             frames = self._by_socket()
             if frames is not None:
+                self._turn = bool(self._pipes)
                 return None, frames
-            came = self._poll.poll(max(0, math.ceil(1000 * (until - time.monotonic()))))
-            if not came:
+            if not self._look(max(0, math.ceil(1000 * (until - time.monotonic())))):
                 return None
-            for file, _ in came:  # ZeroMQ's may tell of nothing: it has words of its own with the other side
-                if file == self._file:
-                    self._quiet = False
-                elif file in self._pipes:
-                    self._take(*self._pipes[file])
+
+    def _look(self, milliseconds: int) -> bool:
+        """Takes what comes by pipes within so long; whether anything has told of a message."""
+        came = self._poll.poll(milliseconds)
+        for file, _ in came:  # ZeroMQ's may tell of nothing: it has words of its own with the other side
+            if file == self._file:
+                self._quiet = False
+            else:
+                self._take(*self._pipes[file])
+        return bool(came)
 
     def _take(self, name: bytes, pipes: Pipes) -> None:
+        if not pipes.open:  # the file of that number is another by now
+            self.drop(pipes)
+            return
         try:
             self._here.extend((name, message) for message in pipes.take())
         except (OSError, ProtocolError):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mxopt_server.door import Door
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import pipes as p, sockets, wire
 from mxopt.kvstore.network import Network, SocketLine
+from mxopt.kvstore.inlet import Inlet
 from mxopt.kvstore.pipes import Pipes
 
 pytestmark = pytest.mark.skipif(not p.POSSIBLE, reason="this system can't make them")
@@ -148,6 +150,47 @@ def door_at(stack: ExitStack, context: zmq.Context[Any], path: Path) -> Door:
 def agreed(stack: ExitStack, context: zmq.Context[Any], path: Path, door: Door) -> SocketLine:
     line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
     stack.callback(line.close)
+@pytest.fixture
+def beside(both: tuple[Pipes, Pipes]) -> Iterator[tuple[Inlet, zmq.Socket[bytes], Pipes]]:
+    """What comes by a socket and pipes beside it, and the two that send there."""
+    with zmq.Context() as context, context.socket(zmq.PAIR) as there, context.socket(zmq.PAIR) as here:
+        here.bind("inproc://here")
+        there.connect("inproc://here")
+        inlet = Inlet(here)
+        inlet.add(b"pipe", both[1])
+        yield inlet, there, both[0]
+
+
+def test_socket_and_pipes_take_turns(beside: tuple[Inlet, zmq.Socket[bytes], Pipes]) -> None:
+    inlet, there, pipes = beside
+    for k in range(20):
+        there.send(b"socket %d" % k)
+    found = []
+    for k in range(10):  # one by the pipe comes in while there is more at the socket
+        assert pipes.send([b"pipe %d" % k])
+        found += [inlet.receive(0) for _ in range(2)]
+    found += [inlet.receive(0) for _ in range(10)]
+    assert [message for message in found if message[0] is None] == [(None, [b"socket %d" % k]) for k in range(20)]
+    by_pipe = [message for message in found[:21] if message[0] is not None]
+    assert by_pipe == [(b"pipe", [b"pipe %d" % k]) for k in range(10)]
+    for _ in range(2):
+        since = time.monotonic()
+        assert inlet.receive(30) is None
+        assert time.monotonic() - since >= 0.03
+        there.send(b"again")
+        assert inlet.receive(1000) == (None, [b"again"])
+
+
+def test_pipes_that_were_closed_elsewhere_keep_nobody_awake(
+    beside: tuple[Inlet, zmq.Socket[bytes], Pipes], both: tuple[Pipes, Pipes]
+) -> None:
+    inlet, closed = beside[0], both[1]
+    closed.close()
+    assert inlet.receive(0) is None
+    assert closed.reads not in inlet.files
+    assert inlet._poll.poll(0) in ([], [(inlet._file, select.POLLIN)])
+
+
     while line._pipes is None:
         assert not door.receive(0)
         assert line.receive(wait=True) is None
