@@ -48,6 +48,8 @@ class Pipes:
         self._part = b""  # of a message that has come in part
         self._large: memoryview | None = None  # room for all of a large one, of which so much is here
         self._have = 0
+        # What an empty one takes at once. A user who has many gets small ones from Linux.
+        self._whole = min(SMALL + READ // 4, fcntl.fcntl(writes, fcntl.F_GETPIPE_SZ))
 
     @classmethod
     def made(cls) -> Pipes:
@@ -102,15 +104,19 @@ class Pipes:
 
     def offer(self, frames: Sequence[Frame]) -> bool:
         """Sends a message where there is room for all of it at once; whether there is. So it is for
-        what the system takes whole or not at all, and for a little more in an empty pipe."""
+        what the system takes whole or not at all, and for a little more in an empty pipe. Raises
+        OSError where only a part of it is in the pipe, so that nothing can follow: the other side
+        may have made the pipe smaller."""
         parts = _parts(frames)
         size = sum(map(len, parts))
         try:
-            if size > select.PIPE_BUF and (size > SMALL + READ // 4 or _bytes_in(self.writes)):
+            if size > select.PIPE_BUF and (size > self._whole or _bytes_in(self.writes)):
                 return False
-            os.writev(self.writes, parts)
+            written = os.writev(self.writes, parts)
         except OSError:  # it is full, or nobody reads it any more
             return False
+        if written < size:
+            raise OSError(f"the pipe has taken {written} bytes of a message of {size}")
         return True
 
     def take(self) -> list[list[Frame]]:

@@ -83,7 +83,14 @@ class Door:
         """Sends what has no arrays of its own frames: by the pipe, where there is one and has
         room."""
         pipes = self._pipes.get(route)
-        return (pipes is not None and pipes.open and pipes.offer(frames)) or self._by_socket(route, frames)
+        if pipes is not None and pipes.open:
+            try:
+                if pipes.offer(frames):
+                    return True
+            except OSError as error:  # the other side finds the end behind the part, and gives the pipe up
+                log.info("a connection goes on without its pipes: %s", error)
+                self.inlet.drop(pipes)
+        return self._by_socket(route, frames)
 
     def _by_socket(self, route: bytes, frames: list[Frame]) -> bool:
         self.inlet.disturbed()

@@ -5,14 +5,15 @@ socket where there are no pipes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from mxopt_server.door import Door
 
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import pipes as p, sockets, wire
-from mxopt.kvstore.network import Network, SocketLine
 from mxopt.kvstore.inlet import Inlet
+from mxopt.kvstore.network import Network, SocketLine
 from mxopt.kvstore.pipes import Pipes
 
 pytestmark = pytest.mark.skipif(not p.POSSIBLE, reason="this system can't make them")
@@ -98,6 +99,24 @@ def test_an_offer_is_taken_whole_or_not_at_all(both: tuple[Pipes, Pipes]) -> Non
     assert not second.offer(small)
 
 
+def test_an_offer_knows_how_much_a_small_pipe_takes(both: tuple[Pipes, Pipes]) -> None:
+    first, _ = both
+    fcntl.fcntl(first.reads, fcntl.F_SETPIPE_SZ, 4096)  # as Linux makes them for a user who has many
+    second = Pipes.opened(os.getpid(), first.writes, first.reads)
+    assert not second.offer([bytes(20_000)])
+    for size in (4084, 4000, 1):  # with the lengths the first fills it
+        assert second.offer([bytes(size)])
+        assert taken(first, 1) == [[bytes(size)]]
+    second.close()
+
+
+def test_an_offer_that_is_taken_in_part_is_no_answer(both: tuple[Pipes, Pipes]) -> None:
+    first, second = both
+    fcntl.fcntl(first.reads, fcntl.F_SETPIPE_SZ, 4096)  # after it was opened
+    with pytest.raises(OSError, match="4096 bytes of a message of 20012"):
+        second.offer([bytes(20_000)])
+
+
 def test_what_finds_no_room_for_long_is_said_not_to_have_left(
     both: tuple[Pipes, Pipes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,25 +150,6 @@ except OSError:
     assert (ended.returncode, ended.stdout) == (0, "heard\n"), signal.Signals(-ended.returncode)
 
 
-# Lines and doors.
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
-
-
-def door_at(stack: ExitStack, context: zmq.Context[Any], path: Path) -> Door:
-    router = stack.enter_context(routers.router(context, None, 35))
-    router.linger = 0
-    routers.bind_unix(router, f"ipc://{path}")
-    return Door(router)
-
-
-def agreed(stack: ExitStack, context: zmq.Context[Any], path: Path, door: Door) -> SocketLine:
-    line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
-    stack.callback(line.close)
 @pytest.fixture
 def beside(both: tuple[Pipes, Pipes]) -> Iterator[tuple[Inlet, zmq.Socket[bytes], Pipes]]:
     """What comes by a socket and pipes beside it, and the two that send there."""
@@ -191,6 +191,25 @@ def test_pipes_that_were_closed_elsewhere_keep_nobody_awake(
     assert inlet._poll.poll(0) in ([], [(inlet._file, select.POLLIN)])
 
 
+# Lines and doors.
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+def door_at(stack: ExitStack, context: zmq.Context[Any], path: Path) -> Door:
+    router = stack.enter_context(routers.router(context, None, 35))
+    router.linger = 0
+    routers.bind_unix(router, f"ipc://{path}")
+    return Door(router)
+
+
+def agreed(stack: ExitStack, context: zmq.Context[Any], path: Path, door: Door) -> SocketLine:
+    line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
+    stack.callback(line.close)
     while line._pipes is None:
         assert not door.receive(0)
         assert line.receive(wait=True) is None
@@ -244,6 +263,25 @@ def test_what_is_no_message_ends_the_pipes_and_all_goes_by_the_sockets(stack: Ex
     assert door.receive(1000) == [b"me", b"two"]
     door._post(b"me", [b"three"])
     assert line.receive(wait=True) == [b"three"]
+
+
+def test_an_answer_that_a_pipe_takes_in_part_goes_by_the_socket_and_ends_the_pipes(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    context = stack.enter_context(zmq.Context())
+    door = door_at(stack, context, tmp_path / "door")
+    line = agreed(stack, context, tmp_path / "door", door)
+    line.send([b"one"], alone=True)
+    assert door.receive(1000) == [b"me", b"one"]
+    fcntl.fcntl(line._pipes.reads, fcntl.F_SETPIPE_SZ, 4096)
+    for size in (20_000, 10, 20_000):
+        door._post(b"me", [b"answer", bytes(size)])
+        # The end of the pipe is no message.
+        came = line.receive(wait=True) or line.receive(wait=True) or ()
+        assert [bytes(frame) for frame in came] == [b"answer", bytes(size)]
+    line.send([b"two"], alone=True)
+    assert line._pipes is None
+    assert door.receive(1000) == [b"me", b"two"]
 
 
 def test_a_line_whose_pipe_stays_full_is_made_again(
