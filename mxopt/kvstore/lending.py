@@ -115,13 +115,13 @@ class Lent:
 
 
 class Lender:
-    """A memory of this process's that another one reads. Raises OSError if there can't be
-    one."""
+    """A memory of this process's that another one reads, of a new name or that which it answers.
+    Raises OSError if there can't be one."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: bytes | None = None) -> None:
         if not POSSIBLE:
             raise OSError("this system has no memory to lend")
-        self.name = os.urandom(8)
+        self.name = os.urandom(8) if name is None else name
         self._file = os.memfd_create(_title(self.name), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.close = weakref.finalize(self, os.close, self._file)  # nobody opens it any more
         os.ftruncate(self._file, SIZE)

@@ -14,8 +14,9 @@ from mxopt.kvstore.wire import SMALL, Frame, buffer_of, bytes_of, size_of
 class Loans:
     """The loans of one connection, both ways. They begin when each side has opened the other's
     memory: the one that connects offers its own, the other answers with an offer where it can open
-    that, and then the first opens this and lends; who is lent may lend. Raises OSError if this
-    process has no memory to lend, or can't open what is offered.
+    that, and then the first opens this and lends; who is lent may lend. The second memory has the
+    first one's name. Raises OSError if this process has no memory to lend, or can't open what is
+    offered.
 
     `theirs`: the offer that this side has got, if it is the second.
 
@@ -26,8 +27,8 @@ class Loans:
     """
 
     def __init__(self, theirs: bytes | None = None) -> None:
-        self._mine = Lender()
         self._theirs = None if theirs is None else Borrowed(theirs)
+        self._mine = Lender(None if self._theirs is None else self._theirs.name)
         self._agreed = False  # whether the other has opened mine
         self.pipes: Pipes | None = None
         if self._theirs is None:
@@ -52,7 +53,9 @@ class Loans:
 
     def answered(self, offer: bytes) -> None:
         """The other side has opened this one's memory, and offers its own. Raises OSError if
-        that can't be opened."""
+        that can't be opened, or answers another offer: one from before the line was made again."""
+        if not offer.endswith(self._mine.name):
+            raise OSError("this answers another offer")
         if not self.is_of(offer):
             self._theirs = Borrowed(offer)
         self._agreed = True

@@ -50,7 +50,7 @@ class SocketLine:
         self._pipes: Pipes | None = None
         self._by_pipe = False  # whether messages go that way
         self._torn = False  # whether a message is half sent or half received
-        self._cut = self._renewed = False
+        self._renewed = False  # whether a new socket has been made of it
         self._connect()
 
     def send(self, frames: list[Frame], alone: bool = False) -> None:
@@ -85,11 +85,12 @@ class SocketLine:
     def renewed(self) -> bool:
         while self._monitor.poll(0):
             event = _event(self._monitor.recv_multipart()[0])
-            self._renewed |= self._cut and event == zmq.EVENT_CONNECTED
+            self._remade |= self._cut and event == zmq.EVENT_CONNECTED
             self._cut = event == zmq.EVENT_DISCONNECTED
-        renewed, self._renewed = self._renewed, False
-        if renewed:
+        renewed = self._renewed or self._remade
+        if self._remade:
             self._lend()
+        self._renewed = self._remade = False
         return renewed
 
     def close(self) -> None:
@@ -105,6 +106,7 @@ class SocketLine:
         self.socket: zmq.Socket[bytes] = self._open()
         self.inlet = Inlet(self.socket)
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        self._cut = self._remade = False  # what the monitor has told of the connection
         self._lend()
 
     def _post(self, frames: list[Frame]) -> bool:

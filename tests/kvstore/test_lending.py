@@ -150,6 +150,20 @@ def test_of_a_message_that_came_twice_each_keeps_the_slot(held: int | None) -> N
     assert [len(message) for message in others[-2:]] == [2, 1]  # then it is free
 
 
+def test_the_answer_to_an_offer_of_before_is_none() -> None:
+    before, now = Loans(), Loans()
+    old, new = Loans(before.offer()), Loans(now.offer())
+    with pytest.raises(OSError, match="answers another offer"):
+        now.answered(old.offer())
+    posted = Wire()
+    now.send([b"header", wire.bytes_of(BIG)], posted)
+    assert len(posted[0]) == 2  # nothing is lent
+    for _ in range(2):  # an offer that came twice is answered twice
+        now.answered(new.offer())
+    now.send([b"header", wire.bytes_of(BIG)], posted)
+    assert values(new.received(posted[1][0])[1]) == BIG.tolist()
+
+
 def test_without_an_answer_nothing_is_lent() -> None:
     alone, posted = Loans(), Wire()
     (frame,) = alone.room([BIG.nbytes])

@@ -27,6 +27,7 @@ from mxopt_server.door import Door
 from mxopt.errors import ProtocolError
 from mxopt.kvstore import pipes as p, sockets, wire
 from mxopt.kvstore.inlet import Inlet
+from mxopt.kvstore.loans import Loans
 from mxopt.kvstore.network import Network, SocketLine
 from mxopt.kvstore.pipes import Pipes
 
@@ -299,6 +300,52 @@ def test_a_line_whose_pipe_stays_full_is_made_again(
     while [b"me", b"whole"] not in came:
         came.append(door.receive(1000))
     assert [message for message in came if message] == [[b"me", b"whole"]]
+
+
+def test_a_line_that_was_torn_offers_once_and_goes_on_by_pipes_and_loans(stack: ExitStack, tmp_path: Path) -> None:
+    context = stack.enter_context(zmq.Context())
+    door = door_at(stack, context, tmp_path / "door")
+    line = agreed(stack, context, tmp_path / "door", door)
+    line._torn = True  # as after Ctrl-C
+    assert line.receive(wait=False) is None
+    offer = line._loans.offer()
+    for _ in range(100):
+        if door._loans[b"me"].is_of(offer):
+            break
+        door.receive(100)  # it answers before the line tells
+    assert line.renewed()
+    assert line._loans.offer() == offer
+    assert not line.renewed()
+    for _ in range(100):
+        if line._pipes is not None:
+            break
+        line.receive(wait=True)
+    large = bytes(1 << 20)
+    for header in ([b"by a loan", large], [b"by the pipe"]):
+        line.send(header, alone=True)
+        came = next(message for message in (door.receive(1000) for _ in range(5)) if message)
+        assert [bytes(frame) for frame in came] == [b"me", *header]
+    assert set(door._pipes) == {b"me"}
+
+
+def test_an_answer_that_comes_after_the_line_lends_again_is_not_taken_for_the_new_ones(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    context = stack.enter_context(zmq.Context())
+    door = door_at(stack, context, tmp_path / "door")
+    line = agreed(stack, context, tmp_path / "door", door)
+    late = Loans(line._loans.offer())
+    line._lend()  # as after a cut
+    assert line._lent(late.offer()) is None
+    assert line._pipes is None
+    for _ in range(100):
+        if line._pipes is not None:
+            break
+        door.receive(0)
+        line.receive(wait=True)
+    line.send([b"by the pipe"], alone=True)
+    assert [message for message in (door.receive(1000) for _ in range(2)) if message] == [[b"me", b"by the pipe"]]
+    assert set(door._pipes) == {b"me"}
 
 
 def test_what_has_frames_of_its_own_and_what_follows_go_by_the_socket_until_all_is_answered(
