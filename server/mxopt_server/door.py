@@ -56,7 +56,7 @@ class Door:
         post = self._by_socket if len(frames) > 1 else self._post
         try:
             if loans is None:
-                post(route, frames)
+                post(route, [*map(wire.buffer_of, frames)])  # of loans that are gone, perhaps
             else:
                 loans.send(frames, lambda frames: post(route, frames))
         except zmq.ZMQError as error:

@@ -279,6 +279,23 @@ def test_a_line_and_a_door_lend_each_other(stack: ExitStack, tmp_path: Path) -> 
     assert (type(answer.data[0]), values(answer.data[0])) == (memoryview, (2 * BIG).tolist())
 
 
+def test_an_answer_that_lies_in_a_loan_goes_as_it_is_where_the_loans_are_gone(stack: ExitStack, tmp_path: Path) -> None:
+    context = stack.enter_context(zmq.Context())
+    door, line = door_at(stack, context, tmp_path / "door"), line_to(stack, context, tmp_path / "door")
+    agree(line, door)
+    line.send([b"from here", BIG.tobytes()])  # a server lends once it is lent
+    assert [len(frame) for frame in door.receive(1000) or ()] == [2, 9, BIG.nbytes]
+    frame = door.room(b"me", BIG.nbytes)
+    assert isinstance(frame, lending.Lent)
+    wire.array_of(frame, BIG.dtype, BIG.size, "k")[:] = BIG
+    door._forget(b"me")
+    for number, data in enumerate([frame, wire.bytes_of(BIG)]):
+        assert door.send(b"me", m.Values(number, [data]))
+        came = next(came for came in (line.receive(wait=True) for _ in range(10)) if came)
+        answer = m.decode(came)
+        assert (answer.seq, values(answer.data[0])) == (number, BIG.tolist())
+
+
 def test_a_line_that_is_made_again_lends_anew(stack: ExitStack, tmp_path: Path) -> None:
     context, other = stack.enter_context(zmq.Context()), zmq.Context()
     door, line = door_at(stack, other, tmp_path / "door"), line_to(stack, context, tmp_path / "door")
