@@ -73,10 +73,10 @@ class PushedRows:
         return sum(array.nbytes for array in self.arrays)
 
     def joined(self) -> RowSparse:
-        """All of it, which is copied where it came in several."""
-        return RowSparse(
-            self.arrays[0] if len(self.arrays) == 1 else np.concatenate(self.arrays), self.indices, self.shape
-        )
+        """All of it, which is copied, once, where it came in several."""
+        if len(self.arrays) > 1:
+            self.arrays = [np.concatenate(self.arrays)]
+        return RowSparse(self.arrays[0], self.indices, self.shape)
 
 
 def total(values: Sequence[Any]) -> Array:
