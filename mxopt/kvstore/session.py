@@ -180,7 +180,7 @@ class Session:
         """Asks a server which number it expects."""
         channel.asked, channel.ask_at, channel.greeted = self._clock(), math.inf, True
         hello = replace(self._hello, knows=channel.epoch, read=channel.read)
-        channel.post(m.encode(hello), len(channel.pending) <= 1)
+        channel.post(m.encode(hello), not channel.pending)  # a Hello is none of them
 
     def told_lost(self, server: int, pushes: int) -> None:
         """Hears how many pushes of the workers a server has lost, as far as it knows."""

@@ -15,11 +15,12 @@ class Peer:
 
     def __init__(self, greeted: bool = True) -> None:
         self.time, self.sent, self.connected = 0.0, list[Any](), list[str]()
+        self.alone = list[bool]()  # of each sent, whether no other was on its way
         hello = m.Hello(wire.VERSION, "job", 0, 1, "me", 1, "async", 0)
 
         def connect(server: int, endpoint: str) -> Callable[[list[Any], bool], None]:
             self.connected.append(endpoint)
-            return lambda frames, alone: self.sent.append(frames)
+            return self._post
 
         self.session = Session(hello, ["here"], connect, lambda: self.time)
         self.channel = self.session.channels[0]
@@ -32,6 +33,10 @@ class Peer:
         call = Call()
         self.session.send(0, message, call, **more)
         return call
+
+    def _post(self, frames: list[Any], alone: bool) -> None:
+        self.sent.append(frames)
+        self.alone.append(alone)
 
     def posted(self) -> list[Any]:
         """The messages sent since the last look."""

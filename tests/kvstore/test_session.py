@@ -66,6 +66,16 @@ def test_a_silent_server_is_asked_every_three_seconds_and_only_while_something_i
     assert worker.session.idle
 
 
+def test_what_is_sent_beside_another_request_is_not_alone() -> None:
+    worker = Peer()
+    worker.alone.clear()
+    worker.session.greet(worker.channel)
+    worker.send(push())
+    worker.session.greet(worker.channel)  # which must not overtake the push by another way
+    worker.send(push())
+    assert worker.alone == [True, True, False, False]
+
+
 def test_a_server_that_was_started_elsewhere_is_greeted_there() -> None:
     worker = Peer()
     worker.session.look(["there"])
