@@ -72,9 +72,11 @@ class Pipes:
         files: list[int] = []
         try:
             for number, mode in ((writes, os.O_RDONLY), (reads, os.O_WRONLY)):
-                files.append(os.open(f"/proc/{process}/fd/{number}", mode | FLAGS))
+                files.append(os.open(f"/proc/{process}/fd/{number}", mode | FLAGS | os.O_NOCTTY))
                 if not stat.S_ISFIFO(os.fstat(files[-1]).st_mode):
                     raise OSError(f"file {number} of process {process} is no pipe")
+            if os.path.sameopenfile(*files):  # whose reader gets its own answers
+                raise OSError("one pipe for both ways")
         except OSError:
             _close(files)
             raise

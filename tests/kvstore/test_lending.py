@@ -210,6 +210,8 @@ def offers(tmp_path: Path) -> Iterator[bytes]:
     yield real._mine.offer(secret, real.pipes.reads)
     yield real._mine.offer(real.pipes.writes, secret)
     yield real._mine.offer(real.pipes.writes, 9999)
+    yield real._mine.offer(real.pipes.writes, real.pipes.writes)
+    yield real._mine.offer(os.openpty()[1], real.pipes.reads)
     yield lending.OFFER
     yield real.offer() + b"more"
 
