@@ -50,7 +50,8 @@ class SocketLine:
         self._pipes: Pipes | None = None
         self._by_pipe = False  # whether messages go that way
         self._torn = False  # whether a message is half sent or half received
-        self._renewed = False  # whether a new socket has been made of it
+        self._cut = self._remade = False  # what the monitor has told of the connection
+        self._renewed = False  # whether there is a new socket
         self._connect()
 
     def send(self, frames: list[Frame], alone: bool = False) -> None:
@@ -106,7 +107,7 @@ class SocketLine:
         self.socket: zmq.Socket[bytes] = self._open()
         self.inlet = Inlet(self.socket)
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
-        self._cut = self._remade = False  # what the monitor has told of the connection
+        self._cut = self._remade = False
         self._lend()
 
     def _post(self, frames: list[Frame]) -> bool:

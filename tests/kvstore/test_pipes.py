@@ -166,7 +166,7 @@ def test_socket_and_pipes_take_turns(beside: tuple[Inlet, zmq.Socket[bytes], Pip
     inlet, there, pipes = beside
     for k in range(20):
         there.send(b"socket %d" % k)
-    found = []
+    found: list[Any] = []
     for k in range(10):  # one by the pipe comes in while there is more at the socket
         assert pipes.send([b"pipe %d" % k])
         found += [inlet.receive(0) for _ in range(2)]
