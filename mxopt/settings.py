@@ -19,7 +19,7 @@ Of a distributed job (`Job`):
 | `MXOPT_JOB_ID` | the job's name, which all its processes must share | the scheduler's |
 | `MXNET_KVSTORE_BIGARRAY_BOUND` | elements from which an array lies on all servers; worker 0's counts | 1000000 |
 | `MXNET_UPDATE_ON_KVSTORE` | whether a Trainer's store updates the weights | 1 |
-| `MXOPT_KVSTORE_TIMEOUT` | seconds a request may take | 600 |
+| `MXOPT_KVSTORE_TIMEOUT` | seconds a request may take, and a server that is to come back may be away | 600 |
 | `MXOPT_KVSTORE_JOIN_TIMEOUT` | seconds in which the job has to come together | 60 |
 | `MXOPT_KVSTORE_HEARTBEAT` | seconds between heartbeats, at most half of the next | 1, or that |
 | `MXOPT_KVSTORE_DEAD_AFTER` | seconds of silence after which a process counts as dead | 10 |

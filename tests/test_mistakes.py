@@ -243,7 +243,7 @@ FIRST_DAY: Rows = [
     ("--scheduler localhost", lambda: said(cli.main, "--scheduler", "localhost"), ["'localhost'", "HOST:PORT"]),
     ("--log-level LOUD", lambda: said(cli.main, "--log-level", "LOUD"), ["--log-level", "LOUD", "DEBUG", "--help"]),
     ("dist_sync outside a job", lambda: kvstore.create("dist_sync"), ["no job", "`mxopt-launch -n", "DMLC_PS_ROOT"]),
-    ("--metrics-port without its package", without_prometheus, ["--metrics-port", "pip install mxopt[metrics]"]),
+    ("--metrics-port without its package", without_prometheus, ["--metrics-port", "pip install 'mxopt[metrics]'"]),
     ("--metrics-port of two servers", served_twice, ["127.0.0.1:", "in use", "+RANK"]),
     ("a server without its rank", lambda: one_too_many("server"), ["all its 1 server", "--rank N"]),
     ("a worker too many", lambda: one_too_many("worker"), ["all its 1 worker", "DMLC_WORKER_ID"]),

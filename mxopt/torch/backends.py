@@ -69,14 +69,15 @@ class Backend(Protocol):
 
 def backend_of(name: str, options: Plain) -> Backend:
     """The backend of a name: `experimental.optim` where it has the optimizer, else `create`."""
+    if not isinstance(name, str):
+        given = type(name).__name__
+        raise UnknownNameError(f"the second argument is an optimizer's name, behind the parameters; got a {given}")
     kinds = {kind.lower(): kind for kind in STATES}
-    known = isinstance(name, str) and name.lower()
+    known = name.lower()
     if known in NOT_HERE:
         raise UnknownNameError(f"there is no optimizer {name!r} here: {NOT_HERE[known]}")
     if known not in kinds and known not in set(ByName.registry):
-        raise UnknownNameError(
-            f"there is no optimizer {name!r}: {nearest(str(name), sorted({*kinds, *ByName.registry}))}"
-        )
+        raise UnknownNameError(f"there is no optimizer {name!r}: {nearest(name, sorted({*kinds, *ByName.registry}))}")
     refuse(name, options)
     return OfExperimental(kinds[known], options) if known in kinds else OfCreate(name, options)
 

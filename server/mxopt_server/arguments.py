@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
@@ -21,6 +22,13 @@ def any_text(stream: TextIO) -> None:
     """Has what a terminal's encoding lacks written as Python escapes it, instead of an error."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+def as_given(stream: TextIO) -> None:
+    """Has the words of a command line, and paths, written as the bytes that they were given as,
+    whatever a terminal's encoding lacks: they are to be pasted."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server import key_copies
-from mxopt_server.arguments import Parser, count, count_or_none, folder, port
+from mxopt_server.arguments import Parser, as_given, count, count_or_none, folder, port
 from mxopt_server.children import LaunchError
 from mxopt_server.durability import add_durability
 from mxopt_server.job_state import JobState
@@ -100,6 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     state = JobState(options, job, run_dir)
     plan = Plan(options, state.job, state.durability)
     if options.dry_run:
+        as_given(sys.stdout)
         print(*plan.dry(), sep="\n")
         return 0
     plan.check()
@@ -153,7 +154,7 @@ def _launch(plan: Plan, run_dir: Path, wake: int, restarts: int) -> Launch:
     try:
         from mxopt_server.ray_launch import RayLaunch
     except ImportError as error:
-        raise ArgumentError(f"--launcher ray needs the package ray: pip install mxopt[ray] ({error})") from None
+        raise ArgumentError(f"--launcher ray needs the package ray: pip install 'mxopt[ray]' ({error})") from None
     keys = Path(plan.options.keys).read_text() if plan.options.keys else ""
     return RayLaunch(run_dir, wake, plan.options.sync_dst_dir or os.getcwd(), keys, restarts=restarts)
 

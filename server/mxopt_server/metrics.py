@@ -42,7 +42,8 @@ def serve(report: Callable[[], Plain], host: str, port: int) -> None:
     try:
         from prometheus_client import CollectorRegistry, start_http_server  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
-        raise ArgumentError("--metrics-port needs the package prometheus_client: pip install mxopt[metrics]") from error
+        needs = "--metrics-port needs the package prometheus_client: pip install 'mxopt[metrics]'"
+        raise ArgumentError(needs) from error
     registry = CollectorRegistry()
     registry.register(Collector(report))
     try:

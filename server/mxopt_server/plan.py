@@ -167,7 +167,7 @@ def _hosts(path: str | None) -> list[str]:
     if not path:
         return []
     try:
-        return launchers.hosts_of(Path(path).read_text())
+        return launchers.hosts_of(Path(path).read_text("utf-8"))
     except (OSError, UnicodeError) as error:
         raise ArgumentError(f"the host file {path}, a text with one host a line, can't be read: {error}") from None
 

@@ -189,10 +189,11 @@ def tables(found: Plain, before: Plain | None, width: int) -> Group:
                 memory, cpu = f"{s['memory'] / 2**20:.0f} MiB", f"{s['cpu']:.1f} s"
         name = f"{n['role']} {n['rank']}"
         processes.append([name, n["state"], f"{n['age']:.1f} s ago", memory, cpu, printable(n["name"])])
-    lines = [Text(f"optimizer of {_ranks(ranks, len(known))}: {what}") for what, ranks in optimizers.items()]
+    said = [f"optimizer of {_ranks(ranks, len(known))}: {what}" for what, ranks in optimizers.items()]
     for n in found["nodes"]:
         if n.get("lost"):
-            lines.append(Text(f"server {n['rank']} came back from its last checkpoint: {n['lost']} pushes are lost"))
+            said.append(f"server {n['rank']} came back from its last checkpoint: {n['lost']} pushes are lost")
+    lines = [_filled(line, width) for line in said]
     if width < TABLES:
         return Group(title, *_lines(SERVER, numbers, width), *lines, *_lines(PROCESS, processes, width))
     return Group(title, _table(SERVER, numbers, "right"), *lines, _table(PROCESS, processes, "left"))
@@ -200,11 +201,16 @@ def tables(found: Plain, before: Plain | None, width: int) -> Group:
 
 def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Text]:
     """A row as a paragraph: each number behind its heading."""
-    from rich.text import Text
-
     for row in rows:
         said = ", ".join(f"{name} {cell}" for name, cell in zip(columns, row, strict=True) if cell)
-        yield Text(textwrap.fill(said.removeprefix("process "), width, subsequent_indent="  "))
+        yield _filled(said.removeprefix("process "), width)
+
+
+def _filled(text: str, width: int) -> Text:
+    """A paragraph whose lines but the first are indented."""
+    from rich.text import Text
+
+    return Text(textwrap.fill(text, width, subsequent_indent="  "))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], justify: Literal["left", "right"]) -> Table:

@@ -279,6 +279,7 @@ def test_a_grad_scaler_and_clip_grad_norm_take_it() -> None:
     ("make", "says"),
     [
         (lambda p: Optimizer(p, "adamm"), "there is no optimizer 'adamm': did you mean"),
+        (lambda p: Optimizer("adam", p), "second argument is an optimizer's name, behind the parameters; got a gen"),
         (lambda p: Optimizer(p, "adam", learning_rat=0.1), "Adam has no argument 'learning_rat'"),
         (lambda p: Optimizer(p, "lamb", momentum=0.1), "lamb has no option 'momentum'"),
         (lambda p: Optimizer(p, "adam", lr=-1.0), "lr must not be negative"),

@@ -109,6 +109,16 @@ def test_what_a_dry_run_prints_can_be_pasted(tmp_path: Path) -> None:
     assert [p.lines for p in processes[2:]] == [[f"SAW {[odd]} {odd}"]] * 2
 
 
+@pytest.mark.parametrize("terminal", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
+def test_words_of_a_dry_run_are_the_bytes_that_were_given_whatever_the_terminals_encoding_lacks(
+    tmp_path: Path, terminal: dict[str, str]
+) -> None:
+    (tmp_path / "hosts").write_text("# Büro\nhost\n", encoding="utf-8")
+    command = [*LAUNCH, "-n", "1", "--insecure", "--launcher", "ssh", "-H", str(tmp_path / "hosts"), "--dry-run", "tür"]
+    found = subprocess.run(command, env={**environment(), **terminal}, capture_output=True, check=True)
+    assert "tür".encode() in found.stdout
+
+
 def test_variables_are_set_and_handed_on_as_with_mxnet(tmp_path: Path) -> None:
     script = "import os; print([os.environ.get(n) for n in ('GIVEN', 'HANDED', 'MINE', 'THEIRS', 'BOTH')])"
     options = ["--env", "GIVEN=a=b", "--env", "HANDED", "--env-worker", "MINE:1:2", "--env-server", "THEIRS:3"]

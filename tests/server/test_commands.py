@@ -139,4 +139,4 @@ def test_status_shows_a_running_job() -> None:
 def test_without_ray_its_launcher_says_what_to_install(tmp_path: Path) -> None:
     process = launch(tmp_path, "-n", "1", "--launcher", "ray", "--insecure", sys.executable)
     assert process.finish() == 2
-    assert "pip install mxopt[ray]" in process.output
+    assert "pip install 'mxopt[ray]'" in process.output

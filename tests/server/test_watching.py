@@ -118,6 +118,19 @@ def test_a_status_fits_80_columns_with_whole_headings_and_rates(encoding: str) -
     assert "…" not in shown
 
 
+def test_every_paragraph_of_a_narrow_status_is_indented() -> None:
+    from rich.console import Console
+
+    found = reports()
+    found["nodes"][3]["lost"] = 123_456_789
+    for server in found["servers"]:
+        server["optimizer"] = "<Adam learning_rate=0.00211922 by CosineScheduler num_update=262>"
+    stream = io.StringIO()
+    Console(file=stream, width=60).print(status.tables(found, found, 60))
+    begins = ("job ", "server ", "worker ", "optimizer of ", "  ")
+    assert [line for line in stream.getvalue().splitlines() if not line.startswith(begins)] == []
+
+
 @pytest.mark.parametrize("width", [79, 60, 40])
 def test_a_narrower_status_has_a_paragraph_for_each_process(width: int) -> None:
     from rich.console import Console
