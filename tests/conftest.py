@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -50,3 +51,10 @@ def restore_threads() -> Iterator[None]:
     before = mxopt.get_num_threads()
     yield
     mxopt.set_num_threads(before)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Closes what a test has opened."""
+    with ExitStack() as made:
+        yield made

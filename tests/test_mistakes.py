@@ -12,7 +12,6 @@ import io
 import re
 import socket
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -385,27 +384,3 @@ def test_all_57_mistakes_of_the_first_day_are_here() -> None:
     assert len({row[0] for row in FIRST_DAY} | RIGHT.keys() | OF_PROCESSES.keys()) == 57
     for file, test in OF_PROCESSES.values():
         assert f"\ndef {test}(" in (Path(__file__).parent / file).read_text(), test
-
-
-def test_weight_and_gradient_by_name_come_in_any_order() -> None:
-    weight = zeros()
-    sgd(learning_rate=0.5)(0, weight=weight, grad=np.ones(4, np.float32))
-    assert (weight == -0.5).all()
-
-
-def test_a_refused_step_makes_no_weight_of_a_gradient() -> None:
-    weight, grad = zeros(), np.ones(4, np.float32)
-    updater = get_updater(create("adam"))
-    with pytest.raises(ValueError, match="shape"):
-        updater(0, zeros(5), grad)  # in the weight's place
-    updater(0, grad, weight)
-    updater(0, grad, weight.copy())  # another array for it is nobody's mistake
-    updater(0, grad, weight)
-
-
-def test_a_parameter_may_be_the_gradient_of_another() -> None:
-    weight = parameter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sgd(learning_rate=0.5)(0, Parameter(np.ones(4, np.float32)), weight)
-    assert (weight.value == -0.5).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -193,3 +194,11 @@ def test_errors_of_a_step_say_the_parameters_name() -> None:
     p.grad = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match=r"parameter 0 \(w\): the weight has shape"):
         mxopt.Trainer([p], "sgd").step(1)
+
+
+def test_a_parameter_may_be_the_gradient_of_another() -> None:
+    weight = Parameter(np.zeros(4, np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mxopt.get_updater(mxopt.create("sgd", learning_rate=0.5))(0, Parameter(np.ones(4, np.float32)), weight)
+    assert (weight.value == -0.5).all()

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from mxopt_server import routers
+from lines import door_at, line_to
 from mxopt_server.door import Door
 
-from mxopt.kvstore import lending, messages as m, sockets, wire
+from mxopt.kvstore import lending, messages as m, wire
 from mxopt.kvstore.loans import Loans
 from mxopt.kvstore.network import SocketLine
 
@@ -234,26 +234,6 @@ def test_messages_that_are_no_loans_are_none(seed: int) -> None:
             changed[at] = rng.integers(256)
         found = second.received(bytes(changed[: rng.integers(2, len(changed) + 1)]))
         assert found is None or len(found) in (2, 3)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
-
-
-def door_at(stack: ExitStack, context: zmq.Context[Any], path: Path) -> Door:
-    """A door that is bound to a Unix socket."""
-    router = stack.enter_context(routers.router(context, None, 35))
-    router.linger, router.rcvtimeo = 0, 30_000
-    routers.bind_unix(router, f"ipc://{path}")
-    return Door(router)
-
-
-def line_to(stack: ExitStack, context: zmq.Context[Any], path: Path) -> SocketLine:
-    line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
-    stack.callback(line.close)
-    return line
 
 
 def agree(line: SocketLine, door: Door) -> None:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from mxopt_server import routers
+from lines import door_at, line_to
 from mxopt_server.door import Door
 
 from mxopt.errors import ProtocolError
-from mxopt.kvstore import pipes as p, sockets, wire
+from mxopt.kvstore import pipes as p, wire
 from mxopt.kvstore.inlet import Inlet
 from mxopt.kvstore.loans import Loans
 from mxopt.kvstore.network import Network, SocketLine
@@ -195,22 +195,9 @@ def test_pipes_that_were_closed_elsewhere_keep_nobody_awake(
 # Lines and doors.
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
-
-
-def door_at(stack: ExitStack, context: zmq.Context[Any], path: Path) -> Door:
-    router = stack.enter_context(routers.router(context, None, 35))
-    router.linger = 0
-    routers.bind_unix(router, f"ipc://{path}")
-    return Door(router)
-
-
 def agreed(stack: ExitStack, context: zmq.Context[Any], path: Path, door: Door) -> SocketLine:
-    line = SocketLine(lambda: sockets.connect(context, f"ipc://{path}", None, b"me"), lends=True)
-    stack.callback(line.close)
+    """A line, when it has its pipes."""
+    line = line_to(stack, context, path)
     while line._pipes is None:
         assert not door.receive(0)
         assert line.receive(wait=True) is None

@@ -237,3 +237,19 @@ def test_a_weight_without_rows_where_rows_are_needed() -> None:
     updater = mxopt.get_updater(mxopt.create("groupadagrad"))
     with pytest.raises(ArrayError, match=r"parameter 0.*rows"):
         updater(0, np.ones((), np.float32), np.ones((), np.float32))
+
+
+def test_weight_and_gradient_by_name_come_in_any_order() -> None:
+    weight = np.zeros(4, np.float32)
+    mxopt.get_updater(mxopt.create("sgd", learning_rate=0.5))(0, weight=weight, grad=np.ones(4, np.float32))
+    assert (weight == -0.5).all()
+
+
+def test_a_refused_step_makes_no_weight_of_a_gradient() -> None:
+    weight, grad = np.zeros(4, np.float32), np.ones(4, np.float32)
+    updater = mxopt.get_updater(mxopt.create("adam"))
+    with pytest.raises(ValueError, match="shape"):
+        updater(0, np.zeros(5, np.float32), grad)  # in the weight's place
+    updater(0, grad, weight)
+    updater(0, grad, weight.copy())  # another array for it is nobody's mistake
+    updater(0, grad, weight)
