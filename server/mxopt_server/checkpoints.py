@@ -67,6 +67,12 @@ class Checkpoints:
         where = f"checkpoint {self.exists}" if self.durability == "snapshot" else "the last second"
         return f"; mxopt-launch --resume goes on from {where}"
 
+    def begins(self, mode: str) -> None:
+        """A job begins, or is taken up, whose workers go together in this mode. Raises OSError
+        where that can't be written down."""
+        if mode == "sync":
+            self._notes.setdefault("sync", True)
+
     def goes_on(self, cuts: Sequence[Sequence[int]]) -> int:
         """The cut from which servers go on that have these in their journals; 0 for none, -1 where
         each goes on from all that it has: a new job, and one that isn't synchronous. Raises
@@ -85,10 +91,7 @@ class Checkpoints:
 
     def worker(self, rank: int, round: int, now: float) -> None:
         """A worker says how far it is; -1 in a job that isn't synchronous."""
-        if round < 0:
-            return
-        self._notes.setdefault("sync", True)
-        if round == 0:  # nothing is pushed yet; a resumed worker's first push is of a high round
+        if round <= 0:  # nothing is pushed yet; a resumed worker's first push is of a high round
             return
         before, since = self._rounds.get(rank, (round, now))
         if now > since:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mxopt.document import dump_document, write_file
+from mxopt.document import dump_document, sync_folder, write_file
 from mxopt.errors import StatesError
 from mxopt_server import segments
 from mxopt_server.documents import content_in
@@ -44,6 +44,8 @@ class Folder:
             self.path.mkdir(parents=True, mode=0o700)
         except FileExistsError:
             raise StatesError(f"{self.path}: there has been a process of this epoch before") from None
+        for folder in (home, home.parent):  # a power cut leaves nothing in a folder that isn't entered itself
+            sync_folder(folder)
         self._sealed: dict[int, int] = {}  # segments of earlier epochs, and how long they are
 
     @property

@@ -80,7 +80,8 @@ class Joins:
         course, roster = self._course, self._roster
         try:
             goes_on = self._checkpoints.goes_on([cuts for _, cuts in sorted(self._cuts.items())])
-        except KVStoreError as error:
+            self._checkpoints.begins(roster.mode)
+        except (KVStoreError, OSError) as error:
             course.fail(str(error))
             return
         course.state = "running"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mxopt.errors import ArgumentError, JobFailedError, KVStoreError, counted
+from mxopt.errors import JobFailedError, KVStoreError, counted
 from mxopt.kvstore import sockets, wire
 from mxopt.kvstore.heart import lapse
 from mxopt.kvstore.membership import Finished, Membership
@@ -19,7 +19,7 @@ from mxopt.kvstore.network import Network
 from mxopt.kvstore.progress import Progress
 from mxopt.kvstore.wire import Frame
 from mxopt.settings import Job
-from mxopt_server import logs
+from mxopt_server import logs, state_dir
 from mxopt_server.attached import Attached
 from mxopt_server.checkpoints import Checkpoints
 from mxopt_server.doors import TICK, Doors, Wanted
@@ -62,16 +62,19 @@ def run_scheduler(
     it looked after (metrics). Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
     stop_on_signals()
-    notes: Any = {} if durability.root is None else Notes(durability.root / "scheduler")
-    job = settings.job or notes.get("job") or secrets.token_hex(8)
-    if notes.setdefault("job", job) != job:
-        raise ArgumentError(f"the state folder {durability.root} is that of job {notes['job']}, this is job {job}")
+    workers, servers, root = settings.workers or 1, settings.servers or 1, durability.root
+    job = settings.job
+    notes: Any = {}
+    if root is not None:
+        state_dir.lock(root / "scheduler")  # until this process ends
+        facts = {"workers": workers, "servers": servers, "durability": durability.kind}
+        job, notes = state_dir.job_in(root, facts, job), Notes(root / "scheduler")
     doors = Doors("scheduler", settings, wanted, lapse(settings.heartbeat, settings.dead_after))
     scheduler = Scheduler(
         doors.sender(),
-        settings.workers or 1,
-        settings.servers or 1,
-        job,
+        workers,
+        servers,
+        job or secrets.token_hex(8),
         settings.heartbeat,
         settings.dead_after,
         timeout=settings.timeout,

@@ -4,7 +4,8 @@
 
     job                    the job's facts, which do not change
     lock                   held by the launcher that runs the job
-    scheduler/EPOCH/       what the scheduler keeps
+    scheduler/lock         held by the scheduler
+    scheduler/EPOCH/       what it keeps
     server-RANK/EPOCH/     what a server keeps: segments of its journal, checkpoints, `sealed`
 
 A process creates and renames only within a folder of its epoch, which nobody has had before, and
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from mxopt_server.epoch_folder import NOTES, SEALED, epochs
 
 def lock(root: Path) -> int:
     """Makes the folder, and holds it for this process until the file descriptor is closed. Raises
-    ArgumentError where a launcher that lives has it."""
+    ArgumentError where a process that lives has it."""
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -55,6 +57,17 @@ def begin(root: Path, facts: Document) -> None:
         write_file(root / "job", dump_document(dict(facts)))
     except OSError as error:
         raise ArgumentError(f"the state folder {root} can't be used: {error}") from None
+
+
+def job_in(root: Path, facts: Document, job: str = "") -> str:
+    """The name of the job with these facts whose state is in the folder; where none is, it is from
+    now on that of `job`, or of a new one. Raises ArgumentError if it is that of another job, or one
+    of the facts was another."""
+    if (root / "job").exists():
+        return str(resume(root, {**facts, "job": job} if job else facts)["job"])
+    job = job or secrets.token_hex(8)
+    begin(root, {**facts, "job": job})
+    return job
 
 
 def resume(root: Path, facts: Document, members: Iterable[str] = ()) -> Plain:

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from jobs import SERVE, Process, environment
 from mxopt_server import cli, launch
 from mxopt_server.epoch_folder import Folder
 from mxopt_server.job_state import JobState
@@ -115,6 +116,28 @@ def test_a_server_by_hand_is_told_what_it_lacks(
     with mock.patch.dict(os.environ):  # a process takes its role down there, for what it starts
         assert cli.main(["--role", "server", "--scheduler", "127.0.0.1:9", *options]) == 1
     assert why in capsys.readouterr().err
+
+
+def test_a_scheduler_by_hand_is_refused_what_another_jobs_servers_would_drop(tmp_path: Path) -> None:
+    """As one without the --durability of before: its servers would begin anew."""
+    command = [*SERVE, "--role", "scheduler", "--port", "0", "--servers", "1", "--state-dir", str(tmp_path)]
+    journal = ["--durability", "journal", "--workers", "2"]
+    first = Process([*command, *journal], environment())
+    assert first.endpoint
+    second = Process([*command, *journal], environment())
+    assert second.finish() == 1
+    assert "in use by a job that runs" in second.output
+    first.kill()
+    first.finish()
+    for options, why in ((["--workers", "2"], "has durability journal, not snapshot"),
+                         (["--workers", "3", *journal[:2]], "has workers 2, not 3")):  # fmt: skip
+        refused = Process([*command, *options], environment())
+        assert refused.finish() == 1
+        assert why in refused.output
+    again = Process([*command, *journal], environment())
+    assert again.endpoint
+    again.kill()
+    again.finish()
 
 
 def test_what_the_scheduler_notes_is_there_after_it(tmp_path: Path) -> None:

@@ -320,6 +320,23 @@ def test_a_job_is_resumed_as_what_it_was(tmp_path: Path) -> None:
             state_dir.resume(tmp_path / "state", {})
 
 
+def test_a_folder_is_of_one_job_who_ever_starts_its_processes(tmp_path: Path) -> None:
+    held = state_dir.lock(tmp_path / "scheduler")
+    with pytest.raises(ArgumentError, match="scheduler is in use by a job that runs"):
+        state_dir.lock(tmp_path / "scheduler")
+    os.close(held)
+    facts = {"workers": 2, "servers": 1, "durability": "journal"}
+    job = state_dir.job_in(tmp_path, facts)
+    assert [state_dir.job_in(tmp_path, facts, said) for said in ("", job)] == [job, job]
+    for fact, other in {"workers": 3, "servers": 2, "durability": "snapshot"}.items():
+        with pytest.raises(ArgumentError, match=f"the job in .* has {fact} {facts[fact]}, not {other}"):
+            state_dir.job_in(tmp_path, {**facts, fact: other})
+    with pytest.raises(ArgumentError, match=f"has job {job}, not another"):
+        state_dir.job_in(tmp_path, facts, "another")
+    (tmp_path / "second").mkdir()
+    assert state_dir.job_in(tmp_path / "second", facts, "named") == "named"
+
+
 def test_damage_in_the_bulk_of_a_large_record_shows(tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)
     draw, size = random.Random(seed), 3 * segments.BULK + 77

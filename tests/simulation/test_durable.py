@@ -212,6 +212,23 @@ def test_an_asynchronous_job_that_is_taken_up_again_makes_each_push_once(mode: s
     assert later > 5
 
 
+@pytest.mark.parametrize("durability", ["snapshot", "journal"])
+def test_a_job_of_which_all_dies_in_its_first_second_is_taken_up_with_the_same_bits(durability: str) -> None:
+    """Before the scheduler has heard how far workers are: servers have different rounds then."""
+    kept = 0
+    for seed in range(30):
+        plan = Plan("by_key", "sync", 2, 2, seed, Weather(0.02), pause=0.02, durability=durability)
+        job = Job(plan)
+        for process in (*job.workers, *job.servers, job.scheduler_process):
+            job.world.at(0.3 + seed / 30, process.kill)
+        job.run()
+        again = Job(plan, root=job.root)
+        again.run()
+        assert again.faults() == [], seed
+        kept += any(worker.result is None for worker in job.workers)
+    assert kept > 10
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_servers_that_die_again_and_again_lose_nothing(program: str) -> None:
     deaths = 0
