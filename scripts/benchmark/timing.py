@@ -11,6 +11,7 @@ from typing import Any
 
 SHORTEST = 1e-3  # seconds a sample should take: quicker steps are repeated
 MOST_STEPS = 2000
+STEADY = 40  # samples after which a job has what it builds, and its arrays where they stay
 STILL = 2e-3  # seconds of rest by which one sees that nobody works
 
 
@@ -40,9 +41,13 @@ class Job:
         return (perf_counter() - start) / self.steps
 
     def warm_up(self) -> None:
-        """Lets first calls build what they build, and finds out how many steps make a sample."""
-        if self.sample() < 1:
+        """Lets first calls build what they build, for a second at most, and finds out how many
+        steps make a sample."""
+        end = perf_counter() + 1
+        for _ in range(STEADY):
             self.sample()
+            if perf_counter() > end:
+                break
         seconds = self.sample()
         if self.prepare is None:
             self.steps = min(MOST_STEPS, max(1, round(SHORTEST / max(seconds, 1e-9))))
