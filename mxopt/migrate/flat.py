@@ -2,15 +2,18 @@
 
 A state is a tree whose leaves are arrays and plain values. The file holds each array under its path
 in the tree, such as "state/fc.weight/mean", and under "mxopt" the tree itself as JSON, with each
-array replaced by its path.
+array replaced by its path. A `.npz` file has checksums; a safetensors file gets one, of tree and
+arrays, under "mxopt.sha256".
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from mxopt.engine import arrays
 from mxopt.errors import StatesError
 from mxopt.typing import Array, Document, Plain
 
-TREE = "mxopt"
+TREE, CHECKSUM = "mxopt", "mxopt.sha256"
 
 
 def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) -> None:
@@ -46,7 +49,7 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) ->
     from safetensors.numpy import save
 
     text, found = _taken_apart(states)
-    write_file(path, save(found, {TREE: text}))
+    write_file(path, save(found, {TREE: text, CHECKSUM: _checksum(text, found)}))
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> Plain:
@@ -72,9 +75,12 @@ def read_safetensors(path: str | os.PathLike[str]) -> Plain:
         with safe_open(os.fspath(path), "numpy") as file:
             names = file.keys()
             found = {name: file.get_tensor(name) for name in names}
-            text = (file.metadata() or {}).get(TREE)
+            metadata = file.metadata() or {}
     except (SafetensorError, AttributeError, TypeError) as error:  # the last two: NumPy lacks a dtype
         raise StatesError(f"{path}: {error}") from error
+    text, checksum = metadata.get(TREE), metadata.get(CHECKSUM)
+    if checksum is not None and checksum != _checksum(text or "", found):
+        raise StatesError(f"{path}: the states are damaged: their checksum is wrong")
     return _put_together(path, text, found)
 
 
@@ -99,12 +105,24 @@ def read_npz(path: str | os.PathLike[str]) -> Plain:
     if data[:2] != b"PK":  # NumPy would take it for a pickle, and advise loading it
         raise StatesError(f"{path}: no .npz file of plain arrays: it begins with {data[:8]!r}")
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as members:  # NumPy reads, and checks, as much as an array says it has
+            damaged = members.testzip()
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except Exception as error:  # whatever NumPy, zipfile and zlib raise for a damaged file
         raise StatesError(f"{path}: no .npz file of plain arrays: {error}") from error
+    if damaged is not None:
+        raise StatesError(f"{path}: it is damaged: the checksum of {damaged} is wrong")
     text = found.pop(TREE, None)
     return _put_together(path, None if text is None else str(text), found)
+
+
+def _checksum(text: str, found: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(found.items()):
+        little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        digest.update(f"{name} {array.dtype.name} {array.shape} ".encode() + little.tobytes())
+    return digest.hexdigest()
 
 
 # The tree as JSON. A type that JSON lacks is an object with one key, which names the type.

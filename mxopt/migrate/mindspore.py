@@ -55,6 +55,8 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
         It can't be read.
     """
     data = Path(path).read_bytes()
+    if not data:
+        raise StatesError(f"{path}: the file is empty")
     body = data
     if data[-17:-10] == CHECKSUM:
         body = data[:-17]
@@ -77,7 +79,8 @@ def read_mindspore_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndar
 
 
 def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str, Array]) -> None:
-    """Writes arrays as a `.ckpt` file, which `mindspore.load_checkpoint` reads.
+    """Writes arrays as a `.ckpt` file, which `mindspore.load_checkpoint` reads. It has the checksum
+    that `crc_check=True` asks for.
 
     Parameters
     ----------
@@ -102,7 +105,8 @@ def write_mindspore_checkpoint(path: str | os.PathLike[str], values: Mapping[str
         parts.append(_bytes(1, _bytes(1, name.encode()) + _bytes(2, tensor)))
     if sum(map(len, parts)) > LARGEST:
         raise StatesError(f"a checkpoint can't have {counted(sum(map(len, parts)), 'byte')}: 2 GiB are the most")
-    write_file(path, b"".join(parts))
+    body = b"".join(parts)
+    write_file(path, body + CHECKSUM + binascii.crc32(body).to_bytes(10, "big"))
 
 
 # Protocol Buffers.
