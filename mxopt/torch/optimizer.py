@@ -302,6 +302,8 @@ class Optimizer(torch.optim.Optimizer):
             saved: Plain = super().state_dict()
         finally:
             dict.update(shown, gone)
+        if not is_saved(saved):  # a hook has returned something else
+            return saved
         return {**saved, "state": {k: dict(x) if isinstance(x, dict) else x for k, x in saved["state"].items()}}
 
     def load_state_dict(self, state_dict: Document) -> None:
@@ -311,8 +313,11 @@ class Optimizer(torch.optim.Optimizer):
         Raises ValueError, and changes nothing, if it is of another optimizer or of other
         parameters.
         """
+        if self._optimizer_load_state_dict_pre_hooks and isinstance(state_dict, Mapping):
+            state_dict = dict(state_dict)  # which a hook may change, or return another
         for before in self._optimizer_load_state_dict_pre_hooks.values():
-            state_dict = before(self, dict(state_dict)) or state_dict
+            found = before(self, state_dict)
+            state_dict = state_dict if found is None else found
         if not is_saved(state_dict):
             raise StatesError("load_state_dict takes what the state_dict() of an optimizer returned")
         try:

@@ -167,7 +167,9 @@ def as_tensor(value: np.ndarray, of: torch.Tensor) -> torch.Tensor:
     if value.dtype == arrays.BFLOAT16:  # PyTorch doesn't take it from NumPy
         return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
     tensor = torch.from_numpy(value)
-    return torch.view_as_complex(tensor) if of.is_complex() and value.shape == (*of.shape, 2) else tensor
+    if not (of.is_complex() and value.shape == (*of.shape, 2)):
+        return tensor
+    return torch.view_as_complex(tensor) if value.size else torch.empty_like(of)  # it takes no empty ones
 
 
 def as_array(value: Array) -> Any:

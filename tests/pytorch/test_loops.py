@@ -119,6 +119,27 @@ def test_hooks_of_all_kinds_are_called() -> None:
     assert seen == ["before a step"]
 
 
+@pytest.mark.parametrize("make", [lambda p: Optimizer(p, "adamw"), torch.optim.AdamW], ids=["mxopt", "pytorch"])
+def test_what_hooks_do_to_states_counts(make: Any) -> None:
+    """They change the dict that they are given, or return another, which may have any form."""
+    optimizer = make(model().parameters())
+    wrap = optimizer.register_state_dict_post_hook(lambda opt, saved: {"version": 1, "inner": saved})
+    unwrap = optimizer.register_load_state_dict_pre_hook(lambda opt, saved: saved["inner"])
+    wrapped = optimizer.state_dict()
+    assert list(wrapped) == ["version", "inner"]
+    optimizer.load_state_dict(wrapped)
+    wrap.remove()
+    unwrap.remove()
+
+    def halve(opt: Any, saved: Any) -> None:
+        saved["param_groups"] = [{**group, "lr": group["lr"] / 2} for group in saved["param_groups"]]
+
+    optimizer.register_load_state_dict_pre_hook(halve)
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    assert (saved["param_groups"][0]["lr"], optimizer.param_groups[0]["lr"]) == (1e-3, 5e-4)
+
+
 def test_a_parameter_is_updated_in_the_backward_pass_by_an_optimizer_of_its_own() -> None:
     ours, theirs = model(), model()
     each = {p: Optimizer([p], "adamw", lr=0.01) for p in ours.parameters()}

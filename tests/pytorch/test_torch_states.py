@@ -203,14 +203,17 @@ def test_an_optimizer_derived_from_it_is_copied(way: str) -> None:
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"])
 @pytest.mark.parametrize("shape", [(), (0, 3)])
-def test_states_of_a_parameter_without_axes_or_elements_go_in_and_out(kind: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_states_of_a_parameter_without_axes_or_elements_go_in_and_out(
+    kind: str, shape: tuple[int, ...], dtype: Any
+) -> None:
     def run(optimizer: Any, weight: Any, steps: range) -> None:
         for k in steps:
-            weight.grad = torch.full(shape, float(k + 1))
+            weight.grad = torch.full(shape, k + 1, dtype=dtype)
             optimizer.step()
 
     options = {"momentum": 0.9} if kind == "SGD" else {}
-    theirs = torch.nn.Parameter(torch.ones(shape))
+    theirs = torch.nn.Parameter(torch.ones(shape, dtype=dtype))
     reference = getattr(torch.optim, kind)([theirs], lr=0.1, **options)
     run(reference, theirs, range(3))
     ours = torch.nn.Parameter(theirs.detach().clone())
