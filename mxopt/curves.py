@@ -77,7 +77,7 @@ class _StandIn:
     """An optimizer of which there are rates only, in groups or as the only one."""
 
     def __init__(self, schedule: LRScheduler) -> None:
-        self.param_groups = [{k: group[k] for k in ("lr", "initial_lr")} for group in schedule.groups]
+        self.param_groups = [{k: group[k] for k in ("lr", "initial_lr") if k in group} for group in schedule.groups]
 
     @property
     def learning_rate(self) -> float:

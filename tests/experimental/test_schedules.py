@@ -13,7 +13,7 @@ from schedule_table import TABLE, every, sgd
 
 import mxopt
 from mxopt import document
-from mxopt.errors import StatesError
+from mxopt.errors import ArgumentError, StatesError
 from mxopt.experimental.optim import lr_scheduler as schedules
 from mxopt.lr_scheduler import FactorScheduler
 
@@ -158,7 +158,7 @@ def test_a_group_that_is_added_joins_the_schedule(name: str) -> None:
         assert len(schedule.get_last_lr()) == len(schedule.base_lrs) == 2
         assert schedule.get_last_lr() == [g["lr"] for g in optimizer.param_groups]
         assert rate(optimizer) == rate(late)
-    assert optimizer.param_groups[1]["initial_lr"] == 0.1
+    assert schedule.base_lrs[1] == 0.1
 
 
 def test_the_state_of_a_sequence_that_a_group_has_joined_can_be_loaded() -> None:
@@ -203,6 +203,60 @@ def test_a_cycle_behind_another_schedule_begins_with_the_initial_rates(first: Ca
             schedule.step()
         rates.append([group["lr"] for group in optimizer.param_groups])
     assert rates == [[0.05, 0.2], pytest.approx([0.055, 0.055]), pytest.approx([0.1, 0.1])]
+
+
+@pytest.mark.parametrize("last", [0, 3, 7])
+def test_a_cycle_goes_on_from_groups_with_other_initial_rates(last: int) -> None:
+    """As in MindSpore 2.10: its first rates lie between these and `max_lr`."""
+    optimizer = sgd(0.05)
+    optimizer.param_groups[0]["initial_lr"] = 0.05
+    schedule = schedules.CyclicLR(optimizer, 0.01, 0.1, 2, 3, last_epoch=last)
+    height = {0: 0.5, 3: 1 / 3, 7: 2 / 3}[last]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 + 0.05 * height)
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 + 0.09 * {0: 1, 3: 0, 7: 1 / 3}[last])
+
+
+@pytest.mark.parametrize(
+    ("make", "first"),
+    [
+        (lambda o: schedules.StepLR(o, 2, 0.5), 0.05),
+        (lambda o: schedules.LambdaLR(o, lambda t: 0.9**t), 0.05),
+        (lambda o: schedules.CyclicLR(o, 0.01, 0.1, 2), 0.01),
+    ],
+    ids=["StepLR", "LambdaLR", "CyclicLR"],
+)
+def test_a_plateau_notes_no_initial_rates_for_schedules_that_come_later(make: Any, first: float) -> None:
+    """As in MindSpore 2.10 and PyTorch 2.13: these begin with the rate of then."""
+    optimizer = sgd(0.1)
+    plateau = schedules.ReduceLROnPlateau(optimizer, patience=0)
+    plateau.load_state_dict(plateau.state_dict())
+    optimizer.param_groups[0]["lr"] = 0.05
+    schedule = make(optimizer)
+    assert (schedule.get_last_lr(), optimizer.param_groups[0]["initial_lr"]) == ([first], first)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: schedules.CyclicLR(o, [0.01, -1.0], 0.1),
+        lambda o: schedules.CyclicLR(o, 0.01, [0.1, float("nan")]),
+        lambda o: schedules.LambdaLR(o, lambda t: -1.0),
+        lambda o: schedules.LambdaLR(o, [lambda t: 0.5, lambda t: float("nan")]),
+        lambda o: schedules.CosineAnnealingWarmRestarts(o, 2, eta_min=float("inf")),
+    ],
+)
+def test_a_schedule_that_cannot_be_made_leaves_the_rates_and_notes_none(make: Any) -> None:
+    optimizer = sgd(0.1, 0.2)
+    before = [dict(group) for group in optimizer.param_groups]
+    with pytest.raises(ArgumentError):
+        make(optimizer)
+    assert [dict(group) for group in optimizer.param_groups] == before
+    other = mxopt.create("sgd", learning_rate=0.1)
+    with pytest.raises(ArgumentError):
+        schedules.LambdaLR(other, lambda t: float("nan"))
+    other.set_learning_rate(0.05)
+    assert schedules.StepLR(other, 2).base_lrs == [0.05]
 
 
 def test_a_step_that_fails_is_not_counted() -> None:

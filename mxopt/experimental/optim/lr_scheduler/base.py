@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
@@ -58,6 +58,22 @@ def groups_of(optimizer: Any) -> list[ParameterGroup]:
     return [OneRate(optimizer)]
 
 
+@contextmanager
+def rates_of(groups: Sequence[ParameterGroup]) -> Iterator[None]:
+    """Inside a `with` block, changes of the groups' rates are made all or, if it raises, not at
+    all."""
+    rates = [{k: group[k] for k in RATES if k in group} for group in groups]
+    try:
+        yield
+    except BaseException:
+        for group, own in zip(groups, rates, strict=True):
+            for key in RATES:
+                if key in group and key not in own:
+                    del group[key]
+            group.update(own)
+        raise
+
+
 class LRScheduler(NamedArguments):
     """The base of all schedules. Subclasses define `get_lr`.
 
@@ -101,14 +117,19 @@ class LRScheduler(NamedArguments):
         self.optimizer = optimizer
         self.groups: list[ParameterGroup] = groups_of(optimizer)
         for k, group in enumerate(self.groups):
-            if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
-            elif "initial_lr" not in group:
+            if last_epoch != -1 and "initial_lr" not in group:
                 raise ArgumentKeyError(f"group {k} has no 'initial_lr', which last_epoch={last_epoch} needs")
-        self.base_lrs: list[float] = [float(group["initial_lr"]) for group in self.groups]
-        self.last_epoch: float = last_epoch
-        self._last_lr = self._rates()
-        self.step()
+        with rates_of(self.groups):
+            self.base_lrs: list[float] = [self._initial(group) for group in self.groups]
+            self.last_epoch: float = last_epoch
+            self._last_lr = self._rates()
+            self.step()
+
+    def _initial(self, group: ParameterGroup) -> float:
+        """The initial rate of a group, which is its present one if none has been noted; notes
+        it."""
+        group.setdefault("initial_lr", group["lr"])
+        return float(group["initial_lr"])
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.groups]
@@ -148,16 +169,15 @@ class LRScheduler(NamedArguments):
     def as_one(self) -> Iterator[None]:
         """Inside a `with` block, changes of the schedule and of the groups' rates are made all or,
         if it raises, not at all."""
-        before, rates = dict(vars(self)), [{k: group[k] for k in RATES if k in group} for group in self.groups]
-        try:
-            self._admit()
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            for group, own in zip(self.groups, rates, strict=True):
-                group.update(own)
-            raise
+        before = dict(vars(self))
+        with rates_of(self.groups):
+            try:
+                self._admit()
+                yield
+            except BaseException:
+                vars(self).clear()
+                vars(self).update(before)
+                raise
 
     def _admit(self) -> None:
         """Adds new groups to the schedule."""
@@ -172,9 +192,7 @@ class LRScheduler(NamedArguments):
                     f" {len(self.groups)} by now: make a new schedule"
                 )
             setattr(self, name, [*values, *values[:1] * len(new)])
-        for group in new:
-            group.setdefault("initial_lr", group["lr"])
-        self.base_lrs = [*self.base_lrs, *(float(group["initial_lr"]) for group in new)]
+        self.base_lrs = [*self.base_lrs, *map(self._initial, new)]
 
     def _set(self, rates: list[float]) -> None:
         for group, rate in zip(self.groups, rates, strict=True):
@@ -208,7 +226,7 @@ class LRScheduler(NamedArguments):
         for key in state.keys() - {"scheduler", "rates"}:
             setattr(self, key, _plain(state[key]))
         for group, rate, base in zip(self.groups, state["rates"], self.base_lrs, strict=True):
-            group["lr"], group["initial_lr"] = rate, base
+            group.update({"lr": rate, "initial_lr": base} if "initial_lr" in group else {"lr": rate})
 
     def _compare(self, here: Document, there: Document) -> None:
         """Raises StatesError if `there` can't be a state of this schedule."""

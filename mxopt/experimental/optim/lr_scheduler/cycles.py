@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of, rates_of
 from mxopt.experimental.optim.lr_scheduler.options import Floor, LastEpoch, Rates, Scheduled, for_each_group
 from mxopt.options import Exact, Option, StepCount, number, one_number
 
@@ -60,23 +60,29 @@ class CyclicLR(LRScheduler):
         self.gamma: float = float(gamma)
         self.scale_mode = scale_mode
         self.scale_fn = scale_fn
-        if last_epoch == -1:
-            for group, rate in zip(groups, lowest, strict=True):
-                group["lr"] = rate
         self.lowest_lrs = lowest
-        super().__init__(optimizer, last_epoch)
-        if last_epoch == -1:  # not `base_lr`, where a schedule before this one has noted other initial rates
-            self._set(self.base_lrs)
+        with rates_of(groups):
+            if last_epoch == -1:
+                for group, rate in zip(groups, lowest, strict=True):
+                    group["lr"] = rate
+            super().__init__(optimizer, last_epoch)
+            # Not from `base_lr` where other initial rates were noted, by a schedule before this one
+            # or in the run that goes on.
+            self._set(self._between(self.base_lrs))
         self.base_lrs = lowest
 
     def get_lr(self) -> list[float]:
+        return self._between(self.lowest_lrs)
+
+    def _between(self, lowest: list[float]) -> list[float]:
+        """The rates of step `last_epoch`, in a cycle from the rates `lowest`."""
         length = self.step_size_up + self.step_size_down
         cycle = math.floor(1 + self.last_epoch / length)
         place = 1 + self.last_epoch / length - cycle
         rise = self.step_size_up / length
         height = place / rise if place <= rise else (place - 1) / (rise - 1)
         height *= self._scale(cycle)
-        return [low + (high - low) * height for low, high in zip(self.lowest_lrs, self.max_lrs, strict=True)]
+        return [low + (high - low) * height for low, high in zip(lowest, self.max_lrs, strict=True)]
 
     def _scale(self, cycle: int) -> float:
         if self.scale_fn is not None:

@@ -53,14 +53,17 @@ class ReduceLROnPlateau(LRScheduler):
             number("ReduceLROnPlateau: min_lr", x) for x in for_each_group("min_lr", min_lr, self.groups)
         ]
         self.eps: float = float(eps)
-        for group in self.groups:
-            group.setdefault("initial_lr", group["lr"])
-        self.base_lrs: list[float] = [float(group["initial_lr"]) for group in self.groups]
+        self.base_lrs: list[float] = [self._initial(group) for group in self.groups]
         self.last_epoch = 0
         self.best: float = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs: int = 0
         self.cooldown_counter: int = 0
         self._last_lr = self._rates()
+
+    def _initial(self, group: ParameterGroup) -> float:
+        """As in MindSpore and PyTorch it notes none: a schedule that comes later begins with the
+        rate of then."""
+        return float(group.get("initial_lr", group["lr"]))
 
     def step(self, metrics: float | AnyArray) -> None:  # type: ignore[override]
         """Takes this step's measure, a number or an array of one element, and sets the rates.
