@@ -104,7 +104,7 @@ def test_a_rate_assigned_in_mid_training_counts_from_there(number: int, resumed:
             updater = mxopt.get_updater(mxopt.create("sgd"))
             updater.set_states(saved)
             optimizer = updater.optimizer
-            schedule = optimizer.lr_scheduler  # type: ignore[assignment]
+            schedule = optimizer.lr_scheduler
         for at, value in case["events"]:
             if at == update:
                 schedule.base_lr = schedule.base_lr * float(value) if isinstance(value, str) else value

@@ -153,10 +153,10 @@ FIRST_DAY: Rows = [
     ("create('keyedoptimizer')", lambda: create("keyedoptimizer"), ["there are ", "@mxopt.register"]),
     ("register a taken name", registered_again, ["test_mistakes.SGD", "mxopt.optimizer.sgd.SGD"]),
     # Arguments.
-    ("create('adam', lr=)", lambda: create("adam", lr=0.1), ["Adam", "'lr'", "did you mean 'learning_rate'"]),
-    ("create('adam', weight_decay=)", lambda: create("adam", weight_decay=0.1), ["did you mean 'wd'"]),
-    ("create('adam', betas=)", lambda: create("adam", betas=(0.9, 0.999)), ["'beta1'", "'beta2'"]),
-    ("learning_rate='1e-3'", lambda: create("sgd", learning_rate="1e-3"), ["learning_rate", "number", "'1e-3'"]),
+    ("create('adam', lr=)", lambda: create("adam", lr=0.1), ["Adam", "'lr'", "did you mean 'learning_rate'"]),  # type: ignore[call-overload]
+    ("create('adam', weight_decay=)", lambda: create("adam", weight_decay=0.1), ["did you mean 'wd'"]),  # type: ignore[call-overload]
+    ("create('adam', betas=)", lambda: create("adam", betas=(0.9, 0.999)), ["'beta1'", "'beta2'"]),  # type: ignore[call-overload]
+    ("learning_rate='1e-3'", lambda: create("sgd", learning_rate="1e-3"), ["learning_rate", "number", "'1e-3'"]),  # type: ignore[call-overload]
     ("learning_rate=nan", lambda: create("sgd", learning_rate=float("nan")), ["learning_rate", "NaN"]),
     ("learning_rate=-1", lambda: create("sgd", learning_rate=-1), ["-1", "climbs", "positive"]),
     ("optim.Adam(learning_rate=)", lambda: optim.Adam([parameter()], learning_rate=0.1), ["did you mean 'lr'"]),  # type: ignore[call-arg]
@@ -288,9 +288,9 @@ FOUND_SINCE: Rows = [
         lambda: create(mxopt.optimizer.SGD),  # type: ignore[call-overload]
         ["by its name", "a class is called by itself, SGD(...)"],
     ),
-    ("create('rmsprop', alpha=)", lambda: create("rmsprop", alpha=0.9), ["RMSProp", "did you mean 'gamma1'"]),
-    ("create('sgd', nesterov=)", lambda: create("sgd", nesterov=True), ["SGD", "'nesterov'", "create('nag')"]),
-    ("create('adam', amsgrad=)", lambda: create("adam", amsgrad=True), ["'amsgrad'", "mxopt.experimental.optim.Adam"]),
+    ("create('rmsprop', alpha=)", lambda: create("rmsprop", alpha=0.9), ["RMSProp", "did you mean 'gamma1'"]),  # type: ignore[call-overload]
+    ("create('sgd', nesterov=)", lambda: create("sgd", nesterov=True), ["SGD", "'nesterov'", "create('nag')"]),  # type: ignore[call-overload]
+    ("create('adam', amsgrad=)", lambda: create("adam", amsgrad=True), ["'amsgrad'", "mxopt.experimental.optim.Adam"]),  # type: ignore[call-overload]
     (
         "np.sign in a rule",
         lambda: trace(lambda grad: np.sign(grad)),

@@ -76,7 +76,7 @@ def test_a_rate_that_is_set_later_counts_as_the_number_that_it_is(kind: Callable
 
 def test_an_array_that_was_given_for_a_number_is_not_kept() -> None:
     rate = np.array(0.5)
-    optimizer = create("sgd", learning_rate=rate)
+    optimizer = create("sgd", learning_rate=rate)  # type: ignore[call-overload]
     rate[...] = 9
     assert optimizer.learning_rate == 0.5
 
@@ -193,12 +193,12 @@ def test_an_index_that_no_state_could_be_saved_under_is_refused_at_its_first_upd
 def test_updates_begin_at_a_whole_number(count: Any) -> None:
     with pytest.raises(ArgumentError, match="Adam: begin_num_update"):
         create("adam", begin_num_update=count)
-    assert create("adam", begin_num_update=np.int64(3)).num_update == 3
+    assert create("adam", begin_num_update=np.int64(3)).num_update == 3  # type: ignore[call-overload]
 
 
 def test_numpys_whole_numbers_go_where_whole_numbers_go() -> None:
     two = np.int64(2)
-    mxopt.Updater(create("lbsgd", batch_scale=two, begin_num_update=two), accumulate=two)
+    mxopt.Updater(create("lbsgd", batch_scale=two, begin_num_update=two), accumulate=two)  # type: ignore[call-overload]
     threads = mxopt.get_num_threads()
     mxopt.set_num_threads(np.int64(threads))
     assert mxopt.curve(lr_scheduler.FactorScheduler(two), two).rates.shape == (2, 1)

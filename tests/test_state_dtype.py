@@ -170,7 +170,7 @@ def test_updaters_resume_to_the_last_bit(name: str, with_optimizer: bool, start:
 
 def test_updaters_convert_what_they_load(start: Any, grads: Any) -> None:
     def trained(state_dtype: str | None, saved: bytes | None = None) -> Any:
-        updater = mxopt.get_updater(mxopt.create("adam", state_dtype=state_dtype))
+        updater = mxopt.get_updater(mxopt.create("adam", state_dtype=state_dtype))  # type: ignore[arg-type]
         if saved is not None:
             updater.set_states(saved)
         updater([0, 1, 2], list(grads[0]), copies(start))

@@ -199,7 +199,7 @@ def test_an_optimizer_that_is_not_plain_data_is_not_saved() -> None:
     with pytest.raises(StatesError, match="momentum"):
         mxopt.get_updater(odd).get_states(dump_optimizer=True)
     scheduled = mxopt.create("sgd")
-    scheduled.lr_scheduler = lambda n: 0.1  # type: ignore[assignment]
+    scheduled.lr_scheduler = lambda n: 0.1
     with pytest.raises(StatesError, match="schedule"):
         mxopt.get_updater(scheduled).get_states(dump_optimizer=True)
 
@@ -220,7 +220,7 @@ def test_a_schedule_of_ones_own_comes_back() -> None:
         mxopt.get_updater(mxopt.create("sgd")),
     )
     back.set_states(updater.get_states(dump_optimizer=True))
-    assert back.optimizer.lr_scheduler(7) == 0.25  # type: ignore[misc]
+    assert back.optimizer.lr_scheduler(7) == 0.25
 
 
 # Files.

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 from pasted import PAGES, ROOT, blocks
 
-from mxopt import Optimizer
 from mxopt.kvstore.kinds import DISTRIBUTED, LOCAL
 
 PROGRAM = """
@@ -47,7 +47,10 @@ assert_type(LBSGD(multi_precision=True, wd=0.1, batch_scale=2).batch_scale, int)
 assert_type(Ftrl(0.1, 0.5, rescale_grad=0.1).lamda1, float)
 assert_type(nn.LazyAdam([w], beta1=0.8).beta1, float)
 assert_type(CosineScheduler(10, final_lr=0.1).final_lr, float)
+assert_type(mxopt.create("sgd", learning_rate=0.1, momentum=0.9).momentum, float)
+assert_type(mxopt.create("SGD", momentum=0.9), SGD)
 assert_type(mxopt.create(name), mxopt.Optimizer)
+assert_type(mxopt.create(name, learning_rate=0.1, momentum=0.9), mxopt.Optimizer)
 assert_type(kvstore.create(), KVStore)
 assert_type(kvstore.create("device"), KVStore)
 assert_type(kvstore.create("dist_sync"), DistKVStore)
@@ -64,6 +67,16 @@ class Mine(SGD):
 
 
 assert_type(Mine(power=2.0, learning_rate=0.1).power, float)
+assert_type(mxopt.register(Mine)(power=2.0).power, float)
+assert_type(mxopt.create("mine", learning_rate=0.1), mxopt.Optimizer)
+options = {"learning_rate": 0.1, "momentum": 0.9}
+assert_type(mxopt.create("sgd", **options), SGD)
+assert_type(mxopt.create(name, **options), mxopt.Optimizer)
+mxopt.get_updater(mxopt.create("mine", **{"power": 2.0}))
+mxopt.get_updater(mxopt.Optimizer.create_optimizer("mine", power=2.0))
+mxopt.create("sgd", lr_scheduler=lambda update: 0.1 / (1 + update))
+for each in ("sgd", "nag"):
+    mxopt.get_updater(mxopt.create(each, momentum=0.9))
 
 # What calls take: whatever works.
 parts = [schedules.StepLR(optim.SGD([w], 0.1), 2)]
@@ -89,6 +102,14 @@ nn.LazyAdam([w], use_amsgrad=True)  # wrong
 optim.SGD([w], 0.1, lazy_updates=True)  # wrong
 CosineScheduler(10, warmup_mode="quadratic")  # wrong
 mxopt.create("sgd").momentun  # wrong
+mxopt.create("sgd", momentun=0.9)  # wrong
+mxopt.create("SGD", momentum="0.9")  # wrong
+mxopt.create("adam", lr=0.1)  # wrong
+mxopt.create("adam", weight_decay=0.1)  # wrong
+mxopt.create("lamb", betas=(0.9, 0.999))  # wrong
+mxopt.create("adam", 0.1)  # wrong
+mxopt.create(name, momentun=0.9)  # wrong
+mxopt.create("mine", powr=2.0)  # wrong
 mxopt.create("sgd")(0, np.ones(2), np.ones(2)).momentum  # wrong
 mxopt.get_updater("sgd")  # wrong
 mxopt.get_updater(mxopt.create("sgd")).set_states("x.states")  # wrong
@@ -305,10 +326,8 @@ def test_pyright_finds_the_commonest_mistakes_and_nothing_else(programs: Path) -
 
 
 def test_every_built_in_optimizer_and_store_is_known_by_name() -> None:
-    text = (ROOT / "mxopt/optimizer/__init__.py").read_text()
-    typed = dict(re.findall(r'def create\(name: Literal\["(\w+)"\].*\) -> (\w+): ', text))
-    built_in = {n: k.__name__ for n, k in Optimizer.opt_registry.items() if k.__module__.startswith("mxopt.")}
-    assert typed == built_in
+    script = runpy.run_path(str(ROOT / "scripts" / "overloads"))
+    assert (ROOT / "mxopt/optimizer/named.py").read_text() == script["create"](), "run scripts/overloads"
     text = (ROOT / "mxopt/kvstore/kinds.py").read_text()
     names = {name for listed in re.findall(r"Literal\[([^]]*)\]", text) for name in re.findall(r'"(\w+)"', listed)}
     assert names == {*LOCAL, *DISTRIBUTED, "teststore"}

@@ -21,8 +21,8 @@ from mxopt.errors import (
     WarnedUsageError,
     nearest,
 )
-from mxopt.lr_scheduler import LRScheduler, warn_of_climbing
-from mxopt.optimizer.counts import LISTS, Index
+from mxopt.lr_scheduler import warn_of_climbing
+from mxopt.optimizer.counts import LISTS, Index, Schedule
 from mxopt.optimizer.multipliers import Multipliers
 from mxopt.options import Exact, Option, number, plain
 from mxopt.overrides import overridden
@@ -93,7 +93,7 @@ class Optimizer(NamedArguments, Multipliers):
             ),
         ] = None,
         lr_scheduler: Annotated[
-            LRScheduler | None, Option("", "gives the learning rate for the number of updates")
+            Schedule | None, Option("", "gives the learning rate for the number of updates")
         ] = None,
         sym: Annotated[
             Any,
@@ -356,7 +356,8 @@ class Optimizer(NamedArguments, Multipliers):
     @property
     def learning_rate(self) -> float:
         """The current learning rate, before multipliers."""
-        return self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+        rate: float = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
+        return rate
 
     def set_learning_rate(self, lr: float) -> None:
         """Sets the learning rate. Raises UserWarning if a scheduler sets it, as in MXNet."""

@@ -4,7 +4,7 @@ all."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from mxopt.engine.uninterrupted import tell
 from mxopt.errors import StatesError
@@ -12,6 +12,7 @@ from mxopt.lr_scheduler import LRScheduler
 from mxopt.typing import Document, Plain
 
 Index = int | str
+Schedule: TypeAlias = LRScheduler | Callable[[int], float]
 LISTS = (list, tuple)
 
 
@@ -20,7 +21,7 @@ class Counts:
 
     begin_num_update: int
     num_update: int
-    lr_scheduler: LRScheduler | None
+    lr_scheduler: Any  # a Schedule or None
     _all_index_update_counts: dict[int, dict[Index, int]]
     _index_update_count: dict[Index, int]
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
-from mxopt.lr_scheduler import LRScheduler
-from mxopt.optimizer.counts import Index
+from mxopt.optimizer.counts import Index, Schedule
 from mxopt.options import Option
 from mxopt.state_dtype import StateDtype
 
@@ -27,7 +26,7 @@ class CommonOptions(TypedDict, total=False):
     param_idx2name: Mapping[int, str] | None
     wd: float
     clip_gradient: float | None
-    lr_scheduler: LRScheduler | None
+    lr_scheduler: Schedule | None
     sym: Any
     begin_num_update: int
     param_dict: Mapping[Index, Any] | None

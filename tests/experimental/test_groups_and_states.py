@@ -177,8 +177,8 @@ def test_an_infinite_option_is_refused_in_the_constructor_in_a_group_and_later(o
         (lambda w: optim.Adam(w, beta1=0.9), "no argument 'beta1': did you mean 'betas'"),
         (lambda w: nn.Adam(w, lr=0.1), "Adam has no argument 'lr': did you mean 'learning_rate'"),
         (lambda w: nn.Momentum(w, 0.1, 0.9, wd=0.1), "no argument 'wd': did you mean 'weight_decay'"),
-        (lambda w: mxopt.create("adam", lr=0.1), "no argument 'lr': did you mean 'learning_rate'"),
-        (lambda w: mxopt.create("adam", weight_decay=0.1), "no argument 'weight_decay': did you mean 'wd'"),
+        (lambda w: mxopt.create("adam", lr=0.1), "no argument 'lr': did you mean 'learning_rate'"),  # type: ignore[call-overload]
+        (lambda w: mxopt.create("adam", weight_decay=0.1), "no argument 'weight_decay': did you mean 'wd'"),  # type: ignore[call-overload]
     ],
 )
 def test_the_families_names_suggest_each_other(make: Any, says: str) -> None:

@@ -201,7 +201,7 @@ def test_what_is_called_with_the_wrong_things_says_what_to_write() -> None:
     assert (optimizer.num_update, updater.states, one.tolist()) == (0, {}, [1, 1])
     for schedule in (0.1, mxopt.lr_scheduler.FactorScheduler):
         with pytest.raises(TypeError, match="lr_scheduler must be a schedule"):
-            mxopt.create("sgd", lr_scheduler=schedule)
+            mxopt.create("sgd", lr_scheduler=schedule)  # type: ignore[arg-type]
 
 
 def test_multipliers_are_taken_from_a_symbol() -> None:

@@ -97,15 +97,15 @@ def popping() -> Iterator[type[Optimizer]]:
 
 
 def test_options_may_be_taken_out_of_the_keywords(popping: type) -> None:
-    optimizer = mxopt.create("popping", rate=0.25, learning_rate=0.125)
+    optimizer = Optimizer.create_optimizer("popping", rate=0.25, learning_rate=0.125)
     assert (optimizer.rate, optimizer.lr) == (0.25, 0.125)  # type: ignore[attr-defined]
     again = mxopt.get_updater(mxopt.create("sgd"))
     again.set_states(mxopt.get_updater(optimizer).get_states(dump_optimizer=True))
     assert (type(again.optimizer), again.optimizer.rate) == (popping, 0.25)  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match="ratte"):
-        mxopt.create("popping", ratte=0.25)
+        Optimizer.create_optimizer("popping", ratte=0.25)
     with pytest.raises(ValueError, match="wd is NaN"):
-        mxopt.create("popping", rate=float("nan"), wd=float("nan"))
+        Optimizer.create_optimizer("popping", rate=float("nan"), wd=float("nan"))
 
 
 def test_keywords_may_be_handed_on_to_an_optimizer_inside() -> None:

@@ -185,7 +185,7 @@ def test_betas_that_cannot_be_meant(name: str, value: float) -> None:
 
 def test_arguments_of_the_wrong_type_or_kind() -> None:
     with pytest.raises(TypeError, match="param_idx2name"):
-        mxopt.create("sgd", param_idx2name=["a"])
+        mxopt.create("sgd", param_idx2name=["a"])  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="wd"):
         mxopt.create("groupadagrad", wd=0.1)
     with pytest.raises(ValueError, match="batch_scale"):

@@ -65,7 +65,7 @@ def test_float64_weights_have_states_of_their_own() -> None:
 @pytest.mark.parametrize("wrong", ["float16", "bf16", 16, np.float32])
 def test_other_dtypes_are_refused(wrong: object) -> None:
     with pytest.raises(ArgumentError, match="Adam: state_dtype must be 'bfloat16' or 'float32' or None, got"):
-        mxopt.create("adam", state_dtype=wrong)
+        mxopt.create("adam", state_dtype=wrong)  # type: ignore[call-overload]
 
 
 def test_it_is_for_rules() -> None:
@@ -114,8 +114,8 @@ def test_a_sum_of_bfloat16_gradients_keeps_what_is_added() -> None:
 def test_a_seed_is_a_whole_number_that_can_be_saved(seed: object) -> None:
     weight = np.ones(2, np.float32)
     for make in (
-        lambda: mxopt.create("adam", state_dtype="bfloat16", seed=seed),
-        lambda: mxopt.create("sgld", seed=seed),
+        lambda: mxopt.create("adam", state_dtype="bfloat16", seed=seed),  # type: ignore[call-overload]
+        lambda: mxopt.create("sgld", seed=seed),  # type: ignore[call-overload]
         lambda: mxopt.experimental.optim.Adam([weight], seed=seed),  # type: ignore[arg-type]
         lambda: mxopt.nn.Adam([weight], seed=seed),  # type: ignore[arg-type]
     ):

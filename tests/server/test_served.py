@@ -46,7 +46,7 @@ def test_a_rate_that_one_of_several_workers_assigns_counts_from_the_servers_own_
     again = serving(mxopt.create("sgd", lr_scheduler=FactorScheduler(4, 0.5, base_lr=1.0)))
     again.restore(served.record(), same_job=True)
     assert again.updater is not None
-    assert again.updater.optimizer.lr_scheduler.assigned == (1.0, 12)  # type: ignore[union-attr]
+    assert again.updater.optimizer.lr_scheduler.assigned == (1.0, 12)
     served.reconfigure(assigned(0.75, 5), apart=True)
     assert optimizer.lr_scheduler.assigned == (0.75, 16)
     served.reconfigure(assigned(0.5, 6))  # in a round of all workers their count is the server's
