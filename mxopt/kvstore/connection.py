@@ -82,14 +82,22 @@ class Connections:
 
     def document(self, server: int, ask: Callable[[int], Any], what: str) -> bytes:
         """The whole document that a server sends in Chunks; `ask` makes the request for the part
-        from a byte on."""
-        parts: list[bytes] = []
-        size, whole = 0, 1
+        from a byte on. A server that was started again makes it anew, perhaps with its rows in
+        another order: it is asked from the beginning then."""
+        channel, parts = self.channels[server], list[bytes]()
+        size, whole, epoch = 0, 1, channel.epoch
         while size < whole:
             answers: list[m.Chunk] = []
             call = Call()
             self.send(server, ask(size), call, answers.append, wire.CHUNK_BYTES)
-            self.wait(call, what)
+            try:
+                self.wait(call, what)
+            except ProtocolError:
+                if channel.epoch == epoch:
+                    raise
+            if channel.epoch != epoch:
+                parts, size, whole, epoch = [], 0, 1, channel.epoch
+                continue
             part, whole = bytes(wire.buffer_of(answers[0].data[0])), answers[0].total
             if whole and not part:
                 raise KVStoreError(f"server {server} sent {what} only in part")

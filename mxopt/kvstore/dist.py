@@ -218,8 +218,7 @@ class DistKVStore(Saving):
     def round(self, key: int | str) -> int:
         """How many rounds of a key this worker has taken part in: those of a job or checkpoint that
         it goes on with, and its own pushes since. Raises NotInitializedError for an unknown key."""
-        self._held.keys.need([(key, None)])
-        info: KeyInfo = self._held.infos[key]
+        info: KeyInfo = self._held.infos[self._held.keys.one(key, "round")]
         return info.round
 
     # The optimizer.

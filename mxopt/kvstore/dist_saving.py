@@ -30,6 +30,7 @@ log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
 WRITTEN = True  # what worker 0 says of a checkpoint
 LOADS = 16  # bits for the loads of a script's states in a round
+SHOWN = 5  # keys that a message lists
 
 
 class Saving(KVStoreBase):
@@ -98,7 +99,9 @@ class Saving(KVStoreBase):
         with its weights, and the servers get its states and counts; `round` counts on from its
         rounds. A call of all workers, after `set_optimizer` where it has states. As with `init`,
         what the servers have counts where the job has gone on already: one that is resumed, or
-        that a worker comes to later.
+        that a worker comes to later. Keys that such a job doesn't have yet begin with the
+        checkpoint's weights and states; in `dist_async` and `dist_ssp` without states, which the
+        log says.
 
         Raises StatesError if it is no checkpoint or doesn't fit the optimizer, KVStoreError
         where a key has been initialised before, OSError where it can't be read; no key has been
@@ -115,7 +118,8 @@ class Saving(KVStoreBase):
             self._held.keys.check_new(found.weights)
             for key, weight in found.weights.items():
                 first.give(self._worker, self._held, key, weight, self._optimizer, found.rounds[key])
-            goes_on = any(self.round(key) != begun for key, begun in found.rounds.items())
+            begun = [key for key, number in found.rounds.items() if self.round(key) == number]
+            goes_on = len(begun) < len(found.rounds)
             told = self._worker.barrier([found.checksum, goes_on] if self.rank == 0 else None)
             if told is None:  # an asynchronous job waits for its living workers only
                 raise KVStoreError("load_checkpoint: worker 0 has ended before it said which it begins with")
@@ -125,16 +129,26 @@ class Saving(KVStoreBase):
             if states is None:
                 return
             number = self._next_load()  # a load it is, of all workers, whether or not the servers need it
-            if checksum == found.checksum and not gone_on and not goes_on:
-                loaded, made = states
-                followed = self._pushes.followed
-                assert followed is not None
-                if made is not None:
-                    followed.take_over(made)
-                infos = {key: self._held.infos[key] for key in found.weights}
-                dist_states.load(self._connections, infos, loaded, number)
-                followed.restore(loaded.key_counts)
-                followed.optimizer.set_counts(loaded.counts)
+            if checksum == found.checksum:
+                self._begin(begun, *states, number, gone_on or goes_on)
+
+    def _begin(self, keys: list[Key], loaded: Loaded, made: Optimizer | None, number: int, goes_on: bool) -> None:
+        """Gives the servers a checkpoint's states of `keys`, which have just begun with its
+        weights; where the job hasn't gone on, the optimizer goes on as it was then."""
+        followed = self._pushes.followed
+        assert followed is not None
+        if goes_on and self._mode != "sync":  # others may have pushed them
+            if names := ", ".join(map(repr, keys[:SHOWN])):
+                log.warning("the job has gone on already: the checkpoint's states of %s are left out", names)
+            return
+        if made is not None and not goes_on:
+            followed.take_over(made)
+        dist_states.load(self._connections, {key: self._held.infos[key] for key in keys}, loaded, number)
+        if goes_on:
+            followed.also({key: loaded.key_counts[key] for key in keys if key in loaded.key_counts})
+        else:
+            followed.restore(loaded.key_counts)
+            followed.optimizer.set_counts(loaded.counts)
 
     # States.
 

@@ -111,8 +111,13 @@ class Followed:
     def restore(self, counts: dict[Key, int]) -> None:
         """Continues from the saved numbers of updates; the optimizer as it is now counts as
         known."""
+        self.counts = {}
+        self.also(counts)
+
+    def also(self, counts: dict[Key, int]) -> None:
+        """Continues these keys from their saved numbers of updates, too."""
         begin = self.optimizer.begin_num_update
-        self.counts = {key: int(n) - begin for key, n in counts.items()}
+        self.counts |= {key: int(n) - begin for key, n in counts.items()}
         self.num_update = max(self.counts.values(), default=0)
         self._advance_schedule()
 

@@ -114,8 +114,7 @@ class KVStore(KVStoreBase):
 
     def round(self, key: int | str) -> int:
         """The number of pushes of a key so far. Raises NotInitializedError for an unknown key."""
-        self._keys.need([(key, None)])
-        return self._rounds[key]
+        return self._rounds[self._keys.one(key, "round")]
 
     def _take_compressed(self, pairs: Pairs, compression: GradientCompression) -> None:
         before = dict(compression.residuals)

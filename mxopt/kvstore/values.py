@@ -86,6 +86,15 @@ class Keys:
             if key not in self.order:
                 raise NotInitializedError(f"key {key!r} has not been initialised: call init or broadcast first")
 
+    def one(self, key: object, call: str) -> Key:
+        """The key of a `call` that takes one. Raises UsageError for a list of them,
+        NotInitializedError for a key that was never initialised."""
+        if isinstance(key, list | tuple):
+            raise UsageError(f"{call} takes one key, an int or a str; of several: [store.{call}(key) for key in keys]")
+        found = self._key(key)
+        self.need([(found, None)])
+        return found
+
     def _key(self, key: object, check: bool = True) -> Key:
         if type(key) is self.kind:
             return key  # type: ignore[return-value]

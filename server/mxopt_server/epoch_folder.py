@@ -48,10 +48,9 @@ class Folder:
             sync_folder(folder)
         self._sealed: dict[int, int] = {}  # segments of earlier epochs, and how long they are
 
-    @property
-    def nbytes(self) -> int:
-        """Of the segments of earlier epochs."""
-        return sum(self._sealed.values())
+    def nbytes(self, first: int = 0) -> int:
+        """Of the segments of earlier epochs, from number `first` on."""
+        return sum(size for number, size in self._sealed.items() if number >= first)
 
     def take_over(self, last: int | None = None, is_last: Callable[[memoryview], bool] | None = None) -> None:
         """Links what the last complete epoch has left, so that this one is complete too. With

@@ -35,21 +35,20 @@ class Journal:
         self.folder, self.fsync = folder, fsync
         self.together = fsync
         self.number = folder.next_segment()
-        self._before = folder.nbytes  # bytes of earlier segments since the last `rotate`
+        self._ended: dict[int, int] = {}  # bytes of this epoch's segments before the present one
         self._dirty = False
         self.applying = Applying(folder.path)
         self._writer = self._open()
 
-    @property
-    def nbytes(self) -> int:
-        """What there is to be read again since the last `rotate`."""
-        return self._before + self._writer.size
+    def nbytes(self, first: int = 0) -> int:
+        """What there is to be read again from segment `first` on."""
+        ended = sum(size for number, size in self._ended.items() if number >= first)
+        return self.folder.nbytes(first) + ended + self._writer.size
 
     def append(self, record: records.Record) -> None:
         """Appends a record, to be applied afterwards. Raises Unkept if it can't be written."""
         try:
             if self._writer.size >= segments.SIZE:
-                self._before += self._writer.size
                 self._next()
             self._writer.append(encode(record))
         except OSError as error:
@@ -78,8 +77,11 @@ class Journal:
             self._next()
         except OSError as error:
             raise Unkept(f"a segment of the journal can't be begun in {self.folder.path}: {error}") from error
-        self._before = 0
         return self.number
+
+    def drop(self, first: int) -> None:
+        """Forgets segments before number `first`, which are no longer there."""
+        self._ended = {number: size for number, size in self._ended.items() if number >= first}
 
     def close(self) -> None:
         """Ends the last segment."""
@@ -90,6 +92,7 @@ class Journal:
     def _next(self) -> None:
         self._last()
         self._writer.close()
+        self._ended[self.number] = self._writer.size
         self.number += 1
         self._writer = self._open()
 

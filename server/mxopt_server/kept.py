@@ -91,6 +91,7 @@ class Kept:
         self._came_back = goes_on == -2
         self.journal = Journal(self.folder, durability.fsync) if journaled else None
         self.written = max([0, *numbers(self.folder.path, CHECKPOINT)])
+        self._begun = self.written  # the number of the last that was begun
         self._base = self.written  # the checkpoint before which nothing is kept
         self._segments: dict[int, int] = {}  # by checkpoint: the first that is needed beside it
 
@@ -161,26 +162,39 @@ class Kept:
         if self._server.members.apart:
             self._alone()
             return
-        if not self._writer.busy and self._writer.written is not None:
-            self.written = int(self._writer.written.name.partition(".")[0])
         if exists > self._base and exists in self._segments:
             self._drop(exists)
+        if not self._writer.busy and self._begun > self.written and self._writer.written == self._path(self._begun):
+            self._leave_out(exists)
+            self.written = self._begun
+
+    def _leave_out(self, exists: int) -> None:
+        """Removes checkpoints that not all servers have had, where a newer one of this server takes
+        the place of the last: who fails to write his may do so for long. The last stays, which may
+        exist though this server hasn't heard of it."""
+        for number in numbers(self.folder.path, CHECKPOINT):
+            if exists < number < self.written:
+                self._path(number).unlink()
+                self._segments.pop(number, None)
 
     def _alone(self) -> None:
         """A checkpoint of this server by itself: nobody else's state has to fit."""
         if self._writer.busy:
             return
-        if self._writer.written is not None:
-            self.written = int(self._writer.written.name.partition(".")[0])
+        if self._begun > self.written and self._writer.written == self._path(self._begun):
+            self.written = self._begun
             self._drop(self.written)
-            self._writer.written = None
-        if self.full if self.journal is not None else self._server.clock() - self._last >= self.every:
-            self.checkpoint(self.written + 1)
+        failed = self._begun > self.written
+        if self.journal is not None and not self.full:
+            return
+        if (self.journal is not None and not failed) or self._server.clock() - self._last >= self.every:
+            self.checkpoint(self._begun + 1)
 
     @property
     def full(self) -> bool:
-        """Whether the journal is so large that a checkpoint should replace it."""
-        size = 0 if self.journal is None else self.journal.nbytes
+        """Whether the journal since the newest checkpoint is so large that another should replace
+        it."""
+        size = 0 if self.journal is None else self.journal.nbytes(self._segments.get(self.written, 0))
         return size > self.large and size > TIMES * snapshot.nbytes(self._server)
 
     def checkpoint(self, number: int, enter: Callable[[], None] = lambda: None) -> None:
@@ -190,7 +204,7 @@ class Kept:
             log.warning("checkpoint %d is left out: the one before is still being written", number)
             enter()
             return
-        self._last = self._server.clock()
+        self._last, self._begun = self._server.clock(), number
         segment = self._segments[number] = 0 if self.journal is None else self.journal.rotate()
         enter()
         self._writer.begin(self._path(number), segment=segment)
@@ -204,6 +218,8 @@ class Kept:
     def _drop(self, number: int) -> None:
         """What was before a checkpoint is no longer needed."""
         self.folder.drop(number, self._segments[number])
+        if self.journal is not None:
+            self.journal.drop(self._segments[number])
         self._segments = {n: segment for n, segment in self._segments.items() if n >= number}
         self._base = number
 

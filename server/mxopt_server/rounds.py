@@ -44,7 +44,7 @@ class Rounds:
 
     def alike(self, other: Rounds) -> bool:
         """Whether both have come equally far, and nothing is open."""
-        return self.counts == other.counts and self.errors == other.errors
+        return self.counts == other.counts and self._failed() == other._failed()
 
     def last(self, rank: int) -> int:
         """The last round that has this worker's push."""
@@ -97,6 +97,11 @@ class Rounds:
     def error(self, rank: int, number: int) -> Exception | None:
         """Why a worker's push made no update."""
         return self.errors.get((rank, number)) if self.errors else None
+
+    def _failed(self) -> dict[tuple[int, int], str]:
+        """The rounds that made no update, and why in words: of one that several parts have had each
+        may have an exception of its own."""
+        return {place: str(error) for place, error in self.errors.items()}
 
     def has(self, rank: int, number: int) -> bool:
         """Whether a worker's push is over, or lost."""
@@ -168,7 +173,7 @@ class Sync(Rounds):
         self.queues: list[deque[Contribution]] = [deque() for _ in range(members.workers)]  # for those from there on
 
     def alike(self, other: Rounds) -> bool:
-        return isinstance(other, Sync) and (self.done, self.errors) == (other.done, other.errors)
+        return isinstance(other, Sync) and (self.done, self._failed()) == (other.done, other._failed())
 
     def begin(self, rank: int, others: Sequence[int]) -> None:
         self.queues[rank].clear()

@@ -250,6 +250,10 @@ def test_a_round_is_a_push_of_the_key_as_in_a_job() -> None:
     assert (store.round("a"), store.round("b")) == (2, 1)
     with pytest.raises(NotInitializedError, match="'c' has not been initialised"):
         store.round("c")
+    for several in (["a"], ("a", "b"), []):
+        with pytest.raises(AssertionError, match=r"round takes one key, .* \[store.round\(key\) for key in keys\]"):
+            store.round(several)  # type: ignore[arg-type]
+    assert store.round(np.str_("a")) == 2
     store.set_optimizer(mxopt.create("sgd"))
     with pytest.raises(ValueError, match="shape"):
         store.push("b", np.ones(3, np.float32))

@@ -68,10 +68,10 @@ def test_a_cut_that_comes_again_is_made_once(tmp_path: Path) -> None:
     peer = trained(tmp_path)
     for rank in (0, 1):
         peer.ask(rank, m.Cut(6 - 3 * rank, 2, False))
-    size = peer.journal.nbytes
+    size = peer.journal.nbytes()
     for rank in (0, 1):
         assert isinstance(peer.ask(rank, m.Cut(7 - 3 * rank, 2, True)), m.Done)
-    assert peer.journal.nbytes == size
+    assert peer.journal.nbytes() == size
 
 
 @pytest.mark.parametrize("keeps", [False, True])

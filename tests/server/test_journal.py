@@ -144,6 +144,72 @@ def test_an_asynchronous_server_writes_checkpoints_by_itself(tmp_path: Path) -> 
     assert peer.content() == before
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_keys_that_are_pushed_together_have_the_journal_behind_a_checkpoint_with_a_round_that_failed(
+    mode: str, tmp_path: Path
+) -> None:
+    peer, keys = Served(tmp_path, 2, mode), ("w", "v")
+    assert isinstance(peer.ask(0, config(1, 1, mxopt.create("sgd"))), m.Done)
+    assert isinstance(peer.ask(0, m.SetOptimizer(2, 1, 1)), m.Done)
+    for seq, key in enumerate(keys, 3):
+        assert isinstance(peer.ask(0, init(seq, key)), m.Done)
+    group = peer.server.values.group(keys, peer.server.values.parts(list(keys), 0))
+    assert group is not None
+    wrong = KVStoreError("it failed")
+    for rank in (0, 1) if mode == "async" else (-1,):
+        peer.server.machine.enter(r.Update(keys, rank, 1, None, 0, wrong))
+    peer.kept.checkpoint(1)
+    peer.kept._writer.wait()
+    for rank in (0, 1):
+        peer.ask(rank, push(5 - 4 * rank, False, keys=keys, number=2))
+    before = peer.content()
+    for _ in range(2):
+        peer.again()
+        assert peer.content() == before
+
+
+def test_the_size_of_a_journal_is_what_a_checkpoint_that_is_there_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = trained(tmp_path, mode="async")
+    peer.kept.large, peer.kept.every = peer.journal.nbytes() - 1, 1e9
+    with monkeypatch.context() as patch:
+        patch.setattr("mxopt.document.os.fsync", full_disk)
+        peer.kept.tick(0)
+        peer.kept._writer.wait()
+    for _ in range(3):  # it isn't tried again at once
+        peer.kept.tick(0)
+        assert (peer.kept.full, peer.kept.written, peer.kept._writer.busy) == (True, 0, False)
+    peer.kept.every = 0.0
+    peer.kept.tick(0)
+    peer.kept._writer.wait()
+    peer.kept.every = 1e9
+    peer.kept.tick(0)
+    assert (peer.kept.full, numbers(peer.kept.folder.path, CHECKPOINT)) == (False, [2])
+    assert peer.journal.nbytes() == segments.START.size
+    peer.again()
+    peer.kept.large = 0
+    assert not peer.kept.full
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_checkpoints_that_another_server_never_has_are_few(tmp_path: Path) -> None:
+    peer = trained(tmp_path, kind="snapshot")
+    for number in range(1, 8):
+        peer.kept.checkpoint(number)
+        peer.kept._writer.wait()
+        peer.kept.tick(1 if number > 1 else 0)
+        assert peer.kept.written == number
+        assert numbers(peer.kept.folder.path, CHECKPOINT) == sorted({1, max(1, number - 1), number})
+    peer.kept.tick(6)
+    assert numbers(peer.kept.folder.path, CHECKPOINT) == [6, 7]
+    peer.again(6)
+    assert numbers(peer.kept.folder.path, CHECKPOINT) == [6]
+
+
 def test_a_push_that_a_checkpoint_has_is_not_applied_again_though_its_answer_was_lost(tmp_path: Path) -> None:
     peer = trained(tmp_path, mode="async")
     peer.kept.large = 0
@@ -290,8 +356,9 @@ def test_segments_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyP
         journal.append(r.Cut(number))
     journal.close()
     assert len(numbers(folder.path, SEGMENT)) > 5
-    assert journal.nbytes > 50 * 20
+    assert journal.nbytes() > 50 * 20
     second = Folder(tmp_path, 2)
     second.take_over()
     assert [decode(body).number for _, body in second.read(0)] == list(range(50))  # type: ignore[union-attr]
-    assert Journal(second, True).nbytes >= journal.nbytes  # all of it is to be read again
+    assert Journal(second, True).nbytes() >= journal.nbytes()  # all of it is to be read again
+    assert Journal(Folder(tmp_path, 3), True).nbytes(5) < journal.nbytes(5) < journal.nbytes()

@@ -208,7 +208,7 @@ def test_an_asynchronous_job_that_is_taken_up_again_makes_each_push_once(mode: s
         total = -2.0 * sum(2 ** (step % 4) for step in range(STEPS))
         for worker in again.workers:
             assert set(np.frombuffer(worker.result, np.float32)) == {total}, (seed, worker.error)
-        later += any(kept.written or kept.folder.nbytes for disk in again.disks for kept in disk.opened)
+        later += any(kept.written or kept.folder.nbytes() for disk in again.disks for kept in disk.opened)
     assert later > 5
 
 
