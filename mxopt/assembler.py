@@ -107,15 +107,24 @@ class Lines:
         self.label(f"{loop.name}.end")
 
     def when(
-        self, condition: str, write: Callable[[], Sequence[str] | None], type: str = "", otherwise: Sequence[str] = ()
+        self,
+        condition: str,
+        write: Callable[[], Sequence[str] | None],
+        type: str = "",
+        otherwise: Sequence[str] = (),
+        instead: Callable[[], None] | None = None,
     ) -> list[str]:
-        """Runs what `write` writes only if the condition holds. The results, all of one type, are
-        what `write` returns, or else `otherwise`."""
+        """Runs what `write` writes only if the condition holds, else what `instead` writes. The
+        results, all of one type, are what `write` returns, or else `otherwise`."""
         before, then = self._block, self.fresh("when")
-        self.put(f"br i1 {condition}, label %{then}, label %{then}.end")
+        self.put(f"br i1 {condition}, label %{then}, label %{then}.{'else' if instead else 'end'}")
         self.label(then)
         made, after = write() or (), self._block
         self.put(f"br label %{then}.end")
+        if instead:
+            self.label(f"{then}.else")
+            instead()
+            self.put(f"br label %{then}.end")
         self.label(f"{then}.end")
         pairs = zip(made, otherwise, strict=True)
         return [self.let(f"phi {type} [ {x}, %{after} ], [ {y}, %{before} ]") for x, y in pairs]

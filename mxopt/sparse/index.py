@@ -70,10 +70,6 @@ class RowIndex:
         self.numbers = room(min(most, self.rows), (self.rows,), INT64, self.numbers, self.count)
         return self._slots(ids, 1)
 
-    def copy(self) -> RowIndex:
-        """A copy with arrays of its own."""
-        return _restored(self.rows, self.ids)
-
     def __reduce__(self) -> tuple[Callable[..., RowIndex], tuple[int, np.ndarray]]:
         return _restored, (self.rows, self.ids.copy())
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mxopt import settings
-from mxopt.assembler import compile_assembly
+from mxopt.assembler import Lines, compile_assembly
 from mxopt.typing import Array
 
 INT64 = np.dtype(np.int64)
@@ -90,115 +90,75 @@ def _add(rows: np.ndarray, places: np.ndarray, total: np.ndarray, seen: np.ndarr
 @cache
 def _compiled_merge() -> Callable[..., int]:
     kinds = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 2
-    return ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(compile_assembly(MERGE, "merge_rows"))
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(compile_assembly(_merge_assembly(), "merge_rows"))
 
 
 @cache
 def _compiled_add(dtype: str) -> Callable[..., None]:
     kinds: list[Any] = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2
-    return ctypes.CFUNCTYPE(None, *kinds)(compile_assembly(_assembly(*REALS[dtype]), "add_rows"))
+    return ctypes.CFUNCTYPE(None, *kinds)(compile_assembly(_add_assembly(*REALS[dtype]), "add_rows"))
 
 
-# The lower of the next two numbers goes out, and so does the other if it is the same. A place is
-# written at every step and stays as it is once its number has gone: so there is no branch to be
-# guessed.
-MERGE = f"""
-@most = private constant i64 {(1 << 63) - 1}
+def _merge_assembly() -> str:
+    """Of the function that merges two lists. The lower of the next two numbers goes out, and so
+    does the other if it is the same. A place is written at every step and stays as it is once its
+    number has gone: so there is no branch to be guessed."""
+    asm = Lines()
+    asm.declarations.add(f"@most = private constant i64 {(1 << 63) - 1}")
+    with asm.function("i64 @merge_rows(ptr %a, ptr %b, ptr %ids, ptr %at.a, ptr %at.b, i64 %n.a, i64 %n.b)"):
+        with asm.loop("next", *[("i64", "0")] * 3) as (loop, i, j, n):
+            ended_a, ended_b = asm.let(f"icmp uge i64 {i}, %n.a"), asm.let(f"icmp uge i64 {j}, %n.b")
+            loop.until(asm.let(f"and i1 {ended_a}, {ended_b}"))
 
-define i64 @merge_rows(ptr %a, ptr %b, ptr %ids, ptr %at.a, ptr %at.b, i64 %n.a, i64 %n.b) {{
-  br label %next
-next:
-  %i = phi i64 [ 0, %0 ], [ %i.next, %take ]
-  %j = phi i64 [ 0, %0 ], [ %j.next, %take ]
-  %n = phi i64 [ 0, %0 ], [ %n.next, %take ]
-  %some.a = icmp ult i64 %i, %n.a
-  %some.b = icmp ult i64 %j, %n.b
-  %some = or i1 %some.a, %some.b
-  br i1 %some, label %take, label %out
-take:
-  %there.a = getelementptr i64, ptr %a, i64 %i
-  %there.b = getelementptr i64, ptr %b, i64 %j
-  %from.a = select i1 %some.a, ptr %there.a, ptr @most
-  %from.b = select i1 %some.b, ptr %there.b, ptr @most
-  %x = load i64, ptr %from.a
-  %y = load i64, ptr %from.b
-  %takes.a = icmp sle i64 %x, %y
-  %takes.b = icmp sle i64 %y, %x
-  %id = select i1 %takes.a, i64 %x, i64 %y
-  %to = getelementptr i64, ptr %ids, i64 %n
-  store i64 %id, ptr %to
-  %to.a = getelementptr i64, ptr %at.a, i64 %i
-  store i64 %n, ptr %to.a
-  %to.b = getelementptr i64, ptr %at.b, i64 %j
-  store i64 %n, ptr %to.b
-  %more.a = zext i1 %takes.a to i64
-  %more.b = zext i1 %takes.b to i64
-  %i.next = add i64 %i, %more.a
-  %j.next = add i64 %j, %more.b
-  %n.next = add i64 %n, 1
-  br label %next
-out:
-  ret i64 %n
-}}
-"""
+            def number(ended: str, numbers: str, k: str) -> str:
+                """Number k of a list; where there is none, the highest there can be."""
+                there = asm.at("i64", numbers, k)
+                return asm.let(f"load i64, ptr {asm.let(f'select i1 {ended}, ptr @most, ptr {there}')}")
+
+            x, y = number(ended_a, "%a", i), number(ended_b, "%b", j)
+            takes_a, takes_b = asm.let(f"icmp sle i64 {x}, {y}"), asm.let(f"icmp sle i64 {y}, {x}")
+            lower = asm.let(f"select i1 {takes_a}, i64 {x}, i64 {y}")
+            for value, array, place in ((lower, "%ids", n), (n, "%at.a", i), (n, "%at.b", j)):
+                asm.put(f"store i64 {value}, ptr {asm.at('i64', array, place)}")
+            steps = [asm.let(f"zext i1 {takes} to i64") for takes in (takes_a, takes_b)]
+            loop.again(*(asm.let(f"add i64 {at}, {step}") for at, step in zip((i, j, n), (*steps, "1"), strict=True)))
+        asm.put(f"ret i64 {n}")
+    return asm.module()
 
 
-def _assembly(real: str, size: int) -> str:
+def _add_assembly(real: str, size: int) -> str:
     """Of the function that adds rows of a type."""
+    asm = Lines()
+    asm.declarations.add("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1 immarg)")
+    with asm.function("void @add_rows(ptr %rows, ptr %places, ptr %total, ptr %seen, i64 %n, i64 %width)"):
+        vectors = asm.let(f"sub i64 %width, {asm.let(f'urem i64 %width, {LANES}')}")
+        nbytes = asm.let(f"mul i64 %width, {size}")
+        with asm.loop("row", ("i64", "0")) as (rows, k):
+            rows.until(asm.let(f"icmp eq i64 {k}, %n"))
+            place = asm.word("%places", k)
+            row = asm.at(real, "%rows", asm.let(f"mul i64 {k}, %width"))
+            sums = asm.at(real, "%total", asm.let(f"mul i64 {place}, %width"))
+            known = asm.at("i8", "%seen", place)
+            new = asm.let(f"icmp eq i8 {asm.let(f'load i8, ptr {known}')}, 0")
 
-    def loop(name: str, kind: str, step: int, end: str, after: str) -> str:
-        """Elements of a row, from where another has ended on."""
-        return f"""
-{name}:
-  %{name}.k = phi i64 [ {after} ], [ %{name}.next, %{name}.body ]
-  %{name}.some = icmp ult i64 %{name}.k, {end}
-  br i1 %{name}.some, label %{name}.body, label %{name}.end
-{name}.body:
-  %{name}.from.at = getelementptr {real}, ptr %from, i64 %{name}.k
-  %{name}.to.at = getelementptr {real}, ptr %to, i64 %{name}.k
-  %{name}.x = load {kind}, ptr %{name}.to.at, align {size}
-  %{name}.y = load {kind}, ptr %{name}.from.at, align {size}
-  %{name}.sum = fadd {kind} %{name}.x, %{name}.y
-  store {kind} %{name}.sum, ptr %{name}.to.at, align {size}
-  %{name}.next = add i64 %{name}.k, {step}
-  br label %{name}
-{name}.end:"""
+            def add(kind: str, step: int, first: str, end: str) -> None:
+                """Adds elements of the row, so many at a time."""
+                with asm.loop("elements", ("i64", first)) as (elements, at):
+                    elements.until(asm.let(f"icmp eq i64 {at}, {end}"))
+                    to = asm.at(real, sums, at)
+                    x, y = (asm.let(f"load {kind}, ptr {each}, align {size}") for each in (to, asm.at(real, row, at)))
+                    asm.put(f"store {kind} {asm.let(f'fadd {kind} {x}, {y}')}, ptr {to}, align {size}")
+                    elements.again(asm.let(f"add i64 {at}, {step}"))
 
-    return f"""
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1 immarg)
+            def add_all() -> None:
+                add(f"<{LANES} x {real}>", LANES, "0", vectors)
+                add(real, 1, vectors, "%width")
 
-define void @add_rows(ptr %rows, ptr %places, ptr %total, ptr %seen, i64 %n, i64 %width) {{
-  %rest = urem i64 %width, {LANES}
-  %vectors = sub i64 %width, %rest
-  %bytes = mul i64 %width, {size}
-  br label %row
-row:
-  %k = phi i64 [ 0, %0 ], [ %k.next, %done ]
-  %more = icmp ult i64 %k, %n
-  br i1 %more, label %where, label %out
-where:
-  %place.at = getelementptr i64, ptr %places, i64 %k
-  %place = load i64, ptr %place.at
-  %seen.at = getelementptr i8, ptr %seen, i64 %place
-  %known = load i8, ptr %seen.at
-  %first.of = mul i64 %k, %width
-  %from = getelementptr {real}, ptr %rows, i64 %first.of
-  %first.to = mul i64 %place, %width
-  %to = getelementptr {real}, ptr %total, i64 %first.to
-  %again = icmp ne i8 %known, 0
-  br i1 %again, label %wide, label %copy
-copy:
-  store i8 1, ptr %seen.at
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %bytes, i1 false)
-  br label %done
-{loop("wide", f"<{LANES} x {real}>", LANES, "%vectors", "0, %where")}
-  br label %each
-{loop("each", real, 1, "%width", "%vectors, %wide.end")}
-  br label %done
-done:
-  %k.next = add i64 %k, 1
-  br label %row
-out:
-  ret void
-}}
-"""
+            def copy() -> None:
+                asm.put(f"store i8 1, ptr {known}")
+                asm.put(f"call void @llvm.memcpy.p0.p0.i64(ptr {sums}, ptr {row}, i64 {nbytes}, i1 false)")
+
+            asm.when(new, copy, instead=add_all)
+            rows.again(asm.let(f"add i64 {k}, 1"))
+        asm.put("ret void")
+    return asm.module()
