@@ -40,6 +40,7 @@ class LARS(MomentumOptimizer):
     names that don't end in `_weight`.
     """
 
+    rules = layerwise.lars, layerwise.lars_momentum
     inner_first = True
     aggregates = True
     decayed_endings: ClassVar[tuple[str, ...]] = ("_weight",)
@@ -63,10 +64,6 @@ class LARS(MomentumOptimizer):
         self.eps = eps
         self.momentum_correction = momentum_correction
         self.previous_lr: dict[Index, float] = {}  # at each parameter's last update, before multipliers
-
-    @property
-    def rule(self) -> Rule:
-        return layerwise.lars_momentum if self.has_velocity else layerwise.lars
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:
         return [(self._exempt(index), self.previous_lr.get(index)) for index in indices]
@@ -112,6 +109,7 @@ class LBSGD(MomentumOptimizer):
     rate before the update is counted.
     """
 
+    rules = sgd.sgd, sgd.sgd_momentum
     lazy_update = True
     own_num_update = True  # a schedule is asked for the update before
     _asked_at: int | None = None
@@ -152,7 +150,7 @@ class LBSGD(MomentumOptimizer):
     def rule(self) -> Rule:
         if self.warmup_strategy == "lars":
             return layerwise.lbsgd_momentum if self.has_velocity else layerwise.lbsgd
-        return sgd.sgd_momentum if self.has_velocity else sgd.sgd
+        return super().rule
 
     def state_kind(self) -> Plain:
         return {**super().state_kind(), "sums gradients": self.batch_scale > 1}
@@ -180,7 +178,7 @@ class LBSGD(MomentumOptimizer):
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         if self.batch_scale > 1 and self.warmup_strategy != "lars":
             lr *= self._growth(self._calls(t))
-        return (lr, self.momentum) if self.has_velocity else (lr,)
+        return super().scalars(index, lr, t)
 
     def _calls(self, t: int) -> int:
         return self.begin_epoch * self.updates_per_epoch + t - self.begin_num_update

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from mxopt.optimizer.base import Index
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.rules.rule import Rule
 from mxopt.typing import Document, Plain
 
 
 class MomentumOptimizer(RuleOptimizer):
-    """Keeps velocities from the first momentum on that isn't 0.
+    """Keeps velocities from the first momentum on that isn't 0. `rules` are that without a velocity
+    and that with one.
 
     The momentum may be changed at any time. If it becomes 0, the velocities stay, and are still
     updated.
     """
 
+    rules: ClassVar[tuple[Rule, Rule]]
     has_velocity: bool = False
 
     @property
@@ -23,6 +29,13 @@ class MomentumOptimizer(RuleOptimizer):
     def momentum(self, value: float) -> None:
         self._momentum = value
         self.has_velocity = self.has_velocity or bool(value)
+
+    @property
+    def rule(self) -> Rule:
+        return self.rules[self.has_velocity]
+
+    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
+        return (lr, self.momentum) if self.has_velocity else (lr,)
 
     def get_counts(self) -> Plain:
         return {**super().get_counts(), "has_velocity": self.has_velocity}

@@ -26,6 +26,7 @@ class SGD(MomentumOptimizer):
     https://doi.org/10.1016/0041-5553(64)90137-5.
     """
 
+    rules = sgd.sgd, sgd.sgd_momentum
     inner_first = True
     aggregates = True
 
@@ -33,13 +34,6 @@ class SGD(MomentumOptimizer):
         super().__init__(**base)
         self.momentum = momentum
         self.lazy_update = lazy_update
-
-    @property
-    def rule(self) -> Rule:
-        return sgd.sgd_momentum if self.has_velocity else sgd.sgd
-
-    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, self.momentum) if self.has_velocity else (lr,)
 
 
 @register
@@ -53,6 +47,7 @@ class NAG(MomentumOptimizer):
     MXNet the update is always lazy without momentum.
     """
 
+    rules = sgd.sgd, sgd.nag
     inner_first = True
 
     def __init__(self, momentum: Momentum = 0.0, lazy_update: Lazy = False, **base: Unpack[OptionsAndRate]) -> None:
@@ -60,19 +55,14 @@ class NAG(MomentumOptimizer):
         self.momentum = momentum
         self.lazy_update: bool = lazy_update or not momentum
 
-    @property
-    def rule(self) -> Rule:
-        return sgd.nag if self.has_velocity else sgd.sgd
-
-    def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
-        return (lr, self.momentum) if self.has_velocity else (lr,)
-
 
 @register
 class Signum(MomentumOptimizer):
     """Steps of one size in the direction of the sign of the momentum (or of the gradient),
     arXiv:1802.04434. Without momentum that is signSGD.
     """
+
+    rules = sgd.signsgd, sgd.signum
 
     def __init__(
         self,
@@ -86,10 +76,6 @@ class Signum(MomentumOptimizer):
         self.momentum = momentum
         self.wd_lh: float = wd_lh or 0.0
         self.lazy_update = lazy_update
-
-    @property
-    def rule(self) -> Rule:
-        return sgd.signum if self.has_velocity else sgd.signsgd
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr, self.momentum, self.wd_lh) if self.has_velocity else (lr, self.wd_lh)
@@ -126,6 +112,7 @@ class Lion(RuleOptimizer):
 class DCASGD(MomentumOptimizer):
     """SGD that makes up for the delay of asynchronous gradients, arXiv:1609.08326."""
 
+    rules = sgd.dcasgd, sgd.dcasgd_momentum
     per_worker_state: ClassVar[int | None] = 1
 
     def __init__(
@@ -139,10 +126,6 @@ class DCASGD(MomentumOptimizer):
         self.momentum = momentum
         self.lamda = lamda
         self.lazy_update = lazy_update
-
-    @property
-    def rule(self) -> Rule:
-        return sgd.dcasgd_momentum if self.has_velocity else sgd.dcasgd
 
     def create_state(self, index: Index, weight: Array) -> State:
         """(velocity or None, previous weight)."""
