@@ -11,7 +11,6 @@ from mxopt.engine import arrays
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.options import Exact, Option
 from mxopt.rules.rule import Rule
-from mxopt.sparse import RowSparse
 from mxopt.typing import Array, Document, State
 
 StateDtype = Literal["bfloat16", "float32"] | None
@@ -81,8 +80,6 @@ def as_stored(array: Array, dtype: np.dtype | None) -> Array:
     one."""
     if {arrays.DTYPES.get(getattr(array, "dtype", None)), arrays.DTYPES.get(dtype)} != DTYPES.keys():
         return array
-    if isinstance(array, RowSparse):
-        return RowSparse(array.data.astype(dtype), array.indices, array.shape)
     return array.astype(dtype)
 
 

@@ -23,15 +23,6 @@ def centralized(grad: Array) -> Array:
     return grad - grad.mean(axis=tuple(range(1, grad.ndim)), keepdims=True) if grad.ndim > 1 else grad
 
 
-def scaled(grad: Array, factor: float) -> Array:
-    """`factor * grad`."""
-    if isinstance(grad, RowSparse):
-        return RowSparse(scaled(grad.data, factor), grad.indices, grad.shape)
-    return grad * factor
-
-
 def widened(grad: Array) -> Array:
     """`grad`, in float32 if it has 16 bits."""
-    if isinstance(grad, RowSparse):
-        return RowSparse(widened(grad.data), grad.indices, grad.shape)
     return grad.astype(np.float32) if grad.dtype.itemsize == 2 else grad

@@ -302,7 +302,7 @@ class Optimizer(SavedOptimizer):
         """The gradients divided by the loss scale."""
         if not self.need_scale:
             return tuple(gradients)
-        return tuple(None if grad is None else g.scaled(grad, self.reciprocal_scale) for grad in gradients)
+        return tuple(None if grad is None else grad * self.reciprocal_scale for grad in gradients)
 
     def flatten_gradients(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
         """One gradient for each of `flat_parameters`.

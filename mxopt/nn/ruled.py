@@ -181,4 +181,4 @@ class RuleOptimizer(Optimizer):
             grad = g.decayed(grad, slot.weight, at.wd * (self.loss_scale / self.rescale_grad))
         if at.group.centralized:
             grad = g.centralized(grad)
-        return g.scaled(grad, self.rescale_grad / self.loss_scale)
+        return grad * (self.rescale_grad / self.loss_scale)

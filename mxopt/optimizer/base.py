@@ -27,7 +27,6 @@ from mxopt.optimizer.multipliers import Multipliers
 from mxopt.options import Exact, Option, number, plain
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
-from mxopt.sparse import RowSparse
 from mxopt.state_dtype import Seed, StateDtype, Stored, seed_of, without_rule
 from mxopt.typing import Array, Document, Plain, State
 
@@ -241,11 +240,7 @@ class Optimizer(NamedArguments, Multipliers):
         weight = arrays.as_array(weight, self.called(index))
         if self.uses_master(weight):
             inner, master = self.split(state)
-            grad = arrays.as_array(grad, self.called(index))
-            if isinstance(grad, RowSparse):
-                grad = RowSparse(grad.data.astype(np.float32), grad.indices, grad.shape)
-            else:
-                grad = grad.astype(np.float32)
+            grad = arrays.as_array(grad, self.called(index)).astype(np.float32)
             self.update(index, master, grad, inner)
             weight[...] = master.astype(weight.dtype)
         else:
