@@ -30,10 +30,8 @@ class Backlog(Generic[R]):
     its priority.
     """
 
-    nbytes: int
-
     def __init__(self) -> None:
-        self.nbytes = 0
+        self.nbytes: int = 0
         self.waiting: list[Queued[R]] = []  # as they came
         self._priorities: Counter[int] = Counter()  # how many wait with each; usually all with one
 

@@ -187,8 +187,6 @@ class DistKVStore(Saving):
         self, key: Keyed, out: Arrays | None = None, priority: int = 0, row_ids: RowIds | None = None
     ) -> None:
         """Copies some rows of values into row-sparse `out`, see `KVStore.row_sparse_pull`."""
-        if out is None or row_ids is None:
-            raise UsageError("row_sparse_pull needs out and row_ids")
         with self._worker:
             for name, target, ids in with_ids(self._held.keys, key, out, row_ids):
                 info = self._held.infos[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from mxopt.errors import ArgumentTypeError, KVStoreError, UnknownNameError, nearest
 from mxopt.kvstore.base import KVStoreBase, TestStore
@@ -11,34 +11,18 @@ from mxopt.kvstore.local import KVStore
 if TYPE_CHECKING:
     from mxopt.kvstore.dist import DistKVStore
 
-LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device")
-DISTRIBUTED = (
-    "dist",
-    "dist_sync",
-    "dist_device_sync",
-    "dist_sync_device",
-    "dist_async",
-    "dist_device_async",
-    "dist_ssp",
-)
+Local = Literal["local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device"]
+Distributed = Literal[
+    "dist", "dist_sync", "dist_device_sync", "dist_sync_device", "dist_async", "dist_device_async", "dist_ssp"
+]  # fmt: skip
+LOCAL: tuple[str, ...] = get_args(Local)
+DISTRIBUTED: tuple[str, ...] = get_args(Distributed)
 
 
 @overload
-def create(
-    name: Literal["local", "local_update_cpu", "local_allreduce_cpu", "device", "local_allreduce_device"] = "local",
-) -> KVStore: ...
+def create(name: Local = "local") -> KVStore: ...
 @overload
-def create(
-    name: Literal[
-        "dist",
-        "dist_sync",
-        "dist_device_sync",
-        "dist_sync_device",
-        "dist_async",
-        "dist_device_async",
-        "dist_ssp",
-    ],
-) -> DistKVStore: ...
+def create(name: Distributed) -> DistKVStore: ...
 @overload
 def create(name: Literal["teststore"]) -> TestStore: ...
 @overload

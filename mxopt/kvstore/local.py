@@ -211,8 +211,6 @@ class KVStore(KVStoreBase):
         row_ids : array of numbers, or lists of them nested as `out`
             In any order and shape, repeated or not; those outside the value are left out.
         """
-        if out is None or row_ids is None:
-            raise UsageError("row_sparse_pull needs out and row_ids")
         for name, target, ids in with_ids(self._keys, key, out, row_ids):
             value = self._values[name]
             ids = ids[(ids >= 0) & (ids < len(value))]

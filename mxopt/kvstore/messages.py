@@ -15,45 +15,9 @@ from msgspec.structs import astuple
 
 from mxopt import plain
 from mxopt.errors import ProtocolError, counted
-from mxopt.kvstore.job_messages import (
-    Barrier as Barrier,
-    Beat as Beat,
-    Farewell as Farewell,
-    Gone as Gone,
-    Goodbye as Goodbye,
-    Inquire as Inquire,
-    Join as Join,
-    Passed as Passed,
-    Pulse as Pulse,
-    Refused as Refused,
-    Report as Report,
-    Waiting as Waiting,
-    Waits as Waits,
-    Welcome as Welcome,
-)
+from mxopt.kvstore.job_messages import *  # noqa: F403 so that a message stands nowhere but in its class
 from mxopt.kvstore.message import Framed, Message
-from mxopt.kvstore.requests import (
-    Chunk as Chunk,
-    Config as Config,
-    Cut as Cut,
-    Done as Done,
-    FetchOptimizer as FetchOptimizer,
-    FetchStates as FetchStates,
-    Hello as Hello,
-    Init as Init,
-    InitTable as InitTable,
-    ListRows as ListRows,
-    Present as Present,
-    Pull as Pull,
-    PullRows as PullRows,
-    Push as Push,
-    PushRows as PushRows,
-    Ready as Ready,
-    Rounds as Rounds,
-    SetOptimizer as SetOptimizer,
-    StoreStates as StoreStates,
-    Values as Values,
-)
+from mxopt.kvstore.requests import *  # noqa: F403
 from mxopt.kvstore.wire import MAX_HEADER, SMALL, Frame
 
 KINDS = {

@@ -221,6 +221,8 @@ def with_ids(keys: Keys, key: Any, out: Array, ids: Array) -> list[tuple[Key, Ar
     `ids` is one array for all; or nested as `out`: for each key an array, or a list of one for each
     of its outs.
     """
+    if out is None or ids is None:
+        raise UsageError("row_sparse_pull needs out and row_ids")
     keys.need(keys.pairs(key, out, "out"))
     several = isinstance(key, list | tuple)
     calls = [keys.pairs(k, o, "out")[0] for k, o in (zip(key, out, strict=True) if several else [(key, out)])]
