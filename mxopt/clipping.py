@@ -74,8 +74,6 @@ class Guard:
     number of 0 or more.
     """
 
-    skipped: int
-
     def __init__(self, max_norm: float | None = None, skip_nonfinite: bool = False) -> None:
         if max_norm is not None:
             _check_max_norm(max_norm)
@@ -83,7 +81,7 @@ class Guard:
                 raise ArgumentError("clip_global_norm=0 would make every gradient 0: None, the default, clips nothing")
         self.max_norm = max_norm
         self.skip_nonfinite = skip_nonfinite
-        self.skipped = 0
+        self.skipped: int = 0
 
     @property
     def asked(self) -> str:

@@ -26,29 +26,9 @@ import numpy as np
 from mxopt.errors import ArgumentError, ArgumentTypeError
 
 if sys.version_info >= (3, 11):
-    from typing import Unpack
+    from typing import Unpack as Unpack
 else:
-    from typing_extensions import Unpack
-
-__all__ = [
-    "Declared",
-    "Exact",
-    "Option",
-    "StepCount",
-    "Unpack",
-    "checked",
-    "declared",
-    "described",
-    "flag",
-    "handed_on",
-    "number",
-    "one_number",
-    "parameters",
-    "plain",
-    "whole",
-    "within",
-    "without_option",
-]  # fmt: skip
+    from typing_extensions import Unpack as Unpack
 
 SECTION = "Parameters\n----------"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -219,9 +199,7 @@ class Declared:
 
     def _pair(self, what: str, value: object) -> tuple[Any, Any]:
         kinds = tuple(self._pairs) if self.option.exact else (tuple, list, np.ndarray)
-        if not isinstance(value, kinds):
-            raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
-        if len(value) != 2:
+        if not isinstance(value, kinds) or len(value) != 2:
             raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
         intervals = self._intervals * (2 // len(self._intervals)) if self._intervals else ["", ""]
         found: list[Any] = [

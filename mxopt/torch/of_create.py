@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.arguments import arguments_of
+from mxopt.arguments import arguments_of, attribute_of
 from mxopt.errors import SYNONYMS, ArgumentError, StatesError, UnknownArgumentError, nearest
 from mxopt.experimental import optim
 from mxopt.experimental.optim.groups import check_keys
@@ -47,7 +47,8 @@ class OfCreate:
         self.defaults = self._options_of(create(name, **self._values(given), **self._narrow))
 
     def _options_of(self, made: Optimizer) -> Plain:
-        values = {key: [getattr(made, _attribute(a)) for a in names] for key, names in self._arguments.items()}
+        kind = type(made)
+        values = {key: [getattr(made, attribute_of(kind, a)) for a in names] for key, names in self._arguments.items()}
         return {key: tuple(both) if len(both) > 1 else both[0] for key, both in values.items()}
 
     def group(self, given: Plain, whose: str) -> Plain:
@@ -105,8 +106,9 @@ class OfCreate:
             values = self._values(now)
             create(self._name, **values, **self._narrow)  # raises for values that aren't allowed
             for argument, value in values.items():
-                if getattr(updater.optimizer, _attribute(argument)) != value:
-                    setattr(updater.optimizer, _attribute(argument), value)
+                attribute = attribute_of(type(updater.optimizer), argument)
+                if getattr(updater.optimizer, attribute) != value:
+                    setattr(updater.optimizer, attribute, value)
             self._known[number] = now
 
     def _updater(self, number: int) -> Updater:
@@ -176,11 +178,6 @@ class OfCreate:
         for name, array in arrays.items():
             array[...] = given[name]
         return new
-
-
-def _attribute(argument: str) -> str:
-    """Where an optimizer keeps an argument."""
-    return {"learning_rate": "lr"}.get(argument, argument)
 
 
 def _counted(optimizer: Optimizer) -> dict[str, dict[int, float]]:
