@@ -60,16 +60,6 @@ class Family:
         isn't possible."""
         raise NotDefinedError
 
-    def names(self) -> list[str]:
-        """The parameters' names, all distinct."""
-        found: list[str] = self.model.keys()
-        return found
-
-    def members(self) -> list[list[str]]:
-        """The names of each group's parameters."""
-        named = list(zip(self.model.slots, self.names(), strict=True))
-        return [[name for slot, name in named if slot.group == number] for number in range(len(self.groups()))]
-
     def reach(self, step: int) -> None:
         """Sets the number of steps so far, if the model counts for all parameters."""
 

@@ -198,10 +198,6 @@ class KeyedOptimizer(Optimizer):
         names += ["master"] if self.uses_master(weight) else []
         return names + ([self.model.carried] if self.model.carried else [])
 
-    def create_state(self, index: Index, weight: Array) -> tuple[Array, ...]:
-        """The state of a new weight."""
-        return self.create_state_multi_precision(index, weight)
-
     def create_state_multi_precision(self, index: Index, weight: Array) -> tuple[Array, ...]:
         """The state of a new weight."""
         weight = arrays.as_array(weight, self.called(index))
@@ -210,6 +206,8 @@ class KeyedOptimizer(Optimizer):
         state = self.of.new_states(self._group(index), source, self._multiplier("lr_mult", index))
         carry = [np.array(self.model.first_carry, np.float64)] if self.model.carried else []
         return (*state, *master, *carry)
+
+    create_state = create_state_multi_precision
 
     def uses_master(self, weight: Array) -> bool:
         return self.model.uses_master(weight)
@@ -300,18 +298,19 @@ def following(optimizer: Any) -> KeyedOptimizer:
     family = next(of for of in FAMILIES.values() if isinstance(optimizer, of.base))
     family.check(optimizer)
     of = family(optimizer)
-    names = of.names()
+    groups, slots, names = of.groups(), optimizer.slots, optimizer.keys()
+    members = [[name for slot, name in zip(slots, names, strict=True) if slot.group == k] for k in range(len(groups))]
     made = KeyedOptimizer(
         of.name,
         of.registry.describe(type(optimizer)),
         of.arguments(),
-        [{**group, "params": mine} for group, mine in zip(of.groups(), of.members(), strict=True)],
+        [{**group, "params": mine} for group, mine in zip(groups, members, strict=True)],
         multi_precision=optimizer.multi_precision,
         state_dtype=optimizer.state_dtype,
         seed=optimizer.seed,
         rescale_grad=optimizer.rescale_grad,
         param_idx2name={key: name for k, name in enumerate(names) for key in (k, name)},
-        param_dict={key: s.parameter for k, s in enumerate(optimizer.slots) for key in (k, names[k])},
+        param_dict={key: s.parameter for k, s in enumerate(slots) for key in (k, names[k])},
     )
     made.follow(optimizer)
     return made
