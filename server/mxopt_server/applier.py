@@ -149,8 +149,6 @@ class Applier:
 
     def _replace(self, group: Group, value: Array) -> None:
         """Makes the sum the new value, as there is no optimizer."""
-        if self.members.apart:
-            raise KVStoreError(f"dist_{self.members.mode} needs an optimizer: call set_optimizer before the first push")
         self.updates += 1
         if not isinstance(value, RowSparse):
             for weight, part in zip(group.weights, group.split(value), strict=True):

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mxopt.document import dump_document, sync_folder, write_file
+from mxopt.document import dump_document, load_document, sync_folder, write_file
 from mxopt.errors import StatesError
+from mxopt.typing import Plain
 from mxopt_server import segments
-from mxopt_server.documents import content_in
 
 log = logging.getLogger("mxopt.server")
 
@@ -32,6 +32,19 @@ def complete_folder(home: Path) -> Path | None:
     """The folder of the newest epoch that had taken over from those before; None where there is
     none."""
     return next((path for path in epochs(home) if (path / SEALED).exists()), None)
+
+
+def content_in(path: Path, *entries: str) -> Plain:
+    """The content of the document in a file, which has these entries. Raises StatesError, which
+    names the file, where it hasn't."""
+    try:
+        found = load_document(path.read_bytes())
+    except StatesError as error:
+        raise StatesError(f"{path}: {error}") from error
+    for entry in entries:
+        if entry not in found:
+            raise StatesError(f"{path} is another document: it has no {entry!r}")
+    return found
 
 
 class Folder:

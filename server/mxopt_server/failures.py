@@ -17,7 +17,7 @@ import struct
 from pathlib import Path
 
 from mxopt.document import dump_document, write_file
-from mxopt_server.documents import content_in
+from mxopt_server.epoch_folder import content_in
 
 APPLYING, FAILURE, FAILURES = "applying", "failure", "failures"
 PLACE = struct.Struct("<QQ")

@@ -33,11 +33,8 @@ def _difference(state: State, made: State) -> str:
             return f"a state has {counted(len(made), 'part')}, this one is {state!r:.80}"
         found = (_difference(*pair) for pair in zip(state, made, strict=True))
         return next(filter(None, found), "")
-    if made is None or state is None:
-        return "" if made is state else f"there is {_kind(state)} instead of {_kind(made)}"
-    if hasattr(made, "dtype") and _kind(state) != _kind(made):
-        return f"there is {_kind(state)} instead of {_kind(made)}"
-    return ""
+    known = made is None or state is None or hasattr(made, "dtype")
+    return f"there is {_kind(state)} instead of {_kind(made)}" if known and _kind(state) != _kind(made) else ""
 
 
 def _kind(part: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
-from mxopt_server import key_copies
+from mxopt_server import key_copies, status
 from mxopt_server.arguments import Parser, as_given, count, count_or_none, folder, port
 from mxopt_server.children import LaunchError
 from mxopt_server.durability import add_durability
@@ -162,8 +162,6 @@ def _launch(plan: Plan, run_dir: Path, wake: int, restarts: int) -> Launch:
 def _never_joined(scheduler: str, keys: str) -> str:
     """Asked when all workers have ended: why the others need not go on, "" where they are at their
     work."""
-    from mxopt_server import status
-
     try:
         found = status.scheduler_report(scheduler, keys)
     except MXOptError:
@@ -176,8 +174,6 @@ def _never_joined(scheduler: str, keys: str) -> str:
 def _goes_on(scheduler: str, keys: str, job: str, worker: Process) -> bool:
     """Asked when a worker has failed: whether the others go on without it, as in asynchronous jobs.
     The scheduler hears of it then."""
-    from mxopt_server import status
-
     try:
         found = status.scheduler_report(scheduler, keys)
     except MXOptError:
@@ -190,8 +186,6 @@ def _goes_on(scheduler: str, keys: str, job: str, worker: Process) -> bool:
 
 def gone(scheduler: str, keys: str, job: str, process: Process) -> None:
     """Tells the scheduler that a process has ended, so that its place is free at once."""
-    from mxopt_server import status
-
     with contextlib.suppress(MXOptError):  # the scheduler finds out by itself, later
         status.tell_gone(scheduler, keys, job, process.role, process.rank)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mxopt.document import dump_document, write_file
-from mxopt_server.documents import content_in
-from mxopt_server.epoch_folder import NOTES, Folder, epochs
+from mxopt_server.epoch_folder import NOTES, Folder, content_in, epochs
 
 
 class Notes(UserDict[Any, Any]):

@@ -26,8 +26,7 @@ from pathlib import Path
 from mxopt.document import dump_document, write_file
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.typing import Document, Plain
-from mxopt_server.documents import content_in
-from mxopt_server.epoch_folder import NOTES, SEALED, epochs
+from mxopt_server.epoch_folder import NOTES, SEALED, content_in, epochs
 
 
 def lock(root: Path) -> int:
