@@ -266,8 +266,33 @@ mxopt.ExponentialMovingAverage(layer.weights)
 with mxopt.use_engine("numpy"):
     pass
 """
+MODEL = """
+from typing import Any
+
+import torch
+
+import mxopt.torch
+
+model = torch.nn.Linear(2, 1)
+name: str = input()
+options = {"lr": 0.1, "momentum": 0.9}
+anything: dict[str, Any] = {"power": 2.0}
+mxopt.torch.Optimizer(model.parameters(), "lamb", lr=torch.tensor(0.1), betas=(0.9, 0.99), eps=1e-6).step()
+mxopt.torch.Optimizer(model.named_parameters(), "lamb", learning_rate=0.1, wd=0.1, multi_precision=True)
+mxopt.torch.Optimizer([{"params": model.parameters(), "lr": 0.1}], "sgd", momentum=0.9, nesterov=True)
+mxopt.torch.Optimizer(model.parameters(), name, weight_decay=0.1, state_dtype="bfloat16", seed=1)
+mxopt.torch.Optimizer(model.parameters(), "sgd", **options)
+mxopt.torch.Optimizer(model.parameters(), "mine", **anything)
+mxopt.torch.Optimizer(model.parameters(), "lamb", learning_rat=0.1)  # wrong
+mxopt.torch.Optimizer(model.parameters(), "sgd", momentun=0.9)  # wrong
+mxopt.torch.Optimizer(model.parameters(), "adam", fused=True)  # wrong
+mxopt.torch.Optimizer(model.parameters(), "adam", eps="1e-8")  # wrong
+mxopt.torch.Optimizer(model.parameters(), name, weight_deca=0.1)  # wrong
+mxopt.torch.Optimizer(model.parameters())  # wrong
+"""
 UNTYPED = r"import (ray|mxnet|mindspore|sklearn)|from (sklearn|digits)"  # not here, or without types
-if importlib.util.find_spec("torch") is None:
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+if not HAS_TORCH:
     UNTYPED += r"|import torch|from torch|mxopt\.torch"
 MYPY = """
 [mypy]
@@ -282,15 +307,21 @@ PYRIGHT = {
     "pythonVersion": "3.11",
     "reportPossiblyUnboundVariable": False,  # of what a loop has left
 }
-WRONG = {("train.py", n) for n, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# wrong")}
+PROGRAMS = {"train": PROGRAM, "right": RIGHT} | ({"model": MODEL} if HAS_TORCH else {})
+WRONG = {
+    (f"{name}.py", n)
+    for name, text in PROGRAMS.items()
+    for n, line in enumerate(text.splitlines(), 1)
+    if line.endswith("# wrong")
+}
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two that try what there is, and those of the docs, which are right."""
+    """Those that try what there is, and those of the docs, which are right."""
     folder = tmp_path_factory.mktemp("programs")
-    (folder / "train.py").write_text(PROGRAM)
-    (folder / "right.py").write_text(RIGHT)
+    for name, text in PROGRAMS.items():
+        (folder / f"{name}.py").write_text(text)
     found = {f"example_{example.stem}": example.read_text() for example in (ROOT / "docs/examples").glob("*.py")}
     for page in PAGES:
         pasted = enumerate(blocks(page, "python"), 1)
@@ -328,6 +359,8 @@ def test_pyright_finds_the_commonest_mistakes_and_nothing_else(programs: Path) -
 def test_every_built_in_optimizer_and_store_is_known_by_name() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "overloads"))
     assert (ROOT / "mxopt/optimizer/named.py").read_text() == script["create"](), "run scripts/overloads"
+    if HAS_TORCH:
+        assert (ROOT / "mxopt/torch/named.py").read_text() == script["torch"](), "run scripts/overloads"
     text = (ROOT / "mxopt/kvstore/kinds.py").read_text()
     names = {name for listed in re.findall(r"Literal\[([^]]*)\]", text) for name in re.findall(r'"(\w+)"', listed)}
     assert names == {*LOCAL, *DISTRIBUTED, "teststore"}

@@ -7,7 +7,7 @@ import operator
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ from mxopt.torch.backends import backend_of, is_kept, refuse
 from mxopt.torch.held import Held, real, renew
 from mxopt.torch.states import Numbers, States, as_array, as_tensor, by_parameter, check_state, groups_of, is_saved
 from mxopt.typing import Array, Document, Plain
+
+if TYPE_CHECKING:
+    from mxopt.options import Unpack
+    from mxopt.torch.named import AnyOption
 
 _grad_of = operator.attrgetter("grad")
 _params_of = operator.itemgetter("params")
@@ -64,6 +68,10 @@ class Optimizer(torch.optim.Optimizer):
 
     _untraced: ClassVar[Any] = None  # `_step`, hidden from torch.compile, whose tracer can't see memory
 
+    @overload
+    def __init__(self, params: Iterable[Any], name: str, **options: Unpack[AnyOption]) -> None: ...
+    @overload  # by a dict, which may have any: to a type checker even the key `_unpacked`
+    def __init__(self, params: Iterable[Any], name: str, *, _unpacked: Any, **options: Any) -> None: ...
     def __init__(self, params: Iterable[Any], name: str, **options: Any) -> None:
         self._name = name
         self._given = options

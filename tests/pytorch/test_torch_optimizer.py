@@ -280,7 +280,7 @@ def test_a_grad_scaler_and_clip_grad_norm_take_it() -> None:
     [
         (lambda p: Optimizer(p, "adamm"), "there is no optimizer 'adamm': did you mean"),
         (lambda p: Optimizer("adam", p), "second argument is an optimizer's name, behind the parameters; got a gen"),
-        (lambda p: Optimizer(p, "adam", learning_rat=0.1), "Adam has no argument 'learning_rat'"),
+        (lambda p: Optimizer(p, "adam", learning_rat=0.1), "Adam has no argument 'learning_rat'"),  # type: ignore[call-overload]
         (lambda p: Optimizer(p, "lamb", momentum=0.1), "lamb has no option 'momentum'"),
         (lambda p: Optimizer(p, "adam", lr=-1.0), "lr must not be negative"),
         (lambda p: Optimizer([], "adam"), "empty parameter list"),
@@ -290,14 +290,14 @@ def test_a_grad_scaler_and_clip_grad_norm_take_it() -> None:
             "lamb, group 0 has no option 'wieght_decay",
         ),
         (lambda p: Optimizer([{"params": p, "beta1": 0.1}], "adamw"), "'beta1': did you mean 'betas'"),
-        (lambda p: Optimizer(p, "lamb", lr_scheduler=None), "lamb has no option 'lr_scheduler'"),
-        (lambda p: Optimizer(p, "lamb", rescale_grad=0.5), "lamb has no option 'rescale_grad'"),
-        (lambda p: Optimizer(p, "adam", fused=True), "adam has no option 'fused': leave it out; there is one way"),
-        (lambda p: Optimizer(p, "lamb", foreach=None), "lamb has no option 'foreach': leave it out; there is one way"),
+        (lambda p: Optimizer(p, "lamb", lr_scheduler=None), "lamb has no option 'lr_scheduler'"),  # type: ignore[call-overload]
+        (lambda p: Optimizer(p, "lamb", rescale_grad=0.5), "lamb has no option 'rescale_grad'"),  # type: ignore[call-overload]
+        (lambda p: Optimizer(p, "adam", fused=True), "adam has no option 'fused': leave it out; there is one way"),  # type: ignore[call-overload]
+        (lambda p: Optimizer(p, "lamb", foreach=None), "lamb has no option 'foreach': leave it out; there is one way"),  # type: ignore[call-overload]
         (lambda p: Optimizer([{"params": p, "fused": True}], "adam"), "adam, group 0 has no option 'fused'"),
-        (lambda p: Optimizer(p, "adam", capturable=False), "'capturable': leave it out; it is for CUDA graphs"),
-        (lambda p: Optimizer(p, "adam", differentiable=True), "'differentiable': leave it out; autograd doesn't"),
-        (lambda p: Optimizer(p, "nadam", decoupled_weight_decay=True), "'adamw' decays so, and no other does"),
+        (lambda p: Optimizer(p, "adam", capturable=False), "'capturable': leave it out; it is for CUDA graphs"),  # type: ignore[call-overload]
+        (lambda p: Optimizer(p, "adam", differentiable=True), "'differentiable': leave it out; autograd doesn't"),  # type: ignore[call-overload]
+        (lambda p: Optimizer(p, "nadam", decoupled_weight_decay=True), "'adamw' decays so, and no other does"),  # type: ignore[call-overload]
     ],
 )
 def test_mistakes_are_named(make: Any, says: str) -> None:
