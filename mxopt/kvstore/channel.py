@@ -76,6 +76,7 @@ class Channel:
         self.ask_at: float = math.inf  # when to ask again, whatever is heard
         self.greeted = False  # whether a Hello is without its Ready
         self.taken = False  # whether the server has taken all that was sent
+        self.hurried = 0  # the next number when it was asked for all answers last
         self.lacks: list[tuple[int, Any, int]] = []  # (worker, key, number) of the pushes it waits for, as it said last
         self.lost = 0  # pushes of the workers, as far as is known
         self.config_sent = 0  # the version of the optimizer's config that this server knows

@@ -107,7 +107,15 @@ class Connections:
 
     def flush(self, timeout: float) -> None:
         """Returns when all requests are answered."""
-        self._until(lambda: self.session.idle, timeout, "the last pushes to be taken")
+
+        def taken() -> bool:
+            for channel in self.channels:  # what may come later is asked for, once all has been sent
+                if channel.pending and not channel.backlog and channel.hurried != channel.next:
+                    channel.hurried = channel.next
+                    self.session.greet(channel)
+            return self.session.idle
+
+        self._until(taken, timeout, "the last pushes to be taken")
         self._raise_deferred()
 
     def check(self) -> None:

@@ -92,7 +92,7 @@ class Pushes:
                 copy(item, values, frame)
             config = tell(item.server)
             message = m.Push(0, outs is not None, item.keys, item.piece, item.infos[0].round, step, codec, threshold,
-                             update, config, [frame])  # fmt: skip
+                             update, config, call is None, [frame])  # fmt: skip
             into = sink(item, outs) if outs is not None else None
             self._connections.send(item.server, message, call, into, item.nbytes, priority)
         if outs is None:

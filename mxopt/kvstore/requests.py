@@ -78,10 +78,11 @@ class InitTable(Framed, tag=37):
 
 
 class Done(Message, tag=23):
-    """A request has been met."""
+    """A request has been met, and `also` those of these numbers."""
 
     seq: Whole
     version: Whole = 0  # of a Config: the number of the change that it is on this server, 0 for none
+    also: Wholes = field(default_factory=list)
 
 
 class Push(Framed, tag=24):
@@ -97,6 +98,7 @@ class Push(Framed, tag=24):
     threshold: Float
     update: Whole  # the worker's count of updates, 0 where others count too
     config: Whole  # the number of the worker's last Config, 0 where it never set an optimizer
+    later: bool  # whether its Done may come with another answer
     data: Data = field(default_factory=list)
     read: Whole = 0
 
@@ -113,9 +115,10 @@ class Pull(Message, tag=25):
 
 
 class Values(Framed, tag=26):
-    """The values asked for by Push or Pull, one after the other in the frame."""
+    """The values asked for by Push or Pull, one after the other in the frame. `also` as in Done."""
 
     seq: Whole
+    also: Wholes
     data: Data = field(default_factory=list)
 
 

@@ -51,8 +51,6 @@ class Session:
     failure : why a server doesn't talk to this worker; None if all do
     """
 
-    answers: int
-
     def __init__(
         self,
         hello: m.Hello,
@@ -68,7 +66,7 @@ class Session:
         ]
         self.deferred: Exception | None = None
         self.failure: Exception | None = None
-        self.answers = 0
+        self.answers: int = 0
         self.came_back: Callable[[int], None] = lambda server: None
 
     @property
@@ -140,6 +138,8 @@ class Session:
         if isinstance(answer, m.Refused) and seq == 0:
             self.failure = self.failure or error_of(answer)
             return
+        for number in getattr(answer, "also", ()):
+            self.take(server, m.Done(number))
         request = channel.answered(seq, answer)
         if request is None:
             return  # answered before

@@ -82,6 +82,7 @@ class Handshakes:
         session.route, session.seen = route, self._clock()
         session.greeted(hello.read)
         self.routes[route] = session
+        session.hurry()
         self._answers.send(route, m.Ready(self._answers.rank, self._epoch, session.expects, uneven.lacks(session)))
 
     def _check(self, hello: m.Hello) -> None:

@@ -45,7 +45,7 @@ class Pulls:
                 entry.weight.read(ids, into.reshape(len(ids), *entry.shape[1:]))
             elif len(ids):
                 entry.rows().take(ids, axis=0, out=into, mode="clip")
-            session.data(m.Values(seq, [frame]))
+            session.data(m.Values(seq, [], [frame]))
 
         width = math.prod(entry.shape[1:])
         nbytes = len(ids) * width * entry.real.itemsize
@@ -91,7 +91,11 @@ class Pulls:
                     f"key {part.entry.key!r}: worker {session.rank} pulls what its push for round {pull.round} made of"
                     f" it, and its last push here was for round {last}: what it has pushed since is missing"
                 )
-        session.when_seen(pull.seq, parts, pull.round, nbytes, answer)
+        together = first is not None and first.parts is parts and not first.entry.sums
+        if first is not None and together and first.rounds.may_see(session.rank, pull.round):
+            answer(session, pull.seq, parts)
+        else:
+            session.when_seen(pull.seq, parts, pull.round, nbytes, answer)
 
     def give(self, session: Session, seq: int, parts: Sequence[Part]) -> None:
         """Sends a worker the values of parts."""
@@ -109,4 +113,4 @@ class Pulls:
             # The array itself may be sent, without a copy: it can't change before the answer has
             # arrived, since no round of it is complete without this worker's next push.
             data = parts[0].frame
-        session.data(m.Values(seq, [data]))
+        session.data(m.Values(seq, [], [data]))

@@ -72,16 +72,24 @@ class Pushes:
                         part.group.settle()
             elif over and group.waiting:
                 group.settle()
-        first = shares[0][0].rounds
-        if isinstance(push, m.Push) and push.answer:
-            session.when_seen(push.seq, parts, number, value.nbytes, self._give, pushes=True)
-        elif first.depth(rank) > self._depth:
-            session.when_seen(push.seq, parts, number, value.nbytes, _done, pushes=True)
+        first, asks = shares[0][0], isinstance(push, m.Push) and push.answer
+        if asks:
+            waits = len(shares) > 1 or bool(first.entry.sums) or not first.rounds.may_see(rank, number)
         else:
-            for group, _ in shares:
-                failed = group.rounds.error(rank, number)
-                if failed is not None:
-                    raise failed
+            waits = first.rounds.depth(rank) > self._depth
+        if waits:
+            answer = self._give if asks else _done
+            session.when_seen(push.seq, parts, number, value.nbytes, answer, pushes=True)
+            return
+        for group, _ in shares:
+            failed = group.rounds.error(rank, number)
+            if failed is not None:
+                raise failed
+        if asks:
+            self._give(session, push.seq, parts)
+        elif isinstance(push, m.Push) and push.later:
+            session.later(push.seq, value.nbytes)
+        else:
             session.done(push.seq)
 
     def _look_back(self, session: Session, step: int, pushed: list[Group]) -> None:

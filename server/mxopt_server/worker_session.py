@@ -14,6 +14,7 @@ from mxopt_server.latency import Latency
 from mxopt_server.told import Told
 
 CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that it hasn't read; it keeps within half
+LATER = 16  # pushes of a worker whose Done waits for another answer
 
 
 class Session:
@@ -39,6 +40,7 @@ class Session:
         self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number
         self.waiting: dict[int, Request] = {}
         self.refused: dict[int, m.Refused] = {}
+        self._later: list[int] = []  # numbers of pushes that are answered with the next answer
         self.told: dict[int, Told | None] = {0: None}
         self.arriving = Arriving()
         self.document: tuple[Key | None, bytes] | None = None
@@ -82,18 +84,6 @@ class Session:
         """Answers a request by `answer` when its worker may see its round `number` of `parts`: now,
         or when that is so; it keeps `nbytes` till then. One that `pushes` is refused where the
         round has failed."""
-        first = parts[0].group
-        if (
-            first is not None and first.parts is parts and not first.entry.sums
-            and first.rounds.may_see(self.rank, number)
-        ):  # fmt: skip
-            self._waited.counts[0] += 1
-            error = first.rounds.error(self.rank, number) if pushes else None
-            if error is None:
-                answer(self, seq, parts)
-            else:
-                self.refuse(seq, error, first.entry.key)
-            return
         groups = list({id(part.group): part.group for part in parts if part.group is not None}.values())
         request = Request(self.rank, seq, parts, number, nbytes, answer, self._over, pushes, self._clock())
         self.waiting[seq] = request
@@ -119,10 +109,26 @@ class Session:
         """Answers a request that needs no data."""
         self.give(m.Done(seq))
 
+    def later(self, seq: int, nbytes: int) -> None:
+        """Answers a push of so many bytes with the next answer, since each wakes the worker; or
+        once there are many, or large ones, or the worker says Hello."""
+        self._later.append(seq)
+        if len(self._later) >= LATER or nbytes >= wire.SMALL:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Answers what waits for another answer."""
+        if self._later:
+            seq, *also = self._later
+            self._later = []
+            self.give(m.Done(seq, 0, also))
+
     def give(self, answer: Any) -> None:
         """Answers a request with this message."""
         if self.waiting:
             self._forget(answer.seq)
+        if self._later and isinstance(answer, m.Done | m.Values):
+            answer.also, self._later = self._later, []
         self._answers.leaving.append((self.route, answer))
 
     def room(self, nbytes: int) -> Frame:
@@ -131,6 +137,8 @@ class Session:
 
     def data(self, answer: m.Values | m.Chunk) -> None:
         """Answers a request with data."""
+        if answer.seq not in self.waiting:
+            self._waited.counts[0] += 1
         self.give(answer)
         nbytes = len(answer.data[0])
         self._sent += nbytes

@@ -56,7 +56,7 @@ def test_a_call_ends_at_its_deadline_though_something_keeps_arriving() -> None:
     transport = Chatter()
     connections = Connections(transport, member(), "async")  # type: ignore[arg-type]
     call = Call()
-    connections.send(0, m.Push(0, False, ["w"], 0, 1, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2))]), call)
+    connections.send(0, m.Push(0, False, ["w"], 0, 1, 0, 0, 0.0, 0, 0, False, [wire.bytes_of(np.zeros(2))]), call)
     began = transport.time
     with pytest.raises(DeadlineError, match=r"waited 5 s for x; no answer from server 0 \(here\): Push of key 'w'"):
         connections.wait(call, "x")

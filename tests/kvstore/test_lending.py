@@ -256,7 +256,7 @@ def test_a_line_and_a_door_lend_each_other(stack: ExitStack, tmp_path: Path) -> 
     line.send([b"lent", frame])
     route, _, data = door.receive(100)  # type: ignore[misc]
     assert (type(data), values(data)) == (memoryview, BIG.tolist())
-    assert door.send(route, m.Values(1, [wire.bytes_of(2 * BIG)]))
+    assert door.send(route, m.Values(1, [], [wire.bytes_of(2 * BIG)]))
     (answer,) = [m.decode(frames) for frames in [line.receive(wait=True)] if frames]
     assert (type(answer.data[0]), values(answer.data[0])) == (memoryview, (2 * BIG).tolist())
 
@@ -272,7 +272,7 @@ def test_an_answer_that_lies_in_a_loan_goes_as_it_is_where_the_loans_are_gone(st
     wire.array_of(frame, BIG.dtype, BIG.size, "k")[:] = BIG
     door._forget(b"me")
     for number, data in enumerate([frame, wire.bytes_of(BIG)]):
-        assert door.send(b"me", m.Values(number, [data]))
+        assert door.send(b"me", m.Values(number, [], [data]))
         came = next(came for came in (line.receive(wait=True) for _ in range(10)) if came)
         answer = m.decode(came)
         assert (answer.seq, values(answer.data[0])) == (number, BIG.tolist())
@@ -381,7 +381,7 @@ def test_where_no_memory_can_be_had_all_goes_through_the_sockets(
     while not message:
         message = door.receive(100)
     assert [len(frame) for frame in message] == [2, 6, BIG.nbytes]
-    assert door.send(b"me", m.Values(1, [wire.bytes_of(BIG)]))
+    assert door.send(b"me", m.Values(1, [], [wire.bytes_of(BIG)]))
     answer = None
     while answer is None:
         answer = line.receive(wait=True)

@@ -58,7 +58,7 @@ def test_messages_of_a_key_keep_their_order(seed: int) -> None:
 
 
 def push(key: str, piece: int = 0) -> m.Push:
-    return m.Push(0, False, [key], piece, 1, 0, 0, 0.0, 0, 0, [PIECE])
+    return m.Push(0, False, [key], piece, 1, 0, 0, 0.0, 0, 0, False, [PIECE])
 
 
 def test_a_full_connection_sends_by_priority() -> None:

@@ -14,7 +14,7 @@ from mxopt.kvstore.held import Held
 
 
 def push(answer: bool = False, round: int = 0) -> m.Push:
-    return m.Push(0, answer, ["w"], 0, round, 0, 0, 0.0, 0, 0, [wire.bytes_of(np.zeros(2, np.float32))])
+    return m.Push(0, answer, ["w"], 0, round, 0, 0, 0.0, 0, 0, False, [wire.bytes_of(np.zeros(2, np.float32))])
 
 
 def info(key: str, round: int) -> KeyInfo:
@@ -108,7 +108,7 @@ def test_a_refusal_is_its_callers_or_nobodys_or_the_sessions() -> None:
 def test_what_a_call_has_given_up_is_sent_again_as_it_was() -> None:
     worker = Peer()
     array = np.ones(2, np.float32)
-    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [wire.bytes_of(array)]))
+    call = worker.send(m.Push(0, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, False, [wire.bytes_of(array)]))
     first = worker.posted()
     worker.session.forget(call)
     array[:] = 7

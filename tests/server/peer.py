@@ -129,10 +129,16 @@ def init(seq: int, key: Key = "w") -> m.Init:
 
 
 def push(
-    seq: int, answer: bool = True, value: float = 1, keys: tuple[Key, ...] = ("w",), number: int = 0, step: int = 0
+    seq: int,
+    answer: bool = True,
+    value: float = 1,
+    keys: tuple[Key, ...] = ("w",),
+    number: int = 0,
+    step: int = 0,
+    later: bool = False,
 ) -> m.Push:
     data = np.full(2 * len(keys), value, np.float32).tobytes()
-    return m.Push(seq, answer, list(keys), 0, number, step, 0, 0.0, 0, 0, [data])
+    return m.Push(seq, answer, list(keys), 0, number, step, 0, 0.0, 0, 0, later, [data])
 
 
 def config(

@@ -60,7 +60,7 @@ def test_a_worker_that_reads_is_never_held_up() -> None:
 def test_pushes_for_rounds_that_others_never_join(grown: Callable[[], int]) -> None:
     peer = with_pieces(2, workers=2)
     for seq in range(5, 605):
-        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0, 0, 0.0, 0, 0, [PIECE]))
+        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0, 0, 0.0, 0, 0, False, [PIECE]))
     assert grown() < CEILING
 
 

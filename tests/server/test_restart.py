@@ -37,7 +37,9 @@ class Script:
                     continue
                 for piece in range(len(pieces)):
                     part = grad[2 * piece : 2 * piece + 2] if len(pieces) > 1 else grad
-                    self.messages.append((rank, m.Push(0, False, ["w"], piece, 0, 0, 0, 0.0, 0, 0, [part.tobytes()])))
+                    self.messages.append(
+                        (rank, m.Push(0, False, ["w"], piece, 0, 0, 0, 0.0, 0, 0, False, [part.tobytes()]))
+                    )
             if mode == "async":
                 for rank in (1, 0):  # each has seen another weight
                     self.messages.append((rank, m.Pull(0, ["w"], 0, 0)))

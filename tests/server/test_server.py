@@ -99,9 +99,9 @@ def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], text: str
     ("message", "text"),
     [
         (push(3, keys=("x",)), "'x' has not been initialised"),
-        (m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [b"123"]), "3 came"),
-        (m.Push(3, True, ["w"], 7, 0, 0, 0, 0.0, 0, 0, [ONES]), "no piece 7"),
-        (m.Push(3, True, ["w"], 0, 0, 0, 9, 0.0, 0, 0, [ONES]), "no codec 9"),
+        (m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, False, [b"123"]), "3 came"),
+        (m.Push(3, True, ["w"], 7, 0, 0, 0, 0.0, 0, 0, False, [ONES]), "no piece 7"),
+        (m.Push(3, True, ["w"], 0, 0, 0, 9, 0.0, 0, 0, False, [ONES]), "no codec 9"),
         (push(3, keys=("w", "w")), "twice"),
         (m.Init(3, "w", "float32", [3], [3], 0, 0, 0, [ONES]), "'w' is initialised"),
         (m.Init(3, "v", "float32", [1 << 60], [1 << 60], 0, 0, 0, [ONES]), "8 came"),
@@ -109,7 +109,7 @@ def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], text: str
         (m.PullRows(3, "w", 0, 0, [np.array([-1]).tobytes()]), "row ids"),
         (m.StoreStates(3, 1, "w", 5, 9, [b"x"]), "what comes after 5 of 9 came, 0 are here"),
         (m.SetOptimizer(3, 2, 7), "config number 7 hasn't come"),
-        (m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 7, [ONES]), "config number 7 hasn't come"),
+        (m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 7, False, [ONES]), "config number 7 hasn't come"),
         (m.Config(3, 1, 1, False, 0, False, 0, wire.MAX_CONFIG + 1, [b"x"]), "at most"),
         (m.Config(3, 1, 1, False, 0, False, 0, 1, [b"x"]), "holds a map"),
     ],
@@ -199,7 +199,7 @@ def test_states_that_came_in_part_never_become_another_keys() -> None:
 
 def test_a_refusal_that_got_lost_is_given_again() -> None:
     peer = with_sgd(Peer(mode="async"))
-    bad = m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, [b"123"])
+    bad = m.Push(3, True, ["w"], 0, 0, 0, 0, 0.0, 0, 0, False, [b"123"])
     refused = peer.ask(0, bad)
     assert isinstance(peer.ask(0, config(4, 1, {"name": "nonsense"})), m.Done)
     optimizer = peer.ask(0, m.SetOptimizer(5, 2, 1))

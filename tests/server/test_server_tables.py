@@ -106,7 +106,10 @@ def test_a_table_goes_on_over_a_restart(tmp_path: Path, durability: str) -> None
         (first_rows(4, 1, 2, [0], key="f"), "1 row after 1 of 2, 0 are here"),
         (first_rows(4, 0, 1, [0, 1], key="f"), "2 rows after 0 of 1"),
         (first_rows(4, 0, 2, [], key="f"), "0 rows after 0 of 2"),
-        (m.Push(4, False, ["e"], 0, 1, 0, 0, 0.0, 0, 0, [bytes(16)]), "stored by rows, which are pushed and pulled"),
+        (
+            m.Push(4, False, ["e"], 0, 1, 0, 0, 0.0, 0, 0, False, [bytes(16)]),
+            "stored by rows, which are pushed and pulled",
+        ),
         (m.Pull(4, ["e"], 0, 0), "stored by rows"),
         (rows(4, 0, 1, [4]), "within 0 to 3"),
         (rows(4, 0, 1 << 40, [1]), "in one push, at most 4"),

@@ -58,7 +58,7 @@ def push_all(peer: Peer, first: tuple[int, int], value: float) -> None:
     for rank in (0, 1):
         for k, (key, piece) in enumerate([*(("w", p) for p in range(5)), ("v", 0)]):
             data = np.full(2 if key == "w" and piece < 4 else 1, value, np.float32).tobytes()
-            answer = peer.ask(rank, m.Push(first[rank] + k, False, [key], piece, 0, 0, 0, 0.0, 0, 0, [data]))
+            answer = peer.ask(rank, m.Push(first[rank] + k, False, [key], piece, 0, 0, 0, 0.0, 0, 0, False, [data]))
             assert isinstance(answer, m.Done)
 
 

@@ -73,3 +73,23 @@ def test_a_call_ends_at_its_deadline_where_a_server_is_stopped_and_nobody_takes_
     assert isinstance(job.workers[0].error, DeadlineError)
     assert "server 0" in str(job.workers[0].error)
     assert took[0] < TIMEOUT_S + 1
+
+
+@pytest.mark.parametrize("call", ["barrier", "close"])
+@pytest.mark.parametrize("pushes", [1, 100])
+def test_who_waits_until_all_is_taken_asks_for_the_answers_that_may_come_later(call: str, pushes: int) -> None:
+    took: list[float] = []
+
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        store.init(["v", "w"], [ONES, ONES])
+        for _ in range(pushes):
+            store.push(["v", "w"], [ONES, ONES])
+        began = job.world.now
+        getattr(store, call)()
+        took.append(job.world.now - began)
+        return b""
+
+    job = Job(Plan("", "sync", 1, 2), program)
+    job.run()
+    assert [worker.error for worker in job.workers] == [None]
+    assert took[0] < 0.1

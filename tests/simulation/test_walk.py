@@ -77,7 +77,7 @@ def walked() -> dict[str, list[str]]:
         return ways(patch)
 
 
-@pytest.mark.parametrize(("where", "changes"), [("worker", 36), ("server", 15)])
+@pytest.mark.parametrize(("where", "changes"), [("worker", 36), ("server", 13)])
 def test_a_small_push_changes_files_no_oftener_than_it_does_today(
     where: str, changes: int, walked: dict[str, list[str]]
 ) -> None:
