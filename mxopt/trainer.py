@@ -215,7 +215,7 @@ class Trainer:
         """The numbers of the parameters that a step updates."""
         found = []
         for i, param in enumerate(self._params):
-            if not getattr(param, "requires_grad", True):
+            if not param.requires_grad:
                 continue
             if param.grad is not None:
                 found.append(i)
@@ -235,7 +235,7 @@ class Trainer:
         numbers."""
         if self._kvstore is None or "dist" not in self._kvstore.type or self._kvstore.num_workers == 1:
             return []
-        found = [i for i, p in enumerate(self._params) if getattr(p, "requires_grad", True) and p.grad is None]
+        found = [i for i, p in enumerate(self._params) if p.requires_grad and p.grad is None]
         for i in found:
             zeros = self._params[i].value.copy()
             zeros[...] = 0

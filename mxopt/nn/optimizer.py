@@ -126,8 +126,8 @@ class Optimizer(SavedOptimizer):
             flags = [groups[slot.group].decay != 0 for slot in slots]
         else:
             flags = [not any(part in (slot.parameter.name or "") for part in self.undecayed) for slot in slots]
-            for slot, flag in zip(slots, flags, strict=True):
-                slot.group = int(not flag)
+            for slot, decays in zip(slots, flags, strict=True):
+                slot.group = int(not decays)
         self.decay_flags: tuple[bool, ...] = tuple(flags)
         self.is_group_params_ordered = is_ordered
         used = list(dict.fromkeys(slot.group for slot in slots))

@@ -132,8 +132,7 @@ class RuleOptimizer(Optimizer):
     @property
     def elementwise(self) -> bool:
         """Whether gradients are prepared element by element, that is, not centralized."""
-        centralized = any(group.centralized for group in self.groups)
-        return not centralized
+        return not any(group.centralized for group in self.groups)
 
     # Gradients that the rule can't take as they are.
 

@@ -16,7 +16,6 @@ from mxopt.device import check_bare, library_of, on_device_of, to_host
 from mxopt.errors import ArrayError, ArrayTypeError, UnknownNameError, counted
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.rows import Rows, row_numbers
-from mxopt.sparse.slots import RowSlots
 from mxopt.typing import AnyArray, Array, Dtype, State
 
 
@@ -40,7 +39,6 @@ class RowSparse(Rows):
     ([0, 3, 4], [[1.0, 2.0], [3.0, 4.0], [2.0, 2.0]])
     """
 
-    slots: RowSlots | None
     stype = "row_sparse"
 
     @property

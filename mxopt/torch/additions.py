@@ -50,10 +50,7 @@ class Adafactor(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay,
-            "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, beta2_decay=beta2_decay, eps=eps, d=d, weight_decay=weight_decay, maximize=maximize)
         super().__init__(params, options, **base)
 
     def own(self, weight: Array) -> float:
@@ -84,9 +81,7 @@ class SparseAdam(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "betas": betas, "eps": eps, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, betas=betas, eps=eps, maximize=maximize)
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:

@@ -48,10 +48,7 @@ class Adam(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
-            "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize)
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
@@ -110,9 +107,7 @@ class Adamax(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize)
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
@@ -140,10 +135,9 @@ class NAdam(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay,
-            "maximize": maximize,
-        }  # fmt: skip
+        options = dict(
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay, maximize=maximize
+        )
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
@@ -181,9 +175,7 @@ class RAdam(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize)
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:

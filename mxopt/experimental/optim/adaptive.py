@@ -30,10 +30,7 @@ class Adadelta(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
@@ -65,10 +62,14 @@ class Adagrad(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(
+            lr=lr,
+            lr_decay=lr_decay,
+            eps=eps,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            maximize=maximize,
+        )
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
@@ -105,10 +106,15 @@ class RMSprop(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
-            "centered": centered, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+            maximize=maximize,
+        )
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
@@ -144,9 +150,7 @@ class Rprop(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, etas=etas, step_sizes=step_sizes, maximize=maximize)
         super().__init__(params, options, **base)
         if 1 in self.defaults["etas"]:
             raise ArgumentError(f"Rprop: etas must be a pair (a, b) with 0 < a < 1 < b, got {etas}")

@@ -51,10 +51,14 @@ class SGD(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
-            "nesterov": nesterov, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+        )
         super().__init__(params, options, **base)
         if nesterov and (momentum <= 0 or dampening != 0):  # groups aren't checked: without momentum it has no effect
             raise ArgumentError(
@@ -97,9 +101,7 @@ class ASGD(Optimizer):
         maximize: Maximize = False,
         **base: Unpack[OptimizerOptions],
     ) -> None:
-        options = {
-            "lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay, "maximize": maximize,
-        }  # fmt: skip
+        options = dict(lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, maximize=maximize)
         super().__init__(params, options, **base)
 
     def rule(self, group: Options) -> Rule:
