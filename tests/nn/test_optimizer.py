@@ -154,6 +154,15 @@ def test_groups_have_their_own_rates_and_decays() -> None:
     assert [float(r.asnumpy()) for r in optimizer.get_lr_parameter([b, c])] == [0.05, 0.05]
 
 
+def test_groups_of_adafactor_have_their_own_rates_and_decays_where_mindspores_have_not() -> None:
+    decayed, plain, grads = ones(2), ones(2), (ones(2) / 2, ones(2) / 2)
+    nn.AdaFactor([{"params": [decayed], "weight_decay": 0.5}, {"params": [plain]}])(grads)
+    np.testing.assert_allclose([decayed, plain], [[0.994] * 2, [0.999] * 2], rtol=1e-6)
+    fast, slow = ones(2), ones(2)
+    nn.AdaFactor([{"params": [fast], "lr": 0.5}, {"params": [slow]}], learning_rate=0.1, relative_step=False)(grads)
+    np.testing.assert_allclose([fast, slow], [[0.95] * 2, [0.99] * 2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("wrap", [lambda o: o, lambda o: nn.LARS(o)], ids=["alone", "in LARS"])
 def test_the_attributes_that_custom_optimizers_read(wrap: Any) -> None:
     """What MindSpore 2.10 prints for the same optimizers."""
