@@ -150,7 +150,7 @@ class LBSGD(MomentumOptimizer):
     def rule(self) -> Rule:
         if self.warmup_strategy == "lars":
             return layerwise.lbsgd_momentum if self.has_velocity else layerwise.lbsgd
-        return super().rule
+        return self.rules[1] if self.has_velocity else self.rules[0]
 
     def state_kind(self) -> Plain:
         return {**super().state_kind(), "sums gradients": self.batch_scale > 1}
@@ -178,7 +178,7 @@ class LBSGD(MomentumOptimizer):
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         if self.batch_scale > 1 and self.warmup_strategy != "lars":
             lr *= self._growth(self._calls(t))
-        return super().scalars(index, lr, t)
+        return (lr, self.momentum) if self.has_velocity else (lr,)
 
     def _calls(self, t: int) -> int:
         return self.begin_epoch * self.updates_per_epoch + t - self.begin_num_update

@@ -32,7 +32,7 @@ class MomentumOptimizer(RuleOptimizer):
 
     @property
     def rule(self) -> Rule:
-        return self.rules[self.has_velocity]
+        return self.rules[1] if self.has_velocity else self.rules[0]
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         return (lr, self.momentum) if self.has_velocity else (lr,)
