@@ -4,10 +4,10 @@ objects."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mxopt.errors import ArgumentError, ArgumentTypeError, MXOptError, UnknownArgumentError, nearest
+from mxopt.errors import MXOptError, UnknownArgumentError, nearest
 from mxopt.options import Declared, checked, declared, described, handed_on, parameters, without_option
 from mxopt.overrides import overridden
 
@@ -90,18 +90,16 @@ def declared_of(klass: type) -> dict[str, Declared]:
     return {name: found for known in map(declared, reversed(constructors)) for name, found in known.items()}
 
 
-def check_kept(thing: object) -> None:
-    """Raises ArgumentTypeError if an attribute that keeps an argument has been set to what is of
-    another type. Numbers out of their range pass: they may be meant."""
+def check_kept(thing: object, others: Collection[str] = ()) -> None:
+    """Raises ArgumentError, as the constructor does, if an attribute that keeps an argument has
+    been set to what isn't allowed. The attributes `others` keep something else.
+
+    It is for an update that has failed: where one works, a number out of its range may be meant.
+    """
     for name, known in declared_of(type(thing)).items():
         attribute = attribute_of(type(thing), name)
-        if hasattr(thing, attribute):
-            try:
-                known.check(f"{type(thing).__name__}: {attribute}", getattr(thing, attribute))
-            except ArgumentTypeError:
-                raise
-            except ArgumentError:
-                pass
+        if hasattr(thing, attribute) and attribute not in others:
+            known.check(f"{type(thing).__name__}: {attribute}", getattr(thing, attribute))
 
 
 def call_of(thing: object) -> str:

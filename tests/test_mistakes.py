@@ -148,7 +148,7 @@ Rows = list[tuple[str, Call, list[str]]]
 FIRST_DAY: Rows = [
     # Names.
     ("create('adamww')", lambda: create("adamww"), ["'adamww'", "did you mean 'adamw'"]),
-    ("use_engine('cuda')", lambda: mxopt.use_engine("cuda").__enter__(), ["engine 'cuda'", "'llvm' and 'numpy'"]),  # type: ignore[arg-type]
+    ("use_engine('cuda')", lambda: mxopt.use_engine("cuda").__enter__(), ["engine 'cuda'", "'llvm' and 'numpy'"]),
     ("kvstore.create('dist_syncc')", lambda: kvstore.create("dist_syncc"), ["did you mean 'dist_sync'"]),
     ("create('keyedoptimizer')", lambda: create("keyedoptimizer"), ["there are ", "@mxopt.register"]),
     ("register a taken name", registered_again, ["test_mistakes.SGD", "mxopt.optimizer.sgd.SGD"]),

@@ -155,7 +155,6 @@ mxopt.lr_scheduler.MultiFactorScheduler(10)  # wrong
 nn.ExponentialDecayLR("0.1", 0.9, 4)  # wrong
 sparse.row_sparse_array(g, [0], (2, 2))  # wrong
 sparse.zeros((2, 2), "row_sparse")  # wrong
-mxopt.use_engine("cuda")  # wrong
 mxopt.set_num_threads("2")  # wrong
 mxopt.Parameter([1.0, 2.0])  # wrong
 mxopt.Parameter("w", g)  # wrong
@@ -263,6 +262,9 @@ mxopt.clip_global_norm([w, rows], 1)
 mxopt.Trainer(layer.weights, "adam", {"learning_rate": 0.1}).step(2)
 mxopt.Trainer(things, "adam", {"learning_rate": 0.1}, store)
 mxopt.ExponentialMovingAverage(layer.weights)
+for engine in ("llvm", "numpy"):
+    with mxopt.use_engine(engine):
+        pass
 with mxopt.use_engine("numpy"):
     pass
 """

@@ -28,8 +28,9 @@ engine_in_use: Callable[[], str] = _current.get
 
 
 @contextmanager
-def use_engine(name: EngineName) -> Iterator[None]:
-    """Runs updates of NumPy arrays inside the `with` block, in this thread, with engine `name`.
+def use_engine(name: EngineName | str) -> Iterator[None]:
+    """Runs updates of NumPy arrays inside the `with` block, in this thread, with engine `name`,
+    'llvm' or 'numpy'.
 
     Raises UnknownNameError for a name other than 'llvm' and 'numpy'.
     """

@@ -104,7 +104,7 @@ class RMSProp(RuleOptimizer):
         self,
         params: Params,
         learning_rate: RateOption = 0.1,
-        decay: Annotated[float, Exact("[0, inf)", "how much of the mean square stays")] = 0.9,
+        decay: Annotated[float, Exact("[0, inf)", "how much of the mean square stays", kept="rho")] = 0.9,
         momentum: Annotated[float, Exact("[0, inf)", "how much of the step before is in a step")] = 0.0,
         epsilon: Annotated[float, Exact("(0, inf)", "added under the root")] = 1e-10,
         use_locking: NoEffect = False,

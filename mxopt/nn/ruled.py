@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mxopt.arguments import check_kept
 from mxopt.engine.steps import distinct
 from mxopt.errors import NotDefinedError
 from mxopt.nn import gradients as g
@@ -128,6 +129,9 @@ class RuleOptimizer(Optimizer):
         own = self.scalars(at.lr, at.t, at.carry if self.carried else at.own)
         wd = 0.0 if at.ready and self.decay == "added to the gradient" else at.wd
         return (own[0], wd, 1.0 if at.ready else self.rescale_grad / self.loss_scale, math.inf, *own[1:])
+
+    def _check_options(self) -> None:
+        check_kept(self, self.state_names)
 
     @property
     def elementwise(self) -> bool:

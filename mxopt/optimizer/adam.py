@@ -12,7 +12,7 @@ from mxopt.engine import Tensor
 from mxopt.engine.steps import BatchPlan
 from mxopt.optimizer.base import Index, register
 from mxopt.optimizer.options import Beta1, Beta2, Epsilon, Lazy, OptimizerOptions, Rate
-from mxopt.optimizer.precision import SPLIT, betas_in, corrections
+from mxopt.optimizer.precision import SPLIT, betas_in, corrections, told_from_one
 from mxopt.optimizer.ruled import RuleOptimizer
 from mxopt.optimizer.unsigned import UnsignedRate
 from mxopt.options import Option, Unpack
@@ -33,7 +33,10 @@ class _Moments(RuleOptimizer):
     def corrected(self, lr: float, t: int) -> float:
         """The learning rate times both bias corrections; in double, also of NumPy's numbers that
         were set later on, which `math.pow` sees to."""
-        return lr * math.sqrt(1 - math.pow(self.beta2, t)) / (1 - math.pow(self.beta1, t))
+        c1, c2 = 1 - math.pow(self.beta1, t), 1 - math.pow(self.beta2, t)
+        if not (c1 and c2):
+            raise told_from_one(self.beta1, self.beta2, float)
+        return lr * math.sqrt(c2) / c1
 
 
 class ArithmeticMoments(_Moments):
@@ -77,7 +80,10 @@ class ArithmeticMoments(_Moments):
             self._singles = self.beta1, self.beta2, a, b
         a, b = a**t, b**t
         u, v = a * SPLIT, b * SPLIT
-        return 1 - (u - (u - a)), 1 - (v - (v - b))
+        a, b = 1 - (u - (u - a)), 1 - (v - (v - b))
+        if not (a and b):
+            raise told_from_one(beta1, beta2, np.float32)
+        return a, b
 
 
 @register
@@ -218,7 +224,10 @@ class Nadam(_Moments):
             product = self._product(t)
         self._latest = (t, product, following, beta1, decay)
         mean_share, grad_share = following / (1 - product * following), (1 - now) / (1 - product)
-        return lr, beta1, 1 - beta1, beta2, 1 - beta2, self.epsilon, mean_share, grad_share, 1 - beta2**t
+        correction = 1 - beta2**t
+        if not correction:
+            raise told_from_one(beta1, beta2, float)
+        return lr, beta1, 1 - beta1, beta2, 1 - beta2, self.epsilon, mean_share, grad_share, correction
 
     def _momentum(self, t: int) -> float:
         return float(self.beta1) * (1 - 0.5 * math.pow(0.96, t * float(self.schedule_decay)))

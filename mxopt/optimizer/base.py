@@ -284,13 +284,10 @@ class Optimizer(NamedArguments, Multipliers):
         return f"parameter {index!r}" + (f" ({name})" if name and name != index else "")
 
     def check_attributes(self) -> None:
-        """Raises ArgumentTypeError if an attribute has been set to what it can't be."""
+        """Raises ArgumentError if an attribute has been set to what isn't allowed."""
         whose, schedule = type(self).__name__, self.lr_scheduler
         if schedule is not None:
             check_schedule(schedule, f"{whose}: ")
-        for attribute in ("lr_mult", "wd_mult", "param_dict"):
-            if not isinstance(value := getattr(self, attribute), Mapping):
-                raise ArgumentTypeError(f"{whose}: {attribute} must be a dict, got {value!r:.80}")
         check_kept(self)
 
     # What stores ask.
@@ -338,7 +335,7 @@ class Optimizer(NamedArguments, Multipliers):
         which loaded states are converted.
         """
         schedule = self.lr_scheduler
-        kept = {name: getattr(self, name) for name in ("param_dict", "sym_info", "aggregate_num", "parts")}
+        kept = {name: getattr(self, name) for name in ("_param_dict", "sym_info", "aggregate_num", "parts")}
         if self.state_dtype is not None:
             kept["state_dtype"] = self.state_dtype
         if schedule is not None and same_class(type(schedule), type(made.lr_scheduler)):

@@ -3,6 +3,7 @@ each parameter, and updates by the rules of the groups."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -169,6 +170,10 @@ class GroupedOptimizer(NamedArguments, Resumable):
         steps, and for each parameter the number of its step."""
         return grads, ats, which
 
+    def _check_options(self) -> None:
+        """Raises ArgumentError if an option has been set to what isn't allowed; called where a step
+        has failed."""
+
     # Updates.
 
     def _listed(self, gradients: Any) -> list[Any]:
@@ -245,9 +250,16 @@ class GroupedOptimizer(NamedArguments, Resumable):
     def _run(
         self, calls: list[BatchPlan], slots: Sequence[Slot], ats: list[Step], which: list[int], count: Count
     ) -> None:
-        rows, steps = [self._row(at) for at in ats], [at.t for at in ats]
-        carries = [self.hand_on(at) for at in ats] if self.carried else []
-        run(calls, rows, which, count(slots, _for_each(which, steps), _for_each(which, carries)))
+        try:
+            rows, steps = [self._row(at) for at in ats], [at.t for at in ats]
+            carries = [self.hand_on(at) for at in ats] if self.carried else []
+            run(calls, rows, which, count(slots, _for_each(which, steps), _for_each(which, carries)))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+            try:
+                self._check_options()
+            except ArgumentError as found:
+                raise found from error
+            raise
 
     def _look(self, key: Hashable, slots: list[Slot]) -> Seen:
         """What is known of these parameters; most steps change none of it."""

@@ -4,12 +4,28 @@ that the parameter has itself, or that is given by its index or name."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mxopt.caller import warn
 from mxopt.errors import ArgumentTypeError, nearest
 from mxopt.optimizer.counts import Counts, Index
 from mxopt.options import number, plain
+
+
+class _Table:
+    """An attribute that may only be set to a dict. Updates read it under its name with an
+    underscore, which costs no call."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: Any, owner: type) -> Any:
+        return self if optimizer is None else getattr(optimizer, f"_{self.name}")
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        if not isinstance(value, Mapping):
+            raise ArgumentTypeError(f"{type(optimizer).__name__}: {self.name} must be a dict, got {value!r:.80}")
+        setattr(optimizer, f"_{self.name}", value)
 
 
 class Multipliers(Counts):
@@ -18,11 +34,17 @@ class Multipliers(Counts):
     lr: Any
     wd: float
     overridden: frozenset[str]
-    idx2name: dict[Index, str]
-    param_dict: Mapping[Index, Any]
     sym_info: tuple[Any, ...] = ()
-    lr_mult: dict[Index, float]
-    wd_mult: dict[Index, float]
+    _param_dict: Mapping[Index, Any]
+    _lr_mult: Mapping[Index, float]
+    _wd_mult: Mapping[Index, float]
+    if TYPE_CHECKING:
+        idx2name: dict[Any, str]
+        param_dict: Mapping[Index, Any]
+        lr_mult: dict[Index, float]
+        wd_mult: dict[Index, float]
+    else:
+        idx2name, param_dict, lr_mult, wd_mult = _Table(), _Table(), _Table(), _Table()
 
     def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
         """Sets multipliers of the learning rate, by index or by name (`param_idx2name`); all others
@@ -68,8 +90,8 @@ class Multipliers(Counts):
 
     def _multiplier(self, what: str, index: Index) -> float:
         """The parameter's own attribute, else a multiplier by index, else one by name."""
-        if index in self.param_dict:
-            own = getattr(self.param_dict[index], what)
+        if index in self._param_dict:
+            own = getattr(self._param_dict[index], what)
             return own if type(own) is float and own == own else number(f"parameter {index!r}: its {what}", own)
         given = getattr(self, what)
         if index in given:
@@ -83,7 +105,7 @@ class Multipliers(Counts):
         lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
         if type(lr) is not float:
             lr = self._as_rate(lr)
-        return lr * self._multiplier("lr_mult", index) if self.lr_mult or self.param_dict else lr
+        return lr * self._multiplier("lr_mult", index) if self._lr_mult or self._param_dict else lr
 
     def _as_rate(self, lr: Any) -> float:
         """A learning rate as a float. Raises ArgumentError if it isn't a number."""
@@ -94,7 +116,7 @@ class Multipliers(Counts):
         """The learning rates of parameters."""
         lr = self.lr if self.lr_scheduler is None else self.lr_scheduler(self.num_update)
         lr = lr if type(lr) is float else self._as_rate(lr)
-        if not self.lr_mult and not self.param_dict:
+        if not self._lr_mult and not self._param_dict:
             return [lr] * len(indices)
         return [lr * self._multiplier("lr_mult", index) for index in indices]
 
@@ -102,10 +124,10 @@ class Multipliers(Counts):
         """The weight decay of a parameter."""
         if self.overridden and "_get_wds" in self.overridden:
             return self._get_wds((index,))[0]
-        return self.wd * self._multiplier("wd_mult", index) if self.wd_mult or self.param_dict else self.wd
+        return self.wd * self._multiplier("wd_mult", index) if self._wd_mult or self._param_dict else self.wd
 
     def _get_wds(self, indices: Sequence[Index]) -> list[float]:
         """The weight decays of parameters."""
-        if not self.wd_mult and not self.param_dict:
+        if not self._wd_mult and not self._param_dict:
             return [self.wd] * len(indices)
         return [self.wd * self._multiplier("wd_mult", index) for index in indices]

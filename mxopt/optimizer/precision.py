@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from mxopt.errors import ArgumentError
+
 Real = Callable[[float], Any]  # the arithmetic's type: numpy.float32 or numpy.float64
 
 SPLIT = 2.0**29 + 1  # with u = x * SPLIT, u - (u - x) is x rounded to float32 (Veltkamp); NumPy takes ten times as long
@@ -22,6 +24,15 @@ def betas_in(real: Real, beta1: float, beta2: float) -> tuple[float, float]:
 
 
 def corrections(real: Real, beta1: float, beta2: float, t: int) -> tuple[float, float]:
-    """1 - beta1^t and 1 - beta2^t, in double, of betas rounded to this type of arithmetic."""
-    beta1, beta2 = betas_in(real, beta1, beta2)
-    return 1 - beta1**t, 1 - beta2**t
+    """1 - beta1^t and 1 - beta2^t, in double, of betas rounded to this type of arithmetic. Raises
+    ArgumentError if one is 0: it is divided by."""
+    a, b = betas_in(real, beta1, beta2)
+    c1, c2 = 1 - a**t, 1 - b**t
+    if not (c1 and c2):
+        raise told_from_one(beta1, beta2, real)
+    return c1, c2
+
+
+def told_from_one(beta1: float, beta2: float, real: Any) -> ArgumentError:
+    """The error for a correction of 0."""
+    return ArgumentError(f"betas {beta1, beta2} can't be told from 1 in {real.__name__}")

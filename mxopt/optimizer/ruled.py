@@ -240,12 +240,14 @@ class RuleOptimizer(Optimizer):
             raise
 
     def _check_numbers(self, rows: Iterable[tuple[float, ...]], error: BaseException) -> None:
-        """Raises ArgumentTypeError if `error` was caused by a hyper-parameter that isn't a number:
-        one that was set after construction, or one that a subclass's `scalars` returned."""
-        if isinstance(error, TypeError | ValueError | AttributeError) and not isinstance(error, MXOptError):
+        """Raises ArgumentError if `error` was caused by a hyper-parameter that has been set to what
+        the constructor refuses, ArgumentTypeError if it is no number, as one that a subclass's
+        `scalars` returned."""
+        mine = isinstance(error, ArithmeticError | TypeError | ValueError | AttributeError)
+        if mine and (type(error) is ArgumentError or not isinstance(error, MXOptError)):
             try:
                 self.check_attributes()
-            except ArgumentTypeError as found:
+            except ArgumentError as found:
                 raise found from error
         given, whose = self.rule.hypers[: self.rule.given], type(self).__name__
         for row in rows if isinstance(error, TypeError | ValueError | struct.error) else ():

@@ -39,7 +39,7 @@ def test_a_block_chooses_and_puts_back() -> None:
         assert engine_in_use() == "numpy"
         with mxopt.use_engine("llvm"):
             assert engine_in_use() == "llvm"
-        with pytest.raises(UnknownNameError, match="'torch'"), mxopt.use_engine("torch"):  # type: ignore[arg-type]
+        with pytest.raises(UnknownNameError, match="'torch'"), mxopt.use_engine("torch"):
             pass
         with pytest.raises(KeyError), mxopt.use_engine("llvm"):
             raise KeyError

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar
 
-from mxopt.errors import ArgumentError
 from mxopt.experimental.optim.groups import Options
 from mxopt.experimental.optim.optimizer import Optimizer
 from mxopt.experimental.optim.options import Betas, Decay, Epsilon, Maximize, Number, OptimizerOptions, Params, Rate
@@ -27,8 +26,6 @@ def bias_corrections(at: Step) -> tuple[float, float]:
     """1 - beta1^t, and the root of 1 - beta2^t."""
     beta1, beta2 = at.group["betas"]
     c1, c2 = corrections(at.real, beta1, beta2, at.t)
-    if not c1 or not c2:
-        raise ArgumentError(f"betas {at.group['betas']} can't be told from 1 in {at.real.__name__}")
     return c1, math.sqrt(c2)
 
 

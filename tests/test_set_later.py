@@ -1,0 +1,107 @@
+"""Options that are set after construction to what the constructor refuses: an update that can't go
+on says so in its words, and changes nothing."""
+
+# mypy: disable-error-code="arg-type"
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mxopt import Parameter, create, get_updater, nn
+from mxopt.errors import ArgumentError, ArgumentTypeError
+
+
+def ones(*shape: int) -> np.ndarray:
+    return np.ones(shape or 3, np.float32)
+
+
+REFUSED = {  # what the constructors refuse, and the words
+    "adam": ("beta1", 1, "Adam: beta1 must be within [0, 1), got 1"),
+    "adamw": ("beta2", 1.0, "AdamW: beta2 must be within [0, 1), got 1.0"),
+    "adabelief": ("beta1", np.float32(1), "AdaBelief: beta1 must be within [0, 1), got"),
+    "adamax": ("beta1", 1, "Adamax: beta1 must be within [0, 1), got 1"),
+    "nadam": ("beta2", 1, "Nadam: beta2 must be within [0, 1), got 1"),
+    "ftml": ("beta2", 1, "FTML: beta2 must be within [0, 1), got 1"),
+    "lamb": ("beta1", 1, "LAMB: beta1 must be within [0, 1), got 1"),
+    "lans": ("beta2", 1, "LANS: beta2 must be within [0, 1), got 1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("several", [False, True], ids=["one", "list"])
+def test_an_option_that_was_set_to_what_the_constructor_refuses_is_told_in_its_words(name: str, several: bool) -> None:
+    """A beta of 1 ended Adam in a bare ZeroDivisionError, and Nadam and FTML divided by 0."""
+    option, wrong, says = REFUSED[name]
+    with pytest.raises(ArgumentError, match=re.escape(says)):
+        create(name, **{option: wrong})
+    updater, weights = get_updater(create(name, learning_rate=0.1)), [ones(), ones()]
+
+    def step() -> None:
+        updater([0, 1], [ones(), ones()], weights) if several else updater(0, ones(), weights[0])
+
+    step()
+    before, good = [w.tolist() for w in weights], getattr(updater.optimizer, option)
+    setattr(updater.optimizer, option, wrong)
+    with pytest.raises(ArgumentError, match=re.escape(says)):
+        step()
+    assert ([w.tolist() for w in weights], updater.optimizer.count(0)) == (before, 1)
+    setattr(updater.optimizer, option, good)
+    step()
+    assert updater.optimizer.count(0) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "wrong", "says"),
+    [
+        (nn.Adam, "beta1", 1.0, "Adam: beta1 must be within (0, 1), got 1.0"),
+        (nn.Lamb, "beta2", 1.0, "Lamb: beta2 must be within (0, 1), got 1.0"),
+        (nn.AdaMax, "beta1", 1, "AdaMax: beta1 must be a float, got 1"),
+        (nn.RMSProp, "rho", "0.9", "RMSProp: rho must be a float, got '0.9'"),
+        (nn.Adagrad, "loss_scale", 0.0, "Adagrad: loss_scale must be above 0, got 0.0"),
+        (nn.ASGD, "lambd", None, "ASGD: lambd must be a float, got None"),
+    ],
+)
+def test_so_is_one_of_nn(make: Any, option: str, wrong: Any, says: str) -> None:
+    weight = ones()
+    optimizer = make([weight], learning_rate=0.1)
+    optimizer((ones(),))
+    before = weight.tolist()
+    setattr(optimizer, option, wrong)
+    with pytest.raises(ArgumentError, match=re.escape(says)):
+        optimizer((ones(),))
+    assert (weight.tolist(), optimizer.global_step) == (before, 1)
+
+
+@pytest.mark.parametrize("name", ["nn.Adam", "nn.Lamb", "lamb", "ftml"])
+def test_betas_that_single_precision_rounds_to_one_are_told(name: str) -> None:
+    """The constructors take them: they are right for float64."""
+    for dtype in (np.float32, np.float64):
+        weight, betas = np.ones(3, dtype), {"learning_rate": 0.1, "beta1": 0.9, "beta2": 1 - 1e-9}
+        if name.startswith("nn."):
+            optimizer = getattr(nn, name[3:])([weight], **betas)
+            step = partial(optimizer, (np.ones(3, dtype),))
+        else:
+            step = partial(get_updater(create(name, **betas)), 0, np.ones(3, dtype), weight)
+        if dtype is np.float64:
+            step()
+            continue
+        with pytest.raises(ArgumentError, match="can't be told from 1 in float32"):
+            step()
+        assert weight.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("table", ["param_dict", "idx2name", "lr_mult", "wd_mult"])
+@pytest.mark.parametrize("wrong", [["w"], [2.0], None, 3, {0}], ids=repr)
+def test_a_table_of_an_optimizer_may_only_be_set_to_a_dict(table: str, wrong: Any) -> None:
+    """A list was never asked for a parameter's multipliers, in silence."""
+    optimizer = create("sgd", learning_rate=0.1)
+    before = getattr(optimizer, table)
+    with pytest.raises(ArgumentTypeError, match=f"SGD: {table} must be a dict, got"):
+        setattr(optimizer, table, wrong)
+    assert getattr(optimizer, table) is before
+    setattr(optimizer, table, {0: Parameter(ones(), "w", lr_mult=2.0)} if table == "param_dict" else {})
