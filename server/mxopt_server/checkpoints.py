@@ -19,7 +19,7 @@ from mxopt.errors import KVStoreError, counted
 log = logging.getLogger("mxopt.scheduler")
 
 Notes = MutableMapping[Any, Any]
-CUT_S = 1.0  # seconds from one cut to the next, where they go into journals
+CUT_S = 1.0  # seconds from one cut to the next, at least, where they go into journals
 BEATS = 3  # heartbeats that a cut is ahead at first,
 MOST_BEATS = 24  # and where others were too near
 SETTLE_BEATS = 4  # heartbeats after which a server that has a cut has said so, from when all workers are past it
@@ -64,7 +64,7 @@ class Checkpoints:
         """What can be done where the job has failed, once it has trained."""
         if not self._rounds or (not self.exists and self.durability != "journal"):
             return ""
-        where = f"checkpoint {self.exists}" if self.durability == "snapshot" else "the last second"
+        where = f"checkpoint {self.exists}" if self.durability == "snapshot" else "some seconds before"
         return f"; mxopt-launch --resume goes on from {where}"
 
     def begins(self, mode: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mxopt.errors import StatesError, counted
 from mxopt.optimizer import Optimizer
+from mxopt.sparse import RowSparse
 from mxopt.state_dtype import converted
 from mxopt.typing import State
 from mxopt_server.entries import Entry
@@ -20,19 +21,23 @@ def fitting(optimizer: Optimizer, entry: Entry, state: State, whole: bool) -> St
     weight = entry.weight.reshape(entry.whole) if whole and not entry.by_rows else entry.weight
     made = optimizer.create_state_multi_precision(entry.key, weight)
     state = converted(state, made)
-    wrong = _difference(state, made)
+    wrong = _difference(state, made, entry.by_rows and entry.weight.initial is not None)
     if wrong:
         raise StatesError(f"key {entry.key!r}: the states don't fit {optimizer!r}: {wrong}")
     return state
 
 
-def _difference(state: State, made: State) -> str:
-    """How a state differs from one that the optimizer makes; empty if it doesn't."""
+def _difference(state: State, made: State, table: bool) -> str:
+    """How a state differs from one that the optimizer makes; empty if it doesn't. That of a `table`
+    has its rows."""
     if isinstance(made, tuple | list):
         if not isinstance(state, tuple | list) or len(state) != len(made):
             return f"a state has {counted(len(made), 'part')}, this one is {state!r:.80}"
-        found = (_difference(*pair) for pair in zip(state, made, strict=True))
+        found = (_difference(*pair, table) for pair in zip(state, made, strict=True))
         return next(filter(None, found), "")
+    by_rows = [isinstance(each, RowSparse) for each in (state, made)]
+    if by_rows == [True, False] or (table and by_rows == [False, True]):
+        return f"there is {_kind(state)} {'by rows, of a dense value' if by_rows[0] else 'whole, of a table'}"
     known = made is None or state is None or hasattr(made, "dtype")
     return f"there is {_kind(state)} instead of {_kind(made)}" if known and _kind(state) != _kind(made) else ""
 

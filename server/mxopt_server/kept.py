@@ -149,9 +149,10 @@ class Kept:
         with, and has lost what they count on."""
         members = self._server.members
         if self.journal is None and self._came_back and not members.apart:
+            since = f"has changed since checkpoint {self.written}" if self.written else "it had"
             raise KVStoreError(
-                f"server {self._server.rank} has died, and without a journal what has changed since the last checkpoint"
-                " is lost"
+                f"server {self._server.rank} has died, and without a journal what {since} is lost"
+                + " (there was no checkpoint yet)" * (not self.written)
             )
 
     def tick(self, exists: int) -> None:

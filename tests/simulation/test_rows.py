@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from simulation.jobs import Job, Plan
 from simulation.network import Weather
 
 import mxopt
+from mxopt.errors import StatesError
 from mxopt.kvstore import rows
 from mxopt.sparse import row_sparse_array, table, zeros
 
@@ -37,3 +40,33 @@ def test_a_changed_optimizer_goes_ahead_of_all_messages_of_the_rows(
     job.run()
     assert [worker.error for worker in job.workers] == [None] * 2
     assert [worker.result for worker in job.workers] == [np.full((9, 2), -3, np.float32).tobytes()] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        (table((9, 2)), np.zeros((9, 2), np.float32), r"float32 \(9, 2\) by rows, of a dense value"),
+        (np.zeros((9, 2), np.float32), table((9, 2)), r"float32 \(9, 2\) whole, of a table"),
+    ],
+    ids=["rows to dense", "dense to rows"],
+)
+def test_states_of_rows_and_of_whole_values_are_not_taken_for_each_other(
+    first: Any, second: Any, why: str, tmp_path: Path
+) -> None:
+    def program(store: Any, pause: Callable[[], None], value: Any, load: bool) -> bytes:
+        store.set_optimizer(mxopt.create("adam"))
+        store.init("w", value)
+        push = row_sparse_array((np.ones((2, 2), np.float32), [1, 4]), (9, 2))
+        store.push("w", push)
+        if not load:
+            store.save_optimizer_states(tmp_path / "states")
+            return b"saved"
+        with pytest.raises(StatesError, match=f"key 'w': the states don't fit .*there is {why}"):
+            store.load_optimizer_states(tmp_path / "states")
+        store.push("w", push)  # its own states have stayed
+        return b"refused"
+
+    for value, load, said in ((first, False, b"saved"), (second, True, b"refused")):
+        job = Job(Plan("by_key", "sync", 1, 1), partial(program, value=value, load=load))
+        job.run()
+        assert [worker.result or worker.error for worker in job.workers] == [said]

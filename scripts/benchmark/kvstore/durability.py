@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psutil
 
 import mxopt
 from benchmark import machine, tables, terminal
+from benchmark.kvstore import endurance
 from benchmark.kvstore.__main__ import ROOT, Processes, endpoint_of
 from benchmark.kvstore.cases import CASES, SETUPS, Setup
 from benchmark.kvstore.worker import timed, used
@@ -25,7 +27,8 @@ ABOUT = """A round is a pushpull of all keys under sgd with momentum, by every w
 each durability take turns, in so many passes; a ratio is the median over the passes of a job's mean
 round to that of the job without durability in the same pass: what the disk does every now and then
 counts. The jobs' state is in the folder for temporary files (TMPDIR), which should be on a disk as
-a job's would be."""
+a job's would be. With --minutes one job under a journal is that long, between two short ones without
+durability: its rounds, its files and the servers' memory are told for each fifth of the time."""
 
 KINDS = {
     "none": [],
@@ -36,8 +39,9 @@ KINDS = {
 USUAL = ("latency", "resnet50", "large")
 
 
-def job(options: list[str], setup: Setup, case: str, rounds: int) -> dict[str, float]:
-    """What the first worker says of a job of so many rounds."""
+def job(options: list[str], setup: Setup, run: Callable[[list[int], Path], list[str]]) -> Any:
+    """What worker 0 says of a job: all run what `run` makes of the servers' process
+    numbers and the folder of the job's state."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "server"), os.environ.get("PYTHONPATH", "")])
     env = dict(os.environ, PYTHONPATH=path, DMLC_NUM_WORKER=str(setup.workers), DMLC_NUM_SERVER=str(setup.servers))
     with tempfile.TemporaryDirectory() as folder, Processes() as processes:
@@ -50,9 +54,18 @@ def job(options: list[str], setup: Setup, case: str, rounds: int) -> dict[str, f
             server = processes.start([*command, "--role", "server"], env | {"DMLC_SERVER_ID": str(rank)})
             endpoint_of(server)
             servers.append(server.pid)
+        command = run(servers, Path(folder, "state"))
+        return processes.results([processes.start(command, env) for _ in range(setup.workers)])[0]
+
+
+def of_rounds(setup: Setup, case: str, rounds: int) -> Callable[[list[int], Path], list[str]]:
+    """What workers run for so many rounds, see `job`."""
+
+    def command(servers: list[int], state: Path) -> list[str]:
         asked = json.dumps([setup.store, case, rounds, servers])
-        run = [sys.executable, "-m", "benchmark.kvstore.durability", "--worker", asked]
-        return processes.results([processes.start(run, env) for _ in range(setup.workers)])[0]
+        return [sys.executable, "-m", "benchmark.kvstore.durability", "--worker", asked]
+
+    return command
 
 
 def worker(kind: str, case: str, rounds: int, servers: list[int]) -> None:
@@ -105,19 +118,23 @@ def main() -> None:
         metavar="X",
         help="times the rounds of scripts/bench kvstore (1)",
     )
+    p.add_argument("--minutes", type=float, metavar="M", help="how long one job under a journal is")
     p.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     p.add_argument("--worker", help=argparse.SUPPRESS)
     options = p.parse_args()
     if options.worker:
         worker(*json.loads(options.worker))
         return
-    console, content = terminal.console(), {}
-    for case in options.case:
+    console, content = terminal.console(), dict[str, Any]()
+    for case in options.case if options.minutes else ():
+        content[case] = endurance.measure(job, SETUPS[options.setup], case, KINDS["journal"], options.minutes)
+        console.print(terminal.rich(endurance.table(options.setup, case, options.minutes, content[case])))
+    for case in () if options.minutes else options.case:
         rounds = max(1, int(CASES[case].rounds * options.times))
         found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
         for _ in range(options.passes):
             for kind, given in KINDS.items():
-                found[kind].append(job(given, SETUPS[options.setup], case, rounds))
+                found[kind].append(job(given, SETUPS[options.setup], of_rounds(SETUPS[options.setup], case, rounds)))
         content[case] = found
         console.print(terminal.rich(table(options.setup, case, found)))
     if options.json:
