@@ -61,9 +61,11 @@ def test_every_optimizer_is_exported() -> None:
 
 
 def test_an_optimizer_is_at_most_45_lines_in_4_files() -> None:
-    """Lion's rule, its class, its public names and its rows of the table."""
+    """Lion's rule, its class, its public names and its rows of the table: what somebody writes. The
+    options that type checkers know are written by `scripts/overloads`, from the class."""
     found: dict[str, set[int]] = {}
-    for path in [*ROOT.glob("mxopt/**/*.py"), ROOT / "tests/table.py"]:
+    written = [path for path in ROOT.glob("mxopt/**/*.py") if "Written by\n`scripts/" not in path.read_text()]
+    for path in [*written, ROOT / "tests/table.py"]:
         text = path.read_text()
         lines = {n for n, line in enumerate(text.splitlines(), 1) if re.search(r"\blion\b", line, re.IGNORECASE)}
         for node in ast.parse(text).body if lines else ():
