@@ -97,8 +97,7 @@ def report(options: argparse.Namespace, console: Console, result: dict[str, Any]
         from benchmark import plot
 
         about = result["machine"]
-        where = f"{about['cpu']}, {about['threads']} threads of {about['cores']} cores"
-        plot.save(plot.ratios(rows), options.plot, f"{where}; {about['date'][:10]}, commit {about['commit']}")
+        plot.save(plot.ratios(rows), options.plot, machine.where_and_when(about, about["threads"]))
     if not options.check:
         return 0
     verdicts = targets.check(rows)

@@ -32,6 +32,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def where_and_when(about: dict[str, Any], threads: int | None = None) -> str:
+    """What a picture says of the machine that `describe` has described."""
+    cores = f"{about['cores']} cores" if threads is None else f"{threads} threads of {about['cores']} cores"
+    return f"{about['cpu']}, {cores}; {about['date'][:10]}, commit {about['commit']}"
+
+
 def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 

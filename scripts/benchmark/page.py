@@ -13,9 +13,11 @@ SYSTEMS = {title: system for system, title in COLUMNS.items()}
 
 
 def about(text: str) -> str:
-    """When and where the runs of a page were made, a line for each."""
-    found = re.findall(r"^Measured (\S+) at commit (\S+): (.+?)\.\s", text, re.MULTILINE | re.DOTALL)
-    return "\n".join(f"{' '.join(where.split())}; {date}, commit {commit}" for date, commit, where in found)
+    """On which machine the runs of a page were made, a line for each, and when."""
+    found: dict[str, list[str]] = {}
+    for date, commit, where in re.findall(r"^Measured (\S+) at commit (\S+): (.+?)\.\s", text, re.M | re.S):
+        found.setdefault(" ".join(where.split()), []).append(f"{date}, commit {commit}")
+    return "\n".join("; ".join([where, *runs]) for where, runs in found.items())
 
 
 def ratios(text: str) -> Ratios:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.curves.tasks import TASKS
+from benchmark.machine import describe, where_and_when
 
 OPTIMIZERS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     "Adam": ({"name": "adam"}, {"digits": 3e-3, "factors": 1e-2, "characters": 2e-3}),
@@ -54,9 +55,9 @@ def table(curves: Curves) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def save(curves: Curves, path: Path) -> None:
+def save(curves: Curves, path: Path, about: str) -> None:
     """A panel for each optimizer and task: the mean of the seeds, and from the least to the largest
-    of them."""
+    of them. Below them `about`: where and when."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -81,6 +82,7 @@ def save(curves: Curves, path: Path) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("training loss", fontsize=9)
     axes[0, 0].legend(fontsize=8)
+    figure.supxlabel(about, fontsize=9)
     figure.savefig(path, dpi=110)
 
 
@@ -93,7 +95,7 @@ def main() -> int:
     curves = trained(options.seeds, options.share)
     print(table(curves))
     if options.plot:
-        save(curves, options.plot)
+        save(curves, options.plot, where_and_when(describe()))
     return 0
 
 
