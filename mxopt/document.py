@@ -177,12 +177,13 @@ def _info(data: memoryview, dtype: np.dtype, shape: list[int]) -> ArrayInfo:
 
 def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], Any]) -> Plain:
     """The content of a document, with what `array` makes of each array's bytes."""
+    magic = bytes(view[: len(MAGIC)])
+    hint = next((hint for start, hint in OTHERS.items() if magic.startswith(start)), "")
     if len(view) < PREFIX.size:
         what = counted(len(view), "byte")
-        raise StatesError(f"these are no mxopt states: {what}, fewer than the {PREFIX.size} of the prefix")
+        raise StatesError(f"these are no mxopt states: {what}, fewer than the {PREFIX.size} of the prefix{hint}")
     magic, version, length, digest = PREFIX.unpack_from(view)
     if magic != MAGIC:
-        hint = next((hint for start, hint in OTHERS.items() if magic.startswith(start)), "")
         raise StatesError(f"these are no mxopt states: they begin with {magic!r}{hint}")
     if version != VERSION:
         older = "; the mxopt that wrote them can go on from them, this one starts with new states" * (version < VERSION)

@@ -211,7 +211,11 @@ FIRST_DAY: Rows = [
         lambda: optim.Adam([zeros(), zeros()])((zeros(),)),
         ["Adam", "1 gradient for 2 parameters", "None"],
     ),
-    ("one array of gradients", lambda: optim.Adam([zeros()])(zeros()), ["Adam", "a tuple", "each", "ndarray"]),  # type: ignore[arg-type]
+    (
+        "one array of gradients",
+        lambda: optim.Adam([zeros()])(zeros()),  # type: ignore[arg-type]
+        ["Adam", "a tuple", "each", "ndarray: one is (x,)"],
+    ),
     ("no parameters", lambda: optim.Adam([]), ["params is empty", "needs parameters"]),
     (
         "a misspelt option of a group",
@@ -317,6 +321,13 @@ FOUND_SINCE: Rows = [
     ("a checkpoint of a local store", lambda: filled_store().load_checkpoint("x"), ["load_optimizer_states"]),
     ("a second store of a job", joined_twice, ["rank 0 is taken by worker 0", "one distributed store"]),
     ("clip_global_norm=0", lambda: Trainer([parameter()], "sgd", clip_global_norm=0), ["every gradient 0", "None"]),
+    (
+        "set_states of a short pickle",
+        lambda: sgd().set_states(b"\x80\x04N."),
+        ["4 bytes", "a pickle", "read_mxnet_states"],
+    ),
+    ("optim.Adam of an array", lambda: optim.Adam(zeros()), ["params must be", "ndarray: give a list, [x]"]),  # type: ignore[arg-type]
+    ("optim.Adam of a dict", lambda: optim.Adam({"w": zeros()}), ["params must be", "dict: list(x.items())"]),  # type: ignore[arg-type]
     ("set_states of np.savez's file", lambda: sgd().set_states(b"PK\3\4" + bytes(99)), ["read_npz", "torch.load"]),
     ("load_state_dict of no state", lambda: optim.Adam([zeros()]).load_state_dict({}), ["it has no 'optimizer'"]),
     (

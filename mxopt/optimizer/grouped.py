@@ -181,8 +181,9 @@ class GroupedOptimizer(NamedArguments, Resumable):
         parameter."""
         owner, n = type(self).__name__, len(self._slots)
         if not isinstance(gradients, tuple | list):
+            one = ": one is (x,)" * hasattr(gradients, "shape")
             raise ArgumentTypeError(
-                f"{owner}: gradients must be a tuple, one for each parameter, got {type(gradients).__name__}"
+                f"{owner}: gradients must be a tuple, one for each parameter, got {type(gradients).__name__}{one}"
             )
         if len(gradients) != n:
             raise ArgumentError(

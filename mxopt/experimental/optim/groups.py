@@ -130,7 +130,10 @@ def make_slots(params: object, group: int, before: list[Slot], carry: float) -> 
 def _listed(params: object, what: str) -> list[Array]:
     unordered = isinstance(params, str | bytes | set | frozenset | Mapping) or hasattr(params, "shape")
     if unordered or not isinstance(params, Iterable):
-        raise ArgumentTypeError(f"{what} must be an ordered collection of parameters, got {type(params).__name__}")
+        instead = ": list(x.items()) has their names and them" * isinstance(params, Mapping)
+        instead = instead or ": give a list, [x]" * hasattr(params, "shape")
+        given = type(params).__name__
+        raise ArgumentTypeError(f"{what} must be an ordered collection of parameters, got {given}{instead}")
     return list(params)
 
 
