@@ -158,3 +158,4 @@ class Gone(Message, tag=14):
     job: Text
     role: Text
     rank: Whole
+    why: Text = ""  # how it has ended, where nobody comes in its place, and so the job has failed

@@ -129,7 +129,7 @@ def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
                 launch.terminal.say(f"mxopt-launch: the job's state is in {state.durability.root}")
             keys = plan.options.keys or ""
             with key_copies.copied(keys, plan.key_files, plan.options.username):
-                launch.gone = lambda process: gone(root, keys, plan.job, process)
+                launch.gone = lambda process, why: gone(root, keys, plan.job, process, why)
                 launch.goes_on = lambda process: _goes_on(root, keys, plan.job, process)
                 for process in plan.started(root):
                     launch.start(process)
@@ -184,10 +184,11 @@ def _goes_on(scheduler: str, keys: str, job: str, worker: Process) -> bool:
     return True
 
 
-def gone(scheduler: str, keys: str, job: str, process: Process) -> None:
-    """Tells the scheduler that a process has ended, so that its place is free at once."""
+def gone(scheduler: str, keys: str, job: str, process: Process, why: str = "") -> None:
+    """Tells the scheduler that a process has ended, so that its place is free at once; or, with
+    `why`, that nobody takes it."""
     with contextlib.suppress(MXOptError):  # the scheduler finds out by itself, later
-        status.tell_gone(scheduler, keys, job, process.role, process.rank)
+        status.tell_gone(scheduler, keys, job, process.role, process.rank, why)
 
 
 def _tell(what: str) -> None:

@@ -99,6 +99,8 @@ class RayLaunch(Launch):
             what = ray.get(next(stream))
         except (exceptions.RayError, StopIteration):
             what = LOST
+            where = f" on the node {self._addresses[process.name]}" if process.name in self._addresses else ""
+            self.terminal.say(f"mxopt-launch: Ray has lost the process of {process.name}{where}, or the node itself")
         if isinstance(what, bytes):
             self.outputs[process.name].take(what)
         elif isinstance(what, str):

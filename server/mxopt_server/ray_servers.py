@@ -91,7 +91,7 @@ class Servers:
         try:
             self._launch.start(self._plan.scheduler)
             root = self._launch.endpoint("scheduler")
-            self._launch.gone = lambda process: gone(root, keys or "", self._plan.job, process)
+            self._launch.gone = lambda process, why: gone(root, keys or "", self._plan.job, process, why)
             for process in self._plan.started(root):
                 if process.role == "worker":
                     self._seats.append(Seat(process.env, text))
@@ -124,6 +124,7 @@ class Servers:
     def _attend(self) -> None:
         while not self._over.is_set():
             self._launch.turn(0.2)
+            self._launch.tell_lost()
 
     def _close(self) -> None:
         self._launch.stop()

@@ -36,13 +36,15 @@ class Launch:
 
     def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: int = 0) -> None:
         self.run_dir, self._local, self._restarts = run_dir, local, restarts
-        self.gone: Callable[[Process], None] = lambda process: None  # told of a server that is to be started again
+        # Told of a server that is to be started again, or why it isn't.
+        self.gone: Callable[[Process, str], None] = lambda process, why: None
         self.goes_on: Callable[[Process], bool] = lambda process: False  # whether the job does without a worker
         self._again: Counter[str] = Counter()  # how often each process was started again
         self.terminal = Terminal(wake, output)
         self.running: dict[Any, Process] = {}  # by what they run as: Popen
         self.failed: tuple[str, int] | None = None  # the first process to fail, and its exit code
         self.why = ""  # why the job has failed
+        self._lost: tuple[Process, str] | None = None  # a server without which it has, and how that ended
         self._missing: tuple[str, int] | None = None  # the first worker that failed, and the job went on
         self._ended: list[subprocess.Popen[bytes]] = []  # not reaped, so that their groups' numbers stay theirs
         self.outputs: dict[str, Output] = {}
@@ -96,9 +98,7 @@ class Launch:
         if self.failed is None:
             return 0
         name, code = self.failed
-        again = self._again[name]
-        used = f" after {counted(again, 'restart')}, as many as it may have (--restarts)" if again else ""
-        self.why = f"{name} failed{children.how(code)}{used}; its log is {self.run_dir / name}.log"
+        self.why = f"{name} failed{self._how(name, code)}; its log is {self.run_dir / name}.log"
         self.until(lambda: not self.running, TELL_S)
         return code if code > 0 else 1
 
@@ -175,6 +175,20 @@ class Launch:
             self._missing = self._missing or (process.name, code)
         else:
             self.failed = self._missing or (process.name, code)
+            if process.role == "server" and self.terminal.until is None:
+                self._lost = process, f"{process.name} failed{self._how(process.name, code)}"
+                self.tell_lost()
+
+    def tell_lost(self) -> None:
+        """Tells the scheduler, if there is one, of a server without which the job has failed, so
+        that no worker waits for it."""
+        if self._lost is not None and any(p.role == "scheduler" for p in self.running.values()):
+            self.gone(*self._lost)
+
+    def _how(self, name: str, code: int) -> str:
+        again = self._again[name]
+        used = f" after {counted(again, 'restart')}, as many as it may have (--restarts)" if again else ""
+        return children.how(code) + used
 
     def _left_out(self, process: Process, code: int) -> bool:
         """Whether it is a worker without which an asynchronous job goes on; the scheduler's exit
@@ -205,7 +219,7 @@ class Launch:
         self._again[process.name] += 1
         said = f"{process.name} ended{children.how(code)}; it is started again, {left - 1} times more at most"
         self.terminal.say(f"mxopt-launch: {said}")
-        self.gone(process)
+        self.gone(process, "")
         self.start(process)
         return True
 

@@ -103,7 +103,13 @@ class Scheduler:
     def _gone(self, route: bytes, gone: m.Gone) -> None:
         self._send(route, m.Farewell())
         node = self.roster.nodes.get((gone.role, gone.rank))
-        if gone.job != self.roster.job or node is None or node.state != "alive":
+        if gone.job != self.roster.job or node is None or node.state == "ended":
+            return
+        if gone.why and not (node.heart and self.course.reaches(node)):
+            node.state = "ended"
+            self.course.fail(f"{node} has ended, and won't come back: {gone.why}")
+            return
+        if node.state != "alive":
             return
         if self.course.state == "gathering":  # it has no heart yet, and whoever comes in its place hasn't asked
             log.warning("%s has exited before the job was complete", node)

@@ -89,13 +89,13 @@ def scheduler_report(endpoint: str, keys: str) -> Plain:
         context.destroy(0)
 
 
-def tell_gone(endpoint: str, keys: str, job: str, role: str, rank: int) -> None:
-    """Tells the scheduler at `endpoint` that a process of its job has exited. Raises DeadlineError
-    if that doesn't answer."""
+def tell_gone(endpoint: str, keys: str, job: str, role: str, rank: int, why: str = "") -> None:
+    """Tells the scheduler at `endpoint` that a process of its job has exited; with `why` also that
+    nobody comes in its place. Raises DeadlineError if that doesn't answer."""
     context = zmq.Context()
     socket = sockets.connect(context, endpoint, load_keys(keys))
     try:
-        socket.send_multipart(m.encode(m.Gone(job, role, rank)))
+        socket.send_multipart(m.encode(m.Gone(job, role, rank, why)))
         if not socket.poll(TIMEOUT_MS):
             raise DeadlineError(f"{endpoint} doesn't answer")
     finally:

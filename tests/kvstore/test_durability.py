@@ -92,6 +92,17 @@ def test_servers_that_are_killed_at_any_time_lose_nothing_under_a_journal(
     assert list(tmp_path.glob("kill-*")) == []
 
 
+def test_a_server_that_is_killed_more_often_than_it_may_be_started_ends_the_job_at_once_with_a_message(
+    launched: Callable[..., Process],
+) -> None:
+    kills, patient = ("7-server0", "12-server0"), {"MXOPT_KVSTORE_TIMEOUT": 600}
+    process = launched("--durability", "journal", "--restarts", "1", kills=kills, rounds=100_000, **patient)
+    assert process.finish() == 1
+    used = "server-0 failed: killed by SIGKILL after 1 restart, as many as it may have (--restarts)"
+    assert process.lines[-1].startswith(f"mxopt-launch: {used}")
+    assert any("the job has failed: server 0" in line and used in line for line in process.lines), process.output
+
+
 def test_a_journal_on_the_disk_loses_nothing_either(launched: Callable[..., Process]) -> None:
     process = launched("--durability", "journal", "--fsync", kills=("9-server0",), rounds=15)
     assert ended(process) == (expected(15), 0)

@@ -119,6 +119,24 @@ def test_workers_may_be_tasks_of_the_programs_own_as_the_page_shows(cluster: Any
     assert "job" in (tmp_path / "run" / "scheduler.log").read_text()
 
 
+def test_workers_of_a_program_hear_at_once_that_a_server_will_not_come_back(cluster: Any, tmp_path: Path) -> None:
+    from mxopt_server.ray_servers import Servers
+
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False, ignore_reinit_error=True)
+    kept = ["--insecure", "--durability", "journal", "--restarts", "0", "--state-dir", str(tmp_path / "state")]
+    with Servers(1, 1, *kept, run_dir=tmp_path / "run") as job:
+        given = {**PATIENT, "MXOPT_KVSTORE_TIMEOUT": "600", **job.seat(0).variables}
+        worker = Process(FOREVER, given)
+        try:
+            worker.wait_for("RUNNING", DEADLINE_S)
+            servers = [p for p in processes() if p.environ()["DMLC_ROLE"] == "server"]
+            servers[0].kill()
+            assert worker.finish(DEADLINE_S) == 1
+        finally:
+            worker.kill()
+    assert "won't come back: server-0 failed: killed by SIGKILL" in worker.output
+
+
 @pytest.mark.parametrize("lost", ["server0", "actor0"])
 def test_a_server_that_is_killed_comes_back_with_its_journal_and_the_job_has_the_same_bits(
     cluster: Any, tmp_path: Path, lost: str

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jobs import Process, environment
+from jobs import LAUNCH, WORKERS, Process, environment
 from test_durability import JOB, ROUNDS, expected
 
+psutil = pytest.importorskip("psutil")
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
@@ -47,4 +50,39 @@ def test_servers_of_a_lost_node_come_back_with_their_journal_and_the_job_has_the
         assert sum("goes on from checkpoint" in log for log in logs) == 1
     finally:
         ray.shutdown()
+        cluster.shutdown()
+
+
+def processes(job: Path) -> list[Any]:
+    """What runs of a job, by the folder that stands in its command lines."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(job) in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.mark.parametrize("mode", ["dist_sync", "dist_async"])
+def test_a_job_whose_workers_are_lost_with_their_node_ends_with_an_error_that_names_them(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = environment(MXOPT_KVSTORE_DEAD_AFTER=10, MXOPT_KVSTORE_JOIN_TIMEOUT=DEADLINE_S)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        options = ["-n", "2", "-s", "1", "--launcher", "ray", "--insecure", "--run-dir", str(tmp_path / "run")]
+        options += ["--state-dir", str(tmp_path / "state")]
+        work = [sys.executable, str(WORKERS), "forever", f'{{"mode": "{mode}"}}', str(tmp_path)]
+        lost = cluster.add_node(num_cpus=2)  # on which there will be one of the workers, or both
+        job = Process([*LAUNCH, *options, *work], {**settings, "RAY_ADDRESS": cluster.address})
+        try:
+            for rank in range(2):
+                job.wait_for(f"[worker-{rank}] RUNNING", DEADLINE_S)
+            running = processes(tmp_path)
+            assert len(running) >= 4  # launcher, server, two workers
+            cluster.remove_node(lost, allow_graceful=False)
+            assert job.finish(DEADLINE_S) == 1, job.output
+        finally:
+            job.kill()
+        assert "mxopt-launch: Ray has lost the process of worker-" in job.output
+        assert re.search(r"^mxopt-launch: (worker-\d|server-0|scheduler) failed", job.output, re.MULTILINE), job.output
+        assert not psutil.wait_procs(running, 15)[1]
+    finally:
         cluster.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 from mxopt_server.scheduler import Scheduler
 
 from mxopt.kvstore import messages as m, wire
@@ -128,6 +129,20 @@ def test_a_server_that_nobody_expects_back_fails_the_job_and_one_that_returns_is
         answer = job.join("s2", "server", 0)
     assert answer.epoch == 2
     assert job.scheduler.course.state == "running"
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_server_that_its_launcher_will_not_start_again_fails_the_job_at_once(noticed: bool) -> None:
+    job, welcome = running(returns=True)
+    if noticed:
+        silent(job, welcome, "s")
+    else:
+        job.say("l", m.Gone("job", "server", 0, "killed by SIGKILL"))  # but there is a connection
+    assert job.scheduler.course.state == "running"
+    job.closed.add(b"heart s")
+    job.say("l", m.Gone("job", "server", 0, "killed by SIGKILL"))
+    assert job.scheduler.course.text.startswith("server 0 (s) has ended, and won't come back: killed by SIGKILL")
+    assert job.answers[b"heart a"][-1].state == "failed"
 
 
 def test_a_server_that_is_killed_before_the_job_is_complete_is_replaced_too() -> None:
