@@ -49,8 +49,9 @@ class Item:
     nbytes: int
 
 
-def plan(infos: Sequence[KeyInfo]) -> list[Item]:
-    """The messages that carry these keys, those to different servers in turn."""
+def plan(infos: Sequence[KeyInfo], shapes: bool = False) -> list[Item]:
+    """The messages that carry these keys, those to different servers in turn; with `shapes` that of
+    each key, and of a server's part of it, goes along."""
     queues: dict[int, list[Item]] = {}
     batches: dict[tuple[int, np.dtype], Item] = {}
     names: dict[tuple[int, np.dtype], int] = {}
@@ -61,9 +62,10 @@ def plan(infos: Sequence[KeyInfo]) -> list[Item]:
             server = stripes[0].server
             batch = batches.get((server, info.dtype))
             name = (server, info.dtype)
-            names[name] = names.get(name, 0) + header_bytes(info.key)
+            named = header_bytes(info.key) + 18 * len(info.shape) * shapes
+            names[name] = names.get(name, 0) + named
             if batch is None or batch.nbytes + info.size * itemsize > PIECE_BYTES or names[name] > NAMES:
-                names[name] = header_bytes(info.key)
+                names[name] = named
                 batch = batches[server, info.dtype] = Item(server, info.dtype, [], [], 0, 0, 0, 0)
                 queues.setdefault(server, []).append(batch)
             batch.keys.append(info.key)

@@ -13,7 +13,7 @@ from mxopt.engine import arrays
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError, counted
 from mxopt.kvstore import messages as m, rows, wire
 from mxopt.kvstore.channel import Call
-from mxopt.kvstore.exchange import KeyInfo, fitting
+from mxopt.kvstore.exchange import KeyInfo, fitting, gather, plan
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.placement import needs_whole
 from mxopt.kvstore.session import Session
@@ -38,9 +38,8 @@ def give(
     mine = [[k, *_about(v), needs_whole(optimizer, _by_rows(v))] for k, v in pairs]
     worker.changes("init")
     if rank == 0:
-        call = Call()
-        for (name, first), (*_, whole) in zip(pairs, mine, strict=True):
-            _to_servers(worker, _info(held, name, first, whole), first, round, call)
+        infos = [_info(held, name, first, whole) for (name, first), (*_, whole) in zip(pairs, mine, strict=True)]
+        call = _to_servers(worker, infos, dict(pairs), round)
         worker.connections.wait(call, f"init of {counted(len(pairs), 'key')}")
     told, held.bound = _of_rank_0(worker, mine, held.bound)
     roots = {k: rest for k, *rest in told}
@@ -112,18 +111,24 @@ def _of_rank_0(worker: Worker, mine: list[Any], bound: int) -> tuple[list[Any], 
     return found, bound
 
 
-def _to_servers(worker: Worker, info: KeyInfo, value: Array, round: int, call: Call) -> None:
-    if _by_rows(value):
-        rows.init(worker.connections, info, None if isinstance(value, Table) else value, round, call)
-        return
-    flat, dtype = np.ascontiguousarray(value).reshape(-1), wire.name_of(value.dtype)
-    for stripe in info.layout.stripes:
-        shape = [stripe.stop - stripe.start, *info.layout.unit_shape]
-        for piece in range(stripe.pieces):
-            a, b = (n * info.layout.unit for n in stripe.bounds(piece))
-            frame = wire.bytes_of(flat[a:b])
-            message = m.Init(0, info.key, dtype, shape, list(value.shape), stripe.start, piece, round, [frame])
-            worker.connections.send(stripe.server, message, call, nbytes=(b - a) * value.itemsize)
+def _to_servers(worker: Worker, infos: list[KeyInfo], values: dict[Key, Array], round: int) -> Call:
+    """Sends servers the first values of keys. The result waits for their answers."""
+    call, dense = Call(), []
+    for info in infos:
+        value = values[info.key]
+        if info.table is None:
+            values[info.key] = np.ascontiguousarray(value)
+            dense.append(info)
+        else:
+            rows.init(worker.connections, info, None if isinstance(value, Table) else value, round, call)
+    for item in plan(dense, shapes=True):
+        stripes = [next(s for s in info.layout.stripes if s.server == item.server) for info in item.infos]
+        shapes = [[s.stop - s.start, *info.layout.unit_shape] for s, info in zip(stripes, item.infos, strict=True)]
+        wholes, frame = [list(info.shape) for info in item.infos], wire.bytes_of(gather(item, values))
+        message = m.Init(0, item.keys, wire.name_of(item.dtype), shapes, wholes, stripes[0].start, item.piece, round,
+                         [frame])  # fmt: skip
+        worker.connections.send(item.server, message, call, nbytes=item.nbytes)
+    return call
 
 
 def _by_rows(value: Array) -> bool:

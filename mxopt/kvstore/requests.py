@@ -11,7 +11,7 @@ from typing import ClassVar
 from msgspec import field
 
 from mxopt.kvstore.message import Framed, Message
-from mxopt.kvstore.wire import Data, Dtype, Float, Key, KeyList, Lacks, Shape, Text, Whole, Wholes
+from mxopt.kvstore.wire import Data, Dtype, Float, Key, KeyList, Lacks, Shape, Shapes, Text, Whole, Wholes
 from mxopt.sparse.initial import Begin
 
 
@@ -41,16 +41,17 @@ class Ready(Message, tag=21):
 
 
 class Init(Framed, tag=22):
-    """One piece of the first value of the part of a key that this server holds."""
+    """First values: of several keys that this server has all of, one after the other in the frame,
+    or one piece of the part of one key that it holds."""
 
     seq: Whole
-    key: Key
+    keys: KeyList
     dtype: Dtype
-    shape: Shape  # of this server's part: (units, elements of a unit...)
-    whole: Shape  # of the whole array
+    shapes: Shapes  # of this server's part of each: (units, elements of a unit...)
+    wholes: Shapes  # of the whole arrays
     first: Whole  # where the part begins, in units
     piece: Whole
-    round: Whole  # that the key begins with: pushes count on from it
+    round: Whole  # that the keys begin with: pushes count on from it
     data: Data = field(default_factory=list)
     read: Whole = 0
 

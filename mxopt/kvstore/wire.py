@@ -42,6 +42,7 @@ Lacks = Annotated[list[tuple[Whole, Key, Whole]], Meta(max_length=8)]  # worker,
 Members = list[tuple[Whole, Whole, Text]]  # rank, epoch, token
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 Shape = Annotated[list[Whole], Meta(max_length=32)]
+Shapes = list[Shape]
 Map = Plain
 if TYPE_CHECKING:
     Data = list[Frame]

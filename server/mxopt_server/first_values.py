@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from mxopt.errors import KVStoreError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.wire import Key
 from mxopt.sparse import Table
 from mxopt_server.entries import Entry
 from mxopt_server.machine import Machine
@@ -24,21 +26,37 @@ class FirstValues:
         }  # fmt: skip
 
     def init(self, session: Session, init: m.Init) -> None:
-        if not init.shape or math.prod(init.shape) > math.prod(init.whole):
-            raise ProtocolError(f"key {init.key!r}: no part of {init.shape} in {init.whole}")
-        described = (init.dtype, tuple(init.shape), tuple(init.whole), init.first)
-        entry = self._values.entries.get(init.key)
-        if entry is None:
-            entry = Entry(init.key, *described, init.round)
-        elif entry.by_rows or (entry.dtype, entry.shape, entry.whole, entry.first) != described:
-            raise self._differs(init, entry)
-        if init.piece > len(entry.parts):
-            raise ProtocolError(f"key {init.key!r}: piece {init.piece} before piece {len(entry.parts)}")
-        if init.piece == len(entry.parts):  # else it is known: what is here counts
-            value = wire.array_of(init.data[0], entry.real, entry.size_of(init.piece), init.key)
-            about = (init.dtype, init.shape, init.whole, init.first, entry.round)
-            self._machine.enter(First(init.key, *about, init.piece, value))
+        if not len(init.keys) == len(init.shapes) == len(init.wholes) or len(set(init.keys)) < len(init.keys):
+            raise ProtocolError("Init names each of its keys once, with both shapes")
+        size, new = 0, []
+        for key, shape, whole in zip(init.keys, init.shapes, init.wholes, strict=True):
+            entry = self._described(key, shape, whole, init)
+            if init.piece == len(entry.parts):  # else it is known: what is here counts
+                new.append((entry, size))
+            elif init.piece > len(entry.parts):
+                raise ProtocolError(f"key {key!r}: piece {init.piece} before piece {len(entry.parts)}")
+            size += entry.size_of(init.piece)
+        values = wire.array_of(init.data[0], wire.DTYPES[init.dtype], size, init.keys[0])
+        for entry, start in new:
+            about = (init.dtype, list(entry.shape), list(entry.whole), entry.first, entry.round)
+            value = values[start : start + entry.size_of(init.piece)]
+            self._machine.enter(First(entry.key, *about, init.piece, value))
         session.done(init.seq)
+
+    def _described(self, key: Key, shape: Sequence[int], whole: Sequence[int], init: m.Init) -> Entry:
+        """The entry of a key that an Init names, or one like it where it is new. Raises if it can't
+        be as that says."""
+        if not shape or math.prod(shape) > math.prod(whole):
+            raise ProtocolError(f"key {key!r}: no part of {shape} in {whole}")
+        described = (init.dtype, tuple(shape), tuple(whole), init.first)
+        entry = self._values.entries.get(key)
+        if entry is None:
+            entry = Entry(key, *described, init.round)
+        elif entry.by_rows or (entry.dtype, entry.shape, entry.whole, entry.first) != described:
+            raise self._differs(key, init.dtype, whole, entry)
+        if len(init.keys) > 1 and entry.pieces > 1:
+            raise ProtocolError(f"key {key!r} has {counted(entry.pieces, 'piece')}, which travel one by one")
+        return entry
 
     def init_table(self, session: Session, init: m.InitTable) -> None:
         if not init.whole or 0 in init.whole or not init.servers:
@@ -51,7 +69,7 @@ class FirstValues:
         if entry is None:
             entry = TableEntry(init.key, *described, init.round, init.total)
         elif not isinstance(entry, TableEntry) or described != (entry.table, entry.declared, entry.servers):
-            raise self._differs(init, entry)
+            raise self._differs(init.key, init.dtype, init.whole, entry, rows=True)
         if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
             ids = wire.rows_of(init.data[0], init.key)
             rows = wire.array_of(init.data[1], entry.real, len(ids) * math.prod(entry.shape[1:]), init.key)
@@ -66,11 +84,11 @@ class FirstValues:
             self._machine.enter(FirstRows(init.key, *about, ids, rows))
         session.done(init.seq)
 
-    def _differs(self, init: m.Init | m.InitTable, entry: Entry) -> KVStoreError:
-        by_rows = [" stored by rows" * each for each in (entry.by_rows, isinstance(init, m.InitTable))]
+    def _differs(self, key: Key, dtype: str, whole: Sequence[int], entry: Entry, rows: bool = False) -> KVStoreError:
+        by_rows = [" stored by rows" * each for each in (entry.by_rows, rows)]
         return KVStoreError(
-            f"key {init.key!r} is initialised on server {self._server} as {entry.dtype} of shape"
-            f" {entry.whole}{by_rows[0]}, not as {init.dtype} of shape {tuple(init.whole)}{by_rows[1]}"
+            f"key {key!r} is initialised on server {self._server} as {entry.dtype} of shape {entry.whole}{by_rows[0]},"
+            f" not as {dtype} of shape {tuple(whole)}{by_rows[1]}"
         )
 
     def rounds(self, session: Session, ask: m.Rounds) -> None:

@@ -125,7 +125,7 @@ def note(sent: list[Any], route: bytes, message: Any) -> bool:
 
 
 def init(seq: int, key: Key = "w") -> m.Init:
-    return m.Init(seq, key, "float32", [2], [2], 0, 0, 0, [np.zeros(2, np.float32).tobytes()])
+    return m.Init(seq, [key], "float32", [[2]], [[2]], 0, 0, 0, [np.zeros(2, np.float32).tobytes()])
 
 
 def push(

@@ -32,7 +32,7 @@ def with_pieces(count: int, workers: int = 1, mode: str = "sync") -> Peer:
     peer, size = with_sgd(Peer(workers, mode)), count * (wire.PIECE_BYTES // 4)
     for piece in range(count):
         assert isinstance(
-            peer.ask(0, m.Init(3 + piece, "big", "float32", [size], [size], 0, piece, 0, [PIECE])), m.Done
+            peer.ask(0, m.Init(3 + piece, ["big"], "float32", [[size]], [[size]], 0, piece, 0, [PIECE])), m.Done
         )
     return peer
 
@@ -66,7 +66,7 @@ def test_pushes_for_rounds_that_others_never_join(grown: Callable[[], int]) -> N
 
 def test_rows_without_an_end(grown: Callable[[], int]) -> None:
     peer, rows = with_pieces(4), np.arange(0, 1000)
-    peer.ask(0, m.Init(7, "e", "float32", [2000, 64], [2000, 64], 0, 0, 0, [bytes(2000 * 256)]))
+    peer.ask(0, m.Init(7, ["e"], "float32", [[2000, 64]], [[2000, 64]], 0, 0, 0, [bytes(2000 * 256)]))
     data = [rows.astype(np.int64).tobytes(), bytes(len(rows) * 256)]
     refused = 0
     for seq in range(8, 608):
@@ -95,9 +95,9 @@ def test_a_config_without_an_end(grown: Callable[[], int]) -> None:
 def test_first_values_take_memory_only_as_they_come(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k, size in enumerate((1 << 20, 1 << 22, 1 << 40)):
-        answer = peer.ask(0, m.Init(3 + k, f"bomb{k}", "float32", [size], [size], 0, 0, 0, [bytes(4)]))
+        answer = peer.ask(0, m.Init(3 + k, [f"bomb{k}"], "float32", [[size]], [[size]], 0, 0, 0, [bytes(4)]))
         assert isinstance(answer, m.Refused)
-    assert isinstance(peer.ask(0, m.Init(6, "large", "float32", [1 << 28], [1 << 28], 0, 0, 0, [PIECE])), m.Done)
+    assert isinstance(peer.ask(0, m.Init(6, ["large"], "float32", [[1 << 28]], [[1 << 28]], 0, 0, 0, [PIECE])), m.Done)
     assert len(peer.server.values.entries["large"].parts) == 1
     entry = peer.server.values.entries["large"]
     assert grown() - entry.weight.nbytes < CEILING  # of the array, pages that nobody has written don't exist

@@ -26,7 +26,7 @@ def test_many_small_pushes_are_answered_by_themselves_and_so_is_a_large_one() ->
         m.Done(first, 0, list(range(first + 1, first + LATER))) for first in (3, 3 + LATER)
     ]
     seq = 3 + 2 * LATER
-    peer.ask(0, m.Init(seq, "large", "float32", [8192], [8192], 0, 0, 0, [bytes(32768)]))
+    peer.ask(0, m.Init(seq, ["large"], "float32", [[8192]], [[8192]], 0, 0, 0, [bytes(32768)]))
     assert peer.ask(0, push(seq + 1, False, later=True)) is None
     large = m.Push(seq + 2, False, ["large"], 0, 1, 0, 0, 0.0, 0, 0, True, [bytes(32768)])
     assert peer.ask(0, large) == m.Done(seq + 1, 0, [seq + 2])

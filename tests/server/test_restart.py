@@ -28,7 +28,9 @@ class Script:
         pieces = [values[:2], values[2:4], values[4:]] if form != "one piece" else [values]
         self.messages: list[tuple[int, Any]] = [(0, config(0, 1, row.make())), (0, m.SetOptimizer(0, 1, 1))]
         for piece, part in enumerate(pieces):
-            self.messages.append((0, m.Init(0, "w", "float32", [UNITS, 2], [UNITS, 2], 0, piece, 0, [part.tobytes()])))
+            self.messages.append(
+                (0, m.Init(0, ["w"], "float32", [[UNITS, 2]], [[UNITS, 2]], 0, piece, 0, [part.tobytes()]))
+            )
         for _ in range(3):
             for rank in (0, 1):
                 grad = rng.normal(size=(UNITS, 2)).astype(np.float32)

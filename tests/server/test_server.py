@@ -103,8 +103,8 @@ def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], text: str
         (m.Push(3, True, ["w"], 7, 0, 0, 0, 0.0, 0, 0, False, [ONES]), "no piece 7"),
         (m.Push(3, True, ["w"], 0, 0, 0, 9, 0.0, 0, 0, False, [ONES]), "no codec 9"),
         (push(3, keys=("w", "w")), "twice"),
-        (m.Init(3, "w", "float32", [3], [3], 0, 0, 0, [ONES]), "'w' is initialised"),
-        (m.Init(3, "v", "float32", [1 << 60], [1 << 60], 0, 0, 0, [ONES]), "8 came"),
+        (m.Init(3, ["w"], "float32", [[3]], [[3]], 0, 0, 0, [ONES]), "'w' is initialised"),
+        (m.Init(3, ["v"], "float32", [[1 << 60]], [[1 << 60]], 0, 0, 0, [ONES]), "8 came"),
         (m.PushRows(3, "w", 0, 0, 0, 1, 0, 0, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
         (m.PullRows(3, "w", 0, 0, [np.array([-1]).tobytes()]), "row ids"),
         (m.StoreStates(3, 1, "w", 5, 9, [b"x"]), "what comes after 5 of 9 came, 0 are here"),
@@ -137,14 +137,16 @@ def with_rows(workers: int = 1, keys: str = "e") -> Peer:
     number 4."""
     peer = with_sgd(Peer(workers))
     for k, key in enumerate(keys):
-        assert isinstance(peer.ask(0, m.Init(3 + k, key, "float32", [4, 1], [4, 1], 0, 0, 0, [bytes(16)])), m.Done)
+        assert isinstance(
+            peer.ask(0, m.Init(3 + k, [key], "float32", [[4, 1]], [[4, 1]], 0, 0, 0, [bytes(16)])), m.Done
+        )
     return peer
 
 
 @pytest.mark.parametrize("declared", [False, True])
 def test_numbers_of_rows_are_what_was_checked_whatever_their_sender_does_to_the_memory_then(declared: bool) -> None:
     peer, ones = with_sgd(Peer(2)), wire.bytes_of(np.ones(4096, np.float32))
-    first: Message = m.Init(3, "e", "float32", [8192, 1], [8192, 1], 0, 0, 0, [bytes(32768)])
+    first: Message = m.Init(3, ["e"], "float32", [[8192, 1]], [[8192, 1]], 0, 0, 0, [bytes(32768)])
     if declared:
         first = m.InitTable(3, "e", "float32", [8192, 1], 1, True, "zeros", 0.0, 0, 0, 0, 0, [b"", b""])
     peer.ask(0, first)
@@ -216,8 +218,8 @@ def test_refusals_are_kept_for_as_many_requests_as_can_be_without_an_answer() ->
 
 def test_an_init_of_no_piece_leaves_nothing() -> None:
     peer = Peer(2)
-    assert "piece 2 before piece 0" in peer.ask(1, m.Init(1, "w", "float32", [4], [8], 0, 2, 0, [b""])).text
-    assert isinstance(peer.ask(0, m.Init(1, "w", "float32", [4], [4], 0, 0, 0, [bytes(16)])), m.Done)
+    assert "piece 2 before piece 0" in peer.ask(1, m.Init(1, ["w"], "float32", [[4]], [[8]], 0, 2, 0, [b""])).text
+    assert isinstance(peer.ask(0, m.Init(1, ["w"], "float32", [[4]], [[4]], 0, 0, 0, [bytes(16)])), m.Done)
 
 
 # The scheduler.

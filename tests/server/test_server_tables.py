@@ -97,7 +97,10 @@ def test_a_table_goes_on_over_a_restart(tmp_path: Path, durability: str) -> None
             first_rows(4, 0, 4, [0, 1, 2, 3], servers=2),
             "on server 0 as float32 .* stored by rows, not as",
         ),
-        (m.Init(4, "e", "float32", [4, 1], [4, 1], 0, 0, 0, [bytes(16)]), "stored by rows, not as float32 of shape"),
+        (
+            m.Init(4, ["e"], "float32", [[4, 1]], [[4, 1]], 0, 0, 0, [bytes(16)]),
+            "stored by rows, not as float32 of shape",
+        ),
         (first_rows(4, 0, 1, [0], key="f", servers=0), r"no table has the shape \[4, 1\] on 0 servers"),
         (first_rows(4, 0, 1, [0], key="f", whole=[4, 0]), r"no table has the shape \[4, 0\]"),
         (first_rows(4, 0, 1, [4], key="f"), "within 0 to 3"),
@@ -137,7 +140,7 @@ def test_which_rows_there_are_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) 
     parts = [peer.ask(0, m.ListRows(next(seqs), "e", 0, offset)) for offset in (0, 16)]
     assert [part.total for part in parts] == [24, 24]
     assert [np.frombuffer(part.data[0], np.int64).tolist() for part in parts] == [[7, 90], [3]]
-    dense = m.Init(next(seqs), "d", "float32", [1], [1], 0, 0, 0, [bytes(4)])
+    dense = m.Init(next(seqs), ["d"], "float32", [[1]], [[1]], 0, 0, 0, [bytes(4)])
     assert isinstance(peer.ask(0, dense), m.Done)
     assert "isn't stored by rows" in peer.ask(0, m.ListRows(next(seqs), "d", 0, 0)).text
 
@@ -149,7 +152,7 @@ def test_ftrl_leaves_the_other_rows_of_a_row_sparse_key_alone(sparse: bool, tmp_
     peer, half = Peer(), np.full((4, 1), 0.5, np.float32)
     assert isinstance(peer.ask(0, m.SetOptimizer(1, 1, 0)), m.Done)
     peer.server.served.install(optimizer_config(mxopt.create("ftrl")))
-    init: Message = m.Init(2, "e", "float32", [4, 1], [4, 1], 0, 0, 0, [half.tobytes()])
+    init: Message = m.Init(2, ["e"], "float32", [[4, 1]], [[4, 1]], 0, 0, 0, [half.tobytes()])
     if sparse:
         init = first_rows(2, 0, 4, range(4), half)
     assert isinstance(peer.ask(0, init), m.Done)

@@ -48,9 +48,9 @@ def peer_with(row: Row, mode: str) -> Peer:
     for piece in range(5):
         value = np.full(2 if piece < 4 else 1, piece, np.float32).tobytes()
         assert isinstance(
-            peer.ask(0, m.Init(2 + piece, "w", "float32", [UNITS], [UNITS], 0, piece, 0, [value])), m.Done
+            peer.ask(0, m.Init(2 + piece, ["w"], "float32", [[UNITS]], [[UNITS]], 0, piece, 0, [value])), m.Done
         )
-    assert isinstance(peer.ask(0, m.Init(7, "v", "float32", [1], [1], 0, 0, 0, [bytes(4)])), m.Done)
+    assert isinstance(peer.ask(0, m.Init(7, ["v"], "float32", [[1]], [[1]], 0, 0, 0, [bytes(4)])), m.Done)
     return peer
 
 

@@ -80,8 +80,8 @@ def test_every_worker_hears_of_a_refusal_whatever_gets_lost(moment: str | None) 
 
 LAST = 2**63 - 1
 MAD = [
-    m.Init(0, "small", "float32", [5], [5], 0, 1, 0, [bytes(20)]),  # its second piece
-    m.Init(0, "matrix", "float32", [9, 4], [3, 4], 0, 0, 0, [bytes(9 * 16)]),  # past the end
+    m.Init(0, ["small"], "float32", [[5]], [[5]], 0, 1, 0, [bytes(20)]),  # its second piece
+    m.Init(0, ["matrix"], "float32", [[9, 4]], [[3, 4]], 0, 0, 0, [bytes(9 * 16)]),  # past the end
     m.SetOptimizer(0, LAST, 0),
     m.Push(0, True, ["small"], 0, LAST, LAST, 0, 0.0, LAST, 0, False, [bytes(20)]),
     m.StoreStates(0, LAST, "small", 0, 4, [bytes(4)]),
