@@ -15,7 +15,7 @@ from mxopt.kvstore.wire import PIECE_BYTES, Frame, Key
 from mxopt.sparse import Table
 from mxopt.typing import Array
 
-ALONE = 1 << 15  # bytes from which a key has a message of its own: joining it with others would cost a copy
+ALONE = 1 << 19  # bytes from which a key has a message of its own: without lent memory joining it costs a copy
 NAMES = 256 << 10  # bytes of keys in a message
 PLANS = 256  # plans kept; one for each list of keys that is used together
 

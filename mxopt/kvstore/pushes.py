@@ -85,7 +85,7 @@ class Pushes:
                 frame = wire.bytes_of(compressed(item, gather(item, values), self.compression))
             elif item.nbytes < wire.SMALL:  # it will stand in the header
                 frame = gather(item, values).tobytes()
-            elif outs is not None:
+            elif outs is not None and len(item.infos) == 1:
                 frame = wire.bytes_of(gather(item, values))
             else:
                 (frame,) = self._connections.room(item.server, item.nbytes)

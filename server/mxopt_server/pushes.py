@@ -77,6 +77,8 @@ class Pushes:
             waits = len(shares) > 1 or bool(first.entry.sums) or not first.rounds.may_see(rank, number)
         else:
             waits = first.rounds.depth(rank) > self._depth
+            if waits:
+                session.hurry()  # what waits for others takes up the worker's window
         if waits:
             answer = self._give if asks else _done
             session.when_seen(push.seq, parts, number, value.nbytes, answer, pushes=True)

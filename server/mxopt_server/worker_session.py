@@ -14,7 +14,7 @@ from mxopt_server.latency import Latency
 from mxopt_server.told import Told
 
 CREDIT = 2 * wire.WINDOW  # bytes of a worker's that wait, and of answers that it hasn't read; it keeps within half
-LATER = 16  # pushes of a worker whose Done waits for another answer
+LATER, LATER_BYTES = 16, 3 << 20  # pushes of a worker, and their bytes, whose Done waits for another answer
 
 
 class Session:
@@ -40,7 +40,7 @@ class Session:
         self._ahead = (0, 0)  # what was expected when the last number came that was too high, and that number
         self.waiting: dict[int, Request] = {}
         self.refused: dict[int, m.Refused] = {}
-        self._later: list[int] = []  # numbers of pushes that are answered with the next answer
+        self._later: dict[int, int] = {}  # the bytes of pushes that are answered with the next answer, by number
         self.told: dict[int, Told | None] = {0: None}
         self.arriving = Arriving()
         self.document: tuple[Key | None, bytes] | None = None
@@ -111,16 +111,16 @@ class Session:
 
     def later(self, seq: int, nbytes: int) -> None:
         """Answers a push of so many bytes with the next answer, since each wakes the worker; or
-        once there are many, or large ones, or the worker says Hello."""
-        self._later.append(seq)
-        if len(self._later) >= LATER or nbytes >= wire.SMALL:
+        once there are many, or the worker says Hello."""
+        self._later[seq] = nbytes
+        if len(self._later) >= LATER or sum(self._later.values()) >= LATER_BYTES:
             self.hurry()
 
     def hurry(self) -> None:
         """Answers what waits for another answer."""
         if self._later:
             seq, *also = self._later
-            self._later = []
+            self._later = {}
             self.give(m.Done(seq, 0, also))
 
     def give(self, answer: Any) -> None:
@@ -128,7 +128,7 @@ class Session:
         if self.waiting:
             self._forget(answer.seq)
         if self._later and isinstance(answer, m.Done | m.Values):
-            answer.also, self._later = self._later, []
+            answer.also, self._later = list(self._later), {}
         self._answers.leaving.append((self.route, answer))
 
     def room(self, nbytes: int) -> Frame:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mxopt_server.pushes import DEPTH
-from mxopt_server.worker_session import LATER
+from mxopt_server.worker_session import LATER, LATER_BYTES
 from peer import Peer, push, with_sgd
 
 from mxopt.kvstore import messages as m, wire
+
+SIZE = LATER_BYTES // 12  # elements of a piece
 
 
 def test_the_done_of_a_small_push_comes_with_the_next_answer() -> None:
@@ -19,17 +21,19 @@ def test_the_done_of_a_small_push_comes_with_the_next_answer() -> None:
     assert peer.ask(0, push(8)).also == []
 
 
-def test_many_small_pushes_are_answered_by_themselves_and_so_is_a_large_one() -> None:
+def test_many_pushes_are_answered_by_themselves_and_so_are_large_ones() -> None:
     peer = with_sgd(Peer())
     sent = [peer.ask(0, push(3 + k, False, later=True)) for k in range(2 * LATER)]
     assert [answer for answer in sent if answer is not None] == [
         m.Done(first, 0, list(range(first + 1, first + LATER))) for first in (3, 3 + LATER)
     ]
     seq = 3 + 2 * LATER
-    peer.ask(0, m.Init(seq, ["large"], "float32", [[8192]], [[8192]], 0, 0, 0, [bytes(32768)]))
+    peer.ask(0, m.Init(seq, ["large"], "float32", [[SIZE]], [[SIZE]], 0, 0, 0, [bytes(4 * SIZE)]))
     assert peer.ask(0, push(seq + 1, False, later=True)) is None
-    large = m.Push(seq + 2, False, ["large"], 0, 1, 0, 0, 0.0, 0, 0, True, [bytes(32768)])
-    assert peer.ask(0, large) == m.Done(seq + 1, 0, [seq + 2])
+    large = [
+        m.Push(seq + 2 + k, False, ["large"], 0, 1 + k, 0, 0, 0.0, 0, 0, True, [bytes(4 * SIZE)]) for k in range(3)
+    ]
+    assert [peer.ask(0, message) for message in large] == [None, None, m.Done(seq + 1, 0, [seq + 2, seq + 3, seq + 4])]
 
 
 def test_who_says_hello_hears_of_all_that_is_met_before_it_is_ready() -> None:
@@ -44,8 +48,8 @@ def test_a_push_that_says_later_and_is_ahead_of_the_others_is_answered_with_its_
     peer = with_sgd(Peer(2))
     for seq in range(3, 3 + DEPTH):
         assert peer.ask(0, push(seq, False, later=True)) is None
-    assert peer.ask(0, push(3 + DEPTH, False, later=True)) is None
+    assert peer.ask(0, push(3 + DEPTH, False, later=True)) == m.Done(3, 0, list(range(4, 3 + DEPTH)))
     for number in range(1, 2 + DEPTH):
         peer.server.handle(b"route1", m.encode(push(number, False, number=number)))
     answers = [message for route, message in peer.sent if route == b"route0"]
-    assert answers == [m.Done(3 + DEPTH, 0, list(range(3, 3 + DEPTH)))]
+    assert answers == [m.Done(3 + DEPTH)]
