@@ -50,7 +50,8 @@ class _List:
 
 
 class Steps:
-    """Keeps what is prepared for the last `lists` lists of tensors, by key.
+    """Keeps what is prepared for the last `lists` lists of tensors, by key, and for more of them
+    while all have at most `tensors` tensors together.
 
     `uses` are the rules of the tensors, or one rule for all. `states` has one object for each
     tensor, which stays the same for as long as the arrays of its states do. Passing the same tuple
@@ -58,7 +59,7 @@ class Steps:
     """
 
     def __init__(self, lists: int = PATTERNS) -> None:
-        self.lists = lists
+        self.lists, self.tensors = lists, 0
         self._known: dict[Hashable, _List] = {}
         self._changing = threading.Lock()
 
@@ -121,10 +122,13 @@ class Steps:
         kept = dict([*others[-PATTERNS - len(tensors) :], *lasting.items()])
         with self._changing:
             self._known.pop(key, None)
-            while len(self._known) >= self.lists:
+            while len(self._known) >= self.lists and self._size() + len(tensors) > self.tensors:
                 del self._known[next(iter(self._known))]
             self._known[key] = _List(list(uses), tuple(states), calls if len(lasting) == len(calls) else [], kept)
         return calls
+
+    def _size(self) -> int:
+        return sum(len(known.states) for known in self._known.values())
 
 
 def _serves(plan: Plan, batch: Batch, weights: Sequence[Array], grads: Sequence[Array]) -> bool:

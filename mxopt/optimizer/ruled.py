@@ -300,6 +300,7 @@ class RuleOptimizer(Optimizer):
                     tensor.check(uses[0][0])
                 self._one_by_one(indices, weights, grads, states, masters)
                 return
+            self._lists.tensors = 2 * len(self._index_update_count)  # a server has many lists, of all keys together
             calls = self._lists.make(key, uses, tensors, states)
             self._note_weights(key, weights)
         self._apply(key, calls)

@@ -11,6 +11,7 @@ from bitwise import array, assert_same, laid_out
 from table import ROWS, Row
 
 import mxopt
+from mxopt.engine.steps import Steps
 from mxopt.sparse import row_sparse_array
 
 MOMENTA = [r for r in ROWS if r.options.get("momentum")]
@@ -95,3 +96,44 @@ def test_a_prepared_update_takes_the_corrections_of_its_own_precision(name: str,
             fresh = copy.copy(fresh)  # which has no plans yet
             fresh.update(0, twins[kind], grad, other)
         assert_same([arrays[k][0] for k in arrays], [twins[k] for k in arrays], name)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The keys of the lists that are prepared from here on."""
+    keys: list[object] = []
+    make = Steps.make
+
+    def noted(self: Steps, key: Any, *arguments: Any) -> Any:
+        keys.append(key)
+        return make(self, key, *arguments)
+
+    monkeypatch.setattr(Steps, "make", noted)
+    return keys
+
+
+def test_many_lists_that_share_no_parameter_all_stay_prepared(made: list[object]) -> None:
+    """As a server has them, which updates the keys of a message together."""
+    optimizer = mxopt.create("adam")
+    lists = []
+    for number in range(30):
+        indices = [f"{number}.{k}" for k in range(2 + number % 4)]
+        weights, grads = ([np.ones(3, np.float32) for _ in indices] for _ in range(2))
+        lists.append((indices, weights, grads, list(map(optimizer.create_state, indices, weights))))
+    for _ in range(2):
+        for arguments in lists:
+            optimizer.update(*arguments)
+    made.clear()
+    for arguments in lists:
+        optimizer.update(*arguments)
+    assert not made
+
+
+def test_of_lists_of_the_same_parameters_only_the_last_stay_prepared(made: list[object]) -> None:
+    optimizer = mxopt.create("adam")
+    weights, grads = ([np.ones(3, np.float32) for _ in range(20)] for _ in range(2))
+    states = list(map(optimizer.create_state, range(20), weights))
+    for first in (*range(10), 9, 0):
+        indices = list(range(first, first + 11))
+        optimizer.update(indices, *([each[i] for i in indices] for each in (weights, grads, states)))
+    assert made == [tuple(range(first, first + 11)) for first in (*range(10), 0)]
