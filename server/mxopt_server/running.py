@@ -23,6 +23,7 @@ from mxopt_server.signals import Interrupted
 
 GRACE_S = 10.0  # how long processes have to end by themselves after a failure or a signal
 TELL_S = 0.5  # how long the others of a failed job have to tell what they know, and end by themselves
+WORKERS_TELL_S = 3.0  # the same where no worker was the first to end: what a worker has to say may be the cause
 DRAIN_S = 1.0  # how long output is waited for that who started it has outlived
 READY_S = 60.0
 SSH_KILLED = (255, *range(129, 160))  # exit codes of ssh for a process that a signal has killed there
@@ -99,7 +100,7 @@ class Launch:
             return 0
         name, code = self.failed
         self.why = f"{name} failed{self._how(name, code)}; its log is {self.run_dir / name}.log"
-        self.until(lambda: not self.running, TELL_S)
+        self.until(lambda: not self.running, TELL_S if name.startswith("worker") else WORKERS_TELL_S)
         return code if code > 0 else 1
 
     def stop(self) -> None:
