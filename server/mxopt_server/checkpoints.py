@@ -84,8 +84,9 @@ class Checkpoints:
         if not found and "cut" in self._notes:
             have = "; ".join(f"server {rank} has {counted(len(each), 'cut')}" for rank, each in enumerate(cuts))
             raise KVStoreError(
-                f"the servers' journals had cut {self._notes['cut']} in common, and have none now ({have}): bring back"
-                " what the state folder has lost; nothing of it has been changed"
+                f"the servers' journals had cut {self._notes['cut']} in common, and have none now ({have}): give each"
+                " server that is started by hand the --rank whose state it had, or bring back what the state folder"
+                " has lost; nothing of it has been changed"
             )
         return found
 
