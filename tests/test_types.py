@@ -371,7 +371,8 @@ def test_every_built_in_optimizer_and_store_is_known_by_name() -> None:
 def test_the_types_of_what_is_public_are_known() -> None:
     """To pyright without a guess, as it judges packages that say that they are typed."""
     pytest.importorskip("pyright")
-    said = checked("pyright", "--verifytypes", "mxopt", "--ignoreexternal", "--outputjson")
+    here = "--pythonpath", sys.executable  # not the first Python on PATH
+    said = checked("pyright", *here, "--verifytypes", "mxopt", "--ignoreexternal", "--outputjson")
     if not said.startswith("{"):
         pytest.skip(f"pyright doesn't run here: {said[:200]}")
     found = json.loads(said)["typeCompleteness"]

@@ -59,7 +59,8 @@ class Steps:
     """
 
     def __init__(self, lists: int = PATTERNS) -> None:
-        self.lists, self.tensors = lists, 0
+        self.lists: int = lists
+        self.tensors: int = 0
         self._known: dict[Hashable, _List] = {}
         self._changing = threading.Lock()
 

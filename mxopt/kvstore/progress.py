@@ -13,9 +13,8 @@ class Progress:
     Attributes
     ----------
     count : a number that rises while the loop runs
-    call : such a call, in words and about what, None outside. Set by `begin` and `end`, or, where
-        each call of a
-        function counts, directly
+    call : such a call, in words and about what, None outside. Set by `begin` and `end`, or directly
+        where each call of a function counts
     """
 
     count: int

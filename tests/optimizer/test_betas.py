@@ -75,9 +75,6 @@ def test_every_option_has_the_bits_of_the_python_number_when_it_is_assigned(name
     assert tried > 3
 
 
-SCALARS_OF_NN = [(nn.ASGD, "lambd"), (nn.ASGD, "alpha"), (nn.AdaFactor, "decay_rate"), (nn.AdamOffload, "eps")]
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_so_do_those_of_groups_and_of_nn(dtype: str) -> None:
     def moved(optimizer: Any, weight: np.ndarray) -> bytes:
