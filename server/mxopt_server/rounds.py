@@ -1,9 +1,8 @@
 """Rounds: which pushes make an update, and which of a worker's pushes the values have.
 
 An object of these classes keeps the rounds of parts that are pushed together; it knows neither the
-parts nor the optimizer. A worker numbers its pushes of a part from the part's present round on: a
-number that was taken before is known, the next is new, and one beyond that means that a push is
-missing, which is an error.
+parts nor the optimizer. A worker numbers its pushes of a part from its present round on: a number
+that was taken is known, the next is new, and one beyond is an error: a push is missing.
 """
 
 from __future__ import annotations
@@ -99,8 +98,7 @@ class Rounds:
         return self.errors.get((rank, number)) if self.errors else None
 
     def _failed(self) -> dict[tuple[int, int], str]:
-        """The rounds that made no update, and why in words: of one that several parts have had each
-        may have an exception of its own."""
+        """Why rounds made no update, in words: several parts may have exceptions of their own."""
         return {place: str(error) for place, error in self.errors.items()}
 
     def has(self, rank: int, number: int) -> bool:
@@ -120,8 +118,7 @@ class Rounds:
         return []
 
     def lost(self, rank: int) -> int | None:
-        """A worker that has ended, and without which no further push of `rank` can become an
-        update."""
+        """A worker that has ended without which no further push of `rank` can become an update."""
         return None
 
     @property
