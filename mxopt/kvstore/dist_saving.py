@@ -30,7 +30,6 @@ log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
 WRITTEN = True  # what worker 0 says of a checkpoint
 LOADS = 16  # bits for the loads of a script's states in a round
-SHOWN = 5  # keys that a message lists
 
 
 class Saving(KVStoreBase):
@@ -138,7 +137,7 @@ class Saving(KVStoreBase):
         followed = self._pushes.followed
         assert followed is not None
         if goes_on and self._mode != "sync":  # others may have pushed them
-            if names := ", ".join(map(repr, keys[:SHOWN])):
+            if names := ", ".join(map(repr, keys[: first.SHOWN])):
                 log.warning("the job has gone on already: the checkpoint's states of %s are left out", names)
             return
         if made is not None and not goes_on:

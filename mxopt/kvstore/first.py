@@ -23,6 +23,8 @@ from mxopt.optimizer import Optimizer
 from mxopt.sparse import RowSparse, Table, table
 from mxopt.typing import Array
 
+SHOWN = 5  # keys that a message lists
+
 
 def give(
     worker: Worker, held: Held, key: Key | Sequence[Key], value: Array, optimizer: Optimizer | None, round: int = 0
@@ -45,7 +47,13 @@ def give(
     roots = {k: rest for k, *rest in told}
     infos = []
     for name, first in pairs:
-        *about, whole = roots.get(name, [None, None, None, None])
+        if name not in roots:
+            theirs = ", ".join(map(repr, list(roots)[:SHOWN])) + " ..." * (len(roots) > SHOWN)
+            raise ArrayError(
+                f"key {name!r}: rank 0 initialised {theirs or 'no key'} here, rank {rank} this one: workers initialise"
+                " the same keys in the same order"
+            )
+        *about, whole = roots[name]
         if about != _about(first):
             raise ArrayError(f"key {name!r}: rank 0 initialised {_said(*about)}, rank {rank} {_said(*_about(first))}")
         infos.append(_info(held, name, first, whole))

@@ -35,6 +35,18 @@ def test_a_key_that_no_message_can_name_is_refused_and_the_store_goes_on(key: in
     assert [worker.result for worker in job.workers] == [(2 * ONES).tobytes()] * 2, job.workers[0].error
 
 
+def test_workers_that_initialise_keys_in_different_orders_are_told_so() -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        for key in ("a", "b") if store.rank == 0 else ("b", "a"):
+            store.init(key, ONES)
+        return b""
+
+    job = Job(Plan("", "sync", 2, 1), program)
+    job.run()
+    expected = "key 'b': rank 0 initialised 'a' here, rank 1 this one: workers initialise the same keys in the same"
+    assert expected in str(job.workers[1].error)
+
+
 CALLS: dict[str, Callable[[Any, Path], object]] = {
     "init": lambda store, path: store.init("v", ONES),
     "pull": lambda store, path: store.pull("w", ONES.copy()),
