@@ -23,7 +23,7 @@ PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
 OPTIONAL = ("cupy", "matplotlib", "prometheus-client", "ray", "rich", "safetensors", "torch")
 VARIABLES = ("MXOPT_", "DMLC_", "MXNET_", "OMP_NUM_THREADS")
 SHOWN = 16  # bytes of what is no array
-Rows = Iterator[tuple[str, str]]
+Lines = Iterator[tuple[str, str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
 # This machine.
 
 
-def info() -> Rows:
+def info() -> Lines:
     """What a report of a bug needs to know."""
     yield "mxopt", f"{mxopt.__version__} in {Path(mxopt.__file__).parent}"
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()}) at {sys.executable}"
@@ -83,7 +83,7 @@ def info() -> Rows:
             yield name, value
 
 
-def _libraries() -> Rows:
+def _libraries() -> Lines:
     import llvmlite.binding as llvm
     import zmq
 
@@ -116,7 +116,7 @@ def _gpus() -> str:
 # A file.
 
 
-def states_of(path: str) -> Rows:
+def states_of(path: str) -> Lines:
     """What is in a document of states: its arrays, and everything else as it stands."""
     described = describe(path)
     found = list(_leaves(described.content, ""))

@@ -136,15 +136,15 @@ def _write_bind(asm: Lines, name: str = "bind") -> None:
         with asm.loop("tensor", ("i64", "0")) as (loop, t):
             loop.until(_equal(asm, t, number))
             e = asm.at("i64", expected, asm.let(f"mul i64 {t}, {EXPECTED_WORDS}"))
-            row = asm.at("i64", table, asm.let(f"mul i64 {t}, {asm.word(e, ARRAYS)}"))
+            own = asm.at("i64", table, asm.let(f"mul i64 {t}, {asm.word(e, ARRAYS)}"))
             if placed:
                 data = asm.word("%places", t)
             else:
                 w, g = asm.pointer(weights, t), asm.pointer(grads, t)
-                asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {row})"), "no")
+                asm.demand(asm.let(f"call i1 @in_place(ptr {w}, ptr {e}, ptr {own})"), "no")
                 asm.demand(_fits(asm, g, asm.word(e, GRAD_DTYPE), e, 0, THEIRS), "no")
                 data = _field(asm, g, DATA)
-            place = asm.at("i64", row, 1)
+            place = asm.at("i64", own, 1)
 
             def elsewhere(e: str = e, data: str = data, place: str = place) -> None:
                 asm.demand(_clear(asm, data, asm.word(e, GRAD_BYTES)), "no")
@@ -169,16 +169,16 @@ def _write_bind_rows(asm: Lines) -> None:
         of_indices = f"ptr {i}, i64 {id(INT64)}, i64 1, ptr {shape}, i64 1, i32 {THEIRS}"
         asm.demand(asm.let(f"call i1 @fits({of_indices})"), "no")
         asm.demand(_fits(asm, g, asm.word(e, GRAD_DTYPE), e, 1, THEIRS), "no")
-        rows, has = (asm.word(_field(asm, array, DIMENSIONS, "ptr"), 0) for array in (i, g))
-        asm.demand(_equal(asm, rows, has), "no")
+        row_count, has = (asm.word(_field(asm, array, DIMENSIONS, "ptr"), 0) for array in (i, g))
+        asm.demand(_equal(asm, row_count, has), "no")
         data, indices = _field(asm, g, DATA), _field(asm, i, DATA, "ptr")
-        clear = _clear(asm, data, asm.let(f"mul i64 {rows}, {asm.word(e, GRAD_BYTES)}"))
+        clear = _clear(asm, data, asm.let(f"mul i64 {row_count}, {asm.word(e, GRAD_BYTES)}"))
         at = asm.let(f"ptrtoint ptr {indices} to i64")
-        also = _clear(asm, at, asm.let(f"shl i64 {rows}, 3"))
+        also = _clear(asm, at, asm.let(f"shl i64 {row_count}, 3"))
         asm.demand(asm.let(f"and i1 {clear}, {also}"), "no")
         asm.demand(_equal(asm, asm.word(e, PLACED), 0), "yes")
         with asm.loop("index", ("i64", "0"), ("i64", "-1")) as (loop, k, before):
-            loop.until(_equal(asm, k, rows))
+            loop.until(_equal(asm, k, row_count))
             index = asm.word(indices, k)
             asm.demand(asm.let(f"icmp sgt i64 {index}, {before}"), "no")
             loop.again(asm.let(f"add i64 {k}, 1"), index)
@@ -187,7 +187,7 @@ def _write_bind_rows(asm: Lines) -> None:
         asm.label("yes")
         asm.put(f"store i64 {data}, ptr {asm.at('i64', table, 1)}")
         asm.put(f"store ptr {indices}, ptr {asm.at('ptr', '%job', INDICES)}")
-        asm.put(f"ret i64 {rows}")
+        asm.put(f"ret i64 {row_count}")
         asm.label("no")
         asm.put("ret i64 -1")
 

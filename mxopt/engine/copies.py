@@ -17,13 +17,15 @@ from mxopt.typing import Hypers
 
 class CopiesPart(OncePart):
     """One tensor whose memory is strided, or whose row-sparse gradient is made dense (unless
-    `rows`). Works on contiguous copies; `make` makes the part that updates these."""
+    `sparse`). Works on contiguous copies; `make` makes the part that updates these."""
 
     tensor: Tensor
     hypers: Hypers
 
-    def __init__(self, make: Callable[[Rule, Tensor], Any], rows: bool, rule: Rule, tensors: Sequence[Tensor]) -> None:
-        self.make, self.rows, self.rule = make, rows, rule
+    def __init__(
+        self, make: Callable[[Rule, Tensor], Any], sparse: bool, rule: Rule, tensors: Sequence[Tensor]
+    ) -> None:
+        self.make, self.sparse, self.rule = make, sparse, rule
         (self.tensor,) = tensors
 
     def prepare_one(self, hypers: Hypers) -> None:
@@ -39,7 +41,7 @@ class CopiesPart(OncePart):
         with on_device_of(t.weight), self.stream:
             if not isinstance(t.grad, RowSparse):
                 grad = plain(t.grad)
-            elif self.rows:
+            elif self.sparse:
                 grad = RowSparse(plain(t.grad.data), plain(t.grad.indices), t.grad.shape)
             else:
                 grad = t.grad.rows(0, len(t.grad))

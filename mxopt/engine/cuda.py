@@ -45,9 +45,9 @@ def compiled(kernel: Kernel) -> Callable[..., None]:
 def needs(lazy: bool, rule: Rule, tensor: Tensor) -> Any:
     """What makes the part that can update `tensor`: a function of the rule and a list of
     tensors."""
-    sparse, rows = isinstance(tensor.grad, RowSparse), (lazy and rule.lazy) or rule.by_row is not None
-    if not tensor.plain or (sparse and not rows):
-        return partial(CopiesPart, partial(needs, lazy), rows)
+    sparse, rowwise = isinstance(tensor.grad, RowSparse), (lazy and rule.lazy) or rule.by_row is not None
+    if not tensor.plain or (sparse and not rowwise):
+        return partial(CopiesPart, partial(needs, lazy), rowwise)
     if rule.by_matrix is not None:
         return CudaMatricesPart
     return CudaRowsPart if sparse or rule.by_row is not None else CudaPart
@@ -112,7 +112,7 @@ class CudaPart:
         self.random: bool = bool(roundings)
         if not self.random:
             return
-        self._keys, self._numbers = UpdateKeys(roundings), [r.rows for r in roundings]
+        self._keys, self._numbers = UpdateKeys(roundings), [r.row_numbers for r in roundings]
         self.key_words[:, FIRST] = [r.first for r in roundings]
 
     # Binding: the arrays of one step. See `PlanPart`.
@@ -165,8 +165,8 @@ class CudaPart:
 
         self.key_words[:, KEY] = self._keys.now()
         with self.device, self.stream:
-            self._rows = [None if rows is None else cupy.asarray(rows) for rows in self._numbers]
-        self.key_words[:, NUMBERS] = [0 if rows is None else rows.data.ptr for rows in self._rows]
+            self._numbers_there = [None if each is None else cupy.asarray(each) for each in self._numbers]
+        self.key_words[:, NUMBERS] = [0 if each is None else each.data.ptr for each in self._numbers_there]
 
     def finish(self) -> None:
         with self.device, self.stream:
@@ -221,9 +221,9 @@ class CudaRowsPart(CudaPart):
         super().__init__(rule, tensors)
         (tensor,) = tensors
         self.grad: Array = tensor.grad
-        self.row: int = math.prod(tensor.weight.shape[1:])
-        rows = len(self.grad.indices) if isinstance(self.grad, RowSparse) else tensor.weight.shape[0]
-        self.rows: int | Any = rows if self.row else 0
+        self.row_length: int = math.prod(tensor.weight.shape[1:])
+        count = len(self.grad.indices) if isinstance(self.grad, RowSparse) else tensor.weight.shape[0]
+        self.row_count: int | Any = count if self.row_length else 0
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
         return False
@@ -238,11 +238,11 @@ class CudaRowsPart(CudaPart):
             self.table[0, 1] = dense.data.ptr
             return super()._launch(stage)
         self.table[0, 1] = (self.grad.data if sparse else self.grad).data.ptr
-        shares = 1 if self.rule.by_row is not None else min(-(-self.row // SHARE), 65_535)  # the most CUDA takes
-        threads = min(THREADS, -(-self.row // 32) * 32)
+        shares = 1 if self.rule.by_row is not None else min(-(-self.row_length // SHARE), 65_535)  # the most CUDA takes
+        threads = min(THREADS, -(-self.row_length // 32) * 32)
         indices = self.grad.indices.data.ptr if sparse else 0
-        kernel = Kernel(self.rule, stage, self.dtypes, rows=True, stochastic=self.stochastic)
-        self._start(kernel, (self.rows, shares), threads, 0, indices, self.row)
+        kernel = Kernel(self.rule, stage, self.dtypes, rowwise=True, stochastic=self.stochastic)
+        self._start(kernel, (self.row_count, shares), threads, 0, indices, self.row_length)
         return None
 
 
@@ -255,12 +255,12 @@ class CudaMatricesPart(CudaPart):
         found = [Matrices.of(t.weight.shape) for t in tensors]
         pieces = [np.insert(each.pieces, 0, t, axis=1) for t, each in enumerate(found)]
         self.bounds = np.concatenate([[0], np.cumsum([*map(len, pieces)])])
-        self.longest: int = max(each.columns for each in found)
+        self.longest: int = max(each.width for each in found)
         with self.device:
             self.pieces: Any = cupy.asarray(np.concatenate(pieces))
             self._records = [cupy.empty(each.record_words) for each in found]
             real = [np.float64 if t.weight.dtype.itemsize == 8 else np.float32 for t in tensors]
-            self._factors = [cupy.empty(m.number * m.columns, r) for m, r in zip(found, real, strict=True)]
+            self._factors = [cupy.empty(m.number * m.width, r) for m, r in zip(found, real, strict=True)]
             places = zip(found, self._records, self._factors, strict=True)
             self._about = cupy.asarray(np.array([each.words(r.data.ptr, f.data.ptr) for each, r, f in places]))
 

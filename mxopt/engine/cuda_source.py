@@ -139,7 +139,7 @@ class _Writer:
 
     def body(self) -> None:
         kernel, rule, (stage,) = self.kernel, self.rule, self.stages
-        if kernel.rows:
+        if kernel.rowwise:
             self.put("const word tensor = 0, k = blockIdx.x, which = indices ? indices[k] : k, count = row;")
             places = {"grad": "k * row"} | ({rule.by_row.row_state: "which"} if rule.by_row else {})
             places = {array: places.get(array, "which * row") for array in self.arrays}
@@ -149,7 +149,7 @@ class _Writer:
             places = dict.fromkeys(self.arrays, "first")
         if kernel.random:
             self.put(f"const word *about = keys + {KEY_WORDS} * tensor, *numbers = (const word *)about[{NUMBERS}];")
-            element = "(numbers ? numbers[which] : which) * row" if kernel.rows else "first"
+            element = "(numbers ? numbers[which] : which) * row" if kernel.rowwise else "first"
             self.put(f"const unsigned key = (unsigned)about[{KEY}], before = (unsigned)(about[{FIRST}] + {element});")
         self._declare("a", places, [stage.function, *(rule.by_row.functions if rule.by_row else ())], stage.writes)
         if rule.by_row is not None:
@@ -284,7 +284,7 @@ class _MatrixWriter(_Writer):
     def body(self) -> None:
         reduction, reduces = self.rule.by_matrix, self.kernel.reduces
         assert reduction is not None
-        self.row, self.column = reduction.row_state, reduction.column_state
+        self.row_state, self.column_state = reduction.row_state, reduction.column_state
         self.put(f"const word *piece = pieces + {PIECE_WORDS} * (word)blockIdx.x;")
         self.put("const word tensor = piece[0], first = piece[1], end = first + piece[2];")
         self.put(f"const word *about = indices + {MATRIX_WORDS} * tensor;")
@@ -292,7 +292,7 @@ class _MatrixWriter(_Writer):
         self.put("double *records = (double *)about[4];")
         self.put(f"{self.real} *factors = ({self.real} *)about[5];")
         functions = [*reduction.functions, *(stage.function for stage in self.stages)]
-        writes = (self.row, self.column) if reduces else self.stages[0].writes
+        writes = (self.row_state, self.column_state) if reduces else self.stages[0].writes
         touched = self._declare("b", dict.fromkeys(self.arrays, "0"), functions, writes)
         if reduces == "columns":
             self._columns(reduction)
@@ -305,7 +305,7 @@ class _MatrixWriter(_Writer):
         if reduces:
             self._row(reduction)
         else:
-            self._stage(norms, [array for array in touched if array not in (self.row, self.column)])
+            self._stage(norms, [array for array in touched if array not in (self.row_state, self.column_state)])
         self.put("}")
         if norms and not reduces:
             self.put("sum = halves(sum);")
@@ -325,10 +325,10 @@ class _MatrixWriter(_Writer):
         self.put("sum = halves(sum);")
         self.put("if (threadIdx.x == 0) {")
         self.put(f"const {self.real} x_mean_square = ({self.real})(sum / (double)count);")
-        self.put(f"const {self.real} x_{self.row} = load(b_{self.row} + k);")
+        self.put(f"const {self.real} x_{self.row_state} = load(b_{self.row_state} + k);")
         (new,) = self._run(reduction.row)
-        self.put(f"store(b_{self.row} + k, {new});")
-        self.put(f"record[count] = (begins ? 0 : record[count]) + (double)load(b_{self.row} + k);")
+        self.put(f"store(b_{self.row_state} + k, {new});")
+        self.put(f"record[count] = (begins ? 0 : record[count]) + (double)load(b_{self.row_state} + k);")
         self.put("}")
 
     def _element(self, function: Function, writes: Sequence[str]) -> list[str]:
@@ -354,10 +354,10 @@ class _MatrixWriter(_Writer):
         self.put("for (word i = threadIdx.x; i < count; i += blockDim.x) {")
         total("i")
         self.put(f"const {self.real} x_mean_square = ({self.real})(total / (double)rows);")
-        self.put(f"{self.real} x_{self.column} = load(b_{self.column} + matrix * count + i);")
+        self.put(f"{self.real} x_{self.column_state} = load(b_{self.column_state} + matrix * count + i);")
         (new,) = self._run(reduction.column)
-        self.put(f"store(b_{self.column} + matrix * count + i, {new});")
-        self.put(f"x_{self.column} = load(b_{self.column} + matrix * count + i);")
+        self.put(f"store(b_{self.column_state} + matrix * count + i, {new});")
+        self.put(f"x_{self.column_state} = load(b_{self.column_state} + matrix * count + i);")
         (factor,) = self._run(reduction.column_factor)
         self.put(f"factors[matrix * count + i] = {factor};")
         self.put("}")
@@ -369,7 +369,7 @@ class _MatrixWriter(_Writer):
         assert reduction.row_factor is not None
         self._at_row(touched)
         self.put(f"const {self.real} *a_factor = factors + matrix * count;")
-        self.put(f"const {self.real} x_{self.row} = load(b_{self.row} + k);")
+        self.put(f"const {self.real} x_{self.row_state} = load(b_{self.row_state} + k);")
         (factor,) = self._run(reduction.row_factor)
         self.put(f"const {self.real} x_row_factor = {factor};")
         if norms:

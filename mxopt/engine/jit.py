@@ -14,7 +14,7 @@ def assemble(kernel: Kernel) -> str:
     """The assembly of a module with the function `void kernel.name(job, batch)`."""
     if kernel.rule.by_matrix is not None:
         return MatrixWriter(kernel).module()
-    return (RowWriter if kernel.rows or kernel.scattered else Writer)(kernel).module()
+    return (RowWriter if kernel.rowwise or kernel.scattered else Writer)(kernel).module()
 
 
 @cache

@@ -41,18 +41,16 @@ PIECE = 16384  # elements, a multiple of LANES: about 10 µs of work, far below 
 
 # The words (8 bytes) of a job. Every thread writes NEXT (how many batches are left to take) and
 # DONE (how many are done), so these have cache lines of their own.
-PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS = range(9)
+PIECES, BATCHES, N_BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ABOUT_ROWS = range(9)
 WEIGHT_IDS, GRAD_IDS, N_TENSORS, EXPECTED, TAKEN, N_TAKEN = range(9, 15)  # for `binding.py`
 KERNEL, CREW, OPEN, NEXT, DONE, MODE, JOB_WORDS = 15, 16, 17, 24, 32, 40, 48  # for `team.py`
 KEYS = 18  # for stochastic rounding, and for noise
 MATRICES = 19  # the address of MATRIX_WORDS words for each tensor; see `matrices.py`
 OWNER = 20  # the thread that has bound arrays to the job, until the job has run; see `binding.py`
-MATRIX_WORDS = (
-    6  # of a tensor there: columns, rows, rows of a piece, records of a matrix; where records and factors are
-)
+MATRIX_WORDS = 6  # a matrix's width and height, rows of a piece, its records; where records and factors are
 KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor; see `rounding.py`
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
-ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ROWS for each tensor
+ROW_LENGTH, ROW_COUNT, ROWS_AHEAD, ROW_WORDS = range(4)  # what kernels of rows find at ABOUT_ROWS for each tensor
 AHEAD = 512
 FETCHED = 256  # elements ahead that kernels with stochastic rounding fetch what lies in order
 LINE = 64  # bytes fetched at a time
@@ -68,16 +66,16 @@ class Kernel:
     them, for tensors of a single piece.
 
     `dtypes` are those of weight, gradient and states, then of the master copy where there is one:
-    the arithmetic then reads the master in the weight's place and writes both. `rows` makes the
-    row-wise form, `scattered` the one for a gradient of which some rows are there, and the others
-    zeros. `stochastic` is how it rounds to bfloat16. It `reduces` matrices to the states of these,
-    and does no stage.
+    the arithmetic then reads the master in the weight's place and writes both. `rowwise` makes
+    the row-wise form, `scattered` the one for a gradient of which some rows are there, and the
+    others zeros. `stochastic` is how it rounds to bfloat16. It `reduces` matrices to the states of
+    these, and does no stage.
     """
 
     rule: Rule
     stage: int | None
     dtypes: tuple[str, ...]
-    rows: bool = False
+    rowwise: bool = False
     scattered: bool = False
     stochastic: bool = False
     reduces: Reduces = ""
@@ -110,7 +108,7 @@ class Kernel:
     @property
     def name(self) -> str:
         stage = "all" if self.stage is None else self.stage
-        form = "_rows" * self.rows + "_scattered" * self.scattered + "_stochastic" * self.stochastic
+        form = "_rows" * self.rowwise + "_scattered" * self.scattered + "_stochastic" * self.stochastic
         form += f"_{self.reduces}_of_matrices" * bool(self.reduces)
         return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{form}"
 
@@ -140,8 +138,8 @@ class Writer:
         asm, kernel = self.asm, self.kernel
         with asm.function(f"void @{kernel.name}(ptr %job, i64 %batch)"):
             self.begin()
-            words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ROWS)
-            pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices, rows = (
+            words = (PIECES, BATCHES, POINTERS, HYPERS, HYPER_ROWS, SUMS, INDICES, ABOUT_ROWS)
+            pieces, batches, pointers, hypers, hyper_rows, self.sums, self.indices, row_words = (
                 asm.pointer("%job", w) for w in words
             )
             bounds = asm.at("i64", batches, "%batch")
@@ -156,7 +154,7 @@ class Writer:
                 hyper_row = asm.let(f"mul i64 {asm.word(hyper_rows, tensor)}, {len(self.rule.hypers)}")
                 self.scalars: str = asm.at("double", hypers, hyper_row)
                 self.hypers: dict[str, str] = {name: self.everywhere(self._hyper(name)) for name in self.taken()}
-                self.about: str = asm.at("i64", rows, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
+                self.about: str = asm.at("i64", row_words, asm.let(f"mul i64 {tensor}, {ROW_WORDS}"))
                 if kernel.random:
                     about = asm.at("i64", asm.pointer("%job", KEYS), asm.let(f"mul i64 {tensor}, {KEY_WORDS}"))
                     self.key: str = asm.splat("i32", asm.let(f"trunc i64 {asm.word(about, KEY)} to i32"))

@@ -21,7 +21,7 @@ class MatrixWriter(Writer):
         asm, reduction = self.asm, self.rule.by_matrix
         assert reduction is not None
         about = asm.at("i64", asm.pointer("%job", MATRICES), asm.let(f"mul i64 {self.tensor}, {MATRIX_WORDS}"))
-        self.columns, self.rows, self.most, self.each = (asm.word(about, k) for k in range(4))
+        self.width, self.height, self.most, self.each = (asm.word(about, k) for k in range(4))
         self.records, self.factors = asm.pointer(about, 4), asm.pointer(about, 5)
         self.end: str = asm.let(f"add i64 {self.first}, {self.count}")
         self.reduction = reduction
@@ -36,7 +36,7 @@ class MatrixWriter(Writer):
         """The address of a matrix' record."""
         asm = self.asm
         place = asm.let(f"add i64 {asm.let(f'mul i64 {matrix}, {self.each}')}, {number}")
-        return asm.at("double", self.records, asm.let(f"mul i64 {place}, {asm.let(f'add i64 {self.columns}, 1')}"))
+        return asm.at("double", self.records, asm.let(f"mul i64 {place}, {asm.let(f'add i64 {self.width}, 1')}"))
 
     def _made(self, function: Function | None, values: dict[str, str]) -> str:
         """Writes a function of the rule, applied to these values."""
@@ -49,11 +49,11 @@ class MatrixWriter(Writer):
         tape, dtype = trace(self.reduction.value), self.kernel.dtypes[self.row_state]
         with asm.loop("row", ("i64", self.first)) as (loop, k):
             loop.until(asm.let(f"icmp uge i64 {k}, {self.end}"))
-            matrix = asm.let(f"udiv i64 {k}, {self.rows}")
-            row = asm.let(f"sub i64 {k}, {asm.let(f'mul i64 {matrix}, {self.rows}')}")
+            matrix = asm.let(f"udiv i64 {k}, {self.height}")
+            row = asm.let(f"sub i64 {k}, {asm.let(f'mul i64 {matrix}, {self.height}')}")
             number = asm.let(f"udiv i64 {row}, {self.most}")
             begins = asm.let(f"icmp eq i64 {asm.let(f'mul i64 {number}, {self.most}')}, {row}")
-            record, grad = self._record(matrix, number), self._of(1, asm.let(f"mul i64 {k}, {self.columns}"))
+            record, grad = self._record(matrix, number), self._of(1, asm.let(f"mul i64 {k}, {self.width}"))
 
             def squares(i: str, total: str, mask: str | None, record: str = record, grad: str = grad) -> str:
                 given = asm.load(self.kernel.dtypes[1], asm.at(STORED[self.kernel.dtypes[1]], grad, i), mask)
@@ -66,18 +66,18 @@ class MatrixWriter(Writer):
 
             with asm.loop("span", ("i64", "0"), (doubles, "zeroinitializer")) as (span, i, total):
                 following = asm.let(f"add i64 {i}, {LANES}")
-                span.until(asm.let(f"icmp ugt i64 {following}, {self.columns}"))
+                span.until(asm.let(f"icmp ugt i64 {following}, {self.width}"))
                 span.again(following, squares(i, total, None))
-            rest = asm.let(f"sub i64 {self.columns}, {i}")
+            rest = asm.let(f"sub i64 {self.width}, {i}")
             some = asm.let(f"icmp ne i64 {rest}, 0")
             (total,) = asm.when(some, lambda: [squares(i, total, asm.first(rest))], doubles, [total])
-            length, at = asm.let(f"uitofp i64 {self.columns} to double"), self._of(self.row_state, k)
+            length, at = asm.let(f"uitofp i64 {self.width} to double"), self._of(self.row_state, k)
             mean = self.everywhere(asm.let(f"fdiv double {asm.halves(total)}, {length}"))
             self.renew(self.reduction.row, dtype, at, mean)
             state = asm.let(f"extractelement {asm.vec(asm.real)} {asm.load_one(dtype, at)}, i64 0")
             if asm.real != "double":
                 state = asm.let(f"fpext {asm.real} {state} to double")
-            place = asm.at("double", record, self.columns)
+            place = asm.at("double", record, self.width)
             before = asm.let(f"select i1 {begins}, double 0.0, double {asm.let(f'load double, ptr {place}')}")
             asm.put(f"store double {asm.let(f'fadd double {before}, {state}')}, ptr {place}")
             loop.again(asm.let(f"add i64 {k}, 1"))
@@ -85,19 +85,19 @@ class MatrixWriter(Writer):
     def _columns(self) -> None:
         asm, doubles, real = self.asm, self.asm.vec("double"), self.asm.vec(self.asm.real)
         dtype, name = self.kernel.dtypes[self.column_state], self.reduction.column_state
-        length = asm.let(f"uitofp i64 {self.rows} to double")
-        before = asm.let(f"sub i64 {asm.let(f'add i64 {self.first}, {self.rows}')}, 1")
-        with asm.loop("matrix", ("i64", asm.let(f"udiv i64 {before}, {self.rows}"))) as (loop, matrix):
-            loop.until(asm.let(f"icmp uge i64 {asm.let(f'mul i64 {matrix}, {self.rows}')}, {self.end}"))
+        length = asm.let(f"uitofp i64 {self.height} to double")
+        before = asm.let(f"sub i64 {asm.let(f'add i64 {self.first}, {self.height}')}, 1")
+        with asm.loop("matrix", ("i64", asm.let(f"udiv i64 {before}, {self.height}"))) as (loop, matrix):
+            loop.until(asm.let(f"icmp uge i64 {asm.let(f'mul i64 {matrix}, {self.height}')}, {self.end}"))
             with asm.loop("record", ("i64", "0"), ("double", "0.0")) as (records, number, total):
                 records.until(asm.let(f"icmp eq i64 {number}, {self.each}"))
-                state = asm.let(f"load double, ptr {asm.at('double', self._record(matrix, number), self.columns)}")
+                state = asm.let(f"load double, ptr {asm.at('double', self._record(matrix, number), self.width)}")
                 records.again(asm.let(f"add i64 {number}, 1"), asm.let(f"fadd double {total}, {state}"))
             mean_row = self.everywhere(asm.let(f"fdiv double {total}, {length}"))
-            own = asm.let(f"mul i64 {matrix}, {self.columns}")
+            own = asm.let(f"mul i64 {matrix}, {self.width}")
             with asm.loop("column", ("i64", "0")) as (vectors, i):
-                vectors.until(asm.let(f"icmp uge i64 {i}, {self.columns}"))
-                mask = asm.first(asm.let(f"sub i64 {self.columns}, {i}"))
+                vectors.until(asm.let(f"icmp uge i64 {i}, {self.width}"))
+                mask = asm.first(asm.let(f"sub i64 {self.width}, {i}"))
                 with asm.loop("sum", ("i64", "0"), (doubles, "zeroinitializer")) as (records, number, sums):
                     records.until(asm.let(f"icmp eq i64 {number}, {self.each}"))
                     squares = asm.load_stored("float64", asm.at("double", self._record(matrix, number), i), mask)
@@ -120,14 +120,14 @@ class MatrixWriter(Writer):
         start = (asm.vec("double"), "zeroinitializer")
         with asm.loop("row", ("i64", self.first), *[start] * stage.norms) as (loop, k, *sums):
             loop.until(asm.let(f"icmp uge i64 {k}, {self.end}"))
-            matrix = asm.let(f"udiv i64 {k}, {self.rows}")
-            own, columns = asm.let(f"mul i64 {k}, {self.columns}"), asm.let(f"mul i64 {matrix}, {self.columns}")
+            matrix = asm.let(f"udiv i64 {k}, {self.height}")
+            own, columns = asm.let(f"mul i64 {k}, {self.width}"), asm.let(f"mul i64 {matrix}, {self.width}")
             address = [self._of(array, own) for array in range(len(self.base))]
-            row = asm.load_one(self.kernel.dtypes[self.row_state], self._of(self.row_state, k))
-            factor = self._made(self.reduction.row_factor, {self.reduction.row_state: row})
+            state = asm.load_one(self.kernel.dtypes[self.row_state], self._of(self.row_state, k))
+            factor = self._made(self.reduction.row_factor, {self.reduction.row_state: state})
             one = asm.let(f"extractelement {asm.vec(asm.real)} {factor}, i64 0")
             fixed = {"row_factor": asm.splat(asm.real, one)}
             along = {"column_factor": asm.at(asm.real, self.factors, columns)}
-            totals = self.span(address, self.columns, stage.function, stage.writes, sums, fixed, along=along)
+            totals = self.span(address, self.width, stage.function, stage.writes, sums, fixed, along=along)
             loop.again(asm.let(f"add i64 {k}, 1"), *totals)
         self.keep([asm.halves(total) for total in sums])

@@ -72,7 +72,7 @@ class NativePart:
     crew: Any
     lasting = direct = True
     lists = True  # takes several tensors
-    rows = scattered = False  # which form of a kernel
+    rowwise = scattered = False  # which form of a kernel
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         self.rule = rule
@@ -101,7 +101,7 @@ class NativePart:
         self._run = team.runner(release=True)
         self._quick = team.runner(release=False)
         self._pack = struct.Struct(f"{rule.given}d").pack_into
-        self._first_row = self.hypers.data.cast("B")
+        self._hyper_bytes = self.hypers.data.cast("B")
         self._expect(tensors)
         walked = [] if self.alone or isinstance(tensors[0].grad, RowSparse) else tensors  # all of them, in each step
         self._settling = pages.settling(self.pointers, np.array([[a.nbytes for a in t.all] for t in walked]))
@@ -111,11 +111,11 @@ class NativePart:
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
         """The kernels, in the order in which they are launched."""
-        return [k.Kernel(self.rule, None, dtypes, self.rows, self.scattered, self.stochastic)]
+        return [k.Kernel(self.rule, None, dtypes, self.rowwise, self.scattered, self.stochastic)]
 
     def _lay_out_keys(self, roundings: Sequence[Rounding]) -> None:
-        self._keys, self._rows = UpdateKeys(roundings), [r.rows for r in roundings]
-        places = [(0, r.first, 0 if r.rows is None else address_of(r.rows)) for r in roundings]
+        self._keys, self._numbers = UpdateKeys(roundings), [r.row_numbers for r in roundings]
+        places = [(0, r.first, 0 if r.row_numbers is None else address_of(r.row_numbers)) for r in roundings]
         self.key_words = np.array(places, np.int64)
         self.job[k.KEYS] = address_of(self.key_words)
 
@@ -139,16 +139,16 @@ class NativePart:
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         """Writes down what `binding.py` is to expect."""
         self.keep: list[np.ndarray] = []  # what addresses point into
-        rows = []
+        words = []
         for t in tensors:
             weight, grad = t.weight, t.grad
             shape = np.array(weight.shape, np.int64)
-            rows.append(
+            words.append(
                 (id(weight.dtype), id(grad.dtype), weight.ndim, address_of(shape))
                 + (weight.size * grad.dtype.itemsize, len(t.all), False)
             )
             self.keep.append(shape)
-        self.expected = np.array(rows, np.int64)
+        self.expected = np.array(words, np.int64)
         self.dtypes: list[tuple[np.dtype, np.dtype]] = [
             (t.weight.dtype, t.grad.dtype) for t in tensors
         ]  # keeps the ids alive
@@ -179,7 +179,7 @@ class NativePart:
     def bind_at(self, places: Sequence[int]) -> bool:
         """`bind` for gradients at these addresses. The caller guarantees that each is contiguous
         and of its weight's dtype and size, and that the weights are where they were."""
-        if self.rows or self.scattered or not self.alike:
+        if self.rowwise or self.scattered or not self.alike:
             return False
         given = array("q", places)
         return bool(binding.place_binder()(self.address, given.buffer_info()[0]))
@@ -188,7 +188,7 @@ class NativePart:
 
     def prepare_one(self, hypers: Hypers) -> Compiled | None:
         """`prepare` for the only tensor."""
-        self._pack(self._first_row, 0, *hypers)
+        self._pack(self._hyper_bytes, 0, *hypers)
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self._quick if self.elements <= QUICK else self.whole()
@@ -198,7 +198,7 @@ class NativePart:
         does all of the update in one call, of `address`; None if it takes several, which
         `finish` makes."""
         if len(hypers) == 1:
-            self._pack(self._first_row, 0, *hypers[0])
+            self._pack(self._hyper_bytes, 0, *hypers[0])
         else:
             self._put(hypers)
         if self._many or len(hypers) > 1:
@@ -208,10 +208,10 @@ class NativePart:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
 
-    def _put(self, rows: Sequence[Hypers]) -> None:
+    def _put(self, hypers: Sequence[Hypers]) -> None:
         """Stores hyper-parameters. Raises struct.error for anything but numbers."""
-        for at, row in zip(range(0, self.hypers.nbytes, self.hypers.strides[0]), rows, strict=False):
-            self._pack(self._first_row, at, *row)
+        for at, each in zip(range(0, self.hypers.nbytes, self.hypers.strides[0]), hypers, strict=False):
+            self._pack(self._hyper_bytes, at, *each)
 
     def whole(self) -> Compiled | None:
         """What does all in one call."""
@@ -258,11 +258,11 @@ class PassesPart(NativePart):
         return passes.compiled(tuple(self.needed))
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        form = self.rows, self.scattered, self.stochastic
+        form = self.rowwise, self.scattered, self.stochastic
         return [k.Kernel(self.rule, stage, dtypes, *form) for stage in range(len(self.rule.stages))]
 
     def prepare_one(self, hypers: Hypers) -> Compiled | None:
-        self._pack(self._first_row, 0, *hypers)
+        self._pack(self._hyper_bytes, 0, *hypers)
         if self.random:
             self.key_words[:, k.KEY] = self._keys.now()
         return self.whole()
@@ -305,7 +305,7 @@ class PassesPart(NativePart):
 
 
 def halved(lanes: np.ndarray) -> np.ndarray:
-    """The sums of rows of LANES numbers, in the order of the kernels: adds the upper half to the
+    """The sum of each row of LANES numbers, in the order of the kernels: adds the upper half to the
     lower half until one number is left."""
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2

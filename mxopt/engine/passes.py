@@ -25,8 +25,8 @@ DIGITS = 70  # two that stay zero, 66 for a sum's bits, and two for carries
 @cache
 def compiled(kernels: tuple[Kernel, ...]) -> Callable[[int], object]:
     """A function of a job's address that runs kernels of one rule one after the other, without the
-    GIL. After each stage it writes the scalars that follow to the tensors' hyper-parameters, whose
-    rows are in the tensors' order."""
+    GIL. After each stage it writes the scalars that follow to the tensors' hyper-parameters, which
+    are in the tensors' order."""
     address = compile_assembly(assemble(kernels[0].rule, [(jit.compiled(k), k.stage) for k in kernels]), "passes")
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
@@ -71,14 +71,14 @@ def _derive(asm: Assembly, rule: Rule, step: int) -> None:
             for k in range(norms):
                 total = asm.let(f"call double @exact_sum(ptr {asm.at('double', start, k)}, i64 {number}, i64 {norms})")
                 values.append(asm.call("double", "llvm.sqrt.f64", f"double {total}"))
-            row = asm.at("double", hypers, asm.let(f"mul i64 {tensor}, {len(rule.hypers)}"))
+            own = asm.at("double", hypers, asm.let(f"mul i64 {tensor}, {len(rule.hypers)}"))
             names = parameters(derivation.function)
             values += [
-                asm.let(f"load double, ptr {asm.at('double', row, rule.hypers.index(n))}") for n in names[norms:]
+                asm.let(f"load double, ptr {asm.at('double', own, rule.hypers.index(n))}") for n in names[norms:]
             ]
             results = asm.run_one(trace(derivation.function), values)
             for name, value in zip(derivation.names, results, strict=True):
-                asm.put(f"store double {value}, ptr {asm.at('double', row, rule.hypers.index(name))}")
+                asm.put(f"store double {value}, ptr {asm.at('double', own, rule.hypers.index(name))}")
             tensors.again(end)
         asm.put("ret void")
 

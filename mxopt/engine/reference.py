@@ -38,14 +38,12 @@ class ReferencePart(OncePart):
         self.prepare([hypers], [0])
 
     def prepare(self, hypers: Sequence[Hypers], which: Sequence[int]) -> None:
-        self.hypers: list[list[float]] = [
-            [1.0 * x for x in hypers[row]] for row in which
-        ]  # raises unless all are numbers
+        self.hypers: list[list[float]] = [[1.0 * x for x in hypers[k]] for k in which]  # raises unless all are numbers
 
     def finish(self) -> None:
         with np.errstate(all="ignore"):
-            for tensor, row in zip(self.tensors, self.hypers, strict=True):
-                self._update(tensor, row)
+            for tensor, hypers in zip(self.tensors, self.hypers, strict=True):
+                self._update(tensor, hypers)
 
     def _update(self, tensor: Tensor, hypers: list[float]) -> None:
         real = np.float64 if tensor.weight.dtype.itemsize == 8 else np.float32
@@ -62,11 +60,11 @@ class ReferencePart(OncePart):
             matrices = Matrices.of(tensor.weight.shape)
             factors = self._renew_matrices(self.rule.by_matrix, matrices, tensor, arrays, hypers, real)
         for step, stage in enumerate(self.rule.stages):
-            rows, grad = self._rows(tensor.grad, stage)
-            values: Plain = {name: array[rows].astype(real) for name, array in arrays.items()}
+            where, grad = self._worked_on(tensor.grad, stage)
+            values: Plain = {name: array[where].astype(real) for name, array in arrays.items()}
             values |= {"grad": grad.astype(real), **factors}
             if tensor.noise is not None and self.rule.draws:
-                values["noise"] = noise.whole(tensor.noise, self._weyl(tensor, tensor.noise, rows), real)
+                values["noise"] = noise.whole(tensor.noise, self._weyl(tensor, tensor.noise, where), real)
             values |= {name: real(h) for name, h in zip(self.rule.hypers, hypers, strict=True)}
             writes = stage.writes
             if self.rule.by_row is not None:
@@ -75,12 +73,12 @@ class ReferencePart(OncePart):
             results = call(stage.function, values)
             values |= zip(stage.writes, results, strict=False)
             new = [
-                (arrays[name], self._stored(tensor, name, values[name], arrays[name].dtype, rows)) for name in writes
+                (arrays[name], self._stored(tensor, name, values[name], arrays[name].dtype, where)) for name in writes
             ]
             if tensor.master is not None and "weight" in writes:
                 new.append((tensor.weight, values["weight"].astype(tensor.weight.dtype)))
             for array, value in new:
-                array[rows] = value
+                array[where] = value
             if step < len(self.rule.derivations):
                 norms = [norm(squares(x, matrices)) for x in results[len(stage.writes) :]]
                 derived = zip(self.rule.derivations[step].names, self.rule.derive(step, norms, hypers), strict=True)
@@ -100,37 +98,38 @@ class ReferencePart(OncePart):
         (x,) = call(reduction.value, values)
         if not x.size:
             return dict.fromkeys(("row_factor", "column_factor"), real(1))
-        x = x.reshape(of.number, of.rows, of.columns).astype(np.float64)
-        row, column = arrays[reduction.row_state], arrays[reduction.column_state]
-        sums = _lane_sums(x.reshape(-1, of.columns))
+        x = x.reshape(of.number, of.height, of.width).astype(np.float64)
+        row_state, column_state = arrays[reduction.row_state], arrays[reduction.column_state]
+        sums = _lane_sums(x.reshape(-1, of.width))
         for state, means, function in (
-            (row, sums / of.columns, reduction.row),
-            (column, _summed(x * x, of.most) / of.rows, reduction.column),
+            (row_state, sums / of.width, reduction.row),
+            (column_state, _summed(x * x, of.most) / of.height, reduction.column),
         ):
             values["mean_square"] = means.reshape(state.shape).astype(real)
             values[parameters(function)[0]] = state.astype(real)
             assert function is not None
             (state[...],) = call(function, values)
-        kept = _summed(row.reshape(of.number, of.rows, 1).astype(np.float64), of.most) / of.rows
+        kept = _summed(row_state.reshape(of.number, of.height, 1).astype(np.float64), of.most) / of.height
         values["mean_row"] = kept.reshape((*tensor.weight.shape[:-2], 1, 1)).astype(real)
-        values |= {reduction.row_state: row.astype(real), reduction.column_state: column.astype(real)}
+        values |= {reduction.row_state: row_state.astype(real), reduction.column_state: column_state.astype(real)}
         assert reduction.row_factor is not None
         assert reduction.column_factor is not None
         (by_row,), (by_column,) = (call(f, values) for f in (reduction.row_factor, reduction.column_factor))
         return {"row_factor": by_row, "column_factor": by_column}
 
-    def _stored(self, tensor: Tensor, name: str, value: np.ndarray, dtype: np.dtype, rows: Any) -> np.ndarray:
+    def _stored(self, tensor: Tensor, name: str, value: np.ndarray, dtype: np.dtype, where: Any) -> np.ndarray:
         """New values, rounded to the dtype of the array that stores them."""
         if tensor.rounding is None or str(dtype) != "bfloat16":
             return value.astype(dtype)
-        weyl, states = self._weyl(tensor, tensor.rounding, rows), self.rule.states
+        weyl, states = self._weyl(tensor, tensor.rounding, where), self.rule.states
         return tensor.rounding.rounded(value, weyl, states.index(name) if name in states else len(states))
 
-    def _weyl(self, tensor: Tensor, random: Rounding, rows: Any) -> np.ndarray:
-        return random.weyl(tensor.weight.shape, None if rows is ... else rows)
+    def _weyl(self, tensor: Tensor, random: Rounding, where: Any) -> np.ndarray:
+        return random.weyl(tensor.weight.shape, None if where is ... else where)
 
-    def _rows(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
-        """The rows that a stage works on, and their gradients. Norms are taken over all rows."""
+    def _worked_on(self, grad: np.ndarray | RowSparse, stage: Stage) -> tuple[Any, np.ndarray]:
+        """What a stage works on, as an index of rows, and its gradients. Norms are taken over all
+        rows."""
         if not isinstance(grad, RowSparse):
             return ..., grad
         if (self.lazy and stage.writes) or self.rule.by_row is not None:
@@ -155,9 +154,9 @@ def squares(x: np.ndarray, matrices: Matrices | None = None) -> list[float]:
     """The sum of squares of each piece of an array, in the order that all engines follow."""
     with np.errstate(all="ignore"):
         if matrices is not None:
-            width = -(-matrices.columns // LANES) * LANES
-            rows = np.zeros((x.size // max(matrices.columns, 1), width), x.dtype)
-            rows[:, : matrices.columns] = x.reshape(-1, matrices.columns) if x.size else 0
+            padded = -(-matrices.width // LANES) * LANES
+            rows = np.zeros((x.size // max(matrices.width, 1), padded), x.dtype)
+            rows[:, : matrices.width] = x.reshape(-1, matrices.width) if x.size else 0
             return [
                 float(_lane_sums(rows[first : first + count].reshape(1, -1))[0]) for first, count in matrices.pieces
             ]

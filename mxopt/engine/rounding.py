@@ -28,29 +28,29 @@ class Rounding:
 
     Its state is saved under `key`. `update()` is the number of the next update, `seed()` the
     optimizer's seed. The array begins with element number `first` of the whole parameter. If it
-    holds only some rows of it, `rows` are their numbers, int64.
+    holds only some rows of it, `row_numbers` are theirs, int64.
     """
 
     key: int | str
     update: Callable[[], int]
     seed: Callable[[], int]
     first: int = 0
-    rows: np.ndarray | None = None
+    row_numbers: np.ndarray | None = None
 
     def at(self, first: int) -> Rounding:
         """The rounding of a slice that begins with element number `first` of this array."""
         return replace(self, first=self.first + first)
 
-    def of_rows(self, rows: np.ndarray) -> Rounding:
-        """The rounding of an array that holds these rows."""
-        return replace(self, rows=rows)
+    def of_rows(self, row_numbers: np.ndarray) -> Rounding:
+        """The rounding of an array that holds the rows of these numbers."""
+        return replace(self, row_numbers=row_numbers)
 
-    def weyl(self, shape: tuple[int, ...], rows: np.ndarray | None = None) -> np.ndarray:
+    def weyl(self, shape: tuple[int, ...], row_numbers: np.ndarray | None = None) -> np.ndarray:
         """The numbers of the elements of an array of this shape, or of some rows of it, times WEYL,
         modulo 2**32."""
         length = int(np.prod(shape[1:], dtype=np.int64))
-        which = np.arange(shape[0] if shape else 1) if rows is None else rows
-        which = which if self.rows is None else self.rows[which]
+        which = np.arange(shape[0] if shape else 1) if row_numbers is None else row_numbers
+        which = which if self.row_numbers is None else self.row_numbers[which]
         numbers: np.ndarray = (self.first + which[:, None] * length + np.arange(length)).astype(np.uint32)
         numbers *= np.uint32(WEYL)
         return numbers.reshape(len(which), *shape[1:]) if shape else numbers.reshape(())

@@ -26,21 +26,21 @@ class RowsPart(NativePart):
     """Tensors all of whose rows are updated, one by one."""
 
     about: npt.NDArray[np.int64]
-    rows = True
+    rowwise = True
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
         lengths = np.array([math.prod(t.weight.shape[1:]) for t in tensors])
-        counts = np.where(lengths > 0, [self._rows_of(t) for t in tensors], 0)
+        counts = np.where(lengths > 0, [self._row_count(t) for t in tensors], 0)
         # The processor prefetches consecutive rows by itself; asking for them would cost time.
         self.about = np.stack([lengths, counts, np.zeros_like(lengths)], axis=1)
         self._cut(counts, lengths)
 
-    def _rows_of(self, tensor: Tensor) -> int:
+    def _row_count(self, tensor: Tensor) -> int:
         return len(tensor.weight)
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
-        self.job[k.ROWS] = address_of(self.about)
+        self.job[k.ABOUT_ROWS] = address_of(self.about)
 
 
 class MatricesPart(PassesPart):
@@ -51,11 +51,11 @@ class MatricesPart(PassesPart):
         pieces = [np.insert(each.pieces, 0, t, axis=1) for t, each in enumerate(found)]
         self.pieces = np.concatenate(pieces)
         self.bounds = np.concatenate([[0], np.cumsum([*map(len, pieces)])]).tolist()
-        columns = np.array([each.columns for each in found])
-        self.batches = in_batches(np.cumsum(self.pieces[:, 2] * columns[self.pieces[:, 0]]))
+        widths = np.array([each.width for each in found])
+        self.batches = in_batches(np.cumsum(self.pieces[:, 2] * widths[self.pieces[:, 0]]))
         self._records = [np.empty(each.record_words) for each in found]
         real = [np.float64 if t.weight.dtype.itemsize == 8 else np.float32 for t in tensors]
-        self._factors = [np.empty(m.number * m.columns, r) for m, r in zip(found, real, strict=True)]
+        self._factors = [np.empty(m.number * m.width, r) for m, r in zip(found, real, strict=True)]
         places = zip(found, self._records, self._factors, strict=True)
         self._matrices = np.array([each.words(address_of(r), address_of(f)) for each, r, f in places])
 
@@ -89,15 +89,15 @@ class RowGradientPart(NativePart):
         (t,) = tensors
         self.shape, self.length = t.weight.shape, math.prod(t.weight.shape[1:])
         self.about = np.array([[self.length, 0, k.AHEAD // max(self.length, 1)]])
-        self.job[k.ROWS], self.job[k.INDICES] = address_of(self.about), address_of(t.grad.indices)
+        self.job[k.ABOUT_ROWS], self.job[k.INDICES] = address_of(self.about), address_of(t.grad.indices)
         self._about = self.about.data.cast("B").cast("q")
         self.expected[0, binding.GRAD_BYTES] = self.length * t.grad.dtype.itemsize
         self.expected[0, binding.PLACED] = isinstance(t.grad, Placed)
         self._bind_rows = binding.row_binder()
         self._take(len(t.grad.indices))
 
-    def _take(self, rows: int) -> None:
-        self._about[k.ROW_COUNT] = rows
+    def _take(self, row_count: int) -> None:
+        self._about[k.ROW_COUNT] = row_count
 
     def bind_one(self, weight: Array, grad: Array) -> bool:
         if not isinstance(grad, RowSparse) or grad.shape != self.shape:
@@ -106,10 +106,10 @@ class RowGradientPart(NativePart):
         if len(data) > self.most_rows:
             return False
         self.ids[0], self.ids[1], self.ids[2] = id(weight), id(data), id(indices)
-        rows = self._bind_rows(self.address)
-        if rows < 0:
+        row_count = self._bind_rows(self.address)
+        if row_count < 0:
             return False
-        self._take(rows)
+        self._take(row_count)
         return True
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
@@ -127,15 +127,15 @@ class SparsePart(RowGradientPart, RowsPart):
         self.most: int = int(self.pieces[0, 2]) if len(self.pieces) else 1
         self._pays = PARALLEL / len(tensors[0].all)  # elements from which the help of others does
 
-    def _rows_of(self, tensor: Tensor) -> int:
+    def _row_count(self, tensor: Tensor) -> int:
         self.most_rows: int = min(len(tensor.weight), max(LAID_OUT, 2 * len(tensor.grad.indices)))
         return self.most_rows
 
-    def _take(self, rows: int) -> None:
-        self._about[k.ROW_COUNT] = rows
-        self.elements: int = rows * self.length
+    def _take(self, row_count: int) -> None:
+        self._about[k.ROW_COUNT] = row_count
+        self.elements: int = row_count * self.length
         self.alone: Any = self.elements < self._pays
-        self.job[k.N_BATCHES] = -(-rows // self.most) if self.length else 0
+        self.job[k.N_BATCHES] = -(-row_count // self.most) if self.length else 0
 
 
 class ScatteredPart(RowGradientPart):
@@ -158,11 +158,11 @@ class LazyLayerwisePart(SparsePart):
         super().__init__(rule, tensors)
         self.all_rows: _WholePart = _WholePart(rule, tensors)
         self.all_rows.hypers = self.hypers
-        for word in (k.POINTERS, k.HYPERS, k.ROWS):
+        for word in (k.POINTERS, k.HYPERS, k.ABOUT_ROWS):
             self.all_rows.job[word] = self.job[word]
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        return [k.Kernel(self.rule, 1, dtypes, rows=True, stochastic=self.stochastic)]
+        return [k.Kernel(self.rule, 1, dtypes, rowwise=True, stochastic=self.stochastic)]
 
     def prepare_one(self, hypers: Sequence[float]) -> None:
         self.hypers[0, : self.rule.given] = hypers
@@ -184,4 +184,4 @@ class _WholePart(RowGradientPart, PassesPart):
     """All elements of the tensor, for their norms."""
 
     def _needed(self, dtypes: tuple[str, ...]) -> list[k.Kernel]:
-        return [k.Kernel(self.rule, 0, dtypes, rows=True)]
+        return [k.Kernel(self.rule, 0, dtypes, rowwise=True)]

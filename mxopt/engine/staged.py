@@ -76,10 +76,10 @@ class StagedPart(OncePart):
             if original.shape == self.tensor.weight.shape:
                 copy[:length] = original.flat[first : first + length]
         if isinstance(self.tensor.grad, RowSparse):
-            row = max(self.tensor.weight[:1].size, 1)
-            start, stop = first // row, -(-(first + length) // row)
+            row_length = max(self.tensor.weight[:1].size, 1)
+            start, stop = first // row_length, -(-(first + length) // row_length)
             rows = self.tensor.grad.rows(start, stop).reshape(-1)
-            self.scratch[1][:length] = rows[first - start * row :][:length]
+            self.scratch[1][:length] = rows[first - start * row_length :][:length]
 
     def _store(self, first: int, length: int, writes: Sequence[str]) -> None:
         names = ("weight", "grad", *self.rule.states, "weight")  # the last is the master copy

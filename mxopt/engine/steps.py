@@ -2,7 +2,7 @@
 
     calls = steps.find(...) or steps.make(...)   raises before any tensor has been updated
     kinds, which = distinct(columns)             what the hyper-parameters of each tensor depend on
-    run(calls, [row(*kind) for kind in kinds], which, counted)
+    run(calls, [hypers(*kind) for kind in kinds], which, counted)
 
 Tensors of one rule, on one device, of the same dtypes and contiguous, share a plan. Every other
 tensor has its own, because some of these plans must be made again at each step, and the rest
@@ -160,8 +160,8 @@ def run(
         if batch is None:
             jobs += plan.prepare(hypers, which)
         else:
-            used = {row: k for k, row in enumerate(dict.fromkeys(which[t] for t in batch))}
-            jobs += plan.prepare([hypers[row] for row in used], [used[which[t]] for t in batch])
+            used = {r: k for k, r in enumerate(dict.fromkeys(which[t] for t in batch))}
+            jobs += plan.prepare([hypers[r] for r in used], [used[which[t]] for t in batch])
     done = [] if done is None else done
     noted = map(done.append, (True,))
     try:
@@ -182,17 +182,17 @@ def _finish(plans: Iterable[Plan], counted: Iterable[object]) -> None:
 
 
 def distinct(columns: Sequence[Sequence[Hashable]]) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """The distinct rows of a table, in order of first appearance, and for each row the number of
-    its distinct row."""
+    """The distinct tuples of what the columns have at one place, in order of first appearance, and
+    for each place the number of its tuple."""
     length = len(columns[0])
     for column in columns:
         if column.count(column[0]) != length:
             break
-    else:  # nearly always: all rows are equal
+    else:  # nearly always: all are equal
         return [tuple([column[0] for column in columns])], [0] * length
-    rows = list(zip(*columns, strict=True))
-    number = {row: k for k, row in enumerate(dict.fromkeys(rows))}
-    return list(number), [number[row] for row in rows]
+    found = list(zip(*columns, strict=True))
+    number = {each: k for k, each in enumerate(dict.fromkeys(found))}
+    return list(number), [number[each] for each in found]
 
 
 def _batches(uses: Sequence[Use], weights: Sequence[Array], grads: Sequence[Array]) -> list[Batch]:

@@ -51,17 +51,17 @@ class StoredPart:
         self.slots = ref(weight.slots) if weight.slots else _nowhere
         self.held: list[tuple[RowSparse, object]] = [(x, x.memory) for x in stored]
         arrays = [x.memory for x in (weight, *stored)] + ([weight.slots.index.numbers] if weight.slots else [])
-        self.rows: int = min(map(len, arrays))  # the rows for which all arrays have room
-        memory = {id(x): x.memory[: self.rows] for x in stored}
+        self.room: int = min(map(len, arrays))  # how many rows all arrays have room for
+        memory = {id(x): x.memory[: self.room] for x in stored}
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
         grad, random = self._placed(weight, tensor.grad), [tensor.rounding, tensor.noise]
         self.places: Array = _places(grad)  # kept alive for the run
         if weight.slots is not None or weight.row_count < weight.shape[0]:
-            of = weight.slots.index.numbers[: self.rows] if weight.slots is not None else to_host(weight.indices)
+            of = weight.slots.index.numbers[: self.room] if weight.slots is not None else to_host(weight.indices)
             random = [x and x.of_rows(of) for x in random]
-        rows = Tensor(tensor.name, weight.memory[: self.rows], grad, states, master, *random)
-        self.plan: Any = plan_of(rule, [rows], lazy)
+        inner = Tensor(tensor.name, weight.memory[: self.room], grad, states, master, *random)
+        self.plan: Any = plan_of(rule, [inner], lazy)
         self.lasting: Any = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:
@@ -76,7 +76,7 @@ class StoredPart:
         if any(x.memory is not memory for x, memory in self.held):
             return False
         placed = self._placed(weight, grad)
-        if placed is None or not self.plan.bind_one(weight.memory[: self.rows], placed):
+        if placed is None or not self.plan.bind_one(weight.memory[: self.room], placed):
             return False
         self.places = _places(placed)
         return True
@@ -118,12 +118,12 @@ class StoredPart:
                 uninterrupted(partial(_add, them, indices, places))
             for x in them:
                 x.fill()
-            if weight.row_count > self.rows:
+            if weight.row_count > self.room:
                 return None
         if places is None:
             return None
         with on_device_of(grad.indices):
-            return Placed(grad.data, library_of(grad.indices).asarray(places), (self.rows, *self.shape[1:]))
+            return Placed(grad.data, library_of(grad.indices).asarray(places), (self.room, *self.shape[1:]))
 
 
 def _places(grad: Array) -> Array:
@@ -138,7 +138,11 @@ def _have_rows(weight: RowSparse, others: Sequence[RowSparse], master: Array, in
     """Makes sure that all arrays have the rows `indices`, and all rows that any of them has, at the
     same positions."""
     flat = all(x.slots is None for x in (weight, *others))
-    if flat and all(np.array_equal(_rows(x), _rows(weight)) for x in others) and weight.places(indices) is not None:
+    if (
+        flat
+        and all(np.array_equal(_row_numbers(x), _row_numbers(weight)) for x in others)
+        and weight.places(indices) is not None
+    ):
         return
     weight.put_in_slots()
     for x in others:
@@ -159,9 +163,9 @@ def _add(them: Sequence[RowSparse], indices: np.ndarray, places: np.ndarray) -> 
         x.fill()
 
 
-def _rows(x: RowSparse) -> np.ndarray:
-    rows: np.ndarray = to_host(x.indices)
-    return rows
+def _row_numbers(x: RowSparse) -> np.ndarray:
+    found: np.ndarray = to_host(x.indices)
+    return found
 
 
 def check_once(tensors: Sequence[Tensor]) -> None:

@@ -65,8 +65,8 @@ def layout_by_rows(key: Key, shape: Sequence[int], servers: int, whole: bool) ->
     """The layout of an array that is stored by rows: row k is on server k modulo their number, or
     all on one if it must be `whole`. Each stripe is of all rows."""
     holding = [home(key, servers)] if whole else range(servers)
-    rows = tuple(Stripe(server, 0, shape[0], shape[0]) for server in holding)
-    return Layout(math.prod(shape[1:]), tuple(shape[1:]), rows, by_rows=True)
+    stripes = tuple(Stripe(server, 0, shape[0], shape[0]) for server in holding)
+    return Layout(math.prod(shape[1:]), tuple(shape[1:]), stripes, by_rows=True)
 
 
 def step_of(unit: int) -> int:

@@ -138,8 +138,8 @@ def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
     holders = ids % len(stripes) if scattered else ids
     for number, stripe in enumerate(stripes):
         if scattered:
-            rows = np.flatnonzero(holders == number)
-            yield stripe.server, ids[rows], rows
+            places = np.flatnonzero(holders == number)
+            yield stripe.server, ids[places], places
         else:
             first, last = (int(n) for n in np.searchsorted(ids, (stripe.start, stripe.stop)))
             yield stripe.server, ids[first:last] - stripe.start, _Range(first, last)

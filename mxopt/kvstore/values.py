@@ -205,13 +205,13 @@ def fill(out: Any, value: Any) -> None:
         out[...] = arrays.to_device_of(value, out)
 
 
-def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, rows: int, key: Key) -> None:
+def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, row_count: int, key: Key) -> None:
     """Makes the RowSparse `out` hold the rows `data`, which nobody else has, of a value that has
-    `rows`."""
+    `row_count` of them."""
     if not isinstance(out, RowSparse):
         raise ArrayTypeError(f"key {key!r}: row_sparse_pull needs a row-sparse out, got {type(out).__name__}")
-    if out.shape != (rows, *data.shape[1:]):
-        raise ArrayError(f"key {key!r}: the store holds shape {(rows, *data.shape[1:])}, out has {out.shape}")
+    if out.shape != (row_count, *data.shape[1:]):
+        raise ArrayError(f"key {key!r}: the store holds shape {(row_count, *data.shape[1:])}, out has {out.shape}")
     out.assign(data.astype(out.dtype, copy=False), indices)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from mxopt.errors import ArgumentError
 from mxopt.nn.options import AnyDecay, AnyRate, NoEffect, OptimizerOptions, Params, Scale
 from mxopt.nn.parameters import zeros
-from mxopt.nn.ruled import Row, RuleOptimizer, WeightDecay
+from mxopt.nn.ruled import RuleOptimizer, WeightDecay
 from mxopt.optimizer.grouped import Slot
 from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import adafactor
@@ -93,7 +93,7 @@ class AdaFactor(RuleOptimizer):
         moment = (row[..., None], column[..., None, :]) if axes > 1 else (whole, column if axes else column[0, ...])
         return (*moment, *(slot.arrays[name] for name in self.state_names if name not in MOMENT)), None
 
-    def scalars(self, lr: float, t: int, own: Any) -> Row:
+    def scalars(self, lr: float, t: int, own: Any) -> tuple[float, ...]:
         if self.relative_step:
             lr = min(1e-6 * t if self.warmup_init else 1e-2, 1 / math.sqrt(t))
         smallest = self.eps[1] if self.scale_parameter else math.nan

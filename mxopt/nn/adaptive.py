@@ -184,6 +184,6 @@ class FTRL(RuleOptimizer):
     def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr, self.l1, 0.0 if self.lr_power == -0.5 else -self.lr_power
 
-    def _row(self, at: Step) -> tuple[float, ...]:
-        rate, _, *rest = super()._row(at)
+    def _hypers(self, at: Step) -> tuple[float, ...]:
+        rate, _, *rest = super()._hypers(at)
         return (rate, 2 * self.l2, *rest)

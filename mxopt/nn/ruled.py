@@ -22,7 +22,6 @@ from mxopt.sparse import RowSparse
 from mxopt.state_dtype import check, dtype_of
 from mxopt.typing import Array
 
-Row = tuple[float, ...]
 Own = Any  # what else a parameter's hyper-parameters depend on: see `scalars`
 WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
 
@@ -43,7 +42,7 @@ class RuleOptimizer(Optimizer):
     lazy: bool = False
     decay: ClassVar[WeightDecay] = "added to the gradient"
 
-    def scalars(self, lr: float, t: int, own: Own) -> Row:
+    def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         """The learning rate that the rule takes at step `t`, from 1, then the rule's own
         hyper-parameters in its order.
 
@@ -125,7 +124,7 @@ class RuleOptimizer(Optimizer):
             ats.append(Step(self.groups[number], lr, wd, t, carry, real, own, ready))
         return ats, which
 
-    def _row(self, at: Step) -> Row:
+    def _hypers(self, at: Step) -> tuple[float, ...]:
         own = self.scalars(at.lr, at.t, at.carry if self.carried else at.own)
         wd = 0.0 if at.ready and self.decay == "added to the gradient" else at.wd
         return (own[0], wd, 1.0 if at.ready else self.rescale_grad / self.loss_scale, math.inf, *own[1:])

@@ -118,8 +118,8 @@ class ASGD(RuleOptimizer):
     def scalars(self, lr: float, t: int, own: Own) -> tuple[float, ...]:
         return lr if own < 0 else own, 1 / max(1.0, t - 1 - float(self.t0))
 
-    def _row(self, at: Step) -> tuple[float, ...]:
-        rate, wd, *rest = super()._row(at)
+    def _hypers(self, at: Step) -> tuple[float, ...]:
+        rate, wd, *rest = super()._hypers(at)
         return (rate, wd + float(self.lambd), *rest)
 
 

@@ -159,7 +159,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         """The arrays of a rule's states, and the master copy if there is one."""
         raise NotDefinedError
 
-    def _row(self, at: Step) -> tuple[float, ...]:
+    def _hypers(self, at: Step) -> tuple[float, ...]:
         """All hyper-parameters, as the rule takes them."""
         raise NotDefinedError
 
@@ -252,9 +252,9 @@ class GroupedOptimizer(NamedArguments, Resumable):
         self, calls: list[BatchPlan], slots: Sequence[Slot], ats: list[Step], which: list[int], count: Count
     ) -> None:
         try:
-            rows, steps = [self._row(at) for at in ats], [at.t for at in ats]
+            hypers, steps = [self._hypers(at) for at in ats], [at.t for at in ats]
             carries = [self.hand_on(at) for at in ats] if self.carried else []
-            run(calls, rows, which, count(slots, _for_each(which, steps), _for_each(which, carries)))
+            run(calls, hypers, which, count(slots, _for_each(which, steps), _for_each(which, carries)))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
             try:
                 self._check_options()
@@ -287,8 +287,8 @@ class GroupedOptimizer(NamedArguments, Resumable):
         slots, n, step, carry = seen.slots, len(seen.slots), seen.slots[0].step, seen.slots[0].carry
         if n == 1 or (not self.carried and (step is None or [slot.step for slot in slots].count(step) == n)):
             return [self._at(kind, step, carry, ready) for kind in seen.kinds], seen.which
-        rows, which = distinct([seen.which, [slot.step for slot in slots], [slot.carry for slot in slots]])
-        return [self._at(seen.kinds[k], step, carry, ready) for k, step, carry in rows], which
+        found, which = distinct([seen.which, [slot.step for slot in slots], [slot.carry for slot in slots]])
+        return [self._at(seen.kinds[k], step, carry, ready) for k, step, carry in found], which
 
     def _at(self, kind: tuple[Any, ...], step: int | None, carry: float, ready: bool) -> Step:
         number, real, own, lr_mult, wd_mult = kind

@@ -226,20 +226,20 @@ class RuleOptimizer(Optimizer):
         if not all(before):
             new = [index for index, count in zip(indices, before, strict=True) if count is None]
             taken_back = chain(taken_back, map(counts.pop, new))
-        rows: list[tuple[float, ...]] = []
+        hypers: list[tuple[float, ...]] = []
         try:
             self._update_count(indices if len(indices) > 1 else indices[0])
-            rows, which = self._hypers(indices)
-            run(calls, rows, which, self._also_counted(indices) if self.counts_more else (), done)
+            hypers, which = self._hypers(indices)
+            run(calls, hypers, which, self._also_counted(indices) if self.counts_more else (), done)
         except BaseException as error:
             if not done:
                 self.num_update: int = latest
                 exhaust(taken_back)
-                self._check_numbers(rows, error)
+                self._check_numbers(hypers, error)
                 tell(error, 0, len(indices))
             raise
 
-    def _check_numbers(self, rows: Iterable[tuple[float, ...]], error: BaseException) -> None:
+    def _check_numbers(self, hypers: Iterable[tuple[float, ...]], error: BaseException) -> None:
         """Raises ArgumentError if `error` was caused by a hyper-parameter that has been set to what
         the constructor refuses, ArgumentTypeError if it is no number, as one that a subclass's
         `scalars` returned."""
@@ -250,15 +250,15 @@ class RuleOptimizer(Optimizer):
             except ArgumentError as found:
                 raise found from error
         given, whose = self.rule.hypers[: self.rule.given], type(self).__name__
-        for row in rows if isinstance(error, TypeError | ValueError | struct.error) else ():
-            for name, value in zip(given, row, strict=False):
+        for each in hypers if isinstance(error, TypeError | ValueError | struct.error) else ():
+            for name, value in zip(given, each, strict=False):
                 if not isinstance(value, Real):
                     raise ArgumentTypeError(f"{whose}: its {name} must be a number, got {value!r}") from error
-            if len(row) and len(row) != len(given):
+            if len(each) and len(each) != len(given):
                 own = "lr", *given[len(COMMON) :]
                 raise ArgumentTypeError(
                     f"{whose}.scalars must return {counted(len(own), 'number')} ({', '.join(own)}), got"
-                    f" {len(row) - len(COMMON) + 1}"
+                    f" {len(each) - len(COMMON) + 1}"
                 ) from error
 
     counts_more: ClassVar[bool] = False  # whether `_also_counted` does anything
@@ -312,7 +312,7 @@ class RuleOptimizer(Optimizer):
         self.in_turn(self._update, [(*arguments, masters) for arguments in each])
 
     def _hypers(self, indices: tuple[Index, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
-        """The distinct rows of hyper-parameters, and for each parameter the number of its row."""
+        """The distinct hyper-parameters, and for each parameter the number of its own."""
         clip = self.clip_gradient
         common = self.rescale_grad, clip if clip and clip > 0 else math.inf
         counts = list(map(self._index_update_count.__getitem__, indices))
@@ -321,11 +321,11 @@ class RuleOptimizer(Optimizer):
         wds = [self._get_wd(index) for index in indices] if "_get_wd" in theirs else self._get_wds(indices)
         each = indices if "scalars" in theirs and "groups" not in theirs else self.groups(indices)
         kinds, which = distinct([lrs, wds, counts, each] if each else [lrs, wds, counts])
-        rows = []
+        found = []
         for number, (lr, wd, t, *_) in enumerate(kinds):
             own = self.scalars(indices[which.index(number)], lr, t)
-            rows.append((own[0], wd, *common, *own[1:]))
-        return rows, which
+            found.append((own[0], wd, *common, *own[1:]))
+        return found, which
 
     def groups(self, indices: Sequence[Index]) -> Sequence[Hashable]:
         """For each parameter what else its scalars depend on, besides learning rate, weight decay

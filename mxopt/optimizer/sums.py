@@ -14,7 +14,7 @@ from mxopt.options import whole
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
-Row = tuple[Index, Any, Any]
+Gradient = tuple[Index, Any, Any]  # a parameter's index, a gradient of it, and its weight
 Update = Callable[[list[Index], list[Any], list[Any]], None]
 
 
@@ -30,16 +30,16 @@ class Sums:
         self.every = whole("accumulate", every)
         self.waiting: dict[Index, tuple[int, Any]] = {}
 
-    def add(self, rows: Sequence[Row], update: Update) -> None:
+    def add(self, gradients: Sequence[Gradient], update: Update) -> None:
         """Adds gradients to their sums, calls `update(indices, sums, weights)` with the sums that
-        are complete, and clears these. A row is an index, a gradient and a weight.
+        are complete, and clears these.
 
         Raises ArrayError if a gradient doesn't fit its weight, and whatever `update` raises. Then
         no sum has changed.
         """
-        complete: list[Row] = []
+        complete: list[Gradient] = []
         others: dict[Index, tuple[int, Any, Any, Any]] = {}
-        for index, grad, weight in rows:
+        for index, grad, weight in gradients:
             name = f"parameter {index!r}"
             held = arrays.as_array(weight, name)
             grad = arrays.as_gradient(grad, f"{name}, grad")
@@ -58,7 +58,7 @@ class Sums:
             else:
                 others[index] = count + 1, total, grad, dtype
         if complete:
-            update(*([row[k] for row in complete] for k in range(3)))
+            update(*([each[k] for each in complete] for k in range(3)))
         for index, _, _ in complete:
             self.waiting.pop(index, None)
         for index, (count, *parts) in others.items():

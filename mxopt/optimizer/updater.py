@@ -124,23 +124,23 @@ class Updater:
         assert self._sums is not None
         indices, grads, weights = (index, grad, weight) if isinstance(index, LISTS) else ([index], [grad], [weight])
         _check_lengths(indices, grads, weights)
-        rows = []
+        given = []
         for each, grad, weight in zip(indices, grads, weights, strict=True):
             try:
                 hash(each)
             except TypeError:
                 raise _no_index(each) from None
             if grad is not None or not arrays.is_tensor(weight):
-                rows.append((each.decode() if type(each) is bytes else each, grad, weight))
-        uninterrupted(partial(self._sums.add, rows, self._update_list))
+                given.append((each.decode() if type(each) is bytes else each, grad, weight))
+        uninterrupted(partial(self._sums.add, given, self._update_list))
 
     def _update_tensors(self, indices: Array, grads: Array, weights: Array, update: Callable[..., None]) -> None:
         """Updates the tensors of PyTorch that have a gradient. Their states never count as known,
         so the path of arrays needn't look for tensors."""
-        rows = [row for row in zip(indices, grads, weights, strict=True) if row[1] is not None]
-        if not rows:
+        trained = [each for each in zip(indices, grads, weights, strict=True) if each[1] is not None]
+        if not trained:
             return
-        indices, grads, weights = map(list, zip(*rows, strict=True))
+        indices, grads, weights = map(list, zip(*trained, strict=True))
         given, held = arrays.lent_by(grads), arrays.lent_by(weights)
         if given is None or held is None or any(map(_requires_grad, grads)):
             names = list(map(self.optimizer.called, indices))

@@ -31,7 +31,7 @@ class RowIndex:
 
     Attributes
     ----------
-    rows : int
+    most : int
         How many there can be.
     count : int
         How many rows there are.
@@ -41,10 +41,10 @@ class RowIndex:
         The same with room for more, see `room`.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.count: int = 0
-        self.numbers: Array = room(0, (rows,), INT64)
+        self.numbers: Array = room(0, (most,), INT64)
         self._direct = False  # whether the table has an entry for each row there can be
         self._table = self._made(1 << SMALLEST)
 
@@ -57,26 +57,26 @@ class RowIndex:
         """The slots of the rows `ids` (int64, contiguous); -1 for rows that aren't there."""
         if not self._direct:
             return self._slots(ids, 0)
-        places = np.minimum(ids.view(np.uint64), self.rows).view(INT64)
+        places = np.minimum(ids.view(np.uint64), self.most).view(INT64)
         found: np.ndarray = np.subtract(self._table.take(places), 1, dtype=INT64)
         return found
 
     def add(self, ids: np.ndarray) -> np.ndarray:
         """Adds the rows `ids` (int64, contiguous) that aren't there yet, in order; returns the
         slots of all."""
-        most = self.count + len(ids)
-        if not self._direct and 4 * most > 3 * len(self._table):
-            self._grow(most)
-        self.numbers = room(min(most, self.rows), (self.rows,), INT64, self.numbers, self.count)
+        count = self.count + len(ids)  # at most
+        if not self._direct and 4 * count > 3 * len(self._table):
+            self._grow(count)
+        self.numbers = room(min(count, self.most), (self.most,), INT64, self.numbers, self.count)
         return self._slots(ids, 1)
 
     def __reduce__(self) -> tuple[Callable[..., RowIndex], tuple[int, np.ndarray]]:
-        return _restored, (self.rows, self.ids.copy())
+        return _restored, (self.most, self.ids.copy())
 
-    def _grow(self, rows: int) -> None:
+    def _grow(self, count: int) -> None:
         """Makes a larger table, with room for this number of rows, from the present one."""
         size = len(self._table)
-        while 4 * rows > 3 * size:
+        while 4 * count > 3 * size:
             size *= 2
         self._table = self._made(size)
         ids, self.count = self.ids, 0
@@ -84,8 +84,8 @@ class RowIndex:
 
     def _made(self, size: int) -> np.ndarray:
         """An empty table of `size` entries, a power of two, or of one for each row there can be."""
-        self._direct = size >= self.rows
-        return np.zeros(self.rows + 1 if self._direct else size, np.uint32)
+        self._direct = size >= self.most
+        return np.zeros(self.most + 1 if self._direct else size, np.uint32)
 
     def _slots(self, ids: np.ndarray, add: int) -> np.ndarray:
         slots = np.empty(len(ids), INT64)
@@ -95,8 +95,8 @@ class RowIndex:
         return slots
 
 
-def _restored(rows: int, ids: np.ndarray) -> RowIndex:
-    made = RowIndex(rows)
+def _restored(most: int, ids: np.ndarray) -> RowIndex:
+    made = RowIndex(most)
     made.add(ids)
     return made
 

@@ -157,15 +157,15 @@ class Initial:
         real, bits = (np.float64, 53) if self.table.dtype.itemsize == 8 else (np.float32, 24)
         step, scale, key = real(2.0 ** (1 - bits)), real(self.table.scale), self._key()
         width = math.prod(self.table.shape[1:])
-        columns, rows = np.arange(width, dtype=np.uint64), max(1, BLOCK // width)
-        for start in range(0, len(ids), rows):
-            places = ids[start : start + rows, None].astype(np.uint64) * np.uint64(width) + columns
+        columns, at_once = np.arange(width, dtype=np.uint64), max(1, BLOCK // width)
+        for start in range(0, len(ids), at_once):
+            places = ids[start : start + at_once, None].astype(np.uint64) * np.uint64(width) + columns
             x = places * GOLDEN + key
             x = (x ^ (x >> np.uint64(30))) * FIRST
             x = (x ^ (x >> np.uint64(27))) * SECOND
             x ^= x >> np.uint64(31)
             values = ((x >> np.uint64(64 - bits)).astype(real) * step - real(1)) * scale
-            out[start : start + rows] = values.astype(self.table.dtype).reshape(-1, *self.table.shape[1:])
+            out[start : start + at_once] = values.astype(self.table.dtype).reshape(-1, *self.table.shape[1:])
 
     def _key(self) -> np.uint64:
         name = f"{self.table.seed} {type(self.key).__name__} {self.key}".encode(errors="surrogatepass")

@@ -22,39 +22,39 @@ LEAST = 1 << 16  # bytes; that much is simply there
 
 
 def room(
-    rows: int, shape: tuple[int, ...], dtype: np.dtype, before: Array = None, used: int = 0, like: Array = None
+    count: int, shape: tuple[int, ...], dtype: np.dtype, before: Array = None, used: int = 0, like: Array = None
 ) -> Array:
-    """An array with room for `rows` rows, and where it can be for all that there may be of `shape`;
-    what was never written to is zeros.
+    """An array with room for `count` rows, and if possible for all that `shape` allows; what was
+    never written is zeros.
 
     `before`: the array so far; where that has no room, its first `used` rows are copied. `like`: an
     array of the device that it shall be on. Raises MemoryError if there is no memory.
     """
-    if before is not None and len(before) >= rows:
+    if before is not None and len(before) >= count:
         return before
-    row = max(1, math.prod(shape[1:]) * dtype.itemsize)
-    if before is None and shape[0] * row > LEAST and not is_cupy(like):
-        made = _reserved(max(rows, min(shape[0], 2 * _memory() // row)), shape[1:], dtype)
+    row_bytes = max(1, math.prod(shape[1:]) * dtype.itemsize)
+    if before is None and shape[0] * row_bytes > LEAST and not is_cupy(like):
+        made = _reserved(max(count, min(shape[0], 2 * _memory() // row_bytes)), shape[1:], dtype)
         if made is not None:
             return made
     with on_device_of(like):
-        found = library_of(like).zeros((min(shape[0], max(rows, 2 * used, LEAST // row)), *shape[1:]), dtype)
+        found = library_of(like).zeros((min(shape[0], max(count, 2 * used, LEAST // row_bytes)), *shape[1:]), dtype)
     if before is not None:
         found[:used] = before[:used]
     return found
 
 
-def _reserved(rows: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+def _reserved(count: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
     """An array in reserved address space; None if that isn't possible, as under a limit on it."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):  # no Linux
         return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
     try:
-        memory = mmap.mmap(-1, max(1, rows * math.prod(rest) * dtype.itemsize), flags=flags)
+        memory = mmap.mmap(-1, max(1, count * math.prod(rest) * dtype.itemsize), flags=flags)
     except (OSError, OverflowError):
         return None
     memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.ndarray((rows, *rest), dtype, memory)
+    return np.ndarray((count, *rest), dtype, memory)
 
 
 @cache

@@ -69,7 +69,7 @@ class FirstValues:
         if entry is None:
             entry = TableEntry(init.key, *described, init.round, init.total)
         elif not isinstance(entry, TableEntry) or described != (entry.table, entry.declared, entry.servers):
-            raise self._differs(init.key, init.dtype, init.whole, entry, rows=True)
+            raise self._differs(init.key, init.dtype, init.whole, entry, by_rows=True)
         if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
             ids = wire.rows_of(init.data[0], init.key)
             rows = wire.array_of(init.data[1], entry.real, len(ids) * math.prod(entry.shape[1:]), init.key)
@@ -84,11 +84,11 @@ class FirstValues:
             self._machine.enter(FirstRows(init.key, *about, ids, rows))
         session.done(init.seq)
 
-    def _differs(self, key: Key, dtype: str, whole: Sequence[int], entry: Entry, rows: bool = False) -> KVStoreError:
-        by_rows = [" stored by rows" * each for each in (entry.by_rows, rows)]
+    def _differs(self, key: Key, dtype: str, whole: Sequence[int], entry: Entry, by_rows: bool = False) -> KVStoreError:
+        stored = [" stored by rows" * each for each in (entry.by_rows, by_rows)]
         return KVStoreError(
-            f"key {key!r} is initialised on server {self._server} as {entry.dtype} of shape {entry.whole}{by_rows[0]},"
-            f" not as {dtype} of shape {tuple(whole)}{by_rows[1]}"
+            f"key {key!r} is initialised on server {self._server} as {entry.dtype} of shape {entry.whole}{stored[0]},"
+            f" not as {dtype} of shape {tuple(whole)}{stored[1]}"
         )
 
     def rounds(self, session: Session, ask: m.Rounds) -> None:

@@ -70,7 +70,7 @@ def test_kernels_are_vectors_without_contraction(some: Rule) -> None:
 @pytest.mark.parametrize(("dtype", "lines"), [("float16", 1), ("float32", 1), ("float64", 2)])
 def test_row_wise_kernels_fetch_the_rows_to_come(dtype: str, lines: int) -> None:
     for some, arrays, others in ((sgd.sgd, 1, 0), (adam.adam, 3, 0), (adaptive.group_adagrad, 1, 1)):
-        code = instructions(Kernel(some, 0, (dtype,) * (2 + len(some.states)), rows=True))
+        code = instructions(Kernel(some, 0, (dtype,) * (2 + len(some.states)), rowwise=True))
         steps = 3 if some.by_row else 1  # of long rows; of short ones, and of the last of these
         # In the loop, and for what is left.
         assert len(re.findall("prefetch", code)) == steps * (2 * arrays * lines + others)

@@ -225,7 +225,7 @@ class Optimizer(GroupedOptimizer):
                 kept[name] = self.new_state(name, source, self.param_groups[slot.group])
         return tuple(kept[name] for name in rule.states), kept.get("master")
 
-    def _row(self, at: Step) -> tuple[float, ...]:
+    def _hypers(self, at: Step) -> tuple[float, ...]:
         own, scale = self.scalars(at), self.rescale_grad
         return (own[0], own[1], -scale if at.group["maximize"] else scale, math.inf, *own[2:])
 
