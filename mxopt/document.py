@@ -52,7 +52,7 @@ OTHERS = {  # how other files begin, and what to do with them
 VERSION = 2
 PREFIX = struct.Struct("<8sIQ32s")
 MAX_DEPTH = 64  # of lists, tuples and dicts within each other
-PLAIN = bool | int | float | str | bytes
+ATOMS = bool | int | float | str | bytes
 LONG = 1 << 30  # bytes from which bytes stand among the arrays: MessagePack has room for 4 GiB of them
 DTYPES = {name: dtype.newbyteorder("<") for dtype, name in arrays.DTYPES.items()} | {
     "int64": np.dtype("<i8"), "uint8": np.dtype("u1"),
@@ -249,7 +249,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
     if isinstance(x, bytes) and len(x) >= LONG:
         found.append(np.frombuffer(x, np.uint8))
         return ["bytes", len(found) - 1]
-    if x is None or isinstance(x, PLAIN):
+    if x is None or isinstance(x, ATOMS):
         return x
     if isinstance(x, dict | tuple | list):
         if not depth:
@@ -272,7 +272,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
 
 def _decode(x: Any, loaded: list[Array], depth: int = MAX_DEPTH) -> Any:
     if not isinstance(x, list):
-        if x is not None and not isinstance(x, PLAIN):
+        if x is not None and not isinstance(x, ATOMS):
             raise StatesError(f"a {type(x).__name__} where none belongs")
         return x
     kind, content = x

@@ -67,7 +67,7 @@ def test_resnet50_has_its_shapes() -> None:
 
 
 def test_every_row_is_measured_beside_its_limit(result: dict[str, Any]) -> None:
-    rows = [driver.make_row(row) for row in result["rows"]]
+    rows = [driver.make_result(row) for row in result["rows"]]
     assert [f"{row.kind}/{row.optimizer}" for row in rows] == sorted(ROWS, key=_order)
     for row in rows:
         assert not row.failures, row
@@ -113,9 +113,9 @@ def test_the_picture_of_the_page_has_peers_in_every_panel_and_says_where_and_whe
     assert panels == len([kind for kind in shown if kind != "startup"])
 
 
-def row(kind: str, optimizer: str, remarks: tuple[str, ...] = (), **milliseconds: list[float]) -> driver.Row:
+def row(kind: str, optimizer: str, remarks: tuple[str, ...] = (), **milliseconds: list[float]) -> driver.Result:
     systems = {n: driver.Times({"only": [x / 1e3 for x in times]}) for n, times in milliseconds.items()}
-    return driver.Row(kind, optimizer, systems=systems, remarks=list(remarks))
+    return driver.Result(kind, optimizer, systems=systems, remarks=list(remarks))
 
 
 def test_ratios_compare_times_of_the_same_round() -> None:
@@ -158,7 +158,7 @@ def test_the_parameter_server_is_measured_beside_its_floor(tmp_path: Path) -> No
 
 
 def test_the_limit_is_the_best_of_all_schemes(result: dict[str, Any]) -> None:
-    rows = {f"{row['kind']}/{row['optimizer']}": driver.make_row(row) for row in result["rows"]}
+    rows = {f"{row['kind']}/{row['optimizer']}": driver.make_result(row) for row in result["rows"]}
     for name in ("dense/adam", "resnet50/adam", "float16/adam", "narrow/adam", "clipped/adam"):
         tried = rows[name].systems["limit"].trials
         assert set(touch.SCHEMES) <= set(tried), name
@@ -167,7 +167,7 @@ def test_the_limit_is_the_best_of_all_schemes(result: dict[str, Any]) -> None:
         assert min(tried, key=tried.__getitem__) in compared, name
     assert {way.partition(",")[0] for way in rows["tiny/adam"].systems["limit"].trials} == {"C", "engine"}
     several = driver.Times({"ranges": [2.0, 1.0, 2.0], "engine": [1.5, 1.5, 1.5]})
-    assert driver.Row("dense", "adam", systems={"limit": several}).ratios("limit") == [1, 1, 1]
+    assert driver.Result("dense", "adam", systems={"limit": several}).ratios("limit") == [1, 1, 1]
     assert several.way == "engine"
 
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 from mxopt.errors import ArgumentError, counted
 
-PREFIX = "ipc://"
+SCHEME = "ipc://"
 JOB = "mxopt-job-"  # how the names of folders begin that are one job's, and go with its last socket
 LONGEST = 99  # bytes of a path: systems have room for 104 to 108, and libzmq takes some
 
 
 def is_unix(endpoint: str) -> bool:
     """Whether an endpoint is `ipc://PATH`."""
-    return endpoint.startswith(PREFIX)
+    return endpoint.startswith(SCHEME)
 
 
 def path_of(endpoint: str) -> Path:
     """The path of `ipc://PATH`. Raises ArgumentError if there can be no such socket."""
-    path = endpoint.removeprefix(PREFIX)
+    path = endpoint.removeprefix(SCHEME)
     if not path.startswith("/"):
         raise ArgumentError(f"{endpoint!r}: needs ipc:// and an absolute path, which has an owner")
     if len(os.fsencode(path)) > LONGEST:

@@ -18,7 +18,7 @@ from mxopt.options import number
 from mxopt.typing import Document, Plain
 
 ENTRIES = {"name", "module", "qualname", "arguments", "idx2name", "lr_mult", "wd_mult", "scheduler"}  # of a config
-PLAIN = (type(None), bool, int, float, str)
+AS_IT_IS = (type(None), bool, int, float, str)
 
 
 def optimizer_config(optimizer: Optimizer) -> Plain:
@@ -88,7 +88,7 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> Plain:
 def _plain(value: Any, what: str) -> Any:
     """`value`, with lists for tuples and numbers for arrays without axes."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
-    if isinstance(value, PLAIN):
+    if isinstance(value, AS_IT_IS):
         return value
     if isinstance(value, list | tuple):
         return [_plain(x, what) for x in value]

@@ -112,7 +112,7 @@ def check_state(state: object) -> None:
         raise StatesError(f"the state of a parameter is a dict, not {state!r:.80}")
 
 
-Key = tuple[int, str]  # a parameter's number, and the name of the state
+NumberKey = tuple[int, str]  # a parameter's number, and the name of the state
 
 
 class Numbers:
@@ -120,14 +120,14 @@ class Numbers:
     changes the state, and each follows the state for as long as someone holds it."""
 
     def __init__(self) -> None:
-        self._seen = WeakValueDictionary[Key, np.ndarray]()  # the tensors' memory
-        self._new = dict[Key, np.ndarray]()  # keeps new ones alive until the next look: a caller may write and drop one
-        self._known = dict[Key, float]()
+        self._seen = WeakValueDictionary[NumberKey, np.ndarray]()  # the tensors' memory
+        self._new = dict[NumberKey, np.ndarray]()  # keeps new ones alive: a caller may write one and drop it
+        self._known = dict[NumberKey, float]()
 
     def __bool__(self) -> bool:
         return bool(self._seen)
 
-    def tensor(self, key: Key, value: float) -> torch.Tensor:
+    def tensor(self, key: NumberKey, value: float) -> torch.Tensor:
         """A tensor that shows a number."""
         memory = self._seen.get(key)
         if memory is None:
@@ -136,7 +136,7 @@ class Numbers:
         self._new[key] = memory
         return torch.from_numpy(memory)
 
-    def written(self) -> Iterator[tuple[Key, float]]:
+    def written(self) -> Iterator[tuple[NumberKey, float]]:
         """What has been written into them since the last look."""
         for key, memory in list(self._seen.items()):
             if memory != self._known[key]:

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import cases, contention, driver, environments, machine, startup, tables, targets, terminal
-from benchmark.driver import Pace, Row
+from benchmark.driver import Pace, Result
 from benchmark.protocol import Worker, WorkerError
 from benchmark.rows import cases as all_cases
 
@@ -81,14 +81,14 @@ def main(given: list[str] | None = None) -> int:
         plot.save(page.ratios(text), options.plot, page.about(text))
         return 0
     result = json.loads(options.source.read_text()) if options.source else measure(options, console)
-    rows = [driver.make_row(row) for row in result["rows"]]
+    rows = [driver.make_result(row) for row in result["rows"]]
     if options.source:
         for table in tables.by_kind(rows):
             console.print(terminal.rich(table))
     return report(options, console, result, rows)
 
 
-def report(options: argparse.Namespace, console: Console, result: dict[str, Any], rows: list[Row]) -> int:
+def report(options: argparse.Namespace, console: Console, result: dict[str, Any], rows: list[Result]) -> int:
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     if options.markdown:
@@ -141,7 +141,7 @@ def measure_row(
     pythons: dict[str, str],
     cores: list[int],
     screen: terminal.Screen,
-) -> list[Row]:
+) -> list[Result]:
     """The rows of a case, one but for start-up."""
     speed = pace(options)
     if case is None:

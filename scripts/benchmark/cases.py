@@ -32,8 +32,8 @@ class Optimizer:
 class Kind:
     """A kind of work: what is updated, and in which unit its time is told.
 
-    `fresh`: the gradients are new arrays at every step. `rows`: of a table of a million rows, the
-    gradient has these. `clipped`: by the norm of all gradients, which a pass before the others
+    `fresh`: the gradients are new arrays at every step. `row_count`: how many of a table's million
+    rows the gradient has. `clipped`: by the norm of all gradients, which a pass before the others
     reads. `every`: without lazy update, so that every row of the table moves. `narrow`: states are
     in bfloat16.
     """
@@ -43,7 +43,7 @@ class Kind:
     shapes: tuple[Shape, ...] = ()
     dtype: str = "float32"
     fresh: bool = False
-    rows: int = 0
+    row_count: int = 0
     clipped: bool = False
     every: bool = False
     narrow: bool = False
@@ -81,9 +81,11 @@ KINDS = {
     "tiny": Kind("one tensor of 16 floats", "µs", ((16,),)),
     "float16": Kind("25M float16 with float32 master", shapes=BIG, dtype="float16"),
     "bfloat16": Kind("25M bfloat16 with float32 master", shapes=BIG, dtype="bfloat16"),
-    "sparse1k": Kind("1,000 rows of a 1M × 64 table", shapes=TABLE, rows=1_000),
-    "sparse50k": Kind("50,000 rows of a 1M × 64 table", shapes=TABLE, rows=50_000),
-    "every": Kind("50,000 rows of a 1M × 64 table, of which every row moves", shapes=TABLE, rows=50_000, every=True),
+    "sparse1k": Kind("1,000 rows of a 1M × 64 table", shapes=TABLE, row_count=1_000),
+    "sparse50k": Kind("50,000 rows of a 1M × 64 table", shapes=TABLE, row_count=50_000),
+    "every": Kind(
+        "50,000 rows of a 1M × 64 table, of which every row moves", shapes=TABLE, row_count=50_000, every=True
+    ),
     "narrow": Kind("25M float32, states in bfloat16", shapes=BIG, narrow=True),
     "startup": Kind("a fresh process", "s"),
     "clipped": Kind("25M float32, clipped by the norm of all gradients", shapes=BIG, clipped=True),
@@ -109,7 +111,7 @@ class Case:
     shapes: tuple[Shape, ...]
     dtype: str = "float32"
     fresh: bool = False
-    rows: int = 0
+    row_count: int = 0
 
     @property
     def every(self) -> bool:
@@ -146,7 +148,7 @@ class Case:
     def bytes(self) -> int:
         """What all passes together read and write."""
         elements = sum(math.prod(shape) for shape in self.shapes)
-        touched = elements if not self.rows or self.every else self.rows * TABLE_WIDTH
+        touched = elements if not self.row_count or self.every else self.row_count * TABLE_WIDTH
         total = 0
         for reads, writes in self.passes:
             for array in reads:

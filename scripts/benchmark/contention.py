@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from benchmark import driver
 from benchmark.cases import Case
-from benchmark.driver import Pace, Row
+from benchmark.driver import Pace, Result
 from benchmark.protocol import Worker
 
 TURNS = 5  # times as long as elsewhere, for the scheduler's time slices to show
@@ -44,7 +44,7 @@ class Burner:
         self.process.wait()
 
 
-def run(case: Case, workers: Mapping[str, Worker], python: str, cores: list[int], pace: Pace) -> Row:
+def run(case: Case, workers: Mapping[str, Worker], python: str, cores: list[int], pace: Pace) -> Result:
     """The row: every system with a core kept busy, and one thread of mxopt with none."""
     busy = {name: worker for name, worker in workers.items() if name != "limit"}
     with Burner(cores[-1]) as burner, Worker("mxopt", python, 1, cores) as alone:

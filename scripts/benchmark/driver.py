@@ -62,7 +62,7 @@ def _taken(rounds: list[float | None]) -> list[float]:
 
 
 @dataclass
-class Row:
+class Result:
     """The outcome of a case. Ratios are to `reference`, one of the systems: medians over the
     rounds, in which both stood side by side. `remarks` say what disturbed it, `failures` which
     systems couldn't do it, and why."""
@@ -99,8 +99,8 @@ class Row:
         return asdict(self)
 
 
-def make_row(data: Mapping[str, Any]) -> Row:
-    return Row(**{**data, "systems": {name: Times(**times) for name, times in data["systems"].items()}})
+def make_result(data: Mapping[str, Any]) -> Result:
+    return Result(**{**data, "systems": {name: Times(**times) for name, times in data["systems"].items()}})
 
 
 def spread(values: list[float]) -> float:
@@ -111,7 +111,7 @@ def spread(values: list[float]) -> float:
     return (high - low) / middle
 
 
-def prepare(case: Case, workers: Mapping[str, Worker], pace: Pace, row: Row) -> dict[str, Worker]:
+def prepare(case: Case, workers: Mapping[str, Worker], pace: Pace, row: Result) -> dict[str, Worker]:
     """Has each worker build the case; returns those that could."""
     able = {}
     for name, worker in workers.items():
@@ -135,10 +135,10 @@ def run(
     reference: str = "limit",
     around: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext(),
     helpers: tuple[int, ...] = (),
-) -> Row:
+) -> Result:
     """Measures a row. `around(system)` surrounds each turn; `helpers` are processes that are meant
     to work, too."""
-    row = Row(case.kind, case.optimizer, reference, case.bytes)
+    row = Result(case.kind, case.optimizer, reference, case.bytes)
     able = prepare(case, workers, pace, row)
     watch = Watch([*(w.process.pid for w in workers.values() if w.alive), *helpers])
     start, involuntary, measured, done = perf_counter(), 0, 0.0, 0
@@ -175,5 +175,5 @@ def run(
     return row
 
 
-def settled(row: Row) -> bool:
+def settled(row: Result) -> bool:
     return "mxopt" in row.systems and row.uncertainty("mxopt") < SETTLED

@@ -43,7 +43,7 @@ def dtype_of(case: Case) -> np.dtype:
 
 def dense(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Weights and gradients; the same arrays as for the case before, where they are alike."""
-    if case.rows:
+    if case.row_count:
         return [noise(case.shapes[0], np.float32, 1)], []
     weights, grads = _lasting(case.shapes, dtype_of(case))
     for weight in weights:
@@ -55,6 +55,6 @@ def sparse(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
     """Gradients of some rows, as (data, indices); they come in turn."""
     rng = np.random.default_rng(SEED)
     height, width = case.shapes[0]
-    count = max(2, min(100, SPREAD_ROWS // case.rows))
-    indices = [np.sort(rng.choice(height, case.rows, replace=False)) for _ in range(count)]
-    return [(noise((case.rows, width), np.float32, 0.1), i) for i in indices]
+    count = max(2, min(100, SPREAD_ROWS // case.row_count))
+    indices = [np.sort(rng.choice(height, case.row_count, replace=False)) for _ in range(count)]
+    return [(noise((case.row_count, width), np.float32, 0.1), i) for i in indices]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cases import KINDS
-from benchmark.driver import Row
+from benchmark.driver import Result
 from benchmark.rows import OPTIMIZERS
 from benchmark.tables import COLUMNS
 
@@ -26,7 +26,7 @@ INCHES_PER_ROW = 0.19
 Ratios = dict[str, dict[str, dict[str, float]]]  # kind -> optimizer -> system -> time / limit
 
 
-def ratios(rows: Sequence[Row]) -> Ratios:
+def ratios(rows: Sequence[Result]) -> Ratios:
     """The times of rows as multiples of their limits."""
     found: Ratios = {}
     for row in rows:

@@ -52,7 +52,7 @@ OPTIMIZERS = dict(_optimizers())
 
 def has(kind: str, optimizer: Optimizer) -> bool:
     """Whether there is such a row."""
-    return optimizer.lazy or not KINDS[kind].rows
+    return optimizer.lazy or not KINDS[kind].row_count
 
 
 def cases(quick: bool, scale: float) -> list[Case]:
@@ -65,8 +65,8 @@ def cases(quick: bool, scale: float) -> list[Case]:
         for name in QUICK.get(kind, ()) if quick else names:
             if has(kind, OPTIMIZERS[name]):
                 shapes = tuple(_scaled(shape, scale) for shape in work.shapes)
-                rows = max(1, math.ceil(work.rows * scale)) if work.rows else 0
-                found.append(Case(kind, name, OPTIMIZERS[name], shapes, work.dtype, work.fresh, rows))
+                row_count = max(1, math.ceil(work.row_count * scale)) if work.row_count else 0
+                found.append(Case(kind, name, OPTIMIZERS[name], shapes, work.dtype, work.fresh, row_count))
     return found
 
 

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 
-from benchmark.driver import Row, Times, spread
+from benchmark.driver import Result, Times, spread
 from benchmark.machine import Watch
 from benchmark.protocol import environment
 
@@ -70,11 +70,11 @@ def measure(system: str, python: str, threads: int, cores: list[int], cold: bool
 
 def run(
     pythons: Mapping[str, str], threads: int, cores: list[int], rounds: int, quick: bool, tick: Callable[[str], None]
-) -> list[Row]:
+) -> list[Result]:
     """The rows of the kind `startup`. A quick run starts only mxopt cold."""
     rows = []
     for temperature in TEMPERATURES:
-        pair = [Row("startup", f"{what}, {temperature}") for what in ROWS]
+        pair = [Result("startup", f"{what}, {temperature}") for what in ROWS]
         names = [n for n in pythons if not quick or temperature == "warm" or n in ("mxopt", "limit")]
         watch, busy = Watch([]), 0.0
         for number in range(-1, rounds):  # the first fills the caches

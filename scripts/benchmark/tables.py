@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.cases import KINDS, UNITS
-from benchmark.driver import Row, Times
+from benchmark.driver import Result, Times
 from benchmark.targets import Verdict
 
 COLUMNS = {
@@ -36,7 +36,7 @@ class Table:
     rows: list[list[str]]
 
 
-def table(kind: str, rows: Sequence[Row]) -> Table:
+def table(kind: str, rows: Sequence[Result]) -> Table:
     """A column for each system that some row has, and mxopt's time as a multiple of the limit."""
     there = [name for name in COLUMNS if any(name in row.systems or name in row.failures for row in rows)]
     reference = next((row.reference for row in rows), "limit")
@@ -51,7 +51,7 @@ def table(kind: str, rows: Sequence[Row]) -> Table:
     return Table(f"{KINDS[kind].title} ({KINDS[kind].unit})", header, body)
 
 
-def cell(row: Row, system: str) -> str:
+def cell(row: Result, system: str) -> str:
     times = row.systems.get(system)
     if times is None:
         return "fails" if system in row.failures else "–"
@@ -95,12 +95,12 @@ def verdicts(found: Iterable[Verdict]) -> Table:
     return Table("Targets", ["target", "wanted", "worst row", "outcome", "remarks"], body)
 
 
-def by_kind(rows: Iterable[Row]) -> list[Table]:
+def by_kind(rows: Iterable[Result]) -> list[Table]:
     rows = list(rows)
     return [table(kind, mine) for kind in KINDS if (mine := [row for row in rows if row.kind == kind])]
 
 
-def markdown(rows: Sequence[Row], machine: dict[str, Any], versions: dict[str, str]) -> str:
+def markdown(rows: Sequence[Result], machine: dict[str, Any], versions: dict[str, str]) -> str:
     """A table for each kind, and where and when they were measured."""
     parts = [
         f"Measured {machine['date'][:10]} at commit {machine['commit']}: {machine['cpu']}, {machine['threads']} threads"

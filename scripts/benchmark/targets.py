@@ -6,47 +6,47 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from benchmark.driver import Row
+from benchmark.driver import Result
 from benchmark.environments import PEERS
 from benchmark.rows import OPTIMIZERS
 
-Value = Callable[[Row], float | None]
+Value = Callable[[Result], float | None]
 
 
-def to_reference(row: Row) -> float | None:
+def to_reference(row: Result) -> float | None:
     return row.ratio("mxopt")
 
 
 def faster_than(system: str) -> Value:
     """How many times faster than the best way of a system."""
 
-    def value(row: Row) -> float | None:
+    def value(row: Result) -> float | None:
         ratio = row.ratio("mxopt", system)
         return 1 / ratio if ratio else None
 
     return value
 
 
-def faster_than_fused(row: Row) -> float | None:
+def faster_than_fused(row: Result) -> float | None:
     """The same for PyTorch, where it has a fused form; its best way counts, whichever that is."""
     torch = row.systems.get("pytorch")
     return faster_than("pytorch")(row) if torch and "fused" in torch.trials else None
 
 
-def faster_than_all(row: Row) -> float | None:
+def faster_than_all(row: Result) -> float | None:
     peers = [faster_than(name)(row) for name in row.systems if name in PEERS]
     return min((x for x in peers if x is not None), default=None)
 
 
-def to_loop(row: Row) -> float | None:
+def to_loop(row: Result) -> float | None:
     return row.ratio("mxopt", "loop")
 
 
-def to_wide(row: Row) -> float | None:
+def to_wide(row: Result) -> float | None:
     return row.ratio("mxopt", "wide")
 
 
-def seconds(row: Row) -> float | None:
+def seconds(row: Result) -> float | None:
     times = row.systems.get("mxopt")
     return times.median if times else None
 
@@ -61,7 +61,7 @@ class Target:
     value: Value
     bound: float
     least: bool = False
-    rows: Callable[[Row], bool] = lambda row: True
+    rows: Callable[[Result], bool] = lambda row: True
     unit: str = "×"
 
     def met(self, value: float) -> bool:
@@ -73,15 +73,15 @@ class Target:
         return f"{value * 1e6:.2f} µs" if self.unit == "µs" else f"{value:.3f} s"
 
 
-def _layerwise(row: Row) -> bool:
+def _layerwise(row: Result) -> bool:
     return OPTIMIZERS[row.optimizer].layerwise
 
 
-def _elementwise(row: Row) -> bool:
+def _elementwise(row: Result) -> bool:
     return not _layerwise(row) and not OPTIMIZERS[row.optimizer].noisy
 
 
-def _called(*names: str) -> Callable[[Row], bool]:
+def _called(*names: str) -> Callable[[Result], bool]:
     return lambda row: row.optimizer in names
 
 
@@ -115,14 +115,14 @@ class Verdict:
     """A target and the values of its rows, worst first."""
 
     target: Target
-    values: tuple[tuple[float, Row], ...]
+    values: tuple[tuple[float, Result], ...]
 
     @property
-    def missed(self) -> list[tuple[float, Row]]:
+    def missed(self) -> list[tuple[float, Result]]:
         return [(value, row) for value, row in self.values if not self.target.met(value)]
 
 
-def check(rows: Iterable[Row]) -> list[Verdict]:
+def check(rows: Iterable[Result]) -> list[Verdict]:
     rows, verdicts = list(rows), []
     for target in TARGETS:
         mine = [row for row in rows if row.kind in target.kinds and target.rows(row)]

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from benchmark import tables
-from benchmark.driver import Row
+from benchmark.driver import Result
 
 WIDE = 160  # columns, where the output is no terminal
 
@@ -24,7 +24,7 @@ class Screen:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console
-        self.rows: list[Row] = []
+        self.rows: list[Result] = []
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
@@ -46,7 +46,7 @@ class Screen:
         self._bar.update(self._task, description=f"{kind}: {what}")
         self._show()
 
-    def add(self, *rows: Row) -> None:
+    def add(self, *rows: Result) -> None:
         self.rows += rows
         self._bar.advance(self._task)
         self._show()

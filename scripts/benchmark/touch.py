@@ -204,22 +204,22 @@ class Pass:
         scheme: Scheme = SCHEMES["pieces of 16384"],
         rule: str = "",
     ) -> None:
-        self.rows = case.rows
-        self.whole = case.rows > 0 and not writes  # a norm is of the whole weight
+        self.row_count = case.row_count
+        self.whole = case.row_count > 0 and not writes  # a norm is of the whole weight
         if self.whole:
             reads = reads.replace("g", "")
         text = source(reads, writes, case.halves, scheme, rule)
         self.function = compiled(text, EXACT if rule else FAST)
-        self.row = case.shapes[0][-1]
+        self.row_length = case.shapes[0][-1]
         sizes = [w.size for w in arrays["w"]]
         self.arrays = arrays  # kept alive
         self.table = np.zeros((len(sizes), len(LETTERS)), np.int64)
         for letter, tensors in arrays.items():
             for k, array in enumerate(tensors):
                 self.table[k, LETTERS.index(letter)] = array.ctypes.data
-        if self.rows and not self.whole:
-            sizes, piece = [self.rows], max(1, scheme.piece // self.row)
-            elements = self.rows * self.row
+        if self.row_count and not self.whole:
+            sizes, piece = [self.row_count], max(1, scheme.piece // self.row_length)
+            elements = self.row_count * self.row_length
         else:
             piece, elements = scheme.piece, sum(sizes)
         cut = [(t, at, min(piece, size - at)) for t, size in enumerate(sizes) for at in range(0, size, piece)]
@@ -228,7 +228,7 @@ class Pass:
         self.numbers = np.array(NUMBERS.get(rule, (0,)), np.float32)
         threads = threads if elements >= WORTH_THREADS else 1
         pieces, table, numbers = self.pieces.ctypes.data, self.table.ctypes.data, self.numbers.ctypes.data
-        self.job = np.array([pieces, len(self.pieces), table, 0, self.row, threads, numbers], np.int64)
+        self.job = np.array([pieces, len(self.pieces), table, 0, self.row_length, threads, numbers], np.int64)
         self.address = self.job.ctypes.data
 
     def take(self, data: np.ndarray, indices: np.ndarray) -> None:

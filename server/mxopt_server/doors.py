@@ -126,9 +126,9 @@ class Doors:
         """Binds the Unix socket; returns its endpoint, "" where there is none besides TCP."""
         if unix.is_unix(job.host):
             path = unix.path_of(job.host)
-            endpoint = job.host if role == "scheduler" else f"{unix.PREFIX}{path.with_name(f'{role}-{os.getpid()}')}"
+            endpoint = job.host if role == "scheduler" else f"{unix.SCHEME}{path.with_name(f'{role}-{os.getpid()}')}"
         elif zmq.has("ipc"):
-            endpoint = f"{unix.PREFIX}{unix.user_folder() / f'{role}-{os.getpid()}'}"
+            endpoint = f"{unix.SCHEME}{unix.user_folder() / f'{role}-{os.getpid()}'}"
         else:
             return ""
         try:

@@ -34,7 +34,7 @@ class Plan:
         self.options, self.job, self._durability = options, job, durability
         self.local = options.launcher == "local"
         self.folder = unix.job_folder() if self.local else None  # of this job's sockets
-        self.host = f"{unix.PREFIX}{self.folder / 'scheduler'}" if self.folder else options.host or socket.gethostname()
+        self.host = f"{unix.SCHEME}{self.folder / 'scheduler'}" if self.folder else options.host or socket.gethostname()
         self.hosts = _hosts(options.hostfile)
         if options.launcher == "ssh" and not self.hosts:
             raise ArgumentError("--launcher ssh needs --hostfile, a file with one host a line")

@@ -14,12 +14,12 @@ from recorded import decode, document
 
 from mxopt.experimental import optim
 
-PREFIX = "mindspore.experimental.optim."
+PACKAGE = "mindspore.experimental.optim."
 CASES = [case for case in document("errors")["cases"] if case["where"].startswith("experimental")]
 SIGNATURES = {
-    name.removeprefix(PREFIX): signature
+    name.removeprefix(PACKAGE): signature
     for name, signature in document("signatures")["classes"].items()
-    if name.startswith(PREFIX)
+    if name.startswith(PACKAGE)
 }
 
 

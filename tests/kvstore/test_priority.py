@@ -14,7 +14,7 @@ from session_peer import Peer
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.backlog import Backlog
 
-PIECE = wire.bytes_of(np.zeros(1 << 18, np.float32))
+ONE_PIECE = wire.bytes_of(np.zeros(1 << 18, np.float32))
 
 
 def put(backlog: Backlog[Any], name: str, keys: str, priority: int) -> None:
@@ -58,15 +58,15 @@ def test_messages_of_a_key_keep_their_order(seed: int) -> None:
 
 
 def push(key: str, piece: int = 0) -> m.Push:
-    return m.Push(0, False, [key], piece, 1, 0, 0, 0.0, 0, 0, False, [PIECE])
+    return m.Push(0, False, [key], piece, 1, 0, 0, 0.0, 0, 0, False, [ONE_PIECE])
 
 
 def test_a_full_connection_sends_by_priority() -> None:
     worker = Peer()
-    way = wire.WINDOW // len(PIECE) + 1  # pieces that are sent at once
+    way = wire.WINDOW // len(ONE_PIECE) + 1  # pieces that are sent at once
     for piece in range(way + 2):
-        worker.send(push("large", piece), nbytes=len(PIECE), priority=0)
-    worker.send(push("small"), nbytes=len(PIECE), priority=1)
+        worker.send(push("large", piece), nbytes=len(ONE_PIECE), priority=0)
+    worker.send(push("small"), nbytes=len(ONE_PIECE), priority=1)
     worker.send(m.Pull(0, ["large"], way, 1), priority=-1)
     worker.send(m.Pull(0, ["small"], 0, 1), priority=2)
     came = worker.posted()
@@ -83,10 +83,10 @@ def test_a_full_connection_sends_by_priority() -> None:
 
 def test_a_request_without_a_priority_is_overtaken_by_none() -> None:
     worker = Peer()
-    for piece in range(wire.WINDOW // len(PIECE) + 3):
-        worker.send(push("large", piece), nbytes=len(PIECE), priority=-1)
-    worker.send(push("config"), nbytes=len(PIECE))
-    worker.send(push("small"), nbytes=len(PIECE), priority=5)
+    for piece in range(wire.WINDOW // len(ONE_PIECE) + 3):
+        worker.send(push("large", piece), nbytes=len(ONE_PIECE), priority=-1)
+    worker.send(push("config"), nbytes=len(ONE_PIECE))
+    worker.send(push("small"), nbytes=len(ONE_PIECE), priority=5)
     came = []
     while not worker.session.idle:
         for message in (sent := worker.posted()):

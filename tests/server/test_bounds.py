@@ -16,7 +16,7 @@ from mxopt.kvstore import messages as m, wire
 
 MIB = 1 << 20
 CEILING = 48 * MIB  # above what the server holds anyway
-PIECE = bytes(wire.PIECE_BYTES)
+ONE_PIECE = bytes(wire.PIECE_BYTES)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def with_pieces(count: int, workers: int = 1, mode: str = "sync") -> Peer:
     peer, size = with_sgd(Peer(workers, mode)), count * (wire.PIECE_BYTES // 4)
     for piece in range(count):
         assert isinstance(
-            peer.ask(0, m.Init(3 + piece, ["big"], "float32", [[size]], [[size]], 0, piece, 0, [PIECE])), m.Done
+            peer.ask(0, m.Init(3 + piece, ["big"], "float32", [[size]], [[size]], 0, piece, 0, [ONE_PIECE])), m.Done
         )
     return peer
 
@@ -60,7 +60,7 @@ def test_a_worker_that_reads_is_never_held_up() -> None:
 def test_pushes_for_rounds_that_others_never_join(grown: Callable[[], int]) -> None:
     peer = with_pieces(2, workers=2)
     for seq in range(5, 605):
-        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0, 0, 0.0, 0, 0, False, [PIECE]))
+        peer.ask(0, m.Push(seq, False, ["big"], seq % 2, 0, 0, 0, 0.0, 0, 0, False, [ONE_PIECE]))
     assert grown() < CEILING
 
 
@@ -97,7 +97,9 @@ def test_first_values_take_memory_only_as_they_come(grown: Callable[[], int]) ->
     for k, size in enumerate((1 << 20, 1 << 22, 1 << 40)):
         answer = peer.ask(0, m.Init(3 + k, [f"bomb{k}"], "float32", [[size]], [[size]], 0, 0, 0, [bytes(4)]))
         assert isinstance(answer, m.Refused)
-    assert isinstance(peer.ask(0, m.Init(6, ["large"], "float32", [[1 << 28]], [[1 << 28]], 0, 0, 0, [PIECE])), m.Done)
+    assert isinstance(
+        peer.ask(0, m.Init(6, ["large"], "float32", [[1 << 28]], [[1 << 28]], 0, 0, 0, [ONE_PIECE])), m.Done
+    )
     assert len(peer.server.values.entries["large"].parts) == 1
     entry = peer.server.values.entries["large"]
     assert grown() - entry.weight.nbytes < CEILING  # of the array, pages that nobody has written don't exist

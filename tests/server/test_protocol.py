@@ -79,8 +79,8 @@ def test_what_is_no_message_is_refused(frames: list[bytes], why: str) -> None:
         m.decode(frames)
 
 
-PLAIN = st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=3) | st.binary(max_size=9)
-ANY = st.recursive(PLAIN, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=2), x, max_size=2))
+ATOMS = st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=3) | st.binary(max_size=9)
+ANY = st.recursive(ATOMS, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=2), x, max_size=2))
 HEADERS = st.binary(max_size=60) | st.builds(
     lambda kind, fields: pack([kind, *fields]), st.integers(0, 35), st.lists(ANY, max_size=11)
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-PIECE = 1 << 20
+PIECE_BYTES = 1 << 20
 
 
 class Echo:
@@ -30,8 +30,8 @@ class Echo:
     def round(self, nbytes: int) -> None:
         """So many bytes there and back."""
         counts = [0] * len(self.sockets)
-        for k, at in enumerate(range(0, nbytes, PIECE)):
-            piece = self.buffer[at : min(at + PIECE, nbytes)]
+        for k, at in enumerate(range(0, nbytes, PIECE_BYTES)):
+            piece = self.buffer[at : min(at + PIECE_BYTES, nbytes)]
             self.sockets[k % len(self.sockets)].send(piece, copy=len(piece) < 1 << 15)
             counts[k % len(self.sockets)] += 1
         for socket, count in zip(self.sockets, counts, strict=True):

@@ -41,12 +41,12 @@ def ways(case: Case) -> list[str]:
 
 def long(case: Case) -> bool:
     """Whether memory is walked for so long that it matters how."""
-    return KINDS[case.kind].unit == "ms" and not case.fresh and (not case.rows or case.every)
+    return KINDS[case.kind].unit == "ms" and not case.fresh and (not case.row_count or case.every)
 
 
 def build(case: Case, way: str) -> Job:
     if case.every:
-        case = replace(case, rows=0)
+        case = replace(case, row_count=0)
     arrays = arrays_of(case)
     if way == "engine":
         take, step = _in_engine(case, arrays)
@@ -54,7 +54,7 @@ def build(case: Case, way: str) -> Job:
         take, step = in_c(case, arrays, THREADS, touch.SCHEMES[way])
     else:
         take, step = in_c(case, arrays, int(way.split()[1]))
-    if not case.rows:
+    if not case.row_count:
         return Job(step)
     grads = itertools.cycle(inputs.sparse(case))
     return Job(step, lambda: take(*next(grads)))
@@ -118,7 +118,7 @@ def _engine_pass(
     given: list[Any] = list(zip(*(arrays[a] for a in states), strict=True)) or [()] * len(weights)
     if case.master:
         given = list(zip(arrays["m"], given, strict=True))
-    whole = bool(case.rows) and not writes
+    whole = bool(case.row_count) and not writes
     rule = touch_rule(reads.replace("g", "") if whole else reads, writes, states)
     update = Touch(rule, multi_precision=case.master).update_multi_precision
     if len(weights) > 1:

@@ -56,7 +56,7 @@ def version() -> str:
 
 
 def ways(case: Case) -> list[str]:
-    if case.rows or case.master:  # row-sparse gradients exist inside compiled graphs only
+    if case.row_count or case.master:  # row-sparse gradients exist inside compiled graphs only
         return []
     deep = len(case.shapes) >= DEEPEST
     return [way for way, known in OPTIMIZERS.items() if case.optimizer in known and not (deep and way != "nn")]

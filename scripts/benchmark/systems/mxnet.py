@@ -31,7 +31,7 @@ def version() -> str:
 def ways(case: Case) -> list[str]:
     if case.row.name in MISSING or case.dtype == "bfloat16":
         return []
-    if case.rows:
+    if case.row_count:
         return ["dense table", "row-sparse table"] if case.optimizer in LAZY else []
     if len(case.shapes) == 1:
         return ["single"]
@@ -43,7 +43,7 @@ def build(case: Case, way: str) -> Job:
     with redirect_stdout(io.StringIO()):
         optimizer = mx.optimizer.create(case.row.name, multi_precision=case.master, **case.row.options)
     updater = mx.optimizer.get_updater(optimizer)
-    if case.rows:
+    if case.row_count:
         return _sparse(case, way, updater)
     weights, grads = ([mx.nd.array(a, dtype=case.dtype) for a in arrays] for arrays in inputs.dense(case))
     indices, now = list(range(len(weights))), grads

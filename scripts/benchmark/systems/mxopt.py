@@ -29,7 +29,7 @@ def build(case: Case, way: str, wide: bool = False) -> Job:
     optimizer: Any = mxopt.create(case.row.name, multi_precision=case.master, **narrow, **case.row.options)
     updater = mxopt.get_updater(optimizer)
     weights, grads = inputs.dense(case)
-    if case.rows:
+    if case.row_count:
         optimizer.lazy_update = not case.every
         return _sparse(case, updater, weights[0])
     if case.clipped:

@@ -43,7 +43,7 @@ def version() -> str:
 
 
 def ways(case: Case) -> list[str]:
-    if case.optimizer not in MAKE or case.rows or case.master:
+    if case.optimizer not in MAKE or case.row_count or case.master:
         return []
     if len(case.shapes) == 1 or case.row.layerwise:  # whose norms are each tensor's own
         return ["tree"]

@@ -41,7 +41,7 @@ def version() -> str:
 
 
 def ways(case: Case) -> list[str]:
-    if case.rows:
+    if case.row_count:
         return ["loop"] if case.optimizer in SPARSE else []
     if case.optimizer not in OPTIMIZERS or case.master:
         return []
@@ -50,11 +50,11 @@ def ways(case: Case) -> list[str]:
 
 
 def build(case: Case, way: str) -> Job:
-    name, options = (SPARSE if case.rows else OPTIMIZERS)[case.optimizer]
+    name, options = (SPARSE if case.row_count else OPTIMIZERS)[case.optimizer]
     weights, grads = ([torch.from_numpy(a).clone() for a in arrays] for arrays in inputs.dense(case))
     flags = {} if name == "SparseAdam" else FLAGS[way]
     optimizer = getattr(torch.optim, name)(weights, **options, **flags)
-    if case.rows:
+    if case.row_count:
         return _sparse(case, optimizer, weights[0])
     for weight, grad in zip(weights, grads, strict=True):
         weight.grad = grad

@@ -22,7 +22,7 @@ def version() -> str:
 
 
 def ways(case: Case) -> list[str]:
-    return ["call"] if case.optimizer in NAMED and not case.rows and not case.master else []
+    return ["call"] if case.optimizer in NAMED and not case.row_count and not case.master else []
 
 
 def build(case: Case, way: str) -> Job:
