@@ -25,7 +25,7 @@ def _is_command() -> bool:
 def become() -> None:
     """Replaces this process by the server or the scheduler that its environment asks for, once: not
     in what mxopt's commands start, nor where the server's package is in use already."""
-    if not settings.becomes_role() or "mxopt_server" in sys.modules or _is_command():
+    if "mxopt_server" in sys.modules or _is_command() or not settings.becomes_role():
         return
     sys.stdout.flush()
     sys.stderr.flush()

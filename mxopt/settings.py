@@ -35,6 +35,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,11 @@ def engine_name() -> str:
     return os.environ.get("MXOPT_ENGINE", "llvm")
 
 
-def aggregation_size() -> int:
+def aggregation_size(variables: Mapping[str, str] = os.environ) -> int:
     """How many tensors optimizers take in one list; below 1, as in MXNet, one tensor and no
     list."""
     name = "MXNET_OPTIMIZER_AGGREGATION_SIZE"
-    text = os.environ.get(name, "").strip()
+    text = variables.get(name, "").strip()
     try:
         return max(0, int(text)) if text else sys.maxsize
     except ValueError:
@@ -124,14 +125,21 @@ class Job:
         return self.host if self.host.startswith("ipc://") else f"tcp://{self.host}:{self.port}"
 
 
-def job() -> Job:
-    """Reads the variables of a distributed job. Raises ValueError naming the one whose value isn't
-    allowed."""
-    role = os.environ.get("DMLC_ROLE", "worker")
+def job(variables: Mapping[str, str] = os.environ) -> Job:
+    """Reads the variables of a distributed job, by default this process's. Raises ArgumentError
+    naming the one whose value isn't allowed."""
+
+    def whole(name: str) -> int:
+        return _whole(name, variables) or 0
+
+    def seconds(name: str, default: float) -> float:
+        return _seconds(name, default, variables)
+
+    role = variables.get("DMLC_ROLE", "worker")
     if role not in ("worker", "server", "scheduler"):
         raise ArgumentError(f"DMLC_ROLE={role!r}: needs worker, server or scheduler")
-    dead_after = _seconds("MXOPT_KVSTORE_DEAD_AFTER", 10)
-    heartbeat = _seconds("MXOPT_KVSTORE_HEARTBEAT", min(1, dead_after / 2))
+    dead_after = seconds("MXOPT_KVSTORE_DEAD_AFTER", 10)
+    heartbeat = seconds("MXOPT_KVSTORE_HEARTBEAT", min(1, dead_after / 2))
     if heartbeat > dead_after / 2:
         raise ArgumentError(
             f"MXOPT_KVSTORE_HEARTBEAT={heartbeat:g}: with MXOPT_KVSTORE_DEAD_AFTER={dead_after:g} needs at most half of"
@@ -139,26 +147,26 @@ def job() -> Job:
         )
     return Job(
         role=role,
-        host=os.environ.get("DMLC_PS_ROOT_URI", "127.0.0.1"),
-        port=_port("DMLC_PS_ROOT_PORT") or 9091,
-        workers=_whole("DMLC_NUM_WORKER") or 0,
-        servers=_whole("DMLC_NUM_SERVER") or 0,
-        rank=_rank("DMLC_SERVER_ID" if role == "server" else "DMLC_WORKER_ID"),
-        advertised=os.environ.get("DMLC_NODE_HOST", ""),
-        job=os.environ.get("MXOPT_JOB_ID", ""),
-        timeout=_seconds("MXOPT_KVSTORE_TIMEOUT", 600),
-        join_timeout=_seconds("MXOPT_KVSTORE_JOIN_TIMEOUT", 60),
+        host=variables.get("DMLC_PS_ROOT_URI", "127.0.0.1"),
+        port=_port("DMLC_PS_ROOT_PORT", variables) or 9091,
+        workers=whole("DMLC_NUM_WORKER"),
+        servers=whole("DMLC_NUM_SERVER"),
+        rank=_rank("DMLC_SERVER_ID" if role == "server" else "DMLC_WORKER_ID", variables),
+        advertised=variables.get("DMLC_NODE_HOST", ""),
+        job=variables.get("MXOPT_JOB_ID", ""),
+        timeout=seconds("MXOPT_KVSTORE_TIMEOUT", 600),
+        join_timeout=seconds("MXOPT_KVSTORE_JOIN_TIMEOUT", 60),
         heartbeat=heartbeat,
         dead_after=dead_after,
-        staleness=_whole("MXOPT_KVSTORE_STALENESS") or 4,
-        keys=os.environ.get("MXOPT_KVSTORE_KEYS", ""),
-        bound=_whole("MXNET_KVSTORE_BIGARRAY_BOUND") or 1_000_000,
+        staleness=whole("MXOPT_KVSTORE_STALENESS") or 4,
+        keys=variables.get("MXOPT_KVSTORE_KEYS", ""),
+        bound=whole("MXNET_KVSTORE_BIGARRAY_BOUND") or 1_000_000,
     )
 
 
 def becomes_role() -> bool:
     """Whether `import mxopt` makes this process the server or scheduler that `DMLC_ROLE` names."""
-    return os.environ.get("DMLC_ROLE") in ("server", "scheduler") and os.environ.get(BECOME_ROLE) != "0"
+    return os.environ.get("DMLC_ROLE") in ("server", "scheduler") and _flag(BECOME_ROLE)
 
 
 def in_job() -> bool:
@@ -166,14 +174,33 @@ def in_job() -> bool:
     return any(name in os.environ for name in ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT"))
 
 
-def update_on_kvstore() -> bool:
+def update_on_kvstore(variables: Mapping[str, str] = os.environ) -> bool:
     """Whether a Trainer's store updates the weights where the Trainer isn't told
-    (`MXNET_UPDATE_ON_KVSTORE`)."""
-    return os.environ.get("MXNET_UPDATE_ON_KVSTORE", "1") != "0"
+    (`MXNET_UPDATE_ON_KVSTORE`). Raises ArgumentError for what is neither 0 nor another whole
+    number."""
+    return _flag("MXNET_UPDATE_ON_KVSTORE", variables)
 
 
-def _seconds(name: str, default: float) -> float:
-    text = os.environ.get(name, "").strip()
+def check(variables: Mapping[str, str]) -> None:
+    """Raises ArgumentError if one of a process's variables has a value that isn't allowed."""
+    job(variables)
+    update_on_kvstore(variables)
+    aggregation_size(variables)
+    for name in ("MXOPT_NUM_THREADS", "OMP_NUM_THREADS"):
+        _whole(name, variables)
+    _flag(BECOME_ROLE, variables)
+
+
+def _flag(name: str, variables: Mapping[str, str] = os.environ) -> bool:
+    text = variables.get(name, "").strip()
+    try:
+        return bool(int(text or 1))
+    except ValueError:
+        raise ArgumentError(f"{name}={text!r}: needs 0 or 1") from None
+
+
+def _seconds(name: str, default: float, variables: Mapping[str, str]) -> float:
+    text = variables.get(name, "").strip()
     try:
         value = float(text) if text else default
     except ValueError:
@@ -183,10 +210,10 @@ def _seconds(name: str, default: float) -> float:
     return value
 
 
-def _whole(name: str) -> int | None:
+def _whole(name: str, variables: Mapping[str, str] = os.environ) -> int | None:
     """The variable `name` as a positive number; None if it is not set. `4,2` (as OpenMP has it)
     counts as 4."""
-    text = os.environ.get(name, "").split(",")[0].strip()
+    text = variables.get(name, "").split(",")[0].strip()
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
@@ -194,9 +221,9 @@ def _whole(name: str) -> int | None:
     return int(text)
 
 
-def _rank(name: str) -> int:
+def _rank(name: str, variables: Mapping[str, str]) -> int:
     """The variable `name` as a rank; -1 where it is not set, or says so."""
-    text = os.environ.get(name, "").strip()
+    text = variables.get(name, "").strip()
     if text in ("", "-1"):
         return -1
     if not text.isdecimal():
@@ -204,8 +231,8 @@ def _rank(name: str) -> int:
     return int(text)
 
 
-def _port(name: str) -> int | None:
-    port = _whole(name)
+def _port(name: str, variables: Mapping[str, str]) -> int | None:
+    port = _whole(name, variables)
     if port is not None and port > 65535:
         raise ArgumentError(f"{name}={port}: needs a port from 1 to 65535")
     return port

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from mxopt_server import cli, launch
+from mxopt_server.keygen import main as keygen
 from pasted import PAGES, ROOT, blocks
 
 BIN = Path(sys.executable).parent
@@ -31,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
     """A folder with what the lines name: README's program as train.py, a hostfile, keys."""
     program = next(text for _, text in blocks(ROOT / "README.md", "python") if "kvstore" in text)
     (tmp_path / "train.py").write_text(program)
-    (tmp_path / "hosts").write_text("one\ntwo\n")
-    (tmp_path / "job.key").touch(0o600)
+    (tmp_path / "hosts").write_text("127.0.0.1\nlocalhost\n")
+    assert keygen([str(tmp_path / "job.key")]) == 0
     return tmp_path
 
 

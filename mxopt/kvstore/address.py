@@ -31,10 +31,27 @@ def check_host(host: str) -> None:
     this user's."""
     if unix.is_unix(host):
         unix.check(host)
-        return
+    else:
+        resolved(host)
+
+
+def resolved(host: str) -> str:
+    """The IPv4 address of a host. Raises ArgumentError if it has none."""
     if ":" in host:
         raise ArgumentError(f"{host!r} is an IPv6 address, which isn't supported: give an IPv4 address or a name")
     try:
-        socket.getaddrinfo(host, None, socket.AF_INET)
+        ((*_, address), *_) = socket.getaddrinfo(host, None, socket.AF_INET)
     except (OSError, UnicodeError) as error:
         raise ArgumentError(f"the host name {host!r} can't be resolved: {error}") from None
+    return str(address[0])
+
+
+def check_advertised(text: str, name: str) -> None:
+    """Raises ArgumentError, which begins with `name`, if nobody could connect to `HOST` or
+    `HOST:PORT`."""
+    host, colon, port = text.partition(":")
+    if not host or (colon and not port.isdecimal()):
+        raise ArgumentError(f"{name} {text!r}: needs HOST or HOST:PORT, by IPv4")
+    if colon:
+        checked_port(int(port), name)
+    resolved(host)

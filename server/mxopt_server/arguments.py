@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mxopt.kvstore.address import checked_port, host_and_port
 
 T = TypeVar("T")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MOST = 1 << 16  # processes of a role, or threads
 
 
 def any_text(stream: TextIO) -> None:
@@ -41,17 +43,17 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"{prog} {__version__}")
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with code 2."""
+        """Raises ArgumentError, by which a command ends with code 2."""
         if message.endswith("expected one argument"):
             option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
             message += f"; one that begins with a dash is joined to it: {option}=-..."
-        self.exit(2, f"{self.prog}: {message}{self._meant(message)} (see {self.prog} --help)\n")
+        raise ArgumentError(f"{message}{self._meant(message)} (see {self.prog} --help)") from None
 
     def _meant(self, message: str) -> str:
         """The option or command that an unknown one is like."""
-        _, unknown, given = message.partition("unrecognized arguments: ")
+        _, _, given = message.partition("unrecognized arguments: ")
         known = [*self._option_string_actions, *self.commands]
-        found = difflib.get_close_matches(given.split()[0].partition("=")[0], known, n=1) if unknown else []
+        found = difflib.get_close_matches(given.split()[0].partition("=")[0], known, n=1) if given.split() else []
         return f": did you mean {found[0]}?" if found else ""
 
     def add_keys(self) -> None:
@@ -138,9 +140,10 @@ def seconds(text: str) -> float:
     return found
 
 
-def _count(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise ArgumentError(f"{text!r}: needs a whole number of {least} or more")
+def _count(text: str, least: int, most: float = math.inf) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        within = f"of {least} or more" if most == math.inf else f"from {least} to {most:.0f}"
+        raise ArgumentError(f"{text!r}: needs a whole number {within}")
     return int(text)
 
 
@@ -150,4 +153,10 @@ count_or_none = _type(lambda text: _count(text, 0))
 @_type
 def count(text: str) -> int:
     """A number of processes or threads."""
-    return _count(text, 1)
+    return _count(text, 1, MOST)
+
+
+@_type
+def rank(text: str) -> int:
+    """A rank, or -1 for any."""
+    return -1 if text == "-1" else _count(text, 0)

@@ -38,6 +38,8 @@ def send(child: subprocess.Popen[bytes], number: int) -> bool:
     """Sends a signal to a child and all it has started. Whether there is any of them."""
     try:
         os.killpg(child.pid, number)
+        if number == signal.SIGTERM:  # which who is stopped hears only when it goes on
+            os.killpg(child.pid, signal.SIGCONT)
     except (ProcessLookupError, PermissionError):
         return False
     return True

@@ -16,8 +16,9 @@ from mxopt.errors import ArgumentError, MXOptError
 from mxopt.kvstore import unix
 from mxopt.typing import Plain
 from mxopt_server import logs, loop, metrics
-from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank
+from mxopt_server.arguments import LEVELS, Parser, any_port, any_text, count, port_of_rank, rank
 from mxopt_server.durability import Durability, add_durability, durability
+from mxopt_server.signals import Stopped
 
 if TYPE_CHECKING:
     from mxopt_server.scheduler import Scheduler
@@ -40,7 +41,7 @@ def parser() -> Parser:
     made.add_scheduler()
     made.add_argument("--workers", type=count, metavar="N", help="workers of the job (DMLC_NUM_WORKER)")
     made.add_argument("--servers", type=count, metavar="N", help="servers of the job (DMLC_NUM_SERVER)")
-    made.add_argument("--rank", type=int, metavar="N", help="the rank this server wishes for (DMLC_SERVER_ID)")
+    made.add_argument("--rank", type=rank, metavar="N", help="the rank this server wishes for (DMLC_SERVER_ID)")
     made.add_argument("--job", help="the job's name, which all its processes must share (MXOPT_JOB_ID)")
     made.add_argument("--bind", metavar="HOST", help="the address to listen on (127.0.0.1)")
     made.add_argument(
@@ -91,14 +92,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return status(given[1:])
         return _run(parser().parse_args(given))
+    except ArgumentError as error:
+        print(f"mxopt-server: {error}", file=sys.stderr)
+        return 2
     except (MXOptError, OSError) as error:  # of the system: a disk that is full, a folder that may not be written
         print(f"mxopt-server: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except loop.Stopped as stopped:  # before there was anything to end in order
+    except Stopped as stopped:  # before there was anything to end in order
         print(f"mxopt-server: stopped by {stopped}", file=sys.stderr)
         return 1
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options that these arguments are. Raises ArgumentError where `mxopt-server` wouldn't take
+    them on any machine."""
+    options = parser().parse_args(arguments)
+    _kept(options)
+    return options
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -108,9 +120,12 @@ def _run(options: argparse.Namespace) -> int:
 
     job = _job(options)
     if job.role == "worker":
-        print("mxopt-server: say --role scheduler or --role server", file=sys.stderr)
-        return 2
+        raise ArgumentError("say --role scheduler or --role server")
     kept = _kept(options)
+    if options.snapshot and not Path(options.snapshot).absolute().parent.is_dir():
+        raise ArgumentError(f"--snapshot {options.snapshot}: there is no such folder")
+    if options.metrics_port is not None:
+        metrics.check(options.metrics_host)
     os.environ[settings.BECOME_ROLE] = "0"  # for whatever is started from here on
     logs.start(sys.stderr, job.role, options.log_level)
     import_all(options.imports)
@@ -180,4 +195,5 @@ def _job(options: argparse.Namespace) -> settings.Job:
                         ("advertise", "advertised"), ("keys", "keys")):  # fmt: skip
         if getattr(options, name) is not None:
             changes[field] = getattr(options, name)
+    settings.check(os.environ)
     return dataclasses.replace(settings.job(), **changes)  # type: ignore[arg-type]

@@ -10,13 +10,14 @@ import select
 import socket as socket_module
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zmq
 
 from mxopt.errors import ArgumentError
 from mxopt.kvstore import unix
+from mxopt.kvstore.address import check_advertised, resolved
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.kvstore.message import Message
 from mxopt.kvstore.wire import Frame
@@ -48,9 +49,9 @@ class Doors:
     """The sockets of one process of `job`, bound.
 
     Without keys one ROUTER has both doors. With keys TCP is encrypted and has a ROUTER of its own,
-    since one that asks for keys asks on Unix sockets too. Raises ArgumentError if an address
-    would let in whoever can reach it, KVStoreError where one can't be bound. A connection is closed
-    after `lapse` seconds without a sign of life.
+    since one that asks for keys asks on Unix sockets too. Raises ArgumentError for an address that
+    doesn't exist, or would let in whoever can reach it, KVStoreError where one can't be bound. A
+    connection is closed after `lapse` seconds without a sign of life.
 
     Attributes
     ----------
@@ -62,7 +63,10 @@ class Doors:
         self._lapse = lapse
         keys = load_keys(job.keys) if wanted.tcp else None
         if wanted.tcp:
+            wanted = replace(wanted, host=resolved(wanted.host))
             routers.check_bind(wanted.host, keys, wanted.insecure)
+            if job.advertised:
+                check_advertised(job.advertised, "--advertise or DMLC_NODE_HOST")
         routers.allow_connections()
         self._doors: list[Door] = []
         self._socket: Path | None = None

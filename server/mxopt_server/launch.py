@@ -31,7 +31,7 @@ def parser() -> Parser:
     made.add_argument("-s", "--num-servers", type=count, metavar="S", help="how many servers (as many as workers)")
     made.add_argument("-H", "--hostfile", help="ssh, mpi: a file with one host a line")
     made.add_argument(
-        "--launcher", choices=["local", "ssh", "mpi", "slurm", "ray"], default="local", help="how (%(default)s)"
+        "--launcher", choices=["local", "ssh", "mpi", "slurm", "ray"], help="how (ssh with --hostfile, else local)"
     )
     made.add_argument(
         "--host", metavar="HOST", help="ssh, mpi, slurm: the address of this machine as the others reach it"
@@ -80,12 +80,14 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `mxopt-launch`; returns the job's exit code."""
-    options = parser().parse_args(arguments)
-    if options.num_servers is None:
-        options.num_servers = options.num_workers
-    if options.command[:1] == ["--"]:
-        options.command = options.command[1:]
     try:
+        options = parser().parse_args(arguments)
+        if options.launcher is None:
+            options.launcher = "ssh" if options.hostfile else "local"
+        if options.num_servers is None:
+            options.num_servers = options.num_workers
+        if options.command[:1] == ["--"]:
+            options.command = options.command[1:]
         return _run(options)
     except ArgumentError as error:
         print(f"mxopt-launch: {error}", file=sys.stderr)
@@ -99,11 +101,12 @@ def _run(options: argparse.Namespace) -> int:
     run_dir = Path(options.run_dir or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}")
     state = JobState(options, job, run_dir)
     plan = Plan(options, state.job, state.durability)
+    plan.check()
     if options.dry_run:
         as_given(sys.stdout)
         print(*plan.dry(), sep="\n")
         return 0
-    plan.check()
+    plan.check_programs()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

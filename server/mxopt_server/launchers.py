@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mxopt.errors import ArgumentError
+from mxopt.kvstore.address import checked_port
+
 PROGRAMS = {"ssh": "ssh", "mpi": "mpirun", "slurm": "srun"}  # what a launcher runs on this machine
+ASK_S = 10.0  # how long ssh may take to say how it is configured
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,32 @@ def hosts_of(text: str) -> list[str]:
     comment."""
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     return [line.split()[0] for line in lines if line]
+
+
+def check_host(host: str) -> None:
+    """Raises ArgumentError for a host that ssh couldn't find: one that is neither `name` nor
+    `name:port`, or whose name means nothing to ssh's configuration nor to the system."""
+    name, colon, port = host.partition(":")
+    if not name or name.startswith("-") or (colon and not port.isdecimal()):
+        raise ArgumentError(f"the host {host!r}: needs HOST or HOST:PORT")
+    if colon:
+        checked_port(int(port), f"the host {host!r}: the port")
+    found = _hostname(name)
+    try:
+        if found:
+            socket.getaddrinfo(found, None)
+    except (OSError, UnicodeError) as error:
+        raise ArgumentError(f"the host {host!r} can't be resolved: {error}") from None
+
+
+def _hostname(name: str) -> str:
+    """What ssh takes a name for; "" where that can't be known, or others find it (ProxyJump)."""
+    try:
+        asked = subprocess.run(["ssh", "-G", name], stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    told = dict(re.findall(r"^(\S+) (.*)$", asked.stdout.decode(errors="replace"), re.MULTILINE))
+    return "" if asked.returncode or "proxyjump" in told or "proxycommand" in told else told.get("hostname", "")
 
 
 def ssh(process: Process, host: str, folder: str, user: str = "") -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -33,22 +32,9 @@ from mxopt_server.notes import Notes
 from mxopt_server.routers import listens
 from mxopt_server.scheduler import Scheduler
 from mxopt_server.server import Server
+from mxopt_server.signals import Stop, Stopped
 
 log = logging.getLogger("mxopt.server")
-
-
-class Stopped(BaseException):
-    """A signal asked the process to end."""
-
-
-def stop_on_signals() -> None:
-    """Makes SIGTERM and SIGINT raise Stopped, so that the loop ends in an orderly way."""
-
-    def stop(number: int, frame: object) -> None:
-        raise Stopped(signal.Signals(number).name)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
 
 
 def run_scheduler(
@@ -61,7 +47,7 @@ def run_scheduler(
     """Runs a scheduler until its job is over. `ready` is told where it listens; `attach` may have
     it looked after (metrics). Returns the exit code: 0 where the job finished."""
     wire.tune_memory()
-    stop_on_signals()
+    stop = Stop()
     workers, servers, root = settings.workers or 1, settings.servers or 1, durability.root
     job = settings.job
     notes: Any = {}
@@ -88,10 +74,12 @@ def run_scheduler(
         attach(scheduler)
         ready(doors.announced)
         log.info("waiting for %s and %s", *(counted(n, role) for role, n in scheduler.roster.wanted.items()))
-        began = time.monotonic()
+        began, stop.held = time.monotonic(), True
         while not scheduler.course.over:
             for route, *frames in doors.received():
                 _timed(scheduler.handling, scheduler.handle, route, frames)
+                stop.check()
+            stop.check()
             scheduler.tick()
             if scheduler.course.state == "gathering" and time.monotonic() - began > settings.join_timeout:
                 scheduler.course.fail(
@@ -116,7 +104,7 @@ def run_server(
     looks after it where its state isn't kept in a folder. Returns the exit code: 0 where the job
     finished."""
     wire.tune_memory()
-    stop_on_signals()
+    stop = Stop()
     network = Network.of(settings)
     doors = Doors("server", settings, wanted)
     member: Membership | None = None
@@ -151,7 +139,8 @@ def run_server(
         progress.end()
         watchdog = Watchdog(member, progress)
         try:
-            _serve(server, doors, member, attached, progress)
+            stop.held = True
+            _serve(server, doors, member, attached, progress, stop)
         finally:
             watchdog.stop()
             progress.begin("the last snapshot of server", member.rank)
@@ -211,7 +200,7 @@ class Watchdog:
             os._exit(1)
 
 
-def _serve(server: Server, doors: Doors, member: Membership, attached: Any, progress: Progress) -> None:
+def _serve(server: Server, doors: Doors, member: Membership, attached: Any, progress: Progress, stop: Stop) -> None:
     due = 0.0
     while True:
         for message in doors.received(pauses=server.answers.gathers):
@@ -222,7 +211,9 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
             server.received += len(frames[-1]) if frames else 0
             _timed(server.handling, server.handle, route, frames)
             progress.count += 1
+            stop.check()
         server.answers.flush()
+        stop.check()
         progress.count += 1
         now = time.monotonic()
         if now < due:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -36,14 +37,30 @@ LATENCIES = {
 JOB_STATES = ("gathering", "running", "finished", "failed")
 
 
-def serve(report: Callable[[], Plain], host: str, port: int) -> None:
-    """Serves what `report` says, a `Server`'s or a `Scheduler`'s, from a thread. Raises
-    ArgumentError without prometheus_client, and where it can't be served there."""
+def check(host: str) -> None:
+    """Raises ArgumentError without prometheus_client, and where `check_host` does."""
     try:
-        from prometheus_client import CollectorRegistry, start_http_server  # type: ignore[import-not-found,unused-ignore]
+        import prometheus_client  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError as error:
         needs = "--metrics-port needs the package prometheus_client: pip install 'mxopt[metrics]'"
         raise ArgumentError(needs) from error
+    check_host(host)
+
+
+def check_host(host: str) -> None:
+    """Raises ArgumentError for a host that doesn't exist."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise ArgumentError(f"--metrics-host {host!r} can't be resolved: {error}") from None
+
+
+def serve(report: Callable[[], Plain], host: str, port: int) -> None:
+    """Serves what `report` says, a `Server`'s or a `Scheduler`'s, from a thread. Raises
+    ArgumentError where it can't be served there, or `check` would."""
+    check(host)
+    from prometheus_client import CollectorRegistry, start_http_server  # type: ignore[import-not-found,unused-ignore]
+
     registry = CollectorRegistry()
     registry.register(Collector(report))
     try:

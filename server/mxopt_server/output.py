@@ -50,12 +50,13 @@ class Terminal:
 class Output:
     """What a process called `name` writes, to `pipe` where it has one: copied to `log`, and to the
     terminal with its name before each line; `again` to a log that is there. Of those that are not
-    `shown` in full, INFO lines stay in the log; `listening` is where it says it listens."""
+    `shown` in full, INFO lines stay in the log; `listening` is where it says it listens, `failure`
+    why the job has failed, as a scheduler says."""
 
     def __init__(
         self, name: str, pipe: int | None, log: Path, terminal: Terminal, shown: bool, again: bool = False
     ) -> None:
-        self.listening = ""
+        self.listening = self.failure = ""
         self._name, self._pipe, self._terminal, self._shown = name, pipe, terminal, shown
         self._rest = b""  # the line that isn't complete
         self._path = log
@@ -97,6 +98,9 @@ class Output:
                 return
             if b" INFO " in line:
                 return
+            _, said, why = line.partition(b" scheduler ERROR the job has failed: ")
+            if said:
+                self.failure = why.decode(errors="replace")
         self._terminal.say(b"[" + self._name.encode() + b"] " + line)
 
     def _keep(self, data: bytes) -> None:

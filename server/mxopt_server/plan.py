@@ -14,16 +14,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mxopt import settings
 from mxopt.errors import ArgumentError
 from mxopt.kvstore import unix
-from mxopt.kvstore.address import check_host
-from mxopt.kvstore.keys import load_keys
-from mxopt.settings import usable_cores
-from mxopt_server import key_copies, launchers
+from mxopt.kvstore.address import check_host, checked_port
+from mxopt.kvstore.keys import STDIN, load_keys
+from mxopt_server import cli, key_copies, launchers, metrics
 from mxopt_server.durability import Durability
 from mxopt_server.launchers import Process
 
 OWN_RANKS = ("DMLC_SERVER_ID", "DMLC_WORKER_ID")
+# Options of mxopt-server whose values are the job's.
+OF_THE_JOB = ("role", "scheduler", "workers", "servers", "rank", "job", "keys", "durability", "state_dir")
 
 
 class Plan:
@@ -38,26 +40,51 @@ class Plan:
         self.hosts = _hosts(options.hostfile)
         if options.launcher == "ssh" and not self.hosts:
             raise ArgumentError("--launcher ssh needs --hostfile, a file with one host a line")
+        self._program = (options.python, "-m", "mxopt_server")
         self.scheduler, *self.others = self._processes()
 
     def check(self) -> None:
-        """Raises ArgumentError if this machine's name doesn't exist, a program that it has to
-        run isn't here, or other machines are to take part in a job without keys."""
+        """Raises ArgumentError if what is asked for can't work: a host that doesn't exist, a value
+        that a process wouldn't take, other machines in a job without keys."""
+        options = self.options
         check_host(self.host)
-        self._check_program()
-        if not (self.local or self.options.keys or self.options.insecure):
+        if options.launcher in ("ssh", "mpi"):
+            for host in dict.fromkeys(self.hosts):
+                launchers.check_host(host)
+        if not (self.local or options.keys or options.insecure):
             raise ArgumentError(
                 "beyond this machine a job needs --keys (`mxopt-server keygen` makes some), or --insecure"
             )
-        load_keys(self.options.keys or "")
+        keys = {**os.environ, **self.scheduler.env}.get("MXOPT_KVSTORE_KEYS", "")
+        if STDIN in (keys, options.keys):
+            raise ArgumentError("--keys -: a launcher hands the keys on as a file")
+        load_keys(keys)
+        if options.metrics_port is not None:
+            checked_port(options.metrics_port + options.num_servers, "--metrics-port: the last server's")
+            metrics.check_host(options.metrics_host)
+        server = next(p for p in self.others if p.role == "server")
+        try:
+            given = cli.parsed(_words(options.server_args, "--server-args"))
+            cli.parsed(server.command[len(self._program) :])
+        except ArgumentError as error:
+            raise ArgumentError(f"--server-args {options.server_args!r}: {error}") from None
+        for name in OF_THE_JOB:
+            if getattr(given, name) is not None:
+                raise ArgumentError(f"--server-args: --{name.replace('_', '-')} is for mxopt-launch to say")
+        for process in (self.scheduler, server, self.others[-1]):
+            settings.check({**os.environ, **process.env})
 
-    def _check_program(self) -> None:
+    def check_programs(self) -> None:
+        """Raises ArgumentError if a program that this machine has to run isn't here."""
+        options = self.options
+        if options.launcher != "ray" and shutil.which(options.python) is None:
+            raise ArgumentError(f"--python {options.python}: there is no such program")
         if not self.local:
-            program = launchers.PROGRAMS.get(self.options.launcher)
+            program = launchers.PROGRAMS.get(options.launcher)
             if program is not None and shutil.which(program) is None:
-                raise ArgumentError(f"--launcher {self.options.launcher} needs the program {program}, which isn't here")
+                raise ArgumentError(f"--launcher {options.launcher} needs the program {program}, which isn't here")
             return
-        name, path = self.options.command[0], self.others[-1].env.get("PATH")
+        name, path = options.command[0], self.others[-1].env.get("PATH")
         if shutil.which(name, path=path) is None:
             hint = ": it is neither on the PATH nor a file here"
             if os.path.isfile(name):
@@ -99,11 +126,11 @@ class Plan:
         if self.local and "OMP_NUM_THREADS" not in os.environ:
             # Each worker's BLAS would take all cores for itself, and wait for the others' by
             # spinning.
-            shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // options.num_workers))
+            shared["OMP_NUM_THREADS"] = str(max(1, settings.usable_cores() // options.num_workers))
         shared |= assignments(options.env)
         if options.keys:
             shared["MXOPT_KVSTORE_KEYS"] = os.path.abspath(options.keys)
-        serve = [options.python, "-m", "mxopt_server", *([] if self.local else ["--bind", "0.0.0.0"])]
+        serve = [*self._program, *([] if self.local else ["--bind", "0.0.0.0"])]
         serve += [*self._durability.arguments, *(["--insecure"] if options.insecure else [])]
         watched = ["--metrics-host", options.metrics_host] if options.metrics_port is not None else []
         serve += watched
@@ -167,9 +194,12 @@ def _hosts(path: str | None) -> list[str]:
     if not path:
         return []
     try:
-        return launchers.hosts_of(Path(path).read_text("utf-8"))
+        found = launchers.hosts_of(Path(path).read_text("utf-8"))
     except (OSError, UnicodeError) as error:
         raise ArgumentError(f"the host file {path}, a text with one host a line, can't be read: {error}") from None
+    if not found:
+        raise ArgumentError(f"the host file {path} names no host: it has one a line")
+    return found
 
 
 def _words(text: str, name: str) -> list[str]:

@@ -99,8 +99,10 @@ class Launch:
         if self.failed is None:
             return 0
         name, code = self.failed
-        self.why = f"{name} failed{self._how(name, code)}; its log is {self.run_dir / name}.log"
-        self.until(lambda: not self.running, TELL_S if name.startswith("worker") else WORKERS_TELL_S)
+        try:
+            self.until(lambda: not self.running, TELL_S if name.startswith("worker") else WORKERS_TELL_S)
+        finally:
+            self.why = self._reason(name, code)
         return code if code > 0 else 1
 
     def stop(self) -> None:
@@ -185,6 +187,15 @@ class Launch:
         that no worker waits for it."""
         if self._lost is not None and any(p.role == "scheduler" for p in self.running.values()):
             self.gone(*self._lost)
+
+    def _reason(self, name: str, code: int) -> str:
+        """Why the job has failed, of which `name` was the first process to end: that was the cause,
+        unless the scheduler names another."""
+        scheduler = self.outputs.get("scheduler")
+        told = "" if scheduler is None else scheduler.failure
+        if told and not told.startswith(f"{name.replace('-', ' ')} "):
+            return f"the job has failed: {told}; the logs are in {self.run_dir}"
+        return f"{name} failed{self._how(name, code)}; its log is {self.run_dir / name}.log"
 
     def _how(self, name: str, code: int) -> str:
         again = self._again[name]

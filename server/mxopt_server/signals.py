@@ -1,4 +1,4 @@
-"""Signals that tell a launcher to end its job."""
+"""Signals that tell a process to end: a launcher its job, a scheduler or server itself."""
 
 from __future__ import annotations
 
@@ -36,3 +36,30 @@ def signals() -> Iterator[int]:
         signal.set_wakeup_fd(wakeup)
         read.close()
         write.close()
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end."""
+
+
+class Stop:
+    """SIGTERM and SIGINT end the process in an orderly way: they raise Stopped, but while it is
+    `held` the first is only noted until `check`, and a second raises. (Raised wherever the loop is,
+    it might come within a finalizer, or where ZeroMQ calls Python, and be lost there.)"""
+
+    def __init__(self) -> None:
+        self.held = False
+        self._asked = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._come)
+
+    def _come(self, number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        if not self.held or self._asked:
+            raise Stopped(name)
+        self._asked = name
+
+    def check(self) -> None:
+        """Raises Stopped if a signal was noted."""
+        if self._asked:
+            raise Stopped(self._asked)

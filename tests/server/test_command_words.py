@@ -30,7 +30,7 @@ MISTAKES = [
     ([*SERVE, "--role", "scheduler", "--log-level", "chatty"], "'CHATTY'"),
     ([*SERVE, "--role", "scheduler", "--port", "65536"], "65535"),
     ([*SERVE, "--role", "scheduler", "--port", "a"], "'a'"),
-    ([*SERVE, "--role", "scheduler", "--workers", "0"], "1 or more"),
+    ([*SERVE, "--role", "scheduler", "--workers", "0"], "from 1 to"),
     ([*SERVE, "--role", "scheduler", "--state-dir", WORKERS.name], WORKERS.name),
     ([*SERVE, "--role", "waiter"], "waiter"),
     ([*SERVE, "--no-such-option"], "--no-such-option"),
@@ -43,7 +43,7 @@ MISTAKES = [
     ([*LAUNCH, *JOB, "no_such_command_x"], "no_such_command_x"),
     ([*LAUNCH, *JOB, WORKERS.name], f"python {WORKERS.name}"),
     ([*LAUNCH, *JOB], "command"),
-    ([*LAUNCH, "-n", "0", "true"], "1 or more"),
+    ([*LAUNCH, "-n", "0", "true"], "from 1 to"),
     ([*LAUNCH, "true"], "--num-workers"),
     ([*LAUNCH, *JOB, "--env", "a b", "true"], "NAME=VALUE"),
     ([*LAUNCH, *JOB, "--env", "MXOPT_TEST_NOT_SET", "true"], "MXOPT_TEST_NOT_SET"),
@@ -53,7 +53,7 @@ MISTAKES = [
     ([*LAUNCH, *JOB, "--launcher", "ssh", "true"], "--hostfile"),
     ([*LAUNCH, *JOB, "--launcher", "ssh", "-H", "no-such-file", "true"], "no-such-file"),
     ([*LAUNCH, *JOB, "--launcher", "mpi", "--host", NAMELESS, "true"], "resolved"),
-    ([*LAUNCH, *JOB, "--launcher", "slurm", "true"], "srun"),
+    ([*LAUNCH, *JOB, "--launcher", "slurm", "--insecure", "true"], "srun"),
 ]
 
 
@@ -113,7 +113,7 @@ def test_what_a_dry_run_prints_can_be_pasted(tmp_path: Path) -> None:
 def test_words_of_a_dry_run_are_the_bytes_that_were_given_whatever_the_terminals_encoding_lacks(
     tmp_path: Path, terminal: dict[str, str]
 ) -> None:
-    (tmp_path / "hosts").write_text("# Büro\nhost\n", encoding="utf-8")
+    (tmp_path / "hosts").write_text("# Büro\nlocalhost\n", encoding="utf-8")
     command = [*LAUNCH, "-n", "1", "--insecure", "--launcher", "ssh", "-H", str(tmp_path / "hosts"), "--dry-run", "tür"]
     found = subprocess.run(command, env={**environment(), **terminal}, capture_output=True, check=True)
     assert "tür".encode() in found.stdout

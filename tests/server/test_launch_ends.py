@@ -176,6 +176,19 @@ def test_a_line_of_ten_megabytes_passes_through(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "worker-0.log").read_text() == "y" * 10_000_000 + "\nAFTER\n"
 
 
+def test_a_worker_that_is_stopped_is_named_and_ends_with_the_job(tmp_path: Path) -> None:
+    process = launch(tmp_path, *FOREVER, workers=2)
+    process.wait_for("[worker-1] RUNNING")
+    children = family(process)
+    worker = next(c for c in children if c.environ().get("DMLC_WORKER_ID") == "0")
+    start = time.monotonic()
+    worker.suspend()
+    assert process.finish(30) == 1
+    assert time.monotonic() - start < 3 + 8  # nobody waits until a stopped process listens
+    assert "mxopt-launch: the job has failed: worker 0 (" in process.lines[-1]
+    none_stays(children, 1)
+
+
 def test_a_command_that_never_joins_does_not_keep_the_servers_waiting(tmp_path: Path) -> None:
     start = time.monotonic()
     process = launch(tmp_path, sys.executable, "-c", "print('HELLO')")

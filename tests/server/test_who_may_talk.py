@@ -134,7 +134,7 @@ def test_a_socket_where_others_may_enter_is_refused(tmp_path: Path) -> None:
     env = environment(DMLC_PS_ROOT_URI=f"ipc://{folder}/s")
     for command in ([*SERVE, "--role", "scheduler"], [*SERVE, "--role", "server"], [*SERVE, "status"]):
         found = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
-        assert found.returncode == 1
+        assert found.returncode == 2
         assert "chmod 700" in found.stderr
 
 
