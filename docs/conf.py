@@ -6,10 +6,14 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
-from docutils.nodes import Element, document
+from docutils.nodes import Element, Node, document, literal_block
+from docutils.parsers.rst import Directive
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -39,7 +43,7 @@ autodoc_inherit_docstrings = False  # a method without words of its own stands w
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_type_aliases = {"DTypeLike": "numpy.typing.DTypeLike"}  # of which signatures would have all eight lines
-autodoc_mock_imports = [name for name in ("torch",) if importlib.util.find_spec(name) is None]
+autodoc_mock_imports = [name for name in ("ray", "torch") if importlib.util.find_spec(name) is None]
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -47,17 +51,20 @@ napoleon_use_rtype = False
 # The modules of docs/api. A thing with several public names stands under the first.
 PUBLIC = [
     "mxopt.experimental.optim.lr_scheduler", "mxopt.experimental.optim", "mxopt.nn", "mxopt.optimizer",
-    "mxopt.optimizer.contrib", "mxopt.lr_scheduler", "mxopt.kvstore", "mxopt.sparse", "mxopt.migrate", "mxopt.torch",
-    "mxopt.rules.rule", "mxopt.rules.common", "mxopt.document", "mxopt.errors", "mxopt.settings", "mxopt.typing",
-    "mxopt",
+    "mxopt.optimizer.contrib", "mxopt.lr_scheduler", "mxopt.kvstore", "mxopt.kvstore.dist", "mxopt.sparse",
+    "mxopt.migrate", "mxopt.torch", "mxopt.rules.rule", "mxopt.rules.common", "mxopt.options",
+    "mxopt.optimizer.options", "mxopt.document", "mxopt.errors", "mxopt.settings", "mxopt.typing", "mxopt",
+    "mxopt_server.ray_servers",
 ]  # fmt: skip
+NEEDS = {"mxopt.torch": "torch", "mxopt_server.ray_servers": "ray"}
+PROGRAMS = {"mxopt": "mxopt", "mxopt-launch": "mxopt_server.launch", "mxopt-server": "mxopt_server"}
 
 
 def public_names() -> dict[str, str]:
     """Where a thing stands in these pages, by the names it has for Python."""
     names: dict[str, str] = {}
     for place in PUBLIC:
-        if place.removeprefix("mxopt.") in autodoc_mock_imports:
+        if NEEDS.get(place) in autodoc_mock_imports:
             continue
         module = importlib.import_module(place)
         own = [name for name, x in vars(module).items() if name[0] != "_" and getattr(x, "__module__", "") == place]
@@ -137,6 +144,8 @@ def tables(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: l
     for line in lines:
         if re.match(r":(param|type) .*(>>>|Raises)", line):
             logger.warning("%s: this is taken for a parameter: %s", name, line)
+        elif line.startswith(":type: "):
+            logger.warning("%s: what stands before its colon is taken for a type: %s", name, line)
 
 
 def all_public(app: Sphinx, env: BuildEnvironment) -> None:
@@ -155,7 +164,22 @@ def skip_private_bases(app: Sphinx, name: str, thing: type, options: Any, bases:
     bases[:] = [base for base in found if base is not object] or [object]
 
 
+class Help(Directive):
+    """What a command says of itself."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[Node]:
+        program, *more = self.arguments[0].split()
+        command = [sys.executable, "-m", PROGRAMS[program], *more, "--help"]
+        environment = {**os.environ, "COLUMNS": "90"}
+        shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        return [literal_block(shown, shown, language="text")]
+
+
 def setup(app: Sphinx) -> None:
+    app.add_directive("help", Help)
     app.connect("doctree-read", exact)
     app.connect("env-check-consistency", all_public)
     app.connect("missing-reference", link)

@@ -42,16 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     given = parser.parse_args(arguments)
     try:
-        rows = info() if given.command == "info" else states_of(given.file)
-        print(aligned(list(rows)))
-        sys.stdout.flush()
+        rows = list(info() if given.command == "info" else states_of(given.file))
+    except (MXOptError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        print(f"mxopt: {given.file}: {why}", file=sys.stderr)
+        return 1
+    try:
+        print(aligned(rows), flush=True)
     except BrokenPipeError:  # whoever read this has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except MXOptError as error:
-        print(f"mxopt: {given.file}: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"mxopt: {given.file}: {error.strerror}", file=sys.stderr)
+        print(f"mxopt: the output can't be written: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 

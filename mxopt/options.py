@@ -1,7 +1,6 @@
-"""Options: what an argument may be and what it is for, declared in its annotation.
+"""Options: what an argument may be and what it is for, declared in its annotation::
 
-    def __init__(self, beta: Annotated[float, Option("[0, 1)", "decay of the running mean")] = 0.9)
-    -> None: ...
+    def __init__(self, beta: Annotated[float, Option("[0, 1)", "decay of the mean")] = 0.9): ...
 
 From the declaration follow the check of the argument, its entry in the docstring, and the attribute
 that a saved config reads. A class or function without declarations needs none of this.
@@ -29,6 +28,8 @@ if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
 else:
     from typing_extensions import Unpack as Unpack
+
+__all__ = ["Exact", "Option"]  # what an optimizer of one's own declares its arguments by
 
 SECTION = "Parameters\n----------"
 F = TypeVar("F", bound=Callable[..., Any])

@@ -111,8 +111,9 @@ class Parameter:
 
     @property
     def grad(self) -> Array:
-        """Its gradient, an array, a RowSparse or None: what was set here (`put_grad` adds several
-        up), else the `.grad` of the tensor that lends the memory. Setting None drops both."""
+        """Its gradient, an array, a RowSparse or None. It is what was set here (`put_grad` adds
+        several up), else the `.grad` of the tensor that lends the memory. Setting None drops
+        both."""
         if self._grad is None and self._lender is not None and arrays.is_tensor(self._lender):
             return self._lender.grad
         return self._grad
@@ -157,8 +158,9 @@ class Parameter:
 
     @property
     def grad_req(self) -> str:
-        """'null' for a parameter that isn't trained, else what `put_grad` does: 'write' or 'add'.
-        Set to 'null' it drops the gradient. Raises ArgumentError for anything else.
+        """'null' for a parameter that isn't trained, else 'write' or 'add', which is what
+        `put_grad` does. Set to 'null' it drops the gradient. Raises ArgumentError for anything
+        else.
         """
         return "null" if not self.requires_grad else "add" if self._accumulates else "write"
 

@@ -75,7 +75,7 @@ else:
     Params = Iterable[AnyArray | tuple[str, AnyArray] | Mapping[str, Any]]
 
 Dtype: TypeAlias = str | type | np.dtype[Any]
-"""A dtype, its name or its type: what NumPy takes for one, but for those of records."""
+"""A dtype, its name or its type, all that NumPy takes for one but for those of records."""
 
 Plain: TypeAlias = dict[str, Any]
 """Plain data by name: what a saved document or a message carries."""

@@ -100,6 +100,16 @@ def test_what_is_no_file_of_states_is_said_in_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"mxopt: {tmp_path / 'none'}: No such file or directory\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    write_file(tmp_path / "x", dump_document({"w": np.ones(3)}))
+    for words in (["info"], ["states", str(tmp_path / "x")]):
+        command = [sys.executable, "-m", "mxopt", *words]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (1, "mxopt: the output can't be written: No space left on device\n")
+
+
 def test_version_and_unknown_commands() -> None:
     for words in (["--version"], ["info", "--version"], ["states", "--version"]):
         assert run(*words).stdout == f"mxopt {mxopt.__version__}\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from mxopt_server import cli
 from pasted import PAGES, ROOT, alone, blocks, of_a_job
 
 # The tutorials and docs/from-*.md have whole programs, with what they print: test_pages.py.
@@ -105,6 +106,14 @@ def test_the_picture_of_a_run_is_one_and_asks_nobody_for_anything() -> None:
     for shown in ("$ mxopt-launch -n 2 -s 2", "$ mxopt-server status", "worker 1 of 2 ends", "pending"):
         assert shown in text
     assert set(re.findall(r"https?://[^\"' )]*", picture)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_the_page_of_commands_has_all_of_them() -> None:
+    shown = re.findall(r"^\.\. help:: (.*)$", (ROOT / "docs/api/commands.md").read_text(), re.MULTILINE)
+    _, _, section = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")
+    programs = re.findall(r"^([\w-]+) = ", section.partition("\n[")[0], re.MULTILINE)
+    more = [f"mxopt-server {command}" for command in cli.parser().commands] + ["mxopt info", "mxopt states"]
+    assert sorted(shown) == sorted(programs + more)
 
 
 def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:

@@ -96,8 +96,14 @@ class DistKVStore(Saving):
             table nothing is sent but what it is; its rows, and those of a RowSparse, are spread
             over all servers.
 
-        Raises KVStoreError for a key that is initialised already, ArrayError or ArrayTypeError
-        where the workers' arrays differ or can't be held by servers.
+        Raises
+        ------
+        KVStoreError
+            A key is initialised already.
+        ArrayError
+            The workers' arrays differ in shape or dtype.
+        ArrayTypeError
+            Servers can't hold such an array.
         """
         with self._worker:
             first.give(self._worker, self._held, key, value, self._optimizer)
@@ -123,8 +129,16 @@ class DistKVStore(Saving):
             Of the messages that wait for room on a connection, those of the highest priority are
             sent first.
 
-        Raises NotInitializedError, ArrayError or ArrayTypeError naming the key; and what went wrong
-        with an earlier push.
+        Raises
+        ------
+        NotInitializedError
+            There is no such key.
+        ArrayError
+            A value has another shape than its key.
+        ArrayTypeError
+            It has another dtype.
+        KVStoreError
+            What went wrong with an earlier push.
         """
         with self._worker:
             values = self._held.sums(key, value, self._blocks)
@@ -144,7 +158,10 @@ class DistKVStore(Saving):
         out : array, a list of them for the key, or a list of either for a list of keys
             Of exactly the value's shape. A RowSparse is left as it is.
 
-        Raises KVStoreError for a table: `row_sparse_pull` gives rows of it.
+        Raises
+        ------
+        KVStoreError
+            The value is a table: `row_sparse_pull` gives rows of it.
         """
         if out is None:
             raise UsageError("pull needs out, the array that is to be filled")

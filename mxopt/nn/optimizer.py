@@ -318,7 +318,7 @@ class Optimizer(SavedOptimizer):
 
     @property
     def flat_parameters(self) -> ParameterTuple:
-        """The parameters as `flatten_gradients` arranges their gradients: vectors over the
+        """The parameters as `flatten_gradients` arranges their gradients, as vectors over the
         parameters' own memory."""
         positions = self._chunks()
         if positions is None:
@@ -353,8 +353,8 @@ class Optimizer(SavedOptimizer):
 
     @property
     def unique(self) -> bool:
-        """Whether row-sparse gradients may name a row twice. Without effect: `row_sparse_array`
-        adds such rows up."""
+        """Whether row-sparse gradients may name a row twice. Without effect, since
+        `row_sparse_array` adds such rows up."""
         return self._unique
 
     @unique.setter

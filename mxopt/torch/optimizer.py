@@ -97,7 +97,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def state(self) -> Any:
-        """The states of each parameter, by PyTorch's names: tensors over the memory that steps
+        """The states of each parameter, by PyTorch's names, as tensors over the memory that steps
         change.
 
         Writing into a tensor changes the state. Putting something into these dicts or taking it out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from mxopt.errors import KVStoreError
+from mxopt.errors import KVStoreError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt_server.course import Course, Send
 from mxopt_server.roster import Node
@@ -85,7 +85,8 @@ class Joins:
             course.fail(str(error))
             return
         course.state = "running"
-        log.info("job %s is complete: %d workers, %d servers", roster.job, *roster.wanted.values())
+        who = ", ".join(counted(n, role) for role, n in roster.wanted.items())
+        log.info("job %s is complete: %s", roster.job, who)
         for each in roster:
             each.seen, each.goes_on = course.clock(), goes_on
             self._welcome(each)

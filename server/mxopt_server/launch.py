@@ -46,7 +46,7 @@ def parser() -> Parser:
             help=f"a variable for {whom}; without a value this process's is handed on (NAME:VALUE is the same)",
         )  # fmt: skip
     made.add_argument(
-        "--python", default=sys.executable, metavar="FILE", help="the Python of scheduler and servers (%(default)s)"
+        "--python", default=sys.executable, metavar="FILE", help="the Python of scheduler and servers (this command's)"
     )
     made.add_argument("--run-dir", metavar="DIR", help="where the logs go (a new folder under ./runs)")
     made.add_argument(
