@@ -190,7 +190,7 @@ def test_a_warm_up_as_long_as_the_schedule() -> None:
         (lambda: PolyScheduler(10, warmup_steps=11), "max_update=21"),
     ],
 )
-def test_arguments_that_cannot_be_meant(make: Any, match: str) -> None:
+def test_arguments_that_make_no_sense_are_refused(make: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
 

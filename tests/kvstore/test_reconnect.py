@@ -14,8 +14,8 @@ from mxopt.kvstore.network import SocketLine
 
 
 class Proxy:
-    """Passes bytes on to a server; cuts each of the first connections once so many bytes have come
-    from the worker."""
+    """Passes bytes on to a server; cuts each of the first connections once this number of bytes has
+    come from the worker."""
 
     def __init__(self, cuts: list[int]) -> None:
         self.cuts, self.target = list(cuts), 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 import numpy as np
-from workers import caught
+from workers import refused
 
 from mxopt import Parameter, Trainer, clip_global_norm, create, kvstore, lr_scheduler
+from mxopt.errors import ArgumentError, KVStoreError
 from mxopt.sparse import row_sparse_array
 
 
@@ -56,22 +58,25 @@ def scheduled(arguments: dict[str, Any]) -> list[float]:
     return found
 
 
-def set_data(arguments: dict[str, Any]) -> list[Any]:
-    """A Trainer's step, `set_data`, another step: the error, and the weight after each of the
-    two."""
+def set_data(arguments: dict[str, Any]) -> None:
+    """A Trainer's step, `set_data`, which is refused where the servers update, another step."""
     param = Parameter(np.ones(2, np.float32), "w")
     param.grad = np.ones(2, np.float32)
     trainer = Trainer([param], "sgd", {"learning_rate": 1.0}, kvstore="dist_sync", **arguments)
     trainer.step(1)
-    error = caught(param.set_data, np.full(2, 5))
-    found = [type(error).__name__, param.value.tolist()]
+    assert param.value.tolist() == [0, 0]
+    if arguments["update_on_kvstore"]:
+        refused(KVStoreError, "", param.set_data, np.full(2, 5))
+    else:
+        param.set_data(np.full(2, 5))
+        assert param.value.tolist() == [5, 5]
+    before = param.value.copy()
     trainer.step(1)
-    return [*found, param.value.tolist()]
+    assert param.value.tolist() == (before - 1).tolist()
 
 
-def stale(arguments: dict[str, Any]) -> list[Any]:
-    """Steps in which each of two workers has a gradient for one of three parameters: the values
-    after them."""
+def stale(arguments: dict[str, Any]) -> None:
+    """Steps in which each of two workers has a gradient for one of three parameters."""
     params, rank = {name: Parameter(np.ones(2, np.float32)) for name in "abc"}, int(os.environ["DMLC_WORKER_ID"])
     trainer = Trainer(params, "sgd", {"learning_rate": 1.0}, kvstore="dist_sync", **arguments)
     for _ in range(2):
@@ -79,12 +84,12 @@ def stale(arguments: dict[str, Any]) -> list[Any]:
             param.grad = None
         params["ab"[rank]].grad = np.full(2, 1 + rank, np.float32)
         trainer.step(1, ignore_stale_grad=True)
-    return [p.value.tolist() for p in params.values()]
+    assert [p.value.tolist() for p in params.values()] == [[-1, -1], [-3, -3], [1, 1]]
 
 
-def guarded(arguments: Any) -> list[Any]:
-    """Three clipped steps, in the second of which the last worker has a NaN: what is said where the
-    servers update, how many were skipped where they don't, and the weight."""
+def guarded(arguments: Any) -> None:
+    """Three clipped steps, in the second of which the last worker has a NaN: refused where the
+    servers update, and skipped where they don't."""
     param, store = Parameter(np.zeros(2, np.float32), "w"), kvstore.create("dist_sync")
 
     def trainer(update: bool) -> Trainer:
@@ -93,32 +98,36 @@ def guarded(arguments: Any) -> list[Any]:
         return Trainer([param], optimizer, kvstore=store, update_on_kvstore=update, **guard)
 
     param.grad = np.ones(2, np.float32)
-    refused = str(caught(trainer(True).step, 1))
+    refused(ArgumentError, "clip_global_norm needs the summed gradients", trainer(True).step, 1)
     by_itself = trainer(False)
     for step in range(3):
         param.grad = np.array([3, 4], np.float32)
         if step == 1 and store.rank == store.num_workers - 1:
             param.grad[0] = np.nan
         by_itself.step(1)
-    return [refused[:43], by_itself.skipped, param.value.round(6).tolist()]
+    assert by_itself.skipped == 1
+    assert param.value.round(6).tolist() == [-3, -4]
 
 
-def guarded_rows(servers: bool) -> list[Any]:
-    """What is said of a row-sparse gradient where a Trainer is to clip, and the weight after a step
-    by one of the two ways that are named: the servers update, or the Trainer."""
+def guarded_rows(servers: bool) -> None:
+    """A row-sparse gradient where a Trainer is to clip is refused, in words that name two ways;
+    then a step by one of these: the servers update, or the Trainer."""
     param, store = Parameter(np.zeros((4, 1), np.float32), "w"), kvstore.create("dist_sync")
     param.grad = row_sparse_array((np.array([[3], [4]], np.float32), [0, 1 + store.rank]), shape=param.shape)
 
     def trainer(**options: Any) -> Trainer:
         return Trainer([param], create("sgd", learning_rate=1.0), kvstore=store, **options)
 
-    refused = [str(caught(trainer(clip_global_norm=2.5).step, 1))]
+    words = "update_on_kvstore=False, and with a store that isn't asynchronous; row-sparse gradients go there as dense"
+    refused(ArgumentError, words, trainer(clip_global_norm=2.5).step, 1)
     if servers:
         clip_global_norm([param.grad], 2.5)
         goes_on = trainer()
     else:
         goes_on = trainer(clip_global_norm=2.5, update_on_kvstore=False)
-        refused.append(str(caught(goes_on.step, 1)))
+        words = "give it the gradient as a dense array, grad.todense(); or make it with update_on_kvstore=True"
+        refused(ArgumentError, words, goes_on.step, 1)
         param.grad = param.grad.todense()
     goes_on.step(1)
-    return [*refused, param.value.ravel().round(6).tolist()]
+    sum_of_clipped, clipped_sum = [-3, -2, -2, 0], np.array([6, 4, 4, 0]) / -math.sqrt(68) * 2.5
+    np.testing.assert_allclose(param.value.ravel(), sum_of_clipped if servers else clipped_sum, atol=1e-6)

@@ -138,6 +138,15 @@ def caught(function: Any, *arguments: Any) -> Exception | None:
     return None
 
 
+def refused(kind: type[Exception], words: str, function: Any, *arguments: Any) -> None:
+    """Asserts that a call raises an error of just this kind, with these words."""
+    error = caught(function, *arguments)
+    found, said = type(error), str(error)
+    del error  # and with it what its frames hold, as a Trainer that couldn't be made
+    assert found is kind, said
+    assert words in said
+
+
 def sparse(arguments: Any) -> None:
     """Lazy row-sparse updates mixed with dense ones on a striped table, beside a local updater."""
     store = kvstore.create("dist_sync")
@@ -240,17 +249,16 @@ def forever(arguments: Any) -> None:
                 return
 
 
-def snapshots(arguments: dict[str, Any]) -> list[float]:
-    """Some rounds; what a server carries on from is the first value."""
+def snapshots(arguments: dict[str, Any]) -> None:
+    """Some rounds, with a momentum that begins anew, as in MXNet; servers carry on from `first`."""
     store = kvstore.create("dist_sync")
     store.set_optimizer(make("sgd", {"learning_rate": 1.0, "momentum": 0.5}))
     out = np.zeros(4, np.float32)
     store.broadcast("w", np.zeros(4, np.float32), out)
-    found = [float(out[0])]
-    for _ in range(3):
+    assert out.tolist() == [arguments["first"]] * 4
+    for sum_of_steps in (-2, -5, -8.5):
         store.pushpull("w", np.ones(4, np.float32), out=out)
-        found.append(float(out[0]))
-    return found
+        assert out.tolist() == [arguments["first"] + sum_of_steps] * 4
 
 
 def restarted(arguments: Any) -> list[float]:

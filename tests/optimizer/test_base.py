@@ -78,7 +78,7 @@ def own_rate(name: str) -> mxopt.optimizer.Optimizer:
 
 
 @pytest.mark.parametrize("name", ["ftml", "ftrl", "sgld"])
-def test_a_negative_learning_rate_where_it_cannot_be_meant(name: str) -> None:
+def test_a_negative_learning_rate_is_refused_where_it_makes_no_sense(name: str) -> None:
     with pytest.raises(ValueError, match="learning rate can't be negative"):
         mxopt.create(name, learning_rate=-0.1)
     optimizer = mxopt.create(name)

@@ -52,7 +52,7 @@ def aliased(offset: int) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
 
 
 def strided(shape: tuple[int, ...], *steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """A weight whose axes go through memory by so many bytes, and a gradient."""
+    """A weight whose axes go through memory by these numbers of bytes, and a gradient."""
     return np.lib.stride_tricks.as_strided(np.ones(40, np.float32), shape, steps), np.ones(shape, np.float32)
 
 

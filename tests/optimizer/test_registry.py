@@ -179,7 +179,7 @@ def test_things_that_are_no_numbers() -> None:
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "adabelief", "adamax", "nadam", "ftml", "lamb", "lans"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])
-def test_betas_that_cannot_be_meant(name: str, value: float) -> None:
+def test_betas_that_make_no_sense_are_refused(name: str, value: float) -> None:
     for beta in ("beta1", "beta2"):
         with pytest.raises(ValueError, match=beta):
             mxopt.create(name, **{beta: value})

@@ -28,7 +28,7 @@ def grown() -> Iterator[object]:
 
 
 def with_pieces(count: int, workers: int = 1, mode: str = "sync") -> Peer:
-    """A server with a key of so many pieces; the next request of worker 0 is number 3 + `count`."""
+    """A server with a key of `count` pieces; the next request of worker 0 is number 3 + `count`."""
     peer, size = with_sgd(Peer(workers, mode)), count * (wire.PIECE_BYTES // 4)
     for piece in range(count):
         assert isinstance(

@@ -11,8 +11,8 @@ from mxopt.errors import KVStoreError
 
 
 class Job:
-    """Two workers at so many rounds a second, two servers, and a scheduler that hears of all each
-    second, at other moments of it; who is told of a cut has gone on for another second
+    """Two workers that make `rate` rounds a second, two servers, and a scheduler that hears of all
+    each second, at other moments of it; who is told of a cut has gone on for another second
     meanwhile."""
 
     def __init__(self, durability: str, rate: float, begins: int = 0, **notes: Any) -> None:

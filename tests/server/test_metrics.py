@@ -21,7 +21,7 @@ FOREVER = [sys.executable, str(WORKERS), "forever", '{"mode": "dist_sync"}']
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports that follow on each other, all free."""
+    """The first of `count` consecutive ports, all of them free."""
     while True:
         with contextlib.suppress(OSError, OverflowError), contextlib.ExitStack() as stack:
             first: int = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]

@@ -53,8 +53,8 @@ class Script:
         return [m.PushRows(0, "w", 0, 0, 0, 3, 0, 0, first), m.PushRows(0, "w", 0, 0, 2, 3, 0, 0, last)]
 
     def run(self, restart_after: int | None) -> list[float]:
-        """The weights at the end; after so many messages the server is started again, with the
-        records of before."""
+        """The weights at the end; after this number of messages the server is started again, with
+        the records of before."""
         peer = Peer(2, self.mode, Disk())
         rounds: dict[tuple[int, int], int] = {}
         workers = [Worker(peer, rank) for rank in (0, 1)]

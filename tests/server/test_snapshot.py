@@ -24,7 +24,7 @@ UNITS = 9
 
 
 class Held(Moment):
-    """A moment whose reader waits, after so many pieces, until `go` is set."""
+    """A moment whose reader waits, after a number of pieces, until `go` is set."""
 
     def __init__(self, moment: Moment, pieces: int, reached: threading.Event, go: threading.Event) -> None:
         self.__dict__ = moment.__dict__

@@ -62,7 +62,7 @@ class Plan:
     stop: tuple[float, str, float] | None = None  # when, who, for how long; too short to count as a death
     hold: tuple[float, str, float] | None = None  # the same of a worker whose script holds the interpreter's lock
     crashes: dict[int, tuple[int, str, float]] = field(default_factory=dict)  # of servers, see `Disk`, which are
-    # started again after so many seconds
+    # started again after this number of seconds
     again: int = 0  # how often each of them dies once more; a launcher tells of it
     durability: str = "none"
     fsync: bool = False
@@ -221,7 +221,7 @@ class Job:
             self.world.at(self.world.now + TICK_S, self._tick)
 
     def _hold(self, process: Process, seconds: float) -> None:
-        """Takes the interpreter's lock for so long, once the scheduler has heard its heart."""
+        """Takes the interpreter's lock for this time, once the scheduler has heard its heart."""
         node = self.scheduler.roster.nodes.get(("worker", self.workers.index(process)))
         if node is not None and node.heart:
             process.stop(seconds, held=True)

@@ -36,7 +36,7 @@ class Router:
 
     def __init__(self, process: Process, take: Callable[[bytes, list[Any]], None], lapse: float = math.inf) -> None:
         self.process, self._take = process, take
-        self.lapse = lapse  # after so much silence it closes a connection
+        self.lapse = lapse  # seconds of silence after which it closes a connection
         self.lines: dict[bytes, Line] = {}
         self._inbox: deque[tuple[bytes, list[Any]]] = deque()
 

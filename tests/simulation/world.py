@@ -88,7 +88,7 @@ class Process:
             self._turn()
 
     def stop(self, seconds: float, held: bool = False) -> None:
-        """Lets it do nothing for so long."""
+        """Lets it do nothing for this time."""
         self.asleep_since, self.asleep_until, self.held = self.world.now, self.world.now + seconds, held
 
     @property
