@@ -94,7 +94,7 @@ def check_kept(thing: object, others: Collection[str] = ()) -> None:
     """Raises ArgumentError, as the constructor does, if an attribute that keeps an argument has
     been set to what isn't allowed. The attributes `others` keep something else.
 
-    It is for an update that has failed: where one works, a number out of its range may be meant.
+    It is for an update that has failed: where one works, a number out of its range may be intended.
     """
     for name, known in declared_of(type(thing)).items():
         attribute = attribute_of(type(thing), name)

@@ -1,5 +1,5 @@
-"""Warnings that point at the line outside of mxopt from which it was called, however deep within
-they are given: there is what can be changed."""
+"""Warnings that point at the line outside of mxopt that called it, however deep inside mxopt they
+are given: that is the line that can be changed."""
 
 from __future__ import annotations
 

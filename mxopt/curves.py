@@ -74,7 +74,7 @@ def _run(schedule: LRScheduler, steps: int, metrics: Sequence[float] | None) -> 
 
 
 class _StandIn:
-    """An optimizer of which there are rates only, in groups or as the only one."""
+    """An optimizer that has nothing but rates, in groups or a single one."""
 
     def __init__(self, schedule: LRScheduler) -> None:
         self.param_groups = [{k: group[k] for k in ("lr", "initial_lr") if k in group} for group in schedule.groups]
@@ -88,8 +88,8 @@ class _StandIn:
 
 
 class Curve:
-    """The rates of some steps. Printed, it is a drawing; the last expression of a notebook's cell,
-    a picture, or a drawing where there is no matplotlib.
+    """The rates of some steps. Printed, it is a drawing; as the last expression of a notebook's
+    cell it is a picture, or a drawing where there is no matplotlib.
 
     Attributes
     ----------

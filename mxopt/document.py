@@ -134,7 +134,7 @@ def load_document(document: bytes) -> Plain:
 
 
 def checksum_of(document: bytes) -> bytes:
-    """The checksum that a document begins with: two with the same one are the same."""
+    """The checksum at the beginning of a document: documents with equal checksums are equal."""
     checksum: bytes = PREFIX.unpack_from(document)[-1]
     return checksum
 
@@ -202,8 +202,8 @@ def _read(view: memoryview, array: Callable[[memoryview, np.dtype, list[int]], A
 
 
 def content_of(header: memoryview, data: memoryview, array: Callable[..., Array] = copied) -> Any:
-    """What these parts are of; `array` makes an array of its bytes, dtype and shape. Raises
-    StatesError where they are no document's."""
+    """The content of a document with this header and data; `array` makes an array of its bytes,
+    dtype and shape. Raises StatesError if they are no document's."""
     try:
         decoded = plain.unpack(header)
         return _decode(decoded["content"], list(_arrays(decoded["arrays"], data, array)))
@@ -307,7 +307,7 @@ def write_file(path: str | os.PathLike[str], document: bytes | Callable[[BinaryI
 
     A file that is there keeps its mode, its owner where that may be set, and the links that lead to
     it. What is no regular file, as `/dev/stdout`, is written into. Raises OSError, which names the
-    file, where that can't be written; it is as it was then.
+    file, if it can't be written; the file is unchanged then.
     """
     if not callable(document) and not isinstance(document, bytes | bytearray | memoryview):
         raise ArgumentTypeError(f"a file is written from bytes, as dump_document makes them, got {document!r:.80}")

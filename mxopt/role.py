@@ -1,4 +1,4 @@
-"""By which a script that is started for every role of a job, as with MXNet, becomes its server or
+"""Turns a script that is started for every role of a job, as with MXNet, into the job's server or
 scheduler.
 
 `import mxopt` begins with this: where `DMLC_ROLE` is `server` or `scheduler`, `python -m

@@ -1,8 +1,8 @@
 """Modes of a processor: how it rounds, and whether it flushes denormals.
 
-A mode is a thread's own. Whoever has set his (`torch.set_flush_denormal`, `fesetround`) has it in
-all of an update, and not only in what happens to be done by his own thread: whoever works for
-another takes over the mode.
+Each thread has its own. If a thread's was set (`torch.set_flush_denormal`, `fesetround`) it holds
+for all of an update, not only for what happens to be done in that thread: a thread that works for
+another takes over its mode.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ INSTEAD |= dict.fromkeys(
 
 
 def not_an_operation(what: str, name: str, known: Mapping[str, Operation] = OPERATIONS) -> RuleError:
-    """That a rule uses what isn't in the table of operations, and what to use instead."""
+    """The error for a rule that uses what isn't in the table of operations; says what to use
+    instead."""
     instead = f": use {INSTEAD[name]}" if name in INSTEAD and known is OPERATIONS else ""
     return RuleError(
         f"a rule can't use {what}, which is not in the table of what every engine computes to the same bits{instead}."

@@ -63,7 +63,7 @@ class Plan:
     """An update of `tensors` by `rule`, by the engine called `engine`. `doubles` are the positions
     of float64 weights.
 
-    `lazy`: leave the rows alone that a row-sparse gradient lacks, if the rule allows it. Raises
+    `lazy`: leave alone the rows that a row-sparse gradient lacks, if the rule allows it. Raises
     ArrayError if the arrays can't be updated.
     """
 

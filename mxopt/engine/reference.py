@@ -26,7 +26,7 @@ from mxopt.typing import Array, Hypers, Plain
 
 
 class ReferencePart(OncePart):
-    """Tensors of any memory layout. `lazy` leaves the rows alone that a row-sparse gradient
+    """Tensors of any memory layout. `lazy` leaves alone the rows that a row-sparse gradient
     lacks."""
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor], lazy: bool) -> None:

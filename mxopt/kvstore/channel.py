@@ -117,7 +117,7 @@ class Channel:
 
     @property
     def full(self) -> bool:
-        """Whether so much is on its way that a request must wait."""
+        """Whether too much is on its way already, so that a request must wait."""
         return self.outstanding > wire.WINDOW or len(self.pending) >= wire.REQUESTS
 
     @property

@@ -23,9 +23,9 @@ KIND = "mxopt kvstore checkpoint"
 
 @dataclass
 class Checkpoint:
-    """What is in one: by key the weight, and how many rounds it has had; the optimizer's states, if
-    it has any. Of a key that is stored by rows the weight has those there are; that of a table
-    knows how the others begin. `checksum` is that of the file it was read from."""
+    """What a checkpoint holds: by key the weight, and how many rounds it has had; the optimizer's
+    states, if it has any. The weight of a key that is stored by rows has the rows that exist; that
+    of a table knows how the others begin. `checksum` is that of the file it was read from."""
 
     weights: dict[Key, np.ndarray | RowSparse]
     rounds: dict[Key, int]

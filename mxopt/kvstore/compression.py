@@ -75,8 +75,8 @@ class GradientCompression:
         return np.concatenate([np.packbits(up, bitorder="little"), np.packbits(down, bitorder="little")])
 
     def quantize(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
-        """What arrives of `gradient` when it is sent compressed: a new array of its shape and
-        dtype. The residual becomes another array: the one before can be put back where the push is
+        """`gradient` as it arrives when it is sent compressed: a new array of its shape and dtype.
+        The residual becomes another array, so that the one before can be put back if the push is
         refused."""
         residual = self.residual(name, gradient).copy()
         sent = self.encode(gradient.reshape(-1), residual)

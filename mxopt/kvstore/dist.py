@@ -93,8 +93,8 @@ class DistKVStore(Saving):
         key : int, str, or a list of them
         value : array, RowSparse or Table, or a list
             float16, bfloat16, float32 or float64; of the same shape and dtype on all workers. Of a
-            table nothing is sent but what it is; its rows, and those of a RowSparse, are spread
-            over all servers.
+            table only its description is sent; its rows, and those of a RowSparse, are spread over
+            all servers.
 
         Raises
         ------
@@ -225,8 +225,8 @@ class DistKVStore(Saving):
         first.tell_rounds(self._connections.session, server, list(self._held.infos.values()))
 
     def _ask_what_is_lost(self) -> None:
-        """Asks the servers whether pushes were lost: one may have come back from a checkpoint since
-        this worker's last request."""
+        """Asks the servers whether pushes were lost: a server may have come back from a checkpoint
+        since this worker's last request."""
         for server in range(self._servers):
             self._tell_rounds(server)
 

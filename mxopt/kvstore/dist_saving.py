@@ -53,9 +53,9 @@ class Saving(KVStoreBase):
 
     def save_checkpoint(self, folder: str | os.PathLike[str]) -> None:
         """Writes all that the job has trained to the file `checkpoint` in a folder: weights,
-        states, update counts and rounds; of keys that are stored by rows the rows that there are. A
-        call of all workers, which wait for each other; rank 0, which has it all in its memory
-        meanwhile, writes.
+        states, update counts and rounds; for keys that are stored by rows, the rows that exist. All
+        workers call it and wait for each other; rank 0 writes, and holds everything in memory
+        meanwhile.
 
         Raises OSError if the file can't be written, and KVStoreError then on the other workers.
         """
@@ -96,11 +96,11 @@ class Saving(KVStoreBase):
     def load_checkpoint(self, folder: str | os.PathLike[str]) -> None:
         """Begins with a checkpoint, in a job with any number of servers: its keys are initialised
         with its weights, and the servers get its states and counts; `round` counts on from its
-        rounds. A call of all workers, after `set_optimizer` where it has states. As with `init`,
-        what the servers have counts where the job has gone on already: one that is resumed, or
-        that a worker comes to later. Keys that such a job doesn't have yet begin with the
-        checkpoint's weights and states; in `dist_async` and `dist_ssp` without states, which the
-        log says.
+        rounds. All workers call it, after `set_optimizer` if the checkpoint has states. As with
+        `init`, in a job that has gone on already (a resumed one, or one that a worker joins later)
+        what the servers have counts. Keys that such a job doesn't have yet begin with the
+        checkpoint's weights and states; in `dist_async` and `dist_ssp` without states, and the log
+        says so.
 
         Raises StatesError if it is no checkpoint or doesn't fit the optimizer, KVStoreError
         where a key has been initialised before, OSError where it can't be read; no key has been
@@ -165,8 +165,8 @@ class Saving(KVStoreBase):
             write_file(fname, document)
 
     def load_optimizer_states(self, fname: str | os.PathLike[str]) -> None:
-        """Gives the servers the states, and the optimizer if there, from the file `fname`; a call
-        of all workers is one event."""
+        """Gives the servers the states, and the optimizer if there is one, from the file `fname`;
+        all workers call it, which counts as one event."""
         with self._worker:
             self._worker.changes("load_optimizer_states")
             if self._optimizer is None:

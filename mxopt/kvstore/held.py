@@ -19,7 +19,7 @@ from mxopt.typing import Array
 
 
 class Held:
-    """The keys of a job with so many servers; arrays of `bound` elements and more lie on all of
+    """The keys of a job with `servers` servers; arrays of `bound` elements or more lie on all of
     them.
 
     Attributes
@@ -28,7 +28,7 @@ class Held:
     infos : dict
         What is known of each key.
     bound : int
-        That of worker 0, once it has given values: all have to place them alike.
+        Worker 0's, once it has given values: all workers have to place them alike.
     """
 
     def __init__(self, servers: int, bound: int) -> None:

@@ -56,7 +56,7 @@ class Inlet:
 
     def receive(self, milliseconds: int) -> tuple[bytes | None, list[Frame]] | None:
         """The next message, and the name of the pipes by which it came, None where it was the
-        socket; None where there is none for so long. What is no message ends its pipes. Socket and
+        socket; None if there is none in that time. What is no message ends its pipes. Socket and
         pipes take turns: neither waits until the other has no more."""
         until = time.monotonic() + milliseconds / 1000
         while True:
@@ -74,7 +74,8 @@ class Inlet:
                 return None
 
     def _look(self, milliseconds: int) -> bool:
-        """Takes what comes by pipes within so long; whether anything has told of a message."""
+        """Takes what comes by pipes within this time; returns whether anything has told of a
+        message."""
         came = self._poll.poll(milliseconds)
         for file, _ in came:  # ZeroMQ's may tell of nothing: it has words of its own with the other side
             if file == self._file:

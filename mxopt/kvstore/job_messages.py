@@ -52,7 +52,7 @@ class Welcome(Message, tag=3):
 
 
 class Beat(Message, tag=4):
-    """I am alive, and so far my loop has come."""
+    """I am alive, and this is how far my loop has come."""
 
     job: Text
     role: Text

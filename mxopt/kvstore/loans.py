@@ -101,5 +101,5 @@ class Loans:
 
 
 def plain_room(sizes: Sequence[int]) -> list[Frame]:
-    """New memory of this process, for frames of so many bytes."""
+    """New memory of this process, for frames of these sizes in bytes."""
     return [bytes_of(np.empty(size, np.uint8)) for size in sizes]

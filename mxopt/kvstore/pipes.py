@@ -46,7 +46,7 @@ class Pipes:
         self.reads, self.writes = reads, writes
         self.close = weakref.finalize(self, _close, (reads, writes, *others))
         self._part = b""  # of a message that has come in part
-        self._large: memoryview | None = None  # room for all of a large one, of which so much is here
+        self._large: memoryview | None = None  # room for all of a large one, of which a part is here
         self._have = 0
         # What an empty one takes at once. A user who has many gets small ones from Linux.
         self._whole = min(SMALL + READ // 4, fcntl.fcntl(writes, fcntl.F_GETPIPE_SZ))

@@ -13,15 +13,15 @@ SLICE_S = 0.1  # how long a wait lasts at most before it looks whether the job h
 
 
 class Line(Protocol):
-    """A connection to one process. It is made again when it breaks; messages on their way are then
-    lost."""
+    """A connection to one process. It is made again when it breaks; messages on their way are lost
+    then."""
 
     def send(self, frames: list[Frame], alone: bool = False) -> None:
         """Sends a message, or nothing of it while there is no connection. Messages arrive in their
         order, where they arrive; one that is `alone` needn't come behind those before."""
 
     def room(self, *sizes: int) -> list[Frame]:
-        """Memory for the arrays of one message, of so many bytes each, to be written before it is
+        """Memory for the arrays of one message, of these sizes in bytes, to be written before it is
         sent: what lies there needn't be copied again."""
 
     def receive(self, wait: bool) -> list[Frame] | None:

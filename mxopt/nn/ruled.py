@@ -31,7 +31,7 @@ class RuleOptimizer(Optimizer):
 
     A subclass sets `rule`, calls `keep` in its constructor, and defines `scalars`. Weight decay and
     loss scale become hyper-parameters of the rule where that gives the same numbers: `decay` says
-    how the rule treats weight decay. `lazy` leaves the rows alone that a row-sparse gradient lacks.
+    how the rule treats weight decay. `lazy` leaves alone the rows that a row-sparse gradient lacks.
     Methods of `overridable` that a class from outside overrides are called, as MindSpore's steps
     call them.
     """

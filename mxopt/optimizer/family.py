@@ -1,5 +1,4 @@
-"""What must be known of optimizers that have their parameters in groups, so that stores and
-Trainers can have them."""
+"""What stores and Trainers need to know of optimizers that have their parameters in groups."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Momentum = Annotated[float, Option("", "how much of the velocity stays; with 0 n
 Beta1 = Annotated[float, Option("[0, 1)", "decay of the running mean of the gradient")]
 Beta2 = Annotated[float, Option("[0, 1)", "decay of the running mean of the gradient's square")]
 Epsilon = Annotated[float, Option("", "keeps the division from 0")]
-Lazy = Annotated[bool, Option("", "leave the rows alone for which a row-sparse gradient has none")]
+Lazy = Annotated[bool, Option("", "leave alone the rows that a row-sparse gradient lacks")]
 
 
 class CommonOptions(TypedDict, total=False):

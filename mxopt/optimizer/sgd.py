@@ -85,8 +85,8 @@ class Signum(MomentumOptimizer):
 class Lion(RuleOptimizer):
     """Steps of one size by the sign of a mix of gradient and momentum,
     https://arxiv.org/abs/2302.06675. `wd` is decoupled from the gradient, as in AdamW; for the same
-    effect it must be 3 to 10 times what it is there, and the learning rate so much less. Not in
-    MXNet.
+    effect it must be 3 to 10 times what it is there, and the learning rate smaller by that factor.
+    Not in MXNet.
     """
 
     rule: Rule = sgd.lion

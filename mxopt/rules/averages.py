@@ -8,7 +8,6 @@ from mxopt.rules.rule import rule
 @rule(lazy=False)
 def moving_average(weight, grad, share):
     """Moves an average, the rule's weight, by `share` of the way to a weight, the rule's gradient.
-    An average that equals the weight stays. https://epubs.siam.org/doi/10.1137/0330046
 
     An average that equals the weight stays. https://epubs.siam.org/doi/10.1137/0330046
     """

@@ -104,9 +104,9 @@ def _restored(most: int, ids: np.ndarray) -> RowIndex:
 def look_up_slowly(
     table: np.ndarray, shift: int, known: np.ndarray, count: int, ids: np.ndarray, slots: np.ndarray, add: int
 ) -> int:
-    """What the compiled function does, one line of it at a time: writes the slots of `ids`, of
-    `known` so many of which are there; returns how many are there then. Where `shift` is 0 a number
-    is its place in the table."""
+    """What the compiled function does, one line of it at a time: writes the slots of `ids`; `count`
+    of `known` are there before, and it returns how many are there afterwards. Where `shift` is 0 a
+    number is its place in the table."""
     mask, whole = len(table) - 1, (1 << 64) - 1
     for k, row in enumerate(ids.tolist()):
         hashed = row * FACTORS[0] & whole
@@ -153,7 +153,7 @@ def _assembly() -> str:
             return row, asm.let(f"call i64 @home(i64 {row}, i64 %shift, i64 %mask)")
 
         def ahead(k: str, by: int) -> str:
-            """The address of the place of the id that comes so much later, or of the last."""
+            """The address of the place of the id that comes this much later, or of the last."""
             return asm.at("i32", "%table", home(asm.smaller(asm.let(f"add i64 {k}, {by}"), last))[1])
 
         def entry(at: str) -> tuple[str, str]:

@@ -62,8 +62,8 @@ class Table:
 def table(
     shape: Sequence[int], dtype: DTypeLike = "float32", init: Begin = "zeros", scale: float | None = None, seed: int = 0
 ) -> Table:
-    """Declares a table for `store.init`: an array of which a row takes memory once it is stored or
-    updated.
+    """Declares a table for `store.init`: an array whose rows take memory only once they are stored
+    or updated.
 
     Parameters
     ----------
@@ -72,17 +72,17 @@ def table(
     dtype : str or dtype
         float16, bfloat16, float32 or float64.
     init : str
-        What rows begin with: 'zeros'; 'constant', `scale`; or 'uniform', numbers from `-scale` up
-        to `scale` that depend on the seed, the key, and the place in the table, and on nothing
-        else.
+        What rows begin with: 'zeros'; 'constant', which is `scale`; or 'uniform', numbers from
+        `-scale` up to `scale` that depend on the seed, the key and the place in the table, and on
+        nothing else.
     scale : float
-        Of 'uniform' 0.07 if it isn't given.
+        For 'uniform' 0.07 if it isn't given.
     seed : int
 
     Raises
     ------
     UnknownNameError, ArgumentError, ArrayError, ArrayTypeError
-        It can't be.
+        There is no such table.
 
     >>> from mxopt import kvstore, sparse
     >>> store = kvstore.create()

@@ -88,7 +88,7 @@ def row_sparse_array(arg: Array, shape: Sequence[int] | None = None, dtype: Dtyp
     ArrayError
         The shapes don't fit together, or an index is out of range.
     ArrayTypeError
-        The indices are no whole numbers, or on a GPU while the data is not.
+        The indices are no whole numbers, or are on a GPU while the data is not.
     """
     if isinstance(arg, tuple) and arg and all(isinstance(n, int | np.integer) for n in arg):
         return _without_rows(_shape(_same(arg, shape)), np.float32 if dtype is None else dtype)

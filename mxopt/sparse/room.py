@@ -1,8 +1,8 @@
 """Arrays with room to grow where they are.
 
-Memory is reserved in the address space for more rows than could ever be there, and takes pages as
-rows are written: so an array grows without being copied, nothing that points into it has to change,
-and it takes what its rows take.
+Address space is reserved for more rows than there could ever be, and memory is taken page by page
+as rows are written: so an array grows without being copied, nothing that points into it has to
+change, and it takes no more memory than its rows.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ R = TypeVar("R", bound="Rows")
 class Rows:
     """Some rows of an array of `shape`: in two arrays, or in slots while updates add to them.
 
-    What reads `data` or `indices` gets the arrays themselves, in which the rows are from then on.
+    Whoever reads `data` or `indices` gets the arrays themselves, in which the rows are from then
+    on.
     """
 
     def __init__(self, data: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> None:

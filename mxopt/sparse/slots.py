@@ -16,10 +16,10 @@ from mxopt.typing import Array
 
 
 class RowSlots:
-    """Rows of an array of `shape`, each in the slot that `index` has for its number.
+    """Rows of an array of `shape`, each in the slot that `index` assigns to its number.
 
-    What belongs together, as a weight, its states and its master copy, shares the index: a slot is
-    the same row in all.
+    Arrays that belong together, such as a weight, its states and its master copy, share the index:
+    a slot is the same row in all of them.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class RowSlots:
     array : array (room, *shape[1:])
         The rows, by slot. It is another array only where it had to be copied, see `room`.
     initial : Initial or None
-        What the rows begin with, and those have that aren't there; zeros without it.
+        What rows begin with, and what absent rows stand for; zeros without it.
     """
 
     def __init__(

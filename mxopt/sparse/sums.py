@@ -142,7 +142,7 @@ def _add_assembly(real: str, size: int) -> str:
             new = asm.let(f"icmp eq i8 {asm.let(f'load i8, ptr {known}')}, 0")
 
             def add(kind: str, step: int, first: str, end: str) -> None:
-                """Adds elements of the row, so many at a time."""
+                """Adds elements of the row, this many at a time."""
                 with asm.loop("elements", ("i64", first)) as (elements, at):
                     elements.until(asm.let(f"icmp eq i64 {at}, {end}"))
                     to = asm.at(real, sums, at)

@@ -44,7 +44,7 @@ class Optimizer(torch.optim.Optimizer):
         Keep a float32 master copy of each float16 and bfloat16 parameter, and update that. Where
         something else writes the parameter, such as a model's `load_state_dict`, the copy follows.
     lazy_update : bool
-        Leave the rows alone that a sparse gradient lacks. Only some optimizers have this option.
+        Leave alone the rows that a sparse gradient lacks. Only some optimizers have this option.
     state_dtype : {None, "bfloat16"}
         "bfloat16" keeps states in half the memory, rounded stochastically by `seed`; see
         `mxopt.optimizer.Optimizer`.

@@ -32,7 +32,7 @@ FLAGS = ("-O3", "-march=native", "-funroll-loops")
 
 @dataclass(frozen=True)
 class Scheme:
-    """Pieces of so many elements, taken in turn or, as `ranges`, one half of all by each of two
+    """Pieces of `piece` elements, taken in turn or, as `ranges`, one half of all by each of two
     threads. `fetch`: the memory is asked for AHEAD elements before. `stream`: what is written goes
     by the caches."""
 

@@ -36,8 +36,8 @@ class Barriers:
             self._payload = payload
 
     def pass_if(self, needed: set[int]) -> tuple[m.Passed, list[bytes]] | None:
-        """Lets the workers go that have come, if all that are `needed` are among them: what to say,
-        and to whom."""
+        """Releases the workers that have come, if all that are `needed` are among them: returns
+        what to say, and to whom."""
         if not self.routes or not needed <= self.routes.keys():
             return None
         self.last += 1

@@ -2,10 +2,10 @@
 scheduler's part.
 
 A cut has the number of a round: a worker makes it before its first push for a later one
-(`mxopt.kvstore.cut`). It is named so far ahead, by how fast the workers are, that all hear of it in
-time. One that all workers are past and a server hasn't is dropped, and the next is named at once,
-twice as far ahead, from where later ones come nearer again; one that the workers have become too
-slow for is named anew, nearer.
+(`mxopt.kvstore.cut`). How far ahead it is named depends on how fast the workers are: all must hear
+of it in time. One that all workers are past and a server hasn't is dropped, and the next is named
+at once, twice as far ahead, from where later ones come nearer again; one that the workers have
+become too slow for is named anew, nearer.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Checkpoints:
         return furthest + 1 + int(max(self._rates.values()) * self._beats * self._heartbeat)
 
     def _due(self, now: float, waited: float) -> bool:
-        """Whether it is time for the next cut, where the last was named so many seconds ago."""
+        """Whether it is time for the next cut, if the last was named this number of seconds ago."""
         rounds = [round for round, _ in self._rounds.values()]
         if not self.cut:
             return waited >= self._every

@@ -31,8 +31,8 @@ class Door:
         self._more = sockets.MORE | sockets.NOW
 
     def receive(self, milliseconds: int) -> list[Frame] | None:
-        """The next message, the route first; an empty list where it is none for the loop. None
-        where there is none for so long."""
+        """The next message, the route first; an empty list where it is none for the loop. None if
+        there is none in that time."""
         came = self.inlet.receive(milliseconds)
         if came is None:
             return None

@@ -171,8 +171,8 @@ class Kept:
 
     def _leave_out(self, exists: int) -> None:
         """Removes checkpoints that not all servers have had, where a newer one of this server takes
-        the place of the last: who fails to write his may do so for long. The last stays, which may
-        exist though this server hasn't heard of it."""
+        the place of the last: a server that fails to write its own may do so for long. The last
+        stays, which may exist though this server hasn't heard of it."""
         for number in numbers(self.folder.path, CHECKPOINT):
             if exists < number < self.written:
                 self._path(number).unlink()

@@ -13,7 +13,7 @@ log = logging.getLogger("mxopt.scheduler")
 
 class Lives:
     """Looks after the processes of a job's `course`. A server that is dead has `timeout` seconds to
-    come back, and so long may a call take that it has announced."""
+    come back, and a call that it has announced may take as long."""
 
     def __init__(self, course: Course, timeout: float) -> None:
         self._course, self._roster, self._timeout = course, course.roster, timeout

@@ -39,8 +39,8 @@ class OutOfMemory(BaseException):
 
 
 class Machine:
-    """What a server with so many workers holds: `values`, the optimizer (`served`), its `members`
-    and their epochs."""
+    """What a server of a job with this number of workers holds: `values`, the optimizer (`served`),
+    its `members` and their epochs."""
 
     def __init__(self, workers: int, journal: Journal | None = None) -> None:
         self.members = Members(workers)

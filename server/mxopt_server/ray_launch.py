@@ -69,7 +69,7 @@ class RayLaunch(Launch):
         return f"tcp://{self._addresses[name]}:{port}"
 
     def turn(self, seconds: float) -> None:
-        """Waits so long at most for output or an end, and sees to what has come."""
+        """Waits at most this long for output or an end, and sees to what has come."""
         if not self.running:
             select.select([self.wake], [], [], seconds)
         ready, _ = ray.wait(list(self.running), timeout=seconds) if self.running else ([], [])

@@ -45,7 +45,7 @@ class Node:
 
 
 class Roster:
-    """The places of job `job`, with so many workers and servers.
+    """The places of job `job`, for this number of workers and of servers.
 
     Every process that gets a place has an epoch that is higher than those of all before it in this
     place, and a token by which the others know it. `token` draws one; `issued` is told (role, rank,

@@ -133,8 +133,8 @@ def _watch(context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPai
 def _looks(
     context: zmq.Context[zmq.Socket[bytes]], scheduler: str, keys: KeyPair | None, every: float
 ) -> Iterator[Plain]:
-    """The reports, every so many seconds until the job is over. Raises DeadlineError if there is
-    no scheduler to begin with."""
+    """The reports, one every `every` seconds until the job is over. Raises DeadlineError if there
+    is no scheduler to begin with."""
     yield (now := ask_all(context, scheduler, keys))
     while now["state"] not in OVER:
         time.sleep(every)

@@ -59,13 +59,13 @@ class Session:
     # Credit.
 
     def greeted(self, nbytes: int) -> None:
-        """The worker says Hello, having read so many bytes: what it hasn't may be lost, and is
-        counted no more."""
+        """The worker says Hello, having read this number of bytes: what it hasn't may be lost, and
+        is counted no more."""
         self._sent = self._read = nbytes
 
     def may_ask(self, read: int) -> bool:
-        """Whether another request is taken, of a worker that has read so many bytes of answers. One
-        that keeps within its window always may."""
+        """Whether another request is taken of a worker that has read this number of bytes of
+        answers. One that keeps within its window always may."""
         if read > self._read:
             self._read = read
         return self._waiting_bytes + self._sent - self._read <= CREDIT and len(self.waiting) <= wire.REQUESTS
@@ -110,8 +110,8 @@ class Session:
         self.give(m.Done(seq))
 
     def later(self, seq: int, nbytes: int) -> None:
-        """Answers a push of so many bytes with the next answer, since each wakes the worker; or
-        once there are many, or the worker says Hello."""
+        """Answers a push of this size in bytes with the next answer, since each wakes the worker;
+        or once there are many, or the worker says Hello."""
         self._later[seq] = nbytes
         if len(self._later) >= LATER or sum(self._later.values()) >= LATER_BYTES:
             self.hurry()

@@ -24,7 +24,7 @@ Betas = Annotated[tuple[float, float], Number("[0, 1)", "decay of the running me
 Epsilon = Annotated[float, Number("[0, inf)", "added to the root of the corrected mean square")]
 Decay = Annotated[float, Number("[0, inf)", "times the parameter, added to the gradient")]
 Maximize = Annotated[bool, Exact("", "climb instead of descending")]
-Lazy = Annotated[bool, Exact("", "leave the rows alone for which a row-sparse gradient has none")]
+Lazy = Annotated[bool, Exact("", "leave alone the rows that a row-sparse gradient lacks")]
 Masters = Annotated[bool, Option("", "keep a float32 master copy of float16 and bfloat16 parameters, and update that")]
 
 

@@ -18,9 +18,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Case:
-    """Keys with values of these shapes, so many rounds, and the targets with one worker and with
-    several: times the floor over the same transport. With `draw`, of a table so many random rows by
-    each worker."""
+    """Keys with values of these shapes, the number of rounds, and the targets with one worker and
+    with several: times the floor over the same transport. With `draw`, this number of random rows
+    of a table by each worker."""
 
     title: str
     shapes: tuple[tuple[int, ...], ...]
@@ -30,7 +30,7 @@ class Case:
     draw: int = 0
 
     def target(self, workers: int) -> float:
-        """The target with so many workers."""
+        """The target with this number of workers."""
         return self.targets[workers > 1]
 
 
@@ -46,4 +46,4 @@ CASES = {
     "large": Case("one key of 25M", ((25_000_000,),), 30, 6, (1.3, 1.3)),
     "rows": Case("50,000 rows of 1M x 64", ((1_000_000, 64),), 40, 10, (1.8, 1.8), draw=50_000),
 }
-BLOCKS = 10  # floor and store take turns in so many blocks of rounds
+BLOCKS = 10  # of rounds, in which floor and store take turns

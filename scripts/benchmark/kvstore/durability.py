@@ -24,11 +24,12 @@ from benchmark.kvstore.worker import timed, used
 from mxopt import kvstore
 
 ABOUT = """A round is a pushpull of all keys under sgd with momentum, by every worker at once. Jobs of
-each durability take turns, in so many passes; a ratio is the median over the passes of a job's mean
+each durability take turns, in several passes; a ratio is the median over the passes of a job's mean
 round to that of the job without durability in the same pass: what the disk does every now and then
 counts. The jobs' state is in the folder for temporary files (TMPDIR), which should be on a disk as
-a job's would be. With --minutes one job under a journal is that long, between two short ones without
-durability: its rounds, its files and the servers' memory are told for each fifth of the time."""
+a job's would be. With --minutes one job under a journal is that long, between two short ones
+without durability: its rounds, its files and the servers' memory are told for each fifth of the
+time."""
 
 KINDS = {
     "none": [],
@@ -59,7 +60,7 @@ def job(options: list[str], setup: Setup, run: Callable[[list[int], Path], list[
 
 
 def of_rounds(setup: Setup, case: str, rounds: int) -> Callable[[list[int], Path], list[str]]:
-    """What workers run for so many rounds, see `job`."""
+    """What workers run for this number of rounds, see `job`."""
 
     def command(servers: list[int], state: Path) -> list[str]:
         asked = json.dumps([setup.store, case, rounds, servers])

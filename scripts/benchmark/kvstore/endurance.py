@@ -28,7 +28,7 @@ Job = Callable[[list[str], Setup, Callable[[list[int], Path], list[str]]], Any]
 
 
 def measure(job: Job, setup: Setup, case: str, options: list[str], minutes: float) -> dict[str, Any]:
-    """A job of so many minutes with these options, between two short ones without any."""
+    """A job of this many minutes with these options, between two short ones without any."""
 
     def run(seconds: float) -> Callable[[list[int], Path], list[str]]:
         def command(servers: list[int], state: Path) -> list[str]:

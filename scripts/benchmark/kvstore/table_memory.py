@@ -3,11 +3,11 @@
     scripts/bench kvstore-memory
 
 Two workers push and pull rows of a table of 10**9 x 64 on two servers, with numbers that follow a
-power law, until so many rows are there. A server needs what its rows and their states take; that is
-compared with its resident memory at the end, with what of that is no page of a file, as of a
-program or a library, and with the most it has had. What it has grown by since the first round, when
-all code was compiled, is compared with what the rows take that have come since: the rest is what a
-server takes without any row.
+power law, until the given number of rows is there. A server needs what its rows and their states
+take; that is compared with its resident memory at the end, with what of that is no page of a file,
+as of a program or a library, and with the most it has had. What it has grown by since the first
+round, when all code was compiled, is compared with what the rows take that have come since: the
+rest is what a server takes without any row.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def ways(case: Case) -> list[str]:
 
 
 def long(case: Case) -> bool:
-    """Whether memory is walked for so long that it matters how."""
+    """Whether memory is walked long enough for it to matter how."""
     return KINDS[case.kind].unit == "ms" and not case.fresh and (not case.row_count or case.every)
 
 

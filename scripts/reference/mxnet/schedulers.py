@@ -155,7 +155,7 @@ def attached(arrays: dict) -> list[dict]:
 
 
 def assigned(arrays: dict) -> list[dict]:
-    """`base_lr` assigned in mid-training: before update `at`, to a number or (a text) to so many
+    """`base_lr` assigned in mid-training: before update `at`, to a number or (a text) to that many
     times itself."""
     found, all_rates, all_counts = [], [], []
     for name, options in TRAINED:

@@ -62,7 +62,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     def _initial(self, group: ParameterGroup) -> float:
         """As in MindSpore and PyTorch it notes none: a schedule that comes later begins with the
-        rate of then."""
+        rate at that time."""
         return float(group.get("initial_lr", group["lr"]))
 
     def step(self, metrics: float | AnyArray) -> None:  # type: ignore[override]
