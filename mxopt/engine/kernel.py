@@ -47,6 +47,7 @@ KERNEL, CREW, OPEN, NEXT, DONE, MODE, JOB_WORDS = 15, 16, 17, 24, 32, 40, 48  # 
 KEYS = 18  # for stochastic rounding, and for noise
 MATRICES = 19  # the address of MATRIX_WORDS words for each tensor; see `matrices.py`
 OWNER = 20  # the thread that has bound arrays to the job, until the job has run; see `binding.py`
+GRAD_ROWS = 21  # where each row of a gradient is whose rows lie apart
 MATRIX_WORDS = 6  # a matrix's width and height, rows of a piece, its records; where records and factors are
 KEY, FIRST, NUMBERS, KEY_WORDS = range(4)  # what it finds there for each tensor; see `rounding.py`
 PIECE_WORDS = 3  # of a piece: tensor, first element, elements; row-wise: tensor, first row, rows
@@ -67,9 +68,9 @@ class Kernel:
 
     `dtypes` are those of weight, gradient and states, then of the master copy where there is one:
     the arithmetic then reads the master in the weight's place and writes both. `rowwise` makes
-    the row-wise form, `scattered` the one for a gradient of which some rows are there, and the
-    others zeros. `stochastic` is how it rounds to bfloat16. It `reduces` matrices to the states of
-    these, and does no stage.
+    the row-wise form, with `apart` for a gradient whose rows don't follow each other; `scattered`
+    the one for a gradient of which some rows are there, and the others zeros. `stochastic` is how
+    it rounds to bfloat16. It `reduces` matrices to the states of these, and does no stage.
     """
 
     rule: Rule
@@ -78,6 +79,7 @@ class Kernel:
     rowwise: bool = False
     scattered: bool = False
     stochastic: bool = False
+    apart: bool = False
     reduces: Reduces = ""
 
     @property
@@ -109,6 +111,7 @@ class Kernel:
     def name(self) -> str:
         stage = "all" if self.stage is None else self.stage
         form = "_rows" * self.rowwise + "_scattered" * self.scattered + "_stochastic" * self.stochastic
+        form += "_apart" * self.apart
         form += f"_{self.reduces}_of_matrices" * bool(self.reduces)
         return f"{self.rule.name}_{stage}_{'_'.join(self.dtypes)}{form}"
 

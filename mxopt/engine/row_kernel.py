@@ -9,7 +9,7 @@ from typing import Any
 
 from mxopt.assembler import Loop
 from mxopt.engine.assembly import ITEMSIZE, LANES, STORED
-from mxopt.engine.kernel import LINE, PIECE, ROW_COUNT, ROW_LENGTH, ROWS_AHEAD, Writer
+from mxopt.engine.kernel import GRAD_ROWS, LINE, PIECE, ROW_COUNT, ROW_LENGTH, ROWS_AHEAD, Writer
 from mxopt.engine.trace import trace
 from mxopt.rules.rule import Function
 from mxopt.typing import Array
@@ -175,6 +175,8 @@ class RowWriter(Writer):
 
     def _grads(self, k: str) -> str:
         """The address of the gradient's row k."""
+        if self.kernel.apart:
+            return self.asm.pointer(self.asm.pointer("%job", GRAD_ROWS), k)
         return self.asm.at(STORED[self.kernel.dtypes[1]], self.base[1], self.asm.let(f"mul i64 {k}, {self.row_length}"))
 
     def _which(self, k: str) -> str:
@@ -188,9 +190,9 @@ class RowWriter(Writer):
         rows have states. Returns those of `beside`."""
         asm, (stage,) = self.asm, self.stages
         which, later = self._which(k), self._which(asm.smaller(asm.let(f"add i64 {k}, {self.ahead}"), self.last))
-        own, grads, next_own = (asm.let(f"mul i64 {x}, {self.row_length}") for x in (which, k, later))
+        own, next_own = (asm.let(f"mul i64 {x}, {self.row_length}") for x in (which, later))
         row_state = self.arrays.index(self.rule.by_row.row_state) if self.rule.by_row else None
-        offset = [own, grads, *[own] * (len(self.base) - 2)]
+        offset = [own] * len(self.base)
         next_offset = [next_own] * len(offset)
         if row_state is not None:
             offset[row_state], next_offset[row_state] = which, later
@@ -198,6 +200,7 @@ class RowWriter(Writer):
             [asm.at(STORED[d], p, at) for d, p, at in zip(self.kernel.dtypes, self.base, places, strict=True)]
             for places in (offset, next_offset)
         )
+        address[1] = self._grads(k)
         if self.kernel.random:
             self.number_from(self._numbered(which))
         fixed = {}

@@ -6,12 +6,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mxopt.engine import binding, kernel as k
+from mxopt.engine import binding, jit, kernel as k
 from mxopt.engine.matrices import Matrices
 from mxopt.engine.native import PARALLEL, NativePart, PassesPart, address_of, in_batches
 from mxopt.engine.tensor import Tensor
@@ -69,7 +71,13 @@ class MatricesPart(PassesPart):
 
 
 class Placed(RowSparse):
-    """A gradient whose indices are known to be distinct positions in an array, in any order."""
+    """A gradient whose indices are known to be distinct positions in an array, in any order.
+
+    Where its rows don't follow each other `addresses` has where they are, and `data` none of
+    them.
+    """
+
+    addresses: np.ndarray | None = None
 
     def is_sound(self) -> bool:
         return True
@@ -83,6 +91,7 @@ class RowGradientPart(NativePart):
     about: npt.NDArray[np.int64]
     lists = False
     most_rows: int = sys.maxsize  # that a gradient may have
+    reaches = False  # whether it takes a gradient whose rows don't follow each other
 
     def _expect(self, tensors: Sequence[Tensor]) -> None:
         super()._expect(tensors)
@@ -94,6 +103,7 @@ class RowGradientPart(NativePart):
         self.expected[0, binding.GRAD_BYTES] = self.length * t.grad.dtype.itemsize
         self.expected[0, binding.PLACED] = isinstance(t.grad, Placed)
         self._bind_rows = binding.row_binder()
+        self._together: int = self.kernels[0]
         self._take(len(t.grad.indices))
 
     def _take(self, row_count: int) -> None:
@@ -103,22 +113,35 @@ class RowGradientPart(NativePart):
         if not isinstance(grad, RowSparse) or grad.shape != self.shape:
             return False
         data, indices = grad.data, grad.indices
-        if len(data) > self.most_rows:
+        if len(indices) > self.most_rows:
             return False
-        self.ids[0], self.ids[1], self.ids[2] = id(weight), id(data), id(indices)
+        where = grad.addresses if type(grad) is Placed else None
+        given = indices if where is None else indices[:0]
+        self.ids[0], self.ids[1], self.ids[2] = id(weight), id(data), id(given)
         row_count = self._bind_rows(self.address)
         if row_count < 0:
             return False
+        if where is not None:
+            self.job[k.INDICES], self.job[k.GRAD_ROWS] = address_of(indices), address_of(where)
+            row_count = len(indices)
+        if self.reaches:
+            self.kernels[0] = self.job[k.KERNEL] = self._together if where is None else self._apart
         self._take(row_count)
         return True
 
     def bind(self, weights: Sequence[object], grads: Sequence[object]) -> bool:
         return self.bind_one(*weights, *grads)
 
+    @cached_property
+    def _apart(self) -> int:
+        """The kernel for rows that don't follow each other."""
+        return jit.compiled(replace(self.needed[0], apart=True))
+
 
 class SparsePart(RowGradientPart, RowsPart):
     """The rows that the gradient has."""
 
+    reaches = True
     batches: npt.NDArray[np.int64]
 
     def _lay_out_pieces(self, tensors: Sequence[Tensor]) -> None:
@@ -152,7 +175,7 @@ class LazyLayerwisePart(SparsePart):
     """One tensor with a row-sparse gradient under a rule of two stages: the norms of the whole
     weight and gradient, then a step of the touched rows."""
 
-    direct = False
+    direct = reaches = False
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         super().__init__(rule, tensors)

@@ -17,6 +17,7 @@ from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArrayError
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
+from mxopt.sparse.summed import Summed
 from mxopt.typing import Array, Hypers
 
 
@@ -33,6 +34,7 @@ class StoredPart:
     """
 
     slots: Callable[[], Any]
+    _reaches = False
 
     def __init__(
         self, plan_of: Callable[[Rule, Sequence[Tensor], bool], Any], lazy: bool, rule: Rule, tensors: Sequence[Tensor]
@@ -56,12 +58,13 @@ class StoredPart:
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
         grad, random = self._placed(weight, tensor.grad), [tensor.rounding, tensor.noise]
-        self.places: Array = _places(grad)  # kept alive for the run
+        self.grad: Array = grad  # kept alive for the run
         if weight.slots is not None or weight.row_count < weight.shape[0]:
             of = weight.slots.index.numbers[: self.room] if weight.slots is not None else to_host(weight.indices)
             random = [x and x.of_rows(of) for x in random]
         inner = Tensor(tensor.name, weight.memory[: self.room], grad, states, master, *random)
         self.plan: Any = plan_of(rule, [inner], lazy)
+        self._reaches = getattr(self.plan.part, "reaches", False)
         self.lasting: Any = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:
@@ -78,7 +81,7 @@ class StoredPart:
         placed = self._placed(weight, grad)
         if placed is None or not self.plan.bind_one(weight.memory[: self.room], placed):
             return False
-        self.places = _places(placed)
+        self.grad = placed
         return True
 
     def bind(self, weights: Sequence[Array], grads: Sequence[Array]) -> bool:
@@ -122,12 +125,12 @@ class StoredPart:
                 return None
         if places is None:
             return None
+        where = grad.addresses() if isinstance(grad, Summed) and self._reaches else None
         with on_device_of(grad.indices):
-            return Placed(grad.data, library_of(grad.indices).asarray(places), (self.room, *self.shape[1:]))
-
-
-def _places(grad: Array) -> Array:
-    return grad.indices if isinstance(grad, Placed) else None
+            data = grad.data if where is None else np.empty((0, *self.shape[1:]), grad.dtype)
+            placed = Placed(data, library_of(grad.indices).asarray(places), (self.room, *self.shape[1:]))
+        placed.addresses = where
+        return placed
 
 
 def _nowhere() -> None:

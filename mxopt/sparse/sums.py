@@ -1,9 +1,11 @@
-"""Sums of rows that are listed by their numbers, as two compiled functions: one finds where each
-row of several lists goes, the other adds the rows there, in the order in which they are given."""
+"""Sums of rows that are listed by their numbers, as compiled functions: one finds where each row of
+several lists goes, one adds the rows there, in the order in which they are given, and one does so
+only for the rows that are in several lists, and says where the others lie."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -58,6 +60,23 @@ def added(parts: Sequence[tuple[Array, np.ndarray]], count: int) -> np.ndarray:
     return total
 
 
+def reached(parts: Sequence[tuple[Array, np.ndarray]], count: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The addresses of the rows that `added` gives: where a row has nothing added it is where it
+    came, else in the other array that is returned. Both, and `parts`, must live while they are
+    used. None where no compiled code would add."""
+    like, number = parts[0][0], sum(len(places) for _, places in parts)
+    if settings.engine_name() == "numpy" or str(like.dtype) not in REALS:
+        return None
+    if not all(rows.flags.c_contiguous for rows, _ in parts):
+        return None
+    width = math.prod(like.shape[1:])
+    where, sums, used = np.zeros(count, INT64), np.empty((number - count, width), like.dtype), 0
+    for rows, places in parts:
+        arrays = (x.ctypes.data for x in (rows, places, where, sums))
+        used = _compiled_reach(str(like.dtype))(*arrays, used, len(places), width)
+    return where, sums
+
+
 def merge_slowly(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same in Python: merges two ascending lists, and gives the positions of both."""
     ids = np.union1d(a, b)
@@ -97,6 +116,12 @@ def _compiled_merge() -> Callable[..., int]:
 def _compiled_add(dtype: str) -> Callable[..., None]:
     kinds: list[Any] = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2
     return ctypes.CFUNCTYPE(None, *kinds)(compile_assembly(_add_assembly(*REALS[dtype]), "add_rows"))
+
+
+@cache
+def _compiled_reach(dtype: str) -> Callable[..., int]:
+    kinds: list[Any] = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(compile_assembly(_reach_assembly(*REALS[dtype]), "reach_rows"))
 
 
 def _merge_assembly() -> str:
@@ -141,18 +166,8 @@ def _add_assembly(real: str, size: int) -> str:
             known = asm.at("i8", "%seen", place)
             new = asm.let(f"icmp eq i8 {asm.let(f'load i8, ptr {known}')}, 0")
 
-            def add(kind: str, step: int, first: str, end: str) -> None:
-                """Adds elements of the row, this many at a time."""
-                with asm.loop("elements", ("i64", first)) as (elements, at):
-                    elements.until(asm.let(f"icmp eq i64 {at}, {end}"))
-                    to = asm.at(real, sums, at)
-                    x, y = (asm.let(f"load {kind}, ptr {each}, align {size}") for each in (to, asm.at(real, row, at)))
-                    asm.put(f"store {kind} {asm.let(f'fadd {kind} {x}, {y}')}, ptr {to}, align {size}")
-                    elements.again(asm.let(f"add i64 {at}, {step}"))
-
             def add_all() -> None:
-                add(f"<{LANES} x {real}>", LANES, "0", vectors)
-                add(real, 1, vectors, "%width")
+                _add_row(asm, real, size, sums, sums, row, vectors)
 
             def copy() -> None:
                 asm.put(f"store i8 1, ptr {known}")
@@ -162,3 +177,50 @@ def _add_assembly(real: str, size: int) -> str:
             rows.again(asm.let(f"add i64 {k}, 1"))
         asm.put("ret void")
     return asm.module()
+
+
+def _reach_assembly(real: str, size: int) -> str:
+    """Of the function that writes the addresses of rows, and adds those of one place in `%sums`,
+    of which so many are used; returns how many are then."""
+    asm = Lines()
+    with asm.function("i64 @reach_rows(ptr %rows, ptr %places, ptr %where, ptr %sums, i64 %used, i64 %n, i64 %width)"):
+        vectors = asm.let(f"sub i64 %width, {asm.let(f'urem i64 %width, {LANES}')}")
+        first = asm.let("ptrtoint ptr %sums to i64")
+        with asm.loop("row", ("i64", "0"), ("i64", "%used")) as (rows, k, used):
+            rows.until(asm.let(f"icmp eq i64 {k}, %n"))
+            row = asm.at(real, "%rows", asm.let(f"mul i64 {k}, %width"))
+            place = asm.at("i64", "%where", asm.word("%places", k))
+            known = asm.let(f"load i64, ptr {place}")
+            new = asm.let(f"icmp eq i64 {known}, 0")
+            taken = asm.let(f"mul i64 {used}, {asm.let(f'mul i64 %width, {size}')}")
+            is_sum = asm.let(f"icmp ult i64 {asm.let(f'sub i64 {known}, {first}')}, {taken}")
+            free = asm.let(f"add i64 {first}, {taken}")
+            to = asm.let(f"select i1 {is_sum}, i64 {known}, i64 {free}")
+
+            def add() -> None:
+                into, before = (asm.let(f"inttoptr i64 {at} to ptr") for at in (to, known))
+                _add_row(asm, real, size, into, before, row, vectors)
+
+            asm.when(asm.let(f"xor i1 {new}, true"), add)
+            at = asm.let(f"select i1 {new}, i64 {asm.let(f'ptrtoint ptr {row} to i64')}, i64 {to}")
+            asm.put(f"store i64 {at}, ptr {place}")
+            again = asm.let(f"or i1 {new}, {is_sum}")
+            more = asm.let(f"zext i1 {asm.let(f'xor i1 {again}, true')} to i64")
+            rows.again(asm.let(f"add i64 {k}, 1"), asm.let(f"add i64 {used}, {more}"))
+        asm.put(f"ret i64 {used}")
+    return asm.module()
+
+
+def _add_row(asm: Lines, real: str, size: int, into: str, a: str, b: str, vectors: str) -> None:
+    """Writes the sum of two rows of `%width` elements, of which `vectors` go by LANES."""
+
+    def add(kind: str, step: int, first: str, end: str) -> None:
+        """Adds elements of the rows, so many at a time."""
+        with asm.loop("elements", ("i64", first)) as (elements, at):
+            elements.until(asm.let(f"icmp eq i64 {at}, {end}"))
+            x, y = (asm.let(f"load {kind}, ptr {asm.at(real, each, at)}, align {size}") for each in (a, b))
+            asm.put(f"store {kind} {asm.let(f'fadd {kind} {x}, {y}')}, ptr {asm.at(real, into, at)}, align {size}")
+            elements.again(asm.let(f"add i64 {at}, {step}"))
+
+    add(f"<{LANES} x {real}>", LANES, "0", vectors)
+    add(real, 1, vectors, "%width")

@@ -167,9 +167,11 @@ class Applier:
 
 def _shaped(value: Array, shape: tuple[int, ...]) -> Array:
     """A flat gradient, or one of rows, as one of `shape`."""
+    if value.shape == shape:
+        return value
     if isinstance(value, RowSparse):
         return RowSparse(value.data.reshape(len(value.indices), *shape[1:]), value.indices, shape)
-    return value if value.shape == shape else value.reshape(shape)
+    return value.reshape(shape)
 
 
 def plain_error(error: Exception) -> MXOptError:

@@ -12,7 +12,8 @@ import numpy as np
 from mxopt.errors import KVStoreError
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
-from mxopt.sparse.sums import added, merged
+from mxopt.sparse.summed import Summed
+from mxopt.sparse.sums import merged
 from mxopt.typing import Array
 from mxopt_server.told import Told, difference as told_difference
 
@@ -78,12 +79,18 @@ class PushedRows:
             self.arrays = [np.concatenate(self.arrays)]
         return RowSparse(self.arrays[0], self.indices, self.shape)
 
+    def parts(self, places: np.ndarray, dtype: np.dtype) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The arrays in this dtype, each with those of these places that are its rows'."""
+        bounds = np.cumsum([0, *map(len, self.arrays)])
+        spans = zip(self.arrays, bounds[:-1], bounds[1:], strict=True)
+        return [(rows.astype(dtype, copy=False), places[first:last]) for rows, first, last in spans]
+
 
 def total(values: Sequence[Any]) -> Array:
     """The sum of workers' gradients, arrays or PushedRows, in their order; float32 for 16-bit
     types, where there are several."""
-    if len(values) == 1:
-        return values[0].joined() if isinstance(values[0], PushedRows) else values[0]
+    if len(values) == 1 and not isinstance(values[0], PushedRows):
+        return values[0]
     if all(isinstance(v, PushedRows) for v in values):
         return _sparse_total(values)
     dense = [v.joined().todense().reshape(-1) if isinstance(v, PushedRows) else v for v in values]
@@ -102,10 +109,7 @@ def _sparse_total(values: Sequence[PushedRows]) -> RowSparse:
     """The same for row-sparse gradients: a row is the sum of those of its number, in the workers'
     order."""
     indices, places = merged([v.indices for v in values])
-    dtype = np.dtype(np.float32) if values[0].dtype.itemsize == 2 else values[0].dtype
-    parts = []
-    for value, mine in zip(values, places, strict=True):
-        bounds = np.cumsum([0, *map(len, value.arrays)])
-        spans = zip(value.arrays, bounds[:-1], bounds[1:], strict=True)
-        parts += [(rows.astype(dtype, copy=False), mine[first:last]) for rows, first, last in spans]
-    return RowSparse(added(parts, len(indices)), indices, values[0].shape)
+    several = len(values) > 1
+    dtype = np.dtype(np.float32) if several and values[0].dtype.itemsize == 2 else values[0].dtype
+    parts = [part for value, mine in zip(values, places, strict=True) for part in value.parts(mine, dtype)]
+    return Summed(parts, indices, values[0].shape)
