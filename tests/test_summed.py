@@ -22,8 +22,8 @@ SHAPE = (300, 5)
 
 
 def pushed(rng: np.random.Generator, lists: int, dtype: str, width: int = 5) -> tuple[Any, int, np.ndarray]:
-    """Rows by several workers, each in three arrays, one of them empty; how many sums they make, and
-    of which rows."""
+    """Rows by several workers, each in three arrays, one of them empty; how many sums they make,
+    and of which rows."""
     ids = [np.sort(rng.choice(SHAPE[0], int(rng.integers(1, 60)), replace=False)) for _ in range(lists)]
     merged, places = sums.merged(ids)
     parts = []

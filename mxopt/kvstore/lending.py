@@ -2,11 +2,12 @@
 only where it is goes through the socket.
 
 Each direction of a connection has a memory of its own, which the sender of that direction makes and
-alone writes data into; the other one maps it. It is cut into slots of a piece each. A message names
-its slot and the number of the slot's use; when the receiver has dropped all that it has got of the
-slot, it writes the last number into the table before the slots. The slot is free for other data
-when the sender needs it no more and its last number is there. Where none is free, or the memory
-can't be opened on the other side, the data goes through the socket.
+alone writes data into; the other one maps it. It is cut into slots of a piece each; a message has
+one, or several that follow each other. It names the first and the number of that one's use; when
+the receiver has dropped all that it has got of it, it writes the last number into the table before
+the slots. All of them are free for other data when the sender needs them no more and that number is
+there. Where none is free, or the memory can't be opened on the other side, the data goes through
+the socket.
 
 The memory has no path (Linux's memfd) and goes with the last process that has it. The kernel lets
 processes of the same user open it only; and since it can't be shrunk, reading it is safe whatever
@@ -56,35 +57,37 @@ class _Watched(weakref.ref):  # type: ignore[type-arg]
     """Reports when an object that uses a slot is dropped."""
 
     __slots__ = ("number", "slot")
-    slot: int
-    number: int  # of the message, at the receiver
+    slot: int  # the first
+    number: int  # of slots; at the receiver of the message
 
 
 class _Slot:
     """A slot, as its owner sees it."""
 
-    __slots__ = ("memory", "number", "owner", "sent", "use")
+    __slots__ = ("number", "owner", "sent", "until", "use")
 
-    def __init__(self, number: int, memory: memoryview) -> None:
-        self.number, self.memory = number, memory
-        self.use = 0  # the number of its last; each message that says where it is is one
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.use = 0  # the number of its last as the first of a loan's; each message that names it is one
         self.sent = False  # whether that has been sent, so that the receiver says when it is over
         self.owner: _Watched | None = None  # watches the Loan that there is of it
+        self.until = number, 0  # the receiver needs it until this slot's use of this number is over
 
 
 class Loan:
-    """A slot, for as long as its owner writes into it or may send it again."""
+    """Slots that follow each other, for as long as their owner writes into them or may send them
+    again."""
 
-    __slots__ = ("__weakref__", "lender", "sizes", "slot")
+    __slots__ = ("__weakref__", "lender", "sizes", "slots")
 
-    def __init__(self, lender: Lender, slot: _Slot, sizes: Sequence[int]) -> None:
-        self.lender, self.slot, self.sizes = lender, slot, sizes
+    def __init__(self, lender: Lender, slots: Sequence[_Slot], sizes: Sequence[int]) -> None:
+        self.lender, self.slots, self.sizes = lender, slots, sizes
 
     def frames(self) -> list[Lent]:
         """Its memory, one frame after the other."""
-        at, found = 0, []
+        at, found = TABLE + SLOT * self.slots[0].number, []
         for size in self.sizes:
-            found.append(Lent(self, self.slot.memory[at : at + size]))
+            found.append(Lent(self, self.lender.memory[at : at + size]))
             at += _aligned(size)
         return found
 
@@ -92,10 +95,13 @@ class Loan:
         """Sends a message that it carries the data of. One that is sent again is another use: the
         receiver may have dropped the one and hold the other, or still have to hear of it."""
         first, second = self.sizes if len(self.sizes) == 2 else (*self.sizes, NONE)
-        use = self.slot.use + self.slot.sent
-        sent = post([_LOAN.pack(LOAN, self.lender.name, self.slot.number, use, first, second) + header])
+        slot = self.slots[0]
+        use = slot.use + slot.sent
+        sent = post([_LOAN.pack(LOAN, self.lender.name, slot.number, use, first, second) + header])
         if sent:
-            self.slot.use, self.slot.sent = use, True
+            slot.use, slot.sent = use, True
+            for each in self.slots:
+                each.until = slot.number, use
         return sent
 
 
@@ -126,10 +132,9 @@ class Lender:
         self.close = weakref.finalize(self, os.close, self._file)  # nobody opens it any more
         os.ftruncate(self._file, SIZE)
         fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        memory = memoryview(mmap.mmap(self._file, SIZE, **UNTRACKED))
-        self._over = memory[: 8 * SLOTS].cast("Q")
-        starts = range(TABLE, SIZE, SLOT)
-        self._slots = [_Slot(number, memory[start : start + SLOT]) for number, start in enumerate(starts)]
+        self.memory = memoryview(mmap.mmap(self._file, SIZE, **UNTRACKED))
+        self._over = self.memory[: 8 * SLOTS].cast("Q")
+        self._slots = list(map(_Slot, range(SLOTS)))
         self._dropped: deque[_Watched] = deque()
 
     def offer(self, writes: int = NONE, reads: int = NONE) -> bytes:
@@ -138,24 +143,35 @@ class Lender:
 
     def loan(self, sizes: Sequence[int]) -> Loan | None:
         """Room for one or two frames of these sizes in bytes; None if there is none."""
-        if sum(map(_aligned, sizes)) > SLOT:
-            return None
         while self._dropped:
-            self._ended(self._slots[self._dropped.popleft().slot])
-        for slot in self._slots:  # the first that is free, which the caches know best
-            if slot.owner is None and self._over[slot.number] >= slot.use:
-                loan = Loan(self, slot, sizes)
-                watched = _Watched(loan, self._dropped.append)
-                watched.slot = slot.number
-                slot.use, slot.sent, slot.owner = slot.use + 1, False, watched
-                return loan
+            self._ended(self._dropped.popleft())
+        count, free = -(-sum(map(_aligned, sizes)) // SLOT), list[_Slot]()
+        for slot in self._slots:  # the first that are free, which the caches know best
+            if slot.owner is not None or self._over[slot.until[0]] < slot.until[1]:
+                free.clear()
+                continue
+            free.append(slot)
+            if len(free) == count:
+                return self._lent(free, sizes)
         return None
 
-    def _ended(self, slot: _Slot) -> None:
-        """Notes that this process no longer needs a slot."""
-        slot.owner = None
-        if not slot.sent:
-            self._over[slot.number] = slot.use
+    def _lent(self, slots: list[_Slot], sizes: Sequence[int]) -> Loan:
+        """A loan of slots, which are free."""
+        loan, first = Loan(self, slots, sizes), slots[0]
+        watched = _Watched(loan, self._dropped.append)
+        watched.slot, watched.number = first.number, len(slots)
+        first.use, first.sent = first.use + 1, False
+        for slot in slots:
+            slot.owner, slot.until = watched, (first.number, first.use)
+        return loan
+
+    def _ended(self, watched: _Watched) -> None:
+        """Notes that this process no longer needs the slots of a loan."""
+        first = self._slots[watched.slot]
+        for slot in self._slots[watched.slot : watched.slot + watched.number]:
+            slot.owner = None
+        if not first.sent:
+            self._over[first.number] = first.use
 
 
 class Borrowed:
@@ -186,7 +202,7 @@ class Borrowed:
             os.close(file)
         self._held: dict[int, _Watched] = {}  # by the message's number: watches what came with it
         self._messages = 0
-        self._holds = [0] * SLOTS  # messages of each slot that are held
+        self._holds = [0] * SLOTS  # messages that are held of each slot as the first
         self._uses = [0] * SLOTS  # the last use of each that has come
         self._dropped: deque[_Watched] = deque()
         self._fence = Fence()
@@ -211,7 +227,7 @@ class Borrowed:
         _, name, slot, use, *sizes = _LOAN.unpack_from(message)
         sizes = [size for size in sizes if size != NONE]
         nbytes = sum(map(_aligned, sizes))
-        if name != self.name or slot >= SLOTS or not 0 < nbytes <= SLOT:
+        if name != self.name or slot >= SLOTS or not 0 < nbytes <= (SLOTS - slot) * SLOT:
             return None
         whole: Any = np.frombuffer(self._slots, np.uint8, nbytes, slot * SLOT)
         self._messages += 1

@@ -18,7 +18,7 @@ from mxopt.sparse.making import of_table
 from mxopt.typing import Array
 
 ROW_BYTES = 4 << 20  # bytes of a row
-MESSAGE_BYTES = wire.PIECE_BYTES  # of rows and their numbers in one message
+MESSAGE_BYTES = wire.MAX_FRAME  # of rows and their numbers in one message
 ASKED_BYTES = 64 << 20  # bytes of rows that are asked for before they are written where they belong
 
 

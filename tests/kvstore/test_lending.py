@@ -121,10 +121,10 @@ def test_what_lies_in_a_loan_is_sent_from_there_again_and_again() -> None:
         assert len(posted[-1]) == 1
         assert values(second.received(posted[-1][0])[1]) == BIG.tolist()
     second.send([b"answer"], Wire())
-    number = frame.loan.slot.number
-    assert first.room([BIG.nbytes])[0].loan.slot.number != number  # the sender may need it still
+    number = frame.loan.slots[0].number
+    assert first.room([BIG.nbytes])[0].loan.slots[0].number != number  # the sender may need it still
     del frame
-    assert first.room([BIG.nbytes])[0].loan.slot.number == number
+    assert first.room([BIG.nbytes])[0].loan.slots[0].number == number
 
 
 @pytest.mark.parametrize("held", [0, 1, None])
@@ -148,6 +148,65 @@ def test_of_a_message_that_came_twice_each_keeps_the_slot(held: int | None) -> N
     second.send([b"answer"], Wire())
     first.send([b"header", wire.bytes_of(-BIG)], others)
     assert [len(message) for message in others[-2:]] == [2, 1]  # then it is free
+
+
+LARGE = np.arange(5 * wire.PIECE_BYTES // 8, dtype=np.float32)  # two slots and a half
+
+
+def test_what_is_larger_than_a_slot_lies_in_several_that_follow_each_other() -> None:
+    first, second = connected()
+    ids, posted = np.arange(1000, dtype=np.int64), Wire()
+    held = []
+    for k in range(lending.SLOTS // 3):
+        first.send([b"header", wire.bytes_of(ids + k), wire.bytes_of(LARGE + k)], posted)
+        assert len(posted[-1]) == 1
+        held.append(second.received(posted[-1][0]))
+    first.send([b"header", wire.bytes_of(LARGE)], posted)
+    assert len(posted[-1]) == 2  # two slots are left
+    for k, (_, numbers, rows) in enumerate(held):  # type: ignore[misc]
+        assert np.array_equal(np.frombuffer(numbers, np.int64), ids + k)
+        assert np.array_equal(np.frombuffer(rows, np.float32), LARGE + k)
+
+
+@pytest.mark.parametrize("first_goes", [True, False])
+def test_slots_of_a_loan_are_used_again_when_all_uses_of_it_are_over(first_goes: bool) -> None:
+    first, second = connected()
+    (frame,) = first.room([LARGE.nbytes])
+    wire.array_of(frame, LARGE.dtype, LARGE.size, "k")[:] = LARGE
+    posted = Wire()
+    for _ in range(2):  # it is sent again
+        first.send([b"header", frame], posted)
+    one, two = (second.received(message[0]) for message in posted)
+    before = frame.loan.slots
+    assert [slot.number for slot in before] == [0, 1, 2]
+    del frame
+    data = (two if first_goes else one)[1]  # type: ignore[index]
+    del one, two
+    second.send([b"answer"], Wire())
+    small = [first.room([BIG.nbytes])[0] for _ in range(lending.SLOTS - 3)]
+    assert min(each.loan.slots[0].number for each in small) == 3
+    assert type(first.room([BIG.nbytes])[0]) is not type(small[0])  # there is none
+    assert np.array_equal(np.frombuffer(data, np.float32), LARGE)
+    del data
+    second.send([b"answer"], Wire())
+    again = [first.room([BIG.nbytes])[0] for _ in range(3)]
+    assert [each.loan.slots[0].number for each in again] == [0, 1, 2]
+    for frame in again:  # slots that were others' lead by themselves now
+        first.send([b"header", frame], posted)
+        assert len(second.received(posted[-1][0])[1]) == BIG.nbytes  # type: ignore[index]
+    del again, frame
+    second.send([b"answer"], Wire())
+    assert first.room([LARGE.nbytes])[0].loan.slots[0].number == 0
+
+
+def test_a_loan_that_reaches_beyond_the_memory_is_none() -> None:
+    first, second = connected()
+    posted = Wire()
+    first.send([b"header", wire.bytes_of(LARGE)], posted)
+    kind, name, _, *rest = lending._LOAN.unpack_from(posted[0][0])
+    for slot, fits in ((lending.SLOTS - 3, True), (lending.SLOTS - 2, False), (lending.SLOTS, False)):
+        message = lending._LOAN.pack(kind, name, slot, *rest) + b"header"
+        assert (second.received(message) is not None) == fits
 
 
 def test_the_answer_to_an_offer_of_before_is_none() -> None:
