@@ -33,6 +33,7 @@ class Heart:
     pulse : the last that was heard of the job
     failure : why the job, or this member of it, has failed; "" while it hasn't
     listener : called when something has changed
+    wake : called when a beat is due sooner than `due` was
     """
 
     def __init__(
@@ -59,6 +60,12 @@ class Heart:
         self.pulse: m.Pulse | None = None
         self.failure = ""
         self.listener: Callable[[], None] | None = None
+        self.wake: Callable[[], None] = lambda: None
+
+    def hasten(self) -> None:
+        """Has the next beat sent now."""
+        self.due = 0.0
+        self.wake()
 
     def leased(self) -> bool:
         """Whether the member's place is certainly its own: the scheduler gives it to nobody within

@@ -85,6 +85,12 @@ class Membership:
         """The workers of the job, (rank, epoch, token), as a server has last heard of them."""
         return (self._heart.pulse or self.welcome).members
 
+    def reach_cut(self, number: int) -> None:
+        """A server has made a cut: the scheduler hears of it at once."""
+        if self.beat.cut != number:
+            self.beat.cut = number
+            self._heart.hasten()
+
     def watch(self, listener: Callable[[], None]) -> None:
         """Calls `listener`, from the heart's thread, whenever the job's state changes."""
         self._heart.listener = listener

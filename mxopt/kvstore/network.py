@@ -194,6 +194,7 @@ class Network:
         address = f"inproc://heart-{self.token()}"
         stop = self.context.socket(zmq.PAIR)
         stop.bind(address)
+        heart.wake = lambda: stop.send(b"now")
         thread = threading.Thread(target=self._beat, args=(heart, endpoint, address), name="mxopt-heart", daemon=True)
         thread.start()
 
@@ -218,7 +219,7 @@ class Network:
                 if beat is not None:
                     sockets.send(socket, beat)
                 ready = dict(poller.poll(max(1, int((heart.due - now) * 1000))))
-                if stop in ready:
+                if stop in ready and not stop.recv():
                     return
                 if socket in ready:
                     heart.hear(socket.recv_multipart(), self.clock())

@@ -3,9 +3,9 @@ scheduler's part.
 
 A cut has the number of a round: a worker makes it before its first push for a later one
 (`mxopt.kvstore.cut`). How far ahead it is named depends on how fast the workers are: all must hear
-of it in time. One that all workers are past and a server hasn't is dropped, and the next is named
-at once, twice as far ahead, from where later ones come nearer again; one that the workers have
-become too slow for is named anew, nearer.
+of it in time, and servers say at once when they have made it. One that all workers are past and a
+server hasn't is dropped, and the next is named at once, twice as far ahead, from where later ones
+come nearer again; one that the workers have become too slow for is named anew, nearer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ log = logging.getLogger("mxopt.scheduler")
 
 Notes = MutableMapping[Any, Any]
 CUT_S = 1.0  # seconds from one cut to the next, at least, where they go into journals
-BEATS = 3  # heartbeats that a cut is ahead at first,
+BEATS = 1  # heartbeats that a cut is ahead at first,
 MOST_BEATS = 24  # and where others were too near
+LATE_BEATS = 2  # heartbeats beyond twice that, after which a cut that nobody has reached is too far ahead
 SETTLE_BEATS = 4  # heartbeats after which a server that has a cut has said so, from when all workers are past it
 PATIENCE_S = 60.0  # how long the servers have to write a checkpoint before another is tried
 
@@ -125,28 +126,28 @@ class Checkpoints:
             self._named = now
         if not self._due(now, now - self._named):
             return False
-        self.cut, self._named, self._past = self._next, now, None
+        self.cut, self._named, self._past = self._next(now), now, None
         self.keeps = self.durability == "snapshot" or bool(self._full)
         return True
 
-    @property
-    def _next(self) -> int:
+    def _next(self, now: float) -> int:
         """The number of a cut that all workers would hear of in time."""
-        furthest = max(round for round, _ in self._rounds.values())
-        return furthest + 1 + int(max(self._rates.values()) * self._beats * self._heartbeat)
+        rate = max(self._rates.values())
+        furthest = max(round + int(rate * (now - since)) for round, since in self._rounds.values())
+        return furthest + 1 + int(rate * self._beats * self._heartbeat)
 
     def _due(self, now: float, waited: float) -> bool:
         """Whether it is time for the next cut, if the last was named this number of seconds ago."""
         rounds = [round for round, _ in self._rounds.values()]
         if not self.cut:
             return waited >= self._every
-        if min(rounds) <= self.cut:
-            late = waited > 2 * self._beats * self._heartbeat
-            return late and max(rounds) <= self.cut and self._next < self.cut
-        if self._past is None:
-            self._past = now
         lack = [rank for rank, made in sorted(self._made.items()) if made < self.cut]
-        if lack:
+        if lack or not self._made:
+            if min(rounds) <= self.cut:
+                late = waited > (2 * self._beats + LATE_BEATS) * self._heartbeat
+                return late and max(rounds) <= self.cut and self._next(now) < self.cut
+            if self._past is None:
+                self._past = now
             if now - self._past < SETTLE_BEATS * self._heartbeat:
                 return False
             log.warning("cut %d is dropped: servers %s haven't heard of it from all workers", self.cut, lack)

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mxopt.document import dump_document, load_document, sync_folder, write_file
 from mxopt.errors import StatesError
@@ -151,14 +152,21 @@ class Folder:
                         self._sealed.pop(number, None)
 
 
+def lengths(folder: Path) -> dict[int, int | None]:
+    """The segments in a folder, the oldest first, and how long each was sealed; None for those that
+    its own process has written. Raises StatesError if that is damaged."""
+    sealed = dict(content_in(folder / SEALED, "segments")["segments"])
+    return {number: sealed.get(number) for number in numbers(folder, SEGMENT)}
+
+
 def sealed_in(folder: Path) -> dict[int, int]:
     """The segments in a folder, and how long each is: as it was sealed, or, of those that its own
     process has written, up to the last record that is there in full. Raises StatesError if one
     is damaged."""
-    sealed = dict(content_in(folder / SEALED, "segments")["segments"])
-    found = numbers(folder, SEGMENT)
+    sealed: dict[int, Any] = lengths(folder)
+    found = list(sealed)
     for number in found:
-        if number not in sealed:
+        if sealed[number] is None:
             path = folder / name(number, SEGMENT)
             sealed[number] = segments.valid_length(path)
             size = path.stat().st_size

@@ -13,7 +13,7 @@ from typing import Any
 from mxopt.errors import KVStoreError, StatesError
 from mxopt_server import failures, segments, snapshot
 from mxopt_server.durability import Durability
-from mxopt_server.epoch_folder import CHECKPOINT, SEGMENT, Folder, complete_folder, name, numbers, sealed_in
+from mxopt_server.epoch_folder import CHECKPOINT, SEGMENT, Folder, complete_folder, lengths, name, numbers
 from mxopt_server.failures import ASIDE, TWICE
 from mxopt_server.journal import Journal, decode, is_cut
 from mxopt_server.records import Cut, Record, Refusal, Update, described
@@ -25,22 +25,29 @@ log = logging.getLogger("mxopt.server")
 LARGE = 1 << 30  # bytes of a journal before a checkpoint is asked for, at least
 TIMES = 4  # as many as of values and states, else
 CUTS = 16  # of those in a journal, that a job may be resumed from
+SHORT = 255  # bytes of a record, which a cut's has at most
 
 
 def cuts_of(durability: Durability, rank: int) -> list[int]:
-    """The newest cuts that a server has in its journal. Raises StatesError if that is
-    damaged."""
+    """The newest cuts that a server has in its journal. Of its segments only the last is read in
+    full: of those before, as many as these are in, what may be a cut. Raises StatesError if what is
+    read is damaged."""
     found: list[int] = []
     if durability.kind != "journal" or durability.root is None or rank < 0:
         return found
     complete = complete_folder(durability.root / f"server-{rank}")
     if complete is None:
         return found
-    for number, length in sealed_in(complete).items():
-        for _, body in segments.read(complete / name(number, SEGMENT), length):
-            if len(body) < 256 and isinstance(record := decode(body), Cut):
-                found = [*found[1 - CUTS :], record.number]
-    return found
+    sealed = lengths(complete)
+    last = max(sealed, default=0)
+    while sealed and len(found) < CUTS:
+        number, length = sealed.popitem()
+        path = complete / name(number, SEGMENT)
+        if length is None:
+            length = segments.valid_length(path) if number == last else path.stat().st_size
+        records = [decode(body) for _, body in segments.read(path, length, SHORT)] if length else []
+        found = [record.number for record in records if isinstance(record, Cut)] + found
+    return found[-CUTS:]
 
 
 class Hopeless(BaseException):

@@ -229,7 +229,7 @@ def _serve(server: Server, doors: Doors, member: Membership, attached: Any, prog
         attached.tick(0 if pulse is None else pulse.exists)
         if isinstance(attached, Kept):
             member.beat.written, member.beat.full = attached.written, attached.full
-            member.beat.cut = server.machine.cut
+            member.reach_cut(server.machine.cut)
         member.beat.lost = server.members.lost
 
 

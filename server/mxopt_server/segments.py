@@ -82,10 +82,10 @@ class Writer:
                 left[0] = left[0][written:]
 
 
-def read(path: Path, length: int | None = None) -> Iterator[tuple[int, memoryview]]:
+def read(path: Path, length: int | None = None, most: int | None = None) -> Iterator[tuple[int, memoryview]]:
     """(where it ends, body) of each record of a segment up to `length`, or, without one, up to the
-    first that isn't there in full. Raises StatesError if it is no segment, or a record within
-    `length` is damaged."""
+    first that isn't there in full; those whose bodies have more than `most` bytes are left out,
+    unread. Raises StatesError if it is no segment, or a record within `length` is damaged."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(START.size)
@@ -98,28 +98,31 @@ def read(path: Path, length: int | None = None) -> Iterator[tuple[int, memoryvie
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as whole:
             at, end = START.size, size if length is None else length
             while at < end:
-                body = _record(whole, at, min(size, end))
+                body, is_left_out = _record(whole, at, min(size, end), most)
                 if body is None:
                     if length is None:
                         return
                     raise StatesError(f"the journal {path} is damaged at byte {at}")
                 at += BEFORE + len(body)
                 with body:
-                    yield at, body
+                    if not is_left_out:
+                        yield at, body
 
 
-def _record(whole: memoryview, at: int, end: int) -> memoryview | None:
+def _record(whole: memoryview, at: int, end: int, most: int | None) -> tuple[memoryview | None, bool]:
     """The body of the record that begins at a byte; None if it isn't there, or not as it was
-    written."""
+    written. And whether it has more than `most` bytes: then it isn't read."""
     if end - at < BEFORE:
-        return None
+        return None, False
     size, bulk, crc = HEAD.unpack_from(whole, at)
     (check,) = CHECK.unpack_from(whole, at + HEAD.size)
     first = at + BEFORE
     if zlib.crc32(whole[at : at + HEAD.size]) != check or size > end - first or bulk > size:
-        return None
+        return None, False
     body = whole[first : first + size]
-    return body if _check([body[: size - bulk]], body[size - bulk :]) == crc else None
+    is_left_out = most is not None and size > most
+    is_sound = is_left_out or _check([body[: size - bulk]], body[size - bulk :]) == crc
+    return body if is_sound else None, is_left_out
 
 
 def _check(parts: Sequence[Frame], bulk: Frame) -> int:

@@ -180,7 +180,7 @@ def test_slots_of_a_loan_are_used_again_when_all_uses_of_it_are_over(first_goes:
     before = frame.loan.slots
     assert [slot.number for slot in before] == [0, 1, 2]
     del frame
-    data = (two if first_goes else one)[1]  # type: ignore[index]
+    data = (two if first_goes else one)[1]
     del one, two
     second.send([b"answer"], Wire())
     small = [first.room([BIG.nbytes])[0] for _ in range(lending.SLOTS - 3)]
@@ -193,7 +193,7 @@ def test_slots_of_a_loan_are_used_again_when_all_uses_of_it_are_over(first_goes:
     assert [each.loan.slots[0].number for each in again] == [0, 1, 2]
     for frame in again:  # slots that were others' lead by themselves now
         first.send([b"header", frame], posted)
-        assert len(second.received(posted[-1][0])[1]) == BIG.nbytes  # type: ignore[index]
+        assert len(second.received(posted[-1][0])[1]) == BIG.nbytes
     del again, frame
     second.send([b"answer"], Wire())
     assert first.room([LARGE.nbytes])[0].loan.slots[0].number == 0

@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kept_peer import Served, trained
-from mxopt_server.epoch_folder import CHECKPOINT, numbers
-from mxopt_server.kept import cuts_of
+from mxopt_server import records as r, segments
+from mxopt_server.durability import Durability
+from mxopt_server.epoch_folder import CHECKPOINT, SEGMENT, Folder, numbers
+from mxopt_server.journal import Journal, encode, is_cut
+from mxopt_server.kept import CUTS, cuts_of
 from peer import init, push
 
+from mxopt.errors import StatesError
 from mxopt.kvstore import messages as m
 
 
@@ -29,6 +34,56 @@ def test_a_job_goes_on_from_a_cut_in_its_journals(tmp_path: Path) -> None:
     assert peer.content() == before
     peer.again(0)
     assert peer.server.values.entries == {}
+
+
+def with_cuts(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Durability, list[Path]]:
+    """A journal with so many cuts, each behind an update, in segments of a few records each; and
+    the files of these segments."""
+    monkeypatch.setattr(segments, "SIZE", 200)
+    home = Folder(folder / "server-0", 1)
+    home.take_over()
+    journal = Journal(home, False)
+    for number in range(1, count + 1):
+        journal.append(r.Update((("w", 0),), -1, number, np.zeros(500, np.float32), 0, None))
+        journal.append(r.Cut(number))
+    journal.close()
+    return Durability("journal", folder), sorted(home.path.glob(f"*{SEGMENT}"))
+
+
+def spoil(path: Path, at: int) -> None:
+    """Changes a byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_cuts_are_found_without_reading_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    durability, files = with_cuts(tmp_path, 40, monkeypatch)
+    assert len(files) > 30
+    newest = list(range(40 - CUTS + 1, 41))
+    assert cuts_of(durability, 0) == newest
+    spoil(files[0], 30)  # the header of a record: nobody looks so far back
+    spoil(files[-3], 600)  # an update's value
+    assert cuts_of(durability, 0) == newest
+    with pytest.raises(StatesError, match="damaged"):  # who goes on from there reads it all
+        Folder(tmp_path / "server-0", 2).take_over()
+    spoil(files[-3], 30)
+    with pytest.raises(StatesError, match="damaged"):
+        cuts_of(durability, 0)
+
+
+def test_a_cut_behind_a_record_that_is_not_there_in_full_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durability, files = with_cuts(tmp_path, 5, monkeypatch)
+    more = segments.Writer(tmp_path / "more")
+    for record in (r.Update((("w", 0),), -1, 6, np.zeros(500, np.float32), 0, None), r.Cut(6)):
+        more.append(encode(record))
+    more.close()
+    spoil(more.path, 100)  # the disk had written what is behind it first when the power went
+    files[-1].write_bytes(files[-1].read_bytes() + more.path.read_bytes()[segments.START.size :])
+    assert cuts_of(durability, 0) == [1, 2, 3, 4, 5]
+    Folder(tmp_path / "server-0", 2).take_over(5, is_cut(5))
 
 
 def test_a_cut_at_which_workers_have_not_pushed_the_same_is_dropped(

@@ -278,7 +278,8 @@ class Job:
                     beat.lost = server.members.lost
                     if kept is not None:
                         kept.tick(0 if pulse is None else pulse.exists)
-                        beat.written, beat.full, beat.cut = kept.written, kept.full, server.machine.cut
+                        beat.written, beat.full = kept.written, kept.full
+                        member.reach_cut(server.machine.cut)
                     process.sleep(TICK_S)
             except Died:
                 process.dead = True

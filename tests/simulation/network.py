@@ -217,7 +217,14 @@ class Transport:
                     line.send(beat)
             world.at(max(heart.due, process.asleep_until, world.now + 0.001), turn)
 
+        def now() -> None:
+            if process.awake and not process.dead and not line.closed:
+                beat = heart.turn(world.now)
+                if beat is not None:
+                    line.send(beat)
+
         line.on_arrival = hear
+        heart.wake = lambda: world.at(world.now, now)
         turn()
         return line.close
 
