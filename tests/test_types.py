@@ -108,6 +108,8 @@ mxopt.create("adam", lr=0.1)  # wrong
 mxopt.create("adam", weight_decay=0.1)  # wrong
 mxopt.create("lamb", betas=(0.9, 0.999))  # wrong
 mxopt.create("adam", 0.1)  # wrong
+mxopt.get_updater(mxopt.create("sgd", beta1=0.5))  # wrong
+mxopt.create("adam", momentum=0.9).momentum  # wrong
 mxopt.create(name, momentun=0.9)  # wrong
 mxopt.create("mine", powr=2.0)  # wrong
 mxopt.create("sgd")(0, np.ones(2), np.ones(2)).momentum  # wrong

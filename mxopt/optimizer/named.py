@@ -2,9 +2,11 @@
 `scripts/overloads`.
 
 A name that isn't known here (a variable's, one of one's own) may have every option that some
-optimizer has. A dict, `**options`, may have any: to a type checker even the key `_unpacked`.
+optimizer has. A dict, `**options`, may have any: to a type checker even the key `_unpacked`. An
+optimizer that is made with an option of another one is a `NoSuchOption` to it, and no optimizer.
 """
 # fmt: off
+# mypy: disable-error-code="overload-overlap"
 
 from __future__ import annotations
 
@@ -58,6 +60,10 @@ class AnyOption(OptionsAndRate, total=False):
     wd_lh: float | None
 
 
+class NoSuchOption:
+    """What type checkers take an optimizer for that is made with an option of another one."""
+
+
 @overload
 def create(
     name: Literal["adabelief", "AdaBelief"],
@@ -67,12 +73,16 @@ def create(
 @overload
 def create(name: Literal["adabelief", "AdaBelief"], *, _unpacked: Any, **options: Any) -> AdaBelief: ...
 @overload
+def create(name: Literal["adabelief", "AdaBelief"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["adadelta", "AdaDelta"],
     *, rho: float = 0.9, epsilon: float = 1e-05, lazy_update: bool = False, **base: Unpack[OptionsAndRate],
 ) -> AdaDelta: ...
 @overload
 def create(name: Literal["adadelta", "AdaDelta"], *, _unpacked: Any, **options: Any) -> AdaDelta: ...
+@overload
+def create(name: Literal["adadelta", "AdaDelta"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["adafactor", "Adafactor"],
@@ -82,12 +92,16 @@ def create(
 @overload
 def create(name: Literal["adafactor", "Adafactor"], *, _unpacked: Any, **options: Any) -> Adafactor: ...
 @overload
+def create(name: Literal["adafactor", "Adafactor"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["adagrad", "AdaGrad"],
     *, eps: float = 1e-07, lazy_update: bool = True, **base: Unpack[OptionsAndRate],
 ) -> AdaGrad: ...
 @overload
 def create(name: Literal["adagrad", "AdaGrad"], *, _unpacked: Any, **options: Any) -> AdaGrad: ...
+@overload
+def create(name: Literal["adagrad", "AdaGrad"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["adam", "Adam"],
@@ -97,6 +111,8 @@ def create(
 @overload
 def create(name: Literal["adam", "Adam"], *, _unpacked: Any, **options: Any) -> Adam: ...
 @overload
+def create(name: Literal["adam", "Adam"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["adamax", "Adamax"],
     *, learning_rate: float | None = 0.002, beta1: float = 0.9, beta2: float = 0.999, lazy_update: bool = False,
@@ -104,6 +120,8 @@ def create(
 ) -> Adamax: ...
 @overload
 def create(name: Literal["adamax", "Adamax"], *, _unpacked: Any, **options: Any) -> Adamax: ...
+@overload
+def create(name: Literal["adamax", "Adamax"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["adamw", "AdamW"],
@@ -113,6 +131,8 @@ def create(
 @overload
 def create(name: Literal["adamw", "AdamW"], *, _unpacked: Any, **options: Any) -> AdamW: ...
 @overload
+def create(name: Literal["adamw", "AdamW"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["ccsgd", "ccSGD"],
     *, momentum: float = 0.0, lazy_update: bool = True, **base: Unpack[OptionsAndRate],
@@ -120,12 +140,16 @@ def create(
 @overload
 def create(name: Literal["ccsgd", "ccSGD"], *, _unpacked: Any, **options: Any) -> ccSGD: ...
 @overload
+def create(name: Literal["ccsgd", "ccSGD"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["dcasgd", "DCASGD"],
     *, momentum: float = 0.0, lamda: float = 0.04, lazy_update: bool = False, **base: Unpack[OptionsAndRate],
 ) -> DCASGD: ...
 @overload
 def create(name: Literal["dcasgd", "DCASGD"], *, _unpacked: Any, **options: Any) -> DCASGD: ...
+@overload
+def create(name: Literal["dcasgd", "DCASGD"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["ftml", "FTML"],
@@ -135,6 +159,8 @@ def create(
 @overload
 def create(name: Literal["ftml", "FTML"], *, _unpacked: Any, **options: Any) -> FTML: ...
 @overload
+def create(name: Literal["ftml", "FTML"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["ftrl", "Ftrl"],
     *, lamda1: float = 0.01, learning_rate: float | None = 0.1, beta: float = 1, lazy_update: bool = False,
@@ -143,12 +169,16 @@ def create(
 @overload
 def create(name: Literal["ftrl", "Ftrl"], *, _unpacked: Any, **options: Any) -> Ftrl: ...
 @overload
+def create(name: Literal["ftrl", "Ftrl"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["groupadagrad", "GroupAdaGrad"],
     *, eps: float = 1e-05, **base: Unpack[OptionsAndRate],
 ) -> GroupAdaGrad: ...
 @overload
 def create(name: Literal["groupadagrad", "GroupAdaGrad"], *, _unpacked: Any, **options: Any) -> GroupAdaGrad: ...
+@overload
+def create(name: Literal["groupadagrad", "GroupAdaGrad"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["lamb", "LAMB"],
@@ -159,6 +189,8 @@ def create(
 @overload
 def create(name: Literal["lamb", "LAMB"], *, _unpacked: Any, **options: Any) -> LAMB: ...
 @overload
+def create(name: Literal["lamb", "LAMB"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["lans", "LANS"],
     *, learning_rate: float | None = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-06,
@@ -167,6 +199,8 @@ def create(
 @overload
 def create(name: Literal["lans", "LANS"], *, _unpacked: Any, **options: Any) -> LANS: ...
 @overload
+def create(name: Literal["lans", "LANS"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["lars", "LARS"],
     *, momentum: float = 0.0, lazy_update: bool = True, eta: float = 0.001, eps: float = 0,
@@ -174,6 +208,8 @@ def create(
 ) -> LARS: ...
 @overload
 def create(name: Literal["lars", "LARS"], *, _unpacked: Any, **options: Any) -> LARS: ...
+@overload
+def create(name: Literal["lars", "LARS"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["lbsgd", "LBSGD"],
@@ -184,6 +220,8 @@ def create(
 @overload
 def create(name: Literal["lbsgd", "LBSGD"], *, _unpacked: Any, **options: Any) -> LBSGD: ...
 @overload
+def create(name: Literal["lbsgd", "LBSGD"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["lion", "Lion"],
     *, learning_rate: float | None = 0.0001, beta1: float = 0.9, beta2: float = 0.99, lazy_update: bool = False,
@@ -191,6 +229,8 @@ def create(
 ) -> Lion: ...
 @overload
 def create(name: Literal["lion", "Lion"], *, _unpacked: Any, **options: Any) -> Lion: ...
+@overload
+def create(name: Literal["lion", "Lion"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["nadam", "Nadam"],
@@ -200,12 +240,16 @@ def create(
 @overload
 def create(name: Literal["nadam", "Nadam"], *, _unpacked: Any, **options: Any) -> Nadam: ...
 @overload
+def create(name: Literal["nadam", "Nadam"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["nag", "NAG"],
     *, momentum: float = 0.0, lazy_update: bool = False, **base: Unpack[OptionsAndRate],
 ) -> NAG: ...
 @overload
 def create(name: Literal["nag", "NAG"], *, _unpacked: Any, **options: Any) -> NAG: ...
+@overload
+def create(name: Literal["nag", "NAG"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["rmsprop", "RMSProp"],
@@ -216,6 +260,8 @@ def create(
 @overload
 def create(name: Literal["rmsprop", "RMSProp"], *, _unpacked: Any, **options: Any) -> RMSProp: ...
 @overload
+def create(name: Literal["rmsprop", "RMSProp"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["sgd", "SGD"],
     *, momentum: float = 0.0, lazy_update: bool = True, **base: Unpack[OptionsAndRate],
@@ -223,12 +269,16 @@ def create(
 @overload
 def create(name: Literal["sgd", "SGD"], *, _unpacked: Any, **options: Any) -> SGD: ...
 @overload
+def create(name: Literal["sgd", "SGD"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["sgld", "SGLD"],
     *, seed: int | None = None, **base: Unpack[SGLDOptions],
 ) -> SGLD: ...
 @overload
 def create(name: Literal["sgld", "SGLD"], *, _unpacked: Any, **options: Any) -> SGLD: ...
+@overload
+def create(name: Literal["sgld", "SGLD"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(
     name: Literal["signum", "Signum"],
@@ -238,12 +288,16 @@ def create(
 @overload
 def create(name: Literal["signum", "Signum"], *, _unpacked: Any, **options: Any) -> Signum: ...
 @overload
+def create(name: Literal["signum", "Signum"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
+@overload
 def create(
     name: Literal["test", "Test"],
     **base: Unpack[OptionsAndRate],
 ) -> Test: ...
 @overload
 def create(name: Literal["test", "Test"], *, _unpacked: Any, **options: Any) -> Test: ...
+@overload
+def create(name: Literal["test", "Test"], **options: Unpack[AnyOption]) -> NoSuchOption: ...
 @overload
 def create(name: str, *, _unpacked: Any, **options: Any) -> Optimizer: ...
 @overload
