@@ -4,7 +4,7 @@ workers."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,14 +45,9 @@ def give(
         worker.connections.wait(call, f"init of {counted(len(pairs), 'key')}")
     told, held.bound = _of_rank_0(worker, mine, held.bound)
     roots = {k: rest for k, *rest in told}
+    _check_same(rank, roots, dict(pairs))
     infos = []
     for name, first in pairs:
-        if name not in roots:
-            theirs = ", ".join(map(repr, list(roots)[:SHOWN])) + " ..." * (len(roots) > SHOWN)
-            raise ArrayError(
-                f"key {name!r}: rank 0 initialised {theirs or 'no key'} here, rank {rank} this one: workers initialise"
-                " the same keys in the same order"
-            )
         *about, whole = roots[name]
         if about != _about(first):
             raise ArrayError(f"key {name!r}: rank 0 initialised {_said(*about)}, rank {rank} {_said(*_about(first))}")
@@ -60,6 +55,20 @@ def give(
     _ask_rounds(worker, infos)
     for info in infos:
         held.add(info)
+
+
+def _check_same(rank: int, theirs: Mapping[Key, object], mine: Mapping[Key, object]) -> None:
+    """Raises ArrayError if a worker has given values to other keys than rank 0 in the same call."""
+
+    def shown(keys: Mapping[Key, object]) -> str:
+        return (", ".join(map(repr, list(keys)[:SHOWN])) or "no key") + " ..." * (len(keys) > SHOWN)
+
+    for key in (*mine, *theirs):
+        if key not in theirs or key not in mine:
+            raise ArrayError(
+                f"key {key!r}: rank 0 initialised {shown(theirs)} here, rank {rank} {shown(mine)}: workers initialise"
+                " the same keys in the same order"
+            )
 
 
 def _ask_rounds(worker: Worker, infos: list[KeyInfo]) -> None:

@@ -13,7 +13,7 @@ from mxopt.document import load_document
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.values import Key
-from mxopt.optimizer import LBSGD, Optimizer
+from mxopt.optimizer import Optimizer
 from mxopt.optimizer.config import make_optimizer, optimizer_config
 from mxopt.optimizer.keyed import KeyedOptimizer
 from mxopt.typing import Plain
@@ -136,8 +136,8 @@ class Followed:
         from there."""
         optimizer = self.optimizer
         if optimizer.lr_scheduler is not None:
-            behind = isinstance(optimizer, LBSGD)  # which asks for the rate before it counts
-            optimizer.lr_scheduler.reach(optimizer.begin_num_update + self.num_update - behind)
+            counted = self.num_update - optimizer.schedules_before_counting
+            optimizer.lr_scheduler.reach(optimizer.begin_num_update + counted)
 
     def _see(self) -> None:
         """Remembers the optimizer as it is now as what the servers know, or are about to hear."""

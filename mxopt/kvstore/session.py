@@ -242,9 +242,11 @@ class Session:
 
 def _question(seq: int, request: Request) -> list[Frame]:
     """What asks for the answer to a request that the server has taken: it is known, and a push
-    needn't travel again."""
+    needn't travel again. For values they are pulled; another push that doesn't wait any more was
+    answered by Done, which needs no round to be over."""
     message = request.message
-    if not isinstance(message, m.Push | m.PushRows):
-        return request.frames
-    keys, piece = (message.keys, message.piece) if isinstance(message, m.Push) else ([message.key], 0)
-    return m.encode(m.Pull(seq, keys if getattr(message, "answer", False) else keys[:1], piece, message.round))
+    if isinstance(message, m.Push) and message.answer:
+        return m.encode(m.Pull(seq, message.keys, message.piece, message.round))
+    if isinstance(message, m.Push | m.PushRows):
+        return m.encode(replace(message, data=[b""] * message.FRAMES))
+    return request.frames

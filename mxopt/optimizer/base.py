@@ -313,6 +313,9 @@ class Optimizer(NamedArguments, Multipliers):
     """The position in a state of what each worker of an asynchronous job has its own copy of, such
     as the weight at its last update."""
 
+    schedules_before_counting: ClassVar[bool] = False
+    """Whether a schedule gives the rate of an update by the count before it."""
+
     @property
     def own_num_update(self) -> bool:
         """Whether `num_update` is counted otherwise than as the largest count of any parameter."""

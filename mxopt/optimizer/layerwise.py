@@ -112,6 +112,7 @@ class LBSGD(MomentumOptimizer):
     rules = sgd.sgd, sgd.sgd_momentum
     lazy_update = True
     own_num_update = True  # a schedule is asked for the update before
+    schedules_before_counting = True
     _asked_at: int | None = None
 
     def __init__(

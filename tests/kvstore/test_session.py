@@ -31,7 +31,16 @@ def test_what_lies_behind_a_gap_is_sent_again_and_what_is_known_asked_for() -> N
     worker.ready(11)
     again = worker.posted()
     assert [x.seq for x in again] == list(range(1, 51))
-    assert [type(x) for x in again] == [m.Pull] * 10 + [m.Push] * 40  # the first ten are known
+    assert [type(x) for x in again] == [m.Push] * 50
+    assert [len(x.data[0]) for x in again] == [0] * 10 + [8] * 40  # the first ten are known
+
+
+def test_a_push_that_asks_for_values_is_asked_again_by_a_pull() -> None:
+    worker = Peer()
+    worker.send(push(True, 3))
+    worker.posted()
+    worker.ready(2)
+    assert worker.posted() == [m.Pull(1, ["w"], 0, 3)]
 
 
 def test_a_server_that_came_back_is_told_which_pushes_it_had_taken() -> None:

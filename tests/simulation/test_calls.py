@@ -43,7 +43,7 @@ def test_workers_that_initialise_keys_in_different_orders_are_told_so() -> None:
 
     job = Job(Plan("", "sync", 2, 1), program)
     job.run()
-    expected = "key 'b': rank 0 initialised 'a' here, rank 1 this one: workers initialise the same keys in the same"
+    expected = "key 'b': rank 0 initialised 'a' here, rank 1 'b': workers initialise the same keys in the same"
     assert expected in str(job.workers[1].error)
 
 

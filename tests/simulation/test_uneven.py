@@ -94,6 +94,31 @@ def test_a_worker_that_only_takes_its_time_is_no_circle() -> None:
     assert job.world.now > 30
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_push_before_a_barrier_and_one_behind_it_are_no_circle_where_answers_get_lost(seed: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        out = ONE.copy()
+        for _ in range(4):
+            if store.rank == 0:
+                store.push(["a", "b"], [ONE, ONE])
+            store.barrier()
+            if store.rank == 1:
+                pause()
+                store.push(["a", "b"], [ONE, ONE])
+            store.pull("a", out)
+            store.barrier()
+        return out.tobytes()
+
+    def begun(store: Any, pause: Callable[[], None]) -> bytes:
+        prepared(lambda store, pause: None)(store, pause)
+        return program(store, pause)
+
+    job = Job(Plan("by_key", "sync", 2, 1, seed, Weather(0.05, cuts=0.4)), begun)
+    job.run()
+    assert [worker.error for worker in job.workers] == [None] * 2
+    assert [worker.result for worker in job.workers] == [np.full(3, -8, np.float32).tobytes()] * 2
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_parameter_that_one_worker_does_not_train_is_told_at_its_next_step(seed: int) -> None:
     """By a Trainer, whose steps are numbered: the worker that leaves it out hears it itself, at
@@ -160,3 +185,22 @@ def test_another_staleness_is_named() -> None:
     job.run()
     errors = [str(worker.error) for worker in job.workers]
     assert re.search("MXOPT_KVSTORE_STALENESS is [29] in this job, and [29] for worker [01]", str(errors))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_trainer_with_fewer_parameters_hears_which_key_it_lacks(rank: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        names = "u" if store.rank == rank else "uv"
+        params = [mxopt.Parameter(np.zeros(3, np.float32), name=name) for name in names]
+        trainer = mxopt.Trainer(params, "sgd", kvstore=store._store)
+        for param in params:
+            param.grad = ONE.copy()
+        trainer.step(1)
+        return b""
+
+    job = Job(Plan("by_key", "sync", 2, 1, 0, Weather(0.01)), program)
+    job.run()
+    lists = ["0", "0, 1"]
+    told = f"key 1: rank 0 initialised {lists[rank]} here, rank 1 {lists[1 - rank]}: workers initialise the same keys"
+    for worker in job.workers:
+        assert told in str(worker.error)
