@@ -215,7 +215,7 @@ class MultiFactorScheduler(LRScheduler):
         warmup_mode: Mode = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        if not isinstance(step, Sequence | np.ndarray):
+        if not isinstance(step, Sequence | np.ndarray) or not getattr(step, "ndim", 1):
             raise ArgumentTypeError(f"step must be a list of whole numbers, got {step!r}")
         step = list(step)
         for each in step:

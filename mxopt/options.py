@@ -176,7 +176,7 @@ class Declared:
             return value
         if self._pairs:
             return self._pair(what, value)
-        if self._choices and value not in self._choices:
+        if self._choices and not (isinstance(value, str) and value in self._choices):
             choices = (*self._choices, None) if self._optional else self._choices
             raise ArgumentError(f"{what} must be {' or '.join(map(repr, choices))}, got {value!r}")
         return self._single(what, value, "".join(self._intervals))

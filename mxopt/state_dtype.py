@@ -39,7 +39,7 @@ def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
     rule's can. Errors call the optimizer `owner`."""
     if state_dtype is None:
         return
-    if state_dtype not in DTYPES:
+    if not isinstance(state_dtype, str) or state_dtype not in DTYPES:
         raise ArgumentError(f"{owner}: state_dtype must be None, {' or '.join(map(repr, DTYPES))}, got {state_dtype!r}")
     if state_dtype == "bfloat16" and rule is not None and rule.wide:
         names = ", ".join(rule.states)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mxopt import Parameter, create, get_updater, nn
+from mxopt import Parameter, create, get_updater, lr_scheduler, nn
 from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.experimental import optim
 
 
 def ones(*shape: int) -> np.ndarray:
@@ -93,6 +94,56 @@ def test_betas_that_single_precision_rounds_to_one_are_told(name: str) -> None:
         with pytest.raises(ArgumentError, match="can't be told from 1 in float32"):
             step()
         assert weight.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "wrong", "says"),
+    [
+        ("sgd", "lazy_update", np.array([1, 0]), "SGD: lazy_update must be True or False, got array([1, 0])"),
+        ("rmsprop", "centered", np.array([1, 0]), "RMSProp: centered must be True or False, got array([1, 0])"),
+        ("adafactor", "beta1", np.array([0.1, 0.2]), "Adafactor: beta1 must be a single number, got an array"),
+        ("nag", "momentum", [0.9], "NAG: momentum must be a number, got [0.9]"),
+        ("lars", "momentum", np.array([0.9, 0.8]), "LARS: momentum must be a single number, got an array"),
+        ("dcasgd", "momentum", None, "DCASGD: momentum must be a number, got None"),
+    ],
+)
+def test_an_array_where_one_value_belongs_is_told(name: str, option: str, wrong: Any, says: str) -> None:
+    """Lists ended in NumPy's words about the truth of an array."""
+    updater, weights = get_updater(create(name, learning_rate=0.1)), [ones(), ones()]
+    updater([0, 1], [ones(), ones()], weights)
+    before = [w.tolist() for w in weights]
+
+    def set_and_step() -> None:
+        setattr(updater.optimizer, option, wrong)
+        updater([0, 1], [ones(), ones()], weights)
+
+    with pytest.raises(ArgumentError, match=re.escape(says)):
+        set_and_step()
+    assert ([w.tolist() for w in weights], updater.optimizer.count(0)) == (before, 1)
+
+
+ARRAY: Any = np.array(["linear", "constant"])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: lr_scheduler.FactorScheduler(1, warmup_mode=ARRAY), "warmup_mode must be 'linear' or 'constant'"),
+        (lambda: lr_scheduler.MultiFactorScheduler(np.array(3)), "step must be a list of whole numbers"),
+        (lambda: optim.lr_scheduler.MultiStepLR(sgd(), np.array(3)), "milestones must be a list of int"),
+        (lambda: optim.lr_scheduler.CyclicLR(sgd(), 0.1, 0.2, mode=ARRAY), "mode must be 'triangular'"),
+        (lambda: optim.lr_scheduler.ReduceLROnPlateau(sgd(), ARRAY), "mode must be 'min' or 'max'"),
+        (lambda: create("sgd", sym={}), "sym must have the methods attr_dict and list_arguments, got {}"),
+        (lambda: create("sgd", **{"state_dtype": ["bfloat16"]}), "state_dtype must be 'bfloat16' or 'float32' or None"),
+    ],
+)
+def test_so_it_is_by_constructors(make: Any, says: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(says)):
+        make()
+
+
+def sgd() -> optim.SGD:
+    return optim.SGD([ones()], lr=0.1)
 
 
 @pytest.mark.parametrize("table", ["param_dict", "idx2name", "lr_mult", "wd_mult"])

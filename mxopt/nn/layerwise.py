@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from mxopt.engine import Tensor
 from mxopt.engine.steps import run
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentTypeError, StatesError
 from mxopt.nn.adam import Moments
 from mxopt.nn.optimizer import Optimizer
@@ -86,20 +87,26 @@ class LARS(Optimizer):
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise ArgumentTypeError(f"LARS: optimizer must be one of mxopt.nn's, got {type(optimizer).__name__}")
-        inner = optimizer
+        if not callable(lars_filter):
+            raise ArgumentTypeError(f"LARS: lars_filter must be a function of a parameter, got {lars_filter!r}")
+        self.opt = inner = optimizer
+        self.use_clip = use_clip
+        self.epsilon = epsilon
+        self.coefficient = coefficient
+        self._adapted = [k for k, p in enumerate(inner.parameters) if lars_filter(p)]
+        self._scaled = [p.value for p in inner.parameters.clone("scaled")]  # the gradients for the other optimizer
         self.decay_flags: tuple[bool, ...] = inner.decay_flags
         self.is_group_params_ordered: bool = inner.is_group_params_ordered
         self._set_up(inner._slots, inner.groups, inner._every, inner.loss_scale, inner.is_group)
+        uninterrupted(self._take_over_decay)
+
+    def _take_over_decay(self) -> None:
+        """Leaves the other optimizer without weight decay and loss scale."""
+        inner = self.opt
         inner.groups = [replace(group, decay=0.0) for group in inner.groups]
         inner._every = replace(inner._every, decay=0.0)
         inner.loss_scale = 1.0
         inner.decay_flags = (False,) * len(self._slots)
-        self.opt = inner
-        self.use_clip = use_clip
-        self.epsilon = epsilon
-        self.coefficient = coefficient
-        self._adapted = [k for k, p in enumerate(self.parameters) if lars_filter(p)]
-        self._scaled = [p.value for p in self.parameters.clone("scaled")]  # the gradients for the other optimizer
 
     def construct(self, gradients: Array) -> Array:
         """Makes a step of the other optimizer; see `RuleOptimizer.construct`."""

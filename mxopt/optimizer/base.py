@@ -14,6 +14,7 @@ from mxopt.engine import arrays
 from mxopt.errors import (
     ArgumentError,
     ArgumentTypeError,
+    MXOptError,
     NotDefinedError,
     RemovedError,
     UnknownArgumentError,
@@ -23,7 +24,7 @@ from mxopt.errors import (
 )
 from mxopt.lr_scheduler import warn_of_climbing
 from mxopt.optimizer.counts import LISTS, Index, Schedule
-from mxopt.optimizer.multipliers import Multipliers
+from mxopt.optimizer.multipliers import Multipliers, attributes_of
 from mxopt.options import Exact, Option, number, plain
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
@@ -149,7 +150,7 @@ class Optimizer(NamedArguments, Multipliers):
         self.aggregate_num = 0  # the longest list that `update` takes; 0 if it takes single tensors only
         self.idx2name: dict[Any, str] = {plain(index): name for index, name in (param_idx2name or {}).items()}
         if sym is not None:
-            self.sym_info: tuple[Any, ...] = sym.attr_dict(), sym.list_arguments()
+            self.sym_info: tuple[Any, ...] = attributes_of(sym)
         self.param_dict: Mapping[Index, Any] = param_dict or {}
         self.overridden = overridden(type(self), self.overridable)
         self._all_index_update_counts: dict[int, dict[Index, int]] = {0: {}}
@@ -289,6 +290,16 @@ class Optimizer(NamedArguments, Multipliers):
         if schedule is not None:
             check_schedule(schedule, f"{whose}: ")
         check_kept(self)
+
+    def explain(self, error: BaseException) -> None:
+        """Raises ArgumentError if an attribute that was set to what isn't allowed may have caused
+        `error`, which an update has raised."""
+        mine = isinstance(error, ArithmeticError | TypeError | ValueError | AttributeError)
+        if mine and (type(error) is ArgumentError or not isinstance(error, MXOptError)):
+            try:
+                self.check_attributes()
+            except ArgumentError as found:
+                raise found from error
 
     # What stores ask.
 

@@ -252,7 +252,7 @@ def _add(total: Array, grad: Array) -> None:
             total += grad
 
 
-Bound = Annotated[float | None, Option("", "limit of the weight's norm; None and 0 mean none")]
+Bound = Annotated[float | None, Option("", "limit of the weight's norm; None, 0 and less mean none")]
 
 
 class _Corrected(ArithmeticMoments):
@@ -277,7 +277,8 @@ class _Corrected(ArithmeticMoments):
 
     def scalars(self, index: Index, lr: float, t: int) -> tuple[float, ...]:
         correction1, correction2 = self.corrections(index, t) if self.bias_correction else (1.0, 1.0)
-        least, largest = self.lower_bound or 0.0, self.upper_bound or math.inf
+        least, largest = self.lower_bound or 0.0, self.upper_bound
+        largest = largest if largest and largest > 0 else math.inf
         return lr, self.beta1, self.beta2, self.epsilon, 1 / correction1, 1 / correction2, least, largest
 
 

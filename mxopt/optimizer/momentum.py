@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.ruled import RuleOptimizer
+from mxopt.options import number
 from mxopt.rules.rule import Rule
 from mxopt.typing import Document, Plain
 
@@ -27,6 +28,7 @@ class MomentumOptimizer(RuleOptimizer):
 
     @momentum.setter
     def momentum(self, value: float) -> None:
+        number(f"{type(self).__name__}: momentum", value, nan=True)
         self._momentum = value
         self.has_velocity = self.has_velocity or bool(value)
 

@@ -28,6 +28,14 @@ class _Table:
         setattr(optimizer, f"_{self.name}", value)
 
 
+def attributes_of(sym: Any) -> tuple[Any, ...]:
+    """The attributes of a symbol's arguments, and their names. Raises ArgumentTypeError for what
+    has none."""
+    if not (hasattr(sym, "attr_dict") and hasattr(sym, "list_arguments")):
+        raise ArgumentTypeError(f"sym must have the methods attr_dict and list_arguments, got {sym!r:.80}")
+    return sym.attr_dict(), sym.list_arguments()
+
+
 class Multipliers(Counts):
     """The multipliers of an optimizer."""
 

@@ -24,7 +24,7 @@ from mxopt.engine import Plan, Steps, Tensor, arrays, engine_in_use
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
 from mxopt.engine.uninterrupted import exhaust, tell
-from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, MXOptError, NotDefinedError, counted
+from mxopt.errors import ArgumentError, ArgumentTypeError, ArrayError, NotDefinedError, counted
 from mxopt.optimizer.base import LISTS, Index, Optimizer
 from mxopt.optimizer.options import OptionsAndRate
 from mxopt.options import Unpack
@@ -243,12 +243,7 @@ class RuleOptimizer(Optimizer):
         """Raises ArgumentError if `error` was caused by a hyper-parameter that has been set to what
         the constructor refuses, ArgumentTypeError if it is no number, as one that a subclass's
         `scalars` returned."""
-        mine = isinstance(error, ArithmeticError | TypeError | ValueError | AttributeError)
-        if mine and (type(error) is ArgumentError or not isinstance(error, MXOptError)):
-            try:
-                self.check_attributes()
-            except ArgumentError as found:
-                raise found from error
+        self.explain(error)
         given, whose = self.rule.hypers[: self.rule.given], type(self).__name__
         for each in hypers if isinstance(error, TypeError | ValueError | struct.error) else ():
             for name, value in zip(given, each, strict=False):

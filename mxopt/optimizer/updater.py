@@ -20,6 +20,8 @@ from mxopt.optimizer.sums import Sums
 from mxopt.state_dtype import converted
 from mxopt.typing import AnyArray, Array, Arrays, Gradients, State
 
+UPDATES = "update", "update_multi_precision"  # the methods that get lists where `aggregate_num` asks for them
+
 _requires_grad = operator.attrgetter("requires_grad")
 
 
@@ -102,6 +104,10 @@ class Updater:
         if isinstance(index, LISTS):
             self._update_list(index, grad, weight)
             return
+        own = self.optimizer.overridden
+        if own and self.aggregate_updates and not own.isdisjoint(UPDATES):
+            self._update_list([index], [grad], [weight])  # as in MXNet, who asks for lists gets nothing else
+            return
         key: Any = index.decode() if type(index) is bytes else index  # MXNet's kvstore passes strings so
         try:
             known = self.states_synced.get(key)
@@ -115,8 +121,9 @@ class Updater:
         new = () if known else self._prepare((key,), (weight,))
         try:
             self.optimizer.update_multi_precision(key, weight, grad, self.states[key])
-        except BaseException:
+        except BaseException as error:
             self._forget(new)
+            self.optimizer.explain(error)
             raise
 
     def _accumulate(self, index: Any, grad: Array, weight: Array) -> None:
@@ -191,8 +198,9 @@ class Updater:
                 return
             parts = [slice(first, first + size) for first in range(0, len(indices), size)]
             self.optimizer.in_turn(update, [(indices[p], weights[p], grads[p], states[p]) for p in parts])
-        except BaseException:
+        except BaseException as error:
             self._forget(new)
+            self.optimizer.explain(error)
             raise
 
     def _prepare(self, indices: Sequence[Index], weights: Sequence[Array]) -> list[Index]:
@@ -216,8 +224,9 @@ class Updater:
                         self.states[index] = converted(self.states[index], made)
                     self.states[index] = self.sync_state_context(self.states[index], weight)
                 self.states_synced[index] = True
-        except BaseException:
+        except BaseException as error:
             self._forget(new)
+            self.optimizer.explain(error)
             raise
         return new
 

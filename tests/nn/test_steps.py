@@ -222,6 +222,15 @@ def test_a_rate_set_before_the_first_step_is_that_of_construction(row: Grouped, 
         np.testing.assert_array_equal(one.value, other.value)
 
 
+@pytest.mark.parametrize("broken", [lambda p: p.nosuch, 5], ids=["raises", "is no function"])
+def test_lars_whose_filter_fails_leaves_the_other_optimizer_as_it_was(broken: Any) -> None:
+    """It was left without its weight decay and loss scale."""
+    inner = nn.SGD([np.ones(3, F32)], learning_rate=0.5, weight_decay=0.25, loss_scale=4.0)
+    with pytest.raises((AttributeError, TypeError)):
+        nn.LARS(inner, lars_filter=broken)
+    assert (inner.get_weight_decay(), inner.loss_scale, inner.decay_flags) == (1.0, 4.0, (True,))
+
+
 def test_lars_moves_weights_away_from_zero() -> None:
     weight = np.zeros(3, F32)
     nn.LARS(nn.SGD([weight], learning_rate=0.5))((np.ones(3, F32),))

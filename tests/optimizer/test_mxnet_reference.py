@@ -213,3 +213,15 @@ def add_recorded_noise(monkeypatch: pytest.MonkeyPatch, noise: dict[int, np.ndar
     monkeypatch.setattr(mxopt.optimizer.SGLD, "rule", rule)
     monkeypatch.setattr(mxopt.optimizer.SGLD, "_tensors", tensors)
     monkeypatch.setattr(mxopt.optimizer.SGLD, "scalars", scalars)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lans"])
+def test_a_bound_below_0_is_none(name: str) -> None:
+    """-1 is the default of MXNet's operators; as a limit it turned the steps round."""
+    weights = []
+    for bound in (None, 0, -1.0):
+        weight = np.ones(3, np.float32)
+        updater = mxopt.get_updater(mxopt.create(name, learning_rate=0.1, upper_bound=bound, lower_bound=bound))
+        updater(0, np.full(3, 0.5, np.float32), weight)
+        weights.append(weight.tolist())
+    assert weights[0] == weights[1] == weights[2] != [1, 1, 1]

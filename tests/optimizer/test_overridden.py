@@ -150,6 +150,26 @@ def test_an_update_that_asks_for_lists_gets_them() -> None:
     assert [float(w[0]) for w in run.weights] == [-1.0] * 3
 
 
+@pytest.mark.parametrize("method", ["update", "update_multi_precision"])
+@pytest.mark.parametrize("base", [Optimizer, SGD, Adam])
+def test_an_update_that_asks_for_lists_gets_them_for_one_tensor_too(base: type, method: str) -> None:
+    """As in MXNet, where such a method need not be able to take a single tensor."""
+
+    def each(self: Any, indices: Any, weights: Any, grads: Any, states: Any) -> None:
+        self._update_count(indices)
+        for index, weight, grad, _ in zip(indices, weights, grads, states, strict=True):
+            weight -= self._get_lr(index) * grad
+
+    own = type("Own", (base,), {method: each})(learning_rate=0.5)
+    own.aggregate_num = 2
+    weights = [np.ones(2, np.float32) for _ in range(3)]
+    updater = mxopt.get_updater(own)
+    updater(1, np.ones(2, np.float32), weights[1])
+    updater([0, 1, 2], [np.ones(2, np.float32)] * 3, weights)
+    assert [w[0] for w in weights] == [0.5, 0.0, 0.5]
+    assert own.count(1) == 2
+
+
 def test_a_function_put_in_a_methods_place_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Adam, "update", lambda self, index, weight, grad, state: weight.fill(7))
     weight = np.zeros(2, np.float32)

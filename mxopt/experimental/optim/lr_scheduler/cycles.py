@@ -52,7 +52,7 @@ class CyclicLR(LRScheduler):
         self.max_lrs: list[float] = [number("max_lr", x) for x in for_each_group("max_lr", max_lr, groups)]
         self.step_size_up: int = int(step_size_up)
         self.step_size_down: int = int(step_size_up if step_size_down is None else step_size_down)
-        if scale_fn is None and mode not in ("triangular", "triangular2", "exp_range"):
+        if scale_fn is None and not (isinstance(mode, str) and mode in ("triangular", "triangular2", "exp_range")):
             raise ArgumentError(f"mode must be 'triangular', 'triangular2' or 'exp_range', got {mode!r}")
         if scale_fn is not None and not callable(scale_fn):
             raise ArgumentTypeError(f"scale_fn must be a function, got {scale_fn!r}")

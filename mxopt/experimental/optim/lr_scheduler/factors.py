@@ -78,7 +78,7 @@ class MultiStepLR(FactorLR):
     def __init__(
         self, optimizer: Scheduled, milestones: Milestones, gamma: Number = 0.1, last_epoch: LastEpoch = -1
     ) -> None:
-        if not isinstance(milestones, list | np.ndarray):
+        if not isinstance(milestones, list | np.ndarray) or not getattr(milestones, "ndim", 1):
             raise ArgumentTypeError(f"milestones must be a list of int, got {milestones!r}")
         self.milestones: list[int] = sorted(int(MILESTONE.check("a milestone", m)) for m in milestones)
         self.gamma: float = float(gamma)
