@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from mxopt.device import library_of, on_device_of
 from mxopt.document import dump_document, load_document
 from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.steps import run
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentError, StatesError, counted
 from mxopt.options import number, within
 from mxopt.parameter import listed, written
@@ -104,7 +106,7 @@ class ExponentialMovingAverage:
             self._fill(self.averages.values())
             yield
         finally:
-            self._fill(before)
+            uninterrupted(partial(self._fill, before))
 
     def _fill(self, given: Iterable[Array]) -> None:
         for param, value in zip(self._params, given, strict=True):
@@ -130,8 +132,12 @@ class ExponentialMovingAverage:
             differ = sorted(name for name in {*found, *needed} if found.get(name) != needed.get(name))
             there, here = ({name: kind.get(name, "none") for name in differ} for kind in (found, needed))
             raise StatesError(f"the averages are of other parameters: in the states {there}, here {here}")
-        for name, average in self.averages.items():
-            average[...] = arrays.to_device_of(loaded[name], average)
+
+        def fill() -> None:
+            for name, average in self.averages.items():
+                average[...] = arrays.to_device_of(loaded[name], average)
+
+        uninterrupted(fill)
 
     def __repr__(self) -> str:
         return f"<ExponentialMovingAverage of {counted(len(self._params), 'parameter')}, decay={self.decay}>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from mxopt.caller import warn
 from mxopt.engine import arrays
 from mxopt.engine.norms import global_norm
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentError, ArgumentTypeError, UsageError
 from mxopt.options import number
 from mxopt.typing import Array, Gradients
@@ -62,7 +64,7 @@ def clip_global_norm(arrays: Gradients, max_norm: float, check_isfinite: bool = 
     norm = global_norm(given, [f"array {k}" for k in range(len(given))])
     if check_isfinite:
         _warn_of_nonfinite(norm)
-    rescale(arrays, _factor(norm, max_norm))
+    uninterrupted(partial(rescale, arrays, _factor(norm, max_norm)))
     return norm if check_isfinite else np.array([norm])
 
 

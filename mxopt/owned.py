@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from mxopt import nn
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, counted
 from mxopt.experimental import optim as experimental
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.optimizer import Optimizer
+from mxopt.parameter import Parameter
 
 AnyOptimizer = Optimizer | experimental.Optimizer | nn.Optimizer
 _owners: WeakKeyDictionary[object, weakref.ref[object]] = WeakKeyDictionary()
@@ -33,3 +35,16 @@ def _has_owner(thing: object) -> bool:
     """Whether it is an optimizer, or a store that can have one: others keep nothing of a
     Trainer."""
     return isinstance(thing, AnyOptimizer) or (isinstance(thing, KVStoreBase) and thing.is_capable("optimizer"))
+
+
+def in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
+    """The parameters of an optimizer, which must be the same as `params`. Raises ArgumentError if
+    they aren't."""
+    its, name = list(optimizer.parameters), type(optimizer).__name__
+    for param in params:
+        if not any(param is p for p in its):
+            what = f"parameter {param.name!r} is none of those that the {name} has"
+            raise ArgumentError(f"{what}: make Parameters of arrays, and give the same to both")
+    if len(its) != len(params):
+        raise ArgumentError(f"the {name} has {counted(len(its), 'parameter')}, the Trainer {len(params)}")
+    return its

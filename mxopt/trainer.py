@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from mxopt import clipping, nn, owned
 from mxopt.document import write_file
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError, UsageError, WarnedUsageError, counted
 from mxopt.experimental import optim as experimental
 from mxopt.kvstore import trained
@@ -94,7 +96,7 @@ class Trainer:
         self._optimizer: Optimizer
         self._updater: Updater | DirectUpdater
         if isinstance(optimizer, experimental.Optimizer | nn.Optimizer):
-            self._params = _in_order_of(optimizer, self._params)
+            self._params = owned.in_order_of(optimizer, self._params)
             self._optimizer = keyed = following(optimizer)
             self._updater = DirectUpdater(keyed)
         else:
@@ -327,6 +329,15 @@ class Trainer:
                     " gradient is NaN, so nobody would see it; do without one of the two"
                 )
             store.check_new(range(len(self._params)))
+        begin = partial(self._begin, store, updates)
+        if isinstance(store, KVStore):  # a store of a job is closed where a call of it is interrupted
+            uninterrupted(begin)
+        else:
+            begin()
+
+    def _begin(self, store: Any, updates: bool) -> None:
+        """Gives a store the parameters, and what else it needs."""
+        if store is not None:
             if self._compression_params:
                 store.set_gradient_compression(self._compression_params)
             if updates:
@@ -381,15 +392,3 @@ class Trainer:
             self._kvstore.load_optimizer_states(fname)
         else:
             self._updater.take(load(Path(fname).read_bytes()), {})
-
-
-def _in_order_of(optimizer: experimental.Optimizer | nn.Optimizer, params: Sequence[Parameter]) -> list[Parameter]:
-    """The parameters of an optimizer, which must be the same as `params`."""
-    its, name = list(optimizer.parameters), type(optimizer).__name__
-    for param in params:
-        if not any(param is p for p in its):
-            what = f"parameter {param.name!r} is none of those that the {name} has"
-            raise ArgumentError(f"{what}: make Parameters of arrays, and give the same to both")
-    if len(its) != len(params):
-        raise ArgumentError(f"the {name} has {counted(len(its), 'parameter')}, the Trainer {len(params)}")
-    return its

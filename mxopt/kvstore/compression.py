@@ -50,16 +50,14 @@ class GradientCompression:
             raise ArgumentError(f"gradient compression: the threshold must be above 0, got {params['threshold']!r}")
         self.residuals: dict[Hashable, np.ndarray] = {}
 
-    def residual(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
-        """The residual of `name`, flat, float32; zeros at first."""
+    def _residual(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
+        """A copy of the residual of `name`, flat, float32; zeros at first."""
         if not isinstance(gradient, np.ndarray):
             raise ArrayTypeError(
                 f"key {name!r}: only dense NumPy arrays can be compressed, got {type(gradient).__name__}"
             )
         found = self.residuals.get(name)
-        if found is None or found.size != gradient.size:
-            found = self.residuals[name] = np.zeros(gradient.size, np.float32)
-        return found
+        return np.zeros(gradient.size, np.float32) if found is None or found.size != gradient.size else found.copy()
 
     def encode(self, gradient: np.ndarray, residual: np.ndarray) -> np.ndarray:
         """The bytes to send for `gradient` (flat). `residual` keeps what they leave out."""
@@ -74,14 +72,12 @@ class GradientCompression:
         np.add(residual, step, out=residual, where=down)
         return np.concatenate([np.packbits(up, bitorder="little"), np.packbits(down, bitorder="little")])
 
-    def quantize(self, name: Hashable, gradient: np.ndarray) -> np.ndarray:
-        """`gradient` as it arrives when it is sent compressed: a new array of its shape and dtype.
-        The residual becomes another array, so that the one before can be put back if the push is
-        refused."""
-        residual = self.residual(name, gradient).copy()
-        sent = self.encode(gradient.reshape(-1), residual)
-        self.residuals[name] = residual
-        return decode(sent, self.codec, self.threshold, gradient.size).reshape(gradient.shape).astype(gradient.dtype)
+    def quantize(self, name: Hashable, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`gradient` as it arrives when it is sent compressed, a new array of its shape and dtype;
+        and what the residual of `name` becomes once the push is taken."""
+        residual = self._residual(name, gradient)
+        sent = decode(self.encode(gradient.reshape(-1), residual), self.codec, self.threshold, gradient.size)
+        return sent.reshape(gradient.shape).astype(gradient.dtype), residual
 
 
 def encoded_size(codec: int, size: int) -> int:

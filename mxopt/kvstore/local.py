@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from mxopt.document import write_file
 from mxopt.engine import arrays
+from mxopt.engine.uninterrupted import exhaust, uninterrupted
 from mxopt.errors import ArrayError, KVStoreError, UsageError, counted
 from mxopt.kvstore.base import KVStoreBase, capable
 from mxopt.kvstore.compression import GradientCompression
@@ -40,6 +42,8 @@ from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
 from mxopt.typing import Array, Arrays, Document
+
+Residuals = dict[Key, dict[Any, np.ndarray]]  # by key, what compression leaves of its values
 
 
 class KVStore(KVStoreBase):
@@ -78,10 +82,17 @@ class KVStore(KVStoreBase):
         """
         pairs = self._keys.pairs(key, value, FIRST)
         self.check_new([name for name, _ in pairs])
-        for name, (first, *_) in pairs:
-            self._keys.add(name)
-            self._values[name] = of_table(first, Initial(first, name)) if isinstance(first, Table) else _stored(first)
-            self._rounds[name] = 0
+        new = {
+            name: of_table(first, Initial(first, name)) if isinstance(first, Table) else _stored(first)
+            for name, (first, *_) in pairs
+        }
+
+        def add() -> None:
+            for name, value in new.items():
+                self._keys.add(name)
+                self._values[name], self._rounds[name] = value, 0
+
+        uninterrupted(add)
 
     def check_new(self, keys: Iterable[int | str]) -> None:
         """Raises KVStoreError if `init` would, for a key that has a value already, or is of the
@@ -104,47 +115,81 @@ class KVStore(KVStoreBase):
         """
         pairs = self._keys.pairs(key, value)
         self._keys.need(pairs)
-        pairs = self._keys.in_order(pairs)
-        if self._compression is None:
-            self._take(pairs)
+        pairs, left = self._compressed(self._keys.in_order(pairs))
+        sums = [(k, v[0] if len(v) == 1 else total(v, not self._on_device)) for k, v in pairs]
+        for each, pushed in sums:
+            held = self._values[each]
+            table = type(held) is not np.ndarray and _is_table(held)
+            if pushed.shape != held.shape and (table or self._updater is not None):
+                raise ArrayError(f"key {each!r}: the store holds shape {held.shape}, pushed was {pushed.shape}")
+            if table:
+                check_rows(pushed, table, each)
+        if self._updater is None:
+            self._replace_all(sums, left)
+        elif len(sums) > 1 and isinstance(self._updater, Updater) and not overridden(type(self._updater), ["__call__"]):
+            keys = [k for k, _ in sums]
+            self._update(keys, keys, [v for _, v in sums], list(map(self._values.__getitem__, keys)), left)
         else:
-            self._take_compressed(pairs, self._compression)
-        for each, _ in pairs:
-            self._rounds[each] += 1
+            for k, v in sums:
+                self._update((k,), k, v, self._values[k], left)
 
     def round(self, key: int | str) -> int:
         """The number of pushes of a key so far. Raises NotInitializedError for an unknown key."""
         return self._rounds[self._keys.one(key, "round")]
 
-    def _take_compressed(self, pairs: Pairs, compression: GradientCompression) -> None:
-        before = dict(compression.residuals)
-        try:
-            self._take([(k, [compression.quantize((k, n), v) for n, v in enumerate(values)]) for k, values in pairs])
-        except Exception:
-            compression.residuals = before
-            raise
+    def _compressed(self, pairs: Pairs) -> tuple[Pairs, Residuals]:
+        """The pairs' values as they arrive, and the residuals that they leave, by key."""
+        if self._compression is None:
+            return pairs, {}
+        found, left = [], {}
+        for k, values in pairs:
+            each = [((k, n), *self._compression.quantize((k, n), v)) for n, v in enumerate(values)]
+            found.append((k, [sent for _, sent, _ in each]))
+            left[k] = {name: residual for name, _, residual in each}
+        return found, left
 
-    def _take(self, pairs: Pairs) -> None:
-        sums = [(k, v[0] if len(v) == 1 else total(v, not self._on_device)) for k, v in pairs]
-        for key, value in sums:
-            held = self._values[key]
-            table = type(held) is not np.ndarray and _is_table(held)
-            if value.shape != held.shape and (table or self._updater is not None):
-                raise ArrayError(f"key {key!r}: the store holds shape {held.shape}, pushed was {value.shape}")
-            if table:
-                check_rows(value, table, key)
-        if self._updater is None:
-            for key, value in sums:
-                if _is_table(self._values[key]):
-                    self._values[key].write(*value.parts())
-                else:
-                    self._values[key] = _stored(value)
+    # A push is taken, and counted, or neither, even if a signal handler raises: what changes the
+    # store is one call of a function of C.
+
+    def _taken(self, keys: Iterable[Key], left: Residuals) -> Iterable[object]:
+        """Counts a push of these keys, with the residuals that it leaves: an iterator that calls
+        functions of C."""
+        counted = {k: self._rounds[k] + 1 for k in keys}
+        rounds = map(self._rounds.__setitem__, counted, counted.values())
+        if not left or self._compression is None:
+            return rounds
+        return chain(map(self._compression.residuals.update, [left[k] for k in counted]), rounds)
+
+    def _replace_all(self, sums: Sequence[tuple[Key, Array]], left: Residuals) -> None:
+        """Makes sums the values of their keys, or rows of them where that is a table."""
+        new = {k: _stored(v) for k, v in sums if not _is_table(self._values[k])}
+        taken = chain(map(self._values.__setitem__, new, new.values()), self._taken([k for k, _ in sums], left))
+        if len(new) == len(sums):
+            exhaust(taken)
             return
-        if len(sums) > 1 and isinstance(self._updater, Updater) and not overridden(type(self._updater), ["__call__"]):
-            self._updater([k for k, _ in sums], [v for _, v in sums], [self._values[k] for k, _ in sums])
+
+        def write() -> None:
+            for k, v in sums:
+                if k not in new:
+                    self._values[k].write(*v.parts())
+            exhaust(taken)
+
+        uninterrupted(write)
+
+    def _update(self, keys: Sequence[Key], index: Any, grad: Any, weight: Any, left: Residuals) -> None:
+        """Calls the updater for keys. If it raises, those that it has updated and counted have been
+        pushed."""
+        updater: Any = self._updater
+        optimizer = updater.optimizer if isinstance(updater, Updater) else None
+        before, taken = [] if optimizer is None else list(map(optimizer.count, keys)), self._taken(keys, left)
+        try:
+            updater(index, grad, weight)
+        except BaseException:
+            if optimizer is not None:
+                exhaust(self._taken([k for k, n in zip(keys, before, strict=True) if optimizer.count(k) != n], left))
+            raise
         else:
-            for key, value in sums:
-                self._updater(key, value, self._values[key])
+            exhaust(taken)
 
     def pull(self, key: Keyed, out: Arrays | None = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copies values into `out`, converted to its dtype.
@@ -165,14 +210,14 @@ class KVStore(KVStoreBase):
         """
         if out is None:
             raise UsageError("pull needs out, the array that is to be filled")
-        for target, value in self._pulled(key, out, {}, ignore_sparse):
+        for _, target, value in self._pulled(key, out, {}, ignore_sparse):
             fill(target, value)
 
     def _pulled(
         self, key: Any, out: Any, new: Mapping[Key, tuple[int, ...]], ignore_sparse: bool = True
-    ) -> list[tuple[Array, Array]]:
-        """The outs that are written, each with its key's value; `new` are shapes that values are
-        about to have. Raises if one can't be."""
+    ) -> list[tuple[Key, Array, Array]]:
+        """The outs that are written, each with its key and that one's value; `new` are shapes that
+        values are about to have. Raises if one can't be."""
         pairs, found = self._keys.pairs(key, out, "out"), []
         self._keys.need(pairs)
         for name, outs in pairs:
@@ -182,16 +227,28 @@ class KVStore(KVStoreBase):
             for target in outs:
                 if type(target) is np.ndarray or not (ignore_sparse and isinstance(target, RowSparse)):
                     check_out(target, new.get(name, value.shape), name)
-                    found.append((target, value))
+                    found.append((name, target, value))
         return found
 
     def pushpull(self, key: Keyed, value: Arrays, out: Arrays | None = None, priority: int = 0) -> None:
-        """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`."""
+        """`push(key, value)`, then `pull(key, out)`, or into `value` without `out`. If it raises,
+        what has been pushed has been pulled."""
         outs = value if out is None else out
         pushed = self._keys.pairs(key, value) if self._updater is None else []
-        self._pulled(key, outs, {name: values[0].shape for name, values in pushed})
-        self.push(key, value, priority)
-        self.pull(key, outs, priority)
+        found = self._pulled(key, outs, {name: values[0].shape for name, values in pushed})
+        before = [self._rounds[name] for name, _, _ in found]
+
+        def pull_pushed() -> None:
+            for (name, target, _), rounds in zip(found, before, strict=True):
+                if self._rounds[name] != rounds:
+                    fill(target, self._values[name])
+
+        try:
+            self.push(key, value, priority)
+            pull_pushed()
+        except BaseException:
+            uninterrupted(pull_pushed)
+            raise
 
     def broadcast(self, key: Keyed, value: Arrays, out: Arrays, priority: int = 0) -> None:
         """`init(key, value)`, then `pull(key, out)`."""

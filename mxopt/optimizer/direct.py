@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import StatesError
 from mxopt.optimizer.base import Index
 from mxopt.optimizer.keyed import KeyedOptimizer
@@ -69,6 +70,10 @@ class DirectUpdater:
             if carried:
                 kept[carried] = float(kept[carried])
             found[index] = loaded.key_counts.get(index, 0), kept
-        self.optimizer.seed = made.seed
-        self.optimizer.model.load_state_dict(self.optimizer.of.document(made.groups, found))
-        self.optimizer.rescale_grad = made.rescale_grad
+        document = {**self.optimizer.of.document(made.groups, found), "seed": made.seed or 0}
+
+        def go_on() -> None:
+            self.optimizer.model.load_state_dict(document)
+            self.optimizer.rescale_grad = made.rescale_grad
+
+        uninterrupted(go_on)

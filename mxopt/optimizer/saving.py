@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mxopt.engine import arrays
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import NotDefinedError, StatesError
 from mxopt.state_dtype import as_stored, seed_of
 from mxopt.typing import Document, Plain
@@ -95,8 +96,12 @@ class Resumable:
             raise StatesError(f"this is no state_dict of an optimizer of mxopt: {why}") from error
         if wrong:
             raise StatesError("the states don't fit: " + "; ".join(wrong))
-        self.seed = seed
-        take()
+
+        def go_on() -> None:
+            self.seed = seed
+            take()
+
+        uninterrupted(go_on)
 
 
 def _shown(parameter: tuple[tuple[int, ...], str] | None) -> str:

@@ -212,9 +212,9 @@ class Updater:
                 if index not in self.states:
                     if index not in self.optimizer.parts:
                         _check_index(index)
+                    new.append(index)
                     self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
                     self._parameters[index] = described(arrays.as_array(weight, self.optimizer.called(index)))
-                    new.append(index)
                 elif not self.states_synced.get(index):
                     weight = arrays.as_array(weight, self.optimizer.called(index))
                     check(index, self._parameters.get(index, Described()), weight)
@@ -234,8 +234,8 @@ class Updater:
         """Removes the states that were made for a refused update: their weights may be unusable."""
         for index in new:
             if not self.optimizer.has_updated(index):
-                del self.states[index], self.states_synced[index], self._parameters[index]
-                self._fitting.pop(index, None)
+                for kept in (self.states, self.states_synced, self._parameters, self._fitting):
+                    kept.pop(index, None)
 
     def refresh(self, index: Index, weight: Array) -> None:
         """Copies a 16-bit weight that was changed from outside to its master copy, if it has
@@ -279,6 +279,9 @@ class Updater:
     def take(self, loaded: Loaded, known: Mapping[Index, Described], replaceable: bool = False) -> None:
         """`set_states` for a caller that knows the parameters and, unless `replaceable`, must keep
         its optimizer."""
+        uninterrupted(partial(self._take, loaded, known, replaceable))
+
+    def _take(self, loaded: Loaded, known: Mapping[Index, Described], replaceable: bool) -> None:
         loaded, self.optimizer = take(loaded, self.optimizer, known, replaceable, self._sums is not None)
         if self._sums is not None:
             self._sums.waiting = loaded.sums

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from mxopt.arguments import declared_of
 from mxopt.engine import Steps, arrays
 from mxopt.engine.steps import PATTERNS
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentError, ArgumentTypeError, NotDefinedError, counted
 from mxopt.experimental.optim.groups import (
     Options,
@@ -152,6 +154,9 @@ class Optimizer(GroupedOptimizer):
             slot.own = self.own(slot.weight)
             if not self.uses_master(slot.weight):
                 warn_of_nearest(slot.weight, self.state_dtype)
+        uninterrupted(partial(self._join, group, slots))
+
+    def _join(self, group: ParameterGroup, slots: list[Slot]) -> None:
         self.param_groups.append(group)
         self._hold(self._slots + slots)
         self.steps: Steps = Steps(PATTERNS * len(self.param_groups))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
 from mxopt.arguments import NamedArguments, attribute_of, declared_of
+from mxopt.engine.uninterrupted import uninterrupted
 from mxopt.errors import ArgumentError, ArgumentKeyError, ArgumentTypeError, NotDefinedError, StatesError, counted
 from mxopt.options import Exact, Option, number, within
 from mxopt.typing import Document, HasGroups, HasRate, Plain
@@ -58,20 +58,39 @@ def groups_of(optimizer: Any) -> list[ParameterGroup]:
     return [OneRate(optimizer)]
 
 
-@contextmanager
-def rates_of(groups: Sequence[ParameterGroup]) -> Iterator[None]:
-    """Inside a `with` block, changes of the groups' rates are made all or, if it raises, not at
-    all."""
-    rates = [{k: group[k] for k in RATES if k in group} for group in groups]
-    try:
-        yield
-    except BaseException:
-        for group, own in zip(groups, rates, strict=True):
+class Unchanged:
+    """Inside a `with` block, changes of schedules and of the groups' rates are made all or, if it
+    raises, not at all. New groups join the schedules first.
+
+    It is no generator: one that a signal handler's exception passes by is closed later on, and
+    would put back then what has changed since.
+    """
+
+    def __init__(self, groups: Sequence[ParameterGroup], schedules: Sequence[LRScheduler] = ()) -> None:
+        self._rates = [(group, {k: group[k] for k in RATES if k in group}) for group in groups]
+        self._schedules = [(schedule, dict(vars(schedule))) for schedule in schedules]
+
+    def __enter__(self) -> None:
+        try:
+            for schedule, _ in self._schedules:
+                schedule.admit()
+        except BaseException:
+            uninterrupted(self._put_back)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            uninterrupted(self._put_back)
+
+    def _put_back(self) -> None:
+        for group, rates in self._rates:
             for key in RATES:
-                if key in group and key not in own:
+                if key in group and key not in rates:
                     del group[key]
-            group.update(own)
-        raise
+            group.update(rates)
+        for schedule, before in self._schedules:
+            vars(schedule).clear()
+            vars(schedule).update(before)
 
 
 class LRScheduler(NamedArguments):
@@ -119,7 +138,7 @@ class LRScheduler(NamedArguments):
         for k, group in enumerate(self.groups):
             if last_epoch != -1 and "initial_lr" not in group:
                 raise ArgumentKeyError(f"group {k} has no 'initial_lr', which last_epoch={last_epoch} needs")
-        with rates_of(self.groups):
+        with Unchanged(self.groups):
             self.base_lrs: list[float] = [self._initial(group) for group in self.groups]
             self.last_epoch: float = last_epoch
             self._last_lr = self._rates()
@@ -165,21 +184,16 @@ class LRScheduler(NamedArguments):
         """Sets the rates of step 0, for a sequence at a milestone."""
         self.step(0)
 
-    @contextmanager
-    def as_one(self) -> Iterator[None]:
+    def members(self) -> list[LRScheduler]:
+        """The schedule itself, and those that are part of it."""
+        return [self]
+
+    def as_one(self) -> Unchanged:
         """Inside a `with` block, changes of the schedule and of the groups' rates are made all or,
         if it raises, not at all."""
-        before = dict(vars(self))
-        with rates_of(self.groups):
-            try:
-                self._admit()
-                yield
-            except BaseException:
-                vars(self).clear()
-                vars(self).update(before)
-                raise
+        return Unchanged(self.groups, self.members())
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Adds new groups to the schedule."""
         known, new = len(self.base_lrs), list(self.groups[len(self.base_lrs) :])
         if not new:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from mxopt.errors import ArgumentError, ArgumentTypeError
-from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, groups_of, rates_of
+from mxopt.experimental.optim.lr_scheduler.base import LRScheduler, Unchanged, groups_of
 from mxopt.experimental.optim.lr_scheduler.options import Floor, LastEpoch, Rates, Scheduled, for_each_group
 from mxopt.options import Exact, Option, StepCount, number, one_number
 
@@ -61,7 +61,7 @@ class CyclicLR(LRScheduler):
         self.scale_mode = scale_mode
         self.scale_fn = scale_fn
         self.lowest_lrs = lowest
-        with rates_of(groups):
+        with Unchanged(groups):
             if last_epoch == -1:
                 for group, rate in zip(groups, lowest, strict=True):
                     group["lr"] = rate

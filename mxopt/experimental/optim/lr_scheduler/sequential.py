@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -79,13 +78,8 @@ class SequentialLR(LRScheduler):
             for _ in range(last_epoch + 1):
                 self.step()
 
-    @contextmanager
-    def as_one(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for scheduler in self.schedulers:
-                stack.enter_context(scheduler.as_one())
-            with super().as_one():
-                yield
+    def members(self) -> list[LRScheduler]:
+        return [*(member for scheduler in self.schedulers for member in scheduler.members()), self]
 
     def rewind(self) -> None:
         super().rewind()
