@@ -196,6 +196,24 @@ def test_extras_that_are_spoken_of_exist() -> None:
             spoken.update(names.split(","))
     assert spoken - extras == set()
     assert {"gpu12", "gpu13", "metrics", "torch", "ray", "examples"} <= spoken
+    assert extras - spoken == {"bench", "demo", "dev", "docs"}  # which only the scripts need
+
+
+@pytest.mark.parametrize(
+    ("extra", "statement"),
+    [
+        ("ray", "import mxopt_server.ray_servers"),
+        ("safetensors", "import mxopt.migrate as m; m.read_safetensors('x')"),
+        ("safetensors", "import mxopt.migrate as m; m.write_safetensors('x', {})"),
+        ("torch", "import mxopt.torch"),
+    ],
+)
+def test_what_needs_an_extra_says_which(extra: str, statement: str) -> None:
+    command = [sys.executable, "-c", f"import sys; sys.modules[{extra!r}] = None; {statement}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert f"needs the package {extra}: pip install 'mxopt[{extra}]'" in last
 
 
 def test_what_modules_import_at_once_comes_with_the_package() -> None:

@@ -27,6 +27,7 @@ from mxopt.errors import StatesError
 from mxopt.typing import Array, Document, Plain
 
 TREE, CHECKSUM = "mxopt", "mxopt.sha256"
+NEEDS = "this needs the package safetensors: pip install 'mxopt[safetensors]'; write_npz and read_npz do without"
 
 
 def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) -> None:
@@ -46,8 +47,10 @@ def write_safetensors(path: str | os.PathLike[str], states: bytes | Document) ->
     StatesError
         The tree holds a value of another type.
     """
-    from safetensors.numpy import save
-
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise ImportError(NEEDS) from error
     text, found = _taken_apart(states)
     write_file(path, save(found, {TREE: text, CHECKSUM: _checksum(text, found)}))
 
@@ -69,7 +72,10 @@ def read_safetensors(path: str | os.PathLike[str]) -> Plain:
     OSError
         It can't be read.
     """
-    from safetensors import SafetensorError, safe_open
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ImportError(NEEDS) from error
 
     try:
         with safe_open(os.fspath(path), "numpy") as file:

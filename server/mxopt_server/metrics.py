@@ -23,7 +23,7 @@ GAUGES = {
     "uptime": ("uptime", "seconds", "time since the process joined the job"),
 }
 COUNTERS = {
-    "updates": ("updates", "", "updates of keys"),
+    "updates": ("updates", "", "updates of keys, and of each piece of a large one"),
     "messages": ("messages", "", "messages taken"),
     "received": ("received", "bytes", "data received"),
     "sent": ("sent", "bytes", "data sent"),

@@ -17,8 +17,14 @@ from mxopt.errors import ArgumentError, JobFailedError, counted
 from mxopt_server.job_state import JobState
 from mxopt_server.launch import gone, parser
 from mxopt_server.plan import Plan
-from mxopt_server.ray_launch import RayLaunch
 from mxopt_server.running import GRACE_S
+
+try:
+    from mxopt_server.ray_launch import RayLaunch
+except ModuleNotFoundError as missing:
+    if missing.name != "ray":
+        raise
+    raise ImportError("mxopt_server.ray_servers needs the package ray: pip install 'mxopt[ray]'") from missing
 
 
 @dataclass(frozen=True)
