@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import io
 import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -31,6 +33,17 @@ def as_given(stream: TextIO) -> None:
     whatever a terminal's encoding lacks: they are to be pasted."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
+
+
+@contextlib.contextmanager
+def for_a_reader() -> Iterator[None]:
+    """What is printed in this context may be cut short by who reads it, as `head` does: that is no
+    error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server import key_copies, status
-from mxopt_server.arguments import Parser, as_given, count, count_or_none, folder, port
+from mxopt_server.arguments import Parser, as_given, count, count_or_none, folder, for_a_reader, port
 from mxopt_server.children import LaunchError
 from mxopt_server.durability import add_durability
 from mxopt_server.job_state import JobState
@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArgumentError as error:
         print(f"mxopt-launch: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full
+        print(f"mxopt-launch: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -104,7 +107,8 @@ def _run(options: argparse.Namespace) -> int:
     plan.check()
     if options.dry_run:
         as_given(sys.stdout)
-        print(*plan.dry(), sep="\n")
+        with for_a_reader():
+            print(*plan.dry(), sep="\n")
         return 0
     plan.check_programs()
     try:

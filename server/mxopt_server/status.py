@@ -18,7 +18,7 @@ from mxopt.kvstore import messages as m, sockets
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.typing import Plain
-from mxopt_server.arguments import Parser, seconds
+from mxopt_server.arguments import Parser, for_a_reader, seconds
 from mxopt_server.logs import printable
 
 if TYPE_CHECKING:
@@ -49,15 +49,16 @@ def main(arguments: Sequence[str]) -> int:
     keys = load_keys(options.keys or job.keys)
     context = zmq.Context()
     try:
-        if options.json and options.watch is None:
-            print(json.dumps(ask_all(context, scheduler, keys)))
-        elif options.json:
-            for now in _looks(context, scheduler, keys, options.watch):
-                print(json.dumps(now), flush=True)
-        elif options.watch is not None:
-            _watch(context, scheduler, keys, options.watch)
-        else:
-            _print(context, scheduler, keys)
+        with for_a_reader():
+            if options.json and options.watch is None:
+                print(json.dumps(ask_all(context, scheduler, keys)))
+            elif options.json:
+                for now in _looks(context, scheduler, keys, options.watch):
+                    print(json.dumps(now), flush=True)
+            elif options.watch is not None:
+                _watch(context, scheduler, keys, options.watch)
+            else:
+                _print(context, scheduler, keys)
     finally:
         context.destroy(0)
     return 0

@@ -194,3 +194,11 @@ class TestRoles:
         assert "[server-0] CHILD 0" in process.lines
         found = json.loads(next(line for line in process.lines if "{" in line).partition(" ")[2])
         assert "MXOPT_BECOME_ROLE" not in found
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_dry_run_whose_lines_cannot_be_written_says_so_in_one_line(tmp_path: Path) -> None:
+    command = [*LAUNCH, *JOB, "--dry-run", "true"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "mxopt-launch: [Errno 28] No space left on device\n")

@@ -182,6 +182,15 @@ def test_watching_for_programs_is_a_line_of_json_each_time(
     assert [json.loads(line)["state"] for line in lines] == ["gathering", "running"]
 
 
+def test_watching_ends_without_an_error_when_its_reader_has_seen_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "ask_all", lambda *_: {**reports(), "state": "running"})  # for ever
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert status.main(["--scheduler", "127.0.0.1:1", "--json", "--watch", "0.01"]) == 0
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
 def test_looks_are_some_time_apart(value: str) -> None:
     with pytest.raises(ArgumentError, match="needs seconds, more than 0"):
