@@ -120,7 +120,7 @@ def rescale(given: Sequence[Array], factor: float) -> None:
     arrays.tell_autograd(given)
 
 
-def _check_max_norm(max_norm: Any) -> None:
+def _check_max_norm(max_norm: object) -> None:
     try:
         usable = number("max_norm", max_norm) >= 0
     except ArgumentError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,13 @@ INSTEAD: dict[str, str] = {
 }
 
 
-def is_cupy(x: Array) -> bool:
+def is_cupy(x: object) -> bool:
     """Whether `x` is a CuPy array."""
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(x, getattr(cupy, "ndarray", ()))
 
 
-def library_of(x: Array) -> Array:
+def library_of(x: object) -> Any:
     """The module whose functions take arrays like `x`: cupy or numpy."""
     return sys.modules["cupy"] if is_cupy(x) else np
 
@@ -52,7 +53,7 @@ def stream_of(x: Array) -> AbstractContextManager[object]:
     return context
 
 
-def check_bare(x: Array, name: str) -> None:
+def check_bare(x: np.ndarray, name: str) -> None:
     """Raises ArrayTypeError if `x` is of a subclass of NumPy's array, which may mean more (a mask,
     a unit) than the numbers in its memory. `name` is what the error calls it."""
     if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):

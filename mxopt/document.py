@@ -154,7 +154,7 @@ def describe(path: str | os.PathLike[str]) -> Described:
             return Described(_opened(_read(view, _info)), size, VERSION)
 
 
-def _opened(tree: Any) -> Any:
+def _opened(tree: object) -> Any:
     """A tree whose bytes that are states are shown as what is in them."""
     if isinstance(tree, dict):
         return {key: _opened(value) for key, value in tree.items()}
@@ -270,7 +270,7 @@ def _encode(x: Any, found: list[np.ndarray], depth: int = MAX_DEPTH) -> Any:
     raise StatesError(f"states hold arrays, numbers, texts, lists, tuples and dicts; got {type(x).__name__} {x!r:.80}")
 
 
-def _decode(x: Any, loaded: list[Array], depth: int = MAX_DEPTH) -> Any:
+def _decode(x: object, loaded: list[Array], depth: int = MAX_DEPTH) -> Any:
     if not isinstance(x, list):
         if x is not None and not isinstance(x, ATOMS):
             raise StatesError(f"a {type(x).__name__} where none belongs")

@@ -234,7 +234,7 @@ class Declared:
         return f"{name}, within {self.option.within}" if self.option.within else name
 
 
-def _members(kind: Any) -> set[Any]:
+def _members(kind: object) -> set[Any]:
     return set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
 
 
@@ -267,7 +267,7 @@ def declared(function: Callable[..., object]) -> Mapping[str, Declared]:
 
 
 @lru_cache(maxsize=512)
-def _declared_by(fields: Any) -> dict[str, Declared]:
+def _declared_by(fields: object) -> dict[str, Declared]:
     """The declarations of a TypedDict, which many constructors share."""
     return _declared(get_type_hints(fields, include_extras=True))
 

@@ -25,7 +25,7 @@ ORDER = "an updater takes (index, grad, weight), an optimizer's update (index, w
 DTYPES = {np.dtype(name): name for name in ("float16", "float32", "float64")} | {BFLOAT16: "bfloat16"}
 
 
-def as_array(x: Array, name: str) -> Array:
+def as_array(x: Any, name: str) -> Array:
     """`x` as an array over its memory: a NumPy or CuPy array itself, anything with DLPack or a
     buffer without a copy. `name` is what an error calls it. Raises ArrayTypeError if `x` lends no
     memory, or means more than what its memory holds, as a masked array does."""
@@ -54,7 +54,7 @@ def as_array(x: Array, name: str) -> Array:
         ) from error
 
 
-def _instead(x: Array) -> str:
+def _instead(x: object) -> str:
     """What to write instead of some things that aren't arrays; empty for others."""
     if x is None:
         return ": leave out what has no array"
@@ -65,12 +65,12 @@ def _instead(x: Array) -> str:
     return ": write x.to_numpy(copy=True), and keep it where it is to be updated" if hasattr(x, "to_numpy") else ""
 
 
-def is_array(x: Array) -> bool:
+def is_array(x: object) -> bool:
     """Whether `x` is a NumPy or CuPy array."""
     return isinstance(x, np.ndarray) or is_cupy(x)
 
 
-def is_parameter(x: Array) -> bool:
+def is_parameter(x: object) -> bool:
     """Whether `x` says that it is trained, as a `mxopt.Parameter` does, and a leaf tensor of
     PyTorch's that requires a gradient."""
     return bool(getattr(x, "requires_grad", False)) and getattr(x, "is_leaf", True)
@@ -79,18 +79,18 @@ def is_parameter(x: Array) -> bool:
 # PyTorch's tensors. PyTorch is never imported here: whoever has a tensor has imported it.
 
 
-def is_tensor(x: Array) -> bool:
+def is_tensor(x: object) -> bool:
     """Whether `x` is a tensor of PyTorch."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def is_sparse_tensor(x: Array) -> bool:
+def is_sparse_tensor(x: Any) -> bool:
     """Whether `x` is a sparse tensor of PyTorch."""
     return type(x) is not np.ndarray and is_tensor(x) and bool(x.is_sparse)
 
 
-def as_gradient(x: Array, name: str) -> Array:
+def as_gradient(x: Any, name: str) -> Array:
     """`as_array` for gradients, which are only read: a sparse tensor of PyTorch becomes a
     RowSparse."""
     if is_sparse_tensor(x):
@@ -110,7 +110,7 @@ def lent_by(tensors: Iterable[Any]) -> list[Any] | None:
         return None
 
 
-def tell_autograd(written: Iterable[Array]) -> None:
+def tell_autograd(written: Iterable[object]) -> None:
     """Tells PyTorch which tensors were written, so that a backward pass that needs their old values
     raises, as after PyTorch's own optimizers. Ignores everything else in `written`."""
     torch: Any = sys.modules.get("torch")
@@ -127,7 +127,7 @@ def tell_autograd_of(written: Any) -> None:
         tell_autograd([written] if one is written else written)
 
 
-def _of_tensor(x: Array) -> Array:
+def _of_tensor(x: Any) -> Array:
     torch: Any = sys.modules["torch"]
     if type(x) not in (torch.Tensor, torch.nn.Parameter):
         raise TypeError("a subclass of torch.Tensor may mean more than its memory; give x.as_subclass(torch.Tensor)")

@@ -151,5 +151,5 @@ class TestStore(KVStoreBase):
         return 1
 
 
-def _list(x: Array) -> list[Array]:
+def _list(x: object) -> list[Array]:
     return list(x) if isinstance(x, list | tuple) else [x]

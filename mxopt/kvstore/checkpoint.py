@@ -15,7 +15,7 @@ from mxopt.errors import StatesError
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import RowSparse
 from mxopt.sparse.initial import Initial
-from mxopt.typing import Array, Plain, State
+from mxopt.typing import Plain, State
 
 NAME = "checkpoint"  # of the file in the folder
 KIND = "mxopt kvstore checkpoint"
@@ -47,7 +47,7 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     path = Path(folder) / NAME
     document = path.read_bytes()
     found: Plain = load_document(document)
-    weights: Array = found.get("weights")
+    weights: Any = found.get("weights")
     rounds: Any = found.get("rounds")
     states: State = found.get("states")
     fits = (
@@ -61,7 +61,7 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(weights, rounds, states, checksum_of(document))
 
 
-def _is_weight(key: Key, value: Array) -> bool:
+def _is_weight(key: Key, value: object) -> bool:
     if not isinstance(value, RowSparse) or value.initial is None:
         return isinstance(value, np.ndarray | RowSparse)
     table = value.initial.table

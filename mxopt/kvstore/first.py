@@ -148,11 +148,11 @@ def _to_servers(worker: Worker, infos: list[KeyInfo], values: dict[Key, Array], 
     return call
 
 
-def _by_rows(value: Array) -> bool:
+def _by_rows(value: object) -> bool:
     return isinstance(value, RowSparse | Table)
 
 
-def _declared(value: Array) -> Table | None:
+def _declared(value: object) -> Table | None:
     """The table that a first value is, or that it has rows of, as those of a checkpoint."""
     if isinstance(value, RowSparse):
         return None if value.initial is None else value.initial.table

@@ -355,7 +355,7 @@ class KVStore(KVStoreBase):
         return f"<{type(self).__name__} {self.type!r}: {counted(len(self._values), 'key')}{updater}>"
 
 
-def _is_table(value: Array) -> bool:
+def _is_table(value: object) -> bool:
     return isinstance(value, RowSparse) and value.initial is not None
 
 

@@ -120,7 +120,7 @@ class Keys:
         return [_array(v, name, what) for v in (values if several else [values])]
 
 
-def _array(value: Array, name: str, what: str) -> Array:
+def _array(value: object, name: str, what: str) -> Array:
     if isinstance(value, Table):
         if what != FIRST:
             raise ArrayTypeError(f"{name}: a table is what a key is initialised with; give a row-sparse array")
@@ -248,6 +248,6 @@ def with_ids(keys: Keys, key: Any, out: Array, ids: Array) -> list[tuple[Key, Ar
     return found
 
 
-def _listed(ids: Array) -> list[Array]:
+def _listed(ids: object) -> list[Array]:
     """The arrays of a list of arrays, or the only one; a list of numbers is an array."""
     return list(ids) if isinstance(ids, list | tuple) and ids and not np.isscalar(ids[0]) else [ids]

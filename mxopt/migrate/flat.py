@@ -175,7 +175,7 @@ def _put_together(path: str | os.PathLike[str], text: str | None, found: dict[st
     return content
 
 
-def _tree(x: Array, found: dict[str, np.ndarray]) -> Any:
+def _tree(x: object, found: dict[str, np.ndarray]) -> Any:
     if isinstance(x, list):
         return [_tree(v, found) for v in x]
     if not isinstance(x, dict):

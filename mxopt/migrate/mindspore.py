@@ -143,7 +143,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise StatesError("a number of more than 64 bits")
 
 
-def _value(data: Any) -> tuple[str, np.dtype, tuple[int, ...], bytes]:
+def _value(data: object) -> tuple[str, np.dtype, tuple[int, ...], bytes]:
     """Name, dtype, shape and bytes of a `Checkpoint.Value`."""
     parts = dict(_fields(_message(data)))
     if 1 not in parts or 2 not in parts:

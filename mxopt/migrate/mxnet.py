@@ -131,7 +131,7 @@ class _Arrays:
             raise StatesError(f"{what} has no value")
         return array.todense() if isinstance(array, RowSparse) else array
 
-    def _once(self, thing: Any, what: str) -> None:
+    def _once(self, thing: object, what: str) -> None:
         if id(thing) in self._seen:
             raise StatesError(f"{what} stands in another place, too")
         self._seen[id(thing)] = thing
@@ -174,7 +174,7 @@ def _arguments(klass: type, known: Document) -> Plain:
     return found
 
 
-def _plain(value: Any, what: str) -> Any:
+def _plain(value: object, what: str) -> Any:
     """An option's value: None, a number, a text, or a list of numbers."""
     numbers = isinstance(value, list | tuple) and all(isinstance(x, int | float) for x in value)
     if not numbers and not isinstance(value, int | float | str | None):

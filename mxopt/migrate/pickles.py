@@ -150,7 +150,7 @@ def _global(machine: _Machine, argument: str | None) -> None:
     machine.stack.append(Name(module, name))
 
 
-def _make(machine: _Machine, _: Any) -> None:
+def _make(machine: _Machine, _: object) -> None:
     """Replaces a class or function and its arguments by the result of the call: bytes for the
     wrappers of bytes, a record otherwise."""
     kind, arguments = machine.pop(2)
@@ -172,7 +172,7 @@ def _text(machine: _Machine, kind: Name, arguments: tuple[Any, ...]) -> bytes:
     raise StatesError(f"a pickle that calls {kind} with {shown(arguments)} is not read")
 
 
-def _build(machine: _Machine, _: Any) -> None:
+def _build(machine: _Machine, _: object) -> None:
     target, state = machine.pop(2)
     if not isinstance(target, Record) or not isinstance(state, dict):
         raise ValueError(f"a {type(target).__name__} is given the attributes {shown(state)}")
@@ -180,7 +180,7 @@ def _build(machine: _Machine, _: Any) -> None:
     machine.stack.append(target)
 
 
-def _discard(machine: _Machine, _: Any) -> None:
+def _discard(machine: _Machine, _: object) -> None:
     machine.pop(1)
 
 

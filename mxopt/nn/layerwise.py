@@ -20,7 +20,7 @@ from mxopt.parameter import Parameter, name_of
 from mxopt.rules import layerwise, mindspore
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
-from mxopt.typing import Array, Document, Plain
+from mxopt.typing import Document, Gradients, Plain
 
 
 class Lamb(Moments):
@@ -108,7 +108,7 @@ class LARS(Optimizer):
         inner.loss_scale = 1.0
         inner.decay_flags = (False,) * len(self._slots)
 
-    def construct(self, gradients: Array) -> Array:
+    def construct(self, gradients: Gradients) -> Any:
         """Makes a step of the other optimizer; see `RuleOptimizer.construct`."""
         grads = [grad.todense() if isinstance(grad, RowSparse) else grad for grad in self._gradients(gradients)]
         positions = tuple(k for k in self._adapted if grads[k] is not None)

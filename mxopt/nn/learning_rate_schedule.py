@@ -7,12 +7,11 @@ these are its results; `docs/departures-mindspore.md` lists them.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from mxopt.arguments import NamedArguments, call_of
 from mxopt.errors import ArgumentError, NotDefinedError
 from mxopt.options import Exact, StepCount
-from mxopt.typing import Array
 
 Above = Annotated[float, Exact("(0, inf)", "where the rate starts")]
 Least = Annotated[float, Exact("[0, inf)", "where the rate ends")]
@@ -28,11 +27,11 @@ class LearningRateSchedule(NamedArguments):
     0.025
     """
 
-    def construct(self, global_step: Array) -> Array:
+    def construct(self, global_step: int) -> Any:
         """The value at a step, counted from 0."""
         raise NotDefinedError(f"{type(self).__name__} must define construct(global_step)")
 
-    def __call__(self, global_step: Array) -> Array:
+    def __call__(self, global_step: int) -> Any:
         return self.construct(global_step)
 
     def __repr__(self) -> str:
@@ -66,7 +65,7 @@ class ExponentialDecayLR(_Decay):
     0.025
     """
 
-    def construct(self, global_step: Array) -> float:
+    def construct(self, global_step: int) -> float:
         return float(self.learning_rate * self.decay_rate ** self.periods(global_step))
 
 
@@ -77,7 +76,7 @@ class NaturalExpDecayLR(_Decay):
     Without `is_stair`, `decay_steps` has no effect, as in MindSpore.
     """
 
-    def construct(self, global_step: Array) -> float:
+    def construct(self, global_step: int) -> float:
         step = self.periods(global_step) * self.decay_steps if self.is_stair else global_step
         return self.learning_rate * math.exp(-self.decay_rate * step)
 
@@ -85,7 +84,7 @@ class NaturalExpDecayLR(_Decay):
 class InverseDecayLR(_Decay):
     """`learning_rate / (1 + decay_rate * step / decay_steps)`."""
 
-    def construct(self, global_step: Array) -> float:
+    def construct(self, global_step: int) -> float:
         return float(self.learning_rate / (1 + self.decay_rate * self.periods(global_step)))
 
 
@@ -99,7 +98,7 @@ class CosineDecayLR(LearningRateSchedule):
         self.max_lr = max_lr
         self.decay_steps = decay_steps
 
-    def construct(self, global_step: Array) -> float:
+    def construct(self, global_step: int) -> float:
         part = min(global_step, self.decay_steps) / self.decay_steps
         return self.min_lr + 0.5 * (self.max_lr - self.min_lr) * (1 + math.cos(math.pi * part))
 
@@ -128,7 +127,7 @@ class PolynomialDecayLR(LearningRateSchedule):
         self.power = power
         self.update_decay_steps = update_decay_steps
 
-    def construct(self, global_step: Array) -> float:
+    def construct(self, global_step: int) -> float:
         steps = self.decay_steps
         if self.update_decay_steps:
             steps *= max(1, math.ceil(global_step / steps))
@@ -143,5 +142,5 @@ class WarmUpLR(LearningRateSchedule):
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
 
-    def construct(self, global_step: Array) -> float:
+    def construct(self, global_step: int) -> float:
         return float(self.learning_rate * min(global_step, self.warmup_steps) / self.warmup_steps)

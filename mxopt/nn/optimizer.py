@@ -94,7 +94,7 @@ class Optimizer(SavedOptimizer):
 
     if not TYPE_CHECKING:
 
-        def __new__(cls, *args: object, **kwargs: object) -> Array:
+        def __new__(cls, *args: object, **kwargs: object) -> Any:
             made = super().__new__(cls, *args, **kwargs)
             made.given = {**dict(zip(arguments_of(cls), args, strict=False)), **kwargs}
             return made
@@ -238,7 +238,7 @@ class Optimizer(SavedOptimizer):
         decays = self._each("get_weight_decay", self.get_weight_decay())
         return [decay if flag else 0.0 for decay, flag in zip(decays, self.decay_flags, strict=True)]
 
-    def _each(self, method: str, values: Array) -> list[float]:
+    def _each(self, method: str, values: Any) -> list[float]:
         """What a subclass's method returned, for each parameter."""
         owner, n = type(self).__name__, len(self._slots)
         listed = list(values) if isinstance(values, tuple | list) else [values] * n
@@ -257,7 +257,7 @@ class Optimizer(SavedOptimizer):
         now = [decay_at(group.decay, self.global_step) for group in self.groups]
         return [now[slot.group] * slot.parameter.wd_mult for slot in self._slots]
 
-    def get_lr_parameter(self, param: Any) -> Array:
+    def get_lr_parameter(self, param: Any) -> Any:
         """The source of a parameter's learning rate: a Parameter without axes, or a
         LearningRateSchedule.
 
@@ -331,7 +331,7 @@ class Optimizer(SavedOptimizer):
 
     # Where and how MindSpore runs a step.
 
-    def broadcast_params(self, optim_result: Array) -> bool:
+    def broadcast_params(self, optim_result: object) -> bool:
         """Whether the update succeeded. There is only one process, so nothing is sent."""
         return bool(optim_result)
 

@@ -128,7 +128,7 @@ def rate_at(rate: Rate, step: int) -> float:
     return _given("learning rate", rate, step, rate(step))
 
 
-def _given(what: str, by: object, step: int, value: Any) -> float:
+def _given(what: str, by: object, step: int, value: object) -> float:
     """The number that a schedule or a function gives for a step."""
     if type(value) is float and value == value:
         return value
@@ -212,7 +212,7 @@ def _check_lengths(rates: list[Rate], owner: str) -> None:
             )
 
 
-def _listed(values: Array, what: str) -> list[Array]:
+def _listed(values: object, what: str) -> list[Any]:
     if values is None:
         raise ArgumentError(f"{what} must be a list of parameters, got None")
     if not isinstance(values, Iterable) or hasattr(values, "dtype") or isinstance(values, str | dict):

@@ -20,7 +20,7 @@ from mxopt.parameter import Parameter
 from mxopt.rules.rule import Rule
 from mxopt.sparse import RowSparse
 from mxopt.state_dtype import check, dtype_of
-from mxopt.typing import Array
+from mxopt.typing import Array, Gradients
 
 Own = Any  # what else a parameter's hyper-parameters depend on: see `scalars`
 WeightDecay = Literal["added to the gradient", "the rule's own", "unknown to the rule"]
@@ -76,7 +76,7 @@ class RuleOptimizer(Optimizer):
             state[...] = value(lr) if callable(value) else value
         return found
 
-    def construct(self, gradients: Array) -> bool:
+    def construct(self, gradients: Gradients) -> bool:
         """Updates all parameters in place, and returns True.
 
         Parameters

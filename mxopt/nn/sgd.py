@@ -11,7 +11,7 @@ from mxopt.optimizer.grouped import Step
 from mxopt.options import Exact, Unpack
 from mxopt.rules import pytorch, sgd
 from mxopt.rules.rule import Rule
-from mxopt.typing import Array
+from mxopt.typing import Gradients
 
 
 class SGD(RuleOptimizer):
@@ -153,7 +153,7 @@ class Rprop(RuleOptimizer):
         self.step_sizes = step_sizes
         self.keep(prev=0.0, step_size=float)
 
-    def construct(self, gradients: Array) -> bool:
+    def construct(self, gradients: Gradients) -> bool:
         if not self.global_step:  # the rate may have changed since the constructor used it
             for slot, rate in zip(self._slots, self.step_rates(), strict=True):
                 slot.arrays["step_size"][...] = rate

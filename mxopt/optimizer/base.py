@@ -373,7 +373,7 @@ class Optimizer(NamedArguments, Multipliers):
         warn_of_climbing(lr)
         self.lr = plain(lr)
 
-    def _overwrite(self, schedule: Any, rate: float) -> None:
+    def _overwrite(self, schedule: object, rate: float) -> None:
         """Sets a schedule's `base_lr`, with a warning. A function has none, so any rate but the
         default is refused beside it."""
         if not hasattr(schedule, "base_lr"):

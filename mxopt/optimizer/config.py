@@ -85,7 +85,7 @@ def _arguments(thing: Any, skip: tuple[str, ...]) -> Plain:
     return arguments
 
 
-def _plain(value: Any, what: str) -> Any:
+def _plain(value: object, what: str) -> Any:
     """`value`, with lists for tuples and numbers for arrays without axes."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
     if isinstance(value, AS_IT_IS):

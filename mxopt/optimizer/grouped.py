@@ -24,7 +24,7 @@ from mxopt.options import number
 from mxopt.parameter import Parameter, written
 from mxopt.rules.rule import Rule
 from mxopt.state_dtype import StateDtype
-from mxopt.typing import Array, Plain
+from mxopt.typing import Array, Gradients, Plain
 
 Count = Callable[[Sequence["Slot"], Iterable[int], Iterable[float]], Iterable[object]]
 
@@ -130,7 +130,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
 
     # What a family defines.
 
-    def __call__(self, gradients: Array, /) -> Any:
+    def __call__(self, gradients: Gradients, /) -> Any:
         """Updates all parameters in place by their gradients, in their order."""
         raise NotDefinedError
 
@@ -176,7 +176,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
 
     # Updates.
 
-    def _listed(self, gradients: Any) -> list[Any]:
+    def _listed(self, gradients: object) -> list[Any]:
         """The gradients of a step as a list. Raises ArgumentError unless there is one for each
         parameter."""
         owner, n = type(self).__name__, len(self._slots)
@@ -192,7 +192,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
             )
         return list(gradients)
 
-    def _gradients(self, gradients: Any) -> list[Any]:
+    def _gradients(self, gradients: object) -> list[Any]:
         """The gradients of a step as NumPy, CuPy or row-sparse arrays over their memory; None stays
         None."""
         found = self._listed(gradients)

@@ -115,7 +115,7 @@ class Multipliers(Counts):
             lr = self._as_rate(lr)
         return lr * self._multiplier("lr_mult", index) if self._lr_mult or self._param_dict else lr
 
-    def _as_rate(self, lr: Any) -> float:
+    def _as_rate(self, lr: object) -> float:
         """A learning rate as a float. Raises ArgumentError if it isn't a number."""
         whose = "" if self.lr_scheduler is None else f" that lr_scheduler gives for update {self.num_update}"
         return number(f"{type(self).__name__}: the learning rate{whose}", lr, nan=True)

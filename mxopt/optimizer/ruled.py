@@ -302,7 +302,14 @@ class RuleOptimizer(Optimizer):
         if not fits:
             arrays.tell_autograd_of(weights)
 
-    def _one_by_one(self, indices: Sequence[Index], weights: Array, grads: Array, states: State, masters: bool) -> None:
+    def _one_by_one(
+        self,
+        indices: Sequence[Index],
+        weights: Sequence[Array],
+        grads: Sequence[Array],
+        states: Sequence[State],
+        masters: bool,
+    ) -> None:
         each = zip(indices, weights, grads, states, strict=True)
         self.in_turn(self._update, [(*arguments, masters) for arguments in each])
 

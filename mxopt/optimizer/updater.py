@@ -141,7 +141,9 @@ class Updater:
                 given.append((each.decode() if type(each) is bytes else each, grad, weight))
         uninterrupted(partial(self._sums.add, given, self._update_list))
 
-    def _update_tensors(self, indices: Array, grads: Array, weights: Array, update: Callable[..., None]) -> None:
+    def _update_tensors(
+        self, indices: Sequence[Index], grads: Sequence[Array], weights: Sequence[Array], update: Callable[..., None]
+    ) -> None:
         """Updates the tensors of PyTorch that have a gradient. Their states never count as known,
         so the path of arrays needn't look for tensors."""
         trained = [each for each in zip(indices, grads, weights, strict=True) if each[1] is not None]
@@ -167,10 +169,10 @@ class Updater:
                     self.states_synced.pop(index, None)
         arrays.tell_autograd(weights)
 
-    def _update_one(self, indices: Array, grads: Array, weights: Array) -> None:
+    def _update_one(self, indices: Sequence[Index], grads: Sequence[Array], weights: Sequence[Array]) -> None:
         self(indices[0], grads[0], weights[0])
 
-    def _update_list(self, indices: Array, grads: Array, weights: Array) -> None:
+    def _update_list(self, indices: Any, grads: Any, weights: Any) -> None:
         _check_lengths(indices, grads, weights)
         if bytes in set(map(type, indices)):
             indices = [index.decode() if type(index) is bytes else index for index in indices]
@@ -314,7 +316,7 @@ def _function(owner: object, name: str) -> object:
     return getattr(found, "__func__", found)
 
 
-def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
+def _check_lengths(indices: Sequence[object], grads: Sequence[object], weights: Sequence[object]) -> None:
     try:
         alike = len(indices) == len(grads) == len(weights)
     except TypeError:
@@ -329,7 +331,7 @@ def _check_lengths(indices: Array, grads: Array, weights: Array) -> None:
         )
 
 
-def _check_index(index: Any) -> None:
+def _check_index(index: object) -> None:
     """Raises ArgumentTypeError for an index under which no state could be saved."""
     if not isinstance(index, int | str | np.integer):
         raise _no_index(index)
@@ -337,7 +339,7 @@ def _check_index(index: Any) -> None:
         raise ArgumentTypeError(f"an updater's index must be a number of 64 bits or a text, got {index}")
 
 
-def _no_index(given: Any) -> ArgumentTypeError:
+def _no_index(given: object) -> ArgumentTypeError:
     return ArgumentTypeError(
         f"an updater takes (index, grad, weight): the index must be a number or a text, got {type(given).__name__}"
     )

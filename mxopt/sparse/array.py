@@ -174,7 +174,7 @@ class RowSparse(Rows):
     def __ne__(self, other: object) -> Array:
         return self._compared(np.not_equal, other)
 
-    def _compared(self, ufunc: np.ufunc, other: Any) -> Array:
+    def _compared(self, ufunc: np.ufunc, other: object) -> Array:
         if not _is_number(other) and not isinstance(other, RowSparse) and not hasattr(other, "__array_ufunc__"):
             return NotImplemented
         if not _is_number(other):
@@ -214,14 +214,14 @@ class RowSparse(Rows):
         data, indices = self.parts()
         return RowSparse(operation(data, _plain(number)), indices.copy(), self.shape)
 
-    def _with(self, ufunc: np.ufunc, other: Array) -> Array:
+    def _with(self, ufunc: np.ufunc, other: object) -> Array:
         """The sum or difference: row-sparse where `other` is, else dense."""
         self.check_no_table()
         if isinstance(other, RowSparse):
             return self.astype(np.result_type(self.dtype, other.dtype))._changed(ufunc, other)
         return _dense(ufunc, self, other)
 
-    def _changed(self, ufunc: np.ufunc, other: Array) -> RowSparse:
+    def _changed(self, ufunc: np.ufunc, other: object) -> RowSparse:
         """The array itself, with `other` added or subtracted in place."""
         if not isinstance(other, RowSparse):
             self[:] = _dense(ufunc, self, other)
@@ -310,11 +310,11 @@ def _check_kind(dtype: np.dtype, into: np.dtype) -> None:
         raise ArrayTypeError(f"{dtype} can't be written into a row-sparse or dense array of {into}: use astype")
 
 
-def _is_number(x: Array) -> bool:
+def _is_number(x: object) -> bool:
     return isinstance(x, Number | np.number | np.bool_)
 
 
-def _plain(x: Any) -> Any:
+def _plain(x: object) -> Any:
     """A number as Python's own type, which doesn't widen an array's dtype."""
     return x.item() if isinstance(x, np.generic) else float(x) if isinstance(x, Fraction | Decimal) else x
 

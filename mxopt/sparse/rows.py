@@ -255,7 +255,7 @@ def distinct(ids: np.ndarray) -> np.ndarray:
     return found
 
 
-def _read_only(array: Array) -> Array:
+def _read_only(array: object) -> Array:
     if isinstance(array, np.ndarray):
         array.flags.writeable = False
     return array

@@ -133,7 +133,7 @@ class OfCreate:
         else:
             optimizer.set_counts({**optimizer.get_counts(), name: {**_counted(optimizer)[name], number: value}})
 
-    def _named(self, optimizer: Optimizer, number: int, state: State) -> dict[str, np.ndarray]:
+    def _named(self, optimizer: Optimizer, number: int, state: object) -> dict[str, np.ndarray]:
         """The arrays of a state, by the rule's names and "master"."""
         found: dict[str, np.ndarray] = {}
         if optimizer.uses_master(self._weights[number]):

@@ -108,7 +108,7 @@ class Applier:
         if count is not None:
             served.states.set_count(entry, count)
 
-    def _update_all(self, entry: Entry, value: Array, worker: int) -> None:
+    def _update_all(self, entry: Entry, value: object, worker: int) -> None:
         """Updates an entry whose optimizer needs the whole array, all of which is here."""
         self._call([entry.key], [_shaped(value, entry.whole)], [entry.weight.reshape(entry.whole)], worker)
 

@@ -27,7 +27,7 @@ def fitting(optimizer: Optimizer, entry: Entry, state: State, whole: bool) -> St
     return state
 
 
-def _difference(state: State, made: State, table: bool) -> str:
+def _difference(state: object, made: object, table: bool) -> str:
     """How a state differs from one that the optimizer makes; empty if it doesn't. That of a `table`
     has its rows."""
     if isinstance(made, tuple | list):

@@ -177,7 +177,7 @@ class Server:
             ],
         }
 
-    def _unnumbered(self, route: bytes, message: Any) -> None:
+    def _unnumbered(self, route: bytes, message: object) -> None:
         if isinstance(message, m.Hello):
             self.handshakes.hello(route, message)
         elif isinstance(message, m.Inquire):

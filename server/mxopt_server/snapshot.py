@@ -16,7 +16,7 @@ from mxopt.document import load_document
 from mxopt.errors import MXOptError, StatesError
 from mxopt.sparse import RowSparse, Table
 from mxopt.sparse.array import as_now
-from mxopt.typing import Array, Plain, State
+from mxopt.typing import Array, Plain
 from mxopt_server.entries import Entry, Part, PartIndex
 from mxopt_server.moment import Moment
 from mxopt_server.server import Server
@@ -69,7 +69,7 @@ def nbytes(server: Server) -> int:
     return sum([*(entry.nbytes for entry in entries), *(array.nbytes for array in states)])
 
 
-def _arrays(state: State) -> Iterator[Array]:
+def _arrays(state: object) -> Iterator[Array]:
     """The arrays in a state, also row-sparse ones."""
     if isinstance(state, np.ndarray | RowSparse):
         yield state

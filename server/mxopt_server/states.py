@@ -155,15 +155,15 @@ class States:
         return key if piece is None else self.entries[key].parts[piece].index
 
 
-def _named(index: Any) -> list[Any]:
+def _named(index: object) -> list[Any]:
     return [index.key, index.piece] if isinstance(index, PartIndex) else [index, None]
 
 
-def _is_of(index: Any, entry: Entry) -> bool:
+def _is_of(index: object, entry: Entry) -> bool:
     return bool((index.key if isinstance(index, PartIndex) else index) == entry.key)
 
 
-def _cut(state: State, start: int, stop: int, units: int) -> State:
+def _cut(state: object, start: int, stop: int, units: int) -> State:
     """The part `start` to `stop` of an optimizer's state: views of its arrays."""
     if isinstance(state, tuple | list):
         return type(state)(_cut(part, start, stop, units) for part in state)

@@ -259,7 +259,7 @@ class LRScheduler(NamedArguments):
         if wrong:
             raise StatesError("; ".join(wrong))
 
-    def _check(self, key: str, here: Any, there: Any) -> None:
+    def _check(self, key: str, here: object, there: object) -> None:
         """Raises if `there` can't be a value of `key`, which now is `here`."""
         each = key in ("rates", "base_lrs", *self.by_group)
         if each and (not isinstance(there, list) or len(there) != len(self.groups)):
@@ -287,7 +287,7 @@ def _plain(value: object) -> Any:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _alike(here: Any, there: Any) -> bool:
+def _alike(here: object, there: object) -> bool:
     """Whether one value of a state can replace another: a number a number, and so on."""
     if isinstance(here, list | tuple):
         return isinstance(there, list | tuple) and all(_alike(here[0], each) for each in there if here)

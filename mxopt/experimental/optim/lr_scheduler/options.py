@@ -9,7 +9,7 @@ import numpy as np
 
 from mxopt.errors import ArgumentError, counted
 from mxopt.options import Exact, Option
-from mxopt.typing import AnyArray, Array, HasGroups, HasRate
+from mxopt.typing import AnyArray, HasGroups, HasRate
 
 Scheduled = Annotated[HasGroups | HasRate, Option("", "the optimizer whose rates are set; see `LRScheduler`")]
 LastEpoch = Annotated[int, Exact("[-1, inf)", "the number of the step to go on from; -1 to begin")]
@@ -27,7 +27,7 @@ Functions = Annotated[
 ]
 
 
-def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Array]:
+def for_each_group(name: str, value: Any, groups: list[Any]) -> list[Any]:
     """`value` as a list with one item for each group."""
     if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) == 0:
         return [value] * len(groups)
