@@ -86,7 +86,7 @@ def number(what: str, value: Any, nan: bool = False) -> float:
     elif getattr(value, "shape", None) is None:
         raise ArgumentTypeError(f"{what} must be a number, got {value!r}")
     elif tuple(value.shape):
-        raise ArgumentError(f"{what} must be a single number, got an array of shape {tuple(value.shape)}")
+        raise ArgumentTypeError(f"{what} must be a single number, got an array of shape {tuple(value.shape)}")
     else:
         try:
             found = float(value.item() if hasattr(value, "item") else np.asarray(value))
@@ -200,7 +200,7 @@ class Declared:
 
     def _pair(self, what: str, value: object) -> tuple[Any, Any]:
         kinds = tuple(self._pairs) if self.option.exact else (tuple, list, np.ndarray)
-        if not isinstance(value, kinds) or len(value) != 2:
+        if not isinstance(value, kinds) or not getattr(value, "ndim", 1) or len(value) != 2:
             raise ArgumentTypeError(f"{what} must be a pair of numbers, got {value!r}")
         intervals = self._intervals * (2 // len(self._intervals)) if self._intervals else ["", ""]
         found: list[Any] = [

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mxopt import Parameter, create, get_updater, lr_scheduler, nn
+from mxopt import Parameter, create, get_updater, kvstore, lr_scheduler, nn
 from mxopt.errors import ArgumentError, ArgumentTypeError
 from mxopt.experimental import optim
 
@@ -133,6 +133,7 @@ ARRAY: Any = np.array(["linear", "constant"])
         (lambda: optim.lr_scheduler.MultiStepLR(sgd(), np.array(3)), "milestones must be a list of int"),
         (lambda: optim.lr_scheduler.CyclicLR(sgd(), 0.1, 0.2, mode=ARRAY), "mode must be 'triangular'"),
         (lambda: optim.lr_scheduler.ReduceLROnPlateau(sgd(), ARRAY), "mode must be 'min' or 'max'"),
+        (lambda: optim.Adam([ones()], betas=np.array(0.9)), "betas must be a pair of numbers"),
         (lambda: create("sgd", sym={}), "sym must have the methods attr_dict and list_arguments, got {}"),
         (lambda: create("sgd", **{"state_dtype": ["bfloat16"]}), "state_dtype must be 'bfloat16' or 'float32' or None"),
     ],
@@ -140,6 +141,13 @@ ARRAY: Any = np.array(["linear", "constant"])
 def test_so_it_is_by_constructors(make: Any, says: str) -> None:
     with pytest.raises(ArgumentError, match=re.escape(says)):
         make()
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_an_array_with_axes_is_of_a_wrong_type_and_a_wrong_value(kind: type[Exception]) -> None:
+    """MindSpore raises one or the other."""
+    with pytest.raises(kind, match=r"weight_decay must be a single number, got an array of shape \(1,\)"):
+        optim.SGD([ones()], lr=0.1, weight_decay=np.array([0.5]))
 
 
 def sgd() -> optim.SGD:
@@ -156,3 +164,21 @@ def test_a_table_of_an_optimizer_may_only_be_set_to_a_dict(table: str, wrong: An
         setattr(optimizer, table, wrong)
     assert getattr(optimizer, table) is before
     setattr(optimizer, table, {0: Parameter(ones(), "w", lr_mult=2.0)} if table == "param_dict" else {})
+
+
+def test_rates_that_no_double_can_hold_are_told() -> None:
+    """They ended in a bare OverflowError."""
+    schedule = optim.lr_scheduler.ExponentialLR(sgd(), 2.0)
+    with pytest.raises(ArgumentError, match="ExponentialLR: the rates of step 1024 are too large"):
+        schedule.step(1024)
+    assert (schedule.last_epoch, schedule.get_last_lr()) == (0, [0.1])
+    optimizer = nn.SGD([ones()], nn.ExponentialDecayLR(0.1, 2.0, 1))
+    optimizer.global_step = 1024
+    with pytest.raises(ArgumentError, match=r"ExponentialDecayLR\(.* gives for step 1024 is too large"):
+        optimizer((ones(),))
+
+
+def test_a_stores_updater_must_be_a_function() -> None:
+    store = kvstore.create("local")
+    with pytest.raises(ArgumentTypeError, match="an updater is a function of a key, a sum and a value, got 5"):
+        store._set_updater(5)

@@ -13,7 +13,7 @@ import numpy as np
 from mxopt.document import write_file
 from mxopt.engine import arrays
 from mxopt.engine.uninterrupted import exhaust, uninterrupted
-from mxopt.errors import ArrayError, KVStoreError, UsageError, counted
+from mxopt.errors import ArgumentTypeError, ArrayError, KVStoreError, UsageError, counted
 from mxopt.kvstore.base import KVStoreBase, capable
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.values import (
@@ -180,16 +180,16 @@ class KVStore(KVStoreBase):
         """Calls the updater for keys. If it raises, those that it has updated and counted have been
         pushed."""
         updater: Any = self._updater
-        optimizer = updater.optimizer if isinstance(updater, Updater) else None
-        before, taken = [] if optimizer is None else list(map(optimizer.count, keys)), self._taken(keys, left)
+        count = updater.optimizer.count if isinstance(updater, Updater) else lambda key: None
+        before, returned, done = list(map(count, keys)), False, list[bool]()
         try:
             updater(index, grad, weight)
+            returned = True
+            exhaust(chain(self._taken(keys, left), map(done.append, (True,))))
         except BaseException:
-            if optimizer is not None:
-                exhaust(self._taken([k for k, n in zip(keys, before, strict=True) if optimizer.count(k) != n], left))
+            if not done:
+                exhaust(self._taken([k for k, n in zip(keys, before, strict=True) if returned or count(k) != n], left))
             raise
-        else:
-            exhaust(taken)
 
     def pull(self, key: Keyed, out: Arrays | None = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copies values into `out`, converted to its dtype.
@@ -284,9 +284,11 @@ class KVStore(KVStoreBase):
         """
         self._set_updater(get_updater(by_key(optimizer)))
 
-    def _set_updater(self, updater: Callable[[Key, Array, Array], None]) -> None:
+    def _set_updater(self, updater: Callable[[Key, Array, Array], None] | None) -> None:
         """From here on a push calls `updater(key, sum, value)`, which changes the value in
         place."""
+        if updater is not None and not callable(updater):
+            raise ArgumentTypeError(f"an updater is a function of a key, a sum and a value, got {updater!r:.80}")
         self._updater = updater
 
     def save_optimizer_states(self, fname: str | PathLike[str], dump_optimizer: bool = False) -> None:

@@ -125,7 +125,10 @@ def rate_at(rate: Rate, step: int) -> float:
     """The rate of a step. Raises ArgumentError if a schedule doesn't give a number."""
     if isinstance(rate, Parameter):
         return float(rate.value)
-    return _given("learning rate", rate, step, rate(step))
+    try:
+        return _given("learning rate", rate, step, rate(step))
+    except OverflowError as error:
+        raise ArgumentError(f"the learning rate that {rate!r:.80} gives for step {step} is too large") from error
 
 
 def _given(what: str, by: object, step: int, value: object) -> float:

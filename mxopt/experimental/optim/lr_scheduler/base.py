@@ -172,8 +172,13 @@ class LRScheduler(NamedArguments):
         """
         with self.as_one():
             self.last_epoch = self.last_epoch + 1 if epoch is None else number("epoch", epoch)
-            rates = None if epoch is None else self.closed_form(self.last_epoch)
-            self._set(self.get_lr() if rates is None else rates)
+            try:
+                rates = None if epoch is None else self.closed_form(self.last_epoch)
+                self._set(self.get_lr() if rates is None else rates)
+            except OverflowError as error:
+                raise ArgumentError(
+                    f"{type(self).__name__}: the rates of step {self.last_epoch:g} are too large for a double"
+                ) from error
 
     def rewind(self) -> None:
         """Takes back the constructor's step, for a sequence, which decides when its schedules
