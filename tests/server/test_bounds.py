@@ -57,6 +57,17 @@ def test_a_worker_that_reads_is_never_held_up() -> None:
     assert read == 200 * wire.PIECE_BYTES
 
 
+def test_what_a_worker_has_read_of_a_server_that_died_is_none_of_its_successors_answers() -> None:
+    peer = with_pieces(2)
+    before = peer.server.epoch - 1
+    ready = peer.ask(0, m.Hello(wire.VERSION, "job", 0, 1, "token", 1, "sync", 1, before, 100 * MIB))
+    read = 0
+    for seq in range(ready.expects, ready.expects + 200):
+        answer = peer.ask(0, m.Pull(seq, ["big"], seq % 2, 0, 0, read))
+        assert isinstance(answer, m.Values)
+        read += len(answer.data[0])
+
+
 def test_pushes_for_rounds_that_others_never_join(grown: Callable[[], int]) -> None:
     peer = with_pieces(2, workers=2)
     for seq in range(5, 605):

@@ -3,17 +3,19 @@ simulation sees faults."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
+from mxopt_server import worker_session
 from mxopt_server.rounds import Sync
 from simulation.disk import MOMENTS
 from simulation.jobs import Job, Plan, drawn
 from simulation.network import Line, Weather
 from simulation.programs import PROGRAMS
 
-from mxopt.kvstore import messages as m, session
+from mxopt.kvstore import messages as m, session, wire
 from mxopt.kvstore.channel import Channel, Request
 from mxopt.kvstore.session import Session
 
@@ -94,6 +96,22 @@ def test_servers_that_die_at_any_record_and_come_back_lose_nothing(moment: str) 
             plan = Plan(program, "sync", 2, 2, record, Weather(0.005, cuts=5.0), pause=0.05, durability="journal")
             plan.fsync, plan.crashes = moment == "power", {0: (record, moment, 0.5), 1: (record + 5, moment, 2.0)}
             assert faults(plan) == [], plan
+
+
+@pytest.mark.parametrize("program", ["pushpull", "by_key"])
+def test_a_worker_that_reads_is_never_held_up_by_a_server_that_came_back(
+    program: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Windows of some bytes, so that what these jobs send is many times as large."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(wire, "WINDOW", 512)
+    monkeypatch.setattr(worker_session, "CREDIT", 1024)
+    for record in (10, 16):
+        plan = Plan(program, "sync", 2, 2, record, Weather(0.005), pause=0.05, durability="journal")
+        plan.crashes = {0: (record, "after", 0.5)}
+        assert faults(plan) == [], plan
+    assert "has come back" in caplog.text
+    assert "more without an answer than it may" not in caplog.text
 
 
 def test_a_worker_that_holds_the_interpreters_lock_is_not_dead_and_a_stopped_one_is() -> None:
