@@ -10,7 +10,7 @@ import numpy as np
 
 from mxopt import settings
 from mxopt.errors import ArgumentTypeError, KVStoreError, UsageError, counted
-from mxopt.kvstore import first, messages as m, rows, sockets, wire
+from mxopt.kvstore import first, pulls, rows, sockets, wire
 from mxopt.kvstore.base import capable
 from mxopt.kvstore.channel import Call
 from mxopt.kvstore.compression import GradientCompression
@@ -19,7 +19,7 @@ from mxopt.kvstore.dist_saving import Saving
 from mxopt.kvstore.exchange import KeyInfo
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.network import Network
-from mxopt.kvstore.pushes import Pushes, sink
+from mxopt.kvstore.pushes import Pushes
 from mxopt.kvstore.transport import Transport
 from mxopt.kvstore.values import FirstValues, Key, Keyed, RowIds, with_ids, write_rows
 from mxopt.kvstore.worker import Outside, Worker
@@ -173,11 +173,8 @@ class DistKVStore(Saving):
             outs = self._held.outs(key, out)
             for name in [name for name in outs if self._held.infos[name].layout.by_rows]:
                 rows.fill(self._connections, self._held.infos[name], outs.pop(name), self.step)
-            call = Call()
-            for item in self._held.items(tuple(outs)):
-                message = m.Pull(0, item.keys, item.piece, item.infos[0].round, self.step)
-                self._connections.send(item.server, message, call, sink(item, outs), item.nbytes, priority)
-            self._connections.wait(call, f"pull of {_named(outs)}")
+            items = self._held.items(tuple(outs))
+            pulls.pull(self._connections, items, outs, self.step, priority, f"pull of {_named(outs)}")
 
     def pushpull(self, key: Keyed, value: Arrays, out: Arrays | None = None, priority: int = 0) -> None:
         """`push` and `pull` in one message each way. Without `out` the values are written into

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from mxopt.kvstore import wire
+from mxopt.kvstore import messages as m, wire
+from mxopt.kvstore.channel import Sink
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.placement import Layout
 from mxopt.kvstore.wire import PIECE_BYTES, Frame, Key
@@ -47,6 +49,8 @@ class Item:
     start: int
     size: int
     nbytes: int
+    pulled: bool = False  # since its last push
+    ahead: Any = None  # the values that the answer to that brings, see `pulls`
 
 
 def plan(infos: Sequence[KeyInfo], shapes: bool = False) -> list[Item]:
@@ -162,3 +166,12 @@ def scatter(item: Item, frame: Frame, outs: dict[Key, list[Array]]) -> None:
         for out in outs[info.key]:
             out[...] = part
         start = stop
+
+
+def sink(item: Item, outs: dict[Key, list[Array]]) -> Sink:
+    """Takes an answer with the values of an item, which go into the outs of its keys."""
+
+    def take(answer: m.Values) -> None:
+        scatter(item, answer.data[0], outs)
+
+    return take

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mxopt.kvstore import messages as m, rows, wire
+from mxopt.kvstore import messages as m, pulls, rows, wire
 from mxopt.kvstore.channel import Call, Sink
 from mxopt.kvstore.compression import GradientCompression
 from mxopt.kvstore.cut import Cuts
-from mxopt.kvstore.exchange import Item, compressed, copy, gather, scatter
+from mxopt.kvstore.exchange import compressed, copy, gather, sink
 from mxopt.kvstore.follow import Followed
 from mxopt.kvstore.held import Held
 from mxopt.kvstore.values import Key
@@ -93,7 +93,12 @@ class Pushes:
             config = tell(item.server)
             message = m.Push(0, outs is not None, item.keys, item.piece, item.infos[0].round, step, codec, threshold,
                              update, config, call is None, [frame])  # fmt: skip
-            into = sink(item, outs) if outs is not None else None
+            into: Sink | None = None
+            if outs is not None:
+                into = sink(item, outs)
+            elif self._cuts is not None:
+                ahead = pulls.expect(item, message)
+                into = None if ahead is None else ahead.take
             self._connections.send(item.server, message, call, into, item.nbytes, priority)
         if outs is None:
             self._worker.settled()
@@ -116,12 +121,3 @@ class Pushes:
 def _nothing(server: int) -> int:
     """The number of the config that servers know of who never set an optimizer."""
     return 0
-
-
-def sink(item: Item, outs: dict[Key, list[Array]]) -> Sink:
-    """Takes an answer with the values of an item, which go into the outs of its keys."""
-
-    def take(answer: m.Values) -> None:
-        scatter(item, answer.data[0], outs)
-
-    return take

@@ -26,7 +26,7 @@ from mxopt.kvstore.refusals import error_of
 from mxopt.kvstore.wire import Frame, Key
 
 SOON = 0.1  # seconds until a server that hasn't heard of the worker is asked again
-LACKING = 1.0  # seconds of silence until a server that has said whose push it lacks is asked again
+LACKING = 0.5  # seconds of silence until a server that has said whose push it lacks is asked again
 
 log: logging.Logger = logging.getLogger("mxopt.kvstore")
 
@@ -114,6 +114,17 @@ class Session:
         channel.backlog.put(request, None if priority is None else frozenset(keys), priority or 0, nbytes)
         return False
 
+    def join(self, server: int, message: Any, call: Call) -> bool:
+        """Lets `call` wait for the answer to a request that was made before; False where that has
+        come."""
+        channel = self.channels[server]
+        for request in (channel.pending.get(message.seq), *channel.backlog):
+            if request is not None and request.message is message:
+                request.call = call
+                call.missing += 1
+                return True
+        return False
+
     def forget(self, call: Call) -> None:
         """What is still on its way for `call` is no longer written anywhere, nor read from its
         arrays."""
@@ -145,6 +156,8 @@ class Session:
             return  # answered before
         if channel.lacks:
             channel.lacks = []
+        if isinstance(answer, m.Done) and getattr(request.message, "answer", False):  # its round isn't over
+            channel.ask_at = self._clock() + LACKING  # whose push it lacks, if that is waited for
         call = request.call
         if isinstance(answer, m.Refused):
             self._failed(call, error_of(answer))
@@ -245,7 +258,7 @@ def _question(seq: int, request: Request) -> list[Frame]:
     needn't travel again. For values they are pulled; another push that doesn't wait any more was
     answered by Done, which needs no round to be over."""
     message = request.message
-    if isinstance(message, m.Push) and message.answer:
+    if isinstance(message, m.Push) and message.answer and not message.later:
         return m.encode(m.Pull(seq, message.keys, message.piece, message.round))
     if isinstance(message, m.Push | m.PushRows):
         return m.encode(replace(message, data=[b""] * message.FRAMES))

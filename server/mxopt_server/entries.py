@@ -130,7 +130,9 @@ class Request:
     """A worker's request that waits for round `number` of `parts`; it is over once nothing is
     `missing`."""
 
-    __slots__ = ("answer", "error", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since")
+    __slots__ = (
+        "answer", "error", "free", "missing", "nbytes", "number", "over", "parts", "pushes", "rank", "seq", "since",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -142,6 +144,7 @@ class Request:
         answer: Callable[[Any, int, Sequence[Part]], None],
         over: Callable[[Request], None],
         pushes: bool,
+        free: bool,
         since: float,
     ) -> None:
         self.rank, self.seq, self.missing = rank, seq, 1
@@ -149,6 +152,7 @@ class Request:
         self.parts, self.number = parts, number
         self.nbytes = nbytes  # of what it keeps in memory, or of its answer
         self.pushes = pushes  # whether it is refused where the round has ended with an error
+        self.free = free  # whether its worker needn't wait for it: Done is an answer, too
         self.since = since  # when it began to wait
         self.error: Exception | None = None
 

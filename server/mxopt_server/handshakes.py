@@ -82,7 +82,7 @@ class Handshakes:
         session.route, session.seen = route, self._clock()
         session.greeted(hello.read if hello.knows == self._epoch else 0)  # else it has read of one before
         self.routes[route] = session
-        session.hurry()
+        session.release()
         self._answers.send(route, m.Ready(self._answers.rank, self._epoch, session.expects, uneven.lacks(session)))
 
     def _check(self, hello: m.Hello) -> None:

@@ -73,15 +73,17 @@ class Pushes:
             elif over and group.waiting:
                 group.settle()
         first, asks = shares[0][0], isinstance(push, m.Push) and push.answer
+        far = first.rounds.depth(rank) > self._depth
         if asks:
             waits = len(shares) > 1 or bool(first.entry.sums) or not first.rounds.may_see(rank, number)
         else:
-            waits = first.rounds.depth(rank) > self._depth
+            waits = far
             if waits:
                 session.hurry()  # what waits for others takes up the worker's window
         if waits:
             answer = self._give if asks else _done
-            session.when_seen(push.seq, parts, number, value.nbytes, answer, pushes=True)
+            free = isinstance(push, m.Push) and push.answer and push.later and not far
+            session.when_seen(push.seq, parts, number, value.nbytes, answer, pushes=True, free=free)
             return
         for group, _ in shares:
             failed = group.rounds.error(rank, number)

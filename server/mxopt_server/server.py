@@ -192,7 +192,7 @@ class Server:
         refused = session.refused.get(message.seq)
         if refused is not None:
             self.answers.send(session.route, refused)
-        elif isinstance(message, m.Push) and message.answer:
+        elif isinstance(message, m.Push) and message.answer and not message.later:
             self._pulls.pull(session, m.Pull(message.seq, message.keys, message.piece, message.round))
         elif isinstance(message, m.Pull | m.PullRows | m.ListRows | m.FetchStates | m.FetchOptimizer | m.Rounds):
             self._handlers[type(message)](session, message)

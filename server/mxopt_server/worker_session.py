@@ -80,12 +80,13 @@ class Session:
         nbytes: int,
         answer: Answer,
         pushes: bool = False,
+        free: bool = False,
     ) -> None:
         """Answers a request by `answer` when its worker may see its round `number` of `parts`: now,
         or when that is so; it keeps `nbytes` till then. One that `pushes` is refused where the
-        round has failed."""
+        round has failed; one that is `free` is answered by Done where its worker asks."""
         groups = list({id(part.group): part.group for part in parts if part.group is not None}.values())
-        request = Request(self.rank, seq, parts, number, nbytes, answer, self._over, pushes, self._clock())
+        request = Request(self.rank, seq, parts, number, nbytes, answer, self._over, pushes, free, self._clock())
         self.waiting[seq] = request
         self._waiting_bytes += nbytes
         request.missing = len(groups) + 1
@@ -115,6 +116,12 @@ class Session:
         self._later[seq] = nbytes
         if len(self._later) >= LATER or sum(self._later.values()) >= LATER_BYTES:
             self.hurry()
+
+    def release(self) -> None:
+        """Answers what needn't wait, since the worker asks: it may be waiting for just that."""
+        for request in [request for request in self.waiting.values() if request.free]:
+            self.done(request.seq)
+        self.hurry()
 
     def hurry(self) -> None:
         """Answers what waits for another answer."""

@@ -181,3 +181,21 @@ def test_a_push_that_nobody_waits_for_and_that_fails_is_refused(monkeypatch: pyt
     assert isinstance(peer.ask(0, push(3, False)), m.Done)
     assert "ZeroDivisionError" in peer.ask(1, push(1, False)).text
     assert isinstance(peer.ask(1, m.Pull(2, ["w"], 0, 0)), m.Values)
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_push_whose_values_may_come_later_is_done_where_its_worker_says_hello(journal: bool) -> None:
+    """But under a journal, where Done says that its round is over."""
+    peer = with_sgd(Peer(2, journal=Disk() if journal else None))
+    asking = push(3, True, later=True)
+    assert peer.ask(0, asking) is None
+    peer.server.handle(b"route0", m.encode(m.Hello(wire.VERSION, "job", 0, 1, "token", 2, "sync", 1)))
+    told = [type(message) for route, message in peer.sent]
+    assert told == ([m.Ready] if journal else [m.Done, m.Ready])
+    peer.sent.clear()
+    again = peer.ask(0, push(3, True, number=1, later=True))
+    assert again == (None if journal else m.Done(3))
+    answer = peer.ask(1, push(1))
+    assert isinstance(answer, m.Values)
+    assert isinstance(peer.ask(0, m.Pull(4, ["w"], 0, 1)), m.Values)
+    assert peer.weight() == [-2, -2]
