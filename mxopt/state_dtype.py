@@ -8,6 +8,7 @@ import numpy as np
 
 from mxopt.caller import warn
 from mxopt.engine import arrays
+from mxopt.engine.rounding import SEEDS
 from mxopt.errors import ArgumentError, StatesError
 from mxopt.options import Exact, Option
 from mxopt.rules.rule import Rule
@@ -26,7 +27,7 @@ Stored = Annotated[
 Seed = Annotated[
     int | None,
     Exact(
-        "[0, 9223372036854775808)",
+        f"[0, {SEEDS})",
         "stochastic rounding is a function of it (without it of 0), of the parameter's key, of its update count and of"
         " the place in the array",
     ),

@@ -11,13 +11,16 @@ import zlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
+from operator import index
 
 import ml_dtypes
 import numpy as np
 
+from mxopt.errors import ArgumentError
 from mxopt.rules.words import WEYL, bfloat16_of, share
 from mxopt.typing import Array
 
+SEEDS = 2**63  # how many there are: from 0 on
 _WORD = 2**64 - 1
 
 
@@ -77,10 +80,14 @@ class UpdateKeys:
         self._bases = self._numbers
 
     def now(self) -> np.ndarray:
-        """32 bits for each parameter, for its next update."""
+        """32 bits for each parameter, for its next update. Raises TypeError or ArgumentError for a
+        seed that can't be saved."""
         seed = self._seed()
         if seed != self._of:
-            self._of, self._bases = seed, _mixed(_mixed(seed & _WORD) ^ self._numbers)
+            number = index(seed)
+            if not 0 <= number < SEEDS:
+                raise ArgumentError(f"a seed must be within [0, {SEEDS}), got {seed}")
+            self._of, self._bases = seed, _mixed(_mixed(number) ^ self._numbers)
             self._only = int(self._bases[0])
         if len(self._updates) == 1:
             return np.array([_mixed(self._only ^ self._updates[0]()) >> 32])

@@ -24,12 +24,13 @@ from mxopt.errors import (
 )
 from mxopt.lr_scheduler import warn_of_climbing
 from mxopt.optimizer.counts import LISTS, Index, Schedule
-from mxopt.optimizer.multipliers import Multipliers, attributes_of
+from mxopt.optimizer.multipliers import attributes_of
+from mxopt.optimizer.rounded import Rounded
 from mxopt.options import Exact, Option, number, plain
 from mxopt.overrides import overridden
 from mxopt.registry import Registry, same_class
-from mxopt.state_dtype import Seed, StateDtype, Stored, seed_of, without_rule
-from mxopt.typing import Array, Document, Plain, State
+from mxopt.state_dtype import Seed, Stored
+from mxopt.typing import Array, Plain, State
 
 __all__ = ["LISTS", "Index", "Optimizer", "register"]
 
@@ -44,7 +45,7 @@ def check_schedule(given: object, whose: str = "") -> None:
         )
 
 
-class Optimizer(NamedArguments, Multipliers):
+class Optimizer(NamedArguments, Rounded):
     """The base of all optimizers.
 
     Raises
@@ -66,7 +67,6 @@ class Optimizer(NamedArguments, Multipliers):
         "amsgrad": "mxopt.experimental.optim.Adam and mxopt.nn.Adam have it",
         "decoupled_weight_decay": "create('adamw') has its weight decay apart from the gradient",
     }
-    state_dtype: StateDtype = None
     drawn_seed: int | None = None  # the seed, if it was drawn because none was given
     overridden: frozenset[str] = frozenset()  # those of `overridable` that a class from outside mxopt defines
 
@@ -260,25 +260,6 @@ class Optimizer(NamedArguments, Multipliers):
         master, inner = state
         return inner, master
 
-    # Stochastic rounding.
-
-    def check_state_dtype(self, asked: str) -> None:
-        """Raises ArgumentError if states can't be of this dtype."""
-        raise without_rule(type(self).__name__)
-
-    def rounding_seed(self) -> int:
-        """The seed of stochastic rounding."""
-        return int(self.seed or 0)
-
-    def get_counts(self) -> Plain:
-        rounds = self.state_dtype == "bfloat16" or self.seed is not None
-        return super().get_counts() | ({"seed": self.rounding_seed()} if rounds else {})
-
-    def set_counts(self, counts: Document) -> None:
-        seed = seed_of(counts, self.seed)
-        super().set_counts(counts)
-        self.seed = seed
-
     def called(self, index: Index) -> str:
         """What errors call a parameter: its index, and its name if that is known."""
         name = getattr(self.param_dict.get(index), "name", None) or self.idx2name.get(index)
@@ -351,7 +332,7 @@ class Optimizer(NamedArguments, Multipliers):
         schedule = self.lr_scheduler
         kept = {name: getattr(self, name) for name in ("_param_dict", "sym_info", "aggregate_num", "parts")}
         if self.state_dtype is not None:
-            kept["state_dtype"] = self.state_dtype
+            kept["_state_dtype"] = self.state_dtype
         if schedule is not None and same_class(type(schedule), type(made.lr_scheduler)):
             vars(schedule).update(vars(made.lr_scheduler))
             kept["lr_scheduler"] = schedule

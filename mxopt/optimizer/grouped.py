@@ -14,7 +14,7 @@ from weakref import proxy
 import numpy as np
 
 from mxopt import state_dtype
-from mxopt.arguments import NamedArguments
+from mxopt.arguments import NamedArguments, check_kept
 from mxopt.engine import Steps, Tensor, arrays
 from mxopt.engine.rounding import Rounding
 from mxopt.engine.steps import BatchPlan, distinct, run
@@ -103,14 +103,27 @@ class GroupedOptimizer(NamedArguments, Resumable):
     first_carry: ClassVar[float] = 0.0
     multi_precision: bool = False
     rescale_grad: float = 1.0  # gradients are multiplied by this first; a `Trainer` divides it by the batch size
-    state_dtype: StateDtype = None
     seed: int | None = None
     global_step: int = 0  # the number of steps, where slots don't count their own
 
+    _state_dtype: StateDtype = None
     _slots: list[Slot]
     _seen: dict[Hashable, Seen]  # by the keys of `apply`
     _of_tensors = False  # whether some parameters are tensors, whose library is told of each step
     steps: Steps
+
+    @property
+    def state_dtype(self) -> StateDtype:
+        """What states are stored in, as the argument. States that there are already aren't
+        converted: the next update refuses them if it is set to another."""
+        return self._state_dtype
+
+    @state_dtype.setter
+    def state_dtype(self, asked: StateDtype) -> None:
+        state_dtype.check(asked, None, type(self).__name__)
+        self._state_dtype = asked
+        if hasattr(self, "steps"):  # what is prepared is for the dtype before
+            self.steps.clear()
 
     @property
     def slots(self) -> list[Slot]:
@@ -173,6 +186,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
     def _check_options(self) -> None:
         """Raises ArgumentError if an option has been set to what isn't allowed; called where a step
         has failed."""
+        check_kept(self)
 
     # Updates.
 

@@ -60,6 +60,9 @@ class RuleOptimizer(Optimizer):
     def __getstate__(self) -> Plain:
         return {**self.__dict__, "_plans": {}, "_weights": {}}  # a copy has arrays of its own
 
+    def _prepare_anew(self) -> None:
+        self._plans, self._lists = {}, Steps()
+
     # What a subclass defines.
 
     if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mxopt.errors import StatesError
+from mxopt.errors import ArgumentError, StatesError
 from mxopt.experimental import optim
 from mxopt.experimental.optim.groups import check_keys
 from mxopt.optimizer.grouped import Slot
@@ -73,7 +73,12 @@ class OfExperimental:
 
     def group(self, given: Plain, whose: str) -> Plain:
         check_keys(given, {*self.defaults, "param_names"}, optim.Optimizer.names, whose)
-        return given
+        if not self._seeds:
+            return given
+        seed = (self._model.seed or 0) if hasattr(self, "_model") else self.defaults["seed"]
+        if given.get("seed", seed) != seed:
+            raise ArgumentError(f"{whose}: all groups share one seed, {seed}, got {given['seed']!r} for this one")
+        return given if seed == self.defaults["seed"] else {**given, "seed": seed}  # PyTorch fills in the default
 
     def add(self, group: Plain, weights: Sequence[np.ndarray], names: Sequence[str]) -> None:
         known = self.defaults.keys() - self._seeds.keys()
@@ -94,7 +99,10 @@ class OfExperimental:
         return self._model.repeat(places, first)
 
     def _follow(self, groups: Sequence[Plain]) -> None:
-        """Takes over changed options of the groups."""
+        """Takes over changed options of the groups. Raises ArgumentError if their seeds differ."""
+        seeds = [number_of(group["seed"]) for group in groups if self._seeds]
+        if seeds and seeds.count(seeds[0]) < len(seeds):
+            raise ArgumentError(f"{self._kind}: all groups share one seed, got {', '.join(map(repr, seeds))}")
         for mine, theirs in zip(self._model.param_groups, groups, strict=True):
             now = with_floats({key: number_of(theirs[key]) for key in self.defaults})
             self._model.seed = now.pop("seed", self._model.seed)

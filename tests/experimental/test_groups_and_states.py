@@ -122,6 +122,17 @@ def test_bad_groups_are_named(groups: Any, says: str) -> None:
         optim.Adam(groups)
 
 
+@pytest.mark.parametrize(("key", "value"), [("state_dtype", "bfloat16"), ("seed", 3), ("multi_precision", True)])
+def test_what_all_groups_share_is_refused_in_one(key: str, value: Any) -> None:
+    """A group kept it as if it were the caller's, and nothing followed from it."""
+    with pytest.raises(KeyError, match=f"Adam, group 0 can't have a {key} of its own"):
+        optim.Adam([{"params": [np.zeros(1)], key: value}])
+    optimizer = optim.Adam([np.zeros(1)])
+    with pytest.raises(KeyError, match=f"Adam, group 0 can't have a {key} of its own"):
+        optimizer.param_groups[0][key] = value
+    assert key not in optimizer.param_groups[0]
+
+
 @pytest.mark.parametrize("key", ["learning_rate", "wd", "lR"])
 def test_an_option_by_a_wrong_name_is_refused_later_too_and_where_there_is_none_like_it(key: str) -> None:
     optimizer = optim.Rprop([np.zeros(1)])

@@ -152,6 +152,37 @@ def test_states_in_bfloat16_resume_and_are_converted(name: str, options: dict[st
     train(part, again, range(6, 7))
 
 
+def test_groups_of_one_rounding_share_its_seed() -> None:
+    """The seed of the last group counted for all, whatever the groups showed."""
+
+    def parameter() -> Any:
+        made = torch.ones(500, requires_grad=True)
+        made.grad = torch.full((500,), 0.1)
+        return made
+
+    with pytest.raises(ValueError, match="adam, group 1: all groups share one seed, 0, got 5 for this one"):
+        Optimizer([{"params": [parameter()]}, {"params": [parameter()], "seed": 5}], "adam", state_dtype="bfloat16")
+    optimizer = Optimizer([parameter()], "adam", state_dtype="bfloat16", seed=5)
+    loaded = Optimizer([parameter()], "adam", state_dtype="bfloat16")
+    loaded.load_state_dict(optimizer.state_dict())
+    loaded.add_param_group({"params": [parameter()]})
+    assert [group["seed"] for group in loaded.param_groups] == [5, 5]
+    loaded.step()
+    before = loaded.param_groups[0]["params"][0].clone()
+    loaded.param_groups[0]["seed"] = 6
+    with pytest.raises(ValueError, match="Adam: all groups share one seed, got 6, 5"):
+        loaded.step()
+    assert torch.equal(loaded.param_groups[0]["params"][0], before)
+    loaded.param_groups[1]["seed"] = 6
+    loaded.step()
+
+
+@pytest.mark.parametrize("name", ["adam", "lamb"])
+def test_a_state_dtype_is_no_option_of_a_group(name: str) -> None:
+    with pytest.raises(KeyError, match=f"{name}, group 0 can't have a state_dtype of its own"):
+        Optimizer([{"params": [torch.ones(3, requires_grad=True)], "state_dtype": "bfloat16"}], name)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [("AdamW", "adam"), ("Adam", "adamw"), ("NAdam", "nadam"), ("RAdam", "radam")]
 )

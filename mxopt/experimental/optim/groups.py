@@ -16,6 +16,7 @@ from mxopt.typing import Array, Plain
 
 Options = Plain
 NOT_OPTIONS = {"learning_rate", "wd"}  # MXNet's names of `lr` and `weight_decay`
+OF_ALL = {"multi_precision", "state_dtype", "seed"}  # what an optimizer has once, for all its groups
 
 
 class ParameterGroup(Plain):
@@ -82,7 +83,8 @@ def checked(options: Options, checks: Mapping[str, Declared], whose: str) -> Opt
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str], whose: str) -> None:
-    """Raises ArgumentKeyError for an option that looks misspelt, or has another family's name.
+    """Raises ArgumentKeyError for an option that looks misspelt, has another family's name, or is
+    one of all groups together.
 
     As in MindSpore and PyTorch, other keys belong to the caller, even options of other optimizers
     (`others`).
@@ -91,6 +93,8 @@ def check_keys(given: Iterable[str], known: Iterable[str], others: Iterable[str]
     for key in given:
         if key in known or key in others:
             continue
+        if key in OF_ALL:
+            raise ArgumentKeyError(f"{whose} can't have a {key} of its own: it is an argument beside the groups")
         meant = key in NOT_OPTIONS or any(key in group and group & known for group in SYNONYMS)
         if meant or difflib.get_close_matches(str(key).lower(), map(str.lower, known), n=1, cutoff=0.8):
             raise ArgumentKeyError(f"{whose} has no option {key!r}: {nearest(str(key), known)}")
