@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
-from mxopt.engine import arrays
+from mxopt.engine import arrays, exchange
 from mxopt.errors import ArgumentError, ArrayTypeError
 from mxopt.typing import Array
 
@@ -21,7 +22,8 @@ _shape_of, _dtype_of = operator.attrgetter("shape"), operator.attrgetter("dtype"
 COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
 
 
-class Held(NamedTuple):
+@dataclass(eq=False)
+class Held:
     """Parameters as they were when last looked at: names, arrays over their memory, addresses and
     layouts. A complex parameter is seen as pairs of real numbers along a last axis, as by
     `torch.view_as_real`."""
@@ -31,8 +33,9 @@ class Held(NamedTuple):
     views: list[np.ndarray]
     places: array[int]
     layouts: list[tuple[Any, ...]]
-    sizes: list[int]
-    dtypes: list[torch.dtype]
+
+    def __post_init__(self) -> None:
+        self.complex: bool = not COMPLEX.isdisjoint(map(_dtype_of, self.tensors))
 
     @classmethod
     def of(cls, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> Held:
@@ -49,39 +52,42 @@ class Held(NamedTuple):
         views = [arrays.as_array(real(tensor, name), name) for tensor, name in named]
         for view, name in zip(views, names, strict=True):
             arrays.check_weight(view, f"parameter {name!r}", "it")
-        columns = _places(tensors), _layouts(tensors), list(map(torch.Tensor.numel, tensors))
-        return cls(list(tensors), list(names), views, *columns, list(map(_dtype_of, tensors)))
+        return cls(list(tensors), list(names), views, _places(tensors), _layouts(tensors))
 
-    def __add__(self, other: Held) -> Held:  # type: ignore[override]
-        return Held(*map(operator.add, tuple(self), tuple(other)))
+    def __add__(self, other: Held) -> Held:
+        return Held(*map(operator.add, self._columns, other._columns))
+
+    @property
+    def _columns(self) -> tuple[Any, ...]:
+        return self.tensors, self.names, self.views, self.places, self.layouts
 
     def are(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether these are the same tensors, each still at its address."""
-        same = len(tensors) == len(self.tensors) and all(map(operator.is_, tensors, self.tensors))
-        return same and _places(self.tensors) == self.places
+        """Whether these are the same tensors."""
+        return len(tensors) == len(self.tensors) and all(map(operator.is_, tensors, self.tensors))
 
     def lie_as_before(self) -> bool:
-        """Whether each still has its shape and strides."""
-        return _layouts(self.tensors) == self.layouts
+        """Whether each still has its memory, shape, strides and dtype."""
+        return _places(self.tensors) == self.places and _layouts(self.tensors) == self.layouts
+
+    @cached_property
+    def _finder(self) -> exchange.Finder | None:
+        """None if some gradients must be looked at one by one in any case."""
+        plain = len(self.tensors) > 0 and all(view.flags.c_contiguous for view in self.views)
+        usable = plain and exchange.describer(torch.Tensor) and self.lie_as_before()
+        return exchange.Finder(self.tensors, torch.Tensor) if usable else None
 
     def places_of(self, grads: Sequence[Array]) -> array[int] | None:
-        """The gradients' addresses, if parameters and gradients are all of the common kind:
-        contiguous, and of the same dtype and size. This is far cheaper than making arrays."""
-        if set(map(type, grads)) != {torch.Tensor}:
+        """The gradients' addresses, if the parameters lie as before, and all of these and of the
+        gradients are of the common kind: contiguous, and of the same dtype and shape. This is far
+        cheaper than making arrays."""
+        places = None if self._finder is None else self._finder.places(grads)
+        if places is None or any(map(torch.Tensor.is_neg, grads)):
             return None
-        try:
-            whole = all(map(torch.Tensor.is_contiguous, chain(self.tensors, grads)))
-        except RuntimeError:  # a sparse tensor can't be asked
-            return None
-        if not whole or any(map(torch.Tensor.is_neg, grads)) or list(map(_dtype_of, grads)) != self.dtypes:
-            return None
-        if not COMPLEX.isdisjoint(self.dtypes) and any(map(torch.Tensor.is_conj, grads)):
-            return None
-        return _places(grads) if list(map(torch.Tensor.numel, grads)) == self.sizes else None
+        return None if self.complex and any(map(torch.Tensor.is_conj, grads)) else places
 
     def arrays_of(self, grads: Sequence[Array]) -> list[Any]:
         """The gradients as arrays over their memory; None stays None."""
-        if not COMPLEX.isdisjoint(self.dtypes):
+        if self.complex:
             named = zip(grads, (f"parameter {name!r}, grad" for name in self.names), strict=True)
             grads = [g if g is None else real(g.resolve_conj(), name) for g, name in named]
         lent = arrays.lent_by(grads)
@@ -105,7 +111,8 @@ def _places(tensors: Sequence[torch.Tensor]) -> array[int]:
 
 
 def _layouts(tensors: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
-    return list(zip(map(_shape_of, tensors), map(torch.Tensor.stride, tensors), strict=True))
+    shapes, dtypes = map(_shape_of, tensors), map(_dtype_of, tensors)
+    return list(zip(shapes, map(torch.Tensor.stride, tensors), dtypes, strict=True))
 
 
 def renew(master: np.ndarray, weight: np.ndarray) -> None:

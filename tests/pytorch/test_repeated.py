@@ -6,10 +6,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook  # noqa: E402
 from torch_models import PAIRS, model, same, train  # noqa: E402
 
 import mxopt  # noqa: E402
@@ -153,3 +155,85 @@ def test_an_engine_that_is_chosen_later_is_used(made: list[int]) -> None:
         train(net, optimizer, range(2, 4))
     train(net, optimizer, range(4, 6))
     assert len(made) in (3, 4)
+
+
+GRADS: dict[str, Any] = {
+    "none": lambda: None,
+    "an array": lambda: np.ones(5, np.float32),
+    "a parameter": lambda: torch.nn.Parameter(torch.ones(5)),
+    "of another shape": lambda: torch.ones(6),
+    "with an axis more": lambda: torch.ones(1, 5),
+    "of another dtype": lambda: torch.ones(5).double(),
+    "of as many bytes": lambda: torch.ones(5, dtype=torch.int32),
+    "sparse": lambda: torch.ones(5).to_sparse(),
+    "strided": lambda: torch.ones(10)[::2],
+    "broadcast": lambda: torch.ones(1).expand(5),
+    "elsewhere": lambda: torch.ones(5, device="meta"),
+    "negated": lambda: torch._neg_view(torch.ones(5)),
+}
+
+
+@pytest.mark.parametrize("kind", GRADS)
+def test_only_gradients_of_the_common_kind_are_taken_by_their_addresses(kind: str) -> None:
+    shapes = (3, 4), (5,), (), (0, 3), (2, 1, 3)
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    held = Held.of(weights, list("abcde"))
+    grads = [torch.ones(shape) for shape in shapes]
+    for _ in range(2):
+        found = held.places_of(grads)
+        assert found is not None
+        assert list(found) == [grad.data_ptr() for grad in grads]
+        assert held.places_of([grads[0], GRADS[kind](), *grads[2:]]) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64], ids=str)
+def test_gradients_of_every_dtype_are(dtype: Any) -> None:
+    weight, grad = (torch.ones(3, 2, dtype=dtype) for _ in range(2))
+    held = Held.of([weight], ["a"])
+    found = held.places_of([grad])
+    assert found is not None
+    assert list(found) == [grad.data_ptr()]
+    if dtype is torch.complex64:
+        assert held.places_of([grad.conj()]) is None
+
+
+def test_a_parameter_of_another_dtype_in_the_same_memory_is_refused() -> None:
+    weight = torch.ones(4)
+    optimizer = Optimizer([weight], "sgd", lr=0.1)
+    for _ in range(3):
+        weight.grad = torch.ones(4)
+        optimizer.step()
+    weight.grad = None
+    weight.data = weight.data.view(torch.int32)
+    before = weight.detach().clone()
+    weight.grad = torch.ones(4, dtype=torch.int32)
+    with pytest.raises((ValueError, TypeError), match="int32"):
+        optimizer.step()
+    assert torch.equal(weight, before)
+
+
+def test_hooks_and_profiles_that_begin_later_see_every_step_once() -> None:
+    net, seen = model(), list[str]()
+    optimizer = Optimizer(net.parameters(), "adamw")
+
+    def names() -> list[tuple[str, int]]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            optimizer.step()
+        return [(e.key, e.count) for e in profile.key_averages() if e.key.startswith("Optimizer.step")]
+
+    train(net, optimizer, range(2))
+    for register, whose in (
+        (optimizer.register_step_pre_hook, "before"),
+        (optimizer.register_step_post_hook, "after"),
+        (register_optimizer_step_pre_hook, "before all"),
+        (register_optimizer_step_post_hook, "after all"),
+    ):
+        hook = register(lambda *_, whose=whose: seen.append(whose))
+        optimizer.step()
+        hook.remove()
+        optimizer.step()
+    assert seen == ["before", "after", "before all", "after all"]
+    assert names() == names() == [("Optimizer.step#Optimizer.step", 1)]
+    optimizer.register_step_pre_hook(lambda *_: 3)
+    with pytest.raises(RuntimeError, match="must return None or a tuple"):
+        optimizer.step()
