@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,10 +42,11 @@ FLOATS = ("lambd", "t0")  # ASGD's, for which MindSpore asks for a float; PyTorc
 
 
 def number_of(value: Array) -> Any:
-    """An option as a number: a schedule may keep it as a tensor."""
+    """An option as a number: a schedule may keep it as a tensor, which has one element, as for
+    PyTorch. What has more stays as it is, for the option's check to refuse."""
     if isinstance(value, tuple | list):
         return type(value)(map(number_of, value))
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if hasattr(value, "item") and math.prod(value.shape) == 1 else value
 
 
 def with_floats(options: Plain) -> Plain:
@@ -60,7 +62,8 @@ class OfExperimental:
         self._kind = kind
         self._names = STATES[kind]
         # PyTorch's SGD has a default rate.
-        self._options = with_floats({"lr": 1e-3, **options} if kind == "SGD" else options)
+        options = {"lr": 1e-3, **options} if kind == "SGD" else options
+        self._options = with_floats({key: number_of(value) for key, value in options.items()})
         made = self._made([{"params": []}])
         self._seeds = {"seed": made.seed or 0} if made.state_dtype == "bfloat16" else {}
         self.defaults: Plain = made.defaults | self._seeds
@@ -106,7 +109,7 @@ class OfExperimental:
         for mine, theirs in zip(self._model.param_groups, groups, strict=True):
             now = with_floats({key: number_of(theirs[key]) for key in self.defaults})
             self._model.seed = now.pop("seed", self._model.seed)
-            changed = {key: value for key, value in now.items() if mine[key] != value}
+            changed = {key: x for key, x in now.items() if getattr(x, "shape", ()) or mine[key] != x}
             if changed:
                 mine.update(changed)
 

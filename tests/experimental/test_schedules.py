@@ -319,3 +319,14 @@ def test_a_plateau_takes_arrays_and_refuses_texts() -> None:
     assert schedule.state_dict() == before
     schedule.step(float("nan"))
     assert schedule.num_bad_epochs == 2
+
+
+def test_a_constant_schedule_of_no_steps_keeps_its_factor_until_a_step_is_set_by_number() -> None:
+    """As MindSpore's does, whose formula for a step's number says otherwise, and PyTorch's."""
+    optimizer = sgd()
+    schedule = schedules.ConstantLR(optimizer, 0.5, 0)
+    rates = [rate(optimizer)]
+    for epoch in (None, None, None, 2, None, 0):
+        schedule.step() if epoch is None else schedule.step(epoch)
+        rates.append(rate(optimizer))
+    assert rates == [0.05, 0.05, 0.05, 0.05, 0.1, 0.1, 0.1]

@@ -91,6 +91,34 @@ def test_a_rate_may_be_a_tensor() -> None:
         same(net, of(before))
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+@pytest.mark.parametrize("name", ["sgd", "adam", "lamb"])
+def test_it_may_have_any_shape_of_one_element_as_in_pytorch(name: str, shape: tuple[int, ...]) -> None:
+    ours, theirs = model(), model()
+    rate = torch.full(shape, 0.03)
+    by, alike = Optimizer(ours.parameters(), name, lr=rate), Optimizer(theirs.parameters(), name, lr=rate.item())
+    train(ours, by, range(2))
+    train(theirs, alike, range(2))
+    same(ours, theirs)
+    by.param_groups[0]["lr"], alike.param_groups[0]["lr"] = torch.full(shape, 0.5), 0.5
+    train(ours, by, range(2, 4))
+    train(theirs, alike, range(2, 4))
+    same(ours, theirs)
+
+
+def test_a_rate_of_two_numbers_is_refused() -> None:
+    net, two = model(), torch.tensor([0.1, 0.2])
+    with pytest.raises(ValueError, match="lr must be a single number"):
+        Optimizer(net.parameters(), "sgd", lr=two)
+    optimizer = Optimizer(net.parameters(), "sgd", lr=0.1)
+    train(net, optimizer, range(2))
+    before = values(net)
+    optimizer.param_groups[0]["lr"] = two
+    with pytest.raises(ValueError, match="lr must be a single number"):
+        optimizer.step()
+    same(net, of(before))
+
+
 def test_asgd_takes_whole_numbers_as_pytorch_does_and_mindspore_does_not() -> None:
     def run(kind: Callable[[Any], Any]) -> Any:
         net = model()

@@ -100,7 +100,10 @@ class ExponentialLR(FactorLR):
 
 
 class ConstantLR(FactorLR):
-    """The rates times `factor` for `total_iters` steps, then the rates."""
+    """The rates times `factor` for `total_iters` steps, then the rates.
+
+    If `total_iters` is 0 the factor stays, as in MindSpore, until a step is set by its number.
+    """
 
     def __init__(
         self, optimizer: Scheduled, factor: Share = 1 / 3, total_iters: Whole = 5, last_epoch: LastEpoch = -1
@@ -111,6 +114,12 @@ class ConstantLR(FactorLR):
 
     def factor(self, epoch: float) -> float:
         return self.start_factor if epoch < self.total_iters else 1.0
+
+    def get_lr(self) -> list[float]:
+        if self.total_iters:
+            return super().get_lr()
+        share = self.start_factor if self.last_epoch == 0 else 1.0
+        return [float(group["lr"]) * share for group in self.groups]
 
 
 class LinearLR(FactorLR):
