@@ -198,7 +198,10 @@ def compressed(params: Any) -> None:
         outs = [np.zeros(s, np.float32) for s in shapes.values()]
         store.pushpull(list(shapes), list(grads[store.rank].values()), out=outs)
         for (key, _), out in zip(shapes.items(), outs, strict=True):
-            total: Any = sum(ref.quantize(key, g[key]) for ref, g in zip(references, grads, strict=True))
+            total: Any = 0
+            for reference, each in zip(references, grads, strict=True):
+                sent, reference.residuals[key] = reference.quantize(key, each[key])
+                total = total + sent
             assert same(out, total), f"{key} step {step}"
 
 
