@@ -101,7 +101,10 @@ def imported(module: str) -> set[str]:
 
 
 def _uses(module: str, package: str) -> bool:
-    """Whether a module imports more from a package than modules in it."""
+    """Whether a module imports a package itself, or more from it than modules in it."""
+    tree = ast.parse(PATHS[module].read_text())
+    if any(package in {a.name for a in n.names} for n in ast.walk(tree) if isinstance(n, ast.Import)):
+        return True
     names = [name for name in imports(PATHS[module]) if name.rpartition(".")[0] == package]
     return not names or any(name not in PATHS for name in names)
 
@@ -144,6 +147,19 @@ def floor(module: str) -> int:
         (len(name), k) for k, names in enumerate(FLOORS) for name in names if f"{module}.".startswith(f"{name}.")
     ]
     return max(fitting)[1]
+
+
+def test_a_package_imported_itself_counts_beside_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "own.py"
+    monkeypatch.setitem(PATHS, "mxopt.sparse.own", path)
+    for text, expected in [
+        ("from mxopt import errors", {"mxopt.errors"}),
+        ("import mxopt\nfrom mxopt import errors", {"mxopt", "mxopt.errors"}),
+        ("from mxopt import SGD, errors", {"mxopt", "mxopt.errors"}),
+        ("import mxopt.errors\nfrom mxopt.errors import ArrayError", {"mxopt.errors"}),
+    ]:
+        path.write_text(text)
+        assert imported("mxopt.sparse.own") == expected, text
 
 
 def test_every_module_has_a_floor_of_its_own() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from table import GROUPED, Grouped
-from workers import caught, same, summed
+from workers import refused, same, summed
 
 from mxopt import Parameter, Trainer, kvstore, nn
+from mxopt.errors import ArgumentError, ScheduleOverError, StatesError
 from mxopt.experimental import optim
 from mxopt.sparse import row_sparse_array
 
@@ -109,10 +110,9 @@ def train(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"weights": [p.value.tobytes().hex()[:4000] for p in params], "lr": rates}
 
 
-def refused(arguments: Any) -> dict[str, list[str]]:
-    """What a distributed store says of that which can't be, in each family."""
+def never_possible(arguments: Any) -> None:
+    """What a distributed store says of optimizers that can't be, in each family."""
     store, weight = kvstore.create("dist_sync"), np.ones(3, np.float32)
-    said: dict[str, list[str]] = {}
 
     class Own(optim.Optimizer):
         def construct(self, gradients: Any) -> None:
@@ -135,37 +135,48 @@ def refused(arguments: Any) -> dict[str, list[str]]:
     used = optim.SGD([weight.copy()], 0.1), nn.SGD([weight.copy()])
     for optimizer in used:
         optimizer((weight,))
-    asked: dict[str, list[Any]] = {
-        "experimental": [used[0], Own([weight], {"lr": 1}), Hidden([weight], 0.1, 3), Unknown([weight], 0.1)],
-        "nn": [used[1], OwnNn([weight]), nn.LARS(nn.SGD([weight])), UnknownNn([weight])],
-    }
-    for family, given in asked.items():
-        errors = [caught(store.set_optimizer, optimizer) for optimizer in given]
-        said[family] = [f"{type(e).__name__}: {e}" for e in errors]
-    return said
+    for kind, words, given in (
+        (ArgumentError, "made 1 step already", used[0]),
+        (ArgumentError, "Own defines construct", Own([weight], {"lr": 1})),
+        (ArgumentError, "'secret'", Hidden([weight], 0.1, 3)),
+        (StatesError, "experimental optimizer is 'Unknown'", Unknown([weight], 0.1)),
+        (ArgumentError, "the SGD has made 1 step already", used[1]),
+        (ArgumentError, "OwnNn defines construct", OwnNn([weight])),
+        (ArgumentError, "LARS defines construct", nn.LARS(nn.SGD([weight]))),
+        (StatesError, "server 0: the saved optimizer of mxopt.nn is 'UnknownNn'", UnknownNn([weight])),
+    ):
+        refused(kind, words, store.set_optimizer, given)
 
 
-def refused_pushes(arguments: Any) -> list[str]:
-    """The same of pushes; then the weight, which takes what was lost by none of them."""
+def refused_pushes(arguments: Any) -> None:
+    """Refused pushes send nothing and lose nothing."""
     store, weight, ones = kvstore.create("dist_sync"), np.ones(3, np.float32), np.ones(3, np.float32)
-    if arguments["family"] == "nn":
-        store.set_optimizer(nn.SGD([Parameter(weight, name="w")], [0.5, 0.25]))
-        store.init("w", weight)
-        for _ in range(2):
-            store.pushpull("w", ones, out=weight)
-        errors = [caught(store.push, "w", ones)]
-    else:
-        optimizer = optim.SGD([Parameter(weight, name="w")], 0.1)
-        store.set_optimizer(optimizer)
-        store.init(["w", "x"], [weight, weight])
-        errors = [caught(store.push, "x", weight)]
-        store.pushpull("w", ones, out=weight)
-        optimizer.param_groups[0]["momentum"] = 0.9
-        errors.append(caught(store.push, "w", ones))
-        optimizer.param_groups[0]["momentum"] = 0.0
-        store.pushpull("w", ones, out=weight)  # nothing was sent, nothing is lost
+    optimizer = optim.SGD([Parameter(weight, name="w")], 0.1)
+    store.set_optimizer(optimizer)
+    store.init(["w", "x"], [weight, weight])
+    refused(ArgumentError, "key 'x' is no parameter", store.push, "x", weight)
+    store.pushpull("w", ones, out=weight)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    refused(ArgumentError, "other states", store.push, "w", ones)
+    optimizer.param_groups[0]["momentum"] = 0.0
+    store.pushpull("w", ones, out=weight)
+    step = np.float32(0.1)
+    assert weight.tolist() == [1 - step - step] * 3
     store.pull("w", out=weight)
-    return [*(f"{type(e).__name__}: {e}" for e in errors), str(weight.tolist())]
+    assert weight.tolist() == [1 - step - step] * 3
+
+
+def refused_after_the_schedule(arguments: Any) -> None:
+    """The same of an optimizer whose list of rates is over."""
+    store, weight, ones = kvstore.create("dist_sync"), np.ones(3, np.float32), np.ones(3, np.float32)
+    store.set_optimizer(nn.SGD([Parameter(weight, name="w")], [0.5, 0.25]))
+    store.init("w", weight)
+    for _ in range(2):
+        store.pushpull("w", ones, out=weight)
+    over = "SGD: learning_rate lists 2 values, there is none for step 2"
+    refused(ScheduleOverError, over, store.push, "w", ones)
+    store.pull("w", out=weight)
+    assert weight.tolist() == [0.25] * 3
 
 
 def sparse(arguments: Any) -> None:
