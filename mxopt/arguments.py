@@ -42,7 +42,8 @@ class NamedArguments:
     def takes_more(cls) -> bool:
         """Whether the class may take keywords that it doesn't name, because a constructor from
         outside mxopt takes any."""
-        return any(_takes_keywords(base) and overridden(base, ["__init__"]) for base in _constructors(cls))
+        any_keyword = (base for base in _constructors(cls) if handed_on(vars(base)["__init__"]) is None)
+        return any(overridden(base, ["__init__"]) for base in any_keyword)
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

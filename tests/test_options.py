@@ -11,10 +11,11 @@ import pytest
 import mxopt
 from mxopt import lr_scheduler, nn
 from mxopt.arguments import NamedArguments, attribute_of
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, UnknownArgumentError
 from mxopt.experimental import optim
 from mxopt.optimizer import Optimizer
-from mxopt.options import Exact, Option, checked, declared, parameters
+from mxopt.optimizer.options import OptimizerOptions
+from mxopt.options import Exact, Option, Unpack, checked, declared, parameters
 
 NAN, INF = float("nan"), float("inf")
 
@@ -189,6 +190,28 @@ class Mine(Optimizer):
     def __init__(self, learning_rate: float = 0.1, **kwargs: object) -> None:
         self.decay = kwargs.pop("decay", 0.5)
         super().__init__(learning_rate=learning_rate, **kwargs)  # type: ignore[arg-type]
+
+
+class More(OptimizerOptions, total=False):
+    spare: int
+
+
+def test_an_optimizer_of_ones_own_that_names_its_keywords_suggests_one_of_them() -> None:
+    class Own(mxopt.optimizer.SGD):
+        def __init__(self, share: Annotated[float, Option("[0, 1]", "share")] = 0.5, **base: Unpack[More]) -> None:
+            self.spare = base.get("spare", 0)
+            super().__init__(wd=base.get("wd", 0.0))
+
+    class Open(Own):
+        def __init__(self, **kwargs: object) -> None:
+            self.kwargs = kwargs
+
+    with pytest.raises(UnknownArgumentError, match="Own has no argument 'shar': did you mean 'share'"):
+        Own(shar=0.5)  # type: ignore[call-arg]
+    with pytest.raises(UnknownArgumentError, match="Own has no argument 'momentum'"):  # which SGD isn't handed
+        Own(momentum=0.5)  # type: ignore[call-arg]
+    assert (Own(spare=3, wd=0.25).spare, Own(spare=3, wd=0.25).wd) == (3, 0.25)
+    assert Open(shar=0.5).kwargs == {"shar": 0.5}
 
 
 def test_an_optimizer_in_mxnets_style_needs_no_declarations() -> None:

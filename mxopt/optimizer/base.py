@@ -17,7 +17,6 @@ from mxopt.errors import (
     MXOptError,
     NotDefinedError,
     RemovedError,
-    UnknownArgumentError,
     UnknownNameError,
     WarnedUsageError,
     nearest,
@@ -124,14 +123,12 @@ class Optimizer(NamedArguments, Rounded):
         if learning_rate is not None:
             warn_of_climbing(learning_rate)
         if param_idx2name is not None and not isinstance(param_idx2name, Mapping):
-            raise UnknownArgumentError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
+            raise ArgumentTypeError(f"param_idx2name must be a dict of index to name, got {param_idx2name!r}")
         for index, name in (param_idx2name or {}).items():
             if not isinstance(name, str):
-                raise UnknownArgumentError(
-                    f"param_idx2name must give names, which are texts, got {name!r} for {index!r}"
-                )
+                raise ArgumentTypeError(f"param_idx2name must give names, which are texts, got {name!r} for {index!r}")
         if param_dict is not None and not isinstance(param_dict, Mapping):
-            raise UnknownArgumentError(f"param_dict must be a dict of index to parameter, got {param_dict!r}")
+            raise ArgumentTypeError(f"param_dict must be a dict of index to parameter, got {param_dict!r}")
         if state_dtype is not None:
             self.check_state_dtype(state_dtype)
             self.state_dtype = state_dtype

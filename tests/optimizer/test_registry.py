@@ -19,7 +19,7 @@ from table import ROWS
 import mxopt
 import mxopt.rules
 from mxopt.arguments import arguments_of
-from mxopt.errors import UnknownArgumentError, UnknownNameError
+from mxopt.errors import ArgumentTypeError, UnknownArgumentError, UnknownNameError
 from mxopt.optimizer import Optimizer
 from mxopt.rules.rule import Rule
 
@@ -186,8 +186,9 @@ def test_betas_that_make_no_sense_are_refused(name: str, value: float) -> None:
 
 
 def test_arguments_of_the_wrong_type_or_kind() -> None:
-    with pytest.raises(TypeError, match="param_idx2name"):
-        mxopt.create("sgd", param_idx2name=["a"])  # type: ignore[call-overload]
+    for wrong in ({"param_idx2name": ["a"]}, {"param_idx2name": {0: 1}}, {"param_dict": ["a"]}):
+        with pytest.raises(ArgumentTypeError, match=next(iter(wrong))):
+            mxopt.create("sgd", **wrong)
     with pytest.raises(ValueError, match="wd"):
         mxopt.create("groupadagrad", wd=0.1)
     with pytest.raises(ValueError, match="batch_scale"):
