@@ -178,7 +178,7 @@ def check_rows(value: Array, declared: bool, key: Key) -> None:
         raise ArrayError(f"key {key!r} is a table, to which row-sparse arrays are pushed; got a dense one")
 
 
-def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
+def check_out(out: Array, shape: tuple[int, ...], key: Key) -> None:
     """Raises ArrayError if a value of this shape can't be written into `out`."""
     if out.shape != shape:
         raise ArrayError(f"key {key!r}: the store holds shape {shape}, out has {out.shape}")
@@ -186,14 +186,14 @@ def check_out(out: Any, shape: tuple[int, ...], key: Key) -> None:
         raise ArrayError(f"key {key!r}: out is read-only")
 
 
-def write(value: Any, out: Any, key: Key) -> None:
+def write(value: Array, out: Array, key: Key) -> None:
     """Copies `value` into `out`, converted to its dtype. Raises ArrayError if that isn't
     possible."""
     check_out(out, value.shape, key)
     fill(out, value)
 
 
-def fill(out: Any, value: Any) -> None:
+def fill(out: Array, value: Array) -> None:
     """Copies `value` into `out`, which `check_out` has accepted."""
     if type(out) is np.ndarray and type(value) is np.ndarray:
         np.copyto(out, value, casting="unsafe")
@@ -205,7 +205,7 @@ def fill(out: Any, value: Any) -> None:
         out[...] = arrays.to_device_of(value, out)
 
 
-def write_rows(out: Any, indices: np.ndarray, data: np.ndarray, row_count: int, key: Key) -> None:
+def write_rows(out: Array, indices: np.ndarray, data: np.ndarray, row_count: int, key: Key) -> None:
     """Makes the RowSparse `out` hold the rows `data`, which nobody else has, of a value that has
     `row_count` of them."""
     if not isinstance(out, RowSparse):

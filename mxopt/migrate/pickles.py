@@ -108,7 +108,7 @@ def _gathered(make: Callable[[list[Any]], Any], count: int | None = None) -> Cal
     return lambda m, _: m.stack.append(make(m.marked() if count is None else m.pop(count)))
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A short form of anything in a pickle, for messages, in bounded time."""
     return reprlib.repr(value)
 

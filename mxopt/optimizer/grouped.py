@@ -218,7 +218,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         pairs = zip(found, self._slots, strict=True)
         return [g if g is None else arrays.as_gradient(g, f"{slot.place}, gradient") for g, slot in pairs]
 
-    def _of_trained(self, grads: list[Any]) -> list[Any]:
+    def _of_trained(self, grads: list[Array]) -> list[Array | None]:
         """The gradients, with None for parameters whose `requires_grad` is False."""
         trained = [slot.parameter.requires_grad for slot in self._slots]
         return grads if all(trained) else [g if yes else None for g, yes in zip(grads, trained, strict=True)]
@@ -310,7 +310,7 @@ class GroupedOptimizer(NamedArguments, Resumable):
         group, lr, wd = self._rates_of(number, before)
         return Step(group, lr * lr_mult, wd * wd_mult, before + 1, carry, real, own, ready)
 
-    def _calls(self, key: Hashable, seen: Seen, grads: Sequence[Any]) -> list[BatchPlan]:
+    def _calls(self, key: Hashable, seen: Seen, grads: Sequence[Array]) -> list[BatchPlan]:
         """The plans that update these parameters by these gradients. None of them if gradients are
         given by address, and nothing is prepared for that."""
         slots = seen.slots

@@ -95,7 +95,7 @@ class SparseAdam(Optimizer):
         return at.lr * root / c1, 0.0, *at.group["betas"], at.group["eps"]
 
     def _prepare(
-        self, slots: list[Slot], grads: list[Any], types: set[type], ats: list[Step], which: list[int]
+        self, slots: list[Slot], grads: list[Array], types: set[type], ats: list[Step], which: list[int]
     ) -> tuple[list[Any], list[Step], list[int]]:
         if types != {RowSparse}:
             slot = next(slot for slot, grad in zip(slots, grads, strict=True) if not isinstance(grad, RowSparse))

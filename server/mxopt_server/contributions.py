@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -86,7 +85,7 @@ class PushedRows:
         return [(rows.astype(dtype, copy=False), places[first:last]) for rows, first, last in spans]
 
 
-def total(values: Sequence[Any]) -> Array:
+def total(values: Sequence[Array | PushedRows]) -> Array:
     """The sum of workers' gradients, arrays or PushedRows, in their order; float32 for 16-bit
     types, where there are several."""
     if len(values) == 1 and not isinstance(values[0], PushedRows):
