@@ -211,14 +211,20 @@ class Session:
     def _dispatch(self, channel: Channel, request: Request) -> None:
         """Gives a request its number and sends it."""
         request.message.seq = seq = channel.next
-        request.message.read = channel.read
         if not channel.pending:
             channel.heard = self._clock()
-        request.frames = m.encode(request.message)
         channel.pending[seq] = request
         channel.taken = False
         channel.next = seq + 1
         channel.outstanding += request.nbytes
+        self._post(channel, request)
+
+    @staticmethod
+    def _post(channel: Channel, request: Request) -> None:
+        """Sends a request, or sends it again. It says how much of the answers has been read by now,
+        without which a server that has given some twice might never take it."""
+        request.message.read = channel.read
+        request.frames = m.encode(request.message)
         channel.post(request.frames, len(channel.pending) <= 1)
 
     def _failed(self, call: Call | None, error: Exception) -> None:
@@ -249,8 +255,10 @@ class Session:
         if before != ready.epoch:
             return
         for seq, request in list(channel.pending.items()):
-            again = request.frames if seq >= ready.expects else _question(seq, request)
-            channel.post(again, len(channel.pending) <= 1)
+            if seq >= ready.expects:
+                self._post(channel, request)
+            else:
+                channel.post(_question(seq, request), len(channel.pending) <= 1)
 
 
 def _question(seq: int, request: Request) -> list[Frame]:
