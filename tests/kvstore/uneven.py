@@ -21,11 +21,12 @@ def loop(arguments: dict[str, Any]) -> str:
         store.step = number if arguments["steps"] else 0
         for key in "ab":
             left_out = number == 3 and key == "b" and store.rank == 1 and arguments["leaves"] != "rest"
-            if left_out and arguments["leaves"] == "all":
-                continue
             if not left_out:
                 store.push(key, np.ones(3, np.float32))
-            store.pull(key, out)
+            if arguments["steps"] and number == 3 and key == "b":
+                store.barrier()  # the other's push is there
+            if not (left_out and arguments["leaves"] == "all"):
+                store.pull(key, out)
 
     for number in range(1, 6):
         if arguments["leaves"] == "rest" and number == 4 and store.rank == 1:

@@ -107,7 +107,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, Job(1, 1) as job:
         port = taken.getsockname()[1]
         server = job.start([*SERVE, "--role", "scheduler", "--port", "0", "--metrics-port", str(port)])
-        assert server.finish() == 1
+        assert server.finish() == 2
         assert f"127.0.0.1:{port}: " in server.output
         assert f"--metrics-port {port}+RANK" in server.output
 
