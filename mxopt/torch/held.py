@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mxopt.engine import arrays, exchange
+from mxopt.engine import arrays, dlpack
 from mxopt.errors import ArgumentError, ArrayTypeError
 from mxopt.typing import Array
 
@@ -70,11 +70,11 @@ class Held:
         return _places(self.tensors) == self.places and _layouts(self.tensors) == self.layouts
 
     @cached_property
-    def _finder(self) -> exchange.Finder | None:
+    def _finder(self) -> dlpack.Finder | None:
         """None if some gradients must be looked at one by one in any case."""
         plain = len(self.tensors) > 0 and all(view.flags.c_contiguous for view in self.views)
-        usable = plain and exchange.describer(torch.Tensor) and self.lie_as_before()
-        return exchange.Finder(self.tensors, torch.Tensor) if usable else None
+        usable = plain and dlpack.describer(torch.Tensor) and self.lie_as_before()
+        return dlpack.Finder(self.tensors, torch.Tensor) if usable else None
 
     def places_of(self, grads: Sequence[Array]) -> array[int] | None:
         """The gradients' addresses, if the parameters lie as before, and all of these and of the
