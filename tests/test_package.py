@@ -196,6 +196,18 @@ def test_the_library_never_imports_the_server() -> None:
     assert not [p for p in ROOT.rglob("*.py") if any(n.startswith("mxopt_server") for n in imports(p))]
 
 
+def test_what_needs_pytorch_is_tested_where_pytorch_is() -> None:
+    """`scripts/test` has none, and skips it."""
+    root = ROOT.parent
+    listed = (root / "scripts" / "test-torch").read_text().partition("set -- ")[2].partition("\nfi")[0]
+    command = ["bash", "-c", f"echo {listed}"]
+    given = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    asks = re.compile(r'importorskip\("torch|find_spec\("torch"|^ *import torch$', re.MULTILINE)
+    needs = [path.relative_to(root) for path in (root / "tests").rglob("test_*.py") if asks.search(path.read_text())]
+    assert needs
+    assert [str(path) for path in needs if not {str(path), str(path.parent)} & {*given}] == []
+
+
 def test_extras_that_are_spoken_of_exist() -> None:
     project = ROOT.parent
     _, _, section = (project / "pyproject.toml").read_text().partition("[project.optional-dependencies]")
