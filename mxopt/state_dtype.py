@@ -35,6 +35,32 @@ Seed = Annotated[
 DTYPES: dict[str, np.dtype] = {"bfloat16": arrays.BFLOAT16, "float32": np.dtype(np.float32)}
 
 
+class StoredStates:
+    """What an optimizer's states are stored in, which may be set later too."""
+
+    _state_dtype: StateDtype = None
+
+    @property
+    def state_dtype(self) -> StateDtype:
+        """What states are stored in, as the argument. States that there are already aren't
+        converted: the next update refuses them if it is set to another."""
+        return self._state_dtype
+
+    @state_dtype.setter
+    def state_dtype(self, asked: StateDtype) -> None:
+        if asked is not None:
+            self.check_state_dtype(asked)
+        self._state_dtype = asked
+        self._prepare_anew()
+
+    def check_state_dtype(self, asked: str) -> None:
+        """Raises ArgumentError if states can't be of this dtype."""
+        raise without_rule(type(self).__name__)
+
+    def _prepare_anew(self) -> None:
+        """Forgets what is prepared for later updates, which is for the dtype before."""
+
+
 def check(state_dtype: str | None, rule: Rule | None, owner: str) -> None:
     """Raises ArgumentError if the states of a rule can't be of this dtype; without a rule, if no
     rule's can. Errors call the optimizer `owner`."""

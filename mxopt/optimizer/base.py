@@ -130,7 +130,6 @@ class Optimizer(NamedArguments, Rounded):
         if param_dict is not None and not isinstance(param_dict, Mapping):
             raise ArgumentTypeError(f"param_dict must be a dict of index to parameter, got {param_dict!r}")
         if state_dtype is not None:
-            self.check_state_dtype(state_dtype)
             self.state_dtype = state_dtype
         if lr_scheduler is not None and learning_rate is not None:
             self._overwrite(lr_scheduler, learning_rate)

@@ -23,7 +23,7 @@ from mxopt.optimizer.saving import Resumable
 from mxopt.options import number
 from mxopt.parameter import Parameter, written
 from mxopt.rules.rule import Rule
-from mxopt.state_dtype import StateDtype
+from mxopt.state_dtype import StoredStates
 from mxopt.typing import Array, Gradients, Plain
 
 Count = Callable[[Sequence["Slot"], Iterable[int], Iterable[float]], Iterable[object]]
@@ -96,7 +96,7 @@ def _for_each(which: list[int], values: list[Any]) -> Iterable[Any]:
     return [values[k] for k in which] if len(values) > 1 else repeat(values[0]) if values else ()
 
 
-class GroupedOptimizer(NamedArguments, Resumable):
+class GroupedOptimizer(NamedArguments, StoredStates, Resumable):
     """The base of all optimizers that hold their parameters in groups; a family subclasses it."""
 
     carried: ClassVar[str | None] = None  # the name of the number that each step hands on to the next, if any
@@ -106,23 +106,16 @@ class GroupedOptimizer(NamedArguments, Resumable):
     seed: int | None = None
     global_step: int = 0  # the number of steps, where slots don't count their own
 
-    _state_dtype: StateDtype = None
     _slots: list[Slot]
     _seen: dict[Hashable, Seen]  # by the keys of `apply`
     _of_tensors = False  # whether some parameters are tensors, whose library is told of each step
     steps: Steps
 
-    @property
-    def state_dtype(self) -> StateDtype:
-        """What states are stored in, as the argument. States that there are already aren't
-        converted: the next update refuses them if it is set to another."""
-        return self._state_dtype
-
-    @state_dtype.setter
-    def state_dtype(self, asked: StateDtype) -> None:
+    def check_state_dtype(self, asked: str) -> None:
         state_dtype.check(asked, None, type(self).__name__)
-        self._state_dtype = asked
-        if hasattr(self, "steps"):  # what is prepared is for the dtype before
+
+    def _prepare_anew(self) -> None:
+        if hasattr(self, "steps"):
             self.steps.clear()
 
     @property
