@@ -17,7 +17,7 @@ import mxopt
 from mxopt import settings
 from mxopt.document import ArrayInfo, describe
 from mxopt.engine import engine_in_use
-from mxopt.errors import MXOptError, counted
+from mxopt.errors import ArgumentError, MXOptError, counted
 
 PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
 OPTIONAL = ("cupy", "matplotlib", "prometheus-client", "ray", "rich", "safetensors", "torch")
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         rows = list(info() if given.command == "info" else states_of(given.file))
+    except ArgumentError as error:  # of a variable
+        print(f"mxopt: {error}", file=sys.stderr)
+        return 2
     except (MXOptError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         print(f"mxopt: {given.file}: {why}", file=sys.stderr)

@@ -42,6 +42,7 @@ from pathlib import Path
 from mxopt.errors import ArgumentError
 
 BECOME_ROLE = "MXOPT_BECOME_ROLE"
+ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # `numba` is a former name of `llvm`
 
 
 def misspelt() -> list[tuple[str, str]]:
@@ -56,9 +57,12 @@ for _name, _meant in misspelt():
     warnings.warn(f"no variable is called {_name}: did you mean {_meant}?", stacklevel=2)
 
 
-def engine_name() -> str:
+def engine_name(variables: Mapping[str, str] = os.environ) -> str:
     """The engine for NumPy arrays (`MXOPT_ENGINE`)."""
-    return os.environ.get("MXOPT_ENGINE", "llvm")
+    text = variables.get("MXOPT_ENGINE", "").strip() or "llvm"
+    if text not in ENGINES:
+        raise ArgumentError(f"MXOPT_ENGINE={text!r}: needs llvm or numpy, the engines for NumPy arrays")
+    return ENGINES[text]
 
 
 def aggregation_size(variables: Mapping[str, str] = os.environ) -> int:
@@ -186,6 +190,7 @@ def check(variables: Mapping[str, str]) -> None:
     job(variables)
     update_on_kvstore(variables)
     aggregation_size(variables)
+    engine_name(variables)
     for name in ("MXOPT_NUM_THREADS", "OMP_NUM_THREADS"):
         _whole(name, variables)
     _flag(BECOME_ROLE, variables)

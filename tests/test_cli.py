@@ -36,10 +36,17 @@ def test_a_misspelt_variable_is_told_with_the_one_it_is_like() -> None:
     assert done.returncode == 0
     assert "no variable is called MXOPT_KVSTORE_TIMEOT: did you mean MXOPT_KVSTORE_TIMEOUT?" in done.stderr
     assert "MXOPT_OWN" not in done.stderr  # which may be anybody's
-    done = run("info", MXOPT_ENGINE="lvm")
-    assert done.stderr.splitlines()[-1].endswith(
-        "MXOPT_ENGINE: there is no engine 'lvm' for NumPy arrays; there are 'llvm' and 'numpy'"
-    )
+
+
+@pytest.mark.parametrize("name", ["MXOPT_ENGINE", "MXOPT_NUM_THREADS"])
+def test_a_variable_that_can_not_be_is_told_in_one_line(name: str, tmp_path: Path) -> None:
+    done = run("info", **{name: "lvm"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mxopt: {name}='lvm': needs ")
+    assert done.stderr.count("\n") == 1
+    write_file(tmp_path / "states", dump_document({}))
+    assert run("states", str(tmp_path / "states"), **{name: "lvm"}).returncode == 0  # which needs no engine
+    assert run("--version", **{name: "lvm"}).returncode == 0
 
 
 def test_states_lists_arrays_counts_and_the_optimizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,23 +8,26 @@ from contextvars import ContextVar
 from typing import Literal
 
 from mxopt import settings
-from mxopt.errors import UnknownNameError
+from mxopt.errors import ArgumentError, UnknownNameError
 
 EngineName = Literal["llvm", "numpy", "numba"]
-ENGINES = {"llvm": "llvm", "numba": "llvm", "numpy": "numpy"}  # `numba` is a former name of `llvm`
 
-
-def _engine(name: str, where: str = "") -> str:
-    if not isinstance(name, str) or name not in ENGINES:
-        raise UnknownNameError(f"{where}there is no engine {name!r} for NumPy arrays; there are 'llvm' and 'numpy'")
-    return ENGINES[name]
-
-
-_default = _engine(settings.engine_name(), "MXOPT_ENGINE: ")
-_current: ContextVar[str] = ContextVar("engine", default=_default)
-
+_current: ContextVar[str]
 # The name of the engine that runs updates of NumPy arrays here and now.
-engine_in_use: Callable[[], str] = _current.get
+engine_in_use: Callable[[], str]
+try:
+    _default = settings.engine_name()
+    _current = ContextVar("engine", default=_default)
+    engine_in_use = _current.get
+except ArgumentError:  # who asks is told; an import that failed would leave commands no words for it
+    _current = ContextVar("engine")
+    engine_in_use = settings.engine_name
+
+
+def _engine(name: str) -> str:
+    if not isinstance(name, str) or name not in settings.ENGINES:
+        raise UnknownNameError(f"there is no engine {name!r} for NumPy arrays; there are 'llvm' and 'numpy'")
+    return settings.ENGINES[name]
 
 
 @contextmanager
