@@ -32,9 +32,10 @@ def path_of(endpoint: str) -> Path:
     return Path(path)
 
 
-def check(endpoint: str) -> None:
+def check(endpoint: str, own: bool = False) -> None:
     """Raises ArgumentError if the folder of a socket isn't this user's alone. One that doesn't
-    exist is nobody's."""
+    exist is nobody's. Root may take part in another user's job where it was told to; with `own` a
+    folder has to be root's too: its owner could listen in another's place."""
     folder = path_of(endpoint).parent
     try:
         found = folder.lstat()
@@ -42,7 +43,7 @@ def check(endpoint: str) -> None:
         return
     except OSError as error:
         raise ArgumentError(f"the folder of {endpoint} can't be entered: {error}") from None
-    mine = found.st_uid == os.geteuid() or os.geteuid() == 0
+    mine = found.st_uid == os.geteuid() or (os.geteuid() == 0 and not own)
     if not stat.S_ISDIR(found.st_mode) or not mine or stat.S_IMODE(found.st_mode) & 0o077:
         raise ArgumentError(
             f"{endpoint}: {folder} must be a folder of this user's that nobody else may enter (chmod 700 {folder})"
@@ -57,7 +58,7 @@ def make_folder(endpoint: str) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"the folder of {endpoint} can't be made: {error}") from None
-    check(endpoint)
+    check(endpoint, own=True)
 
 
 def job_folder() -> Path:
@@ -82,7 +83,7 @@ def choose(endpoint: str) -> str:
     if not both:
         return endpoint
     try:
-        check(local)
+        check(local, own=True)
         here = os.access(path_of(local), os.W_OK)
     except ArgumentError:
         here = False

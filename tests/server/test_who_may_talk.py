@@ -123,7 +123,14 @@ def test_who_waits_in_the_place_of_a_scheduler_is_not_believed(tmp_path: Path) -
         os.chown(folder, NOBODY, NOBODY)
         with pytest.raises(ArgumentError, match="nobody else"):
             unix.check(f"ipc://{folder}/scheduler")
+        folder.chmod(0o700)  # root can enter, but who has made it could put another socket there
+        with pytest.raises(ArgumentError, match="nobody else"):
+            unix.make_folder(f"ipc://{folder}/server-1")
+        (folder / "server-1").touch()
+        assert unix.choose(f"ipc://{folder}/server-1 tcp://here:1") == "tcp://here:1"
+        unix.check(f"ipc://{folder}/scheduler")  # whose job root may look at, where it says so
     finally:
+        (folder / "server-1").unlink(missing_ok=True)
         folder.rmdir()
 
 
