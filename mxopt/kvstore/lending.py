@@ -37,6 +37,7 @@ SLOTS = 32
 SLOT = PIECE_BYTES  # bytes
 TABLE = mmap.PAGESIZE  # bytes before the first slot: of each the number of its last use that is over
 SIZE = TABLE + SLOTS * SLOT
+LINE = 64  # bytes; a frame begins at a multiple of it
 POSSIBLE = hasattr(os, "memfd_create")
 if POSSIBLE:
     import fcntl
@@ -255,7 +256,7 @@ class Borrowed:
 
 def _aligned(size: int) -> int:
     """The bytes after which another frame begins."""
-    return -(-size // 8) * 8
+    return -(-size // LINE) * LINE
 
 
 def _title(name: bytes) -> str:

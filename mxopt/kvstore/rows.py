@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from mxopt.kvstore.connection import Connections
 from mxopt.kvstore.exchange import KeyInfo
 from mxopt.kvstore.placement import Layout
 from mxopt.kvstore.wire import Frame
-from mxopt.sparse import RowSparse
+from mxopt.sparse import RowSparse, moving
 from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
 from mxopt.typing import Array
@@ -28,16 +30,13 @@ def init(connections: Connections, info: KeyInfo, value: RowSparse | None, round
     table = info.table
     assert table is not None
     first_rows, indices = (None, np.empty(0, np.int64)) if value is None else value.parts()
-    for server, ids, rows in _shares(info.layout, indices):
-        batch = _batch(info)
-        for first in range(0, max(len(ids), 1), batch):
-            part = slice(first, first + batch)
-            frames = _frames(connections, server, info, ids[part], first_rows, rows[part])
+    for turn in _turns(info, indices):
+        for share, frames in zip(turn, _frames(connections, info, turn, first_rows), strict=True):
             message = m.InitTable(
                 0, info.key, wire.name_of(info.dtype), list(table.shape), len(info.layout.stripes), info.declared,
-                table.init, table.scale, table.seed, first, len(ids), round, frames,
+                table.init, table.scale, table.seed, share.first, share.total, round, frames,
             )  # fmt: skip
-            connections.send(server, message, call, nbytes=len(frames[1]))
+            connections.send(share.server, message, call, nbytes=len(frames[1]))
 
 
 def push(
@@ -51,28 +50,29 @@ def push(
 ) -> None:
     """Sends the rows of `value` to the servers that hold them; servers that hold none are told of
     the push too."""
-    for server, ids, rows, first, total in _in_turn(info, value.indices):
-        config = config_for(server)  # which comes before the first of several messages
-        frames = _frames(connections, server, info, ids, value.data, rows)
-        message = m.PushRows(0, info.key, info.round, step, first, total, update, config, frames)
-        connections.send(server, message, call, None, len(frames[1]))
+    for turn in _turns(info, value.indices):
+        for share, frames in zip(turn, _frames(connections, info, turn, value.data), strict=True):
+            config = config_for(share.server)  # which comes before the first of several messages
+            message = m.PushRows(0, info.key, info.round, step, share.first, share.total, update, config, frames)
+            connections.send(share.server, message, call, None, len(frames[1]))
 
 
 def pull(connections: Connections, info: KeyInfo, ids: np.ndarray, step: int) -> np.ndarray:
     """The rows `ids` (ascending) as a new array (len(ids), ...)."""
-    data, call = np.empty((len(ids), info.layout.unit), info.dtype), Call()
-    row = np.dtype((np.void, max(1, info.layout.unit * info.dtype.itemsize)))
-    whole = data.reshape(-1).view(row)  # places of whole rows are written faster than those of elements
-    for server, mine, rows, _, _ in _in_turn(info, ids):
-        size = len(mine) * info.layout.unit
+    data, call = moving.empty_rows(len(ids), info.layout.unit, info.dtype), Call()
+    for share in chain.from_iterable(_turns(info, ids)):
+        size = len(share.ids) * info.layout.unit
 
-        def sink(answer: m.Values, place: slice | np.ndarray = rows, size: int = size) -> None:
-            if size:
-                whole[place] = wire.array_of(answer.data[0], info.dtype, size, info.key).view(row)
+        def sink(answer: m.Values, places: slice | np.ndarray = share.places, size: int = size) -> None:
+            came = wire.array_of(answer.data[0], info.dtype, size, info.key).reshape(-1, info.layout.unit)
+            if isinstance(places, slice):
+                data[places] = came
+            else:
+                moving.put(data, [(places, came)])
 
-        if len(mine):
-            message = m.PullRows(0, info.key, info.round, step, [wire.bytes_of(mine)])
-            connections.send(server, message, call, sink, size * info.dtype.itemsize)
+        if size:
+            message = m.PullRows(0, info.key, info.round, step, [wire.bytes_of(share.ids)])
+            connections.send(share.server, message, call, sink, size * info.dtype.itemsize)
     connections.wait(call, f"row_sparse_pull of key {info.key!r}")
     return data.reshape(len(ids), *info.shape[1:])
 
@@ -119,15 +119,27 @@ def _batch(info: KeyInfo) -> int:
     return max(1, MESSAGE_BYTES // (8 + info.layout.unit * info.dtype.itemsize))
 
 
-def _in_turn(info: KeyInfo, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, slice | np.ndarray, int, int]]:
-    """What messages to the servers in turn are about: (server, numbers of some rows there, nobody
-    else's; their places among `ids`; how many rows there are before them, and in all). A server
-    without any has one."""
+class _Share(NamedTuple):
+    """What a message to a server is about: so many rows after the `first` of the `total` there.
+
+    `ids`: their numbers, as the server knows them. `places`: where they are among those of the
+    call, a slice where they follow each other.
+    """
+
+    server: int
+    ids: np.ndarray
+    places: slice | np.ndarray
+    first: int
+    total: int
+
+
+def _turns(info: KeyInfo, ids: np.ndarray) -> Iterator[list[_Share]]:
+    """What messages to the servers in turn are about, for rows `ids` (ascending). A server without
+    any has one message."""
     shares, batch, first = list(_shares(info.layout, ids)), _batch(info), 0
     while shares:
-        for server, mine, rows in shares:
-            part = slice(first, first + batch)
-            yield server, mine[part], rows[part], first, len(mine)
+        part = slice(first, first + batch)
+        yield [_Share(server, mine[part], rows[part], first, len(mine)) for server, mine, rows in shares]
         first += batch
         shares = [share for share in shares if len(share[1]) > first]
 
@@ -147,26 +159,24 @@ def _shares(layout: Layout, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
             yield stripe.server, ids[first:last] - stripe.start, _Range(first, last)
 
 
-def _frames(
-    connections: Connections,
-    server: int,
-    info: KeyInfo,
-    ids: np.ndarray,
-    data: np.ndarray | None,
-    places: slice | np.ndarray,
-) -> list[Frame]:
-    """The frames of a message: rows' numbers, and a copy of the rows that are at these places of
-    `data`."""
-    count, unit = len(ids), info.layout.unit
-    frames = connections.room(server, ids.nbytes, count * unit * info.dtype.itemsize)
-    if data is not None and count:
-        wire.array_of(frames[0], wire.INT64, count, info.key)[:] = ids
-        into = wire.array_of(frames[1], info.dtype, count * unit, info.key).reshape(count, *data.shape[1:])
+def _frames(connections: Connections, info: KeyInfo, turn: list[_Share], data: np.ndarray | None) -> list[list[Frame]]:
+    """For each message of a turn its frames: rows' numbers, and a copy of these rows of `data`."""
+    made, parts = [], []
+    for server, ids, places, _, _ in turn:
+        frames = connections.room(server, ids.nbytes, len(ids) * info.layout.unit * info.dtype.itemsize)
+        made.append(frames)
+        if data is None or not len(ids):
+            continue
+        wire.array_of(frames[0], wire.INT64, len(ids), info.key)[:] = ids
+        into = wire.array_of(frames[1], info.dtype, len(ids) * info.layout.unit, info.key)
+        rows = into.reshape(len(ids), *data.shape[1:])
         if isinstance(places, slice):
-            into[...] = data[places]
+            rows[...] = data[places]
         else:
-            data.take(places, axis=0, out=into, mode="clip")  # where that is "raise" there is a copy more
-    return frames
+            parts.append((places, rows))
+    if data is not None and parts:
+        moving.take(data, parts)
+    return made
 
 
 class _Range:
