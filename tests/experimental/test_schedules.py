@@ -321,10 +321,11 @@ def test_a_plateau_takes_arrays_and_refuses_texts() -> None:
     assert schedule.num_bad_epochs == 2
 
 
-def test_a_constant_schedule_of_no_steps_keeps_its_factor_until_a_step_is_set_by_number() -> None:
+@pytest.mark.parametrize("steps", [0, -1, -3])
+def test_a_constant_schedule_of_no_steps_keeps_its_factor_until_a_step_is_set_by_number(steps: int) -> None:
     """As MindSpore's does, whose formula for a step's number says otherwise, and PyTorch's."""
     optimizer = sgd()
-    schedule = schedules.ConstantLR(optimizer, 0.5, 0)
+    schedule = schedules.ConstantLR(optimizer, 0.5, steps)
     rates = [rate(optimizer)]
     for epoch in (None, None, None, 2, None, 0):
         schedule.step() if epoch is None else schedule.step(epoch)

@@ -7,6 +7,7 @@ done.
 make the environment.
 """
 
+import copy
 import warnings
 
 import numpy as np
@@ -181,6 +182,21 @@ def resumed(name, dump_optimizer):
     return apart(weights[0].asnumpy(), weights[1].asnumpy())
 
 
+def turned_and_copied():
+    row, grad = np.array([[1.0, 2.0]]), [np.array([[0.125, 0.25]])]
+    for scale in (1.0, -1.0, 0.0):
+        ends = {
+            wd: Run("lars", weight=row, grads=grad, wd=wd, rescale_grad=scale, learning_rate=1.0) for wd in (0.0, 0.125)
+        }
+        report(
+            f"lars rescale_grad {scale}: weight 1 with gradient 0.125",
+            **{f"wd_{wd}": str(r.end[0, 0]) for wd, r in ends.items()},
+        )
+    optimizer = create("sgd", learning_rate=1.0, param_dict={0: mx.gluon.Parameter("w", shape=(1,), lr_mult=0.5)})
+    rates = {"itself": optimizer._get_lr(0), "copy": copy.deepcopy(optimizer)._get_lr(0)}
+    report("an optimizer with a param_dict, lr_mult 0.5: rates", **rates)
+
+
 def not_numbers():
     print("one element's gradient is NaN, Inf, or Inf with clip_gradient=0.5: that element, and do others suffer?")
     for name in EVERY:
@@ -199,7 +215,7 @@ def not_numbers():
 
 
 def main():
-    for part in (refusals, silent, row_sparse_weights, taken, behind, not_numbers):
+    for part in (refusals, silent, row_sparse_weights, taken, behind, turned_and_copied, not_numbers):
         part()
         print()
 

@@ -102,7 +102,8 @@ class ExponentialLR(FactorLR):
 class ConstantLR(FactorLR):
     """The rates times `factor` for `total_iters` steps, then the rates.
 
-    If `total_iters` is 0 the factor stays, as in MindSpore, until a step is set by its number.
+    If `total_iters` is 0 or below the factor stays, as in MindSpore, until a step is set by its
+    number.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class ConstantLR(FactorLR):
         return self.start_factor if epoch < self.total_iters else 1.0
 
     def get_lr(self) -> list[float]:
-        if self.total_iters:
+        if self.total_iters > 0:
             return super().get_lr()
         share = self.start_factor if self.last_epoch == 0 else 1.0
         return [float(group["lr"]) * share for group in self.groups]
