@@ -17,7 +17,7 @@ import mxopt
 from mxopt import settings
 from mxopt.document import ArrayInfo, describe
 from mxopt.engine import engine_in_use
-from mxopt.errors import ArgumentError, MXOptError, counted
+from mxopt.errors import ArgumentError, MXOptError, counted, printable
 
 PACKAGES = ("numpy", "llvmlite", "ml_dtypes", "msgpack", "msgspec", "pyzmq")
 OPTIONAL = ("cupy", "matplotlib", "prometheus-client", "ray", "rich", "safetensors", "torch")
@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rows = list(info() if given.command == "info" else states_of(given.file))
     except ArgumentError as error:  # of a variable
-        print(f"mxopt: {error}", file=sys.stderr)
+        print(printable(f"mxopt: {error}"), file=sys.stderr)
         return 2
     except (MXOptError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        print(f"mxopt: {given.file}: {why}", file=sys.stderr)
+        print(printable(f"mxopt: {given.file}: {why}"), file=sys.stderr)
         return 1
     try:
         print(aligned(rows), flush=True)
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns."""
+    """Two columns; whatever is in them, a row is one line."""
+    rows = [(printable(name), printable(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
 

@@ -148,8 +148,11 @@ def describe(path: str | os.PathLike[str]) -> Described:
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size < PREFIX.size:  # and an empty file can't be mapped
-            return Described(load_document(file.read()), size, VERSION)
+        if size < PREFIX.size:  # and neither an empty file nor a pipe can be mapped
+            data = file.read(PREFIX.size)
+            if data.startswith(MAGIC):
+                data += file.read()
+            return Described(_opened(_read(memoryview(data), _info)), len(data), VERSION)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
             return Described(_opened(_read(view, _info)), size, VERSION)
 

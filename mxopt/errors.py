@@ -144,6 +144,13 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing if number == 1 else several}"
 
 
+def printable(text: str) -> str:
+    """`text` without control characters and line ends, which are shown as Python writes them."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A half-sentence that suggests the names similar to `name`, or lists all if none is."""
     names = sorted(names)

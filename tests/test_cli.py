@@ -83,6 +83,29 @@ def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
     assert "gr\\xf6\\xdfe" in done.stdout
 
 
+def test_no_name_in_a_file_or_of_one_writes_to_the_terminal_but_as_text(tmp_path: Path) -> None:
+    write_file(tmp_path / "red\x1b[31m\nx", dump_document({"a\x1b[31m\nb": {"c\rd": np.ones(1, np.float32)}}))
+    done = run("states", str(tmp_path / "red\x1b[31m\nx"))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["a\\x1b[31m\\nb/c\\rd"] == "float32 (1,)"
+    assert done.stdout.replace("\n", "").isprintable()
+    done = run("states", str(tmp_path / "none\x1b[31m\nx"))
+    assert done.stderr == f"mxopt: {tmp_path}/none\\x1b[31m\\nx: No such file or directory\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_read_as_a_file_is_and_an_endless_one_only_as_far_as_it_looks_like_states(tmp_path: Path) -> None:
+    good = dump_document({"w": np.ones(1000, np.float32)})
+    write_file(tmp_path / "x", good)
+    shown = run("states", str(tmp_path / "x")).stdout.replace(str(tmp_path / "x"), "/dev/stdin")
+    command = [sys.executable, "-m", "mxopt", "states", "/dev/stdin"]
+    done = subprocess.run(command, input=good, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, shown, b"")
+    done = subprocess.run([*command[:-1], "/dev/zero"], capture_output=True, timeout=60)
+    assert (done.returncode, b"they begin with" in done.stderr) == (1, True)
+
+
 def test_states_loads_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_file(tmp_path / "x", dump_document({"big": np.ones(1000, np.float32)}))
     monkeypatch.setattr(np, "frombuffer", None)

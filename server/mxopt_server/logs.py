@@ -9,18 +9,11 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from mxopt.errors import counted
+from mxopt.errors import counted, printable
 
 LINE = 2000  # characters of a record; of an exception's traceback as many again for each line
 BURST = 256 << 10  # characters of one level at a time,
 RATE = 1 << 10  # and a second in the long run
-
-
-def printable(text: str) -> str:
-    """`text` without control characters and line ends, which are shown as Python writes them."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Formatter(logging.Formatter):

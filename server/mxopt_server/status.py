@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import zmq
 
 from mxopt import settings
-from mxopt.errors import ArgumentError, DeadlineError
+from mxopt.errors import ArgumentError, DeadlineError, printable
 from mxopt.kvstore import messages as m, sockets
 from mxopt.kvstore.address import check_host
 from mxopt.kvstore.keys import KeyPair, load_keys
 from mxopt.typing import Plain
 from mxopt_server.arguments import Parser, for_a_reader, seconds
-from mxopt_server.logs import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
