@@ -150,14 +150,14 @@ class Optimizer(SavedOptimizer):
         self.is_group_lr: bool = any(group.rate is not every.rate for group in groups)
         self.param_length: int = len(slots)
         self.grad_centralization: bool = any(group.centralized for group in groups)
-        self.dynamic_lr: bool = any(isinstance(group.rate, LearningRateSchedule) for group in groups)
+        self.dynamic_lr: bool = any(isinstance(of.rate, LearningRateSchedule) for of in (every, *groups))
         self.learning_rate = tuple(groups[s.group].rate for s in slots) if self.is_group_lr else every.rate
         self._unique = True
 
     @property
     def dynamic_weight_decay(self) -> bool:
         """Whether a weight decay depends on the step."""
-        return any(callable(group.decay) for group in self.groups)
+        return any(callable(of.decay) for of in (self._every, *self.groups))
 
     # A step.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recorded import arrays, decode, document, exceptions
 
-from mxopt import nn
+from mxopt import Parameter, nn
 
 CASES = document("schedules")["cases"]
 BAD = [case for case in document("errors")["cases"] if case["where"] == "nn.schedules"]
@@ -64,3 +64,14 @@ def test_own_schedule_defines_construct() -> None:
 def test_bad_rates_are_refused(rate: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="learning_rate"):
         nn.SGD([np.ones(1, np.float32)], learning_rate=rate)
+
+
+def test_a_schedule_that_no_group_uses_makes_an_optimizer_dynamic_all_the_same() -> None:
+    """As MindSpore's flags say."""
+    schedule, weight = nn.ExponentialDecayLR(0.1, 0.5, 1), np.ones(2, np.float32)
+    optimizer = nn.Adam([{"params": [weight], "lr": 0.1, "weight_decay": 0.1}], schedule, weight_decay=schedule)
+    assert (optimizer.dynamic_lr, optimizer.dynamic_weight_decay) == (True, True)
+    alone = nn.Adam([Parameter(weight, "bn.gamma")], weight_decay=schedule)
+    assert (alone.dynamic_lr, alone.dynamic_weight_decay, alone.get_weight_decay()) == (False, True, 0.1)
+    with pytest.raises(TypeError, match="weight_decay"):
+        nn.SGD([{"params": [weight], "weight_decay": 0.1}], 0.1, weight_decay=schedule)
