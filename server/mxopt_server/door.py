@@ -14,6 +14,7 @@ from mxopt.kvstore.loans import Loans, plain_room
 from mxopt.kvstore.message import Message
 from mxopt.kvstore.pipes import Pipes
 from mxopt.kvstore.wire import Frame
+from mxopt_server.unsent import Unsent
 
 log = logging.getLogger("mxopt.server")
 
@@ -28,6 +29,7 @@ class Door:
         self.inlet = Inlet(socket)
         self._loans: dict[bytes, Loans] = {}  # by route
         self._pipes: dict[bytes, Pipes] = {}  # of those routes whose last message has come by them
+        self._unsent = Unsent()
         self._more = sockets.MORE | sockets.NOW
 
     def receive(self, milliseconds: int) -> list[Frame] | None:
@@ -93,12 +95,18 @@ class Door:
         return self._by_socket(route, frames)
 
     def _by_socket(self, route: bytes, frames: list[Frame]) -> bool:
-        self.inlet.disturbed()
         last = frames.pop()
+        large = len(last) >= wire.SMALL
+        if large and not self._unsent.has_room(route, len(last)):
+            log.info("an answer isn't sent: those before it haven't been read")
+            return False
+        self.inlet.disturbed()
         self.socket.send(route, self._more)
         for frame in frames:
             self.socket.send(frame, self._more)
-        self.socket.send(last, sockets.NOW, len(last) < wire.SMALL)
+        tracker = self.socket.send(last, sockets.NOW, not large, large)
+        if tracker is not None:
+            self._unsent.add(route, len(last), tracker)
         return True
 
     def _lent(self, route: bytes, message: bytes) -> list[Frame]:

@@ -71,7 +71,14 @@ class Pulls:
         nbytes: int,
         answer: Answer,
     ) -> None:
-        """Calls `answer` for a request as soon as its worker may see the values of `parts`."""
+        """Calls `answer`, which takes `nbytes`, for a request as soon as its worker may see the
+        values of `parts`. Raises ProtocolError where that is more than a message has: of keys or
+        rows that are named again and again it could be any number of bytes."""
+        if nbytes > wire.MAX_FRAME:
+            raise ProtocolError(
+                f"key {parts[0].entry.key!r}: {nbytes} bytes are asked for at once, an answer has at most"
+                f" {wire.MAX_FRAME}"
+            )
         if self._members.ended:
             lost = uneven.lost(session.rank, parts)
             if lost is not None:

@@ -68,6 +68,20 @@ def test_what_a_worker_has_read_of_a_server_that_died_is_none_of_its_successors_
         read += len(answer.data[0])
 
 
+def test_what_is_asked_for_at_once_and_is_larger_than_a_message(grown: Callable[[], int]) -> None:
+    peer = with_pieces(1)
+    assert isinstance(peer.ask(0, m.Pull(4, ["big"] * 4, 0, 0)), m.Values)
+    answer = peer.ask(0, m.Pull(5, ["big"] * 400, 0, 0, 0, 4 * MIB))
+    assert isinstance(answer, m.Refused)
+    assert f"{400 * MIB} bytes are asked for at once" in answer.text
+    table = m.InitTable(6, "t", "float32", [1 << 40, 1 << 18], 1, True, "zeros", 0.0, 0, 0, 0, 0, [b"", b""])
+    assert isinstance(peer.ask(0, table), m.Done)
+    for seq, rows in ((7, np.arange(300)), (8, np.zeros(300, np.int64))):
+        assert isinstance(peer.ask(0, m.PullRows(seq, "t", 0, 0, [rows.tobytes()])), m.Refused)
+    assert isinstance(peer.ask(0, m.PullRows(9, "t", 0, 0, [np.arange(4).tobytes()])), m.Values)
+    assert grown() < CEILING
+
+
 def test_pushes_for_rounds_that_others_never_join(grown: Callable[[], int]) -> None:
     peer = with_pieces(2, workers=2)
     for seq in range(5, 605):
