@@ -89,8 +89,8 @@ def _join(parts: list[State], info: KeyInfo) -> State:
     first = parts[0]
     if isinstance(first, tuple | list):
         return type(first)(_join(list(each), info) for each in zip(*parts, strict=True))
-    if isinstance(first, RowSparse):
-        return joined_rows(parts)
+    if isinstance(first, RowSparse):  # an update of all rows has made the states of other servers' too
+        return joined_rows([_own(part, info, stripe) for part, stripe in zip(parts, info.layout.stripes, strict=True)])
     if not isinstance(first, np.ndarray):
         return first
     joined = first if len(parts) == 1 else np.concatenate(parts)
@@ -102,11 +102,16 @@ def _cut(state: State, info: KeyInfo, stripe: Stripe) -> State:
     if isinstance(state, tuple | list):
         return type(state)(_cut(each, info, stripe) for each in state)
     if isinstance(state, RowSparse):
-        servers = len(info.layout.stripes)
-        return state if servers == 1 else some_rows(state, lambda ids: ids % servers == stripe.server)
+        return _own(state, info, stripe)
     if not isinstance(state, np.ndarray) or state.size != info.size:
         return state
     if len(info.layout.stripes) == 1 and stripe.pieces == 1:
         return state.reshape(info.shape)
     units = state.reshape(-1, *info.layout.unit_shape)
     return np.array(units[stripe.start : stripe.stop])
+
+
+def _own(rows: RowSparse, info: KeyInfo, stripe: Stripe) -> RowSparse:
+    """The rows that the stripe's server keeps."""
+    servers = len(info.layout.stripes)
+    return rows if servers == 1 else some_rows(rows, lambda ids: ids % servers == stripe.server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from workers import make, refused, same, summed
 
 import mxopt
 from mxopt import kvstore, sparse
+from mxopt.document import load_document
 from mxopt.errors import ArrayError, ArrayTypeError, KVStoreError
 from mxopt.sparse import RowSparse, row_sparse_array
 
@@ -64,6 +66,25 @@ def optimizers(arguments: dict[str, Any]) -> None:
                 assert same(pulled(store, key, dtype), pulled(local, key, dtype)), (
                     f"{name} {options} {first} step {step}"
                 )
+
+
+def saved(arguments: dict[str, Any]) -> None:
+    """States of row-sparse values, in files beside those of a local store. Some rules give rows a
+    state that have had no gradient."""
+    store, local = kvstore.create("dist_sync"), kvstore.create()
+    for number, (name, options) in enumerate([*OPTIMIZERS, ("ftml", {}), ("adabelief", {}), ("adamax", {})]):
+        paths = []
+        for each in (store, local):
+            rng = np.random.default_rng(number)
+            each.set_optimizer(make(name, {"learning_rate": 0.1, **options}))
+            each.init(number, gradient(rng, "float32", 500))
+            for _ in range(2):
+                each.push(number, gradient(rng, "float32"))
+            paths.append(Path(arguments["folder"], f"{type(each).__name__}-{name}"))
+            each.save_optimizer_states(paths[-1])
+        there, here = (load_document(path.read_bytes())["states"][number] for path in paths)
+        for mine, other in zip(*(x if isinstance(x, tuple) else (x,) for x in (there, here)), strict=True):
+            assert same(mine.asnumpy(), other.asnumpy()), name
 
 
 def kept(arguments: Any) -> None:

@@ -26,6 +26,11 @@ def test_asynchronous_with_one_worker_too() -> None:
         job.run("table_jobs.optimizers", {"mode": "dist_async"})
 
 
+def test_states_of_rows_are_saved_as_a_local_store_saves_them(tmp_path: Path) -> None:
+    with Job(1, 3) as job:
+        job.run("table_jobs.saved", {"folder": str(tmp_path)})
+
+
 def test_what_tables_and_row_sparse_values_give_and_refuse() -> None:
     with Job(2, 2) as job:
         job.run("table_jobs.kept")
