@@ -192,9 +192,9 @@ def _prepared(value: Array, key: Key) -> Array | Table:
         raise ArrayTypeError(f"key {key!r}: servers hold {names}, got {value.dtype}")
     if _by_rows(value):
         row = math.prod(value.shape[1:]) * value.dtype.itemsize
-        if row > rows.ROW_BYTES:
+        if row > wire.ROW_BYTES:
             raise ArrayError(
-                f"key {key!r}: servers hold rows of at most {counted(rows.ROW_BYTES, 'byte')}, these have {row}"
+                f"key {key!r}: servers hold rows of at most {counted(wire.ROW_BYTES, 'byte')}, these have {row}"
             )
         return value
     return value.astype(value.dtype.newbyteorder("="), copy=False)

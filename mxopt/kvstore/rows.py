@@ -19,7 +19,6 @@ from mxopt.sparse.initial import Initial
 from mxopt.sparse.making import of_table
 from mxopt.typing import Array
 
-ROW_BYTES = 4 << 20  # bytes of a row
 MESSAGE_BYTES = wire.MAX_FRAME  # of rows and their numbers in one message
 ASKED_BYTES = 64 << 20  # bytes of rows that are asked for before they are written where they belong
 

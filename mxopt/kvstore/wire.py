@@ -18,6 +18,7 @@ VERSION = 2
 PIECE_BYTES = 1 << 20  # bytes of one piece of a large array
 MAX_HEADER = 1 << 20
 MAX_FRAME = 4 << 20
+ROW_BYTES = MAX_FRAME  # bytes of a row of a key that is stored by rows
 MAX_TEXT = 4096
 WINDOW = 8 << 20  # bytes of these and their answers, not counting the last
 MAX_CONFIG = 32 << 20  # bytes of an optimizer's config; one that can't be read is copied once as that is found
@@ -31,7 +32,9 @@ DTYPES = {name: dtype for dtype, name in arrays.DTYPES.items()}
 
 Frame = Any  # bytes, or anything with a buffer
 LARGEST_FLOAT = sys.float_info.max
-Whole = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+LARGEST = (1 << 63) - 1
+FURTHEST = 1 << 62  # from which members count on
+Whole = Annotated[int, Meta(ge=0, le=LARGEST)]
 Float = Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT)]  # finite
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Key = int | Text
@@ -86,6 +89,12 @@ def buffer_of(frame: Frame) -> Any:
 def size_of(frame: Frame) -> int:
     """The bytes of a frame."""
     return len(buffer_of(frame))
+
+
+def check_number(number: int, what: str) -> None:
+    """Raises ProtocolError if members can't count on from a number, until LARGEST."""
+    if number > FURTHEST:
+        raise ProtocolError(f"{what} begins with number {number}, the last to begin with is {FURTHEST}")
 
 
 def array_of(frame: Frame, dtype: np.dtype, count: int, name: object) -> np.ndarray:

@@ -15,6 +15,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from mxopt.errors import KVStoreError, counted
+from mxopt.kvstore.wire import LARGEST
 
 log = logging.getLogger("mxopt.scheduler")
 
@@ -134,7 +135,7 @@ class Checkpoints:
         """The number of a cut that all workers would hear of in time."""
         rate = max(self._rates.values())
         furthest = max(round + int(rate * (now - since)) for round, since in self._rounds.values())
-        return furthest + 1 + int(rate * self._beats * self._heartbeat)
+        return min(furthest + 1 + int(rate * self._beats * self._heartbeat), LARGEST)
 
     def _due(self, now: float, waited: float) -> bool:
         """Whether it is time for the next cut, if the last was named this number of seconds ago."""

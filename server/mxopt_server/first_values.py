@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mxopt.errors import KVStoreError, ProtocolError, counted
+from mxopt.errors import KVStoreError, MXOptError, ProtocolError, counted
 from mxopt.kvstore import messages as m, wire
 from mxopt.kvstore.wire import Key
 from mxopt.sparse import Table
@@ -28,6 +28,7 @@ class FirstValues:
     def init(self, session: Session, init: m.Init) -> None:
         if not len(init.keys) == len(init.shapes) == len(init.wholes) or len(set(init.keys)) < len(init.keys):
             raise ProtocolError("Init names each of its keys once, with both shapes")
+        wire.check_number(init.round, f"key {init.keys[0]!r}")
         size, new = 0, []
         for key, shape, whole in zip(init.keys, init.shapes, init.wholes, strict=True):
             entry = self._described(key, shape, whole, init)
@@ -46,8 +47,10 @@ class FirstValues:
     def _described(self, key: Key, shape: Sequence[int], whole: Sequence[int], init: m.Init) -> Entry:
         """The entry of a key that an Init names, or one like it where it is new. Raises if it can't
         be as that says."""
-        if not shape or math.prod(shape) > math.prod(whole):
-            raise ProtocolError(f"key {key!r}: no part of {shape} in {whole}")
+        fits = bool(shape) and (init.first + shape[0]) * math.prod(shape[1:]) <= math.prod(whole)
+        axes = (math.prod(n for n in each if n) for each in (shape, whole))  # an array without elements has them too
+        if not fits or max(axes) * wire.DTYPES[init.dtype].itemsize > wire.LARGEST:
+            raise ProtocolError(f"key {key!r}: no part of {shape} at {init.first} in {whole}")
         described = (init.dtype, tuple(shape), tuple(whole), init.first)
         entry = self._values.entries.get(key)
         if entry is None:
@@ -59,11 +62,21 @@ class FirstValues:
         return entry
 
     def init_table(self, session: Session, init: m.InitTable) -> None:
+        wire.check_number(init.round, f"key {init.key!r}")
         if not init.whole or 0 in init.whole or not init.servers:
             raise ProtocolError(
                 f"key {init.key!r}: no table has the shape {init.whole} on {counted(init.servers, 'server')}"
             )
-        table = Table(tuple(init.whole), wire.DTYPES[init.dtype], init.init, init.scale, init.seed)
+        said = {"shape": init.whole, "dtype": init.dtype, "init": init.init, "scale": init.scale, "seed": init.seed}
+        try:
+            table = Table.of(said)
+        except MXOptError as error:
+            raise ProtocolError(f"key {init.key!r}: {error}") from None
+        row = math.prod(table.shape[1:]) * table.dtype.itemsize
+        if row > wire.ROW_BYTES:
+            raise ProtocolError(f"key {init.key!r}: rows of {counted(row, 'byte')}, at most {wire.ROW_BYTES}")
+        if init.total > len(table):
+            raise ProtocolError(f"key {init.key!r}: {init.total} first rows of {len(table)}")
         described = (table, init.declared, init.servers)
         entry = self._values.entries.get(init.key)
         if entry is None:
@@ -95,6 +108,8 @@ class FirstValues:
         """Answers with the rounds from which a worker numbers its pushes; earlier pushes that
         aren't here are lost."""
         members = self._machine.members
+        if ask.pushed and len(ask.pushed) != len(ask.keys):
+            raise ProtocolError(f"Rounds with {counted(len(ask.keys), 'key')} and {counted(len(ask.pushed), 'push')}")
         if members.lossy and members.apart:
             for key, number in zip(ask.keys, ask.pushed, strict=False):
                 for part in self._values.entry(key).parts:

@@ -91,8 +91,10 @@ class Handshakes:
         wire.check_version(hello.version, server)
         if hello.job != self._job:
             raise KVStoreError(f"{server} belongs to job {self._job}, the worker to job {hello.job}")
-        if hello.workers != workers or hello.rank >= hello.workers:
+        if hello.workers != workers:
             raise KVStoreError(f"{server} has {counted(workers, 'worker')}, the worker says {hello.workers}")
+        if hello.rank >= workers:
+            raise KVStoreError(f"{server} has {counted(workers, 'worker')}, and no worker {hello.rank}")
 
     def _check_mode(self, hello: m.Hello) -> None:
         """Raises KVStoreError if a worker's store is of another kind than the others'."""

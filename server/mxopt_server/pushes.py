@@ -51,6 +51,8 @@ class Pushes:
                 raise lost
         if push.config not in session.told:
             raise unknown(push.config)
+        if push.update and self._members.workers > 1:
+            raise ProtocolError(f"worker {rank} counts the updates, which {self._members.workers} workers make")
         contribution = Contribution(rank, number, value, session.told[push.config], push.update, push.step)
         group = self._values.groups.get(keys)
         shares = [(group, contribution)] if group is not None else self._values.shares(keys, parts, contribution)
@@ -115,6 +117,10 @@ class Pushes:
         else:
             parts = self._values.parts(push.keys, push.piece)
             size, dtype = sum(p.size for p in parts), parts[0].weight.dtype
+            if size * dtype.itemsize > wire.MAX_FRAME:  # as few bits may stand for
+                raise ProtocolError(
+                    f"key {push.keys[0]!r}: {size} elements in a push of at most {wire.MAX_FRAME} bytes"
+                )
         if push.codec:
             return keys, parts, self._decompress(push, size).astype(dtype, copy=False)
         return keys, parts, wire.array_of(push.data[0], dtype, size, push.keys[0])
@@ -122,6 +128,8 @@ class Pushes:
     def _decompress(self, push: m.Push, size: int) -> np.ndarray:
         if push.codec not in compression.CODECS.values():
             raise ProtocolError(f"there is no codec {push.codec}")
+        if push.codec == compression.CODECS["2bit"] and push.threshold <= 0:
+            raise ProtocolError(f"key {push.keys[0]!r}: two bits stand for a threshold above 0, got {push.threshold}")
         expected = compression.encoded_size(push.codec, size)
         sent = wire.array_of(push.data[0], np.dtype(np.uint8), expected, push.keys[0])
         return compression.decode(sent, push.codec, push.threshold, size)

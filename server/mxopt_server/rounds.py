@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mxopt.kvstore import messages as m
 from mxopt.kvstore.refusals import error_of
-from mxopt.kvstore.wire import Key
+from mxopt.kvstore.wire import LARGEST, Key
 from mxopt.typing import Document, Plain
 from mxopt_server.contributions import ALL, Contribution, difference, missing
 from mxopt_server.members import Members
@@ -70,7 +70,7 @@ class Rounds:
         """Counts a worker's pushes up to this one as over: those that aren't here are lost."""
         if rank in self.behind:
             self.behind.remove(rank)
-            self.members.lost += max(0, number - self.counts[rank])
+            self.members.lost = min(LARGEST, self.members.lost + max(0, number - self.counts[rank]))
             self.counts[rank] = max(number, self.counts[rank])
 
     def turn(self) -> Turn | None:

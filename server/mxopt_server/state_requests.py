@@ -32,14 +32,16 @@ class StateRequests:
     def config(self, session: Session, part: m.Config) -> None:
         if part.total > wire.MAX_CONFIG:
             raise ProtocolError(f"an optimizer's config of {counted(part.total, 'byte')}, {wire.MAX_CONFIG} at most")
+        wire.check_number(part.version, "the change of an optimizer")
         what = ("config", part.number)
         frames = session.arriving.gather(what, part.offset, part.total, wire.size_of(part.data[0]), part.data)
         if frames is not None:
             told = Told.of(part.number, part.event, wire.plain_of(joined(frames[0])), part.changed, part.drawn)
+            changes = part.changed and self.members.apart and part.event == self.served.event
+            version = self._change(told, part.version) if changes else 0  # where that is refused no push counts on it
             session.told = {0: None, part.number: told}
-            if part.changed and self.members.apart and part.event == self.served.event:
-                session.give(m.Done(part.seq, self._change(told, part.version)))
-                return
+            session.give(m.Done(part.seq, version))
+            return
         session.done(part.seq)
 
     def _change(self, told: Told, version: int) -> int:

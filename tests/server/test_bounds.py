@@ -101,6 +101,19 @@ def test_rows_without_an_end(grown: Callable[[], int]) -> None:
     assert grown() < CEILING
 
 
+def test_what_a_few_bits_stand_for_is_no_more_than_a_message_brings(grown: Callable[[], int]) -> None:
+    peer = with_pieces(0)
+    keys: list[int | str] = [f"key{k}" for k in range(20)]
+    for k, key in enumerate(keys):
+        init = m.Init(3 + k, [key], "float32", [[1 << 18]], [[1 << 18]], 0, 0, 0, [ONE_PIECE])
+        assert isinstance(peer.ask(0, init), m.Done)
+    before = grown()
+    bits = [bytes(len(keys) << 15)]
+    answer = peer.ask(0, m.Push(23, False, keys, 0, 1, 0, 2, 0.0, 0, 0, False, bits))
+    assert "5242880 elements in a push" in answer.text
+    assert grown() - before < MIB
+
+
 def test_states_without_an_end(grown: Callable[[], int]) -> None:
     peer = with_sgd(Peer())
     for k in range(200):

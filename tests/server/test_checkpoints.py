@@ -8,6 +8,7 @@ import pytest
 from mxopt_server.checkpoints import Checkpoints
 
 from mxopt.errors import KVStoreError
+from mxopt.kvstore import wire
 
 
 class Job:
@@ -198,3 +199,12 @@ def test_a_job_whose_servers_had_a_cut_in_common_never_begins_anew_without_a_wor
         KVStoreError, match=r"had cut 5 in common, and have none now \(server 0 has 2 cuts; server 1 has 0"
     ):
         Checkpoints("journal", 1, 1, notes).goes_on([[5, 6], []])
+
+
+def test_a_cut_has_a_number_that_messages_can_name_whatever_a_worker_says() -> None:
+    kept = Checkpoints("journal")
+    for now in (0.0, 0.001, 2.0, 4.0):
+        kept.worker(0, int(1 + 1000 * now), now)
+        kept.worker(1, wire.LARGEST if now else 1, now)
+        kept.tick(2, now)
+    assert kept.cut == wire.LARGEST

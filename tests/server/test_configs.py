@@ -154,3 +154,18 @@ def test_in_async_the_last_change_to_come_holds_and_an_older_one_never_replaces_
     assert peer.weight() == [-4, -4]
     assert peer.ask(1, config(1, 2, sgd(5.0), changed=True, version=7)) == m.Done(1, 7)  # which it had lost
     assert peer.server.served.updater.optimizer.lr == 5
+    never = config(2, 3, sgd(6.0), changed=True, version=2**63 - 1)  # a number that no later change could go beyond
+    assert "begins with number" in peer.ask(1, never).text
+    assert peer.ask(0, config(3, 3, sgd(7.0), changed=True)) == m.Done(3, 8)
+
+
+def test_no_push_is_applied_that_counts_on_a_change_which_was_refused() -> None:
+    peer = Peer(mode="async")
+    set_by(peer, 0, 1, sgd(1.0))
+    peer.ask(0, init(3))
+    wrong = {**optimizer_config(sgd(2.0)), "lr_mult": [["w", "fast"]]}
+    assert "must be a number" in peer.ask(0, config(4, 2, wrong, changed=True)).text
+    assert "config number 2 hasn't come" in peer.ask(0, counting_on(2, push(5))).text
+    assert peer.weight() == [0, 0]
+    assert isinstance(peer.ask(0, counting_on(1, push(6))), m.Values)
+    assert peer.weight() == [-1, -1]

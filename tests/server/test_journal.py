@@ -20,7 +20,7 @@ from table import ROWS, Row
 
 import mxopt
 from mxopt.errors import KVStoreError, StatesError
-from mxopt.kvstore import messages as m
+from mxopt.kvstore import messages as m, wire
 from mxopt.optimizer.config import optimizer_config
 from mxopt.sparse import RowSparse
 
@@ -253,6 +253,8 @@ def test_a_worker_that_pushes_no_more_tells_what_it_had_pushed(tmp_path: Path) -
     assert isinstance(peer.ask(0, m.Rounds(2, ["v"], [1])), m.Refused)
     peer.ask(0, init(3, "v"))
     assert peer.ask(0, m.Rounds(4, ["v"], [7])) == m.Present(4, [7], 2 + 7)
+    last = wire.LARGEST  # what is lost stays a number that messages can name, whatever a worker says
+    assert peer.ask(1, m.Rounds(3, ["v"], [last])) == m.Present(3, [last], last)
 
 
 NONSENSE = {**optimizer_config(mxopt.create("sgd")), "name": "nonsense"}

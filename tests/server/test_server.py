@@ -87,12 +87,13 @@ def test_a_server_whose_lease_has_run_out_keeps_its_answers_for_itself() -> None
     [
         ({"version": 1}, "version 1 came, server 0 speaks 2: install the same"),
         ({"job": "old"}, "belongs to job"),
-        ({"workers": 3}, "has 1 worker,"),
+        ({"workers": 3}, "has 1 worker, the worker says 3"),
+        ({"rank": 7}, "has 1 worker, and no worker 7"),
         ({"mode": "async"}, "dist_"),
     ],
 )
 def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> None:
-    assert text in Peer().hello(0, **changes).text
+    assert text in Peer().hello(**{"rank": 0} | changes).text
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,11 @@ def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], text: str
         (push(3, keys=("w", "w")), "twice"),
         (m.Init(3, ["w"], "float32", [[3]], [[3]], 0, 0, 0, [ONES]), "'w' is initialised"),
         (m.Init(3, ["v"], "float32", [[1 << 60]], [[1 << 60]], 0, 0, 0, [ONES]), "8 came"),
+        (m.Init(3, ["v"], "float32", [[2]], [[2]], 1, 0, 0, [ONES]), "no part of [2] at 1 in [2]"),
+        (m.Init(3, ["v"], "float32", [[0, 1 << 62]], [[0, 1 << 62]], 0, 0, 0, [b""]), "no part of [0, "),
+        (m.Init(3, ["v"], "float32", [[2]], [[2]], 0, 0, wire.LARGEST, [ONES]), "begins with number"),
+        (m.Rounds(3, ["w"], [1, 2]), "Rounds with 1 key and 2 pushes"),
+        (m.Push(3, True, ["w"], 0, 1, 0, 1, -0.5, 0, 0, False, [b"xx"]), "a threshold above 0, got -0.5"),
         (m.PushRows(3, "w", 0, 0, 0, 1, 0, 0, [np.array([2]).tobytes(), ONES[:4]]), "ascend"),
         (m.PullRows(3, "w", 0, 0, [np.array([-1]).tobytes()]), "row ids"),
         (m.StoreStates(3, 1, "w", 5, 9, [b"x"]), "what comes after 5 of 9 came, 0 are here"),
@@ -122,6 +128,13 @@ def test_a_bad_request_is_refused_by_name_and_the_server_goes_on(message: Messag
     assert "server 0" in answer.text
     assert isinstance(peer.ask(0, push(4)), m.Values)
     assert peer.weight() == [-1, -1]
+
+
+def test_only_the_one_worker_of_a_job_counts_its_updates() -> None:
+    peer = with_sgd(Peer(2, "async"))
+    counts = m.Push(1, True, ["w"], 0, 1, 0, 0, 0.0, wire.LARGEST, 0, False, [ONES])
+    assert "counts the updates, which 2 workers make" in peer.ask(1, counts).text
+    assert peer.weight() == [0, 0]
 
 
 # Rows and states that come in several messages.
