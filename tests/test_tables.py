@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def test_the_compiled_index_writes_what_the_slow_one_writes(most: int, monkeypat
     assert indices[1].add(ids).tolist() == indices[0].find(ids).tolist() == list(range(len(ids)))
     assert np.array_equal(indices[0]._table, indices[1]._table)
     assert look_up_slowly(np.zeros(4, np.uint32), 62, np.zeros(2, np.int64), 0, ids[:0], ids[:0], 1) == 0
+
+
+def test_an_index_that_grows_keeps_no_memory_but_its_own() -> None:
+    """Neither for smaller tables nor for the slots of all its rows, which glibc would keep."""
+    index = RowIndex(10**12)
+    index.add(np.arange(1))  # which compiles
+    tracemalloc.start()
+    for first in range(0, 10**6, 10**4):
+        index.add(np.arange(first, first + 10**4) * 1000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
+    assert index.count == 10**6
 
 
 # Room.

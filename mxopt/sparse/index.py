@@ -22,8 +22,9 @@ from mxopt.typing import Array
 
 FACTORS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93  # odd, with half their bits set
 SMALLEST = 10  # bits of the smallest table
+AT_ONCE = 1 << 16  # rows that a larger table takes at once
 FAR, NEAR = 24, 12  # ids ahead for which a table's entry, and the number behind it, are fetched into the cache
-INT64 = np.dtype(np.int64)
+INT64, ENTRY = np.dtype(np.int64), np.dtype(np.uint32)
 
 
 class RowIndex:
@@ -80,12 +81,15 @@ class RowIndex:
             size *= 2
         self._table = self._made(size)
         ids, self.count = self.ids, 0
-        self._slots(ids, 1)
+        for first in range(0, len(ids), AT_ONCE):  # whose slots nobody needs
+            self._slots(ids[first : first + AT_ONCE], 1)
 
     def _made(self, size: int) -> np.ndarray:
         """An empty table of `size` entries, a power of two, or of one for each row there can be."""
         self._direct = size >= self.most
-        return np.zeros(self.most + 1 if self._direct else size, np.uint32)
+        entries = self.most + 1 if self._direct else size
+        table: np.ndarray = room(entries, (entries,), ENTRY)  # which goes back to the system when a larger one is there
+        return table
 
     def _slots(self, ids: np.ndarray, add: int) -> np.ndarray:
         slots = np.empty(len(ids), INT64)
