@@ -208,7 +208,7 @@ def _overlaps_itself(array: Array) -> bool:
 def check_grad(weight: Array, grad: Array, name: str) -> None:
     """Raises if `grad` can't be the gradient of `weight`."""
     if isinstance(grad, RowSparse):
-        _check_place(grad.data, weight, name, "the gradient")
+        _check_place(grad.memory, weight, name, "the gradient")
         _check_place(grad.indices, weight, name, "its row indices")
     else:
         _check_place(grad, weight, name, "the gradient")

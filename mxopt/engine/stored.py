@@ -57,14 +57,19 @@ class StoredPart:
         memory = {id(x): x.memory[: self.room] for x in stored}
         states = tuple(memory.get(id(x), x) for x in tensor.states)
         master = memory.get(id(tensor.master), tensor.master)
-        grad, random = self._placed(weight, tensor.grad), [tensor.rounding, tensor.noise]
-        self.grad: Array = grad  # kept alive for the run
+        random = [tensor.rounding, tensor.noise]
         if weight.slots is not None or weight.row_count < weight.shape[0]:
             of = weight.slots.index.numbers[: self.room] if weight.slots is not None else to_host(weight.indices)
             random = [x and x.of_rows(of) for x in random]
-        inner = Tensor(tensor.name, weight.memory[: self.room], grad, states, master, *random)
-        self.plan: Any = plan_of(rule, [inner], lazy)
-        self._reaches = getattr(self.plan.part, "reaches", False)
+        for self._reaches in (some, False):  # most of what `some` is true of can; then nothing is copied
+            self.grad: Array = self._placed(weight, tensor.grad)  # kept alive for the run
+            inner = Tensor(tensor.name, weight.memory[: self.room], self.grad, states, master, *random)
+            self.plan: Any = plan_of(rule, [inner], lazy)
+            reaches = getattr(self.plan.part, "reaches", False)
+            apart = isinstance(self.grad, Placed) and self.grad.addresses is not None
+            if not apart or (reaches and self.plan.bind_one(weight.memory[: self.room], self.grad)):
+                break
+        self._reaches = reaches
         self.lasting: Any = self.plan.lasting
 
     def forbid(self, taken: np.ndarray) -> None:

@@ -56,7 +56,7 @@ class Tensor:
                 raise ArrayTypeError(f"{self.name}: the master copy must be float32, got {self.master.dtype}")
         written = [arrays.data_of(a) for a in (self.weight, *self.states, self.master)]
         written = [a for a in written if arrays.is_array(a)]
-        read = (self.grad.data, self.grad.indices) if isinstance(self.grad, RowSparse) else (self.grad,)
+        read = (self.grad.memory, self.grad.indices) if isinstance(self.grad, RowSparse) else (self.grad,)
         for k, a in enumerate(written):
             if any(arrays.overlap(a, b) for b in (*written[:k], *read)):
                 raise ArrayError(f"{self.name}: two of the weight, the gradient and the states share memory")
@@ -80,12 +80,14 @@ class Tensor:
     def all(self) -> list[Array]:
         """The arrays in the order of a kernel's table; a row-sparse gradient's data in its
         place."""
-        grad = self.grad.data if isinstance(self.grad, RowSparse) else self.grad
-        return [self.weight, grad, *self.states] + [self.master] * (self.master is not None)
+        return self._with(self.grad.data if isinstance(self.grad, RowSparse) else self.grad)
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        return tuple(str(arrays.dtype_name(a.dtype)) for a in self.all)
+        return tuple(str(arrays.dtype_name(a.dtype)) for a in self._with(self.grad))
+
+    def _with(self, grad: Array) -> list[Array]:
+        return [self.weight, grad, *self.states] + [self.master] * (self.master is not None)
 
     @property
     def plain(self) -> bool:

@@ -42,8 +42,9 @@ class Summed(RowSparse):
         self._made = data
 
     @property
-    def dtype(self) -> np.dtype:
-        return self._parts[0][0].dtype
+    def memory(self) -> np.ndarray:
+        """The first of the arrays that hold the rows, until `data` is made."""
+        return self._parts[0][0] if self._made is None else self._made
 
     def is_sound(self) -> bool:
         return True
