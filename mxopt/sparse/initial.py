@@ -159,13 +159,20 @@ class Initial:
         width = math.prod(self.table.shape[1:])
         columns, at_once = np.arange(width, dtype=np.uint64), max(1, BLOCK // width)
         for start in range(0, len(ids), at_once):
-            places = ids[start : start + at_once, None].astype(np.uint64) * np.uint64(width) + columns
-            x = places * GOLDEN + key
-            x = (x ^ (x >> np.uint64(30))) * FIRST
-            x = (x ^ (x >> np.uint64(27))) * SECOND
+            x = ids[start : start + at_once, None].astype(np.uint64) * np.uint64(width) + columns
+            x *= GOLDEN
+            x += key
+            for shift, factor in ((30, FIRST), (27, SECOND)):
+                x ^= x >> np.uint64(shift)
+                x *= factor
             x ^= x >> np.uint64(31)
-            values = ((x >> np.uint64(64 - bits)).astype(real) * step - real(1)) * scale
-            out[start : start + at_once] = values.astype(self.table.dtype).reshape(-1, *self.table.shape[1:])
+            x >>= np.uint64(64 - bits)
+            values = x.astype(real)
+            values *= step
+            values -= real(1)
+            values *= scale
+            values = values.astype(self.table.dtype, copy=False)
+            out[start : start + at_once] = values.reshape(-1, *self.table.shape[1:])
 
     def _key(self) -> np.uint64:
         name = f"{self.table.seed} {type(self.key).__name__} {self.key}".encode(errors="surrogatepass")
