@@ -114,13 +114,14 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mxopt_server import preload  # noqa: F401
     from mxopt_server.attached import Attached
     from mxopt_server.doors import Wanted
 
     job = _job(options)
     if job.role == "worker":
         raise ArgumentError("say --role scheduler or --role server")
+    if job.role == "server":  # a scheduler compiles nothing
+        from mxopt_server import preload  # noqa: F401
     kept = _kept(options)
     if options.snapshot and not Path(options.snapshot).absolute().parent.is_dir():
         raise ArgumentError(f"--snapshot {options.snapshot}: there is no such folder")

@@ -85,3 +85,10 @@ def test_processes_of_a_job_start_without_asyncio() -> None:
     command = [sys.executable, "-c", look]
     found = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_only_servers_of_a_job_load_a_compiler() -> None:
+    with Job(1, 1, fresh=True) as job:
+        processes = {process.endpoint: process for process in (job.scheduler, *job.servers)}  # which listen
+        maps = [Path(f"/proc/{process.child.pid}/maps").read_text() for process in processes.values()]
+    assert ["libllvmlite" in each for each in maps] == [False, True]
