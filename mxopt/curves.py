@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 import io
 import os
 import sys
@@ -147,6 +146,8 @@ class Curve:
         try:
             figure = self._figure()
         except ImportError:
+            import html  # which begins with all names of characters
+
             shown["text/html"] = f"<pre>{html.escape(self._drawing(None, 12))}</pre>"
         else:
             figure.savefig(picture := io.BytesIO(), format="png", dpi=100)

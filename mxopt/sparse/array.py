@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from decimal import Decimal
-from fractions import Fraction
 from numbers import Number
 from typing import Any
 
@@ -316,7 +314,9 @@ def _is_number(x: object) -> bool:
 
 def _plain(x: object) -> Any:
     """A number as Python's own type, which doesn't widen an array's dtype."""
-    return x.item() if isinstance(x, np.generic) else float(x) if isinstance(x, Fraction | Decimal) else x
+    if isinstance(x, np.generic):
+        return x.item()
+    return float(x) if isinstance(x, Number) and not isinstance(x, int | float | complex) else x  # type: ignore[arg-type]
 
 
 def _whole(key: object) -> None:
