@@ -142,7 +142,8 @@ class Saving(KVStoreBase):
             return
         if made is not None and not goes_on:
             followed.take_over(made)
-        dist_states.load(self._connections, {key: self._held.infos[key] for key in keys}, loaded, number)
+        infos = {key: self._held.infos[key] for key in keys}
+        dist_states.load(self._connections, infos, followed.optimizer, loaded, number)
         if goes_on:
             followed.also({key: loaded.key_counts[key] for key in keys if key in loaded.key_counts})
         else:
@@ -184,7 +185,7 @@ class Saving(KVStoreBase):
         infos = self._held.infos
         dist_states.check(loaded, infos, made)
         self._announce(made)
-        dist_states.load(self._connections, infos, loaded, self._next_load())
+        dist_states.load(self._connections, infos, self._optimizer, loaded, self._next_load())
         assert self._pushes.followed is not None
         self._pushes.followed.restore(loaded.key_counts)
         if made is not None:

@@ -34,7 +34,7 @@ def save(connections: Connections, infos: Mapping[Key, KeyInfo], optimizer: Opti
         if documents[0]["count"] is not None:
             counts[info.key] = documents[0]["count"]
         if all("state" in d for d in documents):
-            found[info.key] = _join([d["state"] for d in documents], info)
+            found[info.key] = _join([d["state"] for d in documents], info, _whole(info, optimizer))
     held = optimizer.get_counts()
     try:
         optimizer.set_counts({**held, "num_update": num_update, "devices": {0: counts}})
@@ -58,13 +58,15 @@ def check(loaded: Loaded, infos: Mapping[Key, KeyInfo], optimizer: Optimizer | N
         raise StatesError(f"{optimizer!r} needs whole arrays, but keys are striped over the servers")
 
 
-def load(connections: Connections, infos: Mapping[Key, KeyInfo], loaded: Loaded, number: int) -> None:
+def load(
+    connections: Connections, infos: Mapping[Key, KeyInfo], optimizer: Optimizer, loaded: Loaded, number: int
+) -> None:
     """Sends the states of the worker's load of this number to the servers."""
     for info in infos.values():
         for stripe in info.layout.stripes:
             content: Plain = {"count": loaded.key_counts.get(info.key)}
             if info.key in loaded.states:
-                content["state"] = _cut(loaded.states[info.key], info, stripe)
+                content["state"] = _cut(loaded.states[info.key], info, stripe, _whole(info, optimizer))
             _store(connections, info, stripe, dump_document(content), number)
 
 
@@ -84,11 +86,19 @@ def _store(connections: Connections, info: KeyInfo, stripe: Stripe, document: by
     connections.wait(call, f"the states of key {info.key!r} to be taken")
 
 
-def _join(parts: list[State], info: KeyInfo) -> State:
+def _whole(info: KeyInfo, optimizer: Optimizer) -> bool:
+    """Whether the key's states stay as the optimizer made them, in whatever shapes it did. Others
+    are of each element, and servers may keep them in another shape than the weight's."""
+    return len(info.layout.stripes) == 1 and needs_whole(optimizer, info.layout.by_rows)
+
+
+def _join(parts: list[State], info: KeyInfo, whole: bool) -> State:
     """Joins the states of stripes, nested alike."""
     first = parts[0]
+    if whole:
+        return first
     if isinstance(first, tuple | list):
-        return type(first)(_join(list(each), info) for each in zip(*parts, strict=True))
+        return type(first)(_join(list(each), info, whole) for each in zip(*parts, strict=True))
     if isinstance(first, RowSparse):  # an update of all rows has made the states of other servers' too
         return joined_rows([_own(part, info, stripe) for part, stripe in zip(parts, info.layout.stripes, strict=True)])
     if not isinstance(first, np.ndarray):
@@ -97,10 +107,12 @@ def _join(parts: list[State], info: KeyInfo) -> State:
     return joined.reshape(info.shape) if joined.size == info.size else joined
 
 
-def _cut(state: State, info: KeyInfo, stripe: Stripe) -> State:
+def _cut(state: State, info: KeyInfo, stripe: Stripe, whole: bool) -> State:
     """The part of a state for a stripe."""
+    if whole:
+        return state
     if isinstance(state, tuple | list):
-        return type(state)(_cut(each, info, stripe) for each in state)
+        return type(state)(_cut(each, info, stripe, whole) for each in state)
     if isinstance(state, RowSparse):
         return _own(state, info, stripe)
     if not isinstance(state, np.ndarray) or state.size != info.size:

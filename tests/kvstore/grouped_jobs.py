@@ -9,6 +9,7 @@ import numpy as np
 from table import GROUPED, Grouped
 from workers import refused, same, summed
 
+import mxopt
 from mxopt import Parameter, Trainer, kvstore, nn
 from mxopt.errors import ArgumentError, ScheduleOverError, StatesError
 from mxopt.experimental import optim
@@ -202,3 +203,27 @@ def sparse(arguments: Any) -> None:
                 store.pull(name, there.value)
                 local((summed(grads),))
                 assert same(here.value, there.value), f"{name} step {step}"
+
+
+def odd_shapes(arguments: dict[str, Any]) -> None:
+    """States that have as many elements as their weight, in another shape, go to a file and
+    back."""
+    store, local = kvstore.create("dist_sync"), kvstore.create()
+    wholes: list[Any] = [row.over for row in STORED.values() if not row.elementwise]
+    wholes.append(lambda params: mxopt.create("adafactor"))
+    shapes = [(), (1,), (1, 1), (7, 1), (1, 7), (2, 1, 3), (0, 3)]
+    for k, over in enumerate(wholes):
+        for n, shape in enumerate(shapes):
+            key, rng, ends = f"{k} {n}", np.random.default_rng(k), []
+            weight, *grads = (np.asarray(rng.standard_normal(shape, np.float32)) for _ in range(4))
+            for each in (store, local):
+                each.set_optimizer(over([Parameter(weight.copy(), name=key)]))
+                each.init(key, weight)
+                path, out = Path(arguments["folder"], "states"), np.zeros_like(weight)
+                for number, grad in enumerate(grads):
+                    if number == 2:
+                        each.save_optimizer_states(path)
+                        each.load_optimizer_states(path)
+                    each.pushpull(key, grad, out=out)
+                ends.append(out)
+            assert same(*ends), (k, shape)

@@ -44,6 +44,11 @@ def test_asynchronous_with_one_worker_gives_them_too() -> None:
         job.run("grouped_jobs.optimizers", {"mode": "dist_async"})
 
 
+def test_states_of_other_shapes_than_their_weights_are_saved_and_loaded_as_they_are(tmp_path: Path) -> None:
+    with Job(1, 2) as job:
+        job.run("grouped_jobs.odd_shapes", {"folder": str(tmp_path)})
+
+
 def test_row_sparse_gradients_too() -> None:
     with Job(2, 2, **STRIPED) as job:
         job.run("grouped_jobs.sparse")
