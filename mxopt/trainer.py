@@ -342,7 +342,7 @@ class Trainer:
                 store.set_gradient_compression(self._compression_params)
             if updates:
                 store.set_optimizer(self._optimizer)
-            trained.broadcast(store, [param.value for param in self._params])
+            trained.broadcast(store, self._params)
         self._kvstore, self._update_on_kvstore = store, updates
         for param in self._params:
             param.held = True

@@ -292,6 +292,12 @@ class DistKVStore(Saving):
 
     _barrier = barrier
 
+    def from_rank_0(self, payload: Any) -> Any:
+        """A barrier that returns rank 0's `payload`, plain values of a few bytes; None where that
+        has left a job that goes on without it."""
+        with self._worker:
+            return self._worker.barrier(payload if self.rank == 0 else None)
+
     def _set_updater(self, updater: object) -> None:
         """Has no effect, as in MXNet: servers take registered optimizers only, by
         `set_optimizer`."""

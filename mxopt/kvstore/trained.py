@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mxopt import settings
-from mxopt.errors import ArgumentError, ArgumentTypeError
+from mxopt.errors import ArgumentError, ArgumentTypeError, KVStoreError
 from mxopt.kvstore.base import KVStoreBase
 from mxopt.kvstore.kinds import LOCAL, create, known
 from mxopt.kvstore.local import KVStore
 from mxopt.parameter import Parameter
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
+
+CHECKSUMS = 32  # of a Trainer's names
+SHOWN = 5  # names that a message lists
 
 
 def check_asked(asked: object) -> None:
@@ -49,15 +54,43 @@ def takes_lists(store: Any) -> bool:
     return type(store).__module__.startswith("mxopt.") and bool(store.is_capable("optimizer"))
 
 
-def broadcast(store: Any, values: Sequence[Array]) -> None:
-    """Initialises the keys 0, 1, and so on, and takes the values that the store then has, those of
-    rank 0."""
+def broadcast(store: Any, params: Sequence[Parameter]) -> None:
+    """Initialises the keys 0, 1, and so on, and gives the parameters the values that the store then
+    has, those of rank 0.
+
+    Raises KVStoreError if rank 0 has as many parameters that are called otherwise: keys say only
+    which comes after which, and one parameter would get another's gradients.
+    """
+    values = [param.value for param in params]
     if takes_lists(store):
         if values:
-            store.broadcast(list(range(len(values))), list(values), list(values))
+            if "dist" in store.type:
+                _check_names(store, [param.name for param in params])
+            store.broadcast(list(range(len(values))), values, list(values))
     else:
         for key, value in enumerate(values):
             store.broadcast(key, value, value)
+
+
+def _check_names(store: Any, names: Sequence[str | None]) -> None:
+    """Compares names with rank 0's, where all have one, by a few checksums: no message grows with
+    their number."""
+    size = math.ceil(len(names) / CHECKSUMS)
+    parts = [names[k : k + size] for k in range(0, len(names), size)]
+    mine: Any = None
+    if None not in names:
+        mine = [len(names), [hashlib.sha256(repr(part).encode()).hexdigest() for part in parts]]
+    theirs = store.from_rank_0(mine)
+    if mine is None or theirs is None or mine[0] != theirs[0]:
+        return
+    for k, (part, here, there) in enumerate(zip(parts, mine[1], theirs[1], strict=True)):
+        if here != there:
+            which = f"parameters {k * size} to {k * size + len(part) - 1} are" if size > 1 else f"parameter {k} is"
+            shown = ", ".join(map(repr, part[:SHOWN])) + " ..." * (len(part) > SHOWN)
+            raise KVStoreError(
+                f"{which} called {shown} in the Trainer of rank {store.rank}, and otherwise in that of rank 0: workers"
+                " make their Trainers of the same parameters in the same order"
+            )
 
 
 def exchange(store: Any, grads: Mapping[int, Array], values: Sequence[Array], updates: bool, step: int) -> None:

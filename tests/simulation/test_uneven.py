@@ -13,6 +13,7 @@ from simulation.jobs import Job, Plan
 from simulation.network import Weather
 
 import mxopt
+from mxopt.errors import KVStoreError
 
 SOON_S = 14.0
 ONE = np.ones(3, np.float32)
@@ -204,3 +205,30 @@ def test_a_trainer_with_fewer_parameters_hears_which_key_it_lacks(rank: int) -> 
     told = f"key 1: rank 0 initialised {lists[rank]} here, rank 1 {lists[1 - rank]}: workers initialise the same keys"
     for worker in job.workers:
         assert told in str(worker.error)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "ssp"])
+@pytest.mark.parametrize("count", [3, 200])
+def test_a_trainer_whose_parameters_are_called_otherwise_hears_where(mode: str, count: int) -> None:
+    def program(store: Any, pause: Callable[[], None]) -> bytes:
+        names: list[str | None] = [f"w{k}" for k in range(count)]
+        if store.rank == 1:
+            names[1:3] = names[2:0:-1]
+        if store.rank == 2:
+            names[1] = None  # which says nothing
+        params = [mxopt.Parameter(np.full(2, store.rank, np.float32), name=name) for name in names]
+        trainer = mxopt.Trainer(params, "sgd", kvstore=store._store)
+        for param in params:
+            param.grad = np.ones(2, np.float32)
+        try:
+            trainer.step(1)
+        except KVStoreError:
+            assert params[0].value[0] == store.rank  # nothing has changed
+            raise
+        return b""
+
+    job = Job(Plan("by_key", mode, 3, 1, 0, Weather(0.01)), program)
+    job.run()
+    which = {3: "parameter 1 is called 'w2'", 200: "parameters 0 to 6 are called 'w0', 'w2', 'w1', 'w3', 'w4' ..."}
+    assert f"{which[count]} in the Trainer of rank 1, and otherwise in that of rank 0" in str(job.workers[1].error)
+    assert "in the Trainer of rank 2" not in str([worker.error for worker in job.workers])
