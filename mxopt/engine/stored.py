@@ -61,14 +61,22 @@ class StoredPart:
         if weight.slots is not None or weight.row_count < weight.shape[0]:
             of = weight.slots.index.numbers[: self.room] if weight.slots is not None else to_host(weight.indices)
             random = [x and x.of_rows(of) for x in random]
-        for self._reaches in (some, False):  # most of what `some` is true of can; then nothing is copied
-            self.grad: Array = self._placed(weight, tensor.grad)  # kept alive for the run
+        self.grad: Array  # kept alive for the run
+        self.plan: Any
+
+        def make(reaches: bool) -> bool:
+            """Makes the plan, by a gradient whose rows lie apart where they may; returns whether it
+            can read such rows."""
+            self._reaches = reaches
+            self.grad = self._placed(weight, tensor.grad)
             inner = Tensor(tensor.name, weight.memory[: self.room], self.grad, states, master, *random)
-            self.plan: Any = plan_of(rule, [inner], lazy)
-            reaches = getattr(self.plan.part, "reaches", False)
-            apart = isinstance(self.grad, Placed) and self.grad.addresses is not None
-            if not apart or (reaches and self.plan.bind_one(weight.memory[: self.room], self.grad)):
-                break
+            self.plan = plan_of(rule, [inner], lazy)
+            return getattr(self.plan.part, "reaches", False)
+
+        reaches = make(some)  # most of what `some` is true of can, and then nothing is copied
+        apart = isinstance(self.grad, Placed) and self.grad.addresses is not None
+        if apart and not (reaches and self.plan.bind_one(weight.memory[: self.room], self.grad)):
+            reaches = make(False)
         self._reaches = reaches
         self.lasting: Any = self.plan.lasting
 
