@@ -86,7 +86,7 @@ class Joins:
             return
         course.state = "running"
         who = ", ".join(counted(n, role) for role, n in roster.wanted.items())
-        log.info("job %s is complete: %s", roster.job, who)
+        log.info("job %s is complete: %s, dist_%s", roster.job, who, roster.mode)
         for each in roster:
             each.seen, each.goes_on = course.clock(), goes_on
             self._welcome(each)

@@ -137,7 +137,6 @@ def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
             keys = plan.options.keys or ""
             with key_copies.copied(keys, plan.key_files, plan.options.username):
                 launch.gone = lambda process, why: gone(root, keys, plan.job, process, why)
-                launch.goes_on = lambda process: _goes_on(root, keys, plan.job, process)
                 for process in plan.started(root):
                     launch.start(process)
                 return launch.wait(lambda: _never_joined(root, keys))
@@ -176,19 +175,6 @@ def _never_joined(scheduler: str, keys: str) -> str:
     if found["state"] != "gathering":
         return ""
     return "all workers have ended, and not all had joined the job: kvstore.create('dist_sync') does that"
-
-
-def _goes_on(scheduler: str, keys: str, job: str, worker: Process) -> bool:
-    """Asked when a worker has failed: whether the others go on without it, as in asynchronous jobs.
-    The scheduler hears of it then."""
-    try:
-        found = status.scheduler_report(scheduler, keys)
-    except MXOptError:
-        return False
-    if found["state"] != "running" or found["mode"] not in ("async", "ssp"):
-        return False
-    gone(scheduler, keys, job, worker)
-    return True
 
 
 def gone(scheduler: str, keys: str, job: str, process: Process, why: str = "") -> None:

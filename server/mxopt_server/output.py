@@ -51,12 +51,14 @@ class Output:
     """What a process called `name` writes, to `pipe` where it has one: copied to `log`, and to the
     terminal with its name before each line; `again` to a log that is there. Of those that are not
     `shown` in full, INFO lines stay in the log; `listening` is where it says it listens, `failure`
-    why the job has failed, as a scheduler says."""
+    why the job has failed, as a scheduler says, and `elastic` whether that does without a worker
+    that fails."""
 
     def __init__(
         self, name: str, pipe: int | None, log: Path, terminal: Terminal, shown: bool, again: bool = False
     ) -> None:
         self.listening = self.failure = ""
+        self.elastic = False
         self._name, self._pipe, self._terminal, self._shown = name, pipe, terminal, shown
         self._rest = b""  # the line that isn't complete
         self._path = log
@@ -97,6 +99,7 @@ class Output:
                 self.listening = line.removeprefix(b"listening on ").decode(errors="replace")
                 return
             if b" INFO " in line:
+                self.elastic |= b" is complete: " in line and line.endswith((b", dist_async", b", dist_ssp"))
                 return
             _, said, why = line.partition(b" scheduler ERROR the job has failed: ")
             if said:

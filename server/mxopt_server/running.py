@@ -37,9 +37,9 @@ class Launch:
 
     def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: int = 0) -> None:
         self.run_dir, self._local, self._restarts = run_dir, local, restarts
-        # Told of a server that is to be started again, or why it isn't.
+        # Told of a worker that the job does without, and of a server: that it is to be started
+        # again, or why it isn't.
         self.gone: Callable[[Process, str], None] = lambda process, why: None
-        self.goes_on: Callable[[Process], bool] = lambda process: False  # whether the job does without a worker
         self._again: Counter[str] = Counter()  # how often each process was started again
         self.terminal = Terminal(wake, output)
         self.running: dict[Any, Process] = {}  # by what they run as: Popen
@@ -47,6 +47,7 @@ class Launch:
         self.why = ""  # why the job has failed
         self._lost: tuple[Process, str] | None = None  # a server without which it has, and how that ended
         self._missing: tuple[str, int] | None = None  # the first worker that failed, and the job went on
+        self._well = False  # whether a worker has ended well
         self._ended: list[subprocess.Popen[bytes]] = []  # not reaped, so that their groups' numbers stay theirs
         self.outputs: dict[str, Output] = {}
         self.wake, self.asked = wake, 0  # the last signal that asked for the end
@@ -96,6 +97,8 @@ class Launch:
                 self.why = why
                 return 1
             self.until(lambda: self.failed or not self.running)
+        if not self._well:
+            self.failed = self.failed or self._missing
         if self.failed is None:
             return 0
         name, code = self.failed
@@ -172,6 +175,7 @@ class Launch:
 
     def ended(self, process: Process, code: int) -> None:
         """Handles the end of a process; `code` is negative if a signal killed it."""
+        self._well |= not code and process.role == "worker"
         if not code or self.failed is not None or self._start_again(process, code) or self._unneeded(process, code):
             return
         if self._left_out(process, code):
@@ -203,13 +207,16 @@ class Launch:
         return children.how(code) + used
 
     def _left_out(self, process: Process, code: int) -> bool:
-        """Whether it is a worker without which an asynchronous job goes on; the scheduler's exit
-        code says in the end whether another has ended well."""
-        at_work = self.terminal.until is None and any(p.role == "scheduler" for p in self.running.values())
-        if process.role != "worker" or not at_work or not self.goes_on(process):
+        """Whether it is a worker without which an asynchronous job goes on, or has come to its end;
+        what other workers' exit codes are, and the scheduler's, says whether that is a good one."""
+        scheduler = self.outputs.get("scheduler")
+        if process.role != "worker" or self.terminal.until is not None or scheduler is None or not scheduler.elastic:
             return False
-        said = f"{process.name} failed{children.how(code)}; the job goes on without it"
+        how = "the job goes on without it" if self.at_work() else "the job had come to its end"
+        said = f"{process.name} failed{children.how(code)}; {how}"
         self.terminal.say(f"mxopt-launch: {said}, its log is {self.run_dir / process.name}.log")
+        if any(p.role == "scheduler" for p in self.running.values()):
+            self.gone(process, "")
         return True
 
     def at_work(self) -> bool:

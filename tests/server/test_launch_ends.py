@@ -247,3 +247,21 @@ def test_an_asynchronous_job_goes_on_without_a_worker_and_its_exit_code_is_the_o
     assert process.finish(60) == another, process.output
     assert "worker-1 failed: killed by SIGKILL; the job goes on without it" in process.output
     assert "[worker-0] WENT ON" in process.lines
+
+
+def test_the_last_worker_of_an_asynchronous_job_may_fail_where_another_has_ended_well(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, numpy as np, mxopt\n"
+        "store = mxopt.kvstore.create('dist_async')\n"
+        "over = pathlib.Path('over')\n"
+        "store.barrier()\n"
+        "if store.rank == 0:\n"
+        "    store.close()\n"
+        "    over.touch()\n"
+        "else:\n"
+        "    while not over.exists(): pass\n"
+        "    raise ValueError('bad')\n"
+    )
+    process = launch(tmp_path, sys.executable, "-c", script, workers=2)
+    assert process.finish(60) == 0, process.output
+    assert "worker-1 failed with exit code 1; the job " in process.output
