@@ -54,15 +54,19 @@ def test_servers_give_the_same_steps_and_a_changed_rate_reaches_them(options: di
         assert job.run("training.train", options) == [steps(*made(kvstore=None))]
 
 
+@pytest.mark.parametrize("parameters", [1, 2])
 @pytest.mark.parametrize(
     ("optimizer", "options"),
-    [("sgd", {}), ("adam", {"learning_rate": 1.0}), ("lbsgd", {"warmup_epochs": 0}), ("sgd", {"begin_num_update": 3})],
-    ids=["sgd", "adam", "lbsgd", "begun at 3"],
-)
+    [
+        ("sgd", {}), ("adam", {"learning_rate": 1.0}), ("lbsgd", {"warmup_epochs": 0}),
+        ("lbsgd", {"warmup_epochs": 0, "batch_scale": 2}), ("sgd", {"begin_num_update": 3}),
+    ],
+    ids=["sgd", "adam", "lbsgd", "lbsgd by 2", "begun at 3"],
+)  # fmt: skip
 def test_a_rate_assigned_to_the_schedule_counts_from_there_on_servers_too(
-    optimizer: str, options: dict[str, Any]
+    optimizer: str, options: dict[str, Any], parameters: int
 ) -> None:
-    arguments = {"optimizer": optimizer, "options": options}
+    arguments = {"optimizer": optimizer, "options": options, "parameters": parameters}
     expected = scheduled({**arguments, "grad": 1.0, "kvstore": None})
     assert scheduled({**arguments, "grad": 1.0, "kvstore": kvstore.create("local")}) == expected
     for workers in (1, 2):

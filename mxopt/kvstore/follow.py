@@ -119,25 +119,25 @@ class Followed:
         begin = self.optimizer.begin_num_update
         self.counts |= {key: int(n) - begin for key, n in counts.items()}
         self.num_update = max(self.counts.values(), default=0)
-        self._advance_schedule()
+        self._advance_schedule(self.optimizer.last_asked(self.num_update, list(self.counts.values())))
 
     def count(self, keys: Iterable[Key]) -> int:
         """The number of updates after a push of `keys`, as `Optimizer.num_update` has it."""
-        counts = self.counts
+        counts, before = self.counts, self.num_update
         for key in keys:
+            before = self.num_update
             n = counts[key] = counts.get(key, 0) + 1
-            if n > self.num_update:
+            if n > before:
                 self.num_update = n
-        self._advance_schedule()
+        self._advance_schedule(before if self.optimizer.schedules_before_counting else self.num_update)
         return self.num_update
 
-    def _advance_schedule(self) -> None:
+    def _advance_schedule(self, asked: int) -> None:
         """Tells the schedule how far the servers have come, so that a rate assigned to it counts
         from there."""
         optimizer = self.optimizer
         if optimizer.lr_scheduler is not None:
-            counted = self.num_update - optimizer.schedules_before_counting
-            optimizer.lr_scheduler.reach(optimizer.begin_num_update + counted)
+            optimizer.lr_scheduler.reach(optimizer.begin_num_update + asked)
 
     def _see(self) -> None:
         """Remembers the optimizer as it is now as what the servers know, or are about to hear."""

@@ -73,6 +73,11 @@ class Counts:
         """Whether an update of this parameter has been counted."""
         return index in self._index_update_count
 
+    def last_asked(self, num_update: int, counts: Sequence[int]) -> int:
+        """The largest count that a schedule has been asked for, after so many updates of each
+        parameter."""
+        return num_update
+
     def get_counts(self) -> Plain:
         """A copy of the update counts, and of whatever else a subclass counts, as plain data."""
         devices = {device: dict(counts) for device, counts in self._all_index_update_counts.items()}
@@ -93,4 +98,5 @@ class Counts:
         self._all_index_update_counts = devices or {0: {}}
         self._index_update_count = self._all_index_update_counts.setdefault(0, {})
         if isinstance(self.lr_scheduler, LRScheduler):
-            self.lr_scheduler.reach(num_update)
+            every = [n for c in devices.values() for n in c.values()]
+            self.lr_scheduler.reach(self.last_asked(num_update, every))

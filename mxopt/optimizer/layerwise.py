@@ -199,6 +199,11 @@ class LBSGD(MomentumOptimizer):
         at = self.num_update if self._asked_at is None else self._asked_at
         return self._as_rate(self.lr_scheduler(at)) * self._multiplier("lr_mult", index)
 
+    def last_asked(self, num_update: int, counts: Sequence[int]) -> int:
+        return (
+            num_update if counts.count(num_update) > 1 else num_update - 1
+        )  # the second one to get there asked for it
+
     def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if self.batch_scale == 1 and self.lr_scheduler is None:
             super()._update(index, weight, grad, state, masters)
@@ -231,6 +236,8 @@ class LBSGD(MomentumOptimizer):
         grad = tensor.grad
         count = self._index_update_count.get(index, self.begin_num_update) + 1
         if self._calls(count) % self.batch_scale:
+            if self.lr_scheduler is not None:
+                self._get_lr(index)  # at each call, as in MXNet: what is assigned to it counts from there
             self._update_count(index)
             _add(total, grad)
             return

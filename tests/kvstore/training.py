@@ -39,22 +39,23 @@ def train(arguments: dict[str, Any]) -> list[Any]:
     return steps(params, Trainer(params, "sgd", {"learning_rate": 1.0, "wd": 0.1}, **arguments))
 
 
-def scheduled(arguments: dict[str, Any]) -> list[float]:
-    """Updates under a schedule whose rate is assigned on the way: the weight after each."""
+def scheduled(arguments: dict[str, Any]) -> list[list[float]]:
+    """Updates under a schedule whose rate is assigned on the way: the weights after each."""
     arguments = dict(arguments)
     schedule = lr_scheduler.FactorScheduler(2, 0.5, base_lr=1.0)
     grad = np.full(1, arguments.pop("grad"), np.float32)
     optimizer = create(arguments.pop("optimizer"), lr_scheduler=schedule, **arguments.pop("options"))
-    param = Parameter(np.zeros(1, np.float32), "w")
-    trainer, found = Trainer([param], optimizer, **arguments), []
+    params = [Parameter(np.zeros(1, np.float32), name) for name in ("v", "w")[: arguments.pop("parameters", 1)]]
+    trainer, found = Trainer(params, optimizer, **arguments), []
     for step in range(9):
         if step == 4:
             schedule.base_lr = 0.75
         if step == 7:
             schedule.base_lr *= 0.5
-        param.grad = grad
+        for param in params:
+            param.grad = grad
         trainer.step(1)
-        found.append(float(param.value[0]))
+        found.append([float(param.value[0]) for param in params])
     return found
 
 
