@@ -45,6 +45,23 @@ class Chatter:
     def close(self) -> None: ...
 
 
+class Silent(Chatter):
+    """A transport to servers that never answer, which counts its open lines."""
+
+    opened = 0
+
+    def connect(self, endpoint: str, identity: bytes) -> Chatter:
+        self.opened += 1
+        return self
+
+    def receive(self, wait: bool) -> list[object] | None:
+        self.time += 0.02 if wait else 0.0
+        return None
+
+    def close(self) -> None:
+        self.opened -= 1
+
+
 def member() -> SimpleNamespace:
     return SimpleNamespace(
         settings=SimpleNamespace(timeout=5.0, join_timeout=5.0, staleness=0), pulse=None, job="j", rank=0,
@@ -83,6 +100,14 @@ class Broken(Chatter):
     def renewed(self) -> bool:
         renewed, self.broken = self.broken and self.time >= 1.0, self.broken and self.time < 1.0
         return renewed
+
+
+def test_a_handshake_that_fails_leaves_no_line_open() -> None:
+    """An open one would keep its process from ending."""
+    transport = Silent()
+    with pytest.raises(DeadlineError, match="waited 5 s for the handshake"):
+        Connections(transport, member(), "async")  # type: ignore[arg-type]
+    assert transport.opened == 0
 
 
 def test_a_server_is_asked_at_once_what_has_arrived_when_its_connection_is_made_again() -> None:

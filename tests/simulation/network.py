@@ -13,6 +13,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from simulation.world import Process, World
@@ -23,12 +24,14 @@ from mxopt.kvstore.transport import SLICE_S
 from mxopt.kvstore.wire import SMALL
 
 
+@dataclass(frozen=True)
 class Weather:
     """How the network behaves: the typical delay of a message in seconds, the mean time between two
     cuts of a connection (0: none), the chance that a message is delayed by seconds."""
 
-    def __init__(self, delay: float = 0.001, cuts: float = 0.0, stalls: float = 0.0) -> None:
-        self.delay, self.cuts, self.stalls = delay, cuts, stalls
+    delay: float = 0.001
+    cuts: float = 0.0
+    stalls: float = 0.0
 
 
 class Router:

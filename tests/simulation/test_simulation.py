@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from mxopt_server import worker_session
 from mxopt_server.rounds import Sync
 from simulation.disk import MOMENTS
-from simulation.jobs import Job, Plan, drawn
+from simulation.jobs import Job, Plan, drawn, undisturbed
 from simulation.network import Line, Weather
 from simulation.programs import PROGRAMS
 
@@ -55,6 +55,7 @@ def test_cut_connections_cost_no_more_than_what_was_on_the_way() -> None:
 
 @pytest.mark.parametrize("broken", ["nothing is sent again", "nobody asks", "pushes count twice"])
 def test_the_simulation_sees_a_session_that_is_broken(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    undisturbed("pushes_only", "sync", 2, 1)  # while nothing is broken: it is remembered
     if broken == "nothing is sent again":
         ready = Session._ready
 
