@@ -23,8 +23,10 @@ def path_on(host: int, job: str) -> str:
 
 def copy(host: str, path: str, user: str) -> list[str]:
     """The command that makes the file of what it reads from its standard input; one that is there
-    is left alone."""
-    return [*ssh_target(host, user), f"umask 077 && set -C && cat > {shlex.quote(path)}"]
+    is left alone, and so is a pipe that another user has put there to read it from."""
+    file = shlex.quote(path)
+    mine = f"test -f {file} && test -O {file}"  # the shell makes no file in the place of one, but opens a pipe
+    return [*ssh_target(host, user), f"umask 077 && set -C && : > {file} && {mine} && cat >> {file}"]
 
 
 def remove(host: str, path: str, user: str) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from jobs import LAUNCH, SERVE, WORKERS, Process, environment
+from mxopt_server import key_copies
 
 ODD = """it's "odd", $HOME & `id`; a\\b*"""
 WORKER = (
@@ -119,6 +121,23 @@ def test_keys_never_stand_on_a_command_line(tmp_path: Path, path: str, keys: Pat
         process = launch(path, tmp_path, launcher, *options, "train")
         assert process.finish() == 0, process.output
         assert secret not in process.output
+
+
+def test_keys_go_into_no_file_or_pipe_that_is_there(tmp_path: Path) -> None:
+    file, pipe, new = (tmp_path / name for name in ("file", "pipe", "new"))
+    file.write_text("before")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for path in (file, pipe, new):
+            *_, command = key_copies.copy("here", str(path), "")
+            done = subprocess.run(["/bin/sh", "-c", command], input=b"keys", stderr=subprocess.DEVNULL, timeout=60)
+            assert (done.returncode == 0) == (path == new)
+        assert os.read(reader, 100) == b""
+    finally:
+        os.close(reader)
+    assert (file.read_text(), new.read_text()) == ("before", "keys")
+    assert new.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_host_that_does_not_take_the_keys_is_named(tmp_path: Path, path: str, keys: Path) -> None:
