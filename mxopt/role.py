@@ -13,6 +13,9 @@ from pathlib import Path
 
 from mxopt import settings
 
+# By which this interpreter takes no module of the current folder for the one that it is to run.
+SAFE = ["-P"] if sys.version_info >= (3, 11) else []
+
 
 def _is_command() -> bool:
     """Whether this process is the command `mxopt`, by that name or by `python -m mxopt`."""
@@ -29,7 +32,8 @@ def become() -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "mxopt_server"], {**os.environ, settings.BECOME_ROLE: "0"})
+    command = [sys.executable, *SAFE, "-m", "mxopt_server"]
+    os.execve(sys.executable, command, {**os.environ, settings.BECOME_ROLE: "0"})
 
 
 become()

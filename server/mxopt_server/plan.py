@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mxopt.errors import ArgumentError
 from mxopt.kvstore import unix
 from mxopt.kvstore.address import check_host, checked_port
 from mxopt.kvstore.keys import STDIN, load_keys
+from mxopt.role import SAFE
 from mxopt_server import cli, key_copies, launchers, metrics
 from mxopt_server.durability import Durability
 from mxopt_server.launchers import Process
@@ -40,7 +42,8 @@ class Plan:
         self.hosts = _hosts(options.hostfile)
         if options.launcher == "ssh" and not self.hosts:
             raise ArgumentError("--launcher ssh needs --hostfile, a file with one host a line")
-        self._program = (options.python, "-m", "mxopt_server")
+        flags = SAFE if options.python == sys.executable else []  # another one may be too old for them
+        self._program = (options.python, *flags, "-m", "mxopt_server")
         self.scheduler, *self.others = self._processes()
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jobs import SERVE, Job, environment
+from jobs import LAUNCH, SERVE, Job, environment
 
 WATCH = """
 import sys
@@ -67,6 +67,20 @@ def test_a_module_of_the_current_folder_is_not_taken_for_another(tmp_path: Path)
         env = environment(MXOPT_KVSTORE_JOIN_TIMEOUT=0.5)
         found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert "doesn't answer" in found.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always looks there for what -m names")
+def test_no_file_of_the_current_folder_is_run_in_the_place_of_a_server(tmp_path: Path) -> None:
+    (tmp_path / "mxopt_server.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / "joins.py"
+    script.write_text("from mxopt import kvstore\nkvstore.create('dist_sync').barrier()")
+    command = [LAUNCH[0], "-P", *LAUNCH[1:], "-n", "1", "-s", "1", "--durability", "none", sys.executable, str(script)]
+    found = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stdout + found.stderr
+    env = environment(DMLC_ROLE="server", MXOPT_KVSTORE_JOIN_TIMEOUT=0.5, DMLC_PS_ROOT_PORT=1)
+    found = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "doesn't answer" in found.stderr
 
 
 def test_a_module_of_the_current_folder_is_imported_where_asked(tmp_path: Path) -> None:
