@@ -197,6 +197,27 @@ def turned_and_copied():
     report("an optimizer with a param_dict, lr_mult 0.5: rates", **rates)
 
 
+def forgotten():
+    optimizer, weight, one = create("sgd", learning_rate=1.0), mx.nd.zeros(1), mx.nd.ones(1)
+    updater = mx.optimizer.get_updater(optimizer)
+    updater(0, one, weight)
+    updater.set_states(updater.get_states(dump_optimizer=True))
+    optimizer.lr = 0.0
+    updater(0, one, weight)
+    report("the rate is set to 0 after states with the optimizer were loaded", moved=-1.0 - float(weight.asscalar()))
+    for make in (mx.lr_scheduler.PolyScheduler, mx.lr_scheduler.CosineScheduler):
+        seen = {}
+        for asked in (False, True):
+            schedule = make(4, base_lr=1.0)
+            for count in range(5):
+                schedule(count)
+            schedule.base_lr = 0.5
+            if asked:
+                schedule(4)
+            seen["asked" if asked else "not_asked"] = [schedule(count) for count in (5, 6)]
+        report(f"{make.__name__}(4): 0.5 assigned at 4, then asked for 4, or not", **seen)
+
+
 def not_numbers():
     print("one element's gradient is NaN, Inf, or Inf with clip_gradient=0.5: that element, and do others suffer?")
     for name in EVERY:
@@ -215,7 +236,7 @@ def not_numbers():
 
 
 def main():
-    for part in (refusals, silent, row_sparse_weights, taken, behind, turned_and_copied, not_numbers):
+    for part in (refusals, silent, row_sparse_weights, taken, behind, turned_and_copied, forgotten, not_numbers):
         part()
         print()
 
