@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar
 
-from mxopt.errors import ArgumentError
+from mxopt.errors import ArgumentError, ArrayError
 from mxopt.nn.options import AnyDecay, AnyRate, NoEffect, OptimizerOptions, Params, Scale
 from mxopt.nn.parameters import zeros
 from mxopt.nn.ruled import RuleOptimizer, WeightDecay
@@ -13,6 +13,7 @@ from mxopt.optimizer.grouped import Slot
 from mxopt.options import Exact, Option, Unpack, within
 from mxopt.rules import adafactor
 from mxopt.rules.rule import Rule
+from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
 MOMENT = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
@@ -90,6 +91,11 @@ class AdaFactor(RuleOptimizer):
     def _states_of(self, slot: Slot, rule: Rule) -> tuple[tuple[Any, ...], Any]:
         row, column, whole = (slot.arrays[name] for name in MOMENT)
         axes = slot.weight.ndim
+        if axes > 1 and isinstance(column, RowSparse):
+            raise ArrayError(
+                f"{slot.place}: AdaFactor keeps a state for each column, which a row-sparse value can't have: give"
+                " x.asnumpy()"
+            )
         moment = (row[..., None], column[..., None, :]) if axes > 1 else (whole, column if axes else column[0, ...])
         return (*moment, *(slot.arrays[name] for name in self.state_names if name not in MOMENT)), None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mxopt.device import to_host
 from mxopt.sparse import RowSparse
 from mxopt.typing import Array
 
@@ -11,7 +12,8 @@ from mxopt.typing import Array
 def decayed(grad: Array, weight: Array, decay: float) -> Array:
     """`grad + decay * weight`; for a row-sparse gradient in its rows."""
     if isinstance(grad, RowSparse):
-        return RowSparse(decayed(grad.data, weight[grad.indices], decay), grad.indices, grad.shape)
+        rows = weight.read(to_host(grad.indices)) if isinstance(weight, RowSparse) else weight[grad.indices]
+        return RowSparse(decayed(grad.data, rows, decay), grad.indices, grad.shape)
     return grad + (decay * weight).astype(grad.dtype)
 
 
