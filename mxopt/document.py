@@ -101,14 +101,15 @@ def parts_of(content: Plain) -> tuple[bytes, list[np.ndarray]]:
 @dataclass(frozen=True)
 class ArrayInfo:
     """An array in a document, without its values: the name of its dtype, its shape, its size in
-    bytes."""
+    bytes, and how many `rows` a row-sparse one has."""
 
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    rows: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}"
+        return f"{self.dtype} {self.shape}" + ("" if self.rows is None else f", {counted(self.rows, 'row')} of it")
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,7 @@ def load_document(document: bytes) -> Plain:
 
 def checksum_of(document: bytes) -> bytes:
     """The checksum at the beginning of a document: documents with equal checksums are equal."""
-    checksum: bytes = PREFIX.unpack_from(document)[-1]
-    return checksum
+    return bytes(PREFIX.unpack_from(document)[-1])
 
 
 def describe(path: str | os.PathLike[str]) -> Described:
@@ -217,8 +217,7 @@ def content_of(header: memoryview, data: memoryview, array: Callable[..., Array]
 
 
 def _name(array: np.ndarray) -> str:
-    name: str = NAMES[array.dtype.newbyteorder("=")]
-    return name
+    return str(NAMES[array.dtype.newbyteorder("=")])
 
 
 def _digest(header: Any, data: Iterable[Any]) -> bytes:
@@ -290,6 +289,8 @@ def _decode(x: object, loaded: list[Array], depth: int = MAX_DEPTH) -> Any:
         raise StatesError(f"lists, tuples and dicts within each other more than {MAX_DEPTH} deep")
     if kind == "row_sparse":
         data, indices, shape, *initial = (_decode(part, loaded, depth - 1) for part in content)
+        if isinstance(data, ArrayInfo):
+            return ArrayInfo(data.dtype, shape, data.nbytes + indices.nbytes, data.shape[0])
         rows = row_sparse_array((data, indices), shape)
         if initial:
             rows.put_in_slots(initial=Initial.of(*initial))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import mxopt
+from mxopt import sparse
 from mxopt.cli import main
 from mxopt.document import dump_document, write_file
 
@@ -104,6 +106,29 @@ def test_a_pipe_is_read_as_a_file_is_and_an_endless_one_only_as_far_as_it_looks_
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, shown, b"")
     done = subprocess.run([*command[:-1], "/dev/zero"], capture_output=True, timeout=60)
     assert (done.returncode, b"they begin with" in done.stderr) == (1, True)
+
+
+def test_states_of_rows_are_listed_with_how_many_rows_they_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    updater = mxopt.get_updater(mxopt.create("adam"))
+    table, rows = sparse.table((10**9, 4), init="uniform"), sparse.zeros("row_sparse", (100, 4))
+    store = mxopt.kvstore.create("local")
+    store.set_optimizer(mxopt.create("adam"))
+    store.init("table", table)
+    gradient = sparse.row_sparse_array((np.ones((2, 4), np.float32), [3, 60]), shape=(10**9, 4))
+    store.push("table", gradient)
+    store.save_optimizer_states(str(tmp_path / "table"), dump_optimizer=True)
+    updater("rows", sparse.row_sparse_array((np.ones((1, 4), np.float32), [7]), shape=(100, 4)), rows)
+    write_file(tmp_path / "rows", dump_document({"weight": rows, "states": updater.get_states()}))
+    for name, shown in (
+        ("table", "states/table/0  float32 (1000000000, 4), 2 rows of it"),
+        ("rows", "weight  float32 (100, 4), 1 row of it"),
+        ("rows", "states/states/rows/1  float32 (100, 4), 1 row of it"),
+    ):
+        assert main(["states", str(tmp_path / name)]) == 0
+        lines = [re.sub("  +", "  ", line) for line in capsys.readouterr().out.splitlines()]
+        assert shown in lines, lines
 
 
 def test_states_loads_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
