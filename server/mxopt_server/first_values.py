@@ -86,7 +86,7 @@ class FirstValues:
         if not entry.complete and init.offset >= entry.have:  # else it is known: what is here counts
             ids = wire.rows_of(init.data[0], init.key)
             rows = wire.array_of(init.data[1], entry.real, len(ids) * math.prod(entry.shape[1:]), init.key)
-            entry.check(ids)
+            entry.check(ids, self._server)
             follows = (init.offset, init.total) == (entry.have, entry.total)
             if not follows or init.offset + len(ids) > init.total or (init.total and not len(ids)):
                 raise ProtocolError(

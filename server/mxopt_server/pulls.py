@@ -18,10 +18,10 @@ from mxopt_server.worker_session import Answer, Handlers, Session
 
 
 class Pulls:
-    """The handlers of these messages, one each."""
+    """The handlers of these messages of `server`, one each."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._values, self._members = machine.values, machine.members
+    def __init__(self, machine: Machine, server: int) -> None:
+        self._values, self._members, self._server = machine.values, machine.members, server
         self.handlers: Handlers = {
             m.Pull: self.pull, m.PullRows: self.pull_rows, m.ListRows: self.list_rows,
         }  # fmt: skip
@@ -34,7 +34,7 @@ class Pulls:
         entry = self._values.entry(pull.key)
         ids = wire.rows_of(pull.data[0], pull.key)
         if isinstance(entry, TableEntry):
-            entry.check(ids, ascending=False)
+            entry.check(ids, self._server, ascending=False)
         elif len(ids) and (ids.min() < 0 or ids.max() >= entry.units):
             raise ProtocolError(f"key {pull.key!r}: row ids must be within 0 to {entry.units - 1}")
 

@@ -26,11 +26,11 @@ Pushed = tuple[GroupKey, Sequence[Part], Any]  # to which parts, and what: an ar
 
 
 class Pushes:
-    """The handler of these messages. `values` answers a push that asks for the values,
+    """The handler of these messages of `server`. `values` answers a push that asks for the values,
     `depth` is how many of a worker's pushes are confirmed before their rounds are over."""
 
-    def __init__(self, machine: Machine, values: Answer, depth: int = DEPTH) -> None:
-        self._machine, self._values = machine, machine.values
+    def __init__(self, machine: Machine, server: int, values: Answer, depth: int = DEPTH) -> None:
+        self._machine, self._values, self._server = machine, machine.values, server
         self._members, self._served = machine.members, machine.served
         self._give, self._depth = values, depth
         self.handlers: Handlers = {
@@ -149,7 +149,7 @@ class Pushes:
             return None
         indices = wire.rows_of(joined(frames[0]), push.key)
         if isinstance(entry, TableEntry):
-            entry.check(indices)
+            entry.check(indices, self._server)
         elif len(indices) and (indices[0] < 0 or indices[-1] >= entry.units or np.any(indices[1:] <= indices[:-1])):
             raise ProtocolError(f"{name}: numbers must ascend within 0 to {entry.units - 1}")
         arrays = []

@@ -74,9 +74,9 @@ class Server:
         self.handshakes = Handshakes(job, epoch, clock, self.machine, self.answers)
         self.sessions = self.handshakes.sessions
         depth = DEPTH if journal is None else 0  # with one, Done is a promise: the push is in a round that is over
-        self._pulls = Pulls(self.machine)
+        self._pulls = Pulls(self.machine, rank)
         self.cuts = Cuts(self.machine)
-        pushes = Pushes(self.machine, self._pulls.give, depth)
+        pushes = Pushes(self.machine, rank, self._pulls.give, depth)
         firsts, states = FirstValues(self.machine, rank), StateRequests(self.machine)
         self._handlers = pushes.handlers | self._pulls.handlers | firsts.handlers | states.handlers | self.cuts.handlers
 

@@ -44,11 +44,12 @@ class TableEntry(Entry):
         if self.have == self.total:
             self.parts = [Part(self, 0)]
 
-    def check(self, ids: np.ndarray, ascending: bool = True) -> None:
-        """Raises ProtocolError if `ids` can't be rows of this server's."""
+    def check(self, ids: np.ndarray, server: int, ascending: bool = True) -> None:
+        """Raises ProtocolError if `ids` can't be rows of this server's, which has number
+        `server`."""
         if len(ids) and (ids.min() < 0 or ids.max() >= self.units):
             raise ProtocolError(f"key {self.key!r}: row numbers must be within 0 to {self.units - 1}")
         if ascending and np.any(ids[1:] <= ids[:-1]):
             raise ProtocolError(f"key {self.key!r}: row numbers must ascend")
-        if self.servers > 1 and np.any(ids % self.servers != ids[:1] % self.servers):
-            raise ProtocolError(f"key {self.key!r}: rows of several servers in one message")
+        if self.servers > 1 and np.any(ids % self.servers != server):
+            raise ProtocolError(f"key {self.key!r}: rows of another server than number {server} of {self.servers}")
