@@ -78,3 +78,43 @@ def test_nor_by_many_connections(context: zmq.Context[Any], door: Door, monkeypa
     assert len(read(processes[-1], wire.WINDOW // MIB - 1)) == wire.WINDOW // MIB
     for process in processes:
         process.close()
+
+
+class Tracker:
+    """Of a frame that has left, or hasn't, of which this process hears once it waits for it."""
+
+    def __init__(self, left: bool) -> None:
+        self.left, self.done, self.waits = left, False, 0
+
+    def wait(self, timeout: float) -> None:
+        self.waits += 1
+        if not self.left:
+            raise zmq.NotDone
+        self.done = True
+
+
+def full(left: bool) -> tuple[unsent.Unsent, list[Tracker]]:
+    """As many frames to one connection as it may have."""
+    made, trackers = unsent.Unsent(), [Tracker(left) for _ in range(unsent.MOST // MIB)]
+    for tracker in trackers:
+        made.add(b"worker", MIB, tracker)  # type: ignore[arg-type]
+    return made, trackers
+
+
+def test_what_has_left_and_is_not_yet_known_to_have_holds_nobody_up() -> None:
+    made, trackers = full(left=True)
+    assert made.has_room(b"worker", MIB)
+    assert sum(tracker.waits for tracker in trackers) == 1
+
+
+def test_who_takes_nothing_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsent, "PATIENCE", 0.0)
+    made, trackers = full(left=False)
+    assert [made.has_room(b"worker", MIB) for _ in range(9)] == [False] * 9
+    assert sum(tracker.waits for tracker in trackers) == 1
+    assert made.has_room(b"another", MIB)
+    trackers[0].done = True  # and again since some has left
+    assert made.has_room(b"worker", MIB)
+    made.add(b"worker", MIB, trackers[1])  # type: ignore[arg-type]
+    assert not made.has_room(b"worker", MIB)
+    assert trackers[1].waits == 1
