@@ -200,9 +200,8 @@ class LBSGD(MomentumOptimizer):
         return self._as_rate(self.lr_scheduler(at)) * self._multiplier("lr_mult", index)
 
     def last_asked(self, num_update: int, counts: Sequence[int]) -> int:
-        return (
-            num_update if counts.count(num_update) > 1 else num_update - 1
-        )  # the second one to get there asked for it
+        asked = counts.count(num_update) > 1  # by the second parameter to get there
+        return num_update if asked else num_update - 1
 
     def _update(self, index: Any, weight: Array, grad: Array, state: State, masters: bool) -> None:
         if self.batch_scale == 1 and self.lr_scheduler is None:

@@ -32,6 +32,23 @@ class Durability:
         return (*given, "--fsync") if self.fsync else given
 
 
+@dataclass(frozen=True)
+class Restarts:
+    """How often each server that was killed is started again: `most` times, with `elastic` in
+    asynchronous jobs only. What comes back from a snapshot is older than what the other servers
+    have, which ends a synchronous job."""
+
+    most: int = 0
+    elastic: bool = False
+
+    def left(self, used: int, elastic: bool) -> int:
+        """How many are left after so many, in a job that is `elastic` or isn't."""
+        return self.most - used if elastic or not self.elastic else 0
+
+
+NO_RESTARTS = Restarts()
+
+
 def add_durability(parser: Parser, usual: str, where: str) -> None:
     """The options that say it; `usual` and `where` are the words for what holds where they aren't
     given."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from mxopt.errors import ArgumentError
 from mxopt.typing import Plain
 from mxopt_server import state_dir
-from mxopt_server.durability import durability
+from mxopt_server.durability import Restarts, durability
 
 RESTARTS = 3  # of each server that was killed
 TOGETHER = ("mpi", "slurm")  # launchers that run all servers by one command
@@ -26,7 +26,7 @@ class JobState:
     ----------
     job : the job's name
     durability : Durability
-    restarts : how often each server that was killed is started again
+    restarts : Restarts
     """
 
     def __init__(self, options: argparse.Namespace, job: str, run_dir: Path) -> None:
@@ -45,7 +45,7 @@ class JobState:
             kind = "none" if "--snapshot" in options.server_args.replace("=", " ").split() else "snapshot"
         self.job, self.durability = job, durability(options, kind, root.absolute())
         self._facts |= {"job": job, "durability": kind}
-        self.restarts = self._allowed(options)
+        self.restarts = Restarts(self._allowed(options), elastic=kind != "journal")
 
     def _allowed(self, options: argparse.Namespace) -> int:
         why = ""

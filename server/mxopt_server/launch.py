@@ -16,7 +16,7 @@ from mxopt.errors import ArgumentError, MXOptError
 from mxopt_server import key_copies, status
 from mxopt_server.arguments import Parser, as_given, count, count_or_none, folder, for_a_reader, port
 from mxopt_server.children import LaunchError
-from mxopt_server.durability import add_durability
+from mxopt_server.durability import Restarts, add_durability
 from mxopt_server.job_state import JobState
 from mxopt_server.launchers import Process
 from mxopt_server.plan import Plan
@@ -68,7 +68,8 @@ def parser() -> Parser:
     add_durability(made, "snapshot", "a folder `state` within that of the logs")
     made.add_argument(
         "--restarts", type=count_or_none, metavar="N",
-        help="how often each server that was killed is started again (3; with --durability none 0)",
+        help="how often each server that was killed is started again, where the job goes on with it (3; with"
+        " --durability none 0)",
     )  # fmt: skip
     made.add_argument(
         "--resume", type=folder, metavar="DIR", help="go on with the job whose state is in DIR, which is written on"
@@ -154,7 +155,7 @@ def _start(plan: Plan, run_dir: Path, state: JobState) -> int:
                 shutil.rmtree(plan.folder, ignore_errors=True)
 
 
-def _launch(plan: Plan, run_dir: Path, wake: int, restarts: int) -> Launch:
+def _launch(plan: Plan, run_dir: Path, wake: int, restarts: Restarts) -> Launch:
     if plan.options.launcher != "ray":
         return Launch(run_dir, wake, plan.local, restarts=restarts)
     try:

@@ -19,6 +19,7 @@ from ray import exceptions
 from mxopt.settings import BECOME_ROLE
 from mxopt.typing import Plain
 from mxopt_server.children import die_with
+from mxopt_server.durability import NO_RESTARTS, Restarts
 from mxopt_server.launchers import Process
 from mxopt_server.output import READ_BYTES, Output
 from mxopt_server.running import GRACE_S, Launch
@@ -33,7 +34,13 @@ class RayLaunch(Launch):
     text of its keys' file, "" without."""
 
     def __init__(
-        self, run_dir: Path, wake: int, folder: str, keys: str, output: int | None = None, restarts: int = 0
+        self,
+        run_dir: Path,
+        wake: int,
+        folder: str,
+        keys: str,
+        output: int | None = None,
+        restarts: Restarts = NO_RESTARTS,
     ) -> None:
         super().__init__(run_dir, wake, False, output, restarts)
         self._folder, self._keys = folder, keys

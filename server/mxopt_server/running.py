@@ -17,6 +17,7 @@ from typing import Any
 from mxopt.errors import counted
 from mxopt.settings import BECOME_ROLE
 from mxopt_server import children
+from mxopt_server.durability import NO_RESTARTS, Restarts
 from mxopt_server.launchers import Process
 from mxopt_server.output import Output, Terminal
 from mxopt_server.signals import Interrupted
@@ -32,13 +33,13 @@ IDLE_S = 2.0  # how long after the workers' end servers may still run before the
 
 class Launch:
     """The processes of a job, with their logs in the folder `run_dir`; `wake` is of `signals`,
-    `local` says whether workers are processes of this machine. A server that is killed is started
-    again up to `restarts` times."""
+    `local` says whether workers are processes of this machine."""
 
-    def __init__(self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: int = 0) -> None:
+    def __init__(
+        self, run_dir: Path, wake: int, local: bool, output: int | None = None, restarts: Restarts = NO_RESTARTS
+    ) -> None:
         self.run_dir, self._local, self._restarts = run_dir, local, restarts
-        # Told of a worker that the job does without, and of a server: that it is to be started
-        # again, or why it isn't.
+        # Told of a worker that the job does without, of a server that comes back, or why it won't.
         self.gone: Callable[[Process, str], None] = lambda process, why: None
         self._again: Counter[str] = Counter()  # how often each process was started again
         self.terminal = Terminal(wake, output)
@@ -199,7 +200,8 @@ class Launch:
         told = "" if scheduler is None else scheduler.failure
         if told and not told.startswith(f"{name.replace('-', ' ')} "):
             return f"the job has failed: {told}; the logs are in {self.run_dir}"
-        return f"{name} failed{self._how(name, code)}; its log is {self.run_dir / name}.log"
+        _, resume, where = told.partition("; mxopt-launch --resume ")
+        return f"{name} failed{self._how(name, code)}; its log is {self.run_dir / name}.log{resume}{where}"
 
     def _how(self, name: str, code: int) -> str:
         again = self._again[name]
@@ -209,8 +211,8 @@ class Launch:
     def _left_out(self, process: Process, code: int) -> bool:
         """Whether it is a worker without which an asynchronous job goes on, or has come to its end;
         what other workers' exit codes are, and the scheduler's, says whether that is a good one."""
-        scheduler = self.outputs.get("scheduler")
-        if process.role != "worker" or self.terminal.until is not None or scheduler is None or not scheduler.elastic:
+        elastic = any(output.elastic for output in self.outputs.values())
+        if process.role != "worker" or self.terminal.until is not None or not elastic:
             return False
         how = "the job goes on without it" if self.at_work() else "the job had come to its end"
         said = f"{process.name} failed{children.how(code)}; {how}"
@@ -232,7 +234,8 @@ class Launch:
         """Starts a killed server again, if the job still needs it and restarts are left."""
         killed = code < 0 or code in SSH_KILLED
         at_work = self.terminal.until is None and self.at_work()
-        left = self._restarts - self._again[process.name]
+        elastic = any(output.elastic for output in self.outputs.values())
+        left = self._restarts.left(self._again[process.name], elastic)
         if process.role != "server" or not killed or not at_work or left <= 0:
             return False
         self._again[process.name] += 1

@@ -182,10 +182,10 @@ def test_a_synchronous_job_without_a_journal_ends_with_a_server_and_names_what_t
     state = str(tmp_path / "state")
     options = ("--snapshot-every", "0.1", "--state-dir", state)
     process = launched(*options, kills=("kept-server0",), rounds=100_000)
-    assert process.finish() != 0
-    named = re.search(
-        r"server 0 \(.*?\) has exited; mxopt-launch --resume goes on from checkpoint (\d+)", process.output
-    )
+    assert process.finish() == 1
+    assert "it is started again" not in process.output
+    how = r"server-0 failed: killed by SIGKILL; its log is .*; mxopt-launch --resume goes on from checkpoint (\d+)"
+    named = re.search(how, process.lines[-1])
     assert named, process.output
     reached = int((tmp_path / "reached").read_text())
     assert ended(launched("--resume", state, rounds=reached + 10)) == (expected(reached + 10), int(named[1]))

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 from jobs import SERVE, Process, environment
 from mxopt_server import cli, launch
+from mxopt_server.durability import Restarts
 from mxopt_server.epoch_folder import Folder
 from mxopt_server.job_state import JobState
 from mxopt_server.notes import Notes
@@ -27,12 +28,12 @@ def test_a_job_has_snapshots_in_the_folder_of_its_run_and_its_servers_come_back_
     assert made.durability.arguments == (
         "--durability", "snapshot", "--state-dir", str(tmp_path / "run" / "state"), "--snapshot-every", "60",
     )  # fmt: skip
-    assert (made.job, made.restarts) == ("new", 3)
+    assert (made.job, made.restarts) == ("new", Restarts(3, elastic=True))
 
 
 def test_without_durability_nothing_is_kept_and_nobody_comes_back(tmp_path: Path) -> None:
     made = state(tmp_path, "--durability", "none")
-    assert (made.durability.root, made.restarts) == (None, 0)
+    assert (made.durability.root, made.restarts) == (None, Restarts(0, elastic=True))
     with made.held():
         assert list(tmp_path.iterdir()) == []
     assert state(tmp_path, "--server-args=--snapshot=x").durability.kind == "none"  # of their own
