@@ -34,7 +34,8 @@ def save(connections: Connections, infos: Mapping[Key, KeyInfo], optimizer: Opti
         if documents[0]["count"] is not None:
             counts[info.key] = documents[0]["count"]
         if all("state" in d for d in documents):
-            found[info.key] = _join([d["state"] for d in documents], info, _whole(info, optimizer))
+            states = [d["state"] for d in documents]
+            found[info.key] = states[0] if _whole(info, optimizer) else _join(states, info)
     held = optimizer.get_counts()
     try:
         optimizer.set_counts({**held, "num_update": num_update, "devices": {0: counts}})
@@ -66,7 +67,8 @@ def load(
         for stripe in info.layout.stripes:
             content: Plain = {"count": loaded.key_counts.get(info.key)}
             if info.key in loaded.states:
-                content["state"] = _cut(loaded.states[info.key], info, stripe, _whole(info, optimizer))
+                state = loaded.states[info.key]
+                content["state"] = state if _whole(info, optimizer) else _cut(state, info, stripe)
             _store(connections, info, stripe, dump_document(content), number)
 
 
@@ -92,13 +94,11 @@ def _whole(info: KeyInfo, optimizer: Optimizer) -> bool:
     return len(info.layout.stripes) == 1 and needs_whole(optimizer, info.layout.by_rows)
 
 
-def _join(parts: list[State], info: KeyInfo, whole: bool) -> State:
+def _join(parts: list[State], info: KeyInfo) -> State:
     """Joins the states of stripes, nested alike."""
     first = parts[0]
-    if whole:
-        return first
     if isinstance(first, tuple | list):
-        return type(first)(_join(list(each), info, whole) for each in zip(*parts, strict=True))
+        return type(first)(_join(list(each), info) for each in zip(*parts, strict=True))
     if isinstance(first, RowSparse):  # an update of all rows has made the states of other servers' too
         return joined_rows([_own(part, info, stripe) for part, stripe in zip(parts, info.layout.stripes, strict=True)])
     if not isinstance(first, np.ndarray):
@@ -107,12 +107,10 @@ def _join(parts: list[State], info: KeyInfo, whole: bool) -> State:
     return joined.reshape(info.shape) if joined.size == info.size else joined
 
 
-def _cut(state: State, info: KeyInfo, stripe: Stripe, whole: bool) -> State:
+def _cut(state: State, info: KeyInfo, stripe: Stripe) -> State:
     """The part of a state for a stripe."""
-    if whole:
-        return state
     if isinstance(state, tuple | list):
-        return type(state)(_cut(each, info, stripe, whole) for each in state)
+        return type(state)(_cut(each, info, stripe) for each in state)
     if isinstance(state, RowSparse):
         return _own(state, info, stripe)
     if not isinstance(state, np.ndarray) or state.size != info.size:
